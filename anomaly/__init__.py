@@ -1,0 +1,1 @@
+"""Online anomaly detectors: they score a value, then learn it, in the order of arrival."""

@@ -1,0 +1,1 @@
+"""The KCL consumer: protocol, segments, state, order of effects."""

@@ -1,0 +1,99 @@
+"""The world fails by exception; bad data fails by value (`record.Failure`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class StreamAppError(Exception):
+    """Base of all errors that this application raises on purpose."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with the configuration, and what to do about it."""
+
+    what: str
+    hint: str
+
+
+class ConfigError(StreamAppError):
+    """The configuration is wrong: every problem at once, each with a hint. Exit code 2."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{p.what} ({p.hint})" for p in self.problems))
+
+
+class TransientError(StreamAppError):
+    """Throttled or unavailable: worth another try, in place."""
+
+
+class FatalError(StreamAppError):
+    """Going on would lose a record: leave without a checkpoint. Exit code 1."""
+
+
+class LeaseLostError(StreamAppError):
+    """Another worker owns the shard now: stop quietly, never commit."""
+
+
+# One table for all services. Codes of boto3's ClientError that are worth another try.
+TRANSIENT_CODES = frozenset(
+    {
+        "InternalError",
+        "InternalFailure",
+        "InternalServerError",
+        "KMSThrottlingException",
+        "LimitExceededException",
+        "OperationAborted",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+
+# A conditional write found that the world is not as it assumed.
+CONFLICT_CODES = frozenset(
+    {"PreconditionFailed", "ConditionalRequestConflict", "ConditionalCheckFailedException", "412", "409"}
+)
+
+
+def code_of(error: BaseException) -> str | None:
+    """The service's error code of a boto3 ClientError, else None."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None
+    code = response.get("Error", {}).get("Code")
+    return str(code) if code is not None else None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether another try may succeed: throttling, 5xx, and what the network did."""
+    from botocore import exceptions as aws
+
+    if isinstance(error, TransientError):
+        return True
+    if isinstance(
+        error,
+        aws.ConnectionError | aws.HTTPClientError | aws.ConnectionClosedError | aws.ReadTimeoutError | aws.EndpointConnectionError,
+    ):
+        return True
+    if code_of(error) in TRANSIENT_CODES:
+        return True
+    response = getattr(error, "response", None)
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(response, dict) else 0
+    return bool(status >= 500)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether a conditional write was refused."""
+    return code_of(error) in CONFLICT_CODES

@@ -1,0 +1,125 @@
+"""What a user declares: one event type, in one module beside its Avro schema."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from anomaly.detector import DetectorFactory
+from stream_app.errors import ConfigError, Problem
+from stream_app.record import Batch, Mask
+from stream_app.resources import search_path
+
+Verify = Callable[[Batch], Mapping[str, Mask]]
+Calculate = Callable[[Batch], Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A device's last values on a regular grid of time, for `calculate`.
+
+    Adds a column `window.<field>` of shape (n, size) for each field: [:, 0] is the row's own value, [:, j] the
+    value j steps before it, NaN where none was seen. A late reading takes its own place on the grid.
+    """
+
+    fields: tuple[str, ...]
+    size: int
+    step: timedelta = timedelta(hours=1)
+    time: str = "time"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A declared event type. Its schema is `schemas/<name>.avsc`.
+
+    `key` names the field that identifies the device: state, order and partition key go by it. `id` names the
+    field by which a device's repeats are known. A `required` field that is absent or null parks the row as
+    FIELD_MISSING. `verify` returns a mask for each rule, true where the row keeps it. `calculate` is row-wise:
+    a row's result depends on that row's columns alone (windows and previous values included). `previous` names
+    fields whose last accepted value of the same device is given to `verify` and `calculate` as the column
+    `previous.<field>`. The column `arrived` is the arrival at Kinesis (datetime64[ms]).
+    """
+
+    name: str
+    key: str
+    required: tuple[str, ...] = ()
+    verify: Verify | None = None
+    calculate: Calculate | None = None
+    features: tuple[str, ...] = ()
+    detector: DetectorFactory | None = None
+    id: str = "id"
+    sent: str | None = None
+    window: Window | None = None
+    previous: tuple[str, ...] = field(default=())
+
+
+def discover() -> dict[str, Event]:
+    """Every event type by name: the user's own `events` package beside the program's start, then the shipped.
+
+    Raises ConfigError naming every module that cannot be used.
+    """
+    found: dict[str, Event] = {}
+    problems: list[Problem] = []
+    for module in _modules(problems):
+        event = getattr(module, "EVENT", None)
+        if not isinstance(event, Event):
+            problems.append(Problem(f"{module.__name__} declares no EVENT", "add EVENT = Event(name=…, key=…)"))
+        elif event.name in found and not module.__name__.startswith("stream_app."):
+            problems.append(Problem(f"event {event.name!r} is declared twice", "rename one of them"))
+        else:
+            found.setdefault(event.name, event)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _modules(problems: list[Problem]) -> list[ModuleType]:
+    import stream_app.events as shipped
+
+    modules: list[ModuleType] = []
+    own = Path.cwd() / "events"
+    paths = sorted(p for p in own.glob("*.py") if not p.name.startswith("_")) if own.is_dir() else []
+    for path in paths:
+        try:
+            modules.append(_load(path))
+        except Exception as error:
+            problems.append(Problem(f"events/{path.name} cannot be imported: {error}", "run it by itself to see why"))
+    for info in pkgutil.iter_modules(shipped.__path__):
+        if not info.ispkg and not info.name.startswith("_"):
+            modules.append(importlib.import_module(f"stream_app.events.{info.name}"))
+    return modules
+
+
+def _load(path: Path) -> ModuleType:
+    name = f"events.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"not a Python module: {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def schema_files(name: str) -> list[Path]:
+    """The schema of an event, current first, then each past version kept (`<name>.v<N>.avsc`, newest first)."""
+    for folder in search_path("schemas"):
+        current = folder / f"{name}.avsc"
+        if current.is_file():
+            return [current, *sorted(folder.glob(f"{name}.v*.avsc"), key=_version, reverse=True)]
+    raise ConfigError([Problem(f"no schema for event {name!r}", f"write schemas/{name}.avsc")])
+
+
+def _version(path: Path) -> int:
+    digits = path.name.split(".")[-2].removeprefix("v")
+    return int(digits) if digits.isdigit() else -1

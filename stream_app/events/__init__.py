@@ -1,0 +1,1 @@
+"""Event types: one module each, beside its Avro schema."""

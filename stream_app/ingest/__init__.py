@@ -1,0 +1,1 @@
+"""Devices to bus: envelope, data sets, producer."""

@@ -1,0 +1,1 @@
+"""Pure stages over batches: decode, conform, verify, calculate, score."""

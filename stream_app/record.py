@@ -1,0 +1,151 @@
+"""The vocabulary: Position, Record, Batch, Failure, Outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IntVector = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+class Position(NamedTuple):
+    """The identity of a record: shard id, sequence number, sub-sequence number (KPL aggregates)."""
+
+    shard: str
+    sequence: str
+    sub: int = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Where it stands in its shard; sequence numbers are decimal strings and compare as integers."""
+        return int(self.sequence), self.sub
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.sequence}" + (f".{self.sub}" if self.sub else "")
+
+
+class Record(msgspec.Struct, frozen=True, tag="record", tag_field="action", rename="camel"):
+    """One user record of a shard, in the form in which KCL's daemon sends it (`data` is base64 on the wire).
+
+    `approximate_arrival_timestamp` is in milliseconds since the epoch.
+    """
+
+    data: bytes
+    partition_key: str
+    sequence_number: str
+    approximate_arrival_timestamp: int
+    sub_sequence_number: int = 0
+
+    @property
+    def arrived(self) -> int:
+        """Arrival at Kinesis, milliseconds since the epoch."""
+        return self.approximate_arrival_timestamp
+
+    def position(self, shard: str) -> Position:
+        """Its identity; the shard is known to who reads it."""
+        return Position(shard, self.sequence_number, self.sub_sequence_number)
+
+
+class Code(StrEnum):
+    """Why a record was parked (DESIGN section 9)."""
+
+    UNDECODABLE = "UNDECODABLE"
+    UNKNOWN_SCHEMA = "UNKNOWN_SCHEMA"
+    SCHEMA_VIOLATION = "SCHEMA_VIOLATION"
+    FIELD_MISSING = "FIELD_MISSING"
+    RULE_BROKEN = "RULE_BROKEN"
+    CALCULATION_FAILED = "CALCULATION_FAILED"
+    TOO_LARGE = "TOO_LARGE"
+    SINK_REJECTED = "SINK_REJECTED"
+
+
+class Failure(NamedTuple):
+    """One row that cannot go on: index of its source record, stage, code, reason, and what was known of it."""
+
+    row: int
+    stage: str
+    code: Code
+    reason: str
+    event: str | None = None
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one event type as named columns of equal length.
+
+    `rows[i]` is the index of the source record of row i, strictly increasing. A column is an array of shape
+    (n,), or (n, w) where it carries a window of w past values. Missing numbers are NaN, missing times NaT,
+    missing text None. Columns are read-only.
+    """
+
+    event: str
+    columns: Mapping[str, NDArray[Any]]
+    rows: IntVector
+
+    def __post_init__(self) -> None:
+        for name, column in self.columns.items():
+            if len(column) != len(self.rows):
+                raise ValueError(f"column {name!r} has {len(column)} rows, the batch has {len(self.rows)}")
+        frozen = {name: _read_only(column) for name, column in self.columns.items()}
+        object.__setattr__(self, "columns", MappingProxyType(frozen))
+        object.__setattr__(self, "rows", _read_only(self.rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.columns[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def take(self, index: IntVector | Mask | slice) -> Batch:
+        """The rows that `index` (integers, a mask, a slice) selects, in that order."""
+        return Batch(self.event, {n: c[index] for n, c in self.columns.items()}, self.rows[index])
+
+    def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Batch:
+        """The same rows with further columns; a column of the same name is replaced."""
+        return Batch(self.event, {**self.columns, **columns}, self.rows)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame indexed by source row; windows become lists."""
+        import pandas as pd
+
+        flat = {n: c if c.ndim == 1 else list(c) for n, c in self.columns.items()}
+        return pd.DataFrame(flat, index=pd.Index(self.rows, name="row"))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a stage returns: every row it was given is in exactly one of the two."""
+
+    passed: Batch
+    failed: Sequence[Failure] = field(default=())
+
+
+def _read_only(column: NDArray[Any]) -> NDArray[Any]:
+    view = column.view()
+    view.flags.writeable = False
+    return view
+
+
+def concat(batches: Iterable[Batch]) -> Batch | None:
+    """One batch out of several of the same event and columns, in order; None when there is none."""
+    parts = list(batches)
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    first = parts[0]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in first.columns}
+    return Batch(first.event, columns, np.concatenate([part.rows for part in parts]))

@@ -1,0 +1,1 @@
+"""What failed: dead letters, hydrate, the failure store."""

@@ -1,0 +1,1 @@
+"""Where passed rows go."""
