@@ -84,13 +84,19 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(
         error,
-        aws.ConnectionError | aws.HTTPClientError | aws.ConnectionClosedError | aws.ReadTimeoutError | aws.EndpointConnectionError,
+        aws.ConnectionError
+        | aws.HTTPClientError
+        | aws.ConnectionClosedError
+        | aws.ReadTimeoutError
+        | aws.EndpointConnectionError,
     ):
         return True
     if code_of(error) in TRANSIENT_CODES:
         return True
     response = getattr(error, "response", None)
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(response, dict) else 0
+    status = (
+        response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(response, dict) else 0
+    )
     return bool(status >= 500)
 
 

@@ -73,7 +73,9 @@ def discover() -> dict[str, Event]:
     for module in _modules(problems):
         event = getattr(module, "EVENT", None)
         if not isinstance(event, Event):
-            problems.append(Problem(f"{module.__name__} declares no EVENT", "add EVENT = Event(name=…, key=…)"))
+            problems.append(
+                Problem(f"{module.__name__} declares no EVENT", "add EVENT = Event(name=…, key=…)")
+            )
         elif event.name in found and not module.__name__.startswith("stream_app."):
             problems.append(Problem(f"event {event.name!r} is declared twice", "rename one of them"))
         else:
@@ -93,7 +95,9 @@ def _modules(problems: list[Problem]) -> list[ModuleType]:
         try:
             modules.append(_load(path))
         except Exception as error:
-            problems.append(Problem(f"events/{path.name} cannot be imported: {error}", "run it by itself to see why"))
+            problems.append(
+                Problem(f"events/{path.name} cannot be imported: {error}", "run it by itself to see why")
+            )
     for info in pkgutil.iter_modules(shipped.__path__):
         if not info.ispkg and not info.name.startswith("_"):
             modules.append(importlib.import_module(f"stream_app.events.{info.name}"))

@@ -44,12 +44,16 @@ class Settings:
             raw = _raw(item.name, environ, properties)
             if raw is None:
                 if item.name in ("application", "stream"):
-                    problems.append(Problem(f"{_SOURCE[item.name]} is not set", "add it to the properties file"))
+                    problems.append(
+                        Problem(f"{_SOURCE[item.name]} is not set", "add it to the properties file")
+                    )
                 continue
             try:
                 values[item.name] = int(raw) if item.type == "int" else raw
             except ValueError:
-                problems.append(Problem(f"app.{item.name} = {raw!r} is not a whole number", "give digits only"))
+                problems.append(
+                    Problem(f"app.{item.name} = {raw!r} is not a whole number", "give digits only")
+                )
         problems += _unknown(properties)
         problems += _out_of_range(values)
         if problems:
@@ -62,7 +66,11 @@ _AT_LEAST_ONE = ("segment_seconds", "segment_records", "checkpoint_seconds", "ma
 
 
 def _raw(name: str, environ: Mapping[str, str], properties: Mapping[str, str]) -> str | None:
-    return environ.get(f"STREAM_APP_{name.upper()}") or properties.get(f"app.{name}") or properties.get(_SOURCE.get(name, ""))
+    return (
+        environ.get(f"STREAM_APP_{name.upper()}")
+        or properties.get(f"app.{name}")
+        or properties.get(_SOURCE.get(name, ""))
+    )
 
 
 def _unknown(properties: Mapping[str, str]) -> list[Problem]:
@@ -90,7 +98,9 @@ def read_properties(path: Path) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(f"cannot read {path}: {error}", "name a readable .properties file")]) from error
+        raise ConfigError(
+            [Problem(f"cannot read {path}: {error}", "name a readable .properties file")]
+        ) from error
     return parse_properties(text)
 
 

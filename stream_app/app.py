@@ -1,0 +1,158 @@
+"""The composition root: the only place that makes boto3 clients and puts the parts together."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+
+from stream_app.consumer import alerts
+from stream_app.consumer.shard import ShardConsumer, World
+from stream_app.consumer.state import S3Snapshots, lineage_of
+from stream_app.errors import ConfigError, Problem
+from stream_app.pipeline.registry import Registry
+from stream_app.record import Batch, Record
+from stream_app.recovery import dead_letters
+from stream_app.settings import ENVIRONMENT, Settings, read_properties
+from stream_app.sinks.columns import column_types
+from stream_app.sinks.dynamodb import LatestSink
+from stream_app.sinks.retry import Policy, call, retrying
+from stream_app.sinks.s3 import ManifestSink, ParquetSink
+from stream_app.sinks.segment import Segment, Sink
+from stream_app.telemetry import log
+from stream_app.telemetry.summary import Summary
+
+T = TypeVar("T")
+Client = Callable[[str], Any]
+
+# Our own policy tries again, visibly; botocore's adds one quick try for a connection that was just closed.
+_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 2},
+    connect_timeout=5,
+    read_timeout=60,
+    max_pool_connections=32,
+    tcp_keepalive=True,
+)
+_CONSUMER_NEEDS = ("bucket", "dead_letter_queue")
+_lock = threading.Lock()
+
+
+def clients(environ: Mapping[str, str], region: str | None = None) -> Client:
+    """A maker of boto3 clients that honours the environment's endpoint, region and credentials, one a service."""
+    made: dict[str, Any] = {}
+    session: Any = boto3.session.Session(region_name=region or environ.get("AWS_DEFAULT_REGION"))
+    endpoint = environ.get("AWS_ENDPOINT_URL")
+
+    def client(service: str) -> Any:
+        with _lock:
+            if service not in made:
+                made[service] = session.client(service, endpoint_url=endpoint, config=_CONFIG)
+            return made[service]
+
+    return client
+
+
+def load_settings(environ: Mapping[str, str], path: Path | None = None) -> Settings:
+    """The settings of the file given, or that the environment names. Raises ConfigError."""
+    named = path or (Path(environ[ENVIRONMENT]) if environ.get(ENVIRONMENT) else None)
+    if named is None:
+        hint = f"give --properties FILE or set {ENVIRONMENT}"
+        raise ConfigError([Problem("no properties file is named", hint)])
+    return Settings.load(environ, read_properties(named))
+
+
+def consumer(settings: Settings, client: Client) -> ShardConsumer:
+    """The consumer of one shard, wired to AWS. Raises ConfigError when a setting that it needs is empty."""
+    empty = [name for name in _CONSUMER_NEEDS if not getattr(settings, name)]
+    if empty:
+        raise ConfigError(
+            [Problem(f"app.{name} is not set", f"add app.{name} to the file") for name in empty]
+        )
+    return ShardConsumer(world(settings, Registry.load(), client))
+
+
+def world(settings: Settings, registry: Registry, client: Client) -> World:
+    """Everything outside that a shard's consumer touches."""
+    policy = Policy(settings.retry_attempts, settings.retry_base_ms, settings.retry_cap_ms)
+    rng = random.Random()
+    logger = log.get()
+
+    def attempt(what: str, action: Callable[[], T]) -> T:
+        return call(action, policy, sleep=time.sleep, rng=rng, what=what)
+
+    def park(segment: Segment) -> None:
+        dead_letters.send(
+            segment,
+            sqs=client("sqs"),
+            queue=settings.dead_letter_queue,
+            policy=policy,
+            sleep=time.sleep,
+            rng=rng,
+        )
+
+    def report(summary: Summary) -> None:
+        logger.info(**summary.to_json())
+
+    return World(
+        registry=registry,
+        settings=settings,
+        sinks=[retrying(s, policy, sleep=time.sleep, rng=rng) for s in _sinks(settings, registry, client)],
+        park=park,
+        alerts=_alerts(settings, registry, client),
+        snapshots=S3Snapshots(client("s3"), settings.bucket, settings.application),
+        lineage=lineage_of(client("kinesis"), settings.stream),
+        attempt=attempt,
+        report=report,
+        note=logger.info,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+    )
+
+
+def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]:
+    """In order: what counts as stored comes after the other sinks, the manifest that names it last."""
+    codecs = registry.codecs
+    events = {name: codec.event for name, codec in codecs.items()}
+    fingerprints = {name: codec.schema.fingerprint for name, codec in codecs.items()}
+    types = {name: column_types(codec.schema.fields) for name, codec in codecs.items()}
+    s3, bucket = client("s3"), settings.bucket
+    latest: list[Sink] = []
+    if settings.latest_table:
+        latest = [LatestSink(client("dynamodb"), settings.latest_table, events)]
+    return [*latest, ParquetSink(s3, bucket, fingerprints, types), ManifestSink(s3, bucket)]
+
+
+class _Alerts:
+    """Alerts of all event types into one outbox."""
+
+    def __init__(self, settings: Settings, registry: Registry, outbox: alerts.Outbox) -> None:
+        self._consumer, self._registry, self._outbox = settings.application, registry, outbox
+
+    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
+        event = self._registry.codecs[batch.event].event
+        name = getattr(event.detector, "__name__", "detector")
+        self._outbox.add(alerts.details(self._consumer, shard, records, batch, event, name))
+
+    def flush(self) -> None:
+        self._outbox.flush()
+
+
+class _NoAlerts:
+    """For an application without a bus: the anomaly column in the files is all there is."""
+
+    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+def _alerts(settings: Settings, registry: Registry, client: Client) -> _Alerts | _NoAlerts:
+    if not settings.bus:
+        return _NoAlerts()
+    return _Alerts(settings, registry, alerts.Outbox(client("events"), settings.bus))

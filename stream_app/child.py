@@ -1,0 +1,47 @@
+"""The program that KCL starts for each shard: it keeps stdout for the protocol before anything else is loaded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import IO
+
+
+def main() -> int:
+    """Serve one shard on stdin and stdout. Exit code 0 at the end of input, 1 on an error, 2 on configuration."""
+    protocol = os.fdopen(os.dup(1), "wb")
+    # From here on, a print or a C extension that writes to stdout lands in the log, not in the protocol.
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    # A terminal's Ctrl-C goes to the launcher, which lets KCL end its children in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return _serve(protocol)
+
+
+def _serve(protocol: IO[bytes]) -> int:
+    from stream_app import app
+    from stream_app.consumer.multilang import serve
+    from stream_app.errors import ConfigError, StreamAppError
+    from stream_app.telemetry import log
+
+    log.configure(os.environ.get("STREAM_APP_LOG_LEVEL", "INFO"))
+    try:
+        settings = app.load_settings(os.environ)
+        handler = app.consumer(settings, app.clients(os.environ, settings.region))
+        serve(handler, sys.stdin.buffer, protocol)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.get().error(problem.what, hint=problem.hint)
+        return 2
+    except StreamAppError as error:
+        log.get().error(str(error), kind=type(error).__name__)
+        return 1
+    except Exception:
+        log.get().exception("the consumer ends without a checkpoint")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

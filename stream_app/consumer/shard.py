@@ -1,0 +1,258 @@
+"""One shard's consumer, and the order of its effects: sinks → dead letters → snapshot → checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from stream_app.consumer.multilang import Checkpointer
+from stream_app.consumer.segments import Segmenter
+from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
+from stream_app.errors import LeaseLostError
+from stream_app.pipeline.flow import Processed, process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
+from stream_app.settings import Settings
+from stream_app.sinks.segment import Segment, Sink, store, token
+from stream_app.telemetry.histogram import Histogram
+from stream_app.telemetry.summary import Summary, by_code
+
+
+class Alerts(Protocol):
+    """Tells the world of anomalies before their segment closes."""
+
+    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
+        """Queue one alert a row."""
+        ...
+
+    def flush(self) -> None:
+        """Send what is queued; safe to repeat."""
+        ...
+
+
+class Attempt(Protocol):
+    """Calls again what failed for a passing reason, then raises FatalError."""
+
+    def __call__(self, what: str, call: Callable[[], Any]) -> Any:
+        """`what` names the step in errors and logs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside that a shard's consumer touches; tests bring their own.
+
+    `sinks` and `park` try again by themselves; `attempt` does so for the rest.
+    """
+
+    registry: Registry
+    settings: Settings
+    sinks: Sequence[Sink]
+    park: Callable[[Segment], None]
+    alerts: Alerts
+    snapshots: Snapshots
+    lineage: Callable[[str], Lineage]
+    attempt: Attempt
+    report: Callable[[Summary], None]
+    note: Callable[..., None]
+    now_ms: Callable[[], int]
+
+
+@dataclass(slots=True)
+class _Open:
+    """The segment that has begun: its records, and what became of them so far."""
+
+    records: list[Record] = field(default_factory=list)
+    parts: list[tuple[int, Processed]] = field(default_factory=list)
+
+
+class ShardConsumer:
+    """Answers KCL's actions for one shard (protocol `multilang.Handler`)."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        settings = world.settings
+        self._segmenter = Segmenter(settings.segment_seconds, settings.segment_records)
+        self._shard = ""
+        self._state = self._new_state()
+        self._open = _Open()
+        self._pending: tuple[Position, bytes] | None = None
+        self._pending_records = 0
+        self._committed: list[str] = []
+        self._committed_at = world.now_ms()
+        self._lost = False
+
+    def _new_state(self) -> ShardState:
+        events = {name: codec.event for name, codec in self._world.registry.codecs.items()}
+        return ShardState(events, self._world.settings.seen_ids)
+
+    def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
+        """Load the state that belongs to the checkpoint. Raises FatalError when it is not to be had."""
+        world = self._world
+        self._shard = shard
+        source = world.attempt(
+            "load state",
+            lambda: restore(
+                self._state,
+                shard,
+                sequence,
+                sub,
+                world.snapshots,
+                world.lineage,
+                missing=world.settings.missing_state,
+            ),
+        )
+        self._committed = (
+            [source] if source[:1].isdigit() else []
+        )  # a checkpoint of this shard, not inherited
+        world.note("initialized", checkpoint=sequence, state=source)
+
+    def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
+        """Process records as they come; close the segments that they end; commit when it is time."""
+        if self._lost:
+            return
+        try:
+            self._take(records, behind_ms)
+            if not records and behind_ms == 0:
+                self._close_by_clock(checkpointer)
+            due = self._world.now_ms() - self._committed_at >= self._world.settings.checkpoint_seconds * 1_000
+            if due:
+                self._commit(checkpointer)
+        except LeaseLostError:
+            self.lease_lost()
+
+    def _take(self, records: Sequence[Record], behind_ms: int | None) -> None:
+        for piece in self._segmenter.cut([record.approximate_arrival_timestamp for record in records]):
+            if piece.stop > piece.start:
+                self._process(records[piece.start : piece.stop], behind_ms)
+            if piece.closes:
+                self._close()
+
+    def _process(self, records: Sequence[Record], behind_ms: int | None) -> None:
+        world, begun = self._world, time.perf_counter()
+        result = process(records, world.registry, self._state, world.settings.max_record_bytes)
+        busy_ms = (time.perf_counter() - begun) * 1_000
+        self._open.parts.append((len(self._open.records), result))
+        self._open.records += records
+        world.report(self._summary(records, result, behind_ms, busy_ms))
+        for batch in result.passed.values():
+            if "anomaly" in batch and batch["anomaly"].any():
+                world.alerts.add(self._shard, records, batch.take(batch["anomaly"]))
+        world.attempt("alerts", world.alerts.flush)
+
+    def _close_by_clock(self, checkpointer: Checkpointer) -> None:
+        if self._segmenter.overdue(self._world.now_ms(), self._world.settings.clock_margin_ms):
+            self._segmenter.close()
+            self._close()
+            self._commit(checkpointer)  # at once: another reading must not find its end elsewhere
+
+    def _close(self) -> None:
+        """Sinks, then dead letters; the snapshot is taken now, while the state ends where the segment does."""
+        opened, self._open = self._open, _Open()
+        segment = _segment(self._world.settings, self._shard, opened)
+        segment = store(segment, self._world.sinks)
+        if segment.failed:
+            self._world.park(segment)
+        self._pending = (segment.last, self._state.snapshot())
+        self._pending_records += len(segment.records)
+        self._world.note("segment", segment=segment.name, records=len(segment.records))
+
+    def _commit(self, checkpointer: Checkpointer) -> None:
+        if self._pending is None:
+            return
+        (position, snapshot), world = self._pending, self._world
+        name = token(position)
+        world.attempt("state", lambda: world.snapshots.save(self._shard, name, snapshot))
+        world.attempt("checkpoint", lambda: checkpointer.checkpoint(position.sequence, position.sub))
+        self._done(name)
+
+    def _done(self, name: str) -> None:
+        """After a commit: what no checkpoint can ask for any more may go. One before stays, for a late worker."""
+        self._pending = None
+        self._committed_at = self._world.now_ms()
+        self._world.note("checkpoint", checkpoint=name, records=self._pending_records)
+        self._pending_records = 0
+        if name not in self._committed:
+            self._committed.append(name)
+        while len(self._committed) > 2:
+            forget = partial(self._world.snapshots.forget, self._shard, self._committed.pop(0))
+            self._world.attempt("old state", forget)
+
+    def lease_lost(self) -> None:
+        """Another worker reads the shard from its last checkpoint: nothing here may be committed."""
+        if not self._lost:
+            self._world.note("lease lost")
+        self._lost = True
+        self._open, self._pending = _Open(), None
+
+    def shard_ended(self, checkpointer: Checkpointer) -> None:
+        """Close what is open, keep the state for the children, commit the end."""
+        if self._lost:
+            return
+        try:
+            if self._segmenter.open:
+                self._segmenter.close()
+                self._close()
+            snapshot, world = self._state.snapshot(), self._world
+            world.attempt("state", lambda: world.snapshots.save(self._shard, SHARD_END, snapshot))
+            world.attempt("checkpoint", lambda: checkpointer.checkpoint(None, None))
+            self._done(SHARD_END)
+        except LeaseLostError:
+            self.lease_lost()
+
+    def shutdown_requested(self, checkpointer: Checkpointer) -> None:
+        """Commit closed segments. The open one stays open: where it ends is not for a shutdown to say."""
+        if self._lost:
+            return
+        try:
+            self._commit(checkpointer)
+            self._world.note("shutdown requested")
+        except LeaseLostError:
+            self.lease_lost()
+
+    def _summary(
+        self, records: Sequence[Record], result: Processed, behind_ms: int | None, busy_ms: float
+    ) -> Summary:
+        latency = Histogram()
+        for name, batch in result.passed.items():
+            sent = self._world.registry.codecs[name].event.sent
+            if sent is not None:
+                times = batch[sent][~np.isnat(batch[sent])].astype("datetime64[ms]").view(np.int64)
+                latency.add((self._world.now_ms() - times).tolist())
+        anomalies = sum(int(b["anomaly"].sum()) for b in result.passed.values() if "anomaly" in b)
+        return Summary(
+            shard=self._shard,
+            records=len(records),
+            stored=sum(len(batch) for batch in result.passed.values()),
+            repeated=len(result.repeated),
+            failed=by_code(Counter(failure.code for failure in result.failed)),
+            anomalies=anomalies,
+            behind_ms=behind_ms,
+            busy_ms=busy_ms,
+            latency=latency.counts,
+        )
+
+
+def _segment(settings: Settings, shard: str, opened: _Open) -> Segment:
+    """The parts of a segment as one: rows count from the segment's first record."""
+    batches: dict[str, list[Batch]] = {}
+    failed: list[Failure] = []
+    repeated: list[IntVector] = []
+    for offset, part in opened.parts:
+        for name, batch in part.passed.items():
+            shifted = Batch(name, batch.columns, batch.rows + offset)
+            batches.setdefault(name, []).append(shifted)
+        failed += [failure._replace(row=failure.row + offset) for failure in part.failed]
+        repeated.append(part.repeated + offset)
+    passed: Mapping[str, Batch] = {
+        name: whole for name, parts in batches.items() if (whole := concat(parts)) is not None
+    }
+    rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
+    return Segment(settings.application, settings.stream, shard, opened.records, passed, failed, rows)

@@ -1,0 +1,147 @@
+"""Snapshots of a shard's state, kept under the sequence number of the checkpoint that they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from stream_app.errors import FatalError
+from stream_app.pipeline.state import ShardState
+from stream_app.record import Position
+from stream_app.sinks import objects
+from stream_app.sinks.segment import token
+
+SHARD_END = "SHARD_END"
+_SENTINELS = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})
+
+
+class Snapshots(Protocol):
+    """Where snapshots are kept, by shard and checkpoint name."""
+
+    def load(self, shard: str, name: str) -> bytes | None:
+        """The snapshot of that name, None where there is none."""
+        ...
+
+    def save(self, shard: str, name: str, snapshot: bytes) -> None:
+        """Keep it; safe to repeat."""
+        ...
+
+    def forget(self, shard: str, name: str) -> None:
+        """Drop one that no checkpoint can ask for any more."""
+        ...
+
+
+class Lineage(NamedTuple):
+    """A shard's parents, and its range of hash keys (both ends belong to it)."""
+
+    parents: tuple[str, ...]
+    first_hash: int
+    last_hash: int
+
+    def keeps(self, key: str) -> bool:
+        """Whether records of this partition key come to the shard."""
+        return self.first_hash <= int.from_bytes(_md5(key.encode())) <= self.last_hash
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(
+        data, usedforsecurity=False
+    ).digest()  # Kinesis routes by MD5; nothing is secured by it
+
+
+def restore(
+    state: ShardState,
+    shard: str,
+    sequence: str | None,
+    sub: int | None,
+    snapshots: Snapshots,
+    lineage: Callable[[str], Lineage],
+    *,
+    missing: str,
+) -> str:
+    """Load into `state` what belongs to the checkpoint given, and say where it came from.
+
+    At a checkpoint: exactly its snapshot. At a shard's beginning: its parents' snapshots of SHARD_END, the keys
+    in its hash range. Raises FatalError when a checkpoint has no snapshot and `missing` is not "fresh".
+    """
+    if sequence is None or sequence in _SENTINELS:
+        return _inherit(state, lineage(shard), snapshots)
+    name = token(Position(shard, sequence, sub or 0))
+    snapshot = snapshots.load(shard, name)
+    if snapshot is not None:
+        state.restore(snapshot)
+        return name
+    if missing == "fresh":
+        return "fresh"
+    raise FatalError(
+        f"no state snapshot for checkpoint {name} of {shard}: going on would change scores and store repeats; "
+        "restore state/ from its S3 versions, or set app.missing_state = fresh to begin with empty state"
+    )
+
+
+def _inherit(state: ShardState, lineage: Lineage, snapshots: Snapshots) -> str:
+    found = []
+    for parent in lineage.parents:
+        snapshot = snapshots.load(parent, SHARD_END)
+        if snapshot is not None:
+            state.restore(snapshot, lineage.keeps)
+            found.append(parent)
+    return "+".join(found) if found else "fresh"
+
+
+class S3Snapshots:
+    """Snapshots as `state/<consumer>/<shard>/<name>`, compressed."""
+
+    def __init__(self, s3: Any, bucket: str, consumer: str) -> None:
+        self._s3, self._bucket, self._consumer = s3, bucket, consumer
+
+    def _key(self, shard: str, name: str) -> str:
+        return f"state/{self._consumer}/{shard}/{name}"
+
+    def load(self, shard: str, name: str) -> bytes | None:
+        """Raises FatalError when the object is not a snapshot."""
+        body = objects.get(self._s3, self._bucket, self._key(shard, name))
+        if body is None:
+            return None
+        try:
+            return zlib.decompress(body)
+        except zlib.error as error:
+            raise FatalError(f"{self._key(shard, name)} is not a state snapshot: {error}") from error
+
+    def save(self, shard: str, name: str, snapshot: bytes) -> None:
+        """Overwrites: a second run makes the same bytes."""
+        self._s3.put_object(Bucket=self._bucket, Key=self._key(shard, name), Body=zlib.compress(snapshot, 1))
+
+    def forget(self, shard: str, name: str) -> None:
+        """Deletes; an absent one is no error."""
+        self._s3.delete_object(Bucket=self._bucket, Key=self._key(shard, name))
+
+
+def lineage_of(kinesis: Any, stream: str) -> Callable[[str], Lineage]:
+    """Look a shard's lineage up in the stream. Raises FatalError when the stream does not know the shard."""
+
+    def look_up(shard: str) -> Lineage:
+        for item in _shards(kinesis, stream):
+            if item["ShardId"] == shard:
+                parents = (item.get("ParentShardId"), item.get("AdjacentParentShardId"))
+                hashes = item["HashKeyRange"]
+                return Lineage(
+                    tuple(parent for parent in parents if parent),
+                    int(hashes["StartingHashKey"]),
+                    int(hashes["EndingHashKey"]),
+                )
+        raise FatalError(f"stream {stream} has no shard {shard}")
+
+    return look_up
+
+
+def _shards(kinesis: Any, stream: str) -> Sequence[dict[str, Any]]:
+    shards: list[dict[str, Any]] = []
+    page = kinesis.list_shards(StreamName=stream)
+    shards += page["Shards"]
+    while token := page.get("NextToken"):
+        page = kinesis.list_shards(NextToken=token)
+        shards += page["Shards"]
+    return shards

@@ -1,0 +1,74 @@
+"""What the daemon's log lines tell of a run: which shards are ready, what was processed, how late."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream_app.telemetry.histogram import Histogram
+
+
+@dataclass
+class Tracker:
+    """Follows JSON log lines. Counts are of work done, so what was done again after a crash counts again."""
+
+    started: float = field(default_factory=time.monotonic)
+    ready: dict[str, float] = field(default_factory=dict)
+    records: int = 0
+    passed: int = 0
+    repeated: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    anomalies: int = 0
+    segments: int = 0
+    committed: int = 0
+    busy_ms: float = 0.0
+    latency: Histogram = field(default_factory=Histogram)
+    behind: dict[str, int] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    last_change: float = field(default_factory=time.monotonic)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def line(self, line: Mapping[str, Any]) -> None:
+        """Take one log line."""
+        take = _TAKERS.get(str(line.get("event")))
+        with self._lock:
+            if take is not None:
+                take(self, line)
+                self.last_change = time.monotonic()
+            elif line.get("level") in ("error", "critical") and line.get("source") == "app":
+                self.errors = [*self.errors[-9:], str(line.get("event"))]
+
+    def ready_s(self, shards: int) -> float | None:
+        """Seconds from the start until that many shards were initialized; None before."""
+        times = sorted(self.ready.values())
+        return times[shards - 1] - self.started if len(times) >= shards else None
+
+
+def _initialized(tracker: Tracker, line: Mapping[str, Any]) -> None:
+    tracker.ready.setdefault(str(line["shard"]), time.monotonic())
+
+
+def _batch(tracker: Tracker, line: Mapping[str, Any]) -> None:
+    tracker.records += line["records"]
+    tracker.passed += line["passed"]
+    tracker.repeated += line["repeated"]
+    tracker.failed.update(line["failed"])
+    tracker.anomalies += line["anomalies"]
+    tracker.busy_ms += line["busy_ms"]
+    tracker.behind[str(line["shard"])] = line["behind_ms"] or 0
+    tracker.latency.merge({int(bucket): count for bucket, count in line["latency"].items()})
+
+
+def _segment(tracker: Tracker, _line: Mapping[str, Any]) -> None:
+    tracker.segments += 1
+
+
+def _checkpoint(tracker: Tracker, line: Mapping[str, Any]) -> None:
+    tracker.committed += line["records"]
+
+
+_TAKERS = {"initialized": _initialized, "batch": _batch, "segment": _segment, "checkpoint": _checkpoint}

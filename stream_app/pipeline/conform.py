@@ -1,0 +1,119 @@
+"""From encoded rows to columns that follow the event's Avro schema, older and newer writers included."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import fastavro
+import msgspec
+import numpy as np
+
+from stream_app.pipeline.columns import build
+from stream_app.pipeline.decode import Encoded
+from stream_app.pipeline.registry import Codec
+from stream_app.pipeline.schema import Schema, renamed
+from stream_app.record import Batch, Code, Failure, Outcome, Record
+
+STAGE = "conform"
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+def conform(encoded: Encoded, codec: Codec, records: Sequence[Record]) -> Outcome:
+    """Decode every body against the schema.
+
+    What does not fit is a SCHEMA_VIOLATION; a required field that is absent or null is FIELD_MISSING. The batch
+    has the schema's fields in order, and `arrived`.
+    """
+    rows, values, failed = _read(encoded, codec)
+    rows, values, missing = _required(rows, values, codec)
+    index = np.array(rows, dtype=np.int64)
+    columns = build(values, codec.schema.fields, codec.event.required)
+    arrived = [records[row].approximate_arrival_timestamp for row in rows]
+    columns["arrived"] = np.array(arrived, dtype="datetime64[ms]")
+    return Outcome(Batch(codec.event.name, columns, index), [*failed, *missing])
+
+
+def _read(encoded: Encoded, codec: Codec) -> tuple[list[int], list[tuple[Any, ...]], list[Failure]]:
+    rows: list[int] = []
+    values: list[tuple[Any, ...]] = []
+    failed: list[Failure] = []
+    event, decode, as_tuple = codec.event, codec.decoder.decode, msgspec.structs.astuple
+    for row, body, writer, envelope_id in zip(
+        encoded.rows, encoded.bodies, encoded.writers, encoded.envelope_ids, strict=True
+    ):
+        try:
+            if writer is None:
+                item = decode(body)
+                value = as_tuple(_with_aliases(item, body, codec) if codec.aliased else item)
+            else:
+                value = _from_avro(body, writer, codec.schema)
+        except (msgspec.DecodeError, UnicodeDecodeError, _NotAvroError) as error:
+            mark = (writer or codec.schema).fingerprint
+            failed.append(Failure(row, STAGE, Code.SCHEMA_VIOLATION, str(error), event.name, mark))
+            continue
+        rows.append(row)
+        values.append(value if envelope_id is None else _with_id(value, envelope_id, codec))
+    return rows, values, failed
+
+
+def _with_id(value: tuple[Any, ...], envelope_id: str, codec: Codec) -> tuple[Any, ...]:
+    """Where the device gave no id of its own, the bus's does."""
+    for at, field in enumerate(codec.schema.fields):
+        if field.name == codec.event.id:
+            return value if value[at] is not None else (*value[:at], envelope_id, *value[at + 1 :])
+    return value
+
+
+def _with_aliases(item: Any, body: Any, codec: Codec) -> Any:
+    unset = [field for field in codec.aliased if getattr(item, field.name) is msgspec.UNSET]
+    if not unset:
+        return item
+    known = renamed(_object.decode(body), unset)
+    for field in unset:
+        if field.name not in known:
+            if not (field.has_default or field.nullable or field.name in codec.event.required):
+                raise msgspec.ValidationError(f"Object missing required field `{field.name}`")
+            known[field.name] = field.default
+    absent_required = [f.name for f in unset if known.get(f.name) is None and f.name in codec.event.required]
+    converted = msgspec.convert(known, codec.struct)
+    return (
+        msgspec.structs.replace(converted, **dict.fromkeys(absent_required)) if absent_required else converted
+    )
+
+
+class _NotAvroError(Exception):
+    """The body is not what its writer's schema says."""
+
+
+def _from_avro(body: bytes, writer: Schema, reader: Schema) -> tuple[Any, ...]:
+    stream = io.BytesIO(body)
+    try:
+        record = fastavro.schemaless_reader(stream, writer.parsed, reader.parsed)
+    except (
+        Exception
+    ) as error:  # fastavro raises many kinds on broken bytes (EOFError, IndexError, struct.error …)
+        raise _NotAvroError(f"not Avro of schema {writer.fingerprint}: {type(error).__name__}") from error
+    if not isinstance(record, dict) or stream.tell() != len(body):
+        raise _NotAvroError(f"not Avro of schema {writer.fingerprint}: bytes are left over")
+    return tuple(record[field.name] for field in reader.fields)
+
+
+def _required(
+    rows: list[int], values: list[tuple[Any, ...]], codec: Codec
+) -> tuple[list[int], list[tuple[Any, ...]], list[Failure]]:
+    """Park rows without a required field under the stage that users know it by, verify."""
+    wanted = [(at, f.name) for at, f in enumerate(codec.schema.fields) if f.name in codec.event.required]
+    if all(value[at] is not None for value in values for at, _ in wanted):
+        return rows, values, []
+    kept_rows, kept, failed = [], [], []
+    for row, value in zip(rows, values, strict=True):
+        missing = [name for at, name in wanted if value[at] is None]
+        if missing:
+            reason, mark = ", ".join(missing), codec.schema.fingerprint
+            failed.append(Failure(row, "verify", Code.FIELD_MISSING, reason, codec.event.name, mark))
+        else:
+            kept_rows.append(row)
+            kept.append(value)
+    return kept_rows, kept, failed

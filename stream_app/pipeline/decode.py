@@ -1,0 +1,137 @@
+"""From bytes to rows of a known event type, still encoded: envelope, plain JSON, Avro binary, gzip."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.schema import Schema
+from stream_app.record import Code, Failure, Record
+
+STAGE = "decode"
+_GZIP = b"\x1f\x8b"
+_AVRO = b"\xc3\x01"  # Avro single-object encoding: marker, then 8 bytes of fingerprint
+_JSON_STARTS = frozenset(b"{ \t\r\n")
+
+
+class _Frame(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
+    """As much of a JSON record as says what it is."""
+
+    detail_type: str | None = None
+    detail: msgspec.Raw = msgspec.Raw()
+    event: str | None = None
+    id: Any = None
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Rows of one event type: source row, body, the Avro writer's schema (None: JSON), the envelope's id."""
+
+    event: str
+    rows: list[int] = field(default_factory=list)
+    bodies: list[Any] = field(default_factory=list)
+    writers: list[Schema | None] = field(default_factory=list)
+    envelope_ids: list[str | None] = field(default_factory=list)
+
+    def add(self, row: int, body: Any, writer: Schema | None, envelope_id: str | None) -> None:
+        """Append one row."""
+        self.rows.append(row)
+        self.bodies.append(body)
+        self.writers.append(writer)
+        self.envelope_ids.append(envelope_id)
+
+
+_frame = msgspec.json.Decoder(_Frame)
+
+
+def decode(
+    records: Sequence[Record], registry: Registry, max_bytes: int
+) -> tuple[dict[str, Encoded], list[Failure]]:
+    """Group records by event type in order of arrival; what cannot be read is a Failure.
+
+    `max_bytes` bounds a record before and after it is unpacked, so that a small gzip cannot fill the memory.
+    """
+    found: dict[str, Encoded] = {}
+    failed: list[Failure] = []
+    for row, record in enumerate(records):
+        data: bytes = record.data
+        if data[:2] == _GZIP:
+            unpacked = _gunzip(row, data, max_bytes)
+            if isinstance(unpacked, Failure):
+                failed.append(unpacked)
+                continue
+            data = unpacked
+        if len(data) > max_bytes:
+            failed.append(_too_large(row, len(data), max_bytes))
+            continue
+        failure = _one(row, data, registry, found)
+        if failure is not None:
+            failed.append(failure)
+    return found, failed
+
+
+def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -> Failure | None:
+    if data[:2] == _AVRO:
+        return _avro(row, data, registry, found)
+    if not data or data[0] not in _JSON_STARTS:
+        return Failure(row, STAGE, Code.UNDECODABLE, "neither JSON, nor Avro single-object, nor gzip")
+    try:
+        frame = _frame.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Failure(row, STAGE, Code.UNDECODABLE, f"not a JSON object of a known form: {error}")
+    if frame.detail_type is None:
+        return _add(row, frame.event, data, None, registry, found)
+    if not bytes(frame.detail):
+        return Failure(row, STAGE, Code.UNDECODABLE, "the envelope has no detail", frame.detail_type)
+    envelope_id = frame.id if isinstance(frame.id, str) else None
+    return _add(row, frame.detail_type, frame.detail, envelope_id, registry, found)
+
+
+def _add(
+    row: int,
+    event: str | None,
+    body: Any,
+    envelope_id: str | None,
+    registry: Registry,
+    found: dict[str, Encoded],
+) -> Failure | None:
+    if event is None:
+        return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, "neither detail-type nor event says what it is")
+    if event not in registry.codecs:
+        return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, f"no event type {event[:100]!r} is declared")
+    found.setdefault(event, Encoded(event)).add(row, body, None, envelope_id)
+    return None
+
+
+def _avro(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -> Failure | None:
+    fingerprint = data[2:10].hex()
+    known = registry.writers.get(fingerprint)
+    if known is None:
+        return Failure(
+            row, STAGE, Code.UNKNOWN_SCHEMA, f"no schema has fingerprint {fingerprint}", None, fingerprint
+        )
+    event, writer = known
+    found.setdefault(event, Encoded(event)).add(row, data[10:], writer, None)
+    return None
+
+
+def _gunzip(row: int, data: bytes, max_bytes: int) -> bytes | Failure:
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unpacker.decompress(data, max_bytes + 1)
+    except zlib.error as error:
+        return Failure(row, STAGE, Code.UNDECODABLE, f"broken gzip: {error}")
+    if len(unpacked) > max_bytes:
+        return _too_large(row, len(unpacked), max_bytes)
+    if not unpacker.eof:
+        return Failure(row, STAGE, Code.UNDECODABLE, "broken gzip: it ends too early")
+    return unpacked
+
+
+def _too_large(row: int, size: int, max_bytes: int) -> Failure:
+    return Failure(row, STAGE, Code.TOO_LARGE, f"{size} bytes or more, the limit is {max_bytes}")

@@ -1,0 +1,54 @@
+"""Calls into a user's functions: what raises is bisected down to the guilty rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.record import Batch, Code, Failure, concat
+
+Columns = Mapping[str, NDArray[Any]]
+UserFunction = Callable[[Batch], Columns]
+
+
+def guarded(
+    function: UserFunction, batch: Batch, stage: str, schema: str
+) -> tuple[dict[str, NDArray[Any]], Batch, list[Failure]]:
+    """The function's columns, the rows that they belong to, and a failure for each row on which it raises.
+
+    Row-wise functions only: the neighbours of a guilty row are called again without it.
+    """
+    parts, failed = _bisect(function, batch, stage, schema)
+    kept = concat([part for part, _ in parts])
+    if kept is None:
+        return {}, batch.take(slice(0, 0)), failed
+    names = parts[0][1].keys()
+    columns = {name: np.concatenate([columns[name] for _, columns in parts]) for name in names}
+    return columns, kept, failed
+
+
+def _bisect(
+    function: UserFunction, batch: Batch, stage: str, schema: str
+) -> tuple[list[tuple[Batch, Columns]], list[Failure]]:
+    try:
+        return [(batch, _checked(function(batch), len(batch)))], []
+    except Exception as error:  # whatever a user's code raises is a fact about the data
+        if len(batch) == 1:
+            reason = f"{type(error).__name__}: {error}"
+            code = Code.CALCULATION_FAILED
+            return [], [Failure(int(batch.rows[0]), stage, code, reason, batch.event, schema)]
+    middle = len(batch) // 2
+    left, left_failed = _bisect(function, batch.take(slice(0, middle)), stage, schema)
+    right, right_failed = _bisect(function, batch.take(slice(middle, len(batch))), stage, schema)
+    return [*left, *right], [*left_failed, *right_failed]
+
+
+def _checked(columns: Columns, rows: int) -> Columns:
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    for name, column in arrays.items():
+        if column.ndim != 1 or len(column) != rows:
+            raise ValueError(f"column {name!r} has shape {column.shape}, expected ({rows},)")
+    return arrays

@@ -1,0 +1,43 @@
+"""One Summary value per batch; logs and metrics are renderings of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of one batch. Times in milliseconds; `latency` is a Histogram's counts, device to processed."""
+
+    shard: str
+    records: int
+    stored: int
+    repeated: int
+    failed: Mapping[str, int]
+    anomalies: int
+    behind_ms: int | None
+    busy_ms: float
+    latency: Mapping[int, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Built-in types, for a log line."""
+        return {
+            "event": "batch",
+            "shard": self.shard,
+            "records": self.records,
+            "passed": self.stored,
+            "repeated": self.repeated,
+            "failed": dict(self.failed),
+            "anomalies": self.anomalies,
+            "behind_ms": self.behind_ms,
+            "busy_ms": round(self.busy_ms, 3),
+            "latency": {str(bucket): count for bucket, count in self.latency.items()},
+        }
+
+
+def by_code(codes: Counter[Any]) -> dict[str, int]:
+    """Counts by code name, sorted."""
+    return {str(code): count for code, count in sorted(codes.items())}

@@ -1,0 +1,231 @@
+"""For a user's own tests: AWS in this process, an event module run by itself, and KCL's side of the protocol.
+
+The fixtures `aws` and `stream` come with `from stream_app.testing import aws, stream` in a conftest.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from stream_app.event import Event, schema_files
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.record import Failure, Record
+
+FIRST_SEQUENCE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000
+MAX_BYTES = 262_144
+
+
+def record(
+    data: bytes, at: int = 0, *, key: str = "device", arrived: int = 1_700_000_000_000, sub: int = 0
+) -> Record:
+    """A record as KCL would give it; `at` counts it within its shard, `arrived` is in ms since the epoch."""
+    return Record(data, key, str(FIRST_SEQUENCE + at), arrived, sub)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of rows: `passed` with all columns, indexed by row; failures; rows that were repeats."""
+
+    passed: pd.DataFrame
+    failed: Sequence[Failure]
+    repeated: Sequence[int]
+
+
+def run(event: Event, rows: Sequence[Mapping[str, Any]], *, schema: dict[str, Any] | None = None) -> Ran:
+    """Send rows (an event's fields, JSON values) through the whole pipeline, as one device fleet, in order.
+
+    The schema is `schemas/<event>.avsc` unless it is given. Raises ConfigError when event and schema disagree.
+    """
+    versions = [schema] if schema else [json.loads(path.read_text()) for path in schema_files(event.name)]
+    registry = Registry.of([event], {event.name: versions})
+    records = [_plain(event, row, at) for at, row in enumerate(rows)]
+    result = process(records, registry, ShardState({event.name: event}, 256), MAX_BYTES)
+    batch = result.passed.get(event.name)
+    passed = batch.to_pandas() if batch is not None else pd.DataFrame()
+    return Ran(passed, result.failed, result.repeated.tolist())
+
+
+def _plain(event: Event, row: Mapping[str, Any], at: int) -> Record:
+    data = msgspec.json.encode({"event": event.name, **row})
+    return record(
+        data, at, key=str(row.get(event.key, "")), arrived=int(np.datetime64("now", "ms").astype(int))
+    )
+
+
+class ConsumerEndedError(AssertionError):
+    """The consumer closed its end instead of answering: as KCL sees a crash."""
+
+
+class Player:
+    """KCL's side of the MultiLang protocol: it sends actions, answers checkpoints, and keeps what it saw.
+
+    `checkpoints` holds (sequence, sub) of each that succeeded, (None, None) for the end of a shard. Errors that
+    `fail_checkpoints` names are given to the next checkpoints instead.
+    """
+
+    def __init__(self, to_child: IO[bytes], from_child: IO[bytes]) -> None:
+        self._out, self._in = to_child, from_child
+        self._errors: deque[str | None] = deque()
+        self.checkpoints: list[tuple[str | None, int | None]] = []
+        self.refused: list[tuple[str | None, str]] = []
+
+    def fail_checkpoints(self, *errors: str | None) -> None:
+        """KCL's exception for each of the next checkpoints; None lets one succeed."""
+        self._errors.extend(errors)
+
+    def initialize(self, shard: str, sequence: str = "TRIM_HORIZON", sub: int = 0) -> None:
+        """Give the consumer a shard and its checkpoint."""
+        self._act(
+            {"action": "initialize", "shardId": shard, "sequenceNumber": sequence, "subSequenceNumber": sub}
+        )
+
+    def records(self, records: Sequence[Record], behind_ms: int = 0) -> None:
+        """Deliver records."""
+        lines = [
+            {
+                "action": "record",
+                "data": base64.b64encode(item.data).decode(),
+                "partitionKey": item.partition_key,
+                "approximateArrivalTimestamp": item.approximate_arrival_timestamp,
+                "sequenceNumber": item.sequence_number,
+                "subSequenceNumber": item.sub_sequence_number,
+            }
+            for item in records
+        ]
+        self._act({"action": "processRecords", "records": lines, "millisBehindLatest": behind_ms})
+
+    def tick(self, behind_ms: int = 0) -> None:
+        """Deliver nothing, as KCL does about five times a second."""
+        self.records([], behind_ms)
+
+    def lease_lost(self) -> None:
+        """Tell that another worker has the shard."""
+        self._act({"action": "leaseLost"})
+
+    def shard_ended(self) -> None:
+        """Tell that the shard was read to its end."""
+        self._act({"action": "shardEnded"})
+
+    def shutdown_requested(self) -> None:
+        """Tell that the daemon is about to stop."""
+        self._act({"action": "shutdownRequested"})
+
+    def close(self) -> None:
+        """Close both pipes, as a dying daemon does."""
+        for pipe in (self._out, self._in):
+            pipe.close()
+
+    def _act(self, message: dict[str, Any]) -> None:
+        self._send(message)
+        while True:
+            answer = self._receive()
+            if answer["action"] == "checkpoint":
+                self._answer_checkpoint(answer)
+            elif answer == {"action": "status", "responseFor": message["action"]}:
+                return
+            else:
+                raise AssertionError(f"unexpected answer to {message['action']}: {answer}")
+
+    def _answer_checkpoint(self, asked: dict[str, Any]) -> None:
+        sequence, sub = asked["sequenceNumber"], asked["subSequenceNumber"]
+        error = self._errors.popleft() if self._errors else None
+        if error is None:
+            self.checkpoints.append((sequence, sub))
+        else:
+            self.refused.append((sequence, error))
+        self._send(
+            {"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": sub, "error": error}
+        )
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._out.write(msgspec.json.encode(message) + b"\n")
+            self._out.flush()
+        except BrokenPipeError as error:
+            raise ConsumerEndedError("the consumer has ended") from error
+
+    def _receive(self) -> dict[str, Any]:
+        while line := self._in.readline():
+            if line.strip():
+                return dict(json.loads(line))
+        raise ConsumerEndedError("the consumer ended without an answer")
+
+
+class Played:
+    """A player, and the consumer's loop in a thread of this process; `error` is what ended the loop."""
+
+    def __init__(self, serve: Callable[[IO[bytes], IO[bytes]], None]) -> None:
+        child_in, to_child = os.pipe()
+        from_child, child_out = os.pipe()
+        self.player = Player(os.fdopen(to_child, "wb"), os.fdopen(from_child, "rb"))
+        self.error: BaseException | None = None
+        ends = os.fdopen(child_in, "rb"), os.fdopen(child_out, "wb")
+        self._thread = threading.Thread(target=self._run, args=(serve, *ends), daemon=True)
+        self._thread.start()
+
+    def _run(
+        self, serve: Callable[[IO[bytes], IO[bytes]], None], stdin: IO[bytes], stdout: IO[bytes]
+    ) -> None:
+        try:
+            serve(stdin, stdout)
+        except Exception as error:
+            self.error = error
+        finally:
+            stdin.close()
+            stdout.close()
+
+    def __enter__(self) -> Played:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.player.close()
+        self._thread.join(timeout=30)
+
+
+def spawn(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Player, subprocess.Popen[bytes]]:
+    """Start a consumer as KCL does, as a process of its own, and a player for it."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environ))
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("no pipes")
+    return Player(process.stdin, process.stdout), process
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """AWS in this process (moto, with Kinesis corrected): call it with a service's name for a boto3 client."""
+    import boto3
+    from moto import mock_aws
+
+    from stream_app.local import corrections
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    corrections.apply()
+    client: Callable[..., Any] = boto3.client
+    with mock_aws():
+        yield lambda service: client(service, region_name="us-east-1")
+
+
+@pytest.fixture
+def stream(aws: Callable[[str], Any]) -> str:
+    """A stream of two shards; its name."""
+    aws("kinesis").create_stream(StreamName="devices", ShardCount=2)
+    return "devices"
