@@ -1,4 +1,4 @@
-"""What a shard remembers of each device: ids seen, last values, windows. Pure values that can be snapshotted."""
+"""What a shard remembers of each device: ids seen, last values. Pure values that can be snapshotted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.event import Window
 from stream_app.record import Batch, Mask
 
 Keep = Callable[[str], bool]
@@ -78,56 +77,6 @@ class Previous:
     def load(self, dumped: Any, keep: Keep) -> None:
         """Add the devices for which `keep` holds."""
         self._last.update({key: tuple(values) for key, values in dumped.items() if keep(key)})
-
-
-class Windows:
-    """Past values of each device on a grid of time. A slot holds the last value seen for its step."""
-
-    def __init__(self, spec: Window) -> None:
-        self._spec = spec
-        self._step = np.timedelta64(spec.step)
-        # Twice the window, so that a reading that is late by up to one window still finds its neighbours.
-        self._slots = 2 * spec.size
-        self._stamps: dict[str, NDArray[np.int64]] = {}
-        self._values: dict[str, NDArray[np.float64]] = {}
-
-    def recall(self, keys: NDArray[Any], batch: Batch) -> dict[str, NDArray[np.float64]]:
-        """Note each row's values, then give its window, row by row in order."""
-        fields, size = self._spec.fields, self._spec.size
-        steps = (batch[self._spec.time] - np.datetime64(0, "s")) // self._step
-        given = np.stack([batch[name] for name in fields], axis=1).astype(np.float64)
-        out = np.full((len(batch), len(fields), size), np.nan)
-        back = np.arange(size)
-        for at, (key, step) in enumerate(zip(keys, steps.tolist(), strict=True)):
-            stamps, values = self._device(key)
-            slot = step % self._slots
-            if step >= stamps[slot]:  # never let an ancient reading push out a newer one
-                stamps[slot] = step
-                values[:, slot] = given[at]
-            wanted = step - back
-            slots = wanted % self._slots
-            found = stamps[slots] == wanted
-            out[at][:, found] = values[:, slots[found]]
-            out[at, :, 0] = given[at]
-        return {f"window.{name}": out[:, at, :] for at, name in enumerate(fields)}
-
-    def _device(self, key: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        if key not in self._stamps:
-            self._stamps[key] = np.full(self._slots, _STALE, dtype=np.int64)
-            self._values[key] = np.full((len(self._spec.fields), self._slots), np.nan)
-        return self._stamps[key], self._values[key]
-
-    def dump(self) -> Any:
-        """Built-in types only; arrays as bytes."""
-        return {key: (self._stamps[key].tobytes(), self._values[key].tobytes()) for key in self._stamps}
-
-    def load(self, dumped: Any, keep: Keep) -> None:
-        """Add the devices for which `keep` holds."""
-        for key, (stamps, values) in dumped.items():
-            if keep(key):
-                self._stamps[key] = np.frombuffer(stamps, dtype=np.int64).copy()
-                shape = (len(self._spec.fields), self._slots)
-                self._values[key] = np.frombuffer(values, dtype=np.float64).reshape(shape).copy()
 
 
 def _portable(column: NDArray[Any]) -> list[Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from stream_app.errors import FatalError
 from stream_app.event import Event
-from stream_app.pipeline.memory import Keep, Previous, Seen, Windows, pack, unpack
+from stream_app.pipeline.memory import Keep, Previous, Seen, pack, unpack
+from stream_app.pipeline.windows import Windows
 
 VERSION = 1
 
