@@ -1,0 +1,167 @@
+"""The U.S. Air Quality Index out of hourly concentrations, for many readings at a time.
+
+Source of every formula and number, unless a line says otherwise: U.S. EPA, Technical Assistance Document
+for the Reporting of Daily Air Quality, EPA-454/B-24-002 (May 2024), and 40 CFR Part 58 Appendix G as of then.
+
+A window is an array (n, w): column 0 is the current hour, column j the hour j hours before it, NaN where
+missing. Everything here is row-wise, and a row's bits do not depend on the rows beside it: sums go over the
+hours in a fixed order, and powers are products, because `numpy.sum` may regroup its terms by shape and
+`numpy.power` may round differently in its vector loop and in the remainder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Texts = NDArray[np.object_]
+
+# Litres that a mole of gas fills at 25 °C and 1 atm, EPA's reference conditions for gases (40 CFR 50.3).
+MOLAR_VOLUME = 24.45
+MOLAR_MASS: Mapping[str, float] = {"o3": 48.00, "co": 28.01, "so2": 64.07, "no2": 46.01}
+
+# A truncation step is not lost to binary arithmetic: the mean of twelve times 9.1 comes out below 9.1, which
+# would be another category. No instrument resolves a millionth of a step.
+_SLACK = 1e-6
+
+# Index at the foot and at the head of each row of the breakpoint table.
+_FEET = (0, 51, 101, 151, 201, 301)
+_HEADS = (50, 100, 150, 200, 300, 500)
+
+CATEGORIES = (
+    "Good",
+    "Moderate",
+    "Unhealthy for Sensitive Groups",
+    "Unhealthy",
+    "Very Unhealthy",
+    "Hazardous",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One column of the breakpoint table (EPA-454/B-24-002, table 6).
+
+    Concentrations are truncated to whole steps, `steps` of which make one unit (µg/m³ for particles, ppb for
+    gases). `heads` are the upper breakpoints in steps; each row begins one step above the row before it, the
+    first at `start`. `first` is the table row that `heads[0]` stands in. `beyond` says whether the last row's
+    line goes on past the table (index above 500) or the index holds at the last row's head.
+    """
+
+    steps: float
+    heads: tuple[int, ...]
+    start: int = 0
+    first: int = 0
+    beyond: bool = True
+
+
+# Above 300 there is one row since May 2024, 301 to 500; its head is the concentration for an index of 500.
+PM25 = Scale(10.0, (90, 354, 554, 1254, 2254, 3254))
+PM10 = Scale(1.0, (54, 154, 254, 354, 424, 604))
+CO = Scale(0.01, (44, 94, 124, 154, 304, 504))
+NO2 = Scale(1.0, (53, 100, 360, 649, 1249, 2049))
+# Above 200 the index of SO2 wants a 24-hour mean of 305 ppb or more; while only the hour is so high, it is 200.
+# The window is shorter than a day, so the index holds at 200, which then reads "200 or more".
+SO2 = Scale(1.0, (35, 75, 185, 304), beyond=False)
+# Eight-hour ozone defines no index above 300, one-hour ozone none below 101; `ozone_index` joins the two.
+O3_8H = Scale(1.0, (54, 70, 85, 105, 200), beyond=False)
+O3_1H = Scale(1.0, (164, 204, 404, 604), start=125, first=2)
+
+
+def ppb(gas: str, micrograms: Floats) -> Floats:
+    """Parts per billion of `gas` ("o3", "co", "so2", "no2") out of µg/m³, at 25 °C and 1 atm.
+
+    Any shape; NaN stays NaN. Raises KeyError on another gas.
+    """
+    return micrograms * (MOLAR_VOLUME / MOLAR_MASS[gas])
+
+
+def index(scale: Scale, concentration: Floats) -> Floats:
+    """The index of a pollutant: whole numbers as floats, NaN where missing or below the scale's start.
+
+    Equation 1 of the source on the truncated concentration, rounded to the nearest whole number, halves up.
+    `concentration` is (n,), in the scale's unit.
+    """
+    heads = np.asarray(scale.heads, dtype=np.float64)
+    feet = np.concatenate(([scale.start], heads[:-1] + 1.0))
+    index_feet = np.asarray(_FEET[scale.first :], dtype=np.float64)
+    index_heads = np.asarray(_HEADS[scale.first :], dtype=np.float64)
+    steps = np.floor(concentration * scale.steps + _SLACK)
+    if not scale.beyond:
+        steps = np.minimum(steps, heads[-1])
+    row = np.minimum(np.searchsorted(heads, steps), len(heads) - 1)
+    # The products are whole numbers, so a half is exactly a half when it comes to rounding.
+    rise = (index_heads[row] - index_feet[row]) * (steps - feet[row]) / (heads[row] - feet[row])
+    return np.where(steps >= scale.start, np.floor(index_feet[row] + rise + 0.5), np.nan)
+
+
+def nowcast(window: Floats) -> Floats:
+    """The NowCast of particles (n,), in the unit of `window` (n, 12): a mean that favours recent hours.
+
+    An hour weighs w to the power of its age, w = 1 − (largest − smallest) / largest but at least 0.5; a
+    missing hour weighs nothing. NaN unless two of the three latest hours are there, whichever two.
+    """
+    hours = np.ascontiguousarray(window.T)
+    there = ~np.isnan(hours)
+    largest, smallest = np.fmax.reduce(hours, axis=0), np.fmin.reduce(hours, axis=0)
+    clean = ~(largest > 0.0)
+    weight = np.where(clean, 1.0, 1.0 - (largest - smallest) / np.where(clean, 1.0, largest))
+    weight = np.maximum(weight, 0.5)
+    total, weights, power = np.zeros_like(weight), np.zeros_like(weight), np.ones_like(weight)
+    for hour, known in zip(hours, there, strict=True):
+        total = total + np.where(known, hour * power, 0.0)
+        weights = weights + np.where(known, power, 0.0)
+        power = power * weight
+    enough = there[:3].sum(axis=0) >= 2
+    return np.where(enough, total / np.where(enough, weights, 1.0), np.nan)
+
+
+def mean(window: Floats, hours: int = 8, needed: int = 6) -> Floats:
+    """The mean of the latest `hours` hours of `window`, in its unit; NaN with fewer than `needed` of them.
+
+    Six of eight is EPA's 75 % completeness for an 8-hour mean (40 CFR 50.8 for CO, Appendix U for ozone).
+    """
+    total, known = np.zeros(len(window)), np.zeros(len(window))
+    for hour in window.T[:hours]:
+        missing = np.isnan(hour)
+        total = total + np.where(missing, 0.0, hour)
+        known = known + np.where(missing, 0.0, 1.0)
+    return np.where(known >= needed, total / np.maximum(known, 1.0), np.nan)
+
+
+def ozone_index(window: Floats) -> Floats:
+    """The index of ozone out of a window in ppb: the higher of the 8-hour mean's and the current hour's.
+
+    The hour counts from 125 ppb up. Above 200 ppb of 8-hour mean the source defines no 8-hour index and takes
+    the hour's; the 8-hour index holds at 300 here, so that the index does not fall as the air gets worse.
+    """
+    return np.fmax(index(O3_8H, mean(window)), index(O3_1H, window[:, 0]))
+
+
+def highest(indices: Mapping[str, Floats]) -> tuple[Floats, Texts]:
+    """The highest index of each row, and the pollutant it belongs to: the first of `indices` that reaches it.
+
+    NaN and None where no pollutant has an index. Raises ValueError when `indices` is empty.
+    """
+    table = np.stack(list(indices.values()))
+    top = np.fmax.reduce(table, axis=0)
+    names = _texts(list(indices))
+    return top, _blank(names[np.where(np.isnan(table), -1.0, table).argmax(axis=0)], top)
+
+
+def category(aqi: Floats) -> Texts:
+    """The name of each index's category, "Hazardous" from 301 without end; None where the index is NaN."""
+    return _blank(_texts(CATEGORIES)[np.searchsorted(_HEADS[:-1], aqi)], aqi)
+
+
+def _texts(values: list[str] | tuple[str, ...]) -> Texts:
+    return np.array(values, dtype=object)
+
+
+def _blank(texts: Texts, numbers: Floats) -> Texts:
+    texts[np.isnan(numbers)] = None
+    return texts

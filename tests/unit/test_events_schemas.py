@@ -1,0 +1,98 @@
+"""The schemas of the shipped events: readable, documented, and compatible with the versions before them."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import fastavro
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomaly.detector import Detector
+from stream_app.event import Event, discover, schema_files
+from stream_app.events import air_quality, parcel
+
+EVENTS = [air_quality.EVENT, parcel.EVENT]
+every_event = pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
+WHEN = datetime(2016, 12, 1, tzinfo=UTC)
+REQUIRED = {"air_quality": {"id", "station", "time"}, "parcel": {"id", "parcel", "status", "time"}}
+
+
+def schema(event: Event, version: int = 0) -> dict[str, Any]:
+    loaded = json.loads(schema_files(event.name)[version].read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def through(record: dict[str, Any], writer: dict[str, Any], reader: dict[str, Any]) -> Any:
+    """The record written with one schema and read with another, as plain Avro binary."""
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, writer, record)
+    buffer.seek(0)
+    return fastavro.schemaless_reader(buffer, writer, reader)
+
+
+def test_the_shipped_events_are_discovered() -> None:
+    found = discover()
+    assert {name: found.get(name) for name in ("air_quality", "parcel")} == {e.name: e for e in EVENTS}
+
+
+@every_event
+def test_every_version_parses_and_every_field_says_what_it_is(event: Event) -> None:
+    for path in schema_files(event.name):
+        parsed = fastavro.parse_schema(json.loads(path.read_text(encoding="utf-8")))
+        assert isinstance(parsed, dict)
+        assert parsed["doc"]
+        assert all(field["doc"] and field["unit"] for field in parsed["fields"])
+
+
+@every_event
+def test_exactly_the_required_fields_are_not_nullable(event: Event) -> None:
+    fields = schema(event)["fields"]
+    nullable = {f["name"] for f in fields if isinstance(f["type"], list) and f["type"][0] == "null"}
+    assert {f["name"] for f in fields} - nullable == set(event.required) == REQUIRED[event.name]
+    assert all(f["default"] is None for f in fields if f["name"] in nullable)
+
+
+@every_event
+def test_what_an_event_names_is_in_its_schema(event: Event) -> None:
+    window = event.window.fields if event.window else ()
+    named = {event.key, event.id, event.sent, *event.required, *event.features, *event.previous, *window}
+    assert named <= {field["name"] for field in schema(event)["fields"]}
+
+
+def test_the_ranges_are_those_of_the_numbers_in_their_units() -> None:
+    numbers = {f["name"]: f["unit"] for f in schema(air_quality.EVENT)["fields"] if "double" in f["type"]}
+    assert numbers == {name: found.unit for name, found in air_quality.RANGES.items()}
+
+
+def test_the_detector_is_one() -> None:
+    assert air_quality.EVENT.detector is not None
+    assert isinstance(air_quality.EVENT.detector(air_quality.EVENT.features), Detector)
+
+
+numbers_or_null = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_a_reading_of_version_1_is_read_as_one_of_today(data: st.DataObject) -> None:
+    old, new = schema(air_quality.EVENT, 1), schema(air_quality.EVENT)
+    values = {f["name"]: data.draw(numbers_or_null) for f in old["fields"] if "double" in f["type"]}
+    record = {"id": "A/2016-12-01T00", "station": "A", "time": WHEN, **values}
+    found = through(record, old, new)
+    record["temperature"] = record.pop("temp")
+    assert found == record | {"wind_speed": None, "wind_direction": None, "sent_at": None}
+
+
+def test_a_record_of_only_the_required_fields_is_whole() -> None:
+    for event in EVENTS:
+        current = schema(event)
+        record = {name: WHEN if name == "time" else name for name in event.required}
+        found = through(record, current, current)
+        assert found.items() >= record.items()
+        assert found.keys() == {field["name"] for field in current["fields"]}
