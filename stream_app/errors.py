@@ -103,3 +103,26 @@ def is_transient(error: BaseException) -> bool:
 def is_conflict(error: BaseException) -> bool:
     """Whether a conditional write was refused."""
     return code_of(error) in CONFLICT_CODES
+
+
+def explain(error: BaseException) -> Problem | None:
+    """What AWS or the network refused, for people; None for any other error."""
+    from botocore import exceptions as aws
+
+    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.NoRegionError):
+        return Problem(str(error), "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and the like, as for the AWS CLI")
+    if isinstance(error, aws.ClientError):
+        hint = _HINTS.get(str(code_of(error)), "check the names in the properties file, and the permissions")
+        return Problem(str(error), hint)
+    if isinstance(error, aws.BotoCoreError):
+        return Problem(str(error), "check AWS_ENDPOINT_URL, the region and the network")
+    return None
+
+
+_HINTS = {
+    "ResourceNotFoundException": "is the stream there? check streamName and regionName",
+    "NoSuchBucket": "is the bucket there? check app.bucket",
+    "AccessDeniedException": "the role lacks a permission: see the consumer's policy in infra/",
+    "AccessDenied": "the role lacks a permission: see the consumer's policy in infra/",
+    "ExpiredTokenException": "log in again",
+}

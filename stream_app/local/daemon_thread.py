@@ -1,0 +1,97 @@
+"""The KCL daemon's launcher in a thread of this process, for `stream-app run` and for tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import msgspec
+
+from stream_app.consumer.daemon import run_daemon
+from stream_app.consumer.supervise import Restarts, Stop
+from stream_app.errors import FatalError, StreamAppError
+
+Line = dict[str, Any]
+
+
+class DaemonThread:
+    """Runs the daemon until it is left; `pid` is the JVM's at the moment. Every line also goes to `log`."""
+
+    def __init__(
+        self,
+        properties: Path,
+        *,
+        environ: Mapping[str, str],
+        overrides: Mapping[str, str | None],
+        on_line: Callable[[Line], None],
+        log: IO[bytes],
+        restarts: Restarts,
+    ) -> None:
+        self.pid: int | None = None
+        self.restarts = 0
+        self.code: int | None = None
+        self.error: StreamAppError | None = None
+        self._on_line, self._log, self._stop = on_line, log, Stop()
+        self._thread = threading.Thread(
+            target=self._run, args=(properties, environ, overrides, restarts), name="daemon", daemon=True
+        )
+
+    def _run(
+        self,
+        properties: Path,
+        environ: Mapping[str, str],
+        overrides: Mapping[str, str | None],
+        restarts: Restarts,
+    ) -> None:
+        try:
+            self.code = run_daemon(
+                properties,
+                environ=environ,
+                on_line=self._take,
+                stop=self._stop,
+                overrides=overrides,
+                restarts=restarts,
+            )
+        except StreamAppError as error:
+            self.error = error
+
+    def _take(self, line: Line) -> None:
+        if line.get("event") == "daemon_started":
+            self.pid = int(line["pid"])
+        elif line.get("event") == "daemon_restarting":
+            self.restarts += 1
+        self._log.write(msgspec.json.encode(line) + b"\n")
+        self._on_line(line)
+
+    def __enter__(self) -> DaemonThread:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether the launcher has not given up."""
+        return self._thread.is_alive()
+
+    def check(self) -> None:
+        """Raise what ended the launcher, if it ended."""
+        if self.error is not None:
+            raise self.error
+        if not self._thread.is_alive():
+            raise FatalError(f"the KCL daemon ended with code {self.code}")
+
+    def stop(self) -> None:
+        """Ask the daemon to end in order, and wait for it; a second wish is an immediate end."""
+        self._stop.request()
+        self._thread.join(timeout=40)
+        if self._thread.is_alive():
+            self._stop.request()
+            self._thread.join(timeout=15)
+        self._log.flush()

@@ -1,0 +1,59 @@
+"""The summary of a run: what was sent, what became of it, and whether it balances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run's outcome. `expected` is what the seeded bad input should have led to, by code and "repeated"."""
+
+    sent: int
+    accepted: int
+    stored: int
+    repeated: int
+    parked: Mapping[str, int]
+    hydrated: int
+    missing: int
+    duplicated: int
+    pending: int
+    anomalies: int
+    segments: int
+    ready_s: float | None
+    elapsed_s: float
+    records_per_s: float
+    latency_ms: Mapping[str, float | None]
+    shards: Mapping[str, Mapping[str, Any]]
+    expected: Mapping[str, int]
+    limit: str
+    restarts: int = 0
+    interrupted: bool = False
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def balanced(self) -> bool:
+        """Every accepted record is stored, repeated or parked, once; and bad input ended as the seed says."""
+        accounted = self.stored + self.repeated + sum(self.parked.values())
+        return (
+            accounted == self.accepted
+            and not (self.missing or self.duplicated or self.pending)
+            and not self.problems
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Built-in types."""
+        return {**asdict(self), "balanced": self.balanced}
+
+
+def unexpected(expected: Mapping[str, int], parked: Mapping[str, int], repeated: int) -> list[str]:
+    """Where what was parked or repeated differs from what the seed says."""
+    found = {**parked, "repeated": repeated}
+    names = sorted({*expected, *found})
+    return [
+        f"{name}: {found.get(name, 0)}, expected {expected.get(name, 0)}"
+        for name in names
+        if found.get(name, 0) != expected.get(name, 0)
+    ]

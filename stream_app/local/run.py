@@ -1,0 +1,249 @@
+"""`stream-app run`: everything on this machine, from device to storage, until all that was sent is accounted for."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stream_app.consumer.supervise import Restarts
+from stream_app.errors import FatalError
+from stream_app.ingest.devices import play
+from stream_app.ingest.faults import SEED
+from stream_app.ingest.producer import Sent, Via
+from stream_app.local import drain, rehearsal
+from stream_app.local.daemon_thread import DaemonThread
+from stream_app.local.embedded import Embedded, MakeClient, embedded
+from stream_app.local.leases import write_leases
+from stream_app.local.limits import Sampler
+from stream_app.local.report import Report
+from stream_app.local.tally import report_of
+from stream_app.local.tracker import Tracker
+from stream_app.recovery import checkpoints
+from stream_app.recovery.audit import Audit, audit
+from stream_app.resources import shipped
+
+_WORKER = "stream-app-local"
+_LOOK = 0.25  # seconds between looks at how far it has come
+_READY_SECONDS = 120.0
+_STUCK_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to run. `rate` in records a second (None: as `speed` says), `acts` to rehearse on the way."""
+
+    data: str = "beijing-winter"
+    shards: int = 4
+    rate: float | None = 250.0
+    speed: float = math.inf
+    via: Via = "bus"
+    seed: int = SEED
+    faults: bool = True
+    first: int | None = None
+    event: str | None = None
+    segment_seconds: int = 5
+    acts: tuple[rehearsal.Act, ...] = ()
+    application: str = "stream-app"
+    folder: Path = Path(".stream-app")
+
+
+@dataclass
+class Stage:
+    """How far a run has come, for whoever shows it."""
+
+    name: str = "starting"
+    sent: int = 0
+    notes: list[str] = field(default_factory=list)
+    tracker: Tracker = field(default_factory=Tracker)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def note(self, what: str) -> None:
+        """Say what is being done."""
+        self.name = what
+        self.notes.append(what)
+
+
+AfterRun = Callable[[Embedded, Audit], None]
+
+
+def run(
+    options: Options,
+    make_client: MakeClient,
+    stage: Stage,
+    stop: threading.Event,
+    after: AfterRun | None = None,
+) -> Report:
+    """Run it all, and say what became of everything sent; `stop` ends it early, in order.
+
+    `after` is called before the embedded AWS goes away. Raises ConfigError, and FatalError when a part fails.
+    """
+    started = time.monotonic()
+    folder = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        aws = stack.enter_context(
+            embedded(
+                make_client,
+                application=options.application,
+                shards=options.shards,
+                folder=folder,
+                note=stage.note,
+            )
+        )
+        sampler = stack.enter_context(Sampler(aws.pids))
+        daemon = stack.enter_context(_daemon(options, aws, stage.tracker, folder))
+        sampler.watch("daemon", lambda: daemon.pid)
+        _wait_ready(options, daemon, stage, stop)
+        sent = _play(options, aws, daemon, stage, stop)
+        if not stop.is_set():
+            _drain(aws, sent, daemon, stage, stop)
+        stage.note("stopping the consumer")
+        daemon.stop()
+        found = _audit(aws, stage)
+        if after is not None:
+            after(aws, found)
+        return report_of(
+            found,
+            sent,
+            stage.tracker,
+            client=aws.client,
+            bucket=aws.outputs["BucketName"],
+            application=options.application,
+            shards=options.shards,
+            elapsed_s=time.monotonic() - started,
+            limit=sampler.limit(),
+            restarts=daemon.restarts,
+            check_expected=options.faults,
+        )
+
+
+@contextmanager
+def _daemon(options: Options, aws: Embedded, tracker: Tracker, folder: Path) -> Iterator[DaemonThread]:
+    stream = aws.outputs["StreamName"]
+    dynamodb, kinesis = aws.client("dynamodb"), aws.client("kinesis")
+    write_leases(dynamodb, kinesis, application=aws.application, stream=stream, worker=_WORKER)
+    overrides: dict[str, str | None] = {
+        **aws.settings(),
+        "workerId": _WORKER,
+        "app.segment_seconds": str(options.segment_seconds),
+        "app.checkpoint_seconds": str(options.segment_seconds),
+    }
+    with (folder / "daemon.log").open("wb") as log:
+        properties = shipped("properties") / "local.properties"
+        thread = DaemonThread(
+            properties,
+            environ=aws.environ,
+            overrides=overrides,
+            on_line=tracker.line,
+            log=log,
+            restarts=Restarts(limit=5, base_seconds=0.2),
+        )
+        with thread:
+            yield thread
+
+
+def _wait_ready(options: Options, daemon: DaemonThread, stage: Stage, stop: threading.Event) -> None:
+    stage.note("waiting for the shards")
+    deadline = time.monotonic() + _READY_SECONDS
+    while stage.tracker.ready_s(options.shards) is None and not stop.wait(_LOOK):
+        daemon.check()
+        if time.monotonic() > deadline:
+            raise FatalError(f"not all shards were ready within {_READY_SECONDS:.0f} s: see the daemon's log")
+
+
+def _play(options: Options, aws: Embedded, daemon: DaemonThread, stage: Stage, stop: threading.Event) -> Sent:
+    """Devices in a thread; here their progress is followed, and the acts are performed."""
+    stage.note("playing")
+    acts = list(options.acts)
+    halt = threading.Event()
+
+    def progress(count: int) -> None:
+        stage.sent = count
+
+    with ThreadPoolExecutor(1, thread_name_prefix="devices") as pool:
+        playing: Future[Sent] = pool.submit(
+            play,
+            options.data,
+            events_client=aws.client("events"),
+            kinesis_client=aws.client("kinesis"),
+            bus=aws.outputs["BusName"],
+            stream=aws.outputs["StreamName"],
+            rate=options.rate,
+            speed=options.speed,
+            via=options.via,
+            seed=options.seed,
+            faults=options.faults,
+            event=options.event,
+            first=options.first,
+            progress=progress,
+            stop=halt,
+        )
+        try:
+            while not playing.done():
+                if stop.wait(_LOOK):
+                    break
+                daemon.check()
+                acts = _perform(acts, stage, aws, daemon)
+        finally:
+            if not playing.done():
+                halt.set()
+        return playing.result()
+
+
+def _perform(
+    acts: list[rehearsal.Act], stage: Stage, aws: Embedded, daemon: DaemonThread
+) -> list[rehearsal.Act]:
+    if not acts or stage.sent < acts[0].sent:
+        return acts
+    stage.note(rehearsal.perform(acts[0], aws.client("kinesis"), aws.outputs["StreamName"], daemon.pid))
+    return acts[1:]
+
+
+def _drain(aws: Embedded, sent: Sent, daemon: DaemonThread, stage: Stage, stop: threading.Event) -> None:
+    """Wait until queues are empty and every shard is committed to its end, as long as something moves."""
+    stage.note("waiting until everything is stored")
+    sqs, quiet = aws.client("sqs"), 0
+    while not stop.wait(_LOOK):
+        daemon.check()
+        quiet = quiet + 1 if _at_rest(aws, sqs) else 0
+        if quiet == 2:  # twice in a row: a message between two queues is in neither
+            return
+        if time.monotonic() - stage.tracker.last_change > _STUCK_SECONDS:
+            raise FatalError(
+                f"nothing moved for {_STUCK_SECONDS:.0f} s, {sent.sent} were sent, {stage.tracker.records} came"
+            )
+
+
+def _at_rest(aws: Embedded, sqs: Any) -> bool:
+    queues = (aws.outputs["DevicesQueueUrl"], aws.outputs["DeadLetterQueueUrl"])
+    if drain.queued(sqs, queues[0]):
+        return False
+    committed = checkpoints.read(aws.client("dynamodb"), aws.application)
+    if drain.behind(aws.client("kinesis"), aws.outputs["StreamName"], committed):
+        return False
+    return not drain.queued(sqs, queues[1])
+
+
+def _audit(aws: Embedded, stage: Stage) -> Audit:
+    stage.note("auditing")
+    committed = checkpoints.read(aws.client("dynamodb"), aws.application)
+    return audit(
+        kinesis=aws.client("kinesis"),
+        s3=aws.client("s3"),
+        stream=aws.outputs["StreamName"],
+        bucket=aws.outputs["BucketName"],
+        consumer=aws.application,
+        checkpoints=committed,
+    )

@@ -1,0 +1,82 @@
+"""From an audit, what was sent and what the logs told to the summary of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from stream_app.ingest.producer import Sent
+from stream_app.local.report import Report, unexpected
+from stream_app.local.tracker import Tracker
+from stream_app.recovery.audit import Audit
+from stream_app.recovery.store import failure_keys
+from stream_app.sinks import objects
+from stream_app.sinks.s3 import SEGMENTS
+
+Client = Callable[[str], Any]
+
+
+def report_of(
+    found: Audit,
+    sent: Sent,
+    tracker: Tracker,
+    *,
+    client: Client,
+    bucket: str,
+    application: str,
+    shards: int,
+    elapsed_s: float,
+    limit: str,
+    restarts: int,
+    check_expected: bool,
+) -> Report:
+    """The summary. Counts are the audit's, read back from storage; only times come from the logs."""
+    total = found.total
+    segments, anomalies = _segments(client("s3"), bucket, application)
+    expected = {str(name): count for name, count in sent.expected.items() if name is not None}
+    problems = list(tracker.errors)
+    if found.unreadable:
+        problems.append(f"{len(found.unreadable)} objects cannot be read, the first: {found.unreadable[0]}")
+    if check_expected and not sent.stopped:
+        problems += unexpected(expected, total.parked, total.repeated)
+    return Report(
+        sent=sent.sent,
+        accepted=total.accepted,
+        stored=total.stored,
+        repeated=total.repeated,
+        parked=dict(total.parked),
+        hydrated=sum(1 for _ in failure_keys(client("s3"), bucket, application)),
+        missing=total.missing,
+        duplicated=total.duplicated,
+        pending=total.pending,
+        anomalies=anomalies,
+        segments=segments,
+        ready_s=tracker.ready_s(shards),
+        elapsed_s=elapsed_s,
+        records_per_s=sent.sent / sent.seconds if sent.seconds else 0.0,
+        latency_ms={"p50": tracker.latency.percentile(0.5), "p99": tracker.latency.percentile(0.99)},
+        shards={shard.shard: _row(shard.count) for shard in found.shards},
+        expected=expected,
+        limit=limit,
+        restarts=restarts,
+        interrupted=sent.stopped,
+        problems=tuple(problems),
+    )
+
+
+def _row(count: Any) -> dict[str, int]:
+    names = ("accepted", "stored", "repeated", "missing", "duplicated", "pending")
+    return {**{name: getattr(count, name) for name in names}, "parked": sum(count.parked.values())}
+
+
+def _segments(s3: Any, bucket: str, application: str) -> tuple[int, int]:
+    """How many segments were stored, and the anomalies in them, as their manifests tell."""
+    segments = anomalies = 0
+    for key in objects.keys(s3, bucket, f"{SEGMENTS}{application}/"):
+        body = objects.get(s3, bucket, key)
+        if body is not None:
+            segments += 1
+            anomalies += msgspec.json.decode(body).get("anomalies", 0)
+    return segments, anomalies

@@ -1,0 +1,90 @@
+"""An audit, run with progress and shown to people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from stream_app.recovery import checkpoints
+from stream_app.recovery.audit import Audit, ShardAudit, audit
+from stream_app.settings import Settings
+
+_COLUMNS = (
+    "accepted",
+    "stored",
+    "repeated",
+    "parked",
+    "pending",
+    "missing",
+    "duplicated",
+    "unknown",
+    "trimmed",
+)
+
+
+def checked(settings: Settings, client: Callable[[str], Any], console: Console) -> Audit:
+    """Audit the application of the settings, telling the console how far it has read."""
+    committed = checkpoints.read(client("dynamodb"), settings.application)
+    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f} positions"))
+    with Progress(*columns, console=console, transient=True) as shown:
+        tasks: dict[str, Any] = {}
+
+        def progress(shard: str, positions: int) -> None:
+            if shard not in tasks:
+                tasks[shard] = shown.add_task(shard, total=None)
+            shown.update(tasks[shard], completed=positions)
+
+        return audit(
+            kinesis=client("kinesis"),
+            s3=client("s3"),
+            stream=settings.stream,
+            bucket=settings.bucket,
+            consumer=settings.application,
+            checkpoints=committed,
+            progress=progress,
+        )
+
+
+def show(found: Audit, limit: int) -> RenderableType:
+    """A table by shard, parked by code, and at most `limit` positions of each kind that is wrong."""
+    parts: list[RenderableType] = [_table(found)]
+    parked = ", ".join(f"{code} {count:,}" for code, count in found.total.parked.items())
+    parts.append(Text(f"parked: {parked or 'none'}"))
+    for shard in found.shards:
+        parts += _wrong(shard, limit)
+    parts += [Text(f"cannot be read: {key}", style="red") for key in found.unreadable[:limit]]
+    good = Text("balanced: every accepted record is accounted for exactly once", style="bold green")
+    parts.append(good if found.balanced else Text("NOT balanced", style="bold red"))
+    return Group(*parts)
+
+
+def _table(found: Audit) -> Table:
+    table = Table(title=f"{found.consumer} on {found.stream}", title_justify="left", show_footer=True)
+    rows = [(shard.shard, _counts(shard)) for shard in found.shards]
+    table.add_column("shard", footer="all")
+    for at, name in enumerate(_COLUMNS):
+        table.add_column(name, justify="right", footer=f"{sum(counts[at] for _, counts in rows):,}")
+    for name, counts in rows:
+        table.add_row(name, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _counts(shard: ShardAudit) -> list[int]:
+    count = shard.count
+    return [sum(count.parked.values()) if name == "parked" else getattr(count, name) for name in _COLUMNS]
+
+
+def _wrong(shard: ShardAudit, limit: int) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    lines += [Text(f"missing: {shard.shard}/{position}", style="red") for position in shard.missing[:limit]]
+    lines += [
+        Text(f"duplicated: {shard.shard}/{twice.position} in {', '.join(twice.where)}", style="red")
+        for twice in shard.duplicated[:limit]
+    ]
+    lines += [Text(f"unknown: {shard.shard}/{position}", style="red") for position in shard.unknown[:limit]]
+    return lines

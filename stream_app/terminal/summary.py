@@ -1,0 +1,53 @@
+"""The summary of a run, for people."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from stream_app.local.report import Report
+
+
+def render(report: Report) -> RenderableType:
+    """The summary for people."""
+    verdict = Text("balanced: every accepted record is accounted for exactly once", style="bold green")
+    if not report.balanced:
+        verdict = Text("NOT balanced", style="bold red")
+    parts: list[RenderableType] = [_shards(report), _facts(report), verdict]
+    parts += [Text(problem, style="red") for problem in report.problems]
+    return Group(*parts)
+
+
+def _shards(report: Report) -> Table:
+    table = Table(title="Accounted for, by shard", title_justify="left", show_footer=True)
+    columns = ("accepted", "stored", "repeated", "parked", "missing", "duplicated")
+    totals = (report.accepted, report.stored, report.repeated, sum(report.parked.values()))
+    table.add_column("shard", footer="all")
+    for name, total in zip(columns, (*totals, report.missing, report.duplicated), strict=True):
+        table.add_column(name, footer=f"{total:,}", justify="right")
+    for shard, counts in sorted(report.shards.items()):
+        table.add_row(shard, *(f"{counts[name]:,}" for name in columns))
+    return table
+
+
+def _facts(report: Report) -> Table:
+    table = Table.grid(padding=(0, 2))
+    p50, p99 = report.latency_ms.get("p50"), report.latency_ms.get("p99")
+    rows = {
+        "sent": f"{report.sent:,} in {report.elapsed_s:.1f} s, {report.records_per_s:,.0f} records/s",
+        "parked": ", ".join(f"{code} {n}" for code, n in sorted(report.parked.items())) or "none",
+        "hydrated": f"{report.hydrated:,} full payloads in the failure store",
+        "anomalies": f"{report.anomalies:,}",
+        "segments": f"{report.segments:,}",
+        "ready": "never" if report.ready_s is None else f"{report.ready_s:.1f} s after the start",
+        "latency": "unknown"
+        if p50 is None or p99 is None
+        else f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, device to processed",
+        "limit": report.limit,
+    }
+    if report.restarts:
+        rows["restarts"] = f"{report.restarts} of the daemon"
+    for name, value in rows.items():
+        table.add_row(Text(name, style="bold"), value)
+    return table

@@ -1,0 +1,119 @@
+"""The whole way on this machine, with the real KCL daemon: devices, bus, pipe, stream, consumer, storage."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stream_app import app
+from stream_app.consumer.supervise import Restarts
+from stream_app.local import drain, rehearsal
+from stream_app.local.daemon_thread import DaemonThread
+from stream_app.local.embedded import Embedded
+from stream_app.local.report import Report
+from stream_app.local.run import Options, Stage, run
+from stream_app.local.tracker import Tracker
+from stream_app.recovery import checkpoints
+from stream_app.recovery.audit import Audit
+from stream_app.resources import shipped
+from stream_app.sinks import objects
+
+pytestmark = pytest.mark.timeout(240)
+AGAIN = "again"
+READINGS = 2400
+
+
+def options(folder: Path, **changes: Any) -> Options:
+    return replace(Options(first=READINGS, rate=None, segment_seconds=2, folder=folder), **changes)
+
+
+def assert_balanced(report: Report) -> None:
+    assert report.problems == ()
+    assert report.balanced
+    assert report.sent == report.accepted > READINGS
+    assert report.accepted == report.stored + report.repeated + sum(report.parked.values())
+    assert (report.missing, report.duplicated, report.pending) == (0, 0, 0)
+    expected = dict(report.expected)
+    assert report.repeated == expected.pop("repeated") > 0
+    assert report.parked == expected
+    assert report.hydrated == sum(report.parked.values()) > 0
+
+
+def test_a_run_balances_and_parks_each_fault_under_its_code(tmp_path: Path) -> None:
+    report = run(options(tmp_path), app.clients, Stage(), threading.Event())
+
+    assert_balanced(report)
+    assert len(report.shards) == 4
+    assert report.restarts == 0
+    assert report.segments >= 4
+    assert report.ready_s is not None
+
+
+def test_a_killed_daemon_and_resharding_change_nothing_that_is_stored(tmp_path: Path) -> None:
+    """Kill -9, a split and a merge in mid-run; then the same stream read again by an undisturbed application."""
+    found: dict[str, dict[str, pa.Table]] = {}
+
+    def read_again(aws: Embedded, _audit: Audit) -> None:
+        found["disturbed"] = stored(aws.client("s3"), aws.outputs["BucketName"])
+        found["undisturbed"] = undisturbed(aws, tmp_path)
+
+    acts = rehearsal.parse("split@400,kill@900,merge@1400")
+    report = run(options(tmp_path, acts=acts, rate=300.0), app.clients, Stage(), threading.Event(), read_again)
+
+    assert_balanced(report)
+    assert report.restarts == 1
+    assert len(report.shards) == 4 + 2 + 1
+    assert found["disturbed"].keys() == found["undisturbed"].keys()
+    for key, table in found["undisturbed"].items():
+        assert found["disturbed"][key].equals(table), key
+
+
+def undisturbed(aws: Embedded, folder: Path) -> dict[str, pa.Table]:
+    """What another application, which nothing disturbs, makes of the same stream."""
+    client = aws.client
+    client("s3").create_bucket(Bucket=AGAIN)
+    queue = client("sqs").create_queue(QueueName=AGAIN)["QueueUrl"]
+    overrides: Mapping[str, str | None] = {
+        **aws.settings(),
+        "applicationName": AGAIN,
+        "workerId": AGAIN,
+        "app.bucket": AGAIN,
+        "app.dead_letter_queue": queue,
+        "app.latest_table": "",
+        "app.bus": "",
+        "app.segment_seconds": "2",
+        "app.checkpoint_seconds": "2",
+    }
+    stream, tracker = aws.outputs["StreamName"], Tracker()
+    with (folder / "again.log").open("wb") as log:
+        daemon = DaemonThread(
+            shipped("properties") / "local.properties",
+            environ=aws.environ,
+            overrides=overrides,
+            on_line=tracker.line,
+            log=log,
+            restarts=Restarts(limit=0),
+        )
+        with daemon:
+            while not (committed := checkpoints.read(client("dynamodb"), AGAIN)) or drain.behind(
+                client("kinesis"), stream, committed
+            ):
+                daemon.check()
+                time.sleep(0.5)
+    return stored(client("s3"), AGAIN)
+
+
+def stored(s3: Any, bucket: str) -> dict[str, pa.Table]:
+    """Every stored file's content by key: positions, fields, calculated columns, scores."""
+    keys = list(objects.keys(s3, bucket, "events/"))
+    assert keys
+    return {key: pq.read_table(io.BytesIO(objects.get(s3, bucket, key) or b"")) for key in keys}
