@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
 from stream_app.consumer import alerts
@@ -19,6 +20,7 @@ from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Record
 from stream_app.recovery import dead_letters
+from stream_app.recovery.stream import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.dynamodb import LatestSink
@@ -31,28 +33,45 @@ from stream_app.telemetry.summary import Summary
 T = TypeVar("T")
 Client = Callable[[str], Any]
 
-# Our own policy tries again, visibly; botocore's adds one quick try for a connection that was just closed.
-_CONFIG = Config(
-    retries={"mode": "standard", "total_max_attempts": 2},
-    connect_timeout=5,
-    read_timeout=60,
-    max_pool_connections=32,
-    tcp_keepalive=True,
-)
+
+def _config(attempts: int) -> Config:
+    """Our own policy tries again, visibly; botocore's second try is for a connection that was just closed."""
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=32,
+        tcp_keepalive=True,
+    )
+
+
 _CONSUMER_NEEDS = ("bucket", "dead_letter_queue")
 _lock = threading.Lock()
 
 
-def clients(environ: Mapping[str, str], region: str | None = None) -> Client:
-    """A maker of boto3 clients that honours the environment's endpoint, region and credentials, one a service."""
+def clients(environ: Mapping[str, str], region: str | None = None, attempts: int = 2) -> Client:
+    """A maker of boto3 clients, one a service, with the endpoint, region and keys of `environ`.
+
+    Without keys there, boto3 looks where it always does: profile, container, instance. `attempts` counts the
+    tries of each call; who has no policy of its own gives more.
+    """
     made: dict[str, Any] = {}
-    session: Any = boto3.session.Session(region_name=region or environ.get("AWS_DEFAULT_REGION"))
-    endpoint = environ.get("AWS_ENDPOINT_URL")
+    core = botocore.session.get_session()
+    parsers = core.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=timestamp)
+    session: Any = boto3.session.Session(
+        botocore_session=core,
+        aws_access_key_id=environ.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=environ.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=environ.get("AWS_SESSION_TOKEN"),
+        region_name=region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
+    )
+    endpoint, config = environ.get("AWS_ENDPOINT_URL"), _config(attempts)
 
     def client(service: str) -> Any:
         with _lock:
             if service not in made:
-                made[service] = session.client(service, endpoint_url=endpoint, config=_CONFIG)
+                made[service] = session.client(service, endpoint_url=endpoint, config=config)
             return made[service]
 
     return client
@@ -87,13 +106,9 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
         return call(action, policy, sleep=time.sleep, rng=rng, what=what)
 
     def park(segment: Segment) -> None:
+        bodies = dead_letters.messages(segment)
         dead_letters.send(
-            segment,
-            sqs=client("sqs"),
-            queue=settings.dead_letter_queue,
-            policy=policy,
-            sleep=time.sleep,
-            rng=rng,
+            client("sqs"), settings.dead_letter_queue, bodies, policy, sleep=time.sleep, rng=rng
         )
 
     def report(summary: Summary) -> None:

@@ -44,7 +44,7 @@ Data = Annotated[
 Rate = Annotated[float | None, typer.Option(help="Records a second.", min=0.1)]
 Speed = Annotated[str, typer.Option(help="Data time over real time, or max.")]
 Via = Annotated[str, typer.Option(help="bus (PutEvents) or stream (PutRecords).")]
-Seed = Annotated[int, typer.Option(help="Seeds the bad input that is mixed in.")]
+Seed = Annotated[int | None, typer.Option(help="Seeds the bad input that is mixed in.")]
 Faults = Annotated[bool, typer.Option(help="Mix seeded bad input into the data.")]
 First = Annotated[int | None, typer.Option(help="Play that many readings only.", min=1)]
 EventName = Annotated[
@@ -100,7 +100,7 @@ def run(
     rate: Rate = None,
     speed: Speed = "",
     via: Via = "bus",
-    seed: Seed = 501,
+    seed: Seed = None,
     faults: Faults = True,
     first: First = None,
     event: EventName = None,
@@ -111,6 +111,7 @@ def run(
 ) -> None:
     """Run it all on this machine: embedded AWS, devices, the KCL consumer; ends when all is accounted for."""
     from stream_app import app as root
+    from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
     from stream_app.local import rehearsal
     from stream_app.local.run import Options, Stage
@@ -124,7 +125,7 @@ def run(
         rate=rate if rate or speed else DEFAULT_RATE,
         speed=parse_speed(speed or "max"),
         via=_via(via),
-        seed=seed,
+        seed=SEED if seed is None else seed,
         faults=faults,
         first=first,
         event=event,
@@ -184,7 +185,7 @@ def audit(
     from stream_app.terminal.audit import checked, show
 
     settings = root.load_settings(os.environ, properties)
-    found = checked(settings, root.clients(os.environ, settings.region), err)
+    found = checked(settings, root.clients(os.environ, settings.region, attempts=10), err)
     if as_json:
         typer.echo(found.to_json().decode())
     else:
@@ -259,10 +260,12 @@ def up(
 def runners(application: Application = "stream-app") -> None:
     """Run the template's pipes and functions until it is told to stop."""
     from stream_app import app as root
-    from stream_app.local.runners import run_all
+    from stream_app.local.deploy import templates
+    from stream_app.local.runners import serve
+    from stream_app.telemetry import log
 
-    with _until_interrupted() as stop:
-        run_all(root.clients(os.environ), application=application, stop=stop)
+    log.configure()
+    serve(root.clients(os.environ), templates(), application, sys.stdout)
 
 
 @devices_app.command()
@@ -275,7 +278,7 @@ def play(
     rate: Rate = None,
     speed: Speed = "max",
     via: Via = "bus",
-    seed: Seed = 501,
+    seed: Seed = None,
     faults: Faults = False,
     first: First = None,
     event: EventName = None,
@@ -284,6 +287,7 @@ def play(
     """Publish a data set as its devices would, with the endpoint and credentials of the environment."""
     from stream_app import app as root
     from stream_app.ingest import devices
+    from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
     from stream_app.terminal.sent import as_table, progressing, to_json
 
@@ -298,7 +302,7 @@ def play(
             rate=rate,
             speed=parse_speed(speed),
             via=_via(via),
-            seed=seed,
+            seed=SEED if seed is None else seed,
             faults=faults,
             first=first,
             event=event,

@@ -68,6 +68,14 @@ def discover() -> dict[str, Event]:
 
     Raises ConfigError naming every module that cannot be used.
     """
+    found, problems = find()
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def find() -> tuple[dict[str, Event], list[Problem]]:
+    """What `discover` gives, and what is wrong with the modules that cannot be used."""
     found: dict[str, Event] = {}
     problems: list[Problem] = []
     for module in _modules(problems):
@@ -80,9 +88,7 @@ def discover() -> dict[str, Event]:
             problems.append(Problem(f"event {event.name!r} is declared twice", "rename one of them"))
         else:
             found.setdefault(event.name, event)
-    if problems:
-        raise ConfigError(problems)
-    return found
+    return found, problems
 
 
 def _modules(problems: list[Problem]) -> list[ModuleType]:

@@ -142,10 +142,24 @@ def _read_only(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def concat(batches: Iterable[Batch]) -> Batch | None:
-    """One batch out of several of the same event and columns, in order; None when there is none."""
+    """One batch out of several of the same event, in order; None when there is none.
+
+    A column that some of them lack (a `calculate` may return one only at times) is None in their rows.
+    """
     parts = list(batches)
     if len(parts) <= 1:
         return parts[0] if parts else None
-    first = parts[0]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in first.columns}
-    return Batch(first.event, columns, np.concatenate([part.rows for part in parts]))
+    names = dict.fromkeys(name for part in parts for name in part.columns)
+    columns = {name: _joined([_column(part, name) for part in parts]) for name in names}
+    return Batch(parts[0].event, columns, np.concatenate([part.rows for part in parts]))
+
+
+def _column(batch: Batch, name: str) -> NDArray[Any]:
+    return batch[name] if name in batch else np.full(len(batch), None, dtype=object)
+
+
+def _joined(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    try:
+        return np.concatenate(columns)
+    except TypeError:  # kinds that have none in common, such as times and numbers
+        return np.concatenate([column.astype(object) for column in columns])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,26 @@ class Settings:
 
 
 _SOURCE = {"application": "applicationName", "stream": "streamName", "region": "regionName"}
-_AT_LEAST_ONE = ("segment_seconds", "segment_records", "checkpoint_seconds", "max_record_bytes", "seen_ids")
+# The least that each number may be.
+_LEAST = {
+    "segment_seconds": 1,
+    "segment_records": 1,
+    "checkpoint_seconds": 1,
+    "clock_margin_ms": 0,
+    "max_record_bytes": 1,
+    "seen_ids": 1,
+    "retry_attempts": 1,
+    "retry_base_ms": 0,
+    "retry_cap_ms": 0,
+}
+_CHOICES = {"missing_state": ("fail", "fresh"), "log_level": ("DEBUG", "INFO", "WARNING", "ERROR")}
 
 
 def _raw(name: str, environ: Mapping[str, str], properties: Mapping[str, str]) -> str | None:
     return (
         environ.get(f"STREAM_APP_{name.upper()}")
         or properties.get(f"app.{name}")
-        or properties.get(_SOURCE.get(name, ""))
+        or (properties.get(_SOURCE[name]) if name in _SOURCE else None)
     )
 
 
@@ -81,17 +94,18 @@ def _unknown(properties: Mapping[str, str]) -> list[Problem]:
 
 def _out_of_range(values: Mapping[str, Any]) -> list[Problem]:
     problems = [
-        Problem(f"app.{name} = {values[name]} is below 1", "give a whole number of at least 1")
-        for name in _AT_LEAST_ONE
-        if values.get(name, 1) < 1
+        Problem(f"app.{name} = {values[name]} is below {least}", f"give a whole number of at least {least}")
+        for name, least in _LEAST.items()
+        if values.get(name, least) < least
     ]
-    if values.get("missing_state", "fail") not in ("fail", "fresh"):
-        problems.append(Problem(f"app.missing_state = {values['missing_state']!r}", "give fail or fresh"))
+    for name, choices in _CHOICES.items():
+        if values.get(name, choices[0]) not in choices:
+            problems.append(Problem(f"app.{name} = {values[name]!r}", f"give one of {', '.join(choices)}"))
     return problems
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """A Java properties file: `name = value` or `name: value` lines, `#` and `!` comments, `\\` continuation.
+    """The pairs of a Java properties file (see `parse_properties`).
 
     Raises ConfigError when it cannot be read.
     """
@@ -105,12 +119,44 @@ def read_properties(path: Path) -> dict[str, str]:
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    """The pairs of a properties text; the last of a name wins."""
+    r"""The pairs of a properties text, as the daemon's own reader (java.util.Properties) finds them.
+
+    `name = value`, `name: value` or `name value` lines, `#` and `!` comments, a `\` at the end of a line that
+    goes on in the next, `\t`, `\n`, `\uXXXX` and `\` before any other character for itself. The last of a name
+    wins.
+    """
     found: dict[str, str] = {}
-    for line in text.replace("\\\n", "").splitlines():
-        bare = line.strip()
-        if not bare or bare[0] in "#!":
-            continue
-        cut = min((at for at in (bare.find("="), bare.find(":")) if at > 0), default=len(bare))
-        found[bare[:cut].strip()] = bare[cut + 1 :].strip()
+    for line in _logical_lines(text):
+        if (pair := _PAIR.fullmatch(line)) is not None:
+            found[_unescaped(pair[1])] = _unescaped(pair[2])
     return found
+
+
+_PAIR = re.compile(r"((?:\\.|[^\\=:\s])+)\s*[=:]?\s*(.*)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    """Lines without comments and blank ones, those that go on in the next put together."""
+    begun = ""
+    for natural in re.split(r"\r\n|\r|\n", text):
+        line = natural.lstrip(" \t\f")
+        if not begun and (not line or line[0] in "#!"):
+            continue
+        begun += line
+        if (len(begun) - len(begun.rstrip("\\"))) % 2:  # an odd number: the last one escapes the line's end
+            begun = begun[:-1]
+            continue
+        yield begun.rstrip()
+        begun = ""
+    if begun:
+        yield begun.rstrip()
+
+
+def _unescaped(text: str) -> str:
+    def meant(escape: re.Match[str]) -> str:
+        told = escape[1]
+        return chr(int(told[1:], 16)) if len(told) == 5 else _CONTROL.get(told, told)
+
+    return _ESCAPE.sub(meant, text)

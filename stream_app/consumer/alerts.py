@@ -15,6 +15,7 @@ from stream_app.record import Batch, Position, Record
 SOURCE = "stream-app.consumer"
 DETAIL_TYPE = "AnomalyDetected"
 _ENTRIES = 10  # PutEvents takes ten
+_LONGEST_KEY = 256  # as long as a partition key, so that ten alerts always fit
 _PASSING = frozenset({"InternalFailure", "InternalException", "ThrottlingException", "ServiceUnavailable"})
 
 
@@ -23,18 +24,18 @@ def details(
 ) -> list[dict[str, Any]]:
     """One alert a row of `batch`. The id is made of Position and detector, so a repeat has the same."""
     alerts = []
+    numbers = {name: batch[name].astype(np.float64).tolist() for name in event.features}
     for at, row in enumerate(batch.rows):
         record = records[row]
         position = Position(shard, record.sequence_number, record.sub_sequence_number)
-        values = {name: float(batch[name][at]) for name in event.features if not np.isnan(batch[name][at])}
         alerts.append(
             {
                 "id": f"{position}/{detector}",
                 "event": batch.event,
-                "key": str(batch[event.key][at]),
+                "key": str(batch[event.key][at])[:_LONGEST_KEY],
                 "score": float(batch["score"][at]),
                 "detector": detector,
-                "values": values,
+                "values": {name: column[at] for name, column in numbers.items() if not np.isnan(column[at])},
                 "consumer": consumer,
                 "shard": shard,
                 "sequence": position.sequence,

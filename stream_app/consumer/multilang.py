@@ -117,8 +117,11 @@ class _Wire:
 
     def write(self, message: dict[str, Any]) -> None:
         # A line begins with a line break, so that a stray unfinished line before it cannot swallow it.
-        self._out.write(b"\n" + _encode(message) + b"\n")
-        self._out.flush()
+        try:
+            self._out.write(b"\n" + _encode(message) + b"\n")
+            self._out.flush()
+        except BrokenPipeError as error:
+            raise LeaseLostError("the daemon is gone") from error
 
     def checkpoint(self, sequence: str | None, sub: int | None) -> None:
         self.write({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": sub})
@@ -137,11 +140,14 @@ class _Wire:
 
 
 def serve(handler: Handler, stdin: IO[bytes], stdout: IO[bytes]) -> None:
-    """Answer the daemon until it closes stdin. What the handler raises ends it, without an answer."""
+    """Answer the daemon until it closes stdin, or is gone. What the handler raises ends it, without an answer."""
     wire = _Wire(stdin, stdout)
     while (message := wire.read()) is not None:
         _dispatch(handler, message, wire)
-        wire.write({"action": "status", "responseFor": message.__struct_config__.tag})
+        try:
+            wire.write({"action": "status", "responseFor": message.__struct_config__.tag})
+        except LeaseLostError:
+            return
 
 
 def _dispatch(handler: Handler, message: Message, wire: _Wire) -> None:

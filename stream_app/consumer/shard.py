@@ -40,7 +40,7 @@ class Alerts(Protocol):
 class Attempt(Protocol):
     """Calls again what failed for a passing reason, then raises FatalError."""
 
-    def __call__(self, what: str, call: Callable[[], Any]) -> Any:
+    def __call__(self, what: str, action: Callable[[], Any]) -> Any:
         """`what` names the step in errors and logs."""
         ...
 
@@ -252,7 +252,7 @@ def _segment(settings: Settings, shard: str, opened: _Open) -> Segment:
         failed += [failure._replace(row=failure.row + offset) for failure in part.failed]
         repeated.append(part.repeated + offset)
     passed: Mapping[str, Batch] = {
-        name: whole for name, parts in batches.items() if (whole := concat(parts)) is not None
+        name: whole for name in sorted(batches) if (whole := concat(batches[name])) is not None
     }
     rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
     return Segment(settings.application, settings.stream, shard, opened.records, passed, failed, rows)

@@ -1,1 +1,1 @@
-"""Devices to bus: envelope, data sets, producer."""
+"""Devices: data sets played onto the bus, with seeded bad input."""

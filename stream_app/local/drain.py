@@ -32,8 +32,9 @@ def _has_more(kinesis: Any, stream: str, shard: str, checkpoint: str | None) -> 
     if checkpoint == "SHARD_END":
         return False
     where: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
-    if checkpoint is not None and checkpoint.isdigit():
-        where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": checkpoint}
+    sequence = (checkpoint or "").partition(".")[0]
+    if sequence.isdigit():
+        where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence}
     iterator = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, **where)["ShardIterator"]
     page = kinesis.get_records(ShardIterator=iterator, Limit=1)
     # A closed shard that is read to its end, but not yet committed as ended, has its SHARD_END to come.

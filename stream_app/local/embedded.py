@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from stream_app.errors import FatalError
 from stream_app.local import aws
-from stream_app.local.deploy import default_template, deploy
+from stream_app.local.deploy import deploy, templates
 from stream_app.resources import shipped
 from stream_app.settings import read_properties
 
@@ -64,9 +64,12 @@ def embedded(
         environ = {**os.environ, **server.environment()}
         client = make_client(environ)
         note("applying the infra template")
-        outputs = deploy(default_template(), client, application=application, shards=shards)
+        outputs = deploy(templates(), client, application=application, shards=shards)
         note("starting pipes and functions")
-        with (folder / "runners.log").open("ab") as log, _runners(environ, application, log) as runners:
+        with (
+            (folder / "runners.log").open("ab") as log,
+            _runners({**environ, "STREAM_APP_BUCKET": outputs["BucketName"]}, application, log) as runners,
+        ):
             pids = {"aws": server.pid, "runners": runners.pid}
             yield Embedded(application, environ, outputs, client, pids)
 

@@ -64,9 +64,11 @@ class Sampler:
                 continue
             try:
                 process = psutil.Process(pid)
-                self._add(name, [process], now)
+                children = process.children(recursive=True)
+                alone = name in ("daemon", "devices")
+                self._add(name, [process] if alone else [process, *children], now)
                 if name == "daemon":
-                    self._add("consumers", process.children(recursive=True), now)
+                    self._add("consumers", children, now)
             except psutil.NoSuchProcess:
                 continue
 

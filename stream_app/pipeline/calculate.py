@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stream_app.pipeline.checks import RESERVED
 from stream_app.pipeline.guard import guarded
 from stream_app.pipeline.registry import Codec
 from stream_app.record import Batch, Outcome
@@ -10,9 +16,19 @@ STAGE = "calculate"
 
 
 def calculate(batch: Batch, codec: Codec) -> Outcome:
-    """Add the columns that `calculate` returns; rows on which it raises are CALCULATION_FAILED."""
+    """Add the columns that `calculate` returns; rows on which it raises are CALCULATION_FAILED.
+
+    A column of the schema that it returns is replaced; those that the pipeline adds are not for it to return.
+    """
     function = codec.event.calculate
     if function is None or not len(batch):
         return Outcome(batch)
-    columns, kept, failed = guarded(function, batch, STAGE, codec.schema.fingerprint)
+
+    def checked(part: Batch) -> Mapping[str, NDArray[Any]]:
+        columns = function(part)
+        for name in sorted(RESERVED & columns.keys()):
+            raise ValueError(f"column {name!r} is the pipeline's own")
+        return columns
+
+    columns, kept, failed = guarded(checked, batch, STAGE, codec.schema.fingerprint)
     return Outcome(kept.with_columns(columns), failed)

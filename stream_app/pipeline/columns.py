@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.pipeline.schema import BOOLEAN, FLOAT, INTEGER, TIME_MS, TIME_US, Field, plain
+from stream_app.pipeline.schema import (
+    BOOLEAN,
+    FLOAT,
+    INTEGER,
+    SINGLE,
+    TEXT,
+    TIME_MS,
+    TIME_US,
+    Field,
+    plain,
+)
 
 Column = NDArray[Any]
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -30,6 +40,8 @@ def build(
 def _column(values: Sequence[Any], field: Field, nullable: bool) -> Column:
     if field.kind == FLOAT:
         return np.array(values, dtype=np.float64)  # None becomes NaN
+    if field.kind == SINGLE:  # JSON's numbers are finer than Avro's float
+        return np.array(values, dtype=np.float32).astype(np.float64)
     if field.kind in (TIME_MS, TIME_US):
         return _times(values, field.kind)
     if field.kind in (INTEGER, BOOLEAN) and not nullable:
@@ -37,7 +49,7 @@ def _column(values: Sequence[Any], field: Field, nullable: bool) -> Column:
     return _objects(values, plain if field.kind not in _AS_THEY_ARE else None)
 
 
-_AS_THEY_ARE = ("text", INTEGER, BOOLEAN)
+_AS_THEY_ARE = (TEXT, INTEGER, BOOLEAN)
 
 
 def _objects(values: Sequence[Any], convert: Callable[[Any], Any] | None) -> Column:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import fastavro
 import msgspec
@@ -12,12 +15,15 @@ import numpy as np
 
 from stream_app.pipeline.columns import build
 from stream_app.pipeline.decode import Encoded
+from stream_app.pipeline.guard import short
+from stream_app.pipeline.json_form import renamed
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.schema import Schema, renamed
+from stream_app.pipeline.schema import IDENTITY, TEXT, Json, NotAvroError, Schema, through_avro
 from stream_app.record import Batch, Code, Failure, Outcome, Record
 
 STAGE = "conform"
 _object = msgspec.json.Decoder(dict[str, Any])
+_AVRO_TYPES = (bytes, datetime, date, time, Decimal, UUID)
 
 
 def conform(encoded: Encoded, codec: Codec, records: Sequence[Record]) -> Outcome:
@@ -39,30 +45,47 @@ def _read(encoded: Encoded, codec: Codec) -> tuple[list[int], list[tuple[Any, ..
     rows: list[int] = []
     values: list[tuple[Any, ...]] = []
     failed: list[Failure] = []
-    event, decode, as_tuple = codec.event, codec.decoder.decode, msgspec.structs.astuple
+    decode, as_tuple = codec.decoder.decode, msgspec.structs.astuple
+    simple = not codec.aliased and codec.nested is None
     for row, body, writer, envelope_id in zip(
         encoded.rows, encoded.bodies, encoded.writers, encoded.envelope_ids, strict=True
     ):
         try:
-            if writer is None:
-                item = decode(body)
-                value = as_tuple(_with_aliases(item, body, codec) if codec.aliased else item)
+            if writer is not None:
+                value = _from_avro(body, writer, codec)
             else:
-                value = _from_avro(body, writer, codec.schema)
-        except (msgspec.DecodeError, UnicodeDecodeError, _NotAvroError) as error:
-            mark = (writer or codec.schema).fingerprint
-            failed.append(Failure(row, STAGE, Code.SCHEMA_VIOLATION, str(error), event.name, mark))
+                value = as_tuple(decode(body)) if simple else _from_json(body, codec)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, NotAvroError) as error:
+            reason, mark = short(str(error)), (writer or codec.schema).fingerprint
+            failed.append(Failure(row, STAGE, Code.SCHEMA_VIOLATION, reason, codec.event.name, mark))
             continue
         rows.append(row)
         values.append(value if envelope_id is None else _with_id(value, envelope_id, codec))
     return rows, values, failed
 
 
+def _from_json(body: Any, codec: Codec) -> tuple[Any, ...]:
+    item = codec.decoder.decode(body)
+    value = msgspec.structs.astuple(_with_aliases(item, body, codec) if codec.aliased else item)
+    return value if codec.nested is None else _through_avro(value, codec, codec.nested)
+
+
+def _through_avro(value: tuple[Any, ...], codec: Codec, nested: Json) -> tuple[Any, ...]:
+    """Columns of objects hold what Avro's reader would give, so that both forms of a record are the same."""
+    named = {field.name: item for field, item in zip(codec.schema.fields, value, strict=True)}
+    record = {
+        field["name"]: msgspec.to_builtins(named[field["name"]], builtin_types=_AVRO_TYPES)
+        for field in nested["fields"]
+    }
+    return tuple({**named, **through_avro(record, nested)}.values())
+
+
 def _with_id(value: tuple[Any, ...], envelope_id: str, codec: Codec) -> tuple[Any, ...]:
     """Where the device gave no id of its own, the bus's does."""
     for at, field in enumerate(codec.schema.fields):
         if field.name == codec.event.id:
-            return value if value[at] is not None else (*value[:at], envelope_id, *value[at + 1 :])
+            given = value[at] is not None or field.kind not in (TEXT, IDENTITY)
+            return value if given else (*value[:at], envelope_id, *value[at + 1 :])
     return value
 
 
@@ -75,29 +98,21 @@ def _with_aliases(item: Any, body: Any, codec: Codec) -> Any:
         if field.name not in known:
             if not (field.has_default or field.nullable or field.name in codec.event.required):
                 raise msgspec.ValidationError(f"Object missing required field `{field.name}`")
-            known[field.name] = field.default
-    absent_required = [f.name for f in unset if known.get(f.name) is None and f.name in codec.event.required]
-    converted = msgspec.convert(known, codec.struct)
-    return (
-        msgspec.structs.replace(converted, **dict.fromkeys(absent_required)) if absent_required else converted
-    )
+            known[field.name] = None if field.name in codec.event.required else field.default
+    return msgspec.convert(known, codec.struct)
 
 
-class _NotAvroError(Exception):
-    """The body is not what its writer's schema says."""
-
-
-def _from_avro(body: bytes, writer: Schema, reader: Schema) -> tuple[Any, ...]:
-    stream = io.BytesIO(body)
+def _from_avro(body: bytes, writer: Schema, codec: Codec) -> tuple[Any, ...]:
+    stream, reader = io.BytesIO(body), None if writer is codec.schema else codec.reader
     try:
-        record = fastavro.schemaless_reader(stream, writer.parsed, reader.parsed)
+        record = fastavro.schemaless_reader(stream, writer.parsed, reader)
     except (
         Exception
     ) as error:  # fastavro raises many kinds on broken bytes (EOFError, IndexError, struct.error …)
-        raise _NotAvroError(f"not Avro of schema {writer.fingerprint}: {type(error).__name__}") from error
+        raise NotAvroError(f"not Avro of schema {writer.fingerprint}: {type(error).__name__}") from error
     if not isinstance(record, dict) or stream.tell() != len(body):
-        raise _NotAvroError(f"not Avro of schema {writer.fingerprint}: bytes are left over")
-    return tuple(record[field.name] for field in reader.fields)
+        raise NotAvroError(f"not Avro of schema {writer.fingerprint}: bytes are left over")
+    return tuple(record[field.name] for field in codec.schema.fields)
 
 
 def _required(

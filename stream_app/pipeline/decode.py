@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from stream_app.pipeline.guard import short
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import Schema
 from stream_app.record import Code, Failure, Record
@@ -82,12 +83,14 @@ def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -
         return Failure(row, STAGE, Code.UNDECODABLE, "neither JSON, nor Avro single-object, nor gzip")
     try:
         frame = _frame.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Failure(row, STAGE, Code.UNDECODABLE, f"not a JSON object of a known form: {error}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = f"not a JSON object of a known form: {short(str(error))}"
+        return Failure(row, STAGE, Code.UNDECODABLE, reason)
     if frame.detail_type is None:
         return _add(row, frame.event, data, None, registry, found)
     if not bytes(frame.detail):
-        return Failure(row, STAGE, Code.UNDECODABLE, "the envelope has no detail", frame.detail_type)
+        event = short(frame.detail_type)
+        return Failure(row, STAGE, Code.UNDECODABLE, "the envelope has no detail", event)
     envelope_id = frame.id if isinstance(frame.id, str) else None
     return _add(row, frame.detail_type, frame.detail, envelope_id, registry, found)
 
@@ -103,7 +106,7 @@ def _add(
     if event is None:
         return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, "neither detail-type nor event says what it is")
     if event not in registry.codecs:
-        return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, f"no event type {event[:100]!r} is declared")
+        return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, f"no event type {short(event)!r} is declared")
     found.setdefault(event, Encoded(event)).add(row, body, None, envelope_id)
     return None
 
@@ -130,6 +133,8 @@ def _gunzip(row: int, data: bytes, max_bytes: int) -> bytes | Failure:
         return _too_large(row, len(unpacked), max_bytes)
     if not unpacker.eof:
         return Failure(row, STAGE, Code.UNDECODABLE, "broken gzip: it ends too early")
+    if unpacker.unused_data:
+        return Failure(row, STAGE, Code.UNDECODABLE, "broken gzip: bytes are left over")
     return unpacked
 
 

@@ -70,8 +70,9 @@ def _one_event(
 
 def _round(batch: Batch, codec: Codec, state: EventState) -> tuple[Batch, list[Failure], IntVector]:
     event = codec.event
-    ids = _ids(batch, codec)
-    again = state.seen.mask(batch[event.key], ids)
+    keys, ids = batch[event.key], _ids(batch, codec)
+    numbers = state.seen.number(keys)
+    again = state.seen.mask(keys, ids, numbers)
     fresh = batch.take(~again) if again.any() else batch
     if state.previous:
         fresh = fresh.with_columns(state.previous.recall(fresh[event.key], fresh))
@@ -81,10 +82,11 @@ def _round(batch: Batch, codec: Codec, state: EventState) -> tuple[Batch, list[F
         sound = sound.with_columns(state.windows.recall(sound[event.key], sound))
     calculated = calculate(sound, codec)
     scored = score(calculated.passed, event, state.detector)
-    if state.previous:
-        state.previous.remember(scored[event.key], scored)
     # Only accepted events are remembered: what failed may come again, repaired, under the same id.
-    state.seen.remember(scored[event.key], _ids(scored, codec))
+    at = np.searchsorted(batch.rows, scored.rows)
+    if state.previous:
+        state.previous.remember(keys[at], batch.take(at))
+    state.seen.remember(keys[at], ids[at], numbers[at])
     return scored, [*verified.failed, *calculated.failed], batch.rows[again]
 
 

@@ -12,6 +12,7 @@ from stream_app.record import Batch, Code, Failure, concat
 
 Columns = Mapping[str, NDArray[Any]]
 UserFunction = Callable[[Batch], Columns]
+_LONGEST = 200
 
 
 def guarded(
@@ -22,12 +23,16 @@ def guarded(
     Row-wise functions only: the neighbours of a guilty row are called again without it.
     """
     parts, failed = _bisect(function, batch, stage, schema)
-    kept = concat([part for part, _ in parts])
-    if kept is None:
+    kept = concat(part for part, _ in parts)
+    made = concat(Batch(batch.event, columns, part.rows) for part, columns in parts)
+    if kept is None or made is None:
         return {}, batch.take(slice(0, 0)), failed
-    names = parts[0][1].keys()
-    columns = {name: np.concatenate([columns[name] for _, columns in parts]) for name in names}
-    return columns, kept, failed
+    return dict(made.columns), kept, failed
+
+
+def short(text: str) -> str:
+    """The beginning of a text that a sender or a user's code made: a reason travels in dead letters."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _bisect(
@@ -37,7 +42,7 @@ def _bisect(
         return [(batch, _checked(function(batch), len(batch)))], []
     except Exception as error:  # whatever a user's code raises is a fact about the data
         if len(batch) == 1:
-            reason = f"{type(error).__name__}: {error}"
+            reason = short(f"{type(error).__name__}: {error}")
             code = Code.CALCULATION_FAILED
             return [], [Failure(int(batch.rows[0]), stage, code, reason, batch.event, schema)]
     middle = len(batch) // 2

@@ -9,43 +9,65 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.record import Batch, Mask
+from stream_app.record import Batch, IntVector, Mask
 
 Keep = Callable[[str], bool]
 _STALE = np.iinfo(np.int64).min
 
 
 class Seen:
-    """The last `limit` ids of accepted events of each device, oldest forgotten first."""
+    """Ids of accepted events among the last `limit` events of each device.
+
+    The limit counts all of a device's events, whatever became of them: what is known to a row then does not
+    depend on how the rows before it were split into calls.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._ids: dict[str, dict[str, None]] = {}
+        self._count: dict[str, int] = {}
+        self._ids: dict[str, dict[Any, int]] = {}
 
-    def mask(self, keys: NDArray[Any], ids: NDArray[Any]) -> Mask:
+    def number(self, keys: NDArray[Any]) -> IntVector:
+        """Count rows in order; gives each one's number among its device's events."""
+        count, numbers = self._count, []
+        for key in keys.tolist():
+            number = count.get(key, 0) + 1
+            count[key] = number
+            numbers.append(number)
+        return np.array(numbers, dtype=np.int64)
+
+    def mask(self, keys: NDArray[Any], ids: NDArray[Any], numbers: IntVector) -> Mask:
         """True where the id was accepted before from the same device."""
-        seen = self._ids
+        nothing: dict[Any, int] = {}
+        seen, limit = self._ids, self._limit
         # An event without an id (None) is never a repeat.
-        hits = (i is not None and i in seen.get(k, ()) for k, i in zip(keys, ids, strict=True))
+        hits = (
+            i is not None and i in (known := seen.get(key, nothing)) and number - known[i] <= limit
+            for key, i, number in zip(keys.tolist(), _portable(ids), numbers.tolist(), strict=True)
+        )
         return np.fromiter(hits, dtype=np.bool_, count=len(keys))
 
-    def remember(self, keys: NDArray[Any], ids: NDArray[Any]) -> None:
+    def remember(self, keys: NDArray[Any], ids: NDArray[Any], numbers: IntVector) -> None:
         """Note ids of accepted events, in order."""
-        for key, event_id in zip(keys, ids, strict=True):
+        for key, event_id, number in zip(keys.tolist(), _portable(ids), numbers.tolist(), strict=True):
             if event_id is None:
                 continue
             known = self._ids.setdefault(key, {})
-            known[event_id] = None
-            if len(known) > self._limit:
-                del known[next(iter(known))]
+            known.pop(event_id, None)  # so that the oldest stay in front
+            known[event_id] = number
+            while known[oldest := next(iter(known))] <= number - self._limit:
+                del known[oldest]
 
     def dump(self) -> Any:
         """Built-in types only."""
-        return {key: list(ids) for key, ids in self._ids.items()}
+        return {key: (count, list(self._ids.get(key, {}).items())) for key, count in self._count.items()}
 
     def load(self, dumped: Any, keep: Keep) -> None:
         """Add the devices for which `keep` holds."""
-        self._ids.update({key: dict.fromkeys(ids) for key, ids in dumped.items() if keep(key)})
+        for key, (count, ids) in dumped.items():
+            if keep(key):
+                self._count[key] = count
+                self._ids[key] = dict(ids)
 
 
 class Previous:
@@ -72,11 +94,14 @@ class Previous:
 
     def dump(self) -> Any:
         """Built-in types only."""
-        return {key: list(values) for key, values in self._last.items()}
+        return {"fields": self._fields, "last": {key: list(values) for key, values in self._last.items()}}
 
     def load(self, dumped: Any, keep: Keep) -> None:
-        """Add the devices for which `keep` holds."""
-        self._last.update({key: tuple(values) for key, values in dumped.items() if keep(key)})
+        """Add the devices for which `keep` holds; a field that was not kept then has no previous value."""
+        at = {name: number for number, name in enumerate(dumped["fields"])}
+        for key, values in dumped["last"].items():
+            if keep(key):
+                self._last[key] = tuple(values[at[n]] if n in at else None for n in self._fields)
 
 
 def _portable(column: NDArray[Any]) -> list[Any]:

@@ -10,19 +10,29 @@ from typing import Any
 import msgspec
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.event import Event, discover, schema_files
-from stream_app.pipeline.schema import Field, Json, Schema, compile_schema, json_type
+from stream_app.event import Event, find, schema_files
+from stream_app.pipeline import checks
+from stream_app.pipeline.json_form import json_type
+from stream_app.pipeline.schema import Field, Json, Schema, compile_schema, nested_of, reader_of
+
+Versions = Sequence[tuple[str, Json]]
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How records of one event type are read: the current schema (the reader's) and the versions kept."""
+    """How records of one event type are read.
+
+    `schema` is the current one; `aliased` are its fields that have older names, `nested` its columns of objects
+    (`schema.nested_of`), `reader` the form in which it reads other writers' Avro (`schema.reader_of`).
+    """
 
     event: Event
     schema: Schema
     decoder: msgspec.json.Decoder[Any]
     struct: type[msgspec.Struct]
     aliased: tuple[Field, ...]
+    nested: Json | None
+    reader: Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,67 +45,74 @@ class Registry:
     @classmethod
     def of(cls, events: Iterable[Event], schemas: Mapping[str, Sequence[Json]]) -> Registry:
         """`schemas` gives each event's versions, the current first. Raises ConfigError with every problem."""
-        codecs: dict[str, Codec] = {}
-        writers: dict[str, tuple[str, Schema]] = {}
-        problems: list[Problem] = []
-        for event in events:
-            try:
-                versions = [compile_schema(raw, f"schemas/{event.name}") for raw in schemas[event.name]]
-            except ConfigError as error:
-                problems += error.problems
-                continue
-            problems += _problems(event, versions[0])
-            codecs[event.name] = _codec(event, versions[0], schemas[event.name][0])
-            for version in reversed(versions):
-                writers[version.fingerprint] = (event.name, version)
+        named = {name: [(f"schemas/{name}", raw) for raw in raws] for name, raws in schemas.items()}
+        registry, problems = _compile(events, named)
         if problems:
             raise ConfigError(problems)
-        return cls(codecs, writers)
+        return registry
 
     @classmethod
     def load(cls) -> Registry:
-        """Every event type that `discover` finds, with its schema files. Raises ConfigError."""
-        events = discover()
-        problems: list[Problem] = []
-        schemas: dict[str, list[Json]] = {}
+        """Every event type that there is, with its schema files. Raises ConfigError with every problem."""
+        events, problems = find()
+        schemas: dict[str, Versions] = {}
         for name in events:
-            try:
-                schemas[name] = [json.loads(path.read_text(encoding="utf-8")) for path in schema_files(name)]
-            except ConfigError as error:
-                problems += error.problems
-            except (OSError, ValueError) as error:
-                problems.append(
-                    Problem(f"the schema of {name!r} cannot be read: {error}", "write it as JSON")
-                )
-        if problems:
-            raise ConfigError(problems)
-        return cls.of(events.values(), schemas)
+            versions, unreadable = _read(name)
+            problems += unreadable
+            if versions:
+                schemas[name] = versions
+        registry, wrong = _compile((event for name, event in events.items() if name in schemas), schemas)
+        if problems or wrong:
+            raise ConfigError([*problems, *wrong])
+        return registry
 
 
-def _codec(event: Event, schema: Schema, raw: Json) -> Codec:
-    struct = json_type(schema, raw, event.required)
+def _read(name: str) -> tuple[Versions, list[Problem]]:
+    versions: list[tuple[str, Json]] = []
+    problems: list[Problem] = []
+    try:
+        paths = schema_files(name)
+    except ConfigError as error:
+        return [], list(error.problems)
+    for path in paths:
+        source = f"schemas/{path.name}"
+        try:
+            versions.append((source, json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError) as error:
+            problems.append(Problem(f"{source} cannot be read: {error}", "write it as JSON"))
+    return ([] if problems else versions), problems
+
+
+def _compile(events: Iterable[Event], schemas: Mapping[str, Versions]) -> tuple[Registry, list[Problem]]:
+    codecs: dict[str, Codec] = {}
+    writers: dict[str, tuple[str, Schema]] = {}
+    problems: list[Problem] = []
+    for event in events:
+        try:
+            versions = [(source, compile_schema(raw, source)) for source, raw in schemas[event.name]]
+            codecs[event.name] = _codec(event, *versions[0])
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        problems += checks.problems(event, versions[0][1])
+        for source, version in reversed(versions):
+            other, _ = writers.get(version.fingerprint, (event.name, version))
+            if other != event.name:
+                hint = "give the record a name of its own: Avro binary is known by it"
+                problems.append(Problem(f"{source} has the same fingerprint as event {other!r}", hint))
+            writers[version.fingerprint] = (event.name, version)
+    return Registry(codecs, writers), problems
+
+
+def _codec(event: Event, source: str, schema: Schema) -> Codec:
+    try:
+        struct = json_type(schema, event.required)
+        decoder = msgspec.json.Decoder(struct)
+    except (TypeError, ValueError, RuntimeError) as error:
+        hint = (
+            "use a type that JSON can tell: a union of one text-like, one map-like and one list-like branch"
+        )
+        raise ConfigError([Problem(f"{source} cannot be read from JSON: {error}", hint)]) from error
     aliased = tuple(field for field in schema.fields if field.aliases)
-    return Codec(event, schema, msgspec.json.Decoder(struct), struct, aliased)
-
-
-def _problems(event: Event, schema: Schema) -> list[Problem]:
-    named = {
-        "key": (event.key,),
-        "required": event.required,
-        "features": event.features,
-        "previous": event.previous,
-    }
-    if event.sent is not None:
-        named["sent"] = (event.sent,)
-    if event.window is not None:
-        named["window"] = (*event.window.fields, event.window.time)
-    known = {field.name for field in schema.fields}
-    untimed = event.window is not None and event.window.time not in event.required
-    hint = "a window needs the time of every row: add it to required"
-    problems = [Problem(f"event {event.name!r}: its window's time is not required", hint)] if untimed else []
-    return problems + [
-        Problem(f"event {event.name!r}: {role} names {name!r}", f"schema has {', '.join(sorted(known))}")
-        for role, names in named.items()
-        for name in names
-        if name not in known
-    ]
+    reader = reader_of(schema, event.required)
+    return Codec(event, schema, decoder, struct, aliased, nested_of(schema), reader)

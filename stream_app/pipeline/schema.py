@@ -1,12 +1,13 @@
-"""An Avro schema compiled: a typed JSON decoder, the kinds of its columns, its fingerprint."""
+"""An Avro schema compiled: the kinds of its columns, its defaults, its fingerprint."""
 
 from __future__ import annotations
 
 import base64
-import datetime as dt
-from collections.abc import Mapping, Sequence
+import copy
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, cast
+from typing import Any, cast
 
 import fastavro
 import fastavro.schema
@@ -17,53 +18,45 @@ from stream_app.errors import ConfigError, Problem
 Json = dict[str, Any]
 
 # Kinds of columns; `columns.build` knows how to make an array of each.
-FLOAT, INTEGER, BOOLEAN, TEXT, TIME_MS, TIME_US, OBJECT = (
+FLOAT, SINGLE, INTEGER, BOOLEAN, TEXT, IDENTITY, TIME_MS, TIME_US, OBJECT = (
     "float",
+    "single",
     "integer",
     "boolean",
     "text",
+    "uuid",
     "ms",
     "us",
     "object",
 )
-
-_INT = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-_LONG = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-# A date and time without a zone is refused: it would mean something else on each machine.
-_INSTANT = Annotated[dt.datetime, msgspec.Meta(tz=True)]
-_PRIMITIVES: dict[str, Any] = {
-    "null": None,
-    "boolean": bool,
-    "int": _INT,
-    "long": _LONG,
-    "float": float,
-    "double": float,
-    "string": str,
-    "bytes": bytes,
-}
-_LOGICAL: dict[str, Any] = {
-    "timestamp-millis": Union[_LONG, _INSTANT],  # noqa: UP007 - Annotated has no | at run time
-    "timestamp-micros": Union[_LONG, _INSTANT],  # noqa: UP007
-    "date": dt.date,
-    "uuid": str,
-}
 _KINDS = {
     "boolean": BOOLEAN,
     "int": INTEGER,
     "long": INTEGER,
-    "float": FLOAT,
+    "float": SINGLE,
     "double": FLOAT,
     "string": TEXT,
     "enum": TEXT,
-    "timestamp-millis": TIME_MS,
-    "timestamp-micros": TIME_US,
-    "uuid": TEXT,
+}
+# Logical types with the type that carries them. Any other pair is passed over, as Avro says.
+_LOGICAL_KINDS = {
+    ("timestamp-millis", "long"): TIME_MS,
+    ("timestamp-micros", "long"): TIME_US,
+    ("uuid", "string"): IDENTITY,
+    ("local-timestamp-millis", "long"): OBJECT,
+    ("local-timestamp-micros", "long"): OBJECT,
+    ("time-millis", "int"): OBJECT,
+    ("time-micros", "long"): OBJECT,
+    ("date", "int"): OBJECT,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a record schema; `kind` and `nullable` decide the column, `aliases` are older names."""
+    """One field of a record schema; `kind` and `nullable` decide the column, `aliases` are older names.
+
+    `default` is a Python value such as Avro's reader would give; `avro` is the type, named types written out.
+    """
 
     name: str
     kind: str
@@ -71,6 +64,7 @@ class Field:
     aliases: tuple[str, ...]
     default: Any
     has_default: bool
+    avro: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,112 +80,111 @@ class Schema:
 def compile_schema(raw: Json, source: str) -> Schema:
     """Parse one Avro record schema. Raises ConfigError naming `source` when it is not one."""
     try:
+        if not isinstance(raw, dict) or raw.get("type") != "record":
+            raise ValueError("the top level is not a record")
         parsed = fastavro.parse_schema(raw)
         canonical = fastavro.schema.to_parsing_canonical_form(raw)
         mark = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")  # little-endian, as on the wire
-        if raw.get("type") != "record":
-            raise ValueError("the top level is not a record")
-        fields = tuple(_field(item) for item in raw["fields"])
+        written_out = cast(Json, fastavro.schema.expand_schema(raw))
+        fields = tuple(_field(item) for item in written_out["fields"])
+        if len({field.name for field in fields}) < len(fields):
+            raise ValueError("a field is named twice")
     except (fastavro.schema.SchemaParseException, KeyError, ValueError, TypeError) as error:
         hint = "write an Avro schema of type record"
         raise ConfigError([Problem(f"{source} is not an Avro schema: {error}", hint)]) from error
     return Schema(raw["name"], fields, cast(Json, parsed), mark)
 
 
-def json_type(schema: Schema, raw: Json, required: Sequence[str]) -> type[msgspec.Struct]:
-    """A Struct that decodes and checks the JSON form of a record.
+def reader_of(schema: Schema, required: Sequence[str]) -> Json:
+    """The schema as older and newer writers' records are read by it.
 
-    A `required` field may be absent or null here: `verify` reports it as FIELD_MISSING. Unknown fields are
-    passed over, as Avro's resolution does. A field with aliases is UNSET when absent.
+    A `required` field that the writer lacks becomes null, so that it is known to be missing.
     """
-    members: list[Any] = []
-    for item, compiled in zip(raw["fields"], schema.fields, strict=True):
-        kind = python_type(item["type"])
-        if compiled.name in required:
-            members.append((compiled.name, Union[kind, None], _absent(compiled, None)))  # noqa: UP007
-        elif compiled.has_default or compiled.nullable:
-            members.append((compiled.name, kind, _absent(compiled, compiled.default)))
-        elif compiled.aliases:
-            members.append((compiled.name, Union[kind, msgspec.UnsetType], msgspec.UNSET))  # noqa: UP007
-        else:
-            members.append((compiled.name, kind))
-    return msgspec.defstruct(schema.name, members, kw_only=True, frozen=True, gc=False)
+    reader = copy.deepcopy(schema.parsed)
+    for item, field in zip(reader["fields"], schema.fields, strict=True):
+        if field.name in required:
+            item["default"] = None
+        elif field.has_default:
+            item["default"] = field.default
+    return reader
 
 
-def _absent(field: Field, default: Any) -> Any:
-    if field.aliases:
-        return msgspec.UNSET
-    return msgspec.field(default_factory=lambda: default) if isinstance(default, list | dict) else default
+def nested_of(schema: Schema) -> Json | None:
+    """The fields that are columns of objects, as a record of their own and each nullable; None if none are."""
+    nested = {field.name for field in schema.fields if field.kind == OBJECT}
+    fields = [
+        {"name": item["name"], "type": _nullable(item["type"])}
+        for item in schema.parsed["fields"]
+        if item["name"] in nested
+    ]
+    return {**schema.parsed, "fields": fields} if fields else None
 
 
-def python_type(avro: Any) -> Any:
-    """The Python type that msgspec checks a JSON value of an Avro type against. Raises ValueError if unknown."""
-    if isinstance(avro, list):
-        return Union[tuple(python_type(branch) for branch in avro)]  # noqa: UP007
-    if isinstance(avro, str):
-        return _PRIMITIVES[avro]
-    logical = avro.get("logicalType")
-    if logical in _LOGICAL:
-        return _LOGICAL[logical]
-    return _complex_type(avro)
-
-
-def _complex_type(avro: Json) -> Any:
-    name = avro["type"]
-    if isinstance(name, list | dict):
-        return python_type(name)
-    if name == "enum":
-        return Literal[tuple(avro["symbols"])]
-    if name == "array":
-        return list[python_type(avro["items"])]  # type: ignore[misc]
-    if name == "map":
-        return dict[str, python_type(avro["values"])]  # type: ignore[misc]
-    if name == "record":
-        nested = [(f["name"], python_type(f["type"]), *_nested_default(f)) for f in avro["fields"]]
-        return msgspec.defstruct(avro["name"], nested, kw_only=True)
-    if name == "fixed":
-        return bytes
-    return _PRIMITIVES[name]
-
-
-def _nested_default(field: Json) -> tuple[Any, ...]:
-    return (field["default"],) if "default" in field and not isinstance(field["default"], list | dict) else ()
+def _nullable(avro: Any) -> list[Any]:
+    branches = avro if isinstance(avro, list) else [avro]
+    return branches if "null" in branches else ["null", *branches]
 
 
 def _field(raw: Json) -> Field:
     branches = raw["type"] if isinstance(raw["type"], list) else [raw["type"]]
     real = [branch for branch in branches if branch != "null"]
-    kind = _kind(real[0]) if len(real) == 1 else OBJECT
-    python_type(raw["type"])  # an unknown type is found here, not at the first record
     return Field(
         name=raw["name"],
-        kind=kind,
+        kind=_kind(real[0]) if len(real) == 1 else OBJECT,
         nullable=len(real) < len(branches),
         aliases=tuple(raw.get("aliases", ())),
-        default=raw.get("default"),
+        default=default_of(raw),
         has_default="default" in raw,
+        avro=raw["type"],
     )
 
 
 def _kind(avro: Any) -> str:
-    if isinstance(avro, str):
+    if not isinstance(avro, dict):
         return _KINDS.get(avro, OBJECT)
-    inner = avro.get("logicalType") or avro["type"]
-    return _KINDS.get(inner, OBJECT) if isinstance(inner, str) else OBJECT
+    logical = _LOGICAL_KINDS.get((avro.get("logicalType"), avro["type"]))  # type: ignore[arg-type]
+    return logical or _KINDS.get(avro["type"], OBJECT)
+
+
+def default_of(raw: Json) -> Any:
+    """A field's default as Avro's reader would give it, None where there is none. Raises ValueError if wrong."""
+    default = raw.get("default")
+    if default is None:
+        return None
+    # In a schema, bytes are written as text, a character a byte.
+    carried = default.encode("latin-1") if isinstance(default, str) and _is_bytes(raw["type"]) else default
+    schema = {"type": "record", "name": "default", "fields": [{"name": "value", "type": raw["type"]}]}
+    try:
+        return through_avro({"value": carried}, cast(Json, fastavro.parse_schema(schema)))["value"]
+    except fastavro.schema.SchemaParseException:  # a named type that is written out twice
+        return carried
+    except NotAvroError as error:
+        raise ValueError(f"the default of {raw['name']!r} is not of its type") from error
+
+
+def _is_bytes(avro: Any) -> bool:
+    if isinstance(avro, list):
+        return any(_is_bytes(branch) for branch in avro) and "string" not in avro
+    return avro in ("bytes", "fixed") if isinstance(avro, str) else _is_bytes(avro["type"])
+
+
+class NotAvroError(Exception):
+    """A value or a body is not what its schema says."""
+
+
+def through_avro(record: Json, parsed: Json) -> Json:
+    """A record as Avro holds it: what a reader gets of what a writer wrote. Raises NotAvroError."""
+    stream = io.BytesIO()
+    try:
+        fastavro.schemaless_writer(stream, parsed, record)
+        stream.seek(0)
+        return cast(Json, fastavro.schemaless_reader(stream, parsed, None))
+    except Exception as error:  # fastavro raises many kinds (ValueError, OverflowError, struct.error …)
+        raise NotAvroError(f"not of the schema: {type(error).__name__}") from error
 
 
 def plain(value: Any) -> Any:
-    """A nested value as built-in types, for columns of kind OBJECT."""
+    """A value as built-in types, for columns that hold objects: bytes as base64, times as ISO-8601."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return msgspec.to_builtins(value)
-
-
-def renamed(document: Mapping[str, Any], fields: Sequence[Field]) -> Json:
-    """A JSON object with older names of fields replaced by today's."""
-    known = dict(document)
-    for field in fields:
-        for alias in field.aliases:
-            if field.name not in known and alias in known:
-                known[field.name] = known.pop(alias)
-    return known

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.pipeline.memory import Keep, Previous, Seen, pack, unpack
@@ -26,19 +28,19 @@ class EventState:
         """Built-in types only."""
         return {
             "seen": self.seen.dump(),
-            "previous": self.previous.dump() if self.previous else None,
-            "windows": self.windows.dump() if self.windows else None,
-            "detector": self.detector.snapshot() if self.detector else None,
+            "previous": None if self.previous is None else self.previous.dump(),
+            "windows": None if self.windows is None else self.windows.dump(),
+            "detector": None if self.detector is None else self.detector.snapshot(),
         }
 
     def load(self, dumped: Mapping[str, Any], keep: Keep) -> None:
         """Add the devices for which `keep` holds; parts that the event no longer declares are passed over."""
         self.seen.load(dumped["seen"], keep)
-        if self.previous and dumped["previous"]:
+        if self.previous is not None and dumped["previous"] is not None:
             self.previous.load(dumped["previous"], keep)
-        if self.windows and dumped["windows"]:
+        if self.windows is not None and dumped["windows"] is not None:
             self.windows.load(dumped["windows"], keep)
-        if self.detector and dumped["detector"]:
+        if self.detector is not None and dumped["detector"] is not None:
             self.detector.restore(dumped["detector"], keep)
 
 
@@ -57,8 +59,14 @@ class ShardState:
         return pack({"version": VERSION, "events": events})
 
     def restore(self, snapshot: bytes, keep: Keep = lambda _key: True) -> None:
-        """Add what a snapshot holds of devices for which `keep` holds. Raises FatalError on another version."""
-        stored = unpack(snapshot)
+        """Add what a snapshot holds of devices for which `keep` holds.
+
+        Raises FatalError when it is none, or of another version.
+        """
+        try:
+            stored = unpack(snapshot)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FatalError(f"not a state snapshot: {error}") from error
         if not isinstance(stored, dict) or stored.get("version") != VERSION:
             raise FatalError(f"a state snapshot of another version than {VERSION} cannot be read")
         for name, dumped in stored["events"].items():

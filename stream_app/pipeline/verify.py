@@ -27,9 +27,15 @@ def verify(batch: Batch, codec: Codec) -> Outcome:
     checked, kept, failed = guarded(masks, batch, STAGE, codec.schema.fingerprint)
     if not checked:
         return Outcome(kept, failed)
+    checked = {name: _kept(mask) for name, mask in checked.items()}
     passed = np.logical_and.reduce(list(checked.values()))
     broken = [_failure(kept, at, checked, codec) for at in np.flatnonzero(~passed).tolist()]
     return Outcome(kept.take(passed) if broken else kept, [*failed, *broken])
+
+
+def _kept(mask: NDArray[Any]) -> NDArray[Any]:
+    """A rule that was not returned for some of the rows (None) is one that they keep."""
+    return mask if mask.dtype == np.bool_ else np.array([m is None or m for m in mask], dtype=np.bool_)
 
 
 def _failure(batch: Batch, at: int, checked: Mapping[str, NDArray[Any]], codec: Codec) -> Failure:

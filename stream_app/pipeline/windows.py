@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -99,13 +100,19 @@ class Windows:
 
     def dump(self) -> Any:
         """Built-in types only; arrays as bytes."""
-        return {
+        devices = {
             key: (self._stamps[at].tobytes(), self._values[at].tobytes()) for key, at in self._index.items()
         }
+        return {"grid": self._grid(), "devices": devices}
+
+    def _grid(self) -> list[Any]:
+        return [list(self._spec.fields), self._spec.size, self._spec.step // timedelta(microseconds=1)]
 
     def load(self, dumped: Any, keep: Keep) -> None:
-        """Add the devices for which `keep` holds."""
-        for key, (stamps, values) in dumped.items():
+        """Add the devices for which `keep` holds; nothing when the window is declared otherwise than it was."""
+        if dumped["grid"] != self._grid():
+            return
+        for key, (stamps, values) in dumped["devices"].items():
             if keep(key):
                 at = self._device(key)
                 self._stamps[at] = np.frombuffer(stamps, dtype=np.int64)

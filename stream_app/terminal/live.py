@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -65,7 +65,7 @@ def _picture(stage: Stage) -> Table:
     table = Table.grid(padding=(0, 2))
     p50, p99 = tracker.latency.percentile(0.5), tracker.latency.percentile(0.99)
     late = "" if p50 is None or p99 is None else f"p50 {p50:.0f} ms, p99 {p99:.0f} ms"
-    rows = {
+    rows: dict[str, RenderableType] = {
         f"{stage.elapsed:.0f} s": Text(stage.name, style="bold"),
         "shards": f"{len(tracker.ready)} initialised",
         "sent": f"{stage.sent:,}",

@@ -1,0 +1,221 @@
+"""What every detector must obey, as functions that raise AssertionError where one does not.
+
+A suite draws rows (hypothesis does it well) and calls `check`, or each law of `LAWS` by itself:
+
+    @given(rows(), st.randoms(use_true_random=False))
+    def test_my_detector(rows, rng):
+        laws.check(lambda: MyDetector(FEATURES), rows, rng)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from anomaly.detector import Detector, FloatMatrix, FloatVector
+
+Make = Callable[[], Detector]
+
+
+class Rows(NamedTuple):
+    """n rows in the order of their arrival: the key of each, and X of shape (n, features), NaN where missing."""
+
+    keys: list[str]
+    X: FloatMatrix
+
+    def part(self, index: Sequence[int] | slice) -> Rows:
+        """The rows at these places, in this order."""
+        places = range(len(self.keys))[index] if isinstance(index, slice) else index
+        return Rows([self.keys[i] for i in places], self.X[list(places)])
+
+
+Law = Callable[[Make, Rows, random.Random], None]
+
+
+def check(make: Make, rows: Rows, rng: random.Random) -> None:
+    """All laws, each on detectors of its own. `make` gives a new detector, always with the same parameters."""
+    for law in LAWS:
+        law(make, rows, rng)
+
+
+def scores_are_finite(make: Make, rows: Rows, rng: random.Random) -> None:
+    """One score a row, ≥ 0 and finite, whatever is missing, infinite or huge; none for no rows."""
+    detector = make()
+    scores = _scores(detector, rows)
+    _hold(
+        scores.shape == (len(rows.keys),) and scores.dtype == np.float64, "process_many returns (n,) float64"
+    )
+    _hold(bool(np.all(np.isfinite(scores) & (scores >= 0.0))), f"a score is negative or not finite: {scores}")
+    _hold(len(detector.process_many([], rows.X[:0])) == 0, "no rows have no scores")
+    _hold(np.isfinite(detector.threshold) and detector.threshold > 0.0, "the threshold is above 0")
+
+
+def many_equal_ones(make: Make, rows: Rows, rng: random.Random) -> None:
+    """A batch scores as its rows do one at a time, bit for bit."""
+    one = make()
+    _same(_scores(make(), rows), _in_parts(one, _parts(rows, range(1, len(rows.keys)))), "a row at a time")
+
+
+def splits_do_not_matter(make: Make, rows: Rows, rng: random.Random) -> None:
+    """However the rows are cut into calls, empty ones included, the scores are the same."""
+    n = len(rows.keys)
+    cuts = sorted(rng.randint(0, n) for _ in range(rng.randint(1, 6)))
+    _same(_scores(make(), rows), _in_parts(make(), _parts(rows, cuts)), f"cut at {cuts}")
+
+
+def keys_are_independent(make: Make, rows: Rows, rng: random.Random) -> None:
+    """How the rows of different keys are interleaved does not matter; each key alone has the same scores."""
+    expected = _scores(make(), rows)
+    mixed = _interleaved(rows.keys, rng)
+    _same(expected[mixed], _scores(make(), rows.part(mixed)), "interleaved otherwise")
+    for key in dict.fromkeys(rows.keys):
+        own = [i for i, k in enumerate(rows.keys) if k == key]
+        _same(expected[own], _scores(make(), rows.part(own)), f"{key!r} alone")
+
+
+def runs_are_repeatable(make: Make, rows: Rows, rng: random.Random) -> None:
+    """Two detectors with the same parameters and rows have the same scores."""
+    _same(_scores(make(), rows), _scores(make(), rows), "a second run")
+
+
+def snapshots_are_exact(make: Make, rows: Rows, rng: random.Random) -> None:
+    """After a crash at any row the scores go on as if there had been none; taking a snapshot changes nothing."""
+    expected = _scores(make(), rows)
+    cut = rng.randint(0, len(rows.keys))
+    head, tail = rows.part(slice(cut)), rows.part(slice(cut, None))
+    survivor = make()
+    survivor.process_many(*head)
+    state = survivor.snapshot()
+    _same(expected[cut:], _scores(survivor, tail), f"after a snapshot at {cut}")
+    _same(expected[cut:], _scores(_restored(make, state), tail), f"restored at {cut}")
+    again = _restored(make, _restored(make, state).snapshot())
+    _same(expected[cut:], _scores(again, tail), f"restored twice at {cut}")
+
+
+def splitting_keys_loses_nothing(make: Make, rows: Rows, rng: random.Random) -> None:
+    """A state taken apart by `keep` and put together again is the whole; a key that was not kept begins anew."""
+    expected = _scores(make(), rows)
+    cut = rng.randint(0, len(rows.keys))
+    head, tail = rows.part(slice(cut)), rows.part(slice(cut, None))
+    parent = make()
+    parent.process_many(*head)
+    state = parent.snapshot()
+    left = {key for key in sorted(set(rows.keys)) if rng.random() < 0.5}
+
+    halves = _restored(make, state, left.__contains__), _restored(make, state, lambda key: key not in left)
+    merged = make()
+    for half in rng.sample(halves, 2):
+        merged.restore(half.snapshot())
+    _same(expected[cut:], _scores(merged, tail), f"split and merged at {cut}")
+
+    own = [i for i, key in enumerate(tail.keys) if key in left]
+    other = [i for i, key in enumerate(tail.keys) if key not in left]
+    child = _scores(halves[0], tail)
+    _same(expected[cut:][own], child[own], "a child's own keys")
+    _same(_scores(make(), tail)[other], child[other], "keys that were not kept")
+
+
+def restoring_keeps_what_is_held(make: Make, rows: Rows, rng: random.Random) -> None:
+    """`restore` adds: keys that the snapshot does not name go on as they were."""
+    expected = _scores(make(), rows)
+    cut = rng.randint(0, len(rows.keys))
+    tail = rows.part(slice(cut, None))
+    detector = make()
+    detector.process_many(*rows.part(slice(cut)))
+    stranger = make()
+    stranger.process_many(["\0stranger"] * len(rows.keys), rows.X)
+    detector.restore(stranger.snapshot())
+    detector.restore(make().snapshot())
+    _same(expected[cut:], _scores(detector, tail), "after another key was restored")
+
+
+def a_constant_series_scores_nothing(make: Make, rows: Rows, rng: random.Random) -> None:
+    """What never changes is never anomalous."""
+    for i in rng.sample(range(len(rows.keys)), min(3, len(rows.keys))):
+        constant = Rows(["constant"] * 60, np.repeat(rows.X[i : i + 1], 60, axis=0))
+        scores = _scores(make(), constant)
+        _hold(not scores.any(), f"{rows.X[i]} again and again scores {scores.max()}")
+
+
+def nothing_is_shared(make: Make, rows: Rows, rng: random.Random) -> None:
+    """Inputs are left as they are, may be read-only or of any layout, and may change afterwards."""
+    expected = _scores(make(), rows)
+    frozen = np.asfortranarray(rows.X)
+    frozen.flags.writeable = False
+    _same(expected, make().process_many(tuple(rows.keys), frozen), "read-only, in Fortran's order")
+
+    cut = rng.randint(0, len(rows.keys))
+    detector = make()
+    keys, X = rows.part(slice(cut))
+    scores = detector.process_many(keys, X)
+    _same(rows.X[:cut].ravel(), X.ravel(), "the rows given")
+    _hold(keys == rows.keys[:cut], "the keys given were changed")
+    X[:] = 7.0
+    keys[:] = ["changed"] * cut
+    scores[:] = 7.0
+    _same(
+        expected[cut:], _scores(detector, rows.part(slice(cut, None))), "after the caller reused its arrays"
+    )
+
+
+LAWS: tuple[Law, ...] = (
+    scores_are_finite,
+    many_equal_ones,
+    splits_do_not_matter,
+    keys_are_independent,
+    runs_are_repeatable,
+    snapshots_are_exact,
+    splitting_keys_loses_nothing,
+    restoring_keeps_what_is_held,
+    a_constant_series_scores_nothing,
+    nothing_is_shared,
+)
+
+
+def _hold(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise AssertionError(otherwise)
+
+
+def _same(expected: FloatVector, got: FloatVector, where: str) -> None:
+    if expected.shape != got.shape:
+        raise AssertionError(f"{where}: {len(got)} scores instead of {len(expected)}")
+    if expected.tobytes() != got.tobytes():
+        differ = [i for i, (a, b) in enumerate(zip(expected, got, strict=True)) if a.tobytes() != b.tobytes()]
+        raise AssertionError(f"{where}: differs at rows {differ}:\n{expected}\n{got}")
+
+
+def _scores(detector: Detector, rows: Rows) -> FloatVector:
+    return detector.process_many(rows.keys, rows.X)
+
+
+def _restored(make: Make, state: bytes, keep: Callable[[str], bool] | None = None) -> Detector:
+    detector = make()
+    if keep is None:
+        detector.restore(state)
+    else:
+        detector.restore(state, keep)
+    return detector
+
+
+def _parts(rows: Rows, cuts: Sequence[int]) -> Iterator[Rows]:
+    for begin, end in zip([0, *cuts], [*cuts, len(rows.keys)], strict=True):
+        yield rows.part(slice(begin, end))
+
+
+def _in_parts(detector: Detector, parts: Iterator[Rows]) -> FloatVector:
+    return np.concatenate([_scores(detector, part) for part in parts])
+
+
+def _interleaved(keys: Sequence[str], rng: random.Random) -> list[int]:
+    """A random order of the rows in which those of each key keep theirs."""
+    waiting: dict[str, list[int]] = {}
+    for i, key in enumerate(keys):
+        waiting.setdefault(key, []).append(i)
+    shuffled = list(keys)
+    rng.shuffle(shuffled)
+    queues = {key: iter(rows) for key, rows in waiting.items()}
+    return [next(queues[key]) for key in shuffled]

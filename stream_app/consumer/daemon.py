@@ -1,0 +1,110 @@
+"""Starts and owns KCL's MultiLangDaemon: `run_daemon` is the launcher's whole work."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from stream_app.consumer import java
+from stream_app.consumer.daemon_log import Line, OnLine, launcher_line
+from stream_app.consumer.daemon_process import DaemonProcess, Patience
+from stream_app.consumer.daemon_properties import (
+    FROM_ENVIRONMENT,
+    effective,
+    from_environment,
+    private_file,
+    problems,
+    render,
+)
+from stream_app.consumer.supervise import USUAL, Ending, Restarts, Stop, supervise
+from stream_app.errors import ConfigError, Problem
+from stream_app.settings import ENVIRONMENT, read_properties
+
+T = TypeVar("T")
+
+_MARGIN_SECONDS = 10.0  # for what KCL does beside waiting for the children when it stops
+
+
+def run_daemon(
+    properties: Path,
+    *,
+    environ: Mapping[str, str],
+    on_line: OnLine,
+    stop: Stop,
+    overrides: Mapping[str, str | None] = {},
+    restarts: Restarts = USUAL,
+    debug: bool = False,
+) -> int:
+    """Run the daemon, and start it again when it crashes, until `stop` is asked for; the exit code.
+
+    0 after a requested stop, 1 when restarts are spent or it had to be killed, 2 when a child found the
+    configuration wrong. Raises ConfigError before anything is started, with every problem at once.
+
+    `properties` is the base file; the environment's STREAM_APP_APPLICATION, _STREAM, _REGION and _WORKER_ID go
+    over it, and over those `overrides`, what differs in this run (None takes a property away). `environ` is the
+    daemon's and its children's whole environment. `on_line` is called in this thread with each line, the
+    DEBUG ones too; see `daemon_log`. Lines of the launcher itself have the source `launcher` and the events
+    launcher_started, daemon_started (with `pid`), daemon_restarting, daemon_gave_up, launcher_ended.
+    `debug` lets KCL's own INFO lines come.
+
+    Call it in a thread that lives until it returns: Linux ends the daemon with that thread.
+    """
+    base = {"workerId": socket.gethostname(), **read_properties(properties), **from_environment(environ)}
+    given = effective(base, overrides)
+    path = os.pathsep.join((str(Path(sys.executable).parent), environ.get("PATH", os.defpath)))
+    runtime, heap = _checked(given, path, environ)
+
+    def tell(line: Line) -> None:
+        on_line(launcher_line(_now(), line))
+
+    with private_file(render(base, overrides)) as file:
+        # An emulation of Kinesis speaks JSON alone, and is what a plain http endpoint means.
+        cbor = not given.get("kinesisEndpoint", "").startswith("http://")
+        command = java.command(runtime, file, heap=heap, cbor=cbor, debug=debug)
+        inherited = _for_children(environ) | {"PATH": path, ENVIRONMENT: str(file)}
+        patience = Patience(stop=int(given["shutdownGraceMillis"]) / 1000 + _MARGIN_SECONDS)
+
+        def run() -> Ending:
+            return DaemonProcess(
+                command, environ=inherited, on_line=on_line, stop=stop, now=_now, patience=patience
+            ).follow()
+
+        names = {name: given[f"{name}Name"] for name in ("application", "stream")}
+        tell({"event": "launcher_started", **names, "worker": given["workerId"], "java": str(runtime)})
+        code = supervise(run, restarts, stop=stop, tell=tell, chance=random.random)
+    tell({"event": "launcher_ended", "code": code})
+    return code
+
+
+def _for_children(environ: Mapping[str, str]) -> dict[str, str]:
+    """Without what the effective file says already: an override would otherwise lose to it in the children."""
+    return {key: value for key, value in environ.items() if key not in FROM_ENVIRONMENT}
+
+
+def _checked(given: Mapping[str, str], path: str, environ: Mapping[str, str]) -> tuple[Path, str]:
+    """The Java runtime and its heap. Raises ConfigError with every problem at once."""
+    found = problems(given, path)
+    runtime = _collect(found, lambda: java.find_java(environ))
+    heap = _collect(found, lambda: java.heap(environ))
+    _collect(found, java.jars)
+    if found or runtime is None or heap is None:
+        raise ConfigError(found)
+    return runtime, heap
+
+
+def _collect(found: list[Problem], ask: Callable[[], T]) -> T | None:
+    try:
+        return ask()
+    except ConfigError as error:
+        found.extend(error.problems)
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,142 @@
+"""Reading a queue as AWS's pollers do: batches out, the ones that are done deleted, the rest comes again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stream_app.errors import is_transient
+from stream_app.local.counters import Counters
+from stream_app.telemetry import log
+
+Message = Mapping[str, Any]
+Loop = Callable[[threading.Event], None]
+# Takes messages, returns those that are done with.
+Handle = Callable[[Sequence[Message], threading.Event], Collection[Message]]
+
+MOST = 10  # of messages in one request, by SQS's own limit
+_WAIT_SECONDS = 1
+_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue to read. `last_chance` is its maxReceiveCount, if it has a dead letter queue."""
+
+    url: str
+    arn: str
+    region: str
+    fifo: bool
+    last_chance: int | None
+
+
+def sqs_record(message: Message, queue: Queue) -> dict[str, Any]:
+    """A message in the form in which Lambda and Pipes hand it on."""
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message.get("Attributes", {}),
+        "messageAttributes": {
+            name: {_camel(key): part for key, part in value.items()}
+            for name, value in message.get("MessageAttributes", {}).items()
+        },
+        "md5OfBody": message.get("MD5OfBody", ""),
+        "eventSource": "aws:sqs",
+        "eventSourceARN": queue.arn,
+        "awsRegion": queue.region,
+    }
+
+
+def _camel(name: str) -> str:
+    return name[:1].lower() + name[1:]
+
+
+def receipts(message: Message) -> int:
+    """How often it was received, this time included."""
+    return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
+
+
+def group_of(message: Message) -> str | None:
+    """Its message group; None in a standard queue."""
+    group = message.get("Attributes", {}).get("MessageGroupId")
+    return None if group is None else str(group)
+
+
+class QueueReader:
+    """Polls a queue in one thread, and in `helpers` more while there is a backlog.
+
+    A FIFO queue is read by one thread alone, so that the messages of a group stay in order. An error of the
+    world that may pass is waited out; any other ends the loop.
+    """
+
+    def __init__(
+        self, sqs: Any, queue: Queue, handle: Handle, counters: Counters, *, batch: int, helpers: int = 0
+    ) -> None:
+        self._sqs, self._queue, self._handle, self._counters = sqs, queue, handle, counters
+        self._batch = batch
+        self._backlog = threading.Event()
+        self.loops: list[Loop] = [self._lead, *[self._help] * (0 if queue.fifo else helpers)]
+
+    def _lead(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            count = self._turn(stop, _WAIT_SECONDS)
+            # A full batch means that there is more, and that it is worth while to read side by side.
+            if count >= self._batch:
+                self._backlog.set()
+
+    def _help(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            if self._backlog.wait(_PAUSE_SECONDS) and not self._turn(stop, 0):
+                self._backlog.clear()
+
+    def _turn(self, stop: threading.Event, wait: int) -> int:
+        try:
+            messages = self._receive(wait)
+            if messages:
+                self._counters.add(received=len(messages))
+                done = self._handle(messages, stop)
+                self._delete(done)
+                self._count_left(messages, done)
+            return len(messages)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            if not stop.wait(_PAUSE_SECONDS):
+                log.get().warning("queue is out of reach", queue=self._queue.arn, error=str(error))
+            return 0
+
+    def _receive(self, wait: int) -> list[Message]:
+        found: list[Message] = []
+        while len(found) < self._batch:
+            more = self._sqs.receive_message(
+                QueueUrl=self._queue.url,
+                MaxNumberOfMessages=min(MOST, self._batch - len(found)),
+                WaitTimeSeconds=0 if found else wait,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            ).get("Messages", [])
+            found += more
+            if len(more) < MOST:
+                break
+        return found
+
+    def _delete(self, done: Collection[Message]) -> None:
+        handles = [message["ReceiptHandle"] for message in done]
+        for start in range(0, len(handles), MOST):
+            entries = [
+                {"Id": str(n), "ReceiptHandle": h} for n, h in enumerate(handles[start : start + MOST])
+            ]
+            answer = self._sqs.delete_message_batch(QueueUrl=self._queue.url, Entries=entries)
+            for failed in answer.get("Failed", ()):
+                # It comes again after its visibility timeout: at least once, as SQS promises no more.
+                log.get().warning("message was not deleted", queue=self._queue.arn, code=failed.get("Code"))
+
+    def _count_left(self, messages: Sequence[Message], done: Collection[Message]) -> None:
+        finished = {message["MessageId"] for message in done}
+        left = [message for message in messages if message["MessageId"] not in finished]
+        limit = self._queue.last_chance
+        dead = sum(limit is not None and receipts(message) >= limit for message in left)
+        self._counters.add(failed=len(left) - dead, dead_lettered=dead)

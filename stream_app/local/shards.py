@@ -1,0 +1,117 @@
+"""Reading every shard of a stream: each in order, a child after its parents."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stream_app.errors import code_of, is_transient
+from stream_app.local.queues import Loop
+from stream_app.telemetry import log
+
+_IDLE_SECONDS = 0.2
+_LIST_SECONDS = 2.0
+_PAGE = 500
+
+# Takes consecutive records of a shard; it returns when it is done with them, or early when it is to stop.
+Take = Callable[[str, Sequence[Mapping[str, Any]], threading.Event], None]
+
+
+class StreamReader:
+    """Gives the records of each shard to `take`, from a thread for each; it keeps in memory how far it is.
+
+    `start` is StartingPosition and, for AT_TIMESTAMP, Timestamp; a shard that appears later is read whole.
+    """
+
+    def __init__(self, kinesis: Any, arn: str, start: Mapping[str, Any], take: Take) -> None:
+        self._kinesis, self._arn, self._start, self._take = kinesis, arn, start, take
+        self._threads: dict[str, threading.Thread] = {}
+        self._ended: set[str] = set()
+        self._initial: dict[str, str] | None = None
+        self._errors: list[BaseException] = []
+        self.loops: list[Loop] = [self._watch]
+
+    def _watch(self, stop: threading.Event) -> None:
+        # The readers have an event of their own: the failure of one stops the others as well.
+        halt = threading.Event()
+        try:
+            while not stop.is_set() and not self._errors:
+                self._begin(halt)
+                stop.wait(_LIST_SECONDS if self._threads else _IDLE_SECONDS)
+        finally:
+            halt.set()
+            for thread in self._threads.values():
+                thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _begin(self, halt: threading.Event) -> None:
+        shards = self._list()
+        if shards is None:
+            return
+        if self._initial is None:
+            # All at once, before any is read: "latest" means the same moment for every shard.
+            self._initial = {
+                shard["ShardId"]: self._iterator(shard["ShardId"], **self._start) for shard in shards
+            }
+        known = {shard["ShardId"] for shard in shards}
+        for shard in shards:
+            name = shard["ShardId"]
+            parents = {shard.get("ParentShardId"), shard.get("AdjacentParentShardId")} & known
+            if name not in self._threads and parents <= self._ended:
+                thread = threading.Thread(target=self._guard, args=(name, halt), name=name, daemon=True)
+                self._threads[name] = thread
+                thread.start()
+
+    def _list(self) -> list[Mapping[str, Any]] | None:
+        try:
+            pages = self._kinesis.get_paginator("list_shards").paginate(StreamARN=self._arn)
+            return [shard for page in pages for shard in page["Shards"]]
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            return None
+
+    def _guard(self, shard: str, stop: threading.Event) -> None:
+        try:
+            self._read(shard, stop)
+        except BaseException as error:
+            # Raised again by the loop that watches.
+            self._errors.append(error)
+
+    def _read(self, shard: str, stop: threading.Event) -> None:
+        iterator = (self._initial or {}).get(shard)
+        last: str | None = None
+        while not stop.is_set():
+            try:
+                iterator = iterator or self._after(shard, last)
+                answer = self._kinesis.get_records(ShardIterator=iterator, Limit=_PAGE)
+            except Exception as error:
+                if code_of(error) == "ExpiredIteratorException":
+                    iterator = None
+                    continue
+                if not is_transient(error):
+                    raise
+                log.get().warning("shard is out of reach", shard=shard, error=type(error).__name__)
+                stop.wait(_IDLE_SECONDS)
+                continue
+            records = answer["Records"]
+            if records:
+                self._take(shard, records, stop)
+                last = records[-1]["SequenceNumber"]
+            iterator = answer.get("NextShardIterator")
+            if iterator is None:
+                self._ended.add(shard)
+                return
+            if not records:
+                stop.wait(_IDLE_SECONDS)
+
+    def _after(self, shard: str, last: str | None) -> str:
+        if last is None:
+            return self._iterator(shard, ShardIteratorType="TRIM_HORIZON")
+        return self._iterator(shard, ShardIteratorType="AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=last)
+
+    def _iterator(self, shard: str, **start: Any) -> str:
+        answer = self._kinesis.get_shard_iterator(StreamARN=self._arn, ShardId=shard, **start)
+        return str(answer["ShardIterator"])

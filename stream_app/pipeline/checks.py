@@ -1,0 +1,106 @@
+"""Whether an event's declaration and its schema fit together; asked at start, before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from stream_app.errors import Problem
+from stream_app.event import Event
+from stream_app.pipeline.schema import (
+    BOOLEAN,
+    FLOAT,
+    IDENTITY,
+    INTEGER,
+    SINGLE,
+    TEXT,
+    TIME_MS,
+    TIME_US,
+    Field,
+    Schema,
+)
+
+_NUMBERS = frozenset({FLOAT, SINGLE, INTEGER, BOOLEAN})
+_TIMES = frozenset({TIME_MS, TIME_US})
+_NAMES = frozenset({TEXT, IDENTITY})
+_USUAL_ID = "id"
+# Columns that the pipeline adds.
+RESERVED = frozenset({"arrived", "score", "anomaly"})
+
+
+def problems(event: Event, schema: Schema) -> list[Problem]:
+    """Everything about the declaration that could not work on some record."""
+    fields = {field.name: field for field in schema.fields}
+    found = [
+        *_reserved(fields),
+        *_unknown(event, fields),
+        *_kinds(event, fields),
+        *_key(event, fields),
+        *_window(event),
+    ]
+    if event.detector is not None and not event.features:
+        found.append(Problem("a detector without features", "name the fields that it scores"))
+    return [Problem(f"event {event.name!r}: {what}", hint) for what, hint in found]
+
+
+def _reserved(fields: dict[str, Field]) -> Iterator[Problem]:
+    for name in sorted(RESERVED & fields.keys()):
+        yield Problem(
+            f"its schema has a field {name!r}", "the pipeline adds a column of that name: rename it"
+        )
+
+
+def _roles(event: Event) -> dict[str, tuple[str, ...]]:
+    window = event.window
+    return {
+        "key": (event.key,),
+        "id": () if event.id == _USUAL_ID else (event.id,),
+        "required": event.required,
+        "features": event.features,
+        "previous": event.previous,
+        "sent": () if event.sent is None else (event.sent,),
+        "window": () if window is None else (*window.fields, window.time),
+    }
+
+
+def _unknown(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
+    hint = f"schema has {', '.join(sorted(fields))}"
+    for role, names in _roles(event).items():
+        for name in names:
+            if name not in fields:
+                yield Problem(f"{role} names {name!r}", hint)
+
+
+def _kinds(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
+    window = event.window
+    wanted = [
+        ("key", (event.key,), _NAMES, "text"),
+        ("id", (event.id,), _NAMES | _TIMES | {INTEGER}, "text, a whole number or a time"),
+        ("features", event.features, _NUMBERS, "a number"),
+        ("sent", (event.sent,), _TIMES, "a timestamp-millis or -micros"),
+        ("window", window.fields if window else (), _NUMBERS, "a number"),
+        ("window's time", (window.time,) if window else (), _TIMES, "a timestamp-millis or -micros"),
+    ]
+    for role, names, kinds, said in wanted:
+        for name in names:
+            if name in fields and fields[name].kind not in kinds:
+                yield Problem(f"{role} names {name!r}, which is not {said}", "change its type in the schema")
+
+
+def _key(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
+    """State is kept by key, so that every row must have one."""
+    key = fields.get(event.key)
+    if key is not None and (key.nullable or key.has_default) and event.key not in event.required:
+        yield Problem(f"key {event.key!r} may be absent", "add it to required")
+
+
+def _window(event: Event) -> Iterator[Problem]:
+    window = event.window
+    if window is None:
+        return
+    if window.time not in event.required:
+        yield Problem(
+            "its window's time is not required", "a window needs the time of every row: add it to required"
+        )
+    if not window.fields or window.size < 1 or window.step <= timedelta(0):
+        yield Problem("its window is empty", "give at least one field, a size of at least 1, a step above 0")

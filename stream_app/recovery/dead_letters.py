@@ -1,0 +1,130 @@
+"""Dead letters: the metadata of failed records on SQS, one message a record, never payload."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from stream_app.errors import TRANSIENT_CODES, FatalError, TransientError
+from stream_app.record import Failure, Position
+from stream_app.sinks.retry import Policy, Sleep, call
+from stream_app.sinks.segment import Segment, token
+
+KIND = "stream-app.dead-letter"
+VERSION = 1
+REASON_LENGTH = 500
+_BATCH = 10
+_MOST_DIGITS = 128
+_MOST_TIME = 253_402_300_800_000  # the year 10000, beyond which datetime ends
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a failed record without its payload; `arrived` is in milliseconds since the epoch."""
+
+    kind: str
+    version: int
+    consumer: str
+    stream: str
+    shard: str
+    sequence: str
+    sub: int
+    partition_key: str
+    arrived: int
+    event: str | None
+    schema: str | None
+    stage: str
+    code: str
+    reason: str
+    segment: str
+
+    @property
+    def position(self) -> Position:
+        """The identity of the failed record."""
+        return Position(self.shard, self.sequence, self.sub)
+
+
+def messages(segment: Segment) -> list[dict[str, Any]]:
+    """One message for each failed row, in the order of the rows: the fields of `DeadLetter`."""
+    ordered = sorted(segment.failed, key=lambda failure: failure.row)
+    return [msgspec.to_builtins(_letter(segment, failure)) for failure in ordered]
+
+
+def parse(body: str | bytes) -> DeadLetter:
+    """The dead letter in the body of a message. Raises ValueError when it is none of ours."""
+    try:
+        letter = msgspec.json.decode(body, type=DeadLetter)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ValueError(f"not a dead letter: {error}") from error
+    if letter.kind != KIND or letter.version != VERSION:
+        raise ValueError(f"not a dead letter of version {VERSION}: {letter.kind[:40]!r} {letter.version}")
+    digits = letter.sequence.isascii() and letter.sequence.isdigit() and len(letter.sequence) <= _MOST_DIGITS
+    if not digits or letter.sub < 0 or not 0 <= letter.arrived < _MOST_TIME:
+        raise ValueError("not a dead letter: its position or arrival is none")
+    return letter
+
+
+def send(
+    sqs: Any,
+    queue_url: str,
+    bodies: Sequence[Mapping[str, Any]],
+    policy: Policy,
+    *,
+    sleep: Sleep,
+    rng: random.Random,
+) -> None:
+    """Send messages, ten at a time; of a batch that partly fails only the failed ones are sent again.
+
+    Safe to repeat: whoever reads a dead letter twice writes the same object. Raises FatalError when a message
+    cannot be sent: going on would lose it.
+    """
+    for start in range(0, len(bodies), _BATCH):
+        # Plain ASCII: a partition key may hold characters that SQS refuses.
+        waiting = {str(at): json.dumps(body) for at, body in enumerate(bodies[start : start + _BATCH])}
+        what = f"{len(waiting)} dead letters to {queue_url}"
+        call(partial(_send_some, sqs, queue_url, waiting), policy, sleep=sleep, rng=rng, what=what)
+
+
+def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
+    """One request; takes out of `waiting` what was sent. Raises TransientError when some are left."""
+    entries = [{"Id": at, "MessageBody": body} for at, body in waiting.items()]
+    answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
+    for sent in answer.get("Successful", ()):
+        waiting.pop(sent["Id"], None)
+    for failed in answer.get("Failed", ()):
+        # The sender's fault is there at the next try as well, unless it is that we were too fast.
+        if failed.get("SenderFault") and failed.get("Code") not in TRANSIENT_CODES:
+            raise FatalError(f"a dead letter was refused: {failed.get('Code')}")
+    if waiting:
+        raise TransientError(f"{len(waiting)} dead letters were not taken")
+
+
+def _letter(segment: Segment, failure: Failure) -> DeadLetter:
+    record = segment.records[failure.row]
+    return DeadLetter(
+        kind=KIND,
+        version=VERSION,
+        consumer=segment.consumer,
+        stream=segment.stream,
+        shard=segment.shard,
+        sequence=record.sequence_number,
+        sub=record.sub_sequence_number,
+        partition_key=record.partition_key,
+        arrived=record.arrived,
+        event=failure.event,
+        schema=failure.schema,
+        stage=failure.stage,
+        code=failure.code.value,
+        reason=_bounded(failure.reason),
+        segment=token(segment.first),
+    )
+
+
+def _bounded(reason: str) -> str:
+    """At most REASON_LENGTH characters, all of them printable, so that it can stand in a log line."""
+    short = reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 1] + "…"
+    return "".join(char if char.isprintable() else " " for char in short)

@@ -1,0 +1,211 @@
+"""The failure store: one S3 object a failed record, found by consumer, date, partition key and position."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote, urlencode
+
+import msgspec
+
+from stream_app.record import Position
+from stream_app.recovery.dead_letters import DeadLetter
+from stream_app.sinks.objects import keys, put_new
+from stream_app.sinks.segment import instant
+
+FAILURES = "failures/"
+KIND = "stream-app.failure"
+OPEN, REDRIVEN, PROCESSED, DISCARDED, EXPIRED = "open", "redriven", "processed", "discarded", "expired"
+STATUSES = (OPEN, REDRIVEN, PROCESSED, DISCARDED, EXPIRED)
+
+# S3 keys have at most 1024 bytes; a partition key of 256 characters can need 3072 when percent-encoded.
+_FOLDER_LENGTH = 400
+_HASH_LENGTH = 32
+_JSON_SPACE = b" \t\r\n"
+_STAMP = "%Y%m%dT%H%M%S"
+_NAME = re.compile(r"(\d{8}T\d{6})\.(\d{3})Z-(.+)-(\d+)-(\d+)\.json")
+
+
+class FailureKey(NamedTuple):
+    """What a failure's key says; `partition_key` is None where it was too long to be kept whole."""
+
+    consumer: str
+    partition_key: str | None
+    arrived: int
+    position: Position
+
+
+class StoredFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """The object of one failed record. `data` gives its bytes; `encoding` says how `payload` holds them.
+
+    `encoding` is "json" (the payload is the record's own text), "base64", or "none" (the record had left the
+    stream). `arrived` is in milliseconds since the epoch; `attempts` counts how often it was sent again.
+    """
+
+    kind: str = KIND
+    version: int = 1
+    consumer: str
+    stream: str
+    shard: str
+    sequence: str
+    sub: int
+    partition_key: str
+    arrived: int
+    arrived_at: str
+    event: str | None
+    schema: str | None
+    stage: str
+    code: str
+    reason: str
+    attempts: int = 0
+    dead_letter: DeadLetter
+    encoding: str
+    payload: msgspec.Raw
+
+    @property
+    def data(self) -> bytes | None:
+        """The record's bytes as Kinesis held them (JSON without white space around it); None when they were gone."""
+        if self.encoding == "none":
+            return None
+        if self.encoding == "base64":
+            return base64.b64decode(msgspec.json.decode(self.payload, type=str))
+        return bytes(self.payload)
+
+    @property
+    def key(self) -> str:
+        """Where it is stored."""
+        position = Position(self.shard, self.sequence, self.sub)
+        return failure_key(self.consumer, position, self.partition_key, self.arrived)
+
+
+def failure_key(consumer: str, position: Position, partition_key: str, arrived: int) -> str:
+    """Where the failed record is stored, by identity alone; `arrived` in milliseconds since the epoch.
+
+    A partition key too long for a key of S3 is cut and ends in a hash of the whole.
+    """
+    at = instant(arrived)
+    name = f"{at:{_STAMP}}.{arrived % 1000:03d}Z-{position.shard}-{position.sequence}-{position.sub}.json"
+    return f"{FAILURES}{consumer}/{at:%Y/%m/%d/%H}/{folder(partition_key)}/{name}"
+
+
+def folder(partition_key: str) -> str:
+    """A partition key as one level of an S3 key: percent-encoded, at most 400 characters, never `.` or `..`."""
+    raw = partition_key.encode("utf-8", "surrogatepass")
+    encoded = quote(raw, safe="").replace("~", "%7E")
+    if not encoded.strip("."):
+        encoded = encoded.replace(".", "%2E") or "~"
+    if len(encoded) <= _FOLDER_LENGTH:
+        return encoded
+    head = encoded[: _FOLDER_LENGTH - _HASH_LENGTH - 1].rpartition("%")
+    # An escape is three characters; one that was cut in two is left out.
+    kept = head[0] if head[1] and len(head[2]) < 2 else "".join(head)
+    return f"{kept}~{hashlib.sha256(raw).hexdigest()[:_HASH_LENGTH]}"
+
+
+def parse_key(key: str) -> FailureKey | None:
+    """What a key of the failure store says; None when it is not one."""
+    parts = key.removeprefix(FAILURES).split("/")
+    found = _NAME.fullmatch(parts[-1])
+    if not key.startswith(FAILURES) or len(parts) != 7 or found is None:
+        return None
+    stamp, milliseconds, shard, sequence, sub = found.groups()
+    try:
+        seconds = datetime.fromisoformat(f"{stamp}Z")
+    except ValueError:
+        return None
+    arrived = int(seconds.timestamp()) * 1000 + int(milliseconds)
+    return FailureKey(parts[0], _unfolded(parts[5]), arrived, Position(shard, sequence, int(sub)))
+
+
+def _unfolded(name: str) -> str | None:
+    if name == "~":
+        return ""
+    return None if "~" in name else unquote(name, errors="surrogatepass")
+
+
+def failure(letter: DeadLetter, data: bytes | None) -> StoredFailure:
+    """The object of a failed record: what its dead letter says, and its bytes, None when they are gone."""
+    encoding, payload = _payload(data)
+    return StoredFailure(
+        consumer=letter.consumer,
+        stream=letter.stream,
+        shard=letter.shard,
+        sequence=letter.sequence,
+        sub=letter.sub,
+        partition_key=letter.partition_key,
+        arrived=letter.arrived,
+        arrived_at=instant(letter.arrived).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        event=letter.event,
+        schema=letter.schema,
+        stage=letter.stage,
+        code=letter.code,
+        reason=letter.reason,
+        dead_letter=letter,
+        encoding=encoding,
+        payload=msgspec.Raw(payload),
+    )
+
+
+def _payload(data: bytes | None) -> tuple[str, bytes]:
+    if data is None:
+        return "none", b"null"
+    try:
+        msgspec.json.decode(data)
+        # The text itself, not a rendering of it: what is sent again are the bytes that came.
+        return "json", data.strip(_JSON_SPACE)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "base64", msgspec.json.encode(base64.b64encode(data).decode())
+
+
+def put(s3: Any, bucket: str, stored: StoredFailure) -> bool:
+    """Create the failure's object with its tag `status`; False when there is one, which is left as it is.
+
+    So a second hydrate never takes back a later status. Raises what boto3 raises, and TransientError.
+    """
+    status = EXPIRED if stored.encoding == "none" else OPEN
+    request = {
+        "Bucket": bucket,
+        "Key": stored.key,
+        "Body": msgspec.json.encode(stored),
+        "ContentType": "application/json",
+        "Tagging": urlencode({"status": status}),
+    }
+    return put_new(s3, request)
+
+
+def load(body: bytes) -> StoredFailure:
+    """The failure in an object's body. Raises ValueError when it is none."""
+    try:
+        stored = msgspec.json.decode(body, type=StoredFailure)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ValueError(f"not a stored failure: {error}") from error
+    if stored.kind != KIND:
+        raise ValueError(f"not a stored failure: {stored.kind[:40]!r}")
+    return stored
+
+
+def status(s3: Any, bucket: str, key: str) -> str | None:
+    """The tag `status` of a failure's object. Raises what boto3 raises."""
+    tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+    return next((tag["Value"] for tag in tags if tag["Key"] == "status"), None)
+
+
+def failure_keys(
+    s3: Any, bucket: str, consumer: str, since: datetime | None = None, until: datetime | None = None
+) -> Iterator[str]:
+    """The keys of a consumer's failures by arrival hour, those that arrived in [since, until), both UTC."""
+    prefix = f"{FAILURES}{consumer}/"
+    start = f"{prefix}{since:%Y/%m/%d/%H}/" if since else ""
+    for key in keys(s3, bucket, prefix, start):
+        found = parse_key(key)
+        if found is None or (since and instant(found.arrived) < since):
+            continue
+        if until and instant(found.arrived) >= until:
+            if key[len(prefix) :][:13] > f"{until:%Y/%m/%d/%H}":
+                return
+            continue
+        yield key

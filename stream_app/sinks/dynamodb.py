@@ -1,0 +1,188 @@
+"""The latest value of every device in a DynamoDB table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from boto3.dynamodb.types import TypeSerializer
+
+from stream_app.errors import is_conflict
+from stream_app.event import Event
+from stream_app.record import Batch, Code, Failure, IntVector, Position, Record
+from stream_app.sinks.columns import stored_columns
+from stream_app.sinks.segment import Segment, instant
+
+KEY = "device"
+_THREADS = 8
+_KEY_BYTES = 2048
+_ITEM_BYTES = 400 * 1024
+_SERIALIZER = TypeSerializer()
+# Where the row stands in time, as text that sorts (see `standing`).
+_ORDER = "standing"
+_CONDITION = "attribute_not_exists(#key) OR #standing < :standing"
+
+
+def newest(batch: Batch, key: str, time: IntVector) -> IntVector:
+    """The index within the batch of each device's newest row, ascending: by event time, then by position.
+
+    `time` is in milliseconds, shape (n,). Rows without a key are passed over.
+    """
+    found: dict[str, int] = {}
+    times = time.tolist()
+    for at, device in enumerate(batch[key].tolist()):
+        if device is not None and (device not in found or times[at] >= times[found[device]]):
+            found[device] = at
+    return np.array(sorted(found.values()), dtype=np.int64)
+
+
+def event_times(batch: Batch, name: str, arrived: IntVector) -> IntVector:
+    """The event time of each row, milliseconds since the epoch, shape (n,); its arrival where it has none."""
+    if name not in batch or batch[name].dtype.kind != "M":
+        return arrived
+    times = batch[name].astype("datetime64[ms]")
+    return np.where(np.isnat(times), arrived, times.astype(np.int64))
+
+
+def standing(time: int, position: Position) -> str:
+    """Text that sorts as (event time in milliseconds, sequence number, sub-sequence number) does."""
+    return f"{time + 2**63:020d}/{position.sequence:0>64}/{position.sub:010d}"
+
+
+def to_item(batch: Batch, at: int, device: str, record: Record, shard: str, time: int) -> dict[str, Any]:
+    """One row as an item in plain Python values; the event's columns are the map `values`.
+
+    Numbers are Decimal, times ISO-8601; missing values, and numbers that DynamoDB cannot hold, are left out.
+    """
+    position = record.position(shard)
+    values = {name: _value(batch[name][at]) for name in stored_columns(batch)}
+    return {
+        KEY: device,
+        "event": batch.event,
+        "time": _iso(time),
+        "arrived": _iso(record.arrived),
+        "shard": shard,
+        "sequence": position.sequence,
+        "sub": position.sub,
+        _ORDER: standing(time, position),
+        "values": {name: value for name, value in values.items() if value is not None},
+    }
+
+
+def _value(value: Any) -> Any:
+    """A NumPy or Python value in the form that boto3's serializer takes; None where it has none."""
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else _iso(int(value.astype("datetime64[ms]").astype(np.int64)))
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int | float | Decimal):
+        return _number(value)
+    if isinstance(value, Mapping):
+        return {str(name): inner for name, item in value.items() if (inner := _value(item)) is not None}
+    if isinstance(value, list | tuple):
+        return [_value(item) for item in value]
+    return str(value)
+
+
+def _number(value: float | Decimal) -> Decimal | None:
+    if not math.isfinite(value):
+        return None
+    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    # DynamoDB holds 38 digits and magnitudes from 1E-130 to 9.9E+125.
+    if number and not (-130 <= number.adjusted() <= 125 and len(number.as_tuple().digits) <= 38):
+        return None
+    return number
+
+
+def _iso(milliseconds: int) -> str:
+    try:
+        return instant(milliseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):  # a year outside 1 to 9999
+        return str(np.datetime64(milliseconds, "ms")) + "Z"
+
+
+class LatestSink:
+    """Keeps, for each event and device, the newest row seen: item key `device` = `<event>#<device key>`.
+
+    An older row never overwrites a newer one, nor a row itself, so a second run changes nothing. `events` say
+    which field is the device key and which the event time.
+    """
+
+    def __init__(
+        self, dynamodb: Any, table: str, events: Mapping[str, Event], threads: int = _THREADS
+    ) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._events = events
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="latest")
+
+    def write(self, segment: Segment) -> Sequence[Failure]:
+        """Put each device's newest row. Rejects a row whose key or item is beyond DynamoDB's limits.
+
+        Raises what boto3 raises, after every other item was tried.
+        """
+        failures: list[Failure] = []
+        items = []
+        for row, event, item in self._items(segment):
+            reason = _too_large(item)
+            if reason is None:
+                items.append(item)
+            else:
+                failures.append(Failure(row, "sink", Code.SINK_REJECTED, reason, event))
+        waiting = [self._threads.submit(self._put, item) for item in items]
+        errors = [error for future in waiting if (error := future.exception()) is not None]
+        if errors:
+            raise errors[0]
+        return failures
+
+    def close(self) -> None:
+        """Wait for the threads to end."""
+        self._threads.shutdown()
+
+    def _items(self, segment: Segment) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        for name, batch in segment.passed.items():
+            event = self._events[name]
+            records = [segment.records[row] for row in batch.rows.tolist()]
+            arrived = np.array([record.arrived for record in records], dtype=np.int64)
+            times = event_times(batch, event.window.time if event.window else "time", arrived)
+            for at in newest(batch, event.key, times).tolist():
+                device = f"{name}#{_value(batch[event.key][at])}"
+                item = to_item(batch, at, device, records[at], segment.shard, int(times[at]))
+                yield int(batch.rows[at]), name, {k: _SERIALIZER.serialize(v) for k, v in item.items()}
+
+    def _put(self, item: Mapping[str, Any]) -> None:
+        try:
+            self._dynamodb.put_item(
+                TableName=self._table,
+                Item=item,
+                ConditionExpression=_CONDITION,
+                ExpressionAttributeNames={"#key": KEY, "#standing": _ORDER},
+                ExpressionAttributeValues={":standing": item[_ORDER]},
+            )
+        except Exception as error:
+            if not is_conflict(error):
+                raise
+
+
+def _too_large(item: Mapping[str, Any]) -> str | None:
+    """Why DynamoDB could never take the item; None when it can. Sizes are those of the values as text."""
+    if len(item[KEY]["S"].encode()) > _KEY_BYTES:
+        return f"the device key is over {_KEY_BYTES} bytes"
+    size = _size(item)
+    return f"{size} bytes are over DynamoDB's limit of {_ITEM_BYTES}" if size > _ITEM_BYTES else None
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(len(str(name).encode()) + _size(item) + 1 for name, item in value.items())
+    if isinstance(value, list):
+        return sum(_size(item) + 1 for item in value)
+    return len(value) if isinstance(value, bytes) else len(str(value).encode())

@@ -1,0 +1,109 @@
+"""A batch and its records as one Parquet file: the same rows give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stream_app.record import Batch, Code, Failure, Record
+from stream_app.sinks.columns import Types, stored_columns, text, to_arrow
+
+IDENTITY = ("shard", "sequence", "sub", "partition_key", "arrived")
+_NO_TYPES: Types = {}
+
+
+def to_table(
+    batch: Batch, records: Sequence[Record], shard: str, types: Types = _NO_TYPES
+) -> tuple[pa.Table, list[Failure]]:
+    """The rows as a table, and a failure for each row that has no form in Parquet (text that is not Unicode).
+
+    Columns: shard, sequence, sub, partition_key, arrived (timestamp[ms, UTC]), then `stored_columns(batch)`;
+    one of these that bears a name of the first five becomes `<event>_<name>`. `types` gives the Arrow types
+    of columns of Python objects, by name.
+    """
+    refused: dict[int, str] = {}
+    columns = {}
+    for name in stored_columns(batch):
+        columns[name], bad = to_arrow(batch[name], types.get(name))
+        for at in np.flatnonzero(bad).tolist() if bad is not None else ():
+            refused.setdefault(at, name)
+    taken = [records[row] for row in batch.rows.tolist()]
+    table = pa.table({**_identity(taken, shard), **{_renamed(batch.event, n): c for n, c in columns.items()}})
+    if not refused:
+        return table, []
+    kept = np.setdiff1d(np.arange(len(batch)), list(refused))
+    return table.take(pa.array(kept)), [_failure(batch, at, name) for at, name in sorted(refused.items())]
+
+
+def encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
+    """The table as a Parquet file, zstd, with `metadata` among the file's key-value metadata."""
+    sink = pa.BufferOutputStream()
+    # Every sequence number is another: a dictionary of them would be as large as the column.
+    named = [
+        field.name for field in table.schema if pa.types.is_string(field.type) and field.name != "sequence"
+    ]
+    labelled = table.replace_schema_metadata(dict(sorted(metadata.items())))
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": named, "version": "2.6"}
+    pq.write_table(labelled, sink, **options)
+    return bytes(sink.getvalue())
+
+
+def rows_digest(table: pa.Table) -> str:
+    """SHA-256 (hex) of the table's names, types and values: equal where the rows are, whatever the bytes.
+
+    Floating-point numbers count by their bits.
+    """
+    digest = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        digest.update(json.dumps([name, str(column.type), len(column)]).encode())
+        valid = column.is_valid().to_numpy()
+        digest.update(np.packbits(valid).tobytes())
+        _add_values(digest, column.drop_null().combine_chunks())
+    return digest.hexdigest()
+
+
+def _add_values(digest: hashlib._Hash, values: Any) -> None:
+    if pa.types.is_string(values.type):
+        _add_text(digest, values)
+    elif pa.types.is_timestamp(values.type):
+        digest.update(values.cast(pa.int64()).to_numpy().astype("<i8").tobytes())
+    elif pa.types.is_boolean(values.type):
+        digest.update(np.packbits(values.to_numpy(zero_copy_only=False)).tobytes())
+    else:
+        array = values.to_numpy()
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+
+
+def _add_text(digest: hashlib._Hash, values: Any) -> None:
+    if len(values):
+        _, offsets, data = values.buffers()
+        ends = np.frombuffer(offsets, dtype=np.int32)[values.offset : values.offset + len(values) + 1]
+        digest.update(np.diff(ends).astype("<i8").tobytes())
+        digest.update(data[int(ends[0]) : int(ends[-1])] if data is not None else b"")
+
+
+def _identity(records: Sequence[Record], shard: str) -> dict[str, pa.Array[Any]]:
+    arrived = np.array([record.arrived for record in records], dtype="datetime64[ms]")
+    values = (
+        text([shard] * len(records)),
+        text([record.sequence_number for record in records]),
+        pa.array([record.sub_sequence_number for record in records], pa.int64()),
+        text([record.partition_key for record in records]),
+        to_arrow(arrived)[0],
+    )
+    return dict(zip(IDENTITY, values, strict=True))
+
+
+def _renamed(event: str, name: str) -> str:
+    return f"{event}_{name}" if name in IDENTITY else name
+
+
+def _failure(batch: Batch, at: int, name: str) -> Failure:
+    reason = f"{name} has no form in Parquet"
+    return Failure(int(batch.rows[at]), "sink", Code.SINK_REJECTED, reason, batch.event)

@@ -1,0 +1,124 @@
+"""Segments as Parquet files on S3, and the manifest that says what became of every record of a segment."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from stream_app.record import Failure
+from stream_app.sinks.columns import Types
+from stream_app.sinks.objects import put_exact
+from stream_app.sinks.parquet import encode, rows_digest, to_table
+from stream_app.sinks.segment import Segment, token
+
+EVENTS = "events/"
+SEGMENTS = "segments/"
+MANIFEST_KIND = "stream-app.segment"
+_PARQUET = "application/vnd.apache.parquet"
+
+
+def event_key(segment: Segment, event: str) -> str:
+    """Where the rows of one event type are: `events/<event>/date=…/hour=…/<name>.parquet` (arrival, UTC)."""
+    arrival = segment.arrival
+    return f"{EVENTS}{event}/date={arrival:%Y-%m-%d}/hour={arrival:%H}/{segment.name}.parquet"
+
+
+def manifest_key(segment: Segment) -> str:
+    """Where the segment's manifest is: `segments/<consumer>/<shard>/<first position>.json`."""
+    return f"{SEGMENTS}{segment.consumer}/{segment.shard}/{token(segment.first)}.json"
+
+
+def manifest(segment: Segment) -> dict[str, Any]:
+    """What became of every record of the segment; a function of the segment alone, so without a clock.
+
+    Positions are `segment.token`s; `arrived` is in milliseconds since the epoch.
+    """
+    parked: dict[str, list[str]] = {}
+    for failure, position in zip(
+        segment.failed, segment.positions(f.row for f in segment.failed), strict=True
+    ):
+        parked.setdefault(failure.code.value, []).append(token(position))
+    stored = {
+        event: {"count": len(batch), "key": event_key(segment, event)}
+        for event, batch in segment.passed.items()
+    }
+    return {
+        "kind": MANIFEST_KIND,
+        "version": 1,
+        "consumer": segment.consumer,
+        "stream": segment.stream,
+        "shard": segment.shard,
+        "first": {"position": token(segment.first), "arrived": segment.records[0].arrived},
+        "last": {"position": token(segment.last), "arrived": segment.records[-1].arrived},
+        "count": len(segment.records),
+        "stored": {event: stored[event] for event in sorted(stored)},
+        "anomalies": sum(int(b["anomaly"].sum()) for b in segment.passed.values() if "anomaly" in b),
+        "repeated": [token(position) for position in segment.positions(segment.repeated.tolist())],
+        "parked": {code: parked[code] for code in sorted(parked)},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetSink:
+    """Stores the rows that passed, one file for each event type, written by `put_exact`.
+
+    `fingerprints` are the schemas' by event name, `types` the Arrow types of object columns (`column_types`).
+    """
+
+    s3: Any
+    bucket: str
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, Types] = field(default_factory=dict)
+
+    def write(self, segment: Segment) -> Sequence[Failure]:
+        """Store each event's rows. Raises what boto3 raises, TransientError when others get in between."""
+        return [failure for event in sorted(segment.passed) for failure in self._write(segment, event)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _write(self, segment: Segment, event: str) -> Sequence[Failure]:
+        batch = segment.passed[event]
+        table, refused = to_table(batch, segment.records, segment.shard, self.types.get(event, {}))
+        if not len(table):
+            return refused
+        metadata = {"event": event, "consumer": segment.consumer, "stream": segment.stream}
+        if event in self.fingerprints:
+            metadata["schema"] = self.fingerprints[event]
+        put_exact(
+            self.s3,
+            bucket=self.bucket,
+            key=event_key(segment, event),
+            body=encode(table, metadata),
+            digest=rows_digest(table),
+            content_type=_PARQUET,
+        )
+        return refused
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSink:
+    """Stores the segment's manifest. Comes after every other sink: it says that the files are written."""
+
+    s3: Any
+    bucket: str
+
+    def write(self, segment: Segment) -> Sequence[Failure]:
+        """Store the manifest by `put_exact`; rejects nothing."""
+        body = msgspec.json.encode(manifest(segment))
+        put_exact(
+            self.s3,
+            bucket=self.bucket,
+            key=manifest_key(segment),
+            body=body,
+            digest=hashlib.sha256(body).hexdigest(),
+            content_type="application/json",
+        )
+        return ()
+
+    def close(self) -> None:
+        """Nothing is held."""

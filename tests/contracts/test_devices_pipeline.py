@@ -1,0 +1,51 @@
+"""What the plan expects is what the pipeline makes of it: every fault its code, every repeat, every reading."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from stream_app.event import discover
+from stream_app.ingest.datasets import JOURNEYS, WINTER, dataset
+from stream_app.ingest.devices import event_of, sendings_of, written_forms
+from stream_app.ingest.faults import LIMIT, expected
+from stream_app.ingest.producer import publish
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.record import Record
+
+
+class Stream:
+    """One shard that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def put_records(self, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:
+        now = time.time_ns() // 1_000_000
+        for record in Records:
+            sequence = str(len(self.records) + 1)
+            self.records.append(Record(record["Data"], record["PartitionKey"], sequence, now))
+        return {"FailedRecordCount": 0, "Records": [{"ShardId": "0"}] * len(Records)}
+
+
+@pytest.mark.parametrize("name", [WINTER, JOURNEYS])
+@pytest.mark.parametrize("seed", [35, 6])
+def test_the_pipeline_finds_what_the_plan_expects(name: str, seed: int) -> None:
+    data, registry, events = dataset(name), Registry.load(), discover()
+    event = event_of(data, events)
+    forms = written_forms(event)
+    plan = list(sendings_of(data, event, forms, seed=seed, first=8_000))
+    stream = Stream()
+    publish(plan, None, stream, "bus", "stream", via="stream", forms=forms, threads=1)
+    state, found = ShardState(events, 256), Counter[Any]()
+    for at in range(0, len(stream.records), 1_000):
+        done = process(stream.records[at : at + 1_000], registry, state, LIMIT)
+        found[None] += sum(len(batch) for batch in done.passed.values())
+        found["repeated"] += len(done.repeated)
+        found.update(failure.code for failure in done.failed)
+    assert found == expected(plan)

@@ -1,0 +1,138 @@
+"""PutRecord and PutRecords as AWS documents them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.local.corrections.writing import hash_key
+from tests.contracts.local_kinesis import HIGHEST, datas, hash_of, iterator, read, shards
+
+SHARD = "shardId-000000000000"
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture
+def kinesis(aws, stream):
+    return aws("kinesis")
+
+
+def refusal(act) -> str:
+    with pytest.raises(ClientError) as refused:
+        act()
+    return refused.value.response["Error"]["Code"]
+
+
+def records_of(kinesis, stream) -> int:
+    """How many there are, read to the end: a call gives at most 10 MiB."""
+    count = 0
+    for shard in shards(kinesis, stream):
+        answer = kinesis.get_records(ShardIterator=iterator(kinesis, stream, shard))
+        while answer["Records"]:
+            count += len(answer["Records"])
+            answer = kinesis.get_records(ShardIterator=answer["NextShardIterator"])
+    return count
+
+
+@pytest.mark.parametrize(("explicit", "place"), [(0, 0), (2**127 - 1, 0), (2**127, 1), (HIGHEST, 1)])
+def test_every_explicit_hash_key_has_its_shard_the_highest_too(kinesis, stream, explicit, place):
+    wanted = shards(kinesis, stream)[place]
+    one = kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k", ExplicitHashKey=str(explicit))
+    entry = {"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": str(explicit)}
+    many = kinesis.put_records(StreamName=stream, Records=[entry])
+    assert (one["ShardId"], many["Records"][0]["ShardId"]) == (wanted, wanted)
+
+
+def test_an_explicit_hash_key_out_of_range_is_refused(kinesis, stream):
+    def put(explicit: str):
+        kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k", ExplicitHashKey=explicit)
+
+    assert refusal(lambda: put(str(HIGHEST + 1))) == "InvalidArgumentException"
+    for malformed in ("-1", "007", "x", "9" * 40):
+        assert refusal(lambda m=malformed: put(m)) == "ValidationException"
+    assert records_of(kinesis, stream) == 0
+
+
+@given(st.text(min_size=1, max_size=256))
+def test_a_partition_key_hashes_to_its_md5(key):
+    assert hash_key(key) == hash_of(key)
+
+
+def test_data_and_key_come_back_as_they_were(kinesis, stream):
+    entry = {"Data": bytes(range(256)), "PartitionKey": 'é"\\\n☃'}
+    where = kinesis.put_record(StreamName=stream, **entry)["ShardId"]
+    record = read(kinesis, stream, where)[0]
+    assert {name: record[name] for name in entry} == entry
+
+
+def test_a_record_may_have_one_mebibyte_its_key_included(kinesis, stream):
+    def both(size: int):
+        kinesis.put_record(StreamName=stream, Data=b"x" * (size - 3), PartitionKey="key")
+        kinesis.put_records(StreamName=stream, Records=[{"Data": b"x" * (size - 3), "PartitionKey": "key"}])
+
+    both(MEBIBYTE)
+    assert refusal(lambda: both(MEBIBYTE + 1)) == "ValidationException"
+    good, large = {"Data": b"x", "PartitionKey": "k"}, {"Data": b"x" * MEBIBYTE, "PartitionKey": "k"}
+    assert refusal(lambda: kinesis.put_records(StreamName=stream, Records=[good, large])) == "ValidationException"
+    assert records_of(kinesis, stream) == 2
+
+
+def test_a_streams_maximum_record_size_can_be_raised_to_10_mib(kinesis, stream):
+    arn = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]["StreamARN"]
+    kinesis.update_max_record_size(StreamARN=arn, MaxRecordSizeInKiB=2_048)
+    kinesis.put_record(StreamName=stream, Data=b"x" * (2 * MEBIBYTE - 1), PartitionKey="k")
+    summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
+    assert summary["MaxRecordSizeInKiB"] == 2_048
+    code = refusal(lambda: kinesis.update_max_record_size(StreamARN=arn, MaxRecordSizeInKiB=10_241))
+    assert code == "ValidationException"
+    kinesis.create_stream(StreamName="large", ShardCount=1, MaxRecordSizeInKiB=10_240)
+    kinesis.put_record(StreamName="large", Data=b"x" * (10 * MEBIBYTE - 1), PartitionKey="k")
+
+
+def test_a_request_has_at_most_500_records_and_10_mib(kinesis, stream):
+    entry = {"Data": b"x", "PartitionKey": "k"}
+    kinesis.put_records(StreamName=stream, Records=[entry] * 500)
+    assert refusal(lambda: kinesis.put_records(StreamName=stream, Records=[entry] * 501)) == "ValidationException"
+    tenth = {"Data": b"x" * (MEBIBYTE - 1), "PartitionKey": "k"}
+    kinesis.put_records(StreamName=stream, Records=[tenth] * 10)
+    many = [*[tenth] * 10, entry]
+    assert refusal(lambda: kinesis.put_records(StreamName=stream, Records=many)) == "InvalidArgumentException"
+    assert records_of(kinesis, stream) == 510
+
+
+def test_a_partition_key_has_at_most_256_characters(kinesis, stream):
+    kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="é" * 256)
+    code = refusal(lambda: kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k" * 257))
+    assert code == "ValidationException"
+
+
+def test_an_unknown_stream_is_not_found(kinesis):
+    code = refusal(lambda: kinesis.put_record(StreamName="none", Data=b"x", PartitionKey="k"))
+    assert code == "ResourceNotFoundException"
+
+
+def test_writers_at_the_same_time_lose_nothing_and_keep_the_order(kinesis, stream):
+    """One lock a stream: numbers unique and rising in each shard, and every writer's records in its order."""
+    writers = 6
+
+    def write(who: int) -> None:
+        for turn in range(20):
+            entries = [{"Data": b"%d-%d" % (who, turn * 10 + n), "PartitionKey": str(n)} for n in range(10)]
+            kinesis.put_records(StreamName=stream, Records=entries)
+
+    threads = [threading.Thread(target=write, args=(who,)) for who in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for shard in shards(kinesis, stream):
+        numbers = [int(record["SequenceNumber"]) for record in read(kinesis, stream, shard)]
+        assert numbers == sorted(set(numbers))
+        for who in range(writers):
+            mine = [int(d.split("-")[1]) for d in datas(kinesis, stream, shard) if d.startswith(f"{who}-")]
+            assert mine == sorted(mine)
+    assert records_of(kinesis, stream) == writers * 200

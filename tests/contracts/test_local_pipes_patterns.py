@@ -1,0 +1,150 @@
+"""Paths, filters and input templates of pipes, as AWS documents them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.errors import ConfigError
+from stream_app.local.patterns import (
+    MISSING,
+    at,
+    compile_filters,
+    compile_path,
+    compile_template,
+    compile_value,
+    parsed,
+)
+
+NAMES = st.text(alphabet="abc-_/9", min_size=1, max_size=4)
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text()
+    | st.floats(allow_nan=False, width=32)
+)
+
+
+def original(raw: Any) -> bytes:
+    return str(raw["body"]).encode()
+
+
+def shown(template: str | None, body: str, **reserved: str) -> bytes:
+    raw = {"messageId": "m-1", "body": body}
+    constants = {
+        f"aws.pipes.{name.replace('_', '-')}": (lambda text=text: text) for name, text in reserved.items()
+    }
+    transform = compile_template(template, "body", original, constants)
+    return transform(raw, {**raw, "body": parsed(body)})
+
+
+@given(st.lists(NAMES | st.integers(0, 3), min_size=1, max_size=6), VALUES)
+def test_a_path_finds_what_stands_there(steps: list[str | int], leaf: Any) -> None:
+    value = leaf
+    for step in reversed(steps):
+        value = {step: value} if isinstance(step, str) else [None] * step + [value]
+    path = "$" + "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in steps)
+    assert at(value, compile_path(path)) == leaf
+    assert at(value, compile_path(f"{path}.gone")) is MISSING
+
+
+@given(st.lists(st.integers()))
+def test_a_wildcard_finds_all(numbers: list[int]) -> None:
+    assert at({"a": [{"b": n} for n in numbers]}, compile_path("$.a[*].b")) == numbers
+    assert at({"a": {str(k): n for k, n in enumerate(numbers)}}, compile_path("$.a.*")) == numbers
+
+
+@pytest.mark.parametrize("path", ["body", "$..body", "$.a[?(@.b)]", "$.a[-1]", "$.a[0:2]", "$['a']"])
+def test_other_syntax_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="no JSON path"):
+        compile_path(path)
+
+
+def test_a_target_parameter_is_a_path_or_itself() -> None:
+    seen = {"body": {"resources": ["d-1"]}}
+    assert compile_value("$.body.resources[0]")(seen) == "d-1"
+    assert compile_value("fixed")(seen) == "fixed"
+
+
+@given(st.text())
+def test_the_body_alone_goes_on_as_it_is(body: str) -> None:
+    assert shown("<$.body>", body) == shown(" <$.body> ", body) == body.encode()
+
+
+@given(st.dictionaries(NAMES, VALUES))
+def test_the_body_alone_keeps_every_byte_of_its_json(value: dict[str, Any]) -> None:
+    body = json.dumps(value, indent=3)
+    assert shown("<$.body>", body) == body.encode()
+
+
+@given(VALUES, st.text())
+def test_a_json_template_makes_json(value: Any, text: str) -> None:
+    body = json.dumps({"x": value, "text": text})
+    template = '{"x": <$.body.x>, "said": "it said <$.body.text>", "whole": <$.body>, "id": <$.messageId>}'
+    assert json.loads(shown(template, body)) == {
+        "x": value,
+        "said": f"it said {text}",
+        "whole": json.loads(body),
+        "id": "m-1",
+    }
+
+
+def test_free_text_and_reserved_variables() -> None:
+    assert shown("Hello, <$.body.name>!", '{"name": "d"}') == b"Hello, d!"
+    assert shown("just text", "{}") == b"just text"
+    assert shown("<aws.pipes.pipe-name>: <$.body.n>", '{"n": 1.5}', pipe_name="p") == b"p: 1.5"
+    assert json.loads(shown('{"e": <aws.pipes.event.json>}', '{"n": 1}'))["e"]["body"] == {"n": 1}
+    assert json.loads(shown("<aws.pipes.event>", '{"n": 1}'))["body"] == '{"n": 1}'
+
+
+def test_without_a_template_the_record_goes_on_whole() -> None:
+    assert json.loads(shown(None, '{"a": 1}')) == {"messageId": "m-1", "body": '{"a": 1}'}
+
+
+def test_a_path_that_leads_nowhere_leaves_its_place_empty() -> None:
+    assert shown('{"a": "<$.body.gone>"}', "{}") == b'{"a": ""}'
+
+
+def test_an_unknown_variable_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"aws\.pipes\.nothing"):
+        shown("<aws.pipes.nothing>", "{}")
+
+
+def test_kinesis_data_alone_keeps_binary_payloads() -> None:
+    transform = compile_template("<$.data>", "data", lambda raw: base64.b64decode(raw["data"]), {})
+    raw = {"data": base64.b64encode(b"\xc3\x01\x00\xff").decode()}
+    assert transform(raw, {"data": parsed(b"\xc3\x01\x00\xff")}) == b"\xc3\x01\x00\xff"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "body", "matches"),
+    [
+        ('{"body": {"source": ["a"]}}', '{"source": "a"}', True),
+        ('{"body": {"source": ["a"]}}', '{"source": "b"}', False),
+        ('{"body": {"source": ["a"]}}', "plain text", False),
+        ('{"body": {"source": [{"prefix": "a."}]}}', '{"source": "a.b"}', True),
+        ('{"body": {"n": [{"numeric": [">", 1]}]}}', '{"n": 2}', True),
+        ('{"body": ["plain text"]}', "plain text", True),
+        ('{"body": ["plain text"]}', '{"source": "a"}', False),
+        ('{"messageId": ["m-1"]}', "anything", True),
+    ],
+)
+def test_filters_let_through_what_aws_says(pattern: str, body: str, matches: bool) -> None:
+    assert compile_filters([pattern])({"messageId": "m-1", "body": parsed(body)}) is matches
+
+
+def test_one_filter_of_several_is_enough_and_none_lets_all_through() -> None:
+    record = {"body": {"a": 1}}
+    assert compile_filters(['{"body": {"a": [2]}}', '{"body": {"a": [1]}}'])(record)
+    assert compile_filters([])(record)
+
+
+def test_a_filter_that_is_no_pattern_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no event pattern"):
+        compile_filters(['{"body": "not a list"}'])

@@ -1,0 +1,326 @@
+"""A pipe from a queue to the stream: nothing lost, nothing sent that was filtered, a group in its order."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.errors import ConfigError
+from stream_app.local.corrections import clock
+from stream_app.local.counters import Counters
+from stream_app.local.deploy import Placed, deploy, placed, templates
+from stream_app.local.patterns import compile_filters, compile_template
+from stream_app.local.pipes import Worker, World, pipes
+from stream_app.local.queue_pipe import QueuePipe
+from stream_app.local.queues import Queue
+from stream_app.local.targets import StreamTarget, Unresolved
+from stream_app.local.way import Way
+from stream_app.sinks.retry import Policy
+
+Clients = Callable[[str], Any]
+AT_ONCE = Policy(attempts=3, base_ms=0, cap_ms=0)
+
+
+@pytest.fixture
+def clients(aws: Clients) -> Clients:
+    return cache(aws)
+
+
+@pytest.fixture
+def outputs(clients: Clients) -> dict[str, str]:
+    return deploy(templates(), clients, shards=2)
+
+
+class RefusingKinesis:
+    """A Kinesis client that refuses records by what `refuses` says of the number of the request and the key."""
+
+    def __init__(self, kinesis: Any, refuses: Callable[[int, str], bool]) -> None:
+        self._kinesis, self._refuses, self._requests = kinesis, refuses, 0
+        self.meta = kinesis.meta
+
+    def put_records(self, StreamARN: str, Records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        self._requests += 1
+        answers = []
+        for record in Records:
+            if self._refuses(self._requests, record["PartitionKey"]):
+                answers.append({"ErrorCode": "ProvisionedThroughputExceededException"})
+            else:
+                answers += self._kinesis.put_records(StreamARN=StreamARN, Records=[record])["Records"]
+        return {"FailedRecordCount": sum("ErrorCode" in a for a in answers), "Records": answers}
+
+
+def no_http(method: str, url: str, headers: Mapping[str, str], body: bytes) -> int:
+    raise AssertionError("no pipe of a queue posts")
+
+
+def worker(clients: Clients, name: str, kinesis: Any = None) -> Worker:
+    given_clients = (lambda n: kinesis if n == "kinesis" else clients(n)) if kinesis else clients
+    world = World(given_clients, no_http, lambda: 0.0, random.Random(1))
+    [found] = [w for w in pipes(placed(templates(), clients), world) if w.name == name]
+    return found
+
+
+def run_until(found: Worker, reached: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """Run all loops until the counters say so, then let them end."""
+    stop, waiting = threading.Event(), threading.Event()
+    threads = [threading.Thread(target=loop, args=(stop,)) for loop in found.loops]
+    for thread in threads:
+        thread.start()
+    for _ in range(3000):
+        if reached(found.counters.snapshot()):
+            break
+        waiting.wait(0.01)
+    stop.set()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in threads)
+    counts = found.counters.snapshot()
+    assert reached(counts), counts
+    return counts
+
+
+def envelope(device: str, n: int = 0, source: str = "stream-app.devices") -> str:
+    return json.dumps({"source": source, "resources": [device], "detail": {"n": n}}, indent=1)
+
+
+def in_stream(clients: Clients, outputs: Mapping[str, str]) -> list[tuple[str, bytes]]:
+    kinesis, found = clients("kinesis"), []
+    for shard in kinesis.list_shards(StreamName=outputs["StreamName"])["Shards"]:
+        iterator = kinesis.get_shard_iterator(
+            StreamName=outputs["StreamName"], ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        records = kinesis.get_records(ShardIterator=iterator)["Records"]
+        found += [(record["PartitionKey"], record["Data"]) for record in records]
+    return found
+
+
+def waiting_in(clients: Clients, url: str) -> tuple[int, int]:
+    """Messages that are visible, and in flight."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = clients("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return int(attributes[names[0]]), int(attributes[names[1]])
+
+
+def test_every_device_event_reaches_the_stream_byte_for_byte(
+    clients: Clients, outputs: dict[str, str]
+) -> None:
+    bodies = [envelope(f"d-{n % 7}", n) for n in range(120)]
+    for body in bodies:
+        clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=body)
+    counts = run_until(worker(clients, "stream-app-devices"), lambda c: c["delivered"] >= 120)
+    assert (counts["received"], counts["delivered"], counts["failed"]) == (120, 120, 0)
+    found = in_stream(clients, outputs)
+    assert sorted(data for _, data in found) == sorted(body.encode() for body in bodies)
+    assert all(key == json.loads(data)["resources"][0] for key, data in found)
+    assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 0)
+
+
+def test_what_no_filter_lets_through_is_deleted(clients: Clients, outputs: dict[str, str]) -> None:
+    for body in (envelope("d", source="somebody.else"), "no JSON", envelope("d")):
+        clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=body)
+    counts = run_until(worker(clients, "stream-app-devices"), lambda c: c["delivered"] + c["filtered"] >= 3)
+    assert (counts["delivered"], counts["filtered"]) == (1, 2)
+    assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 0)
+
+
+def test_records_that_kinesis_refuses_are_sent_again_and_only_they(
+    clients: Clients, outputs: dict[str, str]
+) -> None:
+    for n in range(10):
+        clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope(f"d-{n}", n))
+    throttled = RefusingKinesis(clients("kinesis"), lambda request, key: request == 1 and key < "d-4")
+    found = worker(clients, "stream-app-devices", throttled)
+    counts = run_until(found, lambda c: c["delivered"] >= 10)
+    assert counts["retried"] >= 1
+    assert sorted(key for key, _ in in_stream(clients, outputs)) == [f"d-{n}" for n in range(10)]
+
+
+def test_a_message_that_cannot_be_sent_ends_in_the_dead_letter_queue(
+    clients: Clients, outputs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = 0
+    real = clock.now_ms
+    monkeypatch.setattr(clock, "now_ms", lambda: real() + later)
+    body = json.dumps({"source": "stream-app.devices", "resources": []})
+    clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=body)
+    clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope("d"))
+    found = worker(clients, "stream-app-devices")
+    for receipt in range(1, 6):
+        counts = run_until(found, lambda c, n=receipt: c["failed"] + c["dead_lettered"] >= n)  # type: ignore[misc]
+        assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 1)
+        later += 61_000
+    assert (counts["delivered"], counts["failed"], counts["dead_lettered"]) == (1, 4, 1)
+    assert "Messages" not in clients("sqs").receive_message(QueueUrl=outputs["DevicesQueueUrl"])
+    [dead] = clients("sqs").receive_message(QueueUrl=outputs["DevicesDeadQueueUrl"])["Messages"]
+    assert dead["Body"] == body
+
+
+def test_ordered_devices_keep_their_order_on_the_way_from_topic_to_stream(
+    clients: Clients, outputs: dict[str, str]
+) -> None:
+    for n in range(40):
+        device = f"d-{n % 3}"
+        clients("sns").publish(
+            TopicArn=outputs["OrderedTopicArn"],
+            Message=envelope(device, n),
+            MessageGroupId=device,
+            MessageDeduplicationId=str(n),
+        )
+    shaky = RefusingKinesis(clients("kinesis"), lambda request, key: request % 2 == 1 and key == "d-1")
+    run_until(worker(clients, "stream-app-ordered", shaky), lambda c: c["delivered"] >= 40)
+    for device in ("d-0", "d-1", "d-2"):
+        numbers = [
+            json.loads(data)["detail"]["n"] for key, data in in_stream(clients, outputs) if key == device
+        ]
+        assert numbers == [n for n in range(40) if f"d-{n % 3}" == device]
+
+
+class Flaky:
+    """A target that refuses an entry as often as the entry itself says; None stands for ever."""
+
+    most = 500
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self._tries: dict[str, int] = {}
+
+    def prepare(self, seen: Mapping[str, Any], data: bytes) -> Any:
+        if seen["body"].get("unresolved"):
+            raise Unresolved("as asked")
+        return seen["messageId"], seen["body"]["refused"]
+
+    def send(self, entries: Sequence[Any]) -> list[int]:
+        failed = []
+        for place, (name, refused) in enumerate(entries):
+            self._tries[name] = self._tries.get(name, 0) + 1
+            if refused is None or self._tries[name] <= refused:
+                failed.append(place)
+            else:
+                self.taken.append(name)
+        return failed
+
+
+MESSAGES = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from([0, 0, 1, 2, 3, None]),
+        st.integers(0, 9).map(lambda n: n == 0),
+    ),
+    max_size=10,
+)
+
+
+def handled(messages: list[Mapping[str, Any]], *, fifo: bool) -> tuple[list[str], list[str], dict[str, int]]:
+    target, counters = Flaky(), Counters()
+    way = Way(
+        name="p",
+        arn="arn",
+        payload="body",
+        body=lambda raw: raw["body"].encode(),
+        matches=compile_filters([]),
+        transform=compile_template("<$.body>", "body", lambda raw: raw["body"].encode(), {}),
+        target=target,
+    )
+    queue = Queue("url", "arn", "us-east-1", fifo=fifo, last_chance=5)
+    pipe = QueuePipe(way, queue, counters, random.Random(1), AT_ONCE)
+    done = pipe.handle(messages, threading.Event())
+    return [message["MessageId"] for message in done], target.taken, counters.snapshot()
+
+
+def message(n: int, group: str | None, refused: int | None, unresolved: bool) -> Mapping[str, Any]:
+    attributes = {"MessageGroupId": group} if group else {}
+    body = json.dumps({"refused": refused, "unresolved": unresolved})
+    return {"MessageId": str(n), "ReceiptHandle": f"r-{n}", "Body": body, "Attributes": attributes}
+
+
+@given(MESSAGES)
+def test_a_message_is_done_exactly_when_it_was_taken(asked: list[tuple[str, int | None, bool]]) -> None:
+    messages = [message(n, None, refused, unresolved) for n, (_, refused, unresolved) in enumerate(asked)]
+    done, taken, counts = handled(messages, fifo=False)
+    able = [
+        str(n)
+        for n, (_, refused, unresolved) in enumerate(asked)
+        if not unresolved and refused is not None and refused < AT_ONCE.attempts
+    ]
+    assert sorted(done) == sorted(taken) == sorted(able)
+    assert counts["delivered"] == len(able)
+
+
+@given(MESSAGES)
+def test_a_group_goes_in_order_and_waits_behind_what_failed(
+    asked: list[tuple[str, int | None, bool]],
+) -> None:
+    messages = [
+        message(n, group, refused, unresolved) for n, (group, refused, unresolved) in enumerate(asked)
+    ]
+    done, taken, _ = handled(messages, fifo=True)
+    for group in "abc":
+        mine = [(str(n), refused, bad) for n, (g, refused, bad) in enumerate(asked) if g == group]
+        able = []
+        for name, refused, bad in mine:
+            if bad or refused is None or refused >= AT_ONCE.attempts:
+                break
+            able.append(name)
+        names = {name for name, _, _ in mine}
+        assert [name for name in taken if name in names] == able
+        assert sorted(name for name in done if name in names) == sorted(able)
+
+
+def test_what_is_in_hand_is_sent_though_the_runner_is_told_to_stop() -> None:
+    stop = threading.Event()
+    stop.set()
+    target, counters = Flaky(), Counters()
+    read = lambda raw: raw["body"].encode()  # noqa: E731
+    way = Way("p", "arn", "body", read, compile_filters([]), compile_template(None, "body", read, {}), target)
+    queue = Queue("url", "arn", "us-east-1", fifo=False, last_chance=None)
+    pipe = QueuePipe(way, queue, counters, random.Random(1), Policy(attempts=3, base_ms=10**9, cap_ms=10**9))
+    messages = [message(0, None, 1, False), message(1, None, 0, False)]
+    assert {m["MessageId"] for m in pipe.handle(messages, stop)} == {"0", "1"}
+
+
+def pipe_with(clients: Clients, **changes: Any) -> list[Placed]:
+    found = placed(templates(), clients)
+    return [
+        item._replace(properties={**item.properties, **changes}) if item.id == "Ingest.DevicesPipe" else item
+        for item in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"Enrichment": "arn:x"}, "Enrichment"),
+        ({"Target": "arn:aws:sqs:us-east-1:123456789012:stream-app-anomalies"}, "sends to a AWS::SQS::Queue"),
+        ({"Target": "arn:aws:sqs:us-east-1:123456789012:nothing"}, "not in the template"),
+        ({"Source": "arn:aws:s3:::stream-app-123456789012-us-east-1"}, "reads a AWS::S3::Bucket"),
+        ({"TargetParameters": {"SqsQueueParameters": {}}}, "SqsQueueParameters"),
+        ({"SourceParameters": {"SqsQueueParameters": {"Size": 1}}}, "Size"),
+    ],
+)
+def test_a_pipe_that_the_runner_does_not_know_is_refused(
+    clients: Clients, changes: dict[str, Any], says: str
+) -> None:
+    world = World(clients, no_http, lambda: 0.0, random.Random(1))
+    with pytest.raises(ConfigError, match=says):
+        pipes(pipe_with(clients, **changes), world)
+
+
+def test_a_stopped_pipe_does_not_run(clients: Clients) -> None:
+    world = World(clients, no_http, lambda: 0.0, random.Random(1))
+    names = [found.name for found in pipes(pipe_with(clients, DesiredState="STOPPED"), world)]
+    assert names == ["stream-app-ordered"]
+
+
+@pytest.mark.parametrize("body", [{}, {"resources": []}, {"resources": [""]}, {"resources": [{"a": 1}]}])
+def test_without_a_partition_key_nothing_is_made_up(body: dict[str, Any]) -> None:
+    parameters = {"KinesisStreamParameters": {"PartitionKey": "$.body.resources[0]"}}
+    with pytest.raises(Unresolved):
+        StreamTarget(None, "arn", parameters).prepare({"body": body}, b"")

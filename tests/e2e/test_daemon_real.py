@@ -1,0 +1,235 @@
+"""The real KCL MultiLangDaemon against the embedded AWS, with a small child that speaks the protocol."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+
+from stream_app.consumer.daemon import run_daemon
+from stream_app.consumer.starting_point import starting_at
+from stream_app.consumer.supervise import Restarts, Stop
+from stream_app.local.aws import LocalAws, start
+from stream_app.local.leases import write_leases
+from stream_app.resources import shipped
+
+Line = dict[str, Any]
+PATIENCE = 50.0
+
+CHILD = """
+import json, os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+out = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)
+def tell(event, **more):
+    print(json.dumps({"event": event, **more}), file=sys.stderr, flush=True)
+def checkpoint(sequence):
+    out.write(json.dumps({"action": "checkpoint", "sequenceNumber": sequence}) + "\\n")
+    tell("checkpointed", reply=json.loads(sys.stdin.readline()), at=sequence)
+tell("environment", names=sorted(os.environ))
+last = None
+for line in sys.stdin:
+    message = json.loads(line)
+    action = message["action"]
+    if action == "initialize":
+        tell("begin", at=message["sequenceNumber"])
+    elif action == "processRecords" and message["records"]:
+        last = message["records"][-1]["sequenceNumber"]
+        tell("records", records=message["records"])
+    elif action == "shutdownRequested" and last:
+        checkpoint(last)
+    elif action == "shardEnded":
+        checkpoint(None)
+    out.write(json.dumps({"action": "status", "responseFor": action}) + "\\n")
+"""
+
+
+class Running:
+    """`run_daemon` in a thread, and what it told."""
+
+    def __init__(self, properties: Path, environ: dict[str, str], overrides: dict[str, str | None]) -> None:
+        self.lines: list[Line] = []
+        self.stop = Stop()
+        self.code: int | None = None
+        self._news = threading.Condition()
+
+        def work() -> None:
+            self.code = run_daemon(
+                properties,
+                environ=environ,
+                overrides=overrides,
+                on_line=self._take,
+                stop=self.stop,
+                restarts=Restarts(base_seconds=0),
+            )
+
+        self._thread = threading.Thread(target=work)
+        self._thread.start()
+
+    def _take(self, line: Line) -> None:
+        with self._news:
+            self.lines.append(line)
+            self._news.notify_all()
+
+    def of(self, event: str) -> list[Line]:
+        return [line for line in self.lines if line.get("event") == event]
+
+    def wait(self, what: Callable[[], Any]) -> None:
+        with self._news:
+            assert self._news.wait_for(what, PATIENCE), self.lines[-20:]
+
+    def end(self) -> int | None:
+        self.stop.request()
+        self._thread.join()
+        self.stop.close()
+        return self.code
+
+
+Begin = Callable[..., Running]
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    with start(log=tmp_path_factory.mktemp("aws") / "aws.log") as server:
+        yield server
+
+
+@pytest.fixture
+def client(aws: LocalAws) -> Callable[[str], Any]:
+    environ = aws.environment()
+    return lambda service: boto3.client(
+        service,
+        endpoint_url=aws.endpoint,
+        region_name=environ["AWS_REGION"],
+        aws_access_key_id=environ["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+@pytest.fixture
+def begin(aws: LocalAws, tmp_path: Path) -> Iterator[Begin]:
+    child = tmp_path / "child.py"
+    child.write_text(CHILD)
+    begun: list[Running] = []
+
+    def run(name: str, base: str = "local.properties", **overrides: str | None) -> Running:
+        environ = {"PATH": os.environ["PATH"], **aws.environment(), "STREAM_APP_STREAM": name}
+        given: dict[str, str | None] = {
+            "applicationName": name,
+            "workerId": "w",
+            "executableName": f"{sys.executable} -IS {child}",
+            "kinesisEndpoint": aws.endpoint,
+            "dynamoDBEndpoint": aws.endpoint,
+            "metricsLevel": "NONE",
+            **overrides,
+        }
+        begun.append(Running(shipped("properties") / base, environ, given))
+        return begun[-1]
+
+    yield run
+    for running in begun:
+        if running.code is None:
+            running.end()
+
+
+def make_stream(client: Callable[[str], Any], name: str, shards: int) -> Any:
+    kinesis = client("kinesis")
+    kinesis.create_stream(StreamName=name, ShardCount=shards)
+    kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
+    return kinesis
+
+
+def lay_leases(client: Callable[[str], Any], name: str, **more: Any) -> int:
+    kinesis, dynamodb = client("kinesis"), client("dynamodb")
+    return write_leases(dynamodb, kinesis, application=name, stream=name, worker="w", **more)
+
+
+def checkpoints(client: Callable[[str], Any], name: str) -> dict[str, str]:
+    items = client("dynamodb").scan(TableName=name, ConsistentRead=True)["Items"]
+    return {item["leaseKey"]["S"]: item["checkpoint"]["S"] for item in items}
+
+
+def put(kinesis: Any, stream: str, *keys: str) -> dict[str, str]:
+    """The last sequence number of each shard that got some."""
+    answers = [kinesis.put_record(StreamName=stream, PartitionKey=key, Data=b"{}") for key in keys]
+    return {answer["ShardId"]: answer["SequenceNumber"] for answer in answers}
+
+
+def keys_seen(running: Running) -> set[str]:
+    return {record["partitionKey"] for line in running.of("records") for record in line["records"]}
+
+
+def test_it_starts_survives_a_childs_crash_and_stops_with_a_last_checkpoint(
+    begin: Begin, client: Callable[[str], Any]
+) -> None:
+    kinesis = make_stream(client, "life", 4)
+    assert lay_leases(client, "life") == 4
+    keys = {f"größe {n}" for n in range(32)}
+    last = put(kinesis, "life", *keys)
+
+    daemon = begin("life")
+    daemon.wait(lambda: len(daemon.of("shard_initialized")) == 4 and keys_seen(daemon) == keys)
+    assert {line["at"] for line in daemon.of("begin")} == {"TRIM_HORIZON"}
+    jvm = psutil.Process(daemon.of("daemon_started")[0]["pid"])
+    jvm.children()[0].send_signal(signal.SIGKILL)
+    daemon.wait(lambda: len(daemon.of("shard_initialized")) == 8)
+    (crash,) = daemon.of("child_failed")
+    assert crash["shard"] in last
+    assert [line["code"] for line in daemon.of("child_exited") if line["code"]] == [128 + signal.SIGKILL]
+    assert len(daemon.of("daemon_restarting")) == 1
+    # The three others were checkpointed while their daemon ended; the fourth is read again from its beginning.
+    daemon.wait(lambda: len(daemon.of("records")) >= 5)
+    assert daemon.end() == 0
+
+    assert checkpoints(client, "life") == last
+    replies = [line["reply"] for line in daemon.of("checkpointed")]
+    assert {reply["error"] for reply in replies} == {None}
+    assert {reply["action"] for reply in replies} == {"checkpoint"}
+    loud = [line for line in daemon.lines if line["source"] == "kcl" and line["level"] in ("WARN", "ERROR")]
+    assert {line["event"] for line in loud} == {"child_failed", "child_exited"}
+    environment = daemon.of("environment")[0]["names"]
+    assert "STREAM_APP_PROPERTIES" in environment
+    assert "STREAM_APP_STREAM" not in environment, "the effective file says it, overrides included"
+
+
+def test_a_split_shard_ends_and_its_children_begin(begin: Begin, client: Callable[[str], Any]) -> None:
+    kinesis = make_stream(client, "split", 1)
+    lay_leases(client, "split")
+    daemon = begin("split")
+    daemon.wait(lambda: daemon.of("shard_initialized"))
+    put(kinesis, "split", "before")
+    kinesis.split_shard(
+        StreamName="split", ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127)
+    )
+    daemon.wait(lambda: len(daemon.of("shard_initialized")) == 3)
+    last = put(kinesis, "split", *map(str, range(16)))
+    daemon.wait(lambda: keys_seen(daemon) == {"before", *map(str, range(16))})
+    assert [line["shard"] for line in daemon.of("shard_ended")] == ["shardId-000000000000"]
+    assert daemon.end() == 0
+    assert checkpoints(client, "split") == {"shardId-000000000000": "SHARD_END", **last}
+
+
+def test_a_consumer_begins_at_a_time_on_the_settings_of_production(
+    begin: Begin, client: Callable[[str], Any]
+) -> None:
+    kinesis = make_stream(client, "late", 1)
+    put(kinesis, "late", "before")
+    boundary = int(time.time()) + 1
+    while time.time() < boundary:  # a starting point is a whole second
+        time.sleep(0.01)
+    put(kinesis, "late", "after")
+    lay_leases(client, "late", position="AT_TIMESTAMP")
+    daemon = begin("late", "production.properties", **starting_at(boundary))
+    daemon.wait(lambda: daemon.of("records"))
+    assert keys_seen(daemon) == {"after"}
+    assert [line["at"] for line in daemon.of("begin")] == ["AT_TIMESTAMP"]
+    assert daemon.end() == 0

@@ -1,0 +1,265 @@
+"""A world in memory for `consumer.shard`: every effect goes into one log, and any of them can be made to fail."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stream_app.consumer.shard import ShardConsumer
+from stream_app.consumer.shard import World as ConsumerWorld
+from stream_app.consumer.state import Lineage
+from stream_app.errors import TransientError
+from stream_app.pipeline.flow import Processed
+from stream_app.pipeline.registry import Registry
+from stream_app.record import Batch, Failure, Record
+from stream_app.settings import Settings
+from stream_app.sinks.retry import Policy, call, retrying
+from stream_app.sinks.segment import Segment, token
+from stream_app.telemetry.summary import Summary
+
+SHARD = "shardId-000000000007"
+WHOLE = Lineage((), 0, 2**128 - 1)
+POLICY = Policy(attempts=3, base_ms=0, cap_ms=0)
+# What became of a row, to the last bit.
+Fate = tuple[Any, ...]
+
+
+class Effect(NamedTuple):
+    """One effect on the world: which, and the segment or the position that it is of."""
+
+    kind: str
+    name: str
+
+
+class CrashError(BaseException):
+    """The process died here."""
+
+
+def value_of(column: np.ndarray[Any, Any], row: int) -> Any:
+    """One value with its type; numbers and times as their bits."""
+    if column.dtype.kind == "O":
+        return type(column[row]).__name__, column[row]
+    return column.dtype.str, column[row : row + 1].tobytes()
+
+
+def fates(passed: Mapping[str, Batch], failed: Sequence[Failure], repeated: Any, start: int) -> dict[int, Fate]:
+    """Each row, counted from `start`, with its columns or its failure or neither."""
+    found: dict[int, Fate] = {}
+    for name, batch in passed.items():
+        for at, row in enumerate(batch.rows.tolist()):
+            columns = {column: value_of(batch[column], at) for column in batch.columns}
+            found[start + row] = ("passed", name, columns)
+    for failure in failed:
+        found[start + failure.row] = ("failed", *failure[1:])
+    for row in repeated.tolist():
+        found[start + row] = ("repeated",)
+    return found
+
+
+def fates_of(result: Processed, start: int = 0) -> dict[int, Fate]:
+    """The same of one call of `process`."""
+    return fates(result.passed, result.failed, result.repeated, start)
+
+
+@dataclass
+class Stores:
+    """What survives a crash, and the log. `trouble` is asked before each effect, and may raise."""
+
+    stored: dict[str, dict[str, Fate]] = field(default_factory=dict)
+    parked: dict[str, str] = field(default_factory=dict)
+    alerts: list[str] = field(default_factory=list)
+    snapshots: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    log: list[Effect] = field(default_factory=list)
+    summaries: list[Summary] = field(default_factory=list)
+    notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    lineages: dict[str, Lineage] = field(default_factory=dict)
+    trouble: Callable[[Effect], None] = lambda _effect: None
+    now_ms: int = 0
+
+    def act(self, kind: str, name: str) -> None:
+        """An effect that happens, unless there is trouble."""
+        effect = Effect(kind, name)
+        self.trouble(effect)
+        self.log.append(effect)
+
+    def by_position(self) -> dict[str, Fate]:
+        """Everything stored, whichever segment it is in; no position is in two."""
+        rows: dict[str, Fate] = {}
+        for segment in self.stored.values():
+            assert not rows.keys() & segment.keys()
+            rows |= segment
+        return rows
+
+    def load(self, shard: str, name: str) -> bytes | None:
+        self.trouble(Effect("load", name))
+        return self.snapshots.get((shard, name))
+
+    def save(self, shard: str, name: str, snapshot: bytes) -> None:
+        self.act("state", name)
+        self.snapshots[shard, name] = snapshot
+
+    def forget(self, shard: str, name: str) -> None:
+        self.act("forget", name)
+        self.snapshots.pop((shard, name), None)
+
+    def park(self, segment: Segment) -> None:
+        self.act("park", segment.name)
+        for failure in segment.failed:
+            self.parked[token(segment.records[failure.row].position(segment.shard))] = failure.code.value
+
+
+@dataclass
+class MemorySink:
+    """Stores rows under the segment's name, as an object store does; rejects nothing."""
+
+    stores: Stores
+    kind: str
+
+    def write(self, segment: Segment) -> Sequence[Failure]:
+        self.stores.act(self.kind, segment.name)
+        if self.kind == LAST_SINK:
+            rows = fates(segment.passed, segment.failed, segment.repeated, 0)
+            self.stores.stored[segment.name] = {
+                token(segment.records[row].position(segment.shard)): fate for row, fate in sorted(rows.items())
+            }
+        return ()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+SINKS = ("sink 1", "sink 2")
+LAST_SINK = SINKS[-1]
+
+
+@dataclass
+class MemoryAlerts:
+    """Alerts that wait, and those that left."""
+
+    stores: Stores
+    waiting: list[str] = field(default_factory=list)
+
+    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
+        self.waiting += [str(records[row].position(shard)) for row in batch.rows]
+
+    def flush(self) -> None:
+        while self.waiting:
+            self.stores.trouble(Effect("alert", self.waiting[0]))
+            self.stores.alerts.append(self.waiting.pop(0))
+
+
+def settings(**values: Any) -> Settings:
+    """Small segments, committed often."""
+    known = {"segment_seconds": 2, "segment_records": 5, "checkpoint_seconds": 1, "clock_margin_ms": 100}
+    return Settings("app", "devices", **{**known, "max_record_bytes": 4_096, "seen_ids": 4, **values})
+
+
+def world(stores: Stores, registry: Registry, **values: Any) -> ConsumerWorld:
+    """A world over these stores; what fails passingly is tried three times, without a pause."""
+
+    def attempt(what: str, action: Callable[[], Any]) -> Any:
+        return call(action, POLICY, sleep=lambda _seconds: None, rng=random.Random(0), what=what)
+
+    def sink(kind: str) -> Any:
+        return retrying(
+            MemorySink(stores, kind), POLICY, sleep=lambda _seconds: None, rng=random.Random(0)
+        )
+
+    return ConsumerWorld(
+        registry=registry,
+        settings=settings(**values),
+        sinks=[sink(kind) for kind in SINKS],
+        park=lambda segment: attempt("dead letters", lambda: stores.park(segment)),
+        alerts=MemoryAlerts(stores),
+        snapshots=stores,
+        lineage=lambda shard: stores.lineages.get(shard, WHOLE),
+        attempt=attempt,
+        report=stores.summaries.append,
+        note=lambda what, **values: stores.notes.append((what, values)),
+        now_ms=lambda: stores.now_ms,
+    )
+
+
+@dataclass
+class Kcl:
+    """KCL and one shard's lease, without the wire: delivers records, keeps the checkpoint, starts consumers."""
+
+    stores: Stores
+    registry: Registry
+    records: Sequence[Record]
+    values: dict[str, Any] = field(default_factory=dict)
+    committed: list[tuple[str | None, int | None]] = field(default_factory=list)
+    at: int = 0
+
+    def __post_init__(self) -> None:
+        self.consumer = self.start()
+
+    def start(self) -> ShardConsumer:
+        """A new consumer from the last checkpoint; what was read after it is read again."""
+        sequence, sub = self.committed[-1] if self.committed else ("TRIM_HORIZON", 0)
+        assert sequence is not None
+        positions = [(item.sequence_number, item.sub_sequence_number) for item in self.records]
+        self.at = positions.index((sequence, sub or 0)) + 1 if self.committed else 0
+        self.consumer = ShardConsumer(world(self.stores, self.registry, **self.values))
+        self.consumer.initialize(SHARD, sequence, sub)
+        return self.consumer
+
+    def checkpoint(self, sequence: str | None, sub: int | None) -> None:
+        """Commit (protocol `multilang.Checkpointer`)."""
+        self.stores.act("checkpoint", "SHARD_END" if sequence is None else f"{sequence}.{sub}")
+        self.committed.append((sequence, sub))
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more to read."""
+        return self.at < len(self.records)
+
+    def deliver(self, count: int) -> None:
+        """The next records; the clock stands at the arrival of the last."""
+        part = self.records[self.at : self.at + count]
+        self.at += len(part)
+        if part:
+            arrived = max(item.approximate_arrival_timestamp for item in self.records[: self.at])
+            self.stores.now_ms = max(self.stores.now_ms, arrived)
+        self.consumer.process(part, 1_000 if self.behind else 0, self)
+
+    def tick(self, wait_ms: int) -> None:
+        """An empty read, later."""
+        self.stores.now_ms += wait_ms
+        self.consumer.process([], 1_000 if self.behind else 0, self)
+
+    def end(self) -> None:
+        """The shard's end."""
+        self.consumer.shard_ended(self)
+
+    def shut_down(self) -> None:
+        """The daemon is asked to stop."""
+        self.consumer.shutdown_requested(self)
+
+
+def failing(kinds: Mapping[int, type[BaseException]]) -> Callable[[Effect], None]:
+    """Trouble at effects by their number, counted from 0."""
+    count = iter(range(1_000_000))
+
+    def trouble(effect: Effect) -> None:
+        kind = kinds.get(next(count))
+        if kind is not None:
+            raise kind(f"{effect.kind} of {effect.name}")
+
+    return trouble
+
+
+def passing(times: int) -> Callable[[Effect], None]:
+    """Each effect fails `times` times before it succeeds."""
+    failed: dict[Effect, int] = {}
+
+    def trouble(effect: Effect) -> None:
+        failed[effect] = failed.get(effect, 0) + 1
+        if failed[effect] <= times:
+            raise TransientError(f"{effect.kind} of {effect.name}")
+
+    return trouble

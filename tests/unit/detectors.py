@@ -1,0 +1,52 @@
+"""Detectors under test, and rows for them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from river import anomaly, preprocessing
+
+from anomaly import laws
+from anomaly.river import WIDE, RiverDetector, StandardDeviation
+
+FEATURES = ("pm25", "no2", "o3")
+ODD = (math.nan, math.inf, -math.inf, 1e308, -1e308, 1e150, 5e-324, -0.0)
+
+
+def trees() -> Any:
+    return anomaly.HalfSpaceTrees(n_trees=3, height=3, window_size=4, seed=7)
+
+
+DETECTORS: dict[str, laws.Make] = {
+    "StandardDeviation": lambda: StandardDeviation(FEATURES, warm_up=3),
+    "HalfSpaceTrees": lambda: RiverDetector(trees, FEATURES, 0.9),
+    "scaled HalfSpaceTrees": lambda: RiverDetector(
+        lambda: preprocessing.MinMaxScaler() | trees(), FEATURES, 0.9, 5
+    ),
+    "LODA": lambda: RiverDetector(lambda: anomaly.LODA(n_random_cuts=5, seed=3), FEATURES, 10.0),
+}
+
+
+def drawn(number: int, devices: int, seed: int, odd: float = 0.1) -> laws.Rows:
+    """Rows out of a generator: several values a device, some of them odd."""
+    rng = np.random.default_rng(seed)
+    X = rng.lognormal(size=(number, len(FEATURES))).round(2)
+    strange = rng.random(X.shape) < odd
+    X[strange] = rng.choice(ODD, strange.sum())
+    return laws.Rows([f"station {k}" for k in rng.integers(0, devices, number)], X)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> laws.Rows:
+    """Few rows that hypothesis can shrink, or so many that all ways through a detector are taken."""
+    if draw(st.booleans()):
+        many = draw(st.integers(0, 4 * WIDE))
+        return drawn(many, draw(st.sampled_from([1, 3, 2 * WIDE])), draw(st.integers(0, 2**32)))
+    number = draw(st.integers(0, 12))
+    keys = draw(st.lists(st.sampled_from("abc"), min_size=number, max_size=number))
+    values = st.sampled_from(ODD) | st.floats(-1e3, 1e3)
+    return laws.Rows(keys, draw(arrays(np.float64, (number, len(FEATURES)), elements=values)))

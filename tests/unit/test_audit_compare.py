@@ -1,0 +1,168 @@
+"""The audit's arithmetic, against a model that counts one position at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.recovery.accepted import Accepted
+from stream_app.recovery.accounts import Accounts, Kind, Source
+from stream_app.recovery.audit import Audit, ShardAudit, Tally, compare
+from stream_app.recovery.tally import NAMED
+from stream_app.sinks.segment import from_token
+
+SHARD = "shardId-000000000001"
+BASE = 10**55
+FIRST, COUNT = 5, 12
+
+
+def at(number: int) -> str:
+    """The token of a position; every third is the second record of an aggregate."""
+    return f"{BASE + number // 3}.{number % 3}" if number % 3 else str(BASE + number // 3)
+
+
+# Positions before, within and after what was accepted; each account is (position, kind, object).
+POSITIONS = st.integers(0, FIRST + COUNT + 4)
+ACCOUNTS = st.lists(st.tuples(POSITIONS, st.sampled_from(Kind), st.integers(0, 4)), max_size=30)
+ACCEPTED = st.sets(st.integers(FIRST, FIRST + COUNT)).map(sorted)
+
+
+def told(accounts: list[tuple[int, Kind, int]], announced: set[int]) -> Accounts:
+    found = Accounts(announced={at(number): "RULE_BROKEN" for number in announced})
+    for position, kind, key in accounts:
+        code = f"CODE_{key}" if kind is Kind.PARKED else ""
+        found.add(Source(f"{kind.name}/{key}", kind, code), pa.array([at(position)], pa.string()))
+    return found
+
+
+def accepted(numbers: list[int], misrouted: set[int]) -> Accepted:
+    flags = np.array([number in misrouted for number in numbers], dtype=np.bool_)
+    return Accepted(SHARD, pa.array([at(number) for number in numbers], pa.string()), flags, None)
+
+
+def model(
+    numbers: list[int],
+    accounts: list[tuple[int, Kind, int]],
+    done: int | None,
+    announced: set[int],
+    odd: set[int],
+) -> ShardAudit:
+    of: dict[int, list[tuple[Kind, int]]] = {}
+    for position, kind, key in accounts:
+        of.setdefault(position, []).append((kind, key))
+    count: dict[str, Any] = dict.fromkeys(
+        ("stored", "repeated", "pending", "missing", "unhydrated", "misrouted", "unknown", "trimmed"), 0
+    )
+    parked: dict[str, int] = {}
+    missing, unknown = [], []
+    for number in numbers:
+        if number in of:
+            kind, _ = min(of[number])
+            key = next(key for kind_, key in of[number] if kind_ is kind)
+            if kind is Kind.PARKED:
+                parked[f"CODE_{key}"] = parked.get(f"CODE_{key}", 0) + 1
+            else:
+                count[kind.name.lower()] += 1
+        elif done is not None and number > done:
+            count["pending"] += 1
+        else:
+            missing.append(at(number))
+            count["unhydrated"] += number in announced
+            count["misrouted"] += number in odd
+    for position, ways in of.items():
+        if position in numbers:
+            continue
+        if not numbers or position < numbers[0]:
+            count["trimmed"] += min(ways)[0] is Kind.STORED
+        elif position < numbers[-1]:
+            unknown.append(at(position))
+    doubled = {at(position) for position, ways in of.items() if len(ways) > 1}
+    count |= {"missing": len(missing), "unknown": len(unknown), "duplicated": len(doubled)}
+    return ShardAudit(
+        SHARD, Tally(accepted=len(numbers), parked=parked, **count), tuple(missing), (), tuple(unknown)
+    )
+
+
+@given(
+    ACCEPTED,
+    ACCOUNTS,
+    st.none() | st.integers(FIRST - 1, FIRST + COUNT),
+    st.sets(POSITIONS),
+    st.sets(POSITIONS),
+)
+def test_every_position_is_counted_once_and_every_fault_is_named(
+    numbers: list[int],
+    accounts: list[tuple[int, Kind, int]],
+    done: int | None,
+    announced: set[int],
+    misrouted: set[int],
+) -> None:
+    known = told(accounts, announced)
+    found = compare(accepted(numbers, misrouted), known, None if done is None else at(done))
+    expected = model(numbers, accounts, done, announced, misrouted)
+    assert found.count == expected.count
+    assert found.missing == expected.missing
+    assert sorted(found.unknown) == sorted(expected.unknown)
+    where: dict[str, list[str]] = {}
+    for position, kind, key in accounts:
+        where.setdefault(at(position), []).append(f"{kind.name}/{key}")
+    assert {one.position: list(one.where) for one in found.duplicated} == {
+        position: keys for position, keys in where.items() if len(keys) > 1
+    }
+    count = found.count
+    assert count.accepted == (
+        count.stored + count.repeated + sum(count.parked.values()) + count.pending + count.missing
+    )
+    assert count.balanced == (not (found.missing or found.duplicated or found.unknown))
+
+
+@given(st.lists(st.tuples(ACCEPTED, ACCOUNTS), min_size=1, max_size=4))
+def test_the_total_is_the_sum_of_the_shards(
+    parts: list[tuple[list[int], list[tuple[int, Kind, int]]]],
+) -> None:
+    shards = tuple(
+        compare(accepted(numbers, set()), told(accounts, set()), None) for numbers, accounts in parts
+    )
+    whole = Audit("devices", "air", shards)
+    assert whole.total.accepted == sum(len(numbers) for numbers, _ in parts)
+    assert sum(whole.total.parked.values()) == sum(sum(one.count.parked.values()) for one in shards)
+    assert whole.balanced == all(one.count.balanced for one in shards)
+    plain = json.loads(whole.to_json())
+    assert plain["balanced"] is whole.balanced
+    assert plain["total"]["missing"] == sum(len(one["missing"]) for one in plain["shards"])
+
+
+def test_words_of_kcl_are_checkpoints_too() -> None:
+    here, none = accepted([5, 6, 7], set()), told([], set())
+    counts = {
+        word: compare(here, none, word).count
+        for word in ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END")
+    }
+    assert {word: (count.pending, count.missing) for word, count in counts.items()} == {
+        "TRIM_HORIZON": (3, 0),
+        "LATEST": (3, 0),
+        "AT_TIMESTAMP": (3, 0),
+        "SHARD_END": (0, 3),
+    }
+
+
+def test_faults_are_all_counted_and_named_up_to_a_bound() -> None:
+    numbers = list(range(FIRST, FIRST + NAMED + 50))
+    found = compare(accepted(numbers, set()), told([], set()), None)
+    assert found.count.missing == NAMED + 50
+    assert len(found.missing) == NAMED
+
+
+def test_an_unreadable_object_is_enough_to_be_unbalanced() -> None:
+    assert Audit("devices", "air", ()).balanced
+    assert not Audit("devices", "air", (), ("events/x.parquet",)).balanced
+
+
+@given(POSITIONS, POSITIONS)
+def test_positions_of_these_tests_are_ordered_as_their_numbers(one: int, other: int) -> None:
+    assert (from_token(SHARD, at(one)).order < from_token(SHARD, at(other)).order) == (one < other)

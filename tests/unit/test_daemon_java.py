@@ -1,0 +1,70 @@
+"""Java is found, the jars are found, and the command is one that every Java from 17 on takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream_app.consumer import java
+from stream_app.errors import ConfigError
+
+
+def a_java(home: Path, mode: int = 0o755) -> Path:
+    program = home / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    program.chmod(mode)
+    return program
+
+
+def test_java_home_wins(tmp_path: Path) -> None:
+    own, bundled = a_java(tmp_path / "own"), a_java(tmp_path / "bundled")
+    assert java.find_java({"JAVA_HOME": str(tmp_path / "own")}, lambda: bundled) == own
+
+
+@pytest.mark.parametrize("home", [None, "", "nowhere"])
+def test_without_a_usable_java_home_the_bundled_one_is_taken(home: str | None, tmp_path: Path) -> None:
+    bundled = a_java(tmp_path / "bundled")
+    environ = {} if home is None else {"JAVA_HOME": home and str(tmp_path / home)}
+    assert java.find_java(environ, lambda: bundled) == bundled
+
+
+def test_no_java_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as missing:
+        java.find_java({"JAVA_HOME": str(tmp_path)}, lambda: None)
+    (problem,) = missing.value.problems
+    assert str(tmp_path) in problem.what
+    assert "JAVA_HOME" in problem.hint
+
+
+def test_the_installed_packages_bring_all_that_is_needed() -> None:
+    bundled = java.bundled_java()
+    assert bundled is not None
+    assert bundled.is_file()
+    assert list(java.jars().glob("amazon-kinesis-client-3.*.jar"))
+
+
+def test_a_package_without_jars_is_told() -> None:
+    for package in ("stream_app", "no_such_package"):
+        with pytest.raises(ConfigError, match="jars"):
+            java.jars(package)
+
+
+@pytest.mark.parametrize("size", ["256m", "2g", "524288K"])
+def test_a_heap_of_some_size(size: str) -> None:
+    assert java.heap({java.HEAP_ENVIRONMENT: size}) == size
+
+
+@pytest.mark.parametrize("size", ["256", "much", "256m -Dx=y", "-1m"])
+def test_a_heap_of_no_size_is_refused(size: str) -> None:
+    with pytest.raises(ConfigError, match=java.HEAP_ENVIRONMENT):
+        java.heap({java.HEAP_ENVIRONMENT: size})
+
+
+def test_the_command_names_program_settings_and_file() -> None:
+    line = java.command(Path("/j/java"), Path("/p/f.properties"), heap="256m", cbor=False, debug=False)
+    assert line[:2] == ["/j/java", "-Xmx256m"]
+    assert line[-3:] == [java.DAEMON, "--properties-file", "/p/f.properties"]
+    assert "-Daws.cborEnabled=false" in line
+    assert java.LOGBACK.is_file()

@@ -1,0 +1,207 @@
+"""A daemon's life, with small Python programs in place of the JVM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_app.consumer.daemon_process import DaemonProcess, Patience, group_lives
+from stream_app.consumer.supervise import Ending, Stop
+
+Line = dict[str, Any]
+USUAL = Patience()
+
+PRELUDE = """
+import os, signal, subprocess, sys, time
+def say(message, logger="X", level="ERROR", to=sys.stdout):
+    to.write(f"2026-11-20T10:00:00.000Z\\t{level}\\tt\\t{logger}\\t{message}\\n"); to.flush()
+def answered(action, shard):
+    say(f"Received response {{}} from subprocess while waiting for {action} while processing shard {shard}",
+        "MultiLangProtocol", "INFO")
+def failed(code):
+    say("Encountered an error while trying to process records", "MultiLangShardRecordProcessor")
+    say(f"Child process exited with value: {code}", "MultiLangShardRecordProcessor", "INFO")
+def sleep():
+    while True: time.sleep(60)
+"""
+
+
+def run(
+    script: str,
+    patience: Patience = USUAL,
+    on: dict[str, Callable[[Stop], None]] | None = None,
+    environ: dict[str, str] | None = None,
+) -> tuple[Ending, list[Line]]:
+    """Follow the script to its end; `on` maps a message to what is done when it comes."""
+    seen: list[Line] = []
+    stop = Stop()
+
+    def on_line(line: Line) -> None:
+        seen.append(line)
+        (on or {}).get(line.get("message", ""), lambda _stop: None)(stop)
+
+    command = [sys.executable, "-u", "-c", PRELUDE + textwrap.dedent(script)]
+    daemon = DaemonProcess(
+        command, environ=environ or {}, on_line=on_line, stop=stop, now=lambda: "now", patience=patience
+    )
+    ending = daemon.follow()
+    assert not group_lives(daemon.pid)
+    stop.close()
+    assert seen[0]["event"] == "daemon_started"
+    assert seen[0]["pid"] == daemon.pid
+    return ending, seen[1:]
+
+
+def messages(seen: list[Line]) -> list[str]:
+    return [line["message"] for line in seen if "message" in line]
+
+
+def wish(stop: Stop) -> None:
+    stop.request()
+
+
+def test_each_line_of_a_child_is_told_once_whatever_the_pipes_do() -> None:
+    ending, seen = run(
+        """
+        for n in range(3000):
+            text = f"{n:04d} " + "x" * (n % 97)
+            say(f"Received error line from subprocess [{text}] for shard s", "DrainChildSTDERRTask")
+            sys.stderr.write(text + "\\n"); sys.stderr.flush()
+        """
+    )
+    assert [int(line["message"][:4]) for line in seen] == list(range(3000))
+    assert {line["source"] for line in seen} == {"app"}
+    assert ending == Ending(0)
+
+
+def test_it_gets_its_environment_and_a_session_of_its_own() -> None:
+    _, seen = run(
+        "say(f\"{os.getsid(0) == os.getpid()} {os.environ.get('A')} {len(os.environ) < 4}\")",
+        environ={"A": "b"},
+    )
+    assert messages(seen) == ["True b True"]
+
+
+def test_a_wish_to_stop_reaches_the_daemon_and_not_its_children() -> None:
+    ending, seen = run(
+        """
+        child = subprocess.Popen(
+            [sys.executable, "-c",
+             "import signal, sys\\n"
+             "signal.signal(signal.SIGTERM, lambda *a: sys.exit(9))\\n"
+             "print('up', flush=True); sys.stdin.read()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdout.readline()
+        def leave(*_):
+            child.stdin.close()
+            say(f"child left with {child.wait()}")
+            sys.exit(143)
+        signal.signal(signal.SIGTERM, leave)
+        say("ready")
+        sleep()
+        """,
+        on={"ready": wish},
+    )
+    assert ending == Ending(143, stopped=True)
+    assert messages(seen)[-1] == "child left with 0"
+
+
+def test_a_second_wish_ends_daemon_and_children_at_once() -> None:
+    ending, _ = run(
+        """
+        subprocess.Popen(["sleep", "600"])
+        signal.signal(signal.SIGTERM, lambda *_: say("no"))
+        say("ready")
+        sleep()
+        """,
+        on={"ready": wish, "no": wish},
+        environ={"PATH": os.defpath},
+    )
+    assert ending == Ending(-signal.SIGKILL, stopped=True)
+
+
+def test_patience_with_a_daemon_that_will_not_stop_ends() -> None:
+    script = 'signal.signal(signal.SIGTERM, signal.SIG_IGN); say("ready"); sleep()'
+    ending, _ = run(script, Patience(stop=0.3), on={"ready": wish})
+    assert ending == Ending(-signal.SIGKILL, stopped=True)
+
+
+def test_a_failed_child_ends_the_daemon_once_the_others_had_their_last_word() -> None:
+    ending, seen = run(
+        """
+        for shard in ("a", "b", "c"): answered("initialize", shard)
+        say("Failed to get status message for processRecords action for shard shardId-1", "MultiLangProtocol")
+        answered("leaseLost", "a")
+        failed(7)
+        time.sleep(0.3)
+        say("still here")
+        answered("shutdownRequested", "b")
+        answered("shardEnded", "c")
+        sleep()
+        """
+    )
+    assert ending == Ending(-signal.SIGKILL, stopped=False, child=7)
+    assert "still here" in messages(seen)
+
+
+def test_patience_with_a_crash_ends() -> None:
+    ending, _ = run('answered("initialize", "a"); failed(2); sleep()', Patience(crash=0.3))
+    assert ending == Ending(-signal.SIGKILL, stopped=False, child=2)
+
+
+def test_no_child_outlives_its_daemon_for_long() -> None:
+    ending, _ = run(
+        'subprocess.Popen(["sleep", "600"]); sys.exit(1)',
+        Patience(children=0.3),
+        environ={"PATH": os.defpath},
+    )
+    assert ending == Ending(1)
+
+
+def test_an_error_of_the_listener_ends_the_daemon_and_comes_through() -> None:
+    pids: list[int] = []
+
+    def on_line(line: Line) -> None:
+        pids.append(line["pid"])
+        raise ArithmeticError
+
+    command = [sys.executable, "-c", PRELUDE + "sleep()"]
+    daemon = DaemonProcess(command, environ={}, on_line=on_line, stop=Stop(), now=lambda: "now")
+    with pytest.raises(ArithmeticError):
+        daemon.follow()
+    assert pids == [daemon.pid]
+    assert not group_lives(daemon.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_the_daemon_dies_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    launcher = f"""
+    import sys
+    from stream_app.consumer.daemon_process import DaemonProcess
+    from stream_app.consumer.supervise import Stop
+    def on_line(line):
+        if line.get("message") == "ready":
+            print(daemon.pid, flush=True)
+    daemon = DaemonProcess([sys.executable, "-u", "-c", {PRELUDE!r} + "say('ready'); sleep()"],
+                           environ={{}}, on_line=on_line, stop=Stop(), now=lambda: "now")
+    daemon.follow()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(launcher)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        daemon = int(process.stdout.readline())
+        assert group_lives(daemon)
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while group_lives(daemon) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not group_lives(daemon)

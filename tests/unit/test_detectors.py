@@ -1,0 +1,127 @@
+"""Every detector obeys every law, and the laws catch detectors that do not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomaly import laws
+from anomaly.detector import FloatMatrix, FloatVector, Keep
+from anomaly.river import StandardDeviation
+from tests.unit.detectors import DETECTORS, FEATURES, drawn, rows
+
+
+@pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS)
+@settings(max_examples=25, deadline=None)
+@given(rows=rows(), rng=st.randoms(use_true_random=False))
+def test_detectors_obey_the_laws(make: laws.Make, law: laws.Law, rows: laws.Rows, rng: random.Random) -> None:
+    law(make, rows, rng)
+
+
+@pytest.mark.parametrize("name", ["StandardDeviation", "HalfSpaceTrees", "LODA"])
+def test_an_outlier_scores_above_what_is_usual(name: str) -> None:
+    usual = drawn(400, 1, seed=1, odd=0.0)
+    usual.X[:] = 0.4 + 0.1 * np.tanh(usual.X - 1.0)
+    detector = DETECTORS[name]()
+    before = detector.process_many(*usual)[100:]
+    outlier = detector.process_many(usual.keys[:1], np.full((1, len(FEATURES)), 0.99))[0]
+    assert outlier > np.quantile(before, 0.95)
+
+
+# What the laws are for: detectors that look right and are not.
+
+
+class Wrong(StandardDeviation):
+    def __init__(self) -> None:
+        super().__init__(FEATURES, warm_up=2)
+
+
+class ScoresAgainstTheStateBeforeTheBatch(Wrong):
+    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+        scores = np.zeros(len(keys))
+        for i, key in enumerate(keys):
+            frozen = Wrong()
+            frozen.restore(self.snapshot())
+            scores[i] = frozen.process_many([key], X[i : i + 1])[0]
+        super().process_many(keys, X)
+        return scores
+
+
+class OneStateForAll(Wrong):
+    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+        return super().process_many(["all"] * len(keys), X)
+
+
+class DrawsLots(Wrong):
+    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+        return super().process_many(keys, X) * random.random()
+
+
+class PassesOnWhatIsMissing(Wrong):
+    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+        scores: FloatVector = super().process_many(keys, X) + 0.0 * X.sum(axis=1)
+        return scores
+
+
+class SurprisedByEverything(Wrong):
+    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+        return super().process_many(keys, X) + 1.0
+
+
+class TidiesItsInput(Wrong):
+    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+        X[np.isnan(X)] = 0.0
+        return super().process_many(keys, X)
+
+
+class Forgets(Wrong):
+    def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
+        pass
+
+
+class KeepsTooMuch(Wrong):
+    def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
+        super().restore(state)
+
+
+class DropsWhatItHeld(Wrong):
+    def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
+        self._slots.clear()
+        self._state[:] = 0.0
+        super().restore(state, keep)
+
+
+BROKEN: list[tuple[laws.Make, laws.Law]] = [
+    (ScoresAgainstTheStateBeforeTheBatch, laws.many_equal_ones),
+    (ScoresAgainstTheStateBeforeTheBatch, laws.splits_do_not_matter),
+    (OneStateForAll, laws.keys_are_independent),
+    (DrawsLots, laws.runs_are_repeatable),
+    (PassesOnWhatIsMissing, laws.scores_are_finite),
+    (SurprisedByEverything, laws.a_constant_series_scores_nothing),
+    (TidiesItsInput, laws.nothing_is_shared),
+    (Forgets, laws.snapshots_are_exact),
+    (KeepsTooMuch, laws.splitting_keys_loses_nothing),
+    (DropsWhatItHeld, laws.restoring_keeps_what_is_held),
+]
+
+
+@pytest.mark.parametrize(("make", "law"), BROKEN, ids=lambda part: part.__name__)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_the_laws_catch_a_broken_detector(make: laws.Make, law: laws.Law) -> None:
+    with pytest.raises((AssertionError, ValueError)):  # ValueError: it wrote into a read-only array
+        holds_for_five_samples(make, law)
+
+
+def holds_for_five_samples(make: laws.Make, law: laws.Law) -> None:
+    for seed in range(5):
+        law(make, drawn(40, 4, seed), random.Random(seed))
+
+
+def test_every_law_is_shown_to_catch_something() -> None:
+    assert {law for _, law in BROKEN} == set(laws.LAWS)

@@ -1,0 +1,234 @@
+"""What the detectors on river promise besides the laws, and how their state is kept."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from river import anomaly, preprocessing
+
+from anomaly import laws
+from anomaly.container import pickled, seal, unpickled, unseal
+from anomaly.detector import Detector
+from anomaly.river import WIDE, RiverDetector, StandardDeviation, with_river
+from stream_app.errors import FatalError
+from tests.unit.detectors import DETECTORS, FEATURES, drawn, trees
+
+
+@given(seed=st.integers(0, 2**32), devices=st.sampled_from([1, 2 * WIDE]))
+@settings(max_examples=20, deadline=None)
+def test_standard_deviation_is_rivers(seed: int, devices: int) -> None:
+    data = drawn(150, devices, seed, odd=0.0)
+    models: dict[tuple[str, int], Any] = {
+        (key, j): anomaly.StandardAbsoluteDeviation() for key in data.keys for j in range(len(FEATURES))
+    }
+    seen = dict.fromkeys(data.keys, 0)
+    expected = []
+    for key, row in zip(data.keys, data.X.tolist(), strict=True):
+        of_key = [models[key, j] for j in range(len(FEATURES))]
+        scores = [model.score_one(None, x) for model, x in zip(of_key, row, strict=True)]
+        expected.append(max(scores) if seen[key] >= 4 else 0.0)
+        seen[key] += 1
+        for model, x in zip(of_key, row, strict=True):
+            model.learn_one(None, x)
+    got = StandardDeviation(FEATURES, warm_up=4).process_many(*data)
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_each_feature_warms_up_by_itself() -> None:
+    X = np.array([[1.0, math.nan], [2.0, math.nan], [3.0, 5.0], [99.0, 500.0]])
+    scores = StandardDeviation(("a", "b"), warm_up=2).process_many(["k"] * 4, X)
+    assert scores[:2].tolist() == [0.0, 0.0]
+    assert scores[2] == pytest.approx(1.5 / math.sqrt(0.5))
+    assert scores[3] == pytest.approx(97.0)  # of `a` alone: `b` was seen once
+
+
+def test_a_river_model_is_asked_and_taught_row_by_row() -> None:
+    data = drawn(60, 1, seed=2, odd=0.0)
+    model, expected = trees(), []
+    for row in data.X.tolist():
+        x = dict(zip(FEATURES, row, strict=True))
+        expected.append(float(model.score_one(x)))
+        model.learn_one(x)
+    got = RiverDetector(trees, FEATURES, 0.9).process_many(*data)
+    assert got.tolist() == expected
+    assert max(expected) > 0.0
+
+
+class Spy:
+    """Notes what it is given; scores what it is told."""
+
+    told: float = 1.0
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, dict[str, float]]] = []
+
+    def score_one(self, x: dict[str, float]) -> float:
+        self.log.append(("score", x))
+        return self.told
+
+    def learn_one(self, x: dict[str, float]) -> None:
+        self.log.append(("learn", x))
+
+
+def test_missing_features_are_left_out_and_empty_rows_are_not_learnt() -> None:
+    spies: list[Spy] = []
+
+    def factory() -> Spy:
+        spies.append(Spy())
+        return spies[-1]
+
+    detector = RiverDetector(factory, ("a", "b"), 1.0, warm_up=1)
+    X = np.array([[1.0, math.nan], [math.nan, math.inf], [1e200, 2.0]])
+    assert detector.process_many(["k"] * 3, X).tolist() == [0.0, 0.0, 1.0]
+    assert spies[-1].log == [("learn", {"a": 1.0}), ("score", {"b": 2.0}), ("learn", {"b": 2.0})]
+
+
+@pytest.mark.parametrize("told", [math.nan, math.inf, -math.inf, -0.5, -0.0])
+def test_what_a_model_scores_outside_the_protocol_is_0(told: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spy, "told", told)
+    score = RiverDetector(Spy, ("a",), 1.0).process_many(["k"], np.ones((1, 1)))
+    assert math.copysign(1.0, score[0]) == 1.0
+    assert score[0] == 0.0
+
+
+def test_a_factory_for_an_event_has_the_models_name() -> None:
+    factory = with_river(trees, threshold=0.8, warm_up=9)
+    detector = factory(FEATURES)
+    assert isinstance(detector, Detector)
+    assert (factory.__name__, detector.threshold) == ("HalfSpaceTrees", 0.8)
+
+
+SUPERVISED: dict[str, Callable[[], Any]] = {
+    "deviation": anomaly.StandardAbsoluteDeviation,
+    "filter": lambda: anomaly.QuantileFilter(anomaly.StandardAbsoluteDeviation(), q=0.9),
+}
+
+
+@pytest.mark.parametrize("factory", SUPERVISED.values(), ids=SUPERVISED)
+def test_supervised_models_are_refused(factory: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match="target"):
+        RiverDetector(factory, FEATURES, 1.0)
+
+
+def test_a_model_that_cannot_be_stored_is_refused_at_once() -> None:
+    class Local(Spy):
+        pass
+
+    with pytest.raises(TypeError, match="cannot be stored"):
+        RiverDetector(Local, FEATURES, 1.0)
+
+
+def test_a_warm_up_without_a_deviation_is_refused() -> None:
+    with pytest.raises(ValueError, match="warm_up = 1"):
+        StandardDeviation(FEATURES, warm_up=1)
+
+
+def test_features_go_by_name_over_a_snapshot() -> None:
+    data = drawn(80, 2, seed=4, odd=0.0)
+    old = StandardDeviation(("pm25", "no2", "o3"), warm_up=2)
+    old.process_many(*data)
+    new = StandardDeviation(("o3", "co"), warm_up=2)
+    new.restore(old.snapshot())
+    only = StandardDeviation(("o3",), warm_up=2)
+    only.process_many(data.keys, data.X[:, 2:])
+    X = np.array([[9.0, 1.0]])
+    assert new.process_many(data.keys[:1], X) == only.process_many(data.keys[:1], X[:, :1])
+
+
+def test_equal_states_make_equal_snapshots() -> None:
+    data = drawn(80, 9, seed=5)
+    backwards = laws.Rows(data.keys[::-1], data.X[::-1])
+    by_key = sorted(range(80), key=lambda i: data.keys[i])
+    one, other = (StandardDeviation(FEATURES) for _ in range(2))
+    one.process_many(*data)
+    other.process_many(*data.part(by_key))
+    assert one.snapshot() == other.snapshot()
+    other.process_many(*backwards)
+    assert one.snapshot() != other.snapshot()
+
+
+def test_an_exchanged_detector_begins_anew() -> None:
+    data = drawn(80, 2, seed=6, odd=0.0)
+    makes = [DETECTORS["StandardDeviation"], DETECTORS["HalfSpaceTrees"], DETECTORS["LODA"]]
+    for old, new in [(a, b) for a in makes for b in makes if a is not b]:
+        before, after = old(), new()
+        before.process_many(*data)
+        after.restore(before.snapshot())
+        assert after.process_many(*data).tolist() == new().process_many(*data).tolist()
+
+
+@given(data=st.data())
+@pytest.mark.parametrize(
+    "make", [DETECTORS["StandardDeviation"], DETECTORS["HalfSpaceTrees"]], ids=["sd", "trees"]
+)
+@settings(max_examples=30, deadline=None)
+def test_damage_is_seen(make: laws.Make, data: st.DataObject) -> None:
+    detector = make()
+    detector.process_many(*drawn(20, 2, seed=7))
+    state = bytearray(detector.snapshot())
+    at = data.draw(st.integers(0, len(state) - 1))
+    if data.draw(st.booleans()):
+        state[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del state[at:]
+    with pytest.raises(FatalError, match="damaged"):
+        make().restore(bytes(state))
+
+
+@given(kind=st.text(), body=st.binary(), other=st.text())
+def test_a_seal_is_opened_by_its_kind_alone(kind: str, body: bytes, other: str) -> None:
+    assert unseal(kind, seal(kind, body)) == body
+    assert unseal(other, seal(kind, body)) == (body if other == kind else None)
+
+
+def named(module: str, name: str) -> bytes:
+    """A pickle of version 4, in which a name may be a path."""
+    texts = (b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
+    return b"\x80\x04" + b"".join(texts) + b"\x93."
+
+
+class Sly:
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return eval, ("1 + 1",)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        b"cos\nsystem\n.",
+        b"cbuiltins\ngetattr\n.",
+        named("river.datasets.base", "os.system"),
+        named("river.datasets.base", "os"),
+        b"csubprocess\nPopen\n.",
+        pickle.dumps(Sly()),
+    ],
+)
+def test_a_stored_model_can_name_nothing_but_models(names: bytes) -> None:
+    with pytest.raises(pickle.UnpicklingError, match="no place"):
+        unpickled(names, ("river",))
+
+
+def test_a_model_that_this_version_cannot_read_ends_the_shard_with_words() -> None:
+    detector = RiverDetector(trees, FEATURES, 0.9)
+    detector.process_many(*drawn(5, 1, seed=8))
+    body = unseal("river:river.anomaly.hst.HalfSpaceTrees", detector.snapshot())
+    assert body is not None
+    broken = body.replace(b"HalfSpaceTrees", b"HalfSpaceForms")
+    with pytest.raises(FatalError, match="cannot be read by"):
+        RiverDetector(trees, FEATURES, 0.9).restore(seal("river:river.anomaly.hst.HalfSpaceTrees", broken))
+
+
+def test_models_come_back_as_they_were() -> None:
+    model = preprocessing.StandardScaler() | trees()
+    for row in drawn(30, 1, seed=9, odd=0.0).X.tolist():
+        model.learn_one(dict(zip(FEATURES, row, strict=True)))
+    again = unpickled(pickled(model), ("river",))
+    x = dict.fromkeys(FEATURES, 0.3)
+    assert again.score_one(x) == model.score_one(x)

@@ -1,0 +1,205 @@
+"""`process` is a function of the records' order, not of how they come."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.errors import FatalError
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.record import Code, Outcome, Record
+from stream_app.testing import record
+from tests.samples import (
+    EVENTS,
+    HOUR,
+    MAX_BYTES,
+    READING,
+    SCHEMAS,
+    START,
+    as_envelope,
+    as_json,
+    registry,
+    shards,
+    split,
+)
+from tests.support import Fate, fates_of
+
+REGISTRY = registry()
+
+
+def new_state(seen_ids: int = 3) -> ShardState:
+    return ShardState(EVENTS, seen_ids)
+
+
+def run(records: list[Record], state: ShardState) -> dict[int, Fate]:
+    return fates_of(process(records, REGISTRY, state, MAX_BYTES))
+
+
+def reading(**fields: Any) -> bytes:
+    return as_json("reading", {"device": "a", "time": START, **fields})
+
+
+def step(**fields: Any) -> bytes:
+    return as_json("step", {"device": "a", "time": START, **fields})
+
+
+def places(*payloads: bytes, seen_ids: int = 3) -> list[str]:
+    """What became of each, one call for each."""
+    state = new_state(seen_ids)
+    return [run([record(payload, at)], state)[0][0] for at, payload in enumerate(payloads)]
+
+
+@given(st.data())
+def test_any_split_into_calls_gives_the_same_to_the_last_bit(data: st.DataObject) -> None:
+    records = data.draw(shards())
+    seen_ids = data.draw(st.integers(1, 5))
+    state = new_state(seen_ids)
+    whole = run(records, state)
+    assert sorted(whole) == list(range(len(records)))
+
+    parts, other, start = {}, new_state(seen_ids), 0
+    for part in split(data.draw, records):
+        if data.draw(st.booleans(), label="restart"):
+            snapshot = other.snapshot()
+            other = new_state(seen_ids)
+            other.restore(snapshot)
+        parts |= fates_of(process(part, REGISTRY, other, MAX_BYTES), start)
+        start += len(part)
+    assert parts == whole
+    # And so does everything after it.
+    assert run(records, other) == run(records, state)
+
+
+@given(st.data())
+def test_rows_of_events_do_not_depend_on_rows_of_other_devices(data: st.DataObject) -> None:
+    records = data.draw(shards())
+    both = run(records, new_state())
+    for device in ("a", "b", "c"):
+        mine = [at for at, item in enumerate(records) if item.partition_key == device]
+        alone = run([records[at] for at in mine], new_state())
+        assert [alone[at] for at in range(len(mine))] == [both[at] for at in mine]
+
+
+def test_an_empty_call_changes_nothing() -> None:
+    state = new_state()
+    before = state.snapshot()
+    result = process([], REGISTRY, state, MAX_BYTES)
+    assert (dict(result.passed), list(result.failed), result.repeated.tolist()) == ({}, [], [])
+    assert state.snapshot() == before
+
+
+def test_an_id_that_was_accepted_is_a_repeat_and_one_that_failed_is_not() -> None:
+    assert places(reading(id="1"), reading(id="1")) == ["passed", "repeated"]
+    assert places(reading(id="1", value=101), reading(id="1")) == ["failed", "passed"]
+    assert places(reading(id="1", note="calculate raises"), reading(id="1"), reading(id="1")) == [
+        "failed",
+        "passed",
+        "repeated",
+    ]
+    assert places(reading(id="1", note="verify raises"), reading(id="1")) == ["failed", "passed"]
+    assert places(reading(id="1", value="x"), reading(id="1")) == ["failed", "passed"]
+
+
+def test_repeats_are_known_by_device_and_event_and_only_where_there_is_an_id() -> None:
+    assert places(reading(id="1"), reading(id="1", device="b"), step(id="1")) == ["passed"] * 3
+    assert places(reading(), reading(), reading(id=None)) == ["passed"] * 3
+
+
+def test_ids_are_forgotten_after_as_many_events_of_the_device() -> None:
+    others = [reading(id=str(at)) for at in range(2, 5)]
+    assert places(reading(id="1"), *others[:2], reading(id="1"))[-1] == "repeated"
+    assert places(reading(id="1"), *others, reading(id="1"))[-1] == "passed"
+    elsewhere = [reading(id=str(at), device="b") for at in range(2, 9)]
+    assert places(reading(id="1"), *elsewhere, reading(id="1"))[-1] == "repeated"
+
+
+@given(st.lists(st.sampled_from("123456789"), max_size=60), st.integers(1, 4))
+def test_what_is_remembered_of_a_device_is_bounded(ids: list[str], limit: int) -> None:
+    state = new_state(limit)
+    run([record(reading(id=name), at) for at, name in enumerate(ids)], state)
+    count, known = state["reading"].seen.dump().get("a", (0, []))
+    assert count == len(ids)
+    assert len(known) <= limit
+
+
+def test_the_envelope_gives_the_id_that_the_device_did_not() -> None:
+    fields = {"device": "a", "time": START}
+    first = as_envelope("reading", fields, "envelope")
+    assert places(first, first) == ["passed", "repeated"]
+    own = as_envelope("reading", {**fields, "id": "1"}, "envelope")
+    assert places(first, own, reading(id="1")) == ["passed", "passed", "repeated"]
+
+
+def test_the_previous_values_are_those_of_the_last_accepted_event() -> None:
+    rows = [step(value=1), step(value=500), step(value=3, note="calculate raises"), step(value=4)]
+    result = process([record(row, at) for at, row in enumerate(rows)], REGISTRY, new_state(), MAX_BYTES)
+    assert [failure.row for failure in result.failed] == [1, 2]
+    previous = result.passed["step"]["previous.value"].tolist()
+    assert math.isnan(previous[0])
+    assert previous[1] == 1.0
+
+
+def test_previous_values_come_from_the_event_and_not_from_what_was_calculated() -> None:
+    event = OVERWRITES
+    registry = Registry.of([event], {"step": [SCHEMAS["step"]]})
+    state = ShardState({"step": event}, 3)
+    rows = [record(step(value=value), at) for at, value in enumerate((1, 2, 3))]
+    columns = process(rows, registry, state, MAX_BYTES).passed["step"]
+    assert columns["previous.value"].tolist()[1:] == [1.0, 2.0]
+    assert columns["value"].tolist() == [-1.0, -2.0, -3.0]
+
+
+OVERWRITES = type(EVENTS["step"])(
+    name="step",
+    key="device",
+    required=("device", "time"),
+    calculate=lambda batch: {"value": -batch["value"], "device": np.array([b"?"] * len(batch), dtype=object)},
+    previous=("value",),
+)
+
+
+def test_a_window_holds_a_devices_past_and_a_late_reading_takes_its_place() -> None:
+    hours = [0, 2, 1, 3]
+    rows = [reading(id=str(hour), time=START + hour * HOUR, value=float(hour)) for hour in hours]
+    batch = process([record(r, at) for at, r in enumerate(rows)], REGISTRY, new_state(), MAX_BYTES)
+    window = np.nan_to_num(batch.passed["reading"]["window.value"], nan=-1.0).tolist()
+    assert window == [[0.0, -1.0, -1.0], [2.0, -1.0, 0.0], [1.0, 0.0, -1.0], [3.0, 2.0, 1.0]]
+
+
+def test_failures_are_in_the_order_of_rows_and_say_what_is_wrong() -> None:
+    rows = [b"{", reading(value=101), step(time=None), b'{"event": "nothing"}', reading(note="verify raises")]
+    failed = process([record(r, at) for at, r in enumerate(rows)], REGISTRY, new_state(), MAX_BYTES).failed
+    assert [(f.row, f.stage, f.code, f.event) for f in failed] == [
+        (0, "decode", Code.UNDECODABLE, None),
+        (1, "verify", Code.RULE_BROKEN, "reading"),
+        (2, "verify", Code.FIELD_MISSING, "step"),
+        (3, "decode", Code.UNKNOWN_SCHEMA, None),
+        (4, "verify", Code.CALCULATION_FAILED, "reading"),
+    ]
+    assert failed[1].reason == "value is at most 100"
+    assert failed[2].reason == "time"
+
+
+def test_a_row_that_goes_astray_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loses_a_row(batch: Any, _codec: Any) -> Outcome:
+        return Outcome(batch.take(slice(1, None)))
+
+    monkeypatch.setattr("stream_app.pipeline.flow.verify", loses_a_row)
+    with pytest.raises(FatalError, match=r"rows \[0\] of 2 are not accounted for"):
+        run([record(reading(id="1")), record(reading(id="2"), 1)], new_state())
+
+
+def test_score_and_anomaly_are_there_only_with_a_detector() -> None:
+    assert "score" in process([record(reading())], REGISTRY, new_state(), MAX_BYTES).passed["reading"]
+    plain = type(READING)(name="reading", key="device")
+    registry = Registry.of([plain], {"reading": [SCHEMAS["reading"]]})
+    batch = process([record(reading())], registry, ShardState({"reading": plain}, 3), MAX_BYTES)
+    assert "score" not in batch.passed["reading"]
+    assert "anomaly" not in batch.passed["reading"]

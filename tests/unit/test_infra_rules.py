@@ -1,0 +1,125 @@
+"""What every version of infra/ must keep: lint, encryption, TLS, least privilege, dead letter queues."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_app.local.deploy import APPLIED, LOCAL_PARAMETERS, NOT_LOCAL, templates, unknown
+from stream_app.local.intrinsics import World, evaluate
+from stream_app.local.template import Resource, read
+
+WORLD = World("123456789012", "eu-west-1", "http://queues")
+PARAMETERS = {**LOCAL_PARAMETERS, "ApiEndpoint": "http://127.0.0.1/x", "AlarmEmail": "a@example.org"}
+RESOURCES = read(templates()[0], WORLD, PARAMETERS).resources
+# Actions for which IAM knows no resource.
+WITHOUT_RESOURCE = {"cloudwatch:PutMetricData", "kinesis:ListStreams"}
+
+
+def properties(resource: Resource) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = evaluate(
+        resource.properties, resource.stack, lambda name, att: f"<{name}.{att}>"
+    )
+    return found
+
+
+def of_type(type_: str) -> dict[str, Mapping[str, Any]]:
+    return {name: properties(item) for name, item in RESOURCES.items() if item.type == type_}
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def statements(*types: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, item in RESOURCES.items():
+        if item.type in types:
+            mine = properties(item)
+            documents = [mine.get("PolicyDocument"), *[p["PolicyDocument"] for p in mine.get("Policies", ())]]
+            for document in documents:
+                yield from ((name, statement) for statement in (document or {"Statement": []})["Statement"])
+
+
+def test_cfn_lint_has_nothing_to_say() -> None:
+    files = sorted(str(path) for path in templates()[0].parent.glob("*.yaml"))
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("cfn-lint")), *files], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_every_type_and_property_is_applied_or_known_not_to_be_local() -> None:
+    assert unknown(RESOURCES.values()) == []
+    assert not set(APPLIED) & set(NOT_LOCAL)
+    assert set(NOT_LOCAL) <= {item.type for item in RESOURCES.values()}, "a reason for what is not there"
+
+
+def test_every_queue_is_encrypted_takes_tls_only_and_ends_somewhere() -> None:
+    closed = {
+        arn
+        for _, statement in statements("AWS::SQS::QueuePolicy")
+        if statement["Effect"] == "Deny"
+        and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        for arn in listed(statement["Resource"])
+    }
+    for name, queue in of_type("AWS::SQS::Queue").items():
+        assert queue["SqsManagedSseEnabled"] is True
+        assert f"<{name}.Arn>" in closed
+        assert queue["MessageRetentionPeriod"] == 14 * 86400
+        assert ("RedrivePolicy" in queue) != name.endswith("DeadQueue")
+
+
+def test_roles_may_do_only_what_is_named() -> None:
+    for name, statement in statements("AWS::IAM::Role", "AWS::IAM::ManagedPolicy"):
+        actions = listed(statement["Action"])
+        assert not [action for action in actions if "*" in action], name
+        if "*" in listed(statement["Resource"]):
+            assert set(actions) <= WITHOUT_RESOURCE, name
+
+
+def test_a_policy_that_lets_a_service_in_says_for_whom() -> None:
+    for name, statement in statements("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy"):
+        if statement["Effect"] == "Allow" and "Service" in statement["Principal"]:
+            assert "Condition" in statement, name
+
+
+def test_the_consumer_may_use_the_three_tables_of_kcl() -> None:
+    tables = {
+        arn.split(":table/")[1]
+        for _, statement in statements("AWS::IAM::ManagedPolicy")
+        if "dynamodb:CreateTable" in statement["Action"]
+        for arn in statement["Resource"]
+    }
+    assert tables == {"stream-app", "stream-app-WorkerMetricStats", "stream-app-CoordinatorState"}
+
+
+@pytest.mark.parametrize(
+    "name", ["Storage.Key", "Storage.Bucket", "Storage.LatestTable", "Storage.HistoryTable"]
+)
+def test_data_outlives_its_stack(name: str) -> None:
+    body = RESOURCES[name].stack.section("Resources")[name.split(".")[1]]
+    assert (body["DeletionPolicy"], body["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+def test_only_settled_failures_and_old_versions_expire() -> None:
+    rules = of_type("AWS::S3::Bucket")["Storage.Bucket"]["LifecycleConfiguration"]["Rules"]
+    expiring = [rule for rule in rules if "ExpirationInDays" in rule]
+    assert [rule["TagFilters"] for rule in expiring] == [
+        [{"Key": "status", "Value": "processed"}],
+        [{"Key": "status", "Value": "discarded"}],
+    ]
+    assert {rule["Prefix"] for rule in expiring} == {"failures/"}
+
+
+def test_pipes_put_a_device_into_one_shard_and_change_nothing() -> None:
+    found = of_type("AWS::Pipes::Pipe")
+    for name in ("Ingest.DevicesPipe", "Ordered.OrderedPipe"):
+        target = found[name]["TargetParameters"]
+        assert target["KinesisStreamParameters"]["PartitionKey"] == "$.body.resources[0]"
+        assert target["InputTemplate"] == "<$.body>"
+    assert found["Delivery.DeliveryPipe"]["SourceParameters"]["KinesisStreamParameters"]["BatchSize"] == 1

@@ -1,0 +1,278 @@
+"""Laws of requests: within the limits, in order, nothing twice and nothing lost, or the first loss is named."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_app.errors import FatalError
+from stream_app.ingest.delivery import (
+    BUS_BYTES,
+    STREAM_BYTES,
+    Door,
+    Entry,
+    Refusal,
+    bus_door,
+    deliver,
+    requests,
+    stream_door,
+)
+from stream_app.ingest.envelope import Route, Sending, put_events_size
+from stream_app.sinks.retry import Policy
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+POLICY = Policy(attempts=4, base_ms=100, cap_ms=250)
+THROTTLED = Refusal("ThrottlingException", "slow down")
+lenient = settings(deadline=None, max_examples=60)
+
+sendings = st.lists(
+    st.builds(
+        lambda route, key, size: Sending(route, "probe", key, b"." * size),
+        st.sampled_from(["bus", "stream"]),
+        st.sampled_from("abcd"),
+        st.integers(0, 40),
+    ),
+    max_size=60,
+)
+
+
+def door(
+    route: Route = "bus",
+    put: Callable[[list[Any]], Sequence[Refusal | None]] = lambda bodies: [None] * len(bodies),
+) -> Door:
+    """Takes five entries and a hundred bytes a request."""
+
+    def build(sending: Sending, now: datetime) -> Entry:
+        return Entry(sending, {"sending": sending}, len(sending.detail))
+
+    return Door(route, f"the {route}", 5, 100, build, put)
+
+
+def cut(given_: list[Sending], *, ordered: bool = True) -> list[tuple[Door, list[Entry]]]:
+    doors = {"bus": door("bus"), "stream": door("stream")}
+    return list(requests(given_, lambda sending: doors[sending.route], lambda: NOW, ordered=ordered))
+
+
+@given(given_=sendings, ordered=st.booleans())
+@lenient
+def test_requests_hold_everything_in_order_within_the_limits(given_: list[Sending], ordered: bool) -> None:
+    found = cut(given_, ordered=ordered)
+    assert [entry.sending for _, entries in found for entry in entries] == given_
+    for through, entries in found:
+        assert 1 <= len(entries) <= through.entries
+        assert sum(entry.size for entry in entries) <= through.size
+        assert {entry.sending.route for entry in entries} == {through.route}
+
+
+@given(given_=sendings)
+@lenient
+def test_in_order_a_device_is_in_a_request_once(given_: list[Sending]) -> None:
+    for _, entries in cut(given_):
+        keys = [entry.sending.key for entry in entries]
+        assert len(set(keys)) == len(keys)
+
+
+@given(given_=sendings)
+@lenient
+def test_no_request_could_have_taken_the_next_entry(given_: list[Sending]) -> None:
+    for (through, entries), (next_door, following) in itertools.pairwise(cut(given_, ordered=False)):
+        full = len(entries) == through.entries
+        heavy = sum(entry.size for entry in entries) + following[0].size > through.size
+        assert full or heavy or next_door is not through
+
+
+def test_an_entry_is_made_when_its_request_is_next() -> None:
+    clock = [NOW]
+    stamps: list[list[datetime]] = []
+
+    def build(sending: Sending, now: datetime) -> Entry:
+        return Entry(sending, {"now": now}, 60)
+
+    through = Door("bus", "the bus", 5, 100, build, door().put)
+    several = [Sending("bus", "probe", key, b"") for key in "abc"]
+    for _, entries in requests(several, lambda _: through, lambda: clock[0], ordered=True):
+        stamps.append([entry.body["now"] for entry in entries])
+        clock[0] += timedelta(seconds=1)  # putting it takes a second
+    assert stamps == [[NOW + timedelta(seconds=n)] for n in range(3)]
+
+
+def test_what_no_request_can_hold_is_named() -> None:
+    with pytest.raises(FatalError, match=r"probe of a has 101 bytes, the bus takes 100"):
+        cut([Sending("bus", "probe", "a", b"." * 101)])
+
+
+class Service:
+    """Refuses at random, takes the rest; `log` has what was taken, in order."""
+
+    def __init__(self, chance: float, seed: int) -> None:
+        self.log: list[Sending] = []
+        self.asked: list[list[Sending]] = []
+        self._chance, self._rng = chance, Random(seed)
+
+    def put(self, bodies: list[Any]) -> list[Refusal | None]:
+        self.asked.append([body["sending"] for body in bodies])
+        answers = [THROTTLED if self._rng.random() < self._chance else None for _ in bodies]
+        self.log += [body["sending"] for body, why in zip(bodies, answers, strict=True) if why is None]
+        return answers
+
+
+@given(given_=sendings, chance=st.floats(0, 0.6), seed=st.integers(0, 999))
+@lenient
+def test_every_entry_is_taken_once_and_each_devices_in_order(
+    given_: list[Sending], chance: float, seed: int
+) -> None:
+    numbered = [s._replace(route="bus", detail=bytes([at])) for at, s in enumerate(given_)]
+    service = Service(chance, seed)
+    patient = Policy(attempts=1_000)
+    for through, entries in requests(numbered, lambda _: door(put=service.put), lambda: NOW, ordered=True):
+        left, _ = deliver(through, entries, patient, lambda _: None, Random(seed), lambda: False)
+        assert not left
+    assert sorted(service.log) == sorted(numbered)
+    for key in "abcd":
+        assert [s for s in service.log if s.key == key] == [s for s in numbered if s.key == key]
+
+
+def attempt(put: Callable[[list[Any]], Sequence[Refusal | None]], **options: Any) -> tuple[list[Entry], int]:
+    entries = cut([Sending("bus", "probe", key, {"id": f"{key}/1"}) for key in "abc"])[0][1]
+    settings = {"pause": lambda _: None, "rng": Random(1), "stopped": lambda: False, **options}
+    return deliver(door(put=put), entries, POLICY, **settings)
+
+
+def test_only_what_was_refused_is_put_again_and_in_its_order() -> None:
+    answers: Iterator[list[Refusal | None]] = iter([[None, THROTTLED, THROTTLED], [THROTTLED, None], [None]])
+    asked: list[list[str]] = []
+
+    def put(bodies: list[Any]) -> Sequence[Refusal | None]:
+        asked.append([body["sending"].key for body in bodies])
+        return next(answers)
+
+    assert attempt(put) == ([], 3)
+    assert asked == [["a", "b", "c"], ["b", "c"], ["b"]]
+
+
+def test_waits_draw_from_zero_to_a_bound_that_doubles_up_to_the_cap() -> None:
+    class Highest(Random):
+        def uniform(self, a: float, b: float) -> float:
+            assert a == 0
+            return b
+
+    waits: list[float] = []
+    with pytest.raises(FatalError):
+        attempt(lambda bodies: [THROTTLED] * len(bodies), pause=waits.append, rng=Highest())
+    assert waits == [0.1, 0.2, 0.25]
+
+
+def test_when_attempts_are_spent_the_entry_is_named() -> None:
+    asked = []
+
+    def put(bodies: list[Any]) -> Sequence[Refusal | None]:
+        asked.append(len(bodies))
+        return [None, THROTTLED, None] if len(bodies) == 3 else [THROTTLED]
+
+    with pytest.raises(
+        FatalError, match=r"probe of b \(b/1\) was not taken by the bus in 4 attempts: Throttling"
+    ):
+        attempt(put)
+    assert asked == [3, 1, 1, 1]
+
+
+def test_what_can_never_be_taken_is_not_tried_again() -> None:
+    calls = []
+
+    def put(bodies: list[Any]) -> Sequence[Refusal | None]:
+        calls.append(1)
+        return [None, None, Refusal("MalformedDetail", "no JSON")]
+
+    with pytest.raises(FatalError, match=r"probe of c \(c/1\).*1 attempts: MalformedDetail, no JSON"):
+        attempt(put)
+    assert len(calls) == 1
+
+
+def client_error(code: str, status: int = 400) -> ClientError:
+    response: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "PutEvents")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        client_error("ThrottlingException"),
+        client_error("InternalException", 500),
+        EndpointConnectionError(endpoint_url="http://x"),
+    ],
+)
+def test_a_transient_error_means_all_of_the_request_again(error: Exception) -> None:
+    asked = []
+
+    def put(bodies: list[Any]) -> Sequence[Refusal | None]:
+        asked.append(len(bodies))
+        if len(asked) == 1:
+            raise error
+        return [None] * len(bodies)
+
+    assert attempt(put) == ([], 3)
+    assert asked == [3, 3]
+
+
+def test_any_other_error_is_fatal_at_once() -> None:
+    def put(bodies: list[Any]) -> Sequence[Refusal | None]:
+        raise client_error("ResourceNotFoundException")
+
+    with pytest.raises(FatalError, match=r"3, the first is probe of a \(a/1\): ResourceNotFoundException"):
+        attempt(put)
+
+
+def test_a_stop_leaves_what_was_not_taken() -> None:
+    left, again = attempt(lambda bodies: [None, THROTTLED, None], stopped=lambda: True)
+    assert [entry.sending.key for entry in left] == ["b"]
+    assert again == 0
+
+
+class Client:
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.answer, self.asked = answer, dict[str, Any]()
+
+    def put_events(self, **asked: Any) -> dict[str, Any]:
+        self.asked = asked
+        return self.answer
+
+    put_records = put_events
+
+
+def test_the_bus_is_asked_for_what_it_documents() -> None:
+    client = Client(
+        {"FailedEntryCount": 1, "Entries": [{"EventId": "1"}, {"ErrorCode": "X", "ErrorMessage": "y"}]}
+    )
+    through = bus_door(client, "devices")
+    entry = through.build(Sending("bus", "probe", "a", {"id": "1"}, sent="sent_at"), NOW)
+    assert entry.size == put_events_size(entry.body)
+    assert entry.body["Detail"] == '{"id":"1","sent_at":"2026-01-01T00:00:00Z"}'
+    assert list(through.put([entry.body, entry.body])) == [None, Refusal("X", "y")]
+    assert client.asked == {"Entries": [entry.body, entry.body]}
+    assert (through.entries, through.size) == (10, BUS_BYTES)
+    assert BUS_BYTES < 256 * 1024
+    with pytest.raises(FatalError, match="JSON only"):
+        through.build(Sending("bus", "probe", "a", b"bytes"), NOW)
+
+
+def test_the_stream_is_asked_for_what_it_documents() -> None:
+    client = Client({"FailedRecordCount": 1, "Records": [{"ErrorCode": "InternalFailure"}, {"ShardId": "0"}]})
+    through = stream_door(client, "s", {"shout": lambda e, d: e.upper().encode()}, "r", "0", lambda: "id")
+    raw = through.build(Sending("stream", "probe", "ä", b"\xff"), NOW)
+    shout = through.build(Sending("stream", "probe", "a", {}, form="shout"), NOW)
+    enveloped = through.build(Sending("bus", "probe", "a", {"n": 1}), NOW)
+    assert raw.body == {"Data": b"\xff", "PartitionKey": "ä"}
+    assert raw.size == 3
+    assert shout.body["Data"] == b"PROBE"
+    assert b'"detail-type":"probe"' in enveloped.body["Data"]
+    assert list(through.put([raw.body, shout.body])) == [Refusal("InternalFailure", ""), None]
+    assert client.asked == {"StreamName": "s", "Records": [raw.body, shout.body]}
+    assert (through.entries, through.size) == (500, STREAM_BYTES)

@@ -1,0 +1,242 @@
+"""Laws of publishing: everything once, each device in order, counted by route and expectation, or it says so."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_app.errors import ConfigError, FatalError
+from stream_app.ingest.envelope import REPEATED, Sending
+from stream_app.ingest.producer import Sent, World, publish
+from stream_app.record import Code
+from stream_app.sinks.retry import Policy
+
+START = datetime(2016, 12, 1, tzinfo=UTC)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+few = settings(deadline=None, max_examples=30)
+
+
+class Clock:
+    """Time passes only while somebody waits."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def pause(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.seconds)
+
+
+class Aws:
+    """PutEvents and PutRecords that refuse single entries at random; `taken` is (route, key, id) in order."""
+
+    def __init__(self, chance: float = 0.0, seed: int = 0) -> None:
+        self.taken: list[tuple[str, str, str]] = []
+        self.sizes: list[tuple[str, int]] = []
+        self.sent_at: list[str] = []
+        self._chance, self._rng, self._lock = chance, Random(seed), threading.Lock()
+
+    def put_events(self, Entries: list[dict[str, Any]]) -> dict[str, Any]:
+        pairs = [(entry["Resources"][0], json.loads(entry["Detail"])) for entry in Entries]
+        answers = self._take("bus", pairs)
+        return {"FailedEntryCount": 0, "Entries": answers}
+
+    def put_records(self, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:
+        pairs = [(record["PartitionKey"], self._detail(record["Data"])) for record in Records]
+        answers = self._take("stream", pairs)
+        return {"FailedRecordCount": sum("ErrorCode" in a for a in answers), "Records": answers}
+
+    def _detail(self, data: bytes) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads(data)
+        inner: dict[str, Any] = read.get("detail", read)
+        return inner
+
+    def _take(self, route: str, pairs: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+        with self._lock:
+            self.sizes.append((route, len(pairs)))
+            answers: list[dict[str, Any]] = []
+            for key, detail in pairs:
+                refused = self._rng.random() < self._chance
+                answers.append({"ErrorCode": "InternalFailure"} if refused else {"EventId": "1"})
+                if not refused:
+                    self.taken.append((route, key, detail["id"]))
+                    self.sent_at.append(detail.get("sent_at", ""))
+            return answers
+
+
+def sending(number: int, key: str, route: Any = "bus", expected: Any = None) -> Sending:
+    detail: Any = {"id": str(number)}
+    if route == "stream":
+        detail = json.dumps(detail).encode()
+    return Sending(
+        route, "probe", key, detail, expected, time=START + timedelta(hours=number), sent="sent_at"
+    )
+
+
+plans = st.lists(
+    st.tuples(
+        st.sampled_from("abcdefg"),
+        st.sampled_from(["bus", "bus", "stream"]),
+        st.sampled_from([None, REPEATED, Code.RULE_BROKEN]),
+    ),
+    max_size=120,
+).map(lambda rows: [sending(number, *row) for number, row in enumerate(rows)])
+
+
+def send(plan: Any, aws: Aws, **options: Any) -> Sent:
+    clock = Clock()
+    world = World(clock, clock.now, Random(1), lambda: "id", clock.pause)
+    options = {"world": world, "retry": Policy(attempts=200), **options}
+    return publish(plan, aws, aws, "bus", "stream", **options)
+
+
+@given(plan=plans, chance=st.floats(0, 0.5), threads=st.integers(1, 4), seed=st.integers(0, 99))
+@few
+def test_everything_is_taken_once_and_each_devices_in_order(
+    plan: list[Sending], chance: float, threads: int, seed: int
+) -> None:
+    aws = Aws(chance, seed)
+    sent = send(plan, aws, threads=threads)
+    assert len(aws.taken) == len(plan)
+    for key in "abcdefg":
+        numbers = [int(number) for _, k, number in aws.taken if k == key]
+        assert numbers == [at for at, planned in enumerate(plan) if planned.key == key]
+    assert sent.by_route == Counter(planned.route for planned in plan)
+    assert sent.expected == Counter(planned.expected for planned in plan)
+    assert (sent.sent, sent.unsent, sent.stopped) == (len(plan), 0, False)
+    assert sent.repeated == sum(planned.expected == REPEATED for planned in plan)
+    assert sent.again == sum(size for _, size in aws.sizes) - len(plan)
+    assert all(size <= 10 for route, size in aws.sizes if route == "bus")
+
+
+@given(plan=plans, chance=st.floats(0, 0.5), threads=st.integers(1, 3))
+@few
+def test_via_stream_everything_goes_onto_the_stream(plan: list[Sending], chance: float, threads: int) -> None:
+    aws = Aws(chance)
+    sent = send(plan, aws, threads=threads, via="stream")
+    assert {route for route, _, _ in aws.taken} <= {"stream"}
+    assert Counter(number for _, _, number in aws.taken) == Counter(str(n) for n in range(len(plan)))
+    assert sent.by_route == ({"stream": len(plan)} if plan else {})
+
+
+def test_bulk_loads_fill_their_requests() -> None:
+    aws = Aws()
+    send((sending(n, "a") for n in range(2_000)), aws, via="stream")
+    assert aws.sizes == [("stream", 500)] * 4
+    assert [int(number) for _, _, number in aws.taken] == list(range(2_000))
+
+
+def test_a_rate_is_kept() -> None:
+    aws = Aws()
+    sent = send((sending(n, "abc"[n % 3]) for n in range(501)), aws, rate=50.0)
+    assert sent.seconds == pytest.approx(10.0, abs=0.01)
+    assert sent.per_second == pytest.approx(50, rel=0.01)
+
+
+def test_data_time_passes_at_its_speed() -> None:
+    sent = send((sending(n, "a") for n in range(11)), Aws(), speed=3600.0)  # an hour a second
+    assert sent.seconds == pytest.approx(10.0, abs=0.01)
+
+
+def test_a_pace_that_is_none_is_refused_before_anything_is_sent() -> None:
+    aws = Aws()
+    with pytest.raises(ConfigError):
+        send([sending(0, "a")], aws, rate=0)
+    assert not aws.taken
+
+
+class Held(Aws):
+    """Tells when a record was taken, so that the time of day can be read at that moment."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.moments = clock, list[str]()
+
+    def put_events(self, Entries: list[dict[str, Any]]) -> dict[str, Any]:
+        self.moments += [self.clock.now().isoformat()] * len(Entries)
+        self.clock.pause(1.0)
+        return super().put_events(Entries)
+
+
+def test_the_device_writes_when_it_sends() -> None:
+    clock = Clock()
+    aws = Held(clock)
+    world = World(clock, clock.now, Random(1), lambda: "id", clock.pause)
+    # Of one device, so that each goes by itself: the second one waits a second for the first.
+    publish([sending(n, "a") for n in range(3)], aws, aws, "bus", "stream", world=world, threads=1)
+    assert [datetime.fromisoformat(at) for at in aws.sent_at] == [
+        datetime.fromisoformat(at) for at in aws.moments
+    ]
+    assert len(set(aws.sent_at)) == 3
+
+
+def test_progress_rises_to_all() -> None:
+    seen: list[int] = []
+    sent = send([sending(n, "abcde"[n % 5]) for n in range(99)], Aws(0.2), progress=seen.append, threads=3)
+    assert seen == sorted(set(seen))
+    assert seen[-1] == sent.sent == 99
+    assert len(seen) > 1
+
+
+def endless(stop: threading.Event | None = None, after: int = 0) -> Iterator[Sending]:
+    for number in itertools.count():
+        if stop is not None and number == after:
+            stop.set()
+        yield sending(number, "abcde"[number % 5])
+
+
+def test_a_stop_ends_an_endless_plan_and_counts_are_honest() -> None:
+    stop, aws = threading.Event(), Aws()
+    sent = send(endless(stop, 100), aws, stop=stop)
+    assert sent.stopped
+    assert sent.sent == len(aws.taken)
+    assert sent.sent + sent.unsent == 100
+
+
+def test_a_stop_before_the_start_sends_nothing() -> None:
+    stop, aws = threading.Event(), Aws()
+    stop.set()
+    assert send(endless(), aws, stop=stop).sent == 0
+    assert not aws.taken
+
+
+def test_a_stop_ends_the_wait_for_a_service_that_refuses_everything() -> None:
+    stop, aws = threading.Event(), Aws(chance=1.0)
+    clock = Clock()
+    world = World(clock, clock.now, Random(1), lambda: "id", lambda _: stop.set())
+    sent = publish(endless(), aws, aws, "bus", "stream", world=world, stop=stop, retry=Policy(attempts=10**9))
+    assert sent.stopped
+    assert sent.sent == 0
+    assert sent.unsent > 0
+
+
+def test_what_cannot_be_delivered_ends_an_endless_plan_and_is_named() -> None:
+    with pytest.raises(
+        FatalError, match=r"probe of . \(\d+\) was not taken by bus bus in 3 attempts: Internal"
+    ):
+        send(endless(), Aws(chance=1.0), retry=Policy(attempts=3))
+
+
+def test_a_plan_that_breaks_breaks_the_publishing_and_leaves_no_sender() -> None:
+    def broken() -> Iterator[Sending]:
+        yield sending(0, "a")
+        raise ConfigError([])
+
+    with pytest.raises(ConfigError):
+        send(broken(), Aws())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sender")]
