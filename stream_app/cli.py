@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -209,9 +209,9 @@ def daemon(
     from stream_app.consumer.supervise import Stop
 
     settings = root.load_settings(os.environ, properties)
+    client = root.clients(os.environ, settings.region)
     overrides: dict[str, str | None] = {}
     if start is not None:
-        client = root.clients(os.environ, settings.region)
         seconds = parse_timestamp(start, time.time())
         refuse_leases(client("dynamodb"), settings.application)
         overrides |= starting_at(seconds)
@@ -225,8 +225,19 @@ def daemon(
         on_line=json_lines(sys.stderr.buffer, "DEBUG" if debug else settings.log_level),
         stop=stop,
         debug=debug,
+        before=lambda worker: _give_back(client, settings.application, worker),
     )
     raise typer.Exit(code)
+
+
+def _give_back(client: Callable[[str], Any], application: str, worker: str) -> None:
+    """The leader lock of a daemon that died here; without the permission KCL only takes longer."""
+    from stream_app.consumer.leadership import release
+
+    try:
+        release(client("dynamodb"), application, worker)
+    except Exception as error:
+        err.print(f"the leader lock was not looked at: {escape(str(error))}", highlight=False)
 
 
 @local_app.command()

@@ -75,7 +75,8 @@ class Player:
     """KCL's side of the MultiLang protocol: it sends actions, answers checkpoints, and keeps what it saw.
 
     `checkpoints` holds (sequence, sub) of each that succeeded, (None, None) for the end of a shard. Errors that
-    `fail_checkpoints` names are given to the next checkpoints instead.
+    `fail_checkpoints` names are given to the next checkpoints instead. `stray` holds lines that are no message;
+    as KCL does, the player passes them over.
     """
 
     def __init__(self, to_child: IO[bytes], from_child: IO[bytes]) -> None:
@@ -83,6 +84,7 @@ class Player:
         self._errors: deque[str | None] = deque()
         self.checkpoints: list[tuple[str | None, int | None]] = []
         self.refused: list[tuple[str | None, str]] = []
+        self.stray: list[bytes] = []
 
     def fail_checkpoints(self, *errors: str | None) -> None:
         """KCL's exception for each of the next checkpoints; None lets one succeed."""
@@ -161,8 +163,10 @@ class Player:
 
     def _receive(self) -> dict[str, Any]:
         while line := self._in.readline():
-            if line.strip():
-                return dict(json.loads(line))
+            try:
+                return {"action": None, **msgspec.json.decode(line, type=dict[str, Any])}
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self.stray += [line] if line.strip() else []
         raise ConsumerEndedError("the consumer ended without an answer")
 
 

@@ -19,7 +19,11 @@ PLACE = {
     "fields": [
         {"name": "name", "type": "string"},
         {"name": "height", "type": ["null", "float"]},
-        {"name": "since", "type": ["null", {"type": "long", "logicalType": "timestamp-millis"}], "default": None},
+        {
+            "name": "since",
+            "type": ["null", {"type": "long", "logicalType": "timestamp-millis"}],
+            "default": None,
+        },
         {"name": "tags", "type": {"type": "array", "items": "string"}, "default": ["new"]},
     ],
 }
@@ -128,8 +132,39 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "maybe_identity": st.none() | st.uuids(),
     "nothing": st.none(),
 }
-# A record as Python values that Avro's writer takes.
+# Records as Python values that Avro's writer takes.
 records: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries({"key": st.just("k"), **_VALUES})
+
+_NOON = dt.datetime(2016, 12, 1, 12)
+EXAMPLE: dict[str, Any] = {
+    **{name: None for name, avro in TYPES.items() if avro == "null" or "null" in avro},
+    "key": "k",
+    "flag": True,
+    "small": 1,
+    "large": 2,
+    "single": 0.5,
+    "double": 0.1,
+    "text": "t",
+    "raw": b"r",
+    "choice": "RED",
+    "four": b"four",
+    "many": [1],
+    "named": {"a": 1.0},
+    "place": {"name": "p", "height": 1.5, "since": None, "tags": []},
+    "places": [],
+    "choices": {},
+    "millis": _NOON.replace(tzinfo=dt.UTC),
+    "micros": _NOON.replace(tzinfo=dt.UTC),
+    "local_millis": _NOON,
+    "local_micros": _NOON,
+    "day": _NOON.date(),
+    "clock_millis": _NOON.time(),
+    "clock_micros": _NOON.time(),
+    "price": Decimal("1.50"),
+    "identity": UUID(int=7),
+    "unheard_of": 2.0,
+    "wordy": "w",
+}
 
 
 def to_json(value: Any) -> Any:

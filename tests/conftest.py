@@ -17,5 +17,7 @@ settings.register_profile(
     max_examples=100,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("explore", parent=settings.get_profile("suite"), derandomize=False, max_examples=2_000)
+settings.register_profile(
+    "explore", parent=settings.get_profile("suite"), derandomize=False, max_examples=2_000
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))

@@ -6,7 +6,7 @@ import gzip
 import io
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import fastavro
 import msgspec
@@ -20,6 +20,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Mask, Record
 from stream_app.testing import record
 
+T = TypeVar("T")
 START = 1_480_550_400_000  # 2016-12-01T00:00:00Z
 HOUR = 3_600_000
 MAX_BYTES = 4_096
@@ -68,7 +69,9 @@ def _calculate(batch: Batch) -> dict[str, NDArray[Any]]:
     made: dict[str, NDArray[Any]] = {
         "doubled": 2 * batch["value"],
         "sum": window[:, 0] + window[:, 1] + window[:, 2],
-        "loud": np.array([None if note is None else str(note).upper() for note in batch["note"]], dtype=object),
+        "loud": np.array(
+            [None if note is None else str(note).upper() for note in batch["note"]], dtype=object
+        ),
     }
     if "previous.value" in batch:
         made["change"] = batch["value"] - batch["previous.value"]
@@ -189,7 +192,9 @@ _payloads = st.one_of(*[_good] * 5, st.tuples(st.just("?"), st.sampled_from(GARB
 def shards(draw: st.DrawFn, most: int = 24) -> list[Record]:
     """Consecutive records of one shard: some aggregated, arrivals that sometimes go back."""
     data = draw(st.lists(_payloads, min_size=1, max_size=most))
-    steps = draw(st.lists(st.sampled_from((0, 0, 1, 400, 3_000, -700)), min_size=len(data), max_size=len(data)))
+    steps = draw(
+        st.lists(st.sampled_from((0, 0, 1, 400, 3_000, -700)), min_size=len(data), max_size=len(data))
+    )
     aggregated = draw(st.lists(st.booleans(), min_size=len(data), max_size=len(data)))
     records: list[Record] = []
     arrived, sequence, sub = START + 12 * HOUR, 0, 0
@@ -200,7 +205,8 @@ def shards(draw: st.DrawFn, most: int = 24) -> list[Record]:
     return records
 
 
-def split(draw: st.DrawFn, records: Sequence[Record]) -> list[list[Record]]:
-    """The records cut into runs, some of which are empty."""
-    cuts = sorted(draw(st.lists(st.integers(0, len(records)), max_size=6)))
-    return [list(records[a:b]) for a, b in zip([0, *cuts], [*cuts, len(records)], strict=True)]
+@st.composite
+def splits(draw: st.DrawFn, items: Sequence[T]) -> list[list[T]]:
+    """Items cut into runs, some of which are empty."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(items)), max_size=6)))
+    return [list(items[a:b]) for a, b in zip([0, *cuts], [*cuts, len(items)], strict=True)]

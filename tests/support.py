@@ -46,7 +46,9 @@ def value_of(column: np.ndarray[Any, Any], row: int) -> Any:
     return column.dtype.str, column[row : row + 1].tobytes()
 
 
-def fates(passed: Mapping[str, Batch], failed: Sequence[Failure], repeated: Any, start: int) -> dict[int, Fate]:
+def fates(
+    passed: Mapping[str, Batch], failed: Sequence[Failure], repeated: Any, start: int
+) -> dict[int, Fate]:
     """Each row, counted from `start`, with its columns or its failure or neither."""
     found: dict[int, Fate] = {}
     for name, batch in passed.items():
@@ -124,7 +126,8 @@ class MemorySink:
         if self.kind == LAST_SINK:
             rows = fates(segment.passed, segment.failed, segment.repeated, 0)
             self.stores.stored[segment.name] = {
-                token(segment.records[row].position(segment.shard)): fate for row, fate in sorted(rows.items())
+                token(segment.records[row].position(segment.shard)): fate
+                for row, fate in sorted(rows.items())
             }
         return ()
 
@@ -165,9 +168,7 @@ def world(stores: Stores, registry: Registry, **values: Any) -> ConsumerWorld:
         return call(action, POLICY, sleep=lambda _seconds: None, rng=random.Random(0), what=what)
 
     def sink(kind: str) -> Any:
-        return retrying(
-            MemorySink(stores, kind), POLICY, sleep=lambda _seconds: None, rng=random.Random(0)
-        )
+        return retrying(MemorySink(stores, kind), POLICY, sleep=lambda _seconds: None, rng=random.Random(0))
 
     return ConsumerWorld(
         registry=registry,

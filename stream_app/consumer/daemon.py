@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from stream_app.consumer import java
+from stream_app.consumer.daemon_end import Patience
 from stream_app.consumer.daemon_log import Line, OnLine, launcher_line
-from stream_app.consumer.daemon_process import DaemonProcess, Patience
+from stream_app.consumer.daemon_process import DaemonProcess
 from stream_app.consumer.daemon_properties import (
     FROM_ENVIRONMENT,
     effective,
@@ -40,10 +41,11 @@ def run_daemon(
     overrides: Mapping[str, str | None] = {},
     restarts: Restarts = USUAL,
     debug: bool = False,
+    before: Callable[[str], object] = lambda _worker: None,
 ) -> int:
     """Run the daemon, and start it again when it crashes, until `stop` is asked for; the exit code.
 
-    0 after a requested stop, 1 when restarts are spent or it had to be killed, 2 when a child found the
+    0 after a requested stop, 1 when restarts are spent or a stop had to be forced, 2 when a child found the
     configuration wrong. Raises ConfigError before anything is started, with every problem at once.
 
     `properties` is the base file; the environment's STREAM_APP_APPLICATION, _STREAM, _REGION and _WORKER_ID go
@@ -53,6 +55,7 @@ def run_daemon(
     launcher_started, daemon_started (with `pid`), daemon_restarting, daemon_gave_up, launcher_ended.
     `debug` lets KCL's own INFO lines come.
 
+    `before` is called with the worker's id before each start, when no daemon of that id runs here any more.
     Call it in a thread that lives until it returns: Linux ends the daemon with that thread.
     """
     base = {"workerId": socket.gethostname(), **read_properties(properties), **from_environment(environ)}
@@ -68,9 +71,10 @@ def run_daemon(
         cbor = not given.get("kinesisEndpoint", "").startswith("http://")
         command = java.command(runtime, file, heap=heap, cbor=cbor, debug=debug)
         inherited = _for_children(environ) | {"PATH": path, ENVIRONMENT: str(file)}
-        patience = Patience(stop=int(given["shutdownGraceMillis"]) / 1000 + _MARGIN_SECONDS)
+        patience = _patience(given)
 
         def run() -> Ending:
+            before(given["workerId"])
             return DaemonProcess(
                 command, environ=inherited, on_line=on_line, stop=stop, now=_now, patience=patience
             ).follow()
@@ -80,6 +84,13 @@ def run_daemon(
         code = supervise(run, restarts, stop=stop, tell=tell, chance=random.random)
     tell({"event": "launcher_ended", "code": code})
     return code
+
+
+def _patience(given: Mapping[str, str]) -> Patience:
+    # When it leaves, KCL waits for its consumers as long as for a failover.
+    failover = given.get("failoverTimeMillis", "10000")
+    leave = (int(failover) if failover.isdecimal() else 10_000) / 1000 + 5.0
+    return Patience(stop=int(given["shutdownGraceMillis"]) / 1000 + _MARGIN_SECONDS, leave=leave)
 
 
 def _for_children(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import selectors
 import signal
@@ -11,15 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from stream_app.consumer.daemon_end import Act, Patience, Watch
 from stream_app.consumer.daemon_log import DaemonLog, Line, OnLine, launcher_line
 from stream_app.consumer.supervise import Ending, Stop
 
 _TETHER = Path(__file__).with_name("tether.py")
 _QUIET_SECONDS = 0.25  # after which a line waits no longer for its continuation
 _POLL_SECONDS = 0.05
+_DYING_SECONDS = 5.0  # a killed process may still be in a system call
 
 
 def group_lives(group: int) -> bool:
@@ -40,48 +40,6 @@ def _runs_in(group: int, stat: Path) -> bool:
     except (OSError, ValueError):  # it ended while we looked
         return False
     return int(its_group) == group and state not in "ZX"
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds until a daemon that should end is killed.
-
-    `stop`: from the request on, so above shutdownGraceMillis. `crash`: after a child failed, when KCL goes on
-    for shutdownGraceMillis with that shard standing still. `children`: for a dead daemon's children to leave.
-    """
-
-    stop: float = 30.0
-    crash: float = 10.0
-    children: float = 10.0
-
-
-@dataclass(slots=True)
-class _Shards:
-    """What of the daemon's children must be known to end it early."""
-
-    busy: set[str] = field(default_factory=set)
-    failed: bool = False
-    gone: bool = False
-    code: int | None = None
-
-    def see(self, line: Line) -> None:
-        if line.get("source") != "kcl":
-            return
-        event, shard = line.get("event"), str(line.get("shard"))
-        if event == "shard_initialized":
-            self.busy.add(shard)
-        elif event in ("shard_ended", "lease_lost", "shard_stopping", "child_silent"):
-            self.busy.discard(shard)
-        elif event == "child_failed":
-            self.failed = True
-        elif event == "child_exited" and self.failed:
-            self.gone = True
-            self.code = self.code or line["code"] or None
-
-    @property
-    def nothing_to_lose(self) -> bool:
-        """A child failed and has left, and each of the others had its last chance to checkpoint."""
-        return self.failed and self.gone and not self.busy
 
 
 class _Lines:
@@ -120,18 +78,16 @@ class DaemonProcess:
         on_line: OnLine,
         stop: Stop,
         now: Callable[[], str],
-        patience: Patience = Patience(),
+        patience: Patience,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts `command` with `environ` and nothing else of this process's environment."""
-        self._shards = _Shards()
+        self._watch = Watch(patience)
         self._on_line = on_line
         self._stop = stop
         self._patience = patience
         self._clock = clock
         self._now = now
-        self._deadline: float | None = None
-        self._wishes = 0
         tethered = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command]
         # Its own session: a terminal's Ctrl-C reaches neither the JVM nor its children.
         self._process = subprocess.Popen(
@@ -164,10 +120,11 @@ class DaemonProcess:
             with self._process:  # closes the pipes and waits
                 pass
         self._kill_group(wait=self._patience.children)
-        return Ending(self._process.returncode, self._wishes > 0, self._shards.code)
+        watch = self._watch
+        return Ending(self._process.returncode, self._stop.wishes > 0, watch.child, watch.forced)
 
     def _see(self, line: Line) -> None:
-        self._shards.see(line)
+        self._watch.see(line)
         self._on_line(line)
 
     def _read_all(self) -> None:
@@ -179,7 +136,7 @@ class DaemonProcess:
                 selector.register(stream.fd, selectors.EVENT_READ)
             selector.register(self._stop.fileno(), selectors.EVENT_READ)
             while out.open or err.open:
-                if not selector.select(self._timeout()):
+                if not selector.select(_QUIET_SECONDS):
                     self._log.flush()
                 # Asked before the last read, which then finds all it wrote. A child that inherited the pipes would
                 # keep them open.
@@ -193,41 +150,32 @@ class DaemonProcess:
                 for stream in (out, err):
                     if not stream.open and stream.fd in selector.get_map():
                         selector.unregister(stream.fd)
-                self._decide()
                 if ended:
                     break
+                self._carry_out(self._watch.decide(self._stop.acknowledge(), self._clock()))
         self._log.flush()
 
-    def _timeout(self) -> float:
-        if self._deadline is None:
-            return _QUIET_SECONDS
-        return min(_QUIET_SECONDS, max(0.0, self._deadline - self._clock()))
-
-    def _decide(self) -> None:
-        """Ask the daemon to leave, or end it, where it is time."""
-        wishes = self._stop.acknowledge()
-        now = self._clock()
-        if wishes and not self._wishes:
+    def _carry_out(self, act: Act | None) -> None:
+        if act is Act.ASK:
             # SIGTERM for either signal: a JVM that was started with SIGINT ignored would go on ignoring it.
-            self._process.send_signal(signal.SIGTERM)
-            self._deadline = now + self._patience.stop
-        elif self._shards.failed and self._deadline is None:
-            self._deadline = now + self._patience.crash
-        too_late = self._deadline is not None and now >= self._deadline
-        if wishes > max(1, self._wishes) or (too_late and wishes):
+            self._process.terminate()
+        elif act is Act.END_JVM:
+            self._process.kill()
+        elif act is Act.END_ALL:
             self._kill_group(wait=0.0)
-            self._deadline = math.inf
-        elif too_late or (self._shards.nothing_to_lose and not wishes):
-            self._process.kill()  # its children see the end of their stdin, and may finish what they are at
-            self._deadline = math.inf
-        self._wishes = wishes
 
     def _kill_group(self, wait: float) -> None:
         """End what is left of the process group, after `wait` seconds in which it may end by itself."""
+        if self._group_ends(wait):
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._group_ends(_DYING_SECONDS)
+
+    def _group_ends(self, wait: float) -> bool:
         until = self._clock() + wait
-        while group_lives(self.pid):
+        while lives := group_lives(self.pid):
             if self._clock() >= until:
-                with suppress(ProcessLookupError):
-                    os.killpg(self.pid, signal.SIGKILL)
-                return
+                break
             time.sleep(_POLL_SECONDS)
+        return not lives

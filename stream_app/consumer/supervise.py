@@ -22,12 +22,14 @@ CONFIG_ERROR = 2
 class Ending(NamedTuple):
     """How a daemon ended: its exit code (negative: the signal), and the code with which a child had failed.
 
-    `stopped` tells whether it was asked to.
+    `stopped` tells whether it was asked to end, `forced` whether it had to be killed before all of its shards had
+    their last chance to checkpoint.
     """
 
     code: int
     stopped: bool = False
     child: int | None = None
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,8 @@ def supervise(
 ) -> int:
     """Run daemons one after the other until one ends for good; the exit code of the launcher.
 
-    0 after a requested stop, 2 when a child said that the configuration is wrong, 1 when restarts are spent or the
-    daemon had to be killed. `run` runs one daemon to its end; `chance` gives the jitter, in [0, 1).
+    0 after a requested stop, 2 when a child said that the configuration is wrong, 1 when restarts are spent or a
+    stop had to be forced. `run` runs one daemon to its end; `chance` gives the jitter, in [0, 1).
     """
     restarts: deque[float] = deque()
     while True:
@@ -156,7 +158,7 @@ def supervise(
 def _final(ending: Ending) -> int | None:
     """The launcher's exit code, or None where the daemon is worth another start."""
     if ending.stopped:
-        return 1 if ending.code == -signal.SIGKILL else 0
+        return 1 if ending.forced else 0
     if ending.child == CONFIG_ERROR:
         return CONFIG_ERROR
     return 0 if ending.code == 0 else None

@@ -36,6 +36,7 @@ class LocalAws:
     pid: int
     log: Path
     _process: subprocess.Popen[bytes]
+    _drops_log: bool
 
     @property
     def port(self) -> int:
@@ -75,6 +76,8 @@ class LocalAws:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+        if self._drops_log:
+            self.log.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -96,10 +99,11 @@ class LocalAws:
 def start(port: int = 0, log: Path | None = None, timeout: float = 60.0) -> LocalAws:
     """Start it on `port` of 127.0.0.1 (0: a free one) and wait until it answers, at most `timeout` seconds.
 
-    What it says goes to the file `log`, by default to one in the folder for temporary files.
+    What it says goes to the file `log`, by default to a temporary one that goes when it is stopped.
     Raises ConfigError when it cannot be started like this (the port is taken), FatalError when it does not come up;
     both with the last lines of its log.
     """
+    own = log is None
     if log is None:
         handle, name = tempfile.mkstemp(prefix="stream-app-aws-", suffix=".log")
         os.close(handle)
@@ -116,7 +120,7 @@ def start(port: int = 0, log: Path | None = None, timeout: float = 60.0) -> Loca
             process.kill()
             process.wait()
             raise
-    return LocalAws(found["endpoint"], process.pid, log, process)
+    return LocalAws(found["endpoint"], process.pid, log, process, own)
 
 
 def _launch(port: int, ready: Path, log: Path) -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ import msgspec
 
 from stream_app.consumer.daemon import run_daemon
 from stream_app.consumer.supervise import Restarts, Stop
-from stream_app.errors import FatalError, StreamAppError
+from stream_app.errors import FatalError
 
 Line = dict[str, Any]
 
@@ -29,14 +29,18 @@ class DaemonThread:
         on_line: Callable[[Line], None],
         log: IO[bytes],
         restarts: Restarts,
+        before: Callable[[str], object],
     ) -> None:
         self.pid: int | None = None
         self.restarts = 0
         self.code: int | None = None
-        self.error: StreamAppError | None = None
+        self.error: Exception | None = None
         self._on_line, self._log, self._stop = on_line, log, Stop()
         self._thread = threading.Thread(
-            target=self._run, args=(properties, environ, overrides, restarts), name="daemon", daemon=True
+            target=self._run,
+            args=(properties, environ, overrides, restarts, before),
+            name="daemon",
+            daemon=True,
         )
 
     def _run(
@@ -45,6 +49,7 @@ class DaemonThread:
         environ: Mapping[str, str],
         overrides: Mapping[str, str | None],
         restarts: Restarts,
+        before: Callable[[str], object],
     ) -> None:
         try:
             self.code = run_daemon(
@@ -54,8 +59,9 @@ class DaemonThread:
                 stop=self._stop,
                 overrides=overrides,
                 restarts=restarts,
+                before=before,
             )
-        except StreamAppError as error:
+        except Exception as error:  # raised again by check(), where somebody waits
             self.error = error
 
     def _take(self, line: Line) -> None:

@@ -166,5 +166,10 @@ def _trim(fault: Trim) -> int:
     state = state_of(stream)
     with state.lock:
         if fault.sequence is not None:
-            return state.trim_to(int(fault.sequence))
-        return state.trim(stream, clock.now_ms() + 1 if fault.before is None else fault.before)
+            trimmed = state.trim_to(int(fault.sequence)) if fault.sequence.isdecimal() else None
+            if trimmed is None:
+                raise ConfigError(
+                    [Problem("no sequence number of this stream", "give one that it gave a record")]
+                )
+            return trimmed
+        return state.trim(fault.before)

@@ -91,6 +91,19 @@ def _function(placed: Sequence[Placed], name: str) -> Placed:
     raise wrong(f"no function {name} in the template", "refer to a function of it")
 
 
+def variables(placed: Sequence[Placed]) -> dict[str, str]:
+    """The environment that the functions ask for. Here one process has them all: two values are a ConfigError."""
+    found: dict[str, str] = {}
+    for item in placed:
+        if item.type == FUNCTION:
+            for name, value in item.properties.get("Environment", {}).get("Variables", {}).items():
+                if found.setdefault(name, str(value)) != str(value):
+                    raise wrong(
+                        f"{item.id} wants another {name} than the others", "use one value, or another name"
+                    )
+    return found
+
+
 def resolve(path: str) -> Handler:
     """The function that a Handler property names ("package.module.function"). Raises ConfigError."""
     module, _, name = path.rpartition(".")
@@ -141,11 +154,12 @@ class Invoker:
 def failures(answer: Any, sent: Sequence[str]) -> set[str]:
     """The ids of the messages that an answer of ReportBatchItemFailures names.
 
-    An empty answer or list means that all succeeded; an item without the id of a message that was sent, that all
-    failed.
+    An empty answer or list means that all succeeded; anything but a list of ids that were sent, that all failed.
     """
     items = answer.get("batchItemFailures") if isinstance(answer, dict) else answer
     if not items:
         return set()
+    if not isinstance(items, list):
+        return set(sent)
     named = [item.get("itemIdentifier") if isinstance(item, dict) else None for item in items]
     return {str(name) for name in named} if set(named) <= set(sent) else set(sent)

@@ -118,8 +118,7 @@ def _from_queue(item: Placed, source: Placed, placed: Sequence[Placed], world: W
     queue = queue_of(source, sqs.meta.region_name)
     way = _way(item, placed, world, "body", lambda raw: str(raw["body"]).encode())
     pipe = QueuePipe(way, queue, counters, world.rng)
-    # One thread reads all groups of a FIFO queue, so it takes as many as a request gives.
-    batch = MOST if queue.fifo else int(own.get("BatchSize", MOST))
+    batch = int(own.get("BatchSize", MOST))
     reader = QueueReader(sqs, queue, pipe.handle, counters, batch=batch, helpers=HELPERS)
     return Worker("pipe", way.name, counters, reader.loops)
 

@@ -68,8 +68,8 @@ def group_of(message: Message) -> str | None:
 class QueueReader:
     """Polls a queue in one thread, and in `helpers` more while there is a backlog.
 
-    A FIFO queue is read by one thread alone, so that the messages of a group stay in order. An error of the
-    world that may pass is waited out; any other ends the loop.
+    In a FIFO queue a group is with one thread at a time, because SQS gives out no more of it before the batch is
+    deleted. An error of the world that may pass is waited out; any other ends the loop.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class QueueReader:
         self._sqs, self._queue, self._handle, self._counters = sqs, queue, handle, counters
         self._batch = batch
         self._backlog = threading.Event()
-        self.loops: list[Loop] = [self._lead, *[self._help] * (0 if queue.fifo else helpers)]
+        self.loops: list[Loop] = [self._lead, *[self._help] * helpers]
 
     def _lead(self, stop: threading.Event) -> None:
         while not stop.is_set():

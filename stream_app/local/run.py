@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stream_app.consumer.leadership import release
 from stream_app.consumer.supervise import Restarts
 from stream_app.errors import FatalError
 from stream_app.ingest.devices import play
@@ -149,6 +151,7 @@ def _daemon(options: Options, aws: Embedded, tracker: Tracker, folder: Path) -> 
             on_line=tracker.line,
             log=log,
             restarts=Restarts(limit=5, base_seconds=0.2),
+            before=partial(release, dynamodb, aws.application),
         )
         with thread:
             yield thread

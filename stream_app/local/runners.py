@@ -8,17 +8,16 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import urllib3
 
-from stream_app.consumer.tether import die_with_parent
 from stream_app.errors import FatalError
 from stream_app.local.deploy import placed
 from stream_app.local.deployers.world import ClientFactory
-from stream_app.local.functions import Handler, functions
+from stream_app.local.functions import Handler, functions, variables
 from stream_app.local.pipes import Worker, World, pipes
 from stream_app.local.queues import Loop
 from stream_app.local.targets import Post
@@ -41,42 +40,36 @@ def run_all(
     *,
     parameters: Mapping[str, Any] | None = None,
     handlers: Mapping[str, Handler] | None = None,
+    environ: MutableMapping[str, str] | None = None,
     interval: float = _INTERVAL_SECONDS,
 ) -> None:
     """Run them until `stop` is set, then let each finish what it has in hand.
 
-    `report` is given the counters every `interval` seconds and once at the end. Raises ConfigError before anything
-    runs, and FatalError when one of them failed for good; then all are stopped.
+    `report` is given the counters every `interval` seconds and once at the end; `environ` is given the variables
+    that the functions ask for. Raises ConfigError before anything runs, and FatalError when one of them failed for
+    good; then all are stopped.
     """
-    workers = make(clients, templates, application, parameters=parameters, handlers=handlers)
+    found = placed(templates, clients, application=application, parameters=parameters)
+    if environ is not None:
+        environ.update(variables(found))
+    world = World(clients, poster(), time.time, random.Random())
+    workers = [*pipes(found, world), *functions(found, clients, handlers)]
     failed: list[tuple[str, BaseException]] = []
     halt = threading.Event()
     threads = [_start(worker, loop, halt, failed) for worker in workers for loop in worker.loops]
     log.get().info("runners are running", workers=[f"{w.kind} {w.name}" for w in workers])
-    while not failed and not stop.wait(interval):
-        report(counts(workers))
-    halt.set()
-    deadline = time.monotonic() + _JOIN_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    try:
+        while not failed and not stop.wait(interval):
+            report(counts(workers))
+    finally:
+        halt.set()
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
     report(counts(workers))
     if failed:
         name, error = failed[0]
         raise FatalError(f"{name} failed: {error}") from error
-
-
-def make(
-    clients: ClientFactory,
-    templates: Sequence[Path],
-    application: str,
-    *,
-    parameters: Mapping[str, Any] | None = None,
-    handlers: Mapping[str, Handler] | None = None,
-) -> list[Worker]:
-    """The pipes and functions of the template, ready to run. Raises ConfigError."""
-    found = placed(templates, clients, application=application, parameters=parameters)
-    world = World(clients, poster(), time.time, random.Random())
-    return [*pipes(found, world), *functions(found, clients, handlers)]
 
 
 def counts(workers: Sequence[Worker]) -> dict[str, dict[str, dict[str, int]]]:
@@ -103,14 +96,16 @@ def serve(
     application: str,
     out: TextIO,
     *,
+    level: str = "INFO",
     parameters: Mapping[str, Any] | None = None,
     handlers: Mapping[str, Handler] | None = None,
 ) -> None:
     """The process of the runners: until SIGTERM or SIGINT, or its parent's end; a line of JSON a second to `out`.
 
-    To be called in the main thread. Raises what `run_all` raises.
+    To be called in the main thread. Raises what `run_all` raises, and OSError when nobody reads `out` any more.
     """
-    die_with_parent(os.getppid())
+    parent = os.getppid()
+    log.configure(level)  # to stderr: `out` may be stdout
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -118,8 +113,20 @@ def serve(
     def report(counters: Mapping[str, Any]) -> None:
         out.write(json.dumps({"ts": round(time.time(), 3), **counters}) + "\n")
         out.flush()
+        # Asked once a second: Linux's own signal for it comes when the starting *thread* ends, too.
+        if os.getppid() != parent:
+            stop.set()
 
-    run_all(clients, templates, application, stop, report, parameters=parameters, handlers=handlers)
+    run_all(
+        clients,
+        templates,
+        application,
+        stop,
+        report,
+        parameters=parameters,
+        handlers=handlers,
+        environ=os.environ,
+    )
 
 
 def _start(
@@ -130,8 +137,8 @@ def _start(
             loop(stop)
         except BaseException as error:
             # Raised again by run_all, in the thread that waits.
-            log.get().error("runner failed", kind=worker.kind, name=worker.name, error=type(error).__name__)
             failed.append((f"{worker.kind} {worker.name}", error))
+            log.get().error("runner failed", kind=worker.kind, name=worker.name, error=type(error).__name__)
 
     thread = threading.Thread(target=guarded, name=f"{worker.kind} {worker.name}", daemon=True)
     thread.start()

@@ -147,8 +147,13 @@ def serve(port: int, ready_file: Path | None, parent: int) -> None:
         log_dictconfig={"handlers": _TO_STDERR},
         workers_kill_timeout=_STOP_S,
     )
-    server.serve(target_loader=partial(worker, os.getpid(), actual, ready_file), wrap_loader=False)
-    held.close()
+    try:
+        server.serve(target_loader=partial(worker, os.getpid(), actual, ready_file), wrap_loader=False)
+    finally:
+        # On its way out Python forgets our handler, and the next look at the parent would be the end by a signal.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        held.close()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ from werkzeug.wrappers import Response
 
 from stream_app.errors import ConfigError
 from stream_app.local import corrections, faults
-from stream_app.local.corrections.door import Call, call_of, refusal
+from stream_app.local.corrections.door import Call, call_of, met
 from stream_app.local.corrections.switches import SWITCHES
 from stream_app.local.fast import fast
 
@@ -95,11 +95,15 @@ def outages(inner: WSGIApplication) -> WSGIApplication:
     """`inner`, where no fault switch says that the service is out."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        call = _call(environ) if SWITCHES.outages else None
-        outage = SWITCHES.outage(*call) if call is not None else None
-        if outage is None:
+        form = ""
+        if SWITCHES.outages and "x-www-form-urlencoded" in environ.get("CONTENT_TYPE", ""):
+            sent = environ["wsgi.input"].read()
+            form = sent.decode(errors="replace")
+            environ["wsgi.input"] = io.BytesIO(sent)
+        refused = met(_call(environ, form)) if SWITCHES.outages else None
+        if refused is None:
             return inner(environ, start_response)
-        status, headers, body = refusal(outage)
+        status, headers, body = refused
         return Response(body, status, headers)(environ, start_response)
 
     return answer
@@ -171,11 +175,11 @@ def _service(environ: WSGIEnvironment, request: Request) -> str:
     return in_query["service"] if in_query is not None else "s3"
 
 
-def _call(environ: WSGIEnvironment) -> Call | None:
+def _call(environ: WSGIEnvironment, form: str = "") -> Call | None:
     return call_of(
         environ.get("HTTP_AUTHORIZATION", ""),
         environ.get("HTTP_X_AMZ_TARGET", ""),
-        "",
+        form,
         environ.get("REQUEST_METHOD", "GET"),
     )
 

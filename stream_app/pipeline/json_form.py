@@ -19,6 +19,8 @@ _SINGLE = Annotated[float, msgspec.Meta(ge=-_LARGEST_SINGLE, le=_LARGEST_SINGLE)
 # The years 1 to 9999, which is what ISO-8601 and Avro's readers can say.
 _MILLIS = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
 _MICROS = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
+_DAY_MILLIS = Annotated[int, msgspec.Meta(ge=0, le=86_399_999)]
+_DAY_MICROS = Annotated[int, msgspec.Meta(ge=0, le=86_399_999_999)]
 # A date and time without a zone is refused: it would mean something else on each machine.
 _INSTANT = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _LOCAL = Annotated[dt.datetime, msgspec.Meta(tz=False)]
@@ -39,8 +41,8 @@ _LOGICAL: dict[tuple[Any, Any], Any] = {
     ("timestamp-micros", "long"): _MICROS | _INSTANT,
     ("local-timestamp-millis", "long"): _MILLIS | _LOCAL,
     ("local-timestamp-micros", "long"): _MICROS | _LOCAL,
-    ("time-millis", "int"): _INT | dt.time,
-    ("time-micros", "long"): _LONG | dt.time,
+    ("time-millis", "int"): _DAY_MILLIS | dt.time,
+    ("time-micros", "long"): _DAY_MICROS | dt.time,
     ("date", "int"): _INT | dt.date,
     ("decimal", "bytes"): Decimal,
     ("decimal", "fixed"): Decimal,

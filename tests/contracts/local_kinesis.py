@@ -15,10 +15,14 @@ def put(kinesis: Any, stream: str, *keys: str) -> list[dict[str, Any]]:
 
 
 def iterator(kinesis: Any, stream: str, shard: str, kind: str = "TRIM_HORIZON", **how: Any) -> str:
-    return kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType=kind, **how)["ShardIterator"]
+    return kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType=kind, **how)[
+        "ShardIterator"
+    ]
 
 
-def read(kinesis: Any, stream: str, shard: str, kind: str = "TRIM_HORIZON", **how: Any) -> list[dict[str, Any]]:
+def read(
+    kinesis: Any, stream: str, shard: str, kind: str = "TRIM_HORIZON", **how: Any
+) -> list[dict[str, Any]]:
     """What one read from there gives."""
     return kinesis.get_records(ShardIterator=iterator(kinesis, stream, shard, kind, **how))["Records"]
 

@@ -78,7 +78,10 @@ def test_at_timestamp_is_the_first_record_that_arrived_then_or_later(kinesis, no
     assert from_ms(start + 3_001) == KEYS[4:]
     assert from_ms(start + 9_999) == []
     future = datetime.fromtimestamp(now.ms / 1_000, UTC) + timedelta(seconds=1)
-    assert refusal(lambda: iterator(kinesis, "one", SHARD, "AT_TIMESTAMP", Timestamp=future)) == "InvalidArgumentException"
+    assert (
+        refusal(lambda: iterator(kinesis, "one", SHARD, "AT_TIMESTAMP", Timestamp=future))
+        == "InvalidArgumentException"
+    )
 
 
 def test_at_timestamp_behind_the_last_record_gives_what_comes_next(kinesis, now):
@@ -117,16 +120,22 @@ def test_a_number_of_another_shard_stream_or_life_is_refused(aws, kinesis, strea
     own = put(kinesis, "one", "a")[0]["SequenceNumber"]
     for shard, number in ((SHARD, foreign), (SHARD, "1"), (SHARD, str(int(own) + 10**20))):
         for kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
-            code = refusal(lambda s=shard, n=number, k=kind: iterator(kinesis, stream, s, k, StartingSequenceNumber=n))
+            code = refusal(
+                lambda s=shard, n=number, k=kind: iterator(kinesis, stream, s, k, StartingSequenceNumber=n)
+            )
             assert code == "InvalidArgumentException"
-    assert refusal(lambda: iterator(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER")) == "InvalidArgumentException"
+    assert (
+        refusal(lambda: iterator(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER")) == "InvalidArgumentException"
+    )
     assert refusal(lambda: iterator(kinesis, "one", "shardId-000000000009")) == "ResourceNotFoundException"
 
 
 def test_an_iterator_can_be_asked_for_by_arn(kinesis):
     put(kinesis, "one", "a")
     arn = kinesis.describe_stream_summary(StreamName="one")["StreamDescriptionSummary"]["StreamARN"]
-    found = kinesis.get_shard_iterator(StreamARN=arn, ShardId=SHARD, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    found = kinesis.get_shard_iterator(StreamARN=arn, ShardId=SHARD, ShardIteratorType="TRIM_HORIZON")[
+        "ShardIterator"
+    ]
     assert [r["Data"] for r in kinesis.get_records(ShardIterator=found, StreamARN=arn)["Records"]] == [b"a"]
 
 
@@ -190,7 +199,9 @@ def test_a_call_gives_at_most_10000_records_and_10_mib(kinesis):
     assert len(first["Records"]) == 10_000
     assert len(kinesis.get_records(ShardIterator=first["NextShardIterator"])["Records"]) == 500
     assert len(kinesis.get_records(ShardIterator=found, Limit=7)["Records"]) == 7
-    assert refusal(lambda: kinesis.get_records(ShardIterator=found, Limit=10_001)) == "InvalidArgumentException"
+    assert (
+        refusal(lambda: kinesis.get_records(ShardIterator=found, Limit=10_001)) == "InvalidArgumentException"
+    )
 
     kinesis.create_stream(StreamName="large", ShardCount=1)
     mebibyte = b"x" * (1024 * 1024 - 1)

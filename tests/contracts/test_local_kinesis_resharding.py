@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from botocore.exceptions import ClientError
 
@@ -82,7 +84,9 @@ def test_an_open_shard_never_ends(kinesis, stream):
 
 
 def test_an_iterator_taken_before_the_split_reads_on_to_the_end(kinesis, stream):
-    waiting = kinesis.get_records(ShardIterator=iterator(kinesis, stream, FIRST, "LATEST"))["NextShardIterator"]
+    waiting = kinesis.get_records(ShardIterator=iterator(kinesis, stream, FIRST, "LATEST"))[
+        "NextShardIterator"
+    ]
     put(kinesis, stream, *KEYS)
     split(kinesis, stream, FIRST)
     answer = kinesis.get_records(ShardIterator=waiting)
@@ -94,7 +98,10 @@ def test_the_childrens_sequence_numbers_are_above_their_parents(kinesis, stream)
     put(kinesis, stream, *KEYS)
     children = split(kinesis, stream, FIRST)
     put(kinesis, stream, *KEYS)
-    listed = {shard["ShardId"]: shard["SequenceNumberRange"] for shard in kinesis.list_shards(StreamName=stream)["Shards"]}
+    listed = {
+        shard["ShardId"]: shard["SequenceNumberRange"]
+        for shard in kinesis.list_shards(StreamName=stream)["Shards"]
+    }
     highest = max(int(record["SequenceNumber"]) for record in read(kinesis, stream, FIRST))
     assert highest <= int(listed[FIRST]["EndingSequenceNumber"])
     for child in children:
@@ -108,10 +115,12 @@ def test_the_childrens_sequence_numbers_are_above_their_parents(kinesis, stream)
 def test_the_shard_count_can_be_set_and_the_open_shards_tile_the_hash_range(kinesis, stream, count):
     kinesis.update_shard_count(StreamName=stream, TargetShardCount=count, ScalingType="UNIFORM_SCALING")
     live = kinesis.list_shards(StreamName=stream, ShardFilter={"Type": "AT_LATEST"})["Shards"]
-    ranges = sorted((int(s["HashKeyRange"]["StartingHashKey"]), int(s["HashKeyRange"]["EndingHashKey"])) for s in live)
+    ranges = sorted(
+        (int(s["HashKeyRange"]["StartingHashKey"]), int(s["HashKeyRange"]["EndingHashKey"])) for s in live
+    )
     assert len(ranges) == count
     assert (ranges[0][0], ranges[-1][1]) == (0, HIGHEST)
-    assert all(low[1] + 1 == high[0] for low, high in zip(ranges, ranges[1:], strict=False))
+    assert all(low[1] + 1 == high[0] for low, high in pairwise(ranges))
     summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
     assert summary["OpenShardCount"] == count
 
@@ -121,7 +130,9 @@ def test_closed_and_distant_shards_are_refused(kinesis, stream):
     wrong = [
         lambda: split(kinesis, stream, FIRST),
         lambda: kinesis.merge_shards(StreamName=stream, ShardToMerge=FIRST, AdjacentShardToMerge=SECOND),
-        lambda: kinesis.merge_shards(StreamName=stream, ShardToMerge=children[0], AdjacentShardToMerge=SECOND),
+        lambda: kinesis.merge_shards(
+            StreamName=stream, ShardToMerge=children[0], AdjacentShardToMerge=SECOND
+        ),
         lambda: kinesis.split_shard(StreamName=stream, ShardToSplit=SECOND, NewStartingHashKey=str(HIGHEST)),
     ]
     for act in wrong:

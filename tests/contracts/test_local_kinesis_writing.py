@@ -77,7 +77,10 @@ def test_a_record_may_have_one_mebibyte_its_key_included(kinesis, stream):
     both(MEBIBYTE)
     assert refusal(lambda: both(MEBIBYTE + 1)) == "ValidationException"
     good, large = {"Data": b"x", "PartitionKey": "k"}, {"Data": b"x" * MEBIBYTE, "PartitionKey": "k"}
-    assert refusal(lambda: kinesis.put_records(StreamName=stream, Records=[good, large])) == "ValidationException"
+    assert (
+        refusal(lambda: kinesis.put_records(StreamName=stream, Records=[good, large]))
+        == "ValidationException"
+    )
     assert records_of(kinesis, stream) == 2
 
 
@@ -96,7 +99,10 @@ def test_a_streams_maximum_record_size_can_be_raised_to_10_mib(kinesis, stream):
 def test_a_request_has_at_most_500_records_and_10_mib(kinesis, stream):
     entry = {"Data": b"x", "PartitionKey": "k"}
     kinesis.put_records(StreamName=stream, Records=[entry] * 500)
-    assert refusal(lambda: kinesis.put_records(StreamName=stream, Records=[entry] * 501)) == "ValidationException"
+    assert (
+        refusal(lambda: kinesis.put_records(StreamName=stream, Records=[entry] * 501))
+        == "ValidationException"
+    )
     tenth = {"Data": b"x" * (MEBIBYTE - 1), "PartitionKey": "k"}
     kinesis.put_records(StreamName=stream, Records=[tenth] * 10)
     many = [*[tenth] * 10, entry]

@@ -27,7 +27,7 @@ VALUES = (
     | st.booleans()
     | st.integers(-(2**53), 2**53)
     | st.text()
-    | st.floats(allow_nan=False, width=32)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
 )
 
 

@@ -67,7 +67,9 @@ def test_a_killed_daemon_and_resharding_change_nothing_that_is_stored(tmp_path: 
         found["undisturbed"] = undisturbed(aws, tmp_path)
 
     acts = rehearsal.parse("split@400,kill@900,merge@1400")
-    report = run(options(tmp_path, acts=acts, rate=300.0), app.clients, Stage(), threading.Event(), read_again)
+    report = run(
+        options(tmp_path, acts=acts, rate=300.0), app.clients, Stage(), threading.Event(), read_again
+    )
 
     assert_balanced(report)
     assert report.restarts == 1
@@ -102,6 +104,7 @@ def undisturbed(aws: Embedded, folder: Path) -> dict[str, pa.Table]:
             on_line=tracker.line,
             log=log,
             restarts=Restarts(limit=0),
+            before=lambda _worker: None,
         )
         with daemon:
             while not (committed := checkpoints.read(client("dynamodb"), AGAIN)) or drain.behind(

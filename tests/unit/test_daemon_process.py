@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from stream_app.consumer.daemon_process import DaemonProcess, Patience, group_lives
+from stream_app.consumer.daemon_end import Patience
+from stream_app.consumer.daemon_process import DaemonProcess, group_lives
 from stream_app.consumer.supervise import Ending, Stop
 
 Line = dict[str, Any]
@@ -126,13 +127,13 @@ def test_a_second_wish_ends_daemon_and_children_at_once() -> None:
         on={"ready": wish, "no": wish},
         environ={"PATH": os.defpath},
     )
-    assert ending == Ending(-signal.SIGKILL, stopped=True)
+    assert ending == Ending(-signal.SIGKILL, stopped=True, forced=True)
 
 
 def test_patience_with_a_daemon_that_will_not_stop_ends() -> None:
     script = 'signal.signal(signal.SIGTERM, signal.SIG_IGN); say("ready"); sleep()'
     ending, _ = run(script, Patience(stop=0.3), on={"ready": wish})
-    assert ending == Ending(-signal.SIGKILL, stopped=True)
+    assert ending == Ending(-signal.SIGKILL, stopped=True, forced=True)
 
 
 def test_a_failed_child_ends_the_daemon_once_the_others_had_their_last_word() -> None:
@@ -151,6 +152,24 @@ def test_a_failed_child_ends_the_daemon_once_the_others_had_their_last_word() ->
     )
     assert ending == Ending(-signal.SIGKILL, stopped=False, child=7)
     assert "still here" in messages(seen)
+
+
+def test_a_daemon_that_takes_shards_up_again_instead_of_leaving_is_ended() -> None:
+    ending, _ = run(
+        """
+        def term(*_):
+            answered("shutdownRequested", "a")
+            answered("leaseLost", "a")
+            answered("initialize", "a")
+        signal.signal(signal.SIGTERM, term)
+        answered("initialize", "a")
+        say("ready")
+        sleep()
+        """,
+        Patience(leave=0.1),
+        on={"ready": wish},
+    )
+    assert ending == Ending(-signal.SIGKILL, stopped=True)
 
 
 def test_patience_with_a_crash_ends() -> None:
@@ -175,7 +194,9 @@ def test_an_error_of_the_listener_ends_the_daemon_and_comes_through() -> None:
         raise ArithmeticError
 
     command = [sys.executable, "-c", PRELUDE + "sleep()"]
-    daemon = DaemonProcess(command, environ={}, on_line=on_line, stop=Stop(), now=lambda: "now")
+    daemon = DaemonProcess(
+        command, environ={}, on_line=on_line, stop=Stop(), now=lambda: "now", patience=USUAL
+    )
     with pytest.raises(ArithmeticError):
         daemon.follow()
     assert pids == [daemon.pid]
@@ -186,13 +207,14 @@ def test_an_error_of_the_listener_ends_the_daemon_and_comes_through() -> None:
 def test_the_daemon_dies_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     launcher = f"""
     import sys
+    from stream_app.consumer.daemon_end import Patience
     from stream_app.consumer.daemon_process import DaemonProcess
     from stream_app.consumer.supervise import Stop
     def on_line(line):
         if line.get("message") == "ready":
             print(daemon.pid, flush=True)
     daemon = DaemonProcess([sys.executable, "-u", "-c", {PRELUDE!r} + "say('ready'); sleep()"],
-                           environ={{}}, on_line=on_line, stop=Stop(), now=lambda: "now")
+                           environ={{}}, on_line=on_line, stop=Stop(), now=lambda: "now", patience=Patience())
     daemon.follow()
     """
     command = [sys.executable, "-c", textwrap.dedent(launcher)]

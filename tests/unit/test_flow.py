@@ -27,7 +27,7 @@ from tests.samples import (
     as_json,
     registry,
     shards,
-    split,
+    splits,
 )
 from tests.support import Fate, fates_of
 
@@ -64,8 +64,9 @@ def test_any_split_into_calls_gives_the_same_to_the_last_bit(data: st.DataObject
     whole = run(records, state)
     assert sorted(whole) == list(range(len(records)))
 
-    parts, other, start = {}, new_state(seen_ids), 0
-    for part in split(data.draw, records):
+    parts: dict[int, Fate] = {}
+    other, start = new_state(seen_ids), 0
+    for part in data.draw(splits(records)):
         if data.draw(st.booleans(), label="restart"):
             snapshot = other.snapshot()
             other = new_state(seen_ids)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from stream_app.local.deploy import APPLIED, LOCAL_PARAMETERS, NOT_LOCAL, templates, unknown
+from stream_app.local.functions import resolve
 from stream_app.local.intrinsics import World, evaluate
 from stream_app.local.template import Resource, read
 
@@ -114,6 +115,11 @@ def test_only_settled_failures_and_old_versions_expire() -> None:
         [{"Key": "status", "Value": "discarded"}],
     ]
     assert {rule["Prefix"] for rule in expiring} == {"failures/"}
+
+
+def test_every_function_has_the_code_that_its_handler_names() -> None:
+    for function in of_type("AWS::Lambda::Function").values():
+        assert callable(resolve(function["Handler"]))
 
 
 def test_pipes_put_a_device_into_one_shard_and_change_nothing() -> None:

@@ -25,6 +25,7 @@ class Call(NamedTuple):
 
     service: str
     action: str
+    is_form: bool
 
 
 def call_of(authorization: str, target: str, form: str, method: str) -> Call | None:
@@ -33,14 +34,21 @@ def call_of(authorization: str, target: str, form: str, method: str) -> Call | N
     if scope is None:
         return None
     action = target.rpartition(".")[2] or parse_qs(form).get("Action", [method])[0]
-    return Call(scope["service"].lower(), action)
+    return Call(scope["service"].lower(), action, bool(form))
 
 
-def refusal(outage: Outage) -> tuple[int, dict[str, str], str]:
-    """The answer of a service that is out, in the form that its clients read."""
+def met(call: Call | None) -> tuple[int, dict[str, str], str] | None:
+    """Status, headers and body of the answer when the call falls into an outage, which is used up by one."""
+    outage = SWITCHES.outage(call.service, call.action) if call is not None else None
+    return _refusal(outage, call) if outage is not None and call is not None else None
+
+
+def _refusal(outage: Outage, call: Call) -> tuple[int, dict[str, str], str]:
+    """In the form that the clients of the service read."""
     message = "Please try again."
-    if outage.service == "s3":
+    if call.service == "s3" or call.is_form:
         body = f"<Error><Code>{outage.code}</Code><Message>{message}</Message></Error>"
+        body = f"<ErrorResponse>{body}</ErrorResponse>" if call.is_form else body
         return outage.status, {"Content-Type": "application/xml"}, body
     headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-ErrorType": outage.code}
     return outage.status, headers, f'{{"__type":"{outage.code}","message":"{message}"}}'
@@ -58,8 +66,7 @@ def process_request(self: BotocoreStubber, request: AWSPreparedRequest) -> TYPE_
     call = call_of(
         _text(header("Authorization")), _text(header("X-Amz-Target")), _text(body), request.method or "GET"
     )
-    outage = SWITCHES.outage(*call) if call is not None else None
-    return refusal(outage) if outage is not None else _process(self, request)
+    return met(call) or _process(self, request)
 
 
 def apply() -> None:

@@ -93,8 +93,7 @@ def _ordinal(stream: Stream, state: StreamState, shard: ShardState, text: str | 
             "(2) TRIM_HORIZON or LATEST and no StartingSequenceNumber."
         )
     number = int(text)
-    last = shard.closing if shard.closing is not None else state.newest
-    if not state.numbering.owns(number, shard.shard._shard_id, shard.first, last):
+    if not state.gave(number, shard):
         raise errors.invalid_argument(
             f"StartingSequenceNumber {text} used in GetShardIterator on shard {shard.shard.shard_id} in stream "
             f"{stream.stream_name} under account {stream.account_id} is invalid because it did not come from this "

@@ -92,16 +92,26 @@ class StreamState:
         for state in self.shards.values():
             state.log.trim(arrived_before=horizon)
 
-    def trim(self, stream: Stream, before: int) -> int:
-        """Move TRIM_HORIZON forward to `before` ms, whatever the retention period; how many records went."""
-        self._trimmed_at = max(self._trimmed_at, min(before, clock.now_ms()))
-        return sum(state.log.trim(arrived_before=self._trimmed_at) for state in self.shards.values())
+    def trim(self, before: int | None) -> int:
+        """Move TRIM_HORIZON forward to `before` ms, whatever the retention period; how many records went.
 
-    def trim_to(self, number: int) -> int:
-        """Forget the records of one shard before the sequence number `number`; how many went."""
-        index = self.numbering.shard(number)
-        owner = next(state for state in self.shards.values() if state.shard._shard_id == index)
-        return owner.log.trim(ordinal_below=self.numbering.ordinal(number))
+        None is all there are now, those of this millisecond too.
+        """
+        now = clock.now_ms()
+        self._trimmed_at = max(self._trimmed_at, min(now if before is None else before, now))
+        below = self._next if before is None else None
+        logs = [state.log for state in self.shards.values()]
+        return sum(log.trim(arrived_before=self._trimmed_at, ordinal_below=below) for log in logs)
+
+    def gave(self, number: int, shard: ShardState) -> bool:
+        """Whether a sequence number was given in this shard: to a record, gone or not, or as an end of its range."""
+        last = shard.closing if shard.closing is not None else self.newest
+        return self.numbering.owns(number, shard.shard._shard_id, shard.first, last)
+
+    def trim_to(self, number: int) -> int | None:
+        """Forget the records of a number's shard before it; how many went, None for a number not of this stream."""
+        owner = next((shard for shard in self.shards.values() if self.gave(number, shard)), None)
+        return owner.log.trim(ordinal_below=self.numbering.ordinal(number)) if owner is not None else None
 
     def live(self, stream: Stream) -> list[ShardState]:
         """The shards that have not expired, in order of their ids: closed longer ago than TRIM_HORIZON is expired."""

@@ -1,0 +1,195 @@
+"""Functions are called as Lambda calls them, and what they answer decides what stays in the queue."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.errors import ConfigError, FatalError
+from stream_app.local.deploy import deploy, placed, templates
+from stream_app.local.functions import failures, functions, resolve, variables
+from stream_app.local.runners import run_all
+
+Clients = Callable[[str], Any]
+PATH = "stream_app.lambdas.hydrate"
+IDS = st.lists(st.text(min_size=1), unique=True, min_size=1)
+
+
+@pytest.fixture
+def clients(aws: Clients) -> Clients:
+    return cache(aws)
+
+
+@pytest.fixture
+def outputs(clients: Clients) -> dict[str, str]:
+    return deploy(templates(), clients, shards=1)
+
+
+def waiting_in(clients: Clients, url: str) -> int:
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = clients("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return sum(int(attributes[name]) for name in names)
+
+
+def run(clients: Clients, handler: Callable[[Any, Any], Any], received: int) -> dict[str, int]:
+    """Run until so many messages were received, and what came of them is known."""
+    stop = threading.Event()
+    seen: dict[str, int] = {}
+
+    def report(counters: Mapping[str, Any]) -> None:
+        seen.update(counters["function"]["stream-app-hydrate"])
+        if sum(seen[name] for name in ("delivered", "failed", "dead_lettered")) >= received:
+            stop.set()
+
+    run_all(clients, templates(), "stream-app", stop, report, handlers={PATH: handler}, interval=0.02)
+    return seen
+
+
+def test_the_event_is_the_one_that_lambda_sends(clients: Clients, outputs: dict[str, str]) -> None:
+    attributes = {"kind": {"DataType": "String", "StringValue": "x"}}
+    sent = clients("sqs").send_message(
+        QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody="{}", MessageAttributes=attributes
+    )
+    calls: list[tuple[Any, Any, int]] = []
+
+    def handler(event: Any, context: Any) -> None:
+        calls.append((event, context, context.get_remaining_time_in_millis()))
+
+    run(clients, handler, received=1)
+    [(event, context, remaining)] = calls
+    [record] = event["Records"]
+    assert set(record) == {
+        "messageId",
+        "receiptHandle",
+        "body",
+        "attributes",
+        "messageAttributes",
+        "md5OfBody",
+        "eventSource",
+        "eventSourceARN",
+        "awsRegion",
+    }
+    assert (record["messageId"], record["body"], record["md5OfBody"]) == (
+        sent["MessageId"],
+        "{}",
+        sent["MD5OfMessageBody"],
+    )
+    assert record["eventSourceARN"] == "arn:aws:sqs:us-east-1:123456789012:stream-app-dead-letters"
+    assert record["attributes"]["ApproximateReceiveCount"] == "1"
+    assert record["messageAttributes"]["kind"] == {"dataType": "String", "stringValue": "x"}
+    assert (context.function_name, context.memory_limit_in_mb) == ("stream-app-hydrate", 512)
+    assert context.log_group_name == "/aws/lambda/stream-app-hydrate"
+    assert 0 < remaining <= 60_000
+
+
+def test_only_the_messages_reported_stay(clients: Clients, outputs: dict[str, str]) -> None:
+    for n in range(6):
+        clients("sqs").send_message(QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody=json.dumps(n))
+
+    def handler(event: Any, context: Any) -> Any:
+        odd = [r["messageId"] for r in event["Records"] if json.loads(r["body"]) % 2]
+        return {"batchItemFailures": [{"itemIdentifier": name} for name in odd]}
+
+    counts = run(clients, handler, received=6)
+    assert (counts["received"], counts["delivered"], counts["failed"]) == (6, 3, 3)
+    assert waiting_in(clients, outputs["DeadLetterQueueUrl"]) == 3
+
+
+@pytest.mark.parametrize("answer", [ValueError("as asked"), object()])
+def test_a_batch_that_fails_stays_whole(clients: Clients, outputs: dict[str, str], answer: Any) -> None:
+    for n in range(3):
+        clients("sqs").send_message(QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody=str(n))
+
+    def handler(event: Any, context: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    counts = run(clients, handler, received=3)
+    assert (counts["delivered"], counts["failed"]) == (0, 3)
+    assert waiting_in(clients, outputs["DeadLetterQueueUrl"]) == 3
+
+
+@given(IDS, st.data())
+def test_messages_named_have_failed(sent: list[str], data: st.DataObject) -> None:
+    named = data.draw(st.lists(st.sampled_from(sent), min_size=1))
+    answer = {"batchItemFailures": [{"itemIdentifier": name} for name in named]}
+    assert failures(answer, sent) == set(named)
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"batchItemFailures": []}, {"batchItemFailures": None}, ""])
+def test_an_empty_answer_is_success(answer: Any) -> None:
+    assert failures(answer, ["a", "b"]) == set()
+
+
+@pytest.mark.parametrize(
+    "item",
+    [{}, {"itemIdentifier": ""}, {"itemIdentifier": None}, {"wrong": "a"}, {"itemIdentifier": "z"}, "a"],
+)
+def test_an_item_that_names_nothing_fails_the_batch(item: Any) -> None:
+    answer = {"batchItemFailures": [{"itemIdentifier": "a"}, item]}
+    assert failures(answer, ["a", "b"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("answer", ["text", {"other": 1}, 7, ["a"]])
+def test_an_answer_of_another_kind_never_raises(answer: Any) -> None:
+    assert failures(answer, ["a"]) <= {"a"}
+
+
+def test_a_handler_is_found_by_its_path() -> None:
+    assert resolve("json.dumps") is json.dumps
+    for path in ("json.nothing", "no_such_module.handler", "handler"):
+        with pytest.raises(ConfigError, match="no handler"):
+            resolve(path)
+
+
+def test_functions_find_their_variables_in_the_environment(clients: Clients) -> None:
+    environ: dict[str, str] = {}
+    stop = threading.Event()
+    stop.set()
+    deploy(templates(), clients, shards=1)
+    handlers = {PATH: lambda event, context: None}
+    run_all(clients, templates(), "stream-app", stop, lambda _: None, handlers=handlers, environ=environ)
+    assert environ["STREAM_APP_BUCKET"] == "stream-app-123456789012-us-east-1"
+    assert environ["STREAM_APP_STREAM"] == "stream-app-events"
+
+
+def test_two_functions_cannot_disagree_about_a_variable(clients: Clients) -> None:
+    found = placed(templates(), clients)
+    [function] = [item for item in found if item.type == "AWS::Lambda::Function"]
+    changed = {**function.properties, "Environment": {"Variables": {"STREAM_APP_BUCKET": "other"}}}
+    with pytest.raises(ConfigError, match="STREAM_APP_BUCKET"):
+        variables([*found, function._replace(id="Other", properties=changed)])
+
+
+def test_a_mapping_of_something_else_is_refused(clients: Clients) -> None:
+    found = placed(templates(), clients)
+    bucket = next(item.attributes["Arn"] for item in found if item.type == "AWS::S3::Bucket")
+    changed = [
+        item._replace(properties={**item.properties, "EventSourceArn": bucket})
+        if item.id == "Recovery.HydrateMapping"
+        else item
+        for item in found
+    ]
+    with pytest.raises(ConfigError, match="reads a AWS::S3::Bucket"):
+        functions(changed, clients, {PATH: lambda event, context: None})
+
+
+def test_a_runner_that_fails_for_good_stops_all(clients: Clients) -> None:
+    with pytest.raises(FatalError, match="failed"):
+        run_all(
+            clients,
+            templates(),
+            "stream-app",
+            threading.Event(),
+            lambda counters: None,
+            handlers={PATH: lambda event, context: None},
+            interval=0.02,
+        )

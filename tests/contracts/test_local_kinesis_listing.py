@@ -1,0 +1,114 @@
+"""ListShards and its filters as AWS documents them."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import ClientError
+
+from stream_app.local.corrections import clock
+from tests.contracts.local_kinesis import shards, split
+
+FIRST, SECOND = "shardId-000000000000", "shardId-000000000001"
+HOUR = 3_600_000
+
+
+class Clock:
+    ms = 0
+
+    def forward(self, ms: int) -> None:
+        self.ms += ms
+
+
+@pytest.fixture
+def now(monkeypatch):
+    ticking = Clock()
+    ticking.ms = clock.now_ms() + 1_000
+    monkeypatch.setattr(clock, "now_ms", lambda: ticking.ms)
+    return ticking
+
+
+@pytest.fixture
+def kinesis(aws, now):
+    aws("kinesis").create_stream(StreamName="devices", ShardCount=2)
+    return aws("kinesis")
+
+
+def listed(kinesis, kind: str | None = None, **how) -> list[str]:
+    return shards(kinesis, "devices", kind, **how)
+
+
+def refusal(act) -> str:
+    with pytest.raises(ClientError) as refused:
+        act()
+    return refused.value.response["Error"]["Code"]
+
+
+def test_filters_tell_parents_from_children(kinesis, now):
+    created = now.ms
+    now.forward(10_000)
+    split_at = now.ms
+    children = split(kinesis, "devices", FIRST)
+    now.forward(10_000)
+    everything = [FIRST, SECOND, *children]
+
+    def at(kind: str, ms: int) -> list[str]:
+        return listed(kinesis, kind, Timestamp=ms / 1_000)
+
+    assert listed(kinesis) == everything
+    assert listed(kinesis, "FROM_TRIM_HORIZON") == everything
+    assert listed(kinesis, "AT_TRIM_HORIZON") == [FIRST, SECOND]
+    assert listed(kinesis, "AT_LATEST") == [SECOND, *children]
+    assert listed(kinesis, "AFTER_SHARD_ID", ShardId=SECOND) == children
+    assert at("AT_TIMESTAMP", created) == [FIRST, SECOND]
+    assert at("AT_TIMESTAMP", split_at) == everything
+    assert at("AT_TIMESTAMP", split_at + 1) == [SECOND, *children]
+    assert at("FROM_TIMESTAMP", split_at) == everything
+    assert at("FROM_TIMESTAMP", split_at + 1) == [SECOND, *children]
+    # Earlier than the trim horizon is the trim horizon.
+    assert at("AT_TIMESTAMP", created - HOUR) == [FIRST, SECOND]
+    assert at("FROM_TIMESTAMP", created - HOUR) == everything
+
+
+def test_a_shard_expires_when_it_has_been_closed_for_the_retention_period(kinesis, now):
+    children = split(kinesis, "devices", FIRST)
+    now.forward(24 * HOUR)
+    assert listed(kinesis) == [FIRST, SECOND, *children]
+    assert listed(kinesis, "AT_TRIM_HORIZON") == [FIRST, SECOND, *children]
+    now.forward(1)
+    for kind in (None, "FROM_TRIM_HORIZON", "AT_TRIM_HORIZON", "AT_LATEST"):
+        assert listed(kinesis, kind) == [SECOND, *children]
+    described = kinesis.describe_stream(StreamName="devices")["StreamDescription"]["Shards"]
+    assert [shard["ShardId"] for shard in described] == [SECOND, *children]
+
+
+def test_a_filter_without_what_it_needs_is_refused(kinesis):
+    for kind in ("AT_TIMESTAMP", "FROM_TIMESTAMP", "AFTER_SHARD_ID"):
+        assert refusal(lambda k=kind: listed(kinesis, k)) == "InvalidArgumentException"
+    assert refusal(lambda: listed(kinesis, "SOMETHING")) == "ValidationException"
+
+
+def test_pages_hold_the_filter_and_come_to_an_end(kinesis, now):
+    kinesis.update_shard_count(StreamName="devices", TargetShardCount=8, ScalingType="UNIFORM_SCALING")
+    wanted = listed(kinesis, "AT_LATEST")
+    page = kinesis.list_shards(StreamName="devices", ShardFilter={"Type": "AT_LATEST"}, MaxResults=3)
+    found = [shard["ShardId"] for shard in page["Shards"]]
+    while "NextToken" in page:
+        page = kinesis.list_shards(NextToken=page["NextToken"], MaxResults=3)
+        found += [shard["ShardId"] for shard in page["Shards"]]
+        assert len(page["Shards"]) <= 3
+    assert len(wanted) == 8
+    assert found == wanted
+
+
+def test_a_page_token_stands_alone_and_expires(kinesis, now):
+    token = kinesis.list_shards(StreamName="devices", MaxResults=1)["NextToken"]
+    both = {"NextToken": token, "StreamName": "devices"}
+    assert refusal(lambda: kinesis.list_shards(**both)) == "InvalidArgumentException"
+    assert refusal(lambda: kinesis.list_shards(NextToken="x")) == "InvalidArgumentException"
+    now.forward(300_001)
+    assert refusal(lambda: kinesis.list_shards(NextToken=token)) == "ExpiredNextTokenException"
+
+
+def test_listing_can_begin_after_a_shard(kinesis):
+    answer = kinesis.list_shards(StreamName="devices", ExclusiveStartShardId=FIRST)
+    assert [shard["ShardId"] for shard in answer["Shards"]] == [SECOND]

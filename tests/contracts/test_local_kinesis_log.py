@@ -1,0 +1,70 @@
+"""The log of a shard against the plainest model of one: a list."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.local.corrections.sequence import Numbering
+from stream_app.local.corrections.shard_log import ShardLog
+
+# Per record: how much later it came, how much further on in the stream it is, and its size.
+Steps = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 50)), max_size=40)
+
+
+def build(steps) -> tuple[ShardLog, list[tuple[int, int, int, bytes]]]:
+    log, plain, arrival, ordinal = ShardLog(), [], 1_000, 0
+    for later, further, size in steps:
+        arrival, ordinal = arrival + later, ordinal + further
+        record = (ordinal, arrival, size, b"%d" % ordinal)
+        log.append(*record)
+        plain.append(record)
+    return log, plain
+
+
+@given(Steps, st.integers(-1, 170), st.integers(1, 50), st.integers(0, 400))
+def test_a_read_is_the_next_records_within_limit_and_bytes(steps, after, limit, max_bytes):
+    log, plain = build(steps)
+    expected, used = [], 0
+    for record in (r for r in plain if r[0] > after):
+        used += record[2]
+        if len(expected) == limit or (expected and used > max_bytes):
+            break
+        expected.append(record)
+    left = [r for r in plain if r[0] > (expected[-1][0] if expected else after)]
+    found = log.read(after, limit, max_bytes)
+    assert found.bodies == [record[3] for record in expected]
+    assert found.last == (expected[-1][0] if expected else after)
+    assert found.behind == (expected[-1][1] if left else None)
+
+
+@given(Steps, st.integers(990, 1_130))
+def test_a_time_is_found_before_the_first_record_that_is_not_older(steps, arrival):
+    log, plain = build(steps)
+    found = log.before(arrival)
+    if found is None:
+        assert all(record[1] < arrival for record in plain)
+    else:
+        assert [r for r in plain if r[0] > found] == [r for r in plain if r[1] >= arrival]
+
+
+@given(Steps, st.integers(990, 1_130), st.integers(0, 170), st.integers(1, 50), st.integers(0, 400))
+def test_a_trimmed_log_reads_as_one_that_never_had_the_old_records(steps, arrival, ordinal, limit, max_bytes):
+    log, plain = build(steps)
+    kept = [r for r in plain if r[1] >= arrival and r[0] >= ordinal]
+    assert log.trim(arrived_before=arrival, ordinal_below=ordinal) == len(plain) - len(kept)
+    fresh = ShardLog()
+    for record in kept:
+        fresh.append(*record)
+    assert len(log) == len(kept)
+    assert log.read(-1, limit, max_bytes) == fresh.read(-1, limit, max_bytes)
+
+
+@given(st.integers(10**12, 2 * 10**12), st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 9_999))
+def test_numbers_are_long_and_order_as_what_they_number(created, one, other, shard):
+    numbering = Numbering(created)
+    number = numbering.number(one, shard)
+    assert len(str(number)) == 56
+    assert (numbering.ordinal(number), numbering.shard(number)) == (one, shard)
+    assert (one < other) == (number < numbering.number(other, shard) and one != other)
+    assert Numbering(created + 1).ordinal(number) < 0

@@ -1,0 +1,308 @@
+"""The embedded AWS as a program: who it answers, how it starts, and that it always ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import psutil
+import pytest
+from botocore.exceptions import ClientError
+
+from stream_app.errors import ConfigError, FatalError, code_of, is_conflict
+from stream_app.local.aws import LocalAws, start
+from stream_app.local.faults import Fail, ThrottlePuts, Trim
+from tests.contracts.local_kinesis import datas, iterator, put
+
+SCOPE = (
+    "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/kinesis/aws4_request, Signature=x"
+)
+SHARD = "shardId-000000000000"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with start() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server, monkeypatch) -> Callable[[str], Any]:
+    """boto3 as a program that was given the server's environment would use it."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    yield lambda service: boto3.session.Session().client(service)
+    server.clear_faults()
+    httpx.post(f"{server.endpoint}/moto-api/reset").raise_for_status()
+
+
+def family(server: LocalAws) -> list[psutil.Process]:
+    main = psutil.Process(server.pid)
+    return [main, *main.children(recursive=True)]
+
+
+def ended(processes: list[psutil.Process]) -> bool:
+    """Whether all of them come to their end soon."""
+    _, alive = psutil.wait_procs(processes, timeout=15)
+    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_one_port_speaks_http_1_and_http_2_in_the_clear(server, client):
+    kinesis = client("kinesis")
+    kinesis.create_stream(StreamName="one", ShardCount=1)
+    put(kinesis, "one", "a", "b")
+    headers = {
+        "X-Amz-Target": "Kinesis_20131202.GetRecords",
+        "Content-Type": "application/x-amz-json-1.1",
+        "Authorization": SCOPE,
+    }
+    body = json.dumps({"ShardIterator": iterator(kinesis, "one", SHARD)})
+    answers = {}
+    for version, how in (("HTTP/2", {"http1": False, "http2": True}), ("HTTP/1.1", {})):
+        with httpx.Client(**how) as http:
+            answer = http.post(server.endpoint, content=body, headers=headers)
+        assert (answer.http_version, answer.status_code) == (version, 200)
+        answers[version] = answer.json()["Records"]
+    assert answers["HTTP/2"] == answers["HTTP/1.1"]
+    assert [record["PartitionKey"] for record in answers["HTTP/2"]] == ["a", "b"]
+
+
+def test_it_listens_on_this_machine_only(server):
+    listening = [
+        connection.laddr.ip
+        for process in family(server)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    "key", ["a/b.json", "100%25/é ü+?#&=~.json", "double//slash", "/leading", "date=2016-12-01/hour=07/x y"]
+)
+def test_an_s3_key_of_any_characters_comes_back(client, key):
+    s3 = client("s3")
+    s3.create_bucket(Bucket="bucket")
+    s3.put_object(Bucket="bucket", Key=key, Body=b"body", Tagging="status=open")
+    assert [found["Key"] for found in s3.list_objects_v2(Bucket="bucket")["Contents"]] == [key]
+    assert s3.get_object(Bucket="bucket", Key=key)["Body"].read() == b"body"
+    assert s3.head_object(Bucket="bucket", Key=key)["ContentLength"] == 4
+    assert s3.get_object_tagging(Bucket="bucket", Key=key)["TagSet"] == [{"Key": "status", "Value": "open"}]
+    presigned = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": key})
+    assert httpx.get(presigned).content == b"body"
+    s3.delete_object(Bucket="bucket", Key=key)
+    assert s3.list_objects_v2(Bucket="bucket")["KeyCount"] == 0
+
+
+def test_every_service_of_the_template_answers(client):
+    client("sns").create_topic(Name="topic")
+    client("sqs").create_queue(QueueName="queue")
+    client("events").create_event_bus(Name="bus")
+    client("kms").create_key()
+    client("dynamodb").list_tables()
+    client("sts").get_caller_identity()
+    client("cloudwatch").list_metrics()
+    client("logs").describe_log_groups()
+    with pytest.raises(ClientError) as refused:
+        client("s3").get_object(Bucket="no-such-bucket", Key="k")
+    assert code_of(refused.value) == "NoSuchBucket"
+
+
+def at_once(act: Callable[[int], bool], how_many: int = 12) -> int:
+    """How many of so many threads succeed that act at the same time."""
+    together = threading.Barrier(how_many)
+
+    def one(who: int) -> bool:
+        together.wait()
+        return act(who)
+
+    with ThreadPoolExecutor(how_many) as pool:
+        return sum(pool.map(one, range(how_many)))
+
+
+def test_of_many_conditional_writes_at_once_one_succeeds(client):
+    dynamodb, s3 = client("dynamodb"), client("s3")
+    s3.create_bucket(Bucket="bucket")
+    dynamodb.create_table(
+        TableName="leases",
+        KeySchema=[{"AttributeName": "k", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "k", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+    def take(lease: str, who: int) -> bool:
+        item = {"k": {"S": lease}, "owner": {"N": str(who)}}
+        try:
+            dynamodb.put_item(TableName="leases", Item=item, ConditionExpression="attribute_not_exists(k)")
+        except dynamodb.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def create(lease: str, who: int) -> bool:
+        try:
+            s3.put_object(Bucket="bucket", Key=lease, Body=str(who).encode(), IfNoneMatch="*")
+        except ClientError as error:
+            if is_conflict(error):
+                return False
+            raise
+        return True
+
+    for lease in ("first", "second", "third"):
+        assert (at_once(partial(take, lease)), at_once(partial(create, lease))) == (1, 1)
+
+
+def test_long_polls_do_not_keep_the_others_waiting(client):
+    sqs = client("sqs")
+    url = sqs.create_queue(QueueName="queue")["QueueUrl"]
+    with ThreadPoolExecutor(10) as pool:
+        polls = [pool.submit(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=20) for _ in range(10)]
+        kinesis = client("kinesis")
+        kinesis.create_stream(StreamName="one", ShardCount=1)
+        entries = [{"Id": str(n), "MessageBody": str(n)} for n in range(10)]
+        sqs.send_message_batch(QueueUrl=url, Entries=entries)
+        assert sorted(poll.result()["Messages"][0]["Body"] for poll in polls) == [str(n) for n in range(10)]
+
+
+def test_faults_are_switched_from_outside(server, client):
+    kinesis = client("kinesis")
+    kinesis.create_stream(StreamName="one", ShardCount=1)
+    server.inject(
+        ThrottlePuts(share=0.5), Fail(service="dynamodb", calls=1, status=400, code="ResourceInUseException")
+    )
+    assert ["ErrorCode" in one for one in put(kinesis, "one", *"abcd")] == [False, True, False, True]
+    dynamodb = client("dynamodb")
+    with pytest.raises(ClientError) as refused:
+        dynamodb.list_tables()
+    assert code_of(refused.value) == "ResourceInUseException"
+    dynamodb.list_tables()
+    server.inject(Fail(service="sns", action="ListTopics", status=400, code="AuthorizationError"))
+    with pytest.raises(ClientError) as refused:
+        client("sns").create_topic(Name="topic") and client("sns").list_topics()
+    assert code_of(refused.value) == "AuthorizationError"
+    server.clear_faults()
+    put(kinesis, "one", "e")
+    assert server.inject(Trim(stream="one")) == 3
+    assert datas(kinesis, "one", SHARD) == []
+    with pytest.raises(ConfigError):
+        server.inject(Trim(stream="none"))
+
+
+def test_its_own_paths_say_what_is_wrong(server):
+    assert httpx.get(f"{server.endpoint}/stream-app/health").json()["pid"] in [p.pid for p in family(server)]
+    assert httpx.get(f"{server.endpoint}/stream-app/faults").json()["fail"] == []
+    assert httpx.get(f"{server.endpoint}/stream-app/other").status_code == 404
+    wrong = httpx.post(f"{server.endpoint}/stream-app/faults", content=b'{"fault":"flood"}')
+    assert (wrong.status_code, "flood" in wrong.json()["error"]) == (400, True)
+
+
+def test_stopping_ends_main_and_worker_and_may_be_repeated():
+    running = start()
+    processes = family(running)
+    assert len(processes) == 2
+    running.stop()
+    running.stop()
+    assert not running.running()
+    assert ended(processes)
+    with pytest.raises(FatalError):
+        running.clear_faults()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_even_while_a_client_waits(number, tmp_path):
+    running = start(log=tmp_path / "aws.log")
+    processes = family(running)
+    where = {"endpoint_url": running.endpoint, "region_name": "us-east-1"}
+    sqs = boto3.session.Session("testing", "testing").client("sqs", **where)
+    url = sqs.create_queue(QueueName="queue")["QueueUrl"]
+    with httpx.Client() as http, ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=20)
+        http.get(f"{running.endpoint}/stream-app/health")
+        os.kill(running.pid, number)
+        assert running._process.wait(15) == 0
+        assert ended(processes)
+        poll.exception()
+    assert [json.loads(line)["pid"] for line in (tmp_path / "aws.log").read_text().splitlines()] == [
+        running.pid
+    ]
+
+
+def test_killing_the_main_process_leaves_no_worker():
+    running = start()
+    processes = family(running)
+    os.kill(running.pid, signal.SIGKILL)
+    assert ended(processes)
+    running.stop()
+
+
+def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path):
+    program = (
+        "import sys, time, psutil; from stream_app.local.aws import start; a = start();"
+        "m = psutil.Process(a.pid); print(m.pid, *[p.pid for p in m.children()], flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        processes = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        assert len(processes) == 2
+        parent.kill()
+    assert ended(processes)
+
+
+def test_it_does_not_end_with_the_thread_that_started_it():
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(start).result()
+    with running:
+        # It looks for its parent at least every second; so many answers span more than one look.
+        for _ in range(8):
+            assert httpx.get(f"{running.endpoint}/stream-app/health").status_code == 200
+            running._process.poll()
+            with pytest.raises(subprocess.TimeoutExpired):
+                running._process.wait(0.25)
+
+
+def test_a_port_that_is_taken_is_said_so(server):
+    with pytest.raises(ConfigError, match=f"port {server.port}"):
+        start(port=server.port)
+    assert httpx.get(f"{server.endpoint}/stream-app/health").status_code == 200
+
+
+def test_what_keeps_it_from_coming_up_is_shown(tmp_path, monkeypatch):
+    (tmp_path / "moto").mkdir()
+    (tmp_path / "moto" / "__init__.py").write_text("raise RuntimeError('broken on purpose')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    log = tmp_path / "aws.log"
+    with pytest.raises(FatalError, match="broken on purpose") as failed:
+        start(log=log)
+    assert str(log) in str(failed.value)
+
+
+def test_a_server_that_takes_too_long_is_ended():
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    with pytest.raises(FatalError, match="did not answer in 0 s"):
+        start(timeout=0)
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+
+
+def test_the_program_says_where_it_is(tmp_path):
+    ready = tmp_path / "ready.json"
+    command = [sys.executable, "-m", "stream_app.local.server", "--ready-file", str(ready)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root
+    ) as process:
+        said = json.loads(process.stdout.readline())
+        assert said == json.loads(ready.read_text())
+        assert said["pid"] == process.pid
+        assert httpx.get(f"{said['endpoint']}/stream-app/health").status_code == 200
+        process.terminate()
+        assert process.wait(15) == 0

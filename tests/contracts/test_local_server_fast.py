@@ -1,0 +1,149 @@
+"""The short way of the server answers as moto's own way does, to the letter."""
+
+from __future__ import annotations
+
+import io
+import json
+from base64 import b64encode
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stream_app.local import wsgi
+from stream_app.local.corrections import clock
+from stream_app.local.fast import fast
+from stream_app.local.faults import ThrottlePuts, ThrottleReads, injected
+
+SCOPE = (
+    "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/kinesis/aws4_request, Signature=x"
+)
+SHOWN = ("content-type", "x-amzn-errortype", "server")
+WAYS = {"short": fast(wsgi.moto), "moto": wsgi.moto}
+
+
+def ask(way: str, operation: str, body: bytes) -> tuple[str, dict[str, str], object]:
+    """Status, the headers that matter, and the body of an answer."""
+    got: dict[str, object] = {}
+
+    def start_response(status, headers, _=None):
+        got["status"] = status[:3]
+        named = {name.lower(): value for name, value in headers}
+        assert named["x-amzn-requestid"]
+        got["headers"] = {name: named.get(name) for name in SHOWN}
+
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "4566",
+        "HTTP_HOST": "127.0.0.1:4566",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.input_terminated": True,
+        "CONTENT_TYPE": "application/x-amz-json-1.1",
+        "CONTENT_LENGTH": str(len(body)),
+        "HTTP_AUTHORIZATION": SCOPE,
+        "HTTP_X_AMZ_TARGET": f"Kinesis_20131202.{operation}",
+    }
+    answer = b"".join(WAYS[way](environ, start_response))
+    return str(got["status"]), got["headers"], json.loads(answer)
+
+
+@pytest.fixture
+def twins(aws, monkeypatch):
+    """Two streams that were made in the same millisecond, and so give the same numbers; the clock stands still."""
+    at = clock.now_ms()
+    monkeypatch.setattr(clock, "now_ms", lambda: at)
+    for name in WAYS:
+        aws("kinesis").create_stream(StreamName=name, ShardCount=2)
+    return aws("kinesis")
+
+
+def both(operation: str, body_of) -> tuple[str, dict[str, str], object]:
+    """Ask both ways, each of its own stream; the one answer that both gave."""
+    answers = {way: ask(way, operation, body_of(way)) for way in WAYS}
+    assert answers["short"] == answers["moto"]
+    return answers["short"]
+
+
+def body(**parameters) -> bytes:
+    return json.dumps(parameters).encode()
+
+
+def entry(data: bytes, key: str) -> dict[str, str]:
+    return {"Data": b64encode(data).decode(), "PartitionKey": key}
+
+
+Entries = st.lists(
+    st.tuples(st.binary(max_size=40), st.text(min_size=1, max_size=20)), min_size=1, max_size=12
+)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(Entries, st.integers(1, 15), st.sampled_from(["TRIM_HORIZON", "LATEST"]))
+def test_what_is_written_and_read_is_the_same(twins, entries, limit, kind):
+    def position(way: str, shard: str) -> str:
+        found = twins.get_shard_iterator(StreamName=way, ShardId=shard, ShardIteratorType=kind)
+        return found["ShardIterator"]
+
+    before = {(way, n): position(way, f"shardId-{n:012}") for way in WAYS for n in (0, 1)}
+    records = [entry(*one) for one in entries]
+    _, _, written = both("PutRecords", lambda way: body(StreamName=way, Records=records))
+    assert [set(one) for one in written["Records"]] == [{"SequenceNumber", "ShardId"}] * len(records)
+    both("PutRecord", lambda way: body(StreamName=way, **records[0]))
+    for shard in (0, 1):
+        # The stream's name is in an iterator, so the same stream is read both ways.
+        for way in WAYS:
+            request = body(ShardIterator=before[way, shard], Limit=limit)
+            status, _, answer = both("GetRecords", lambda _, asked=request: asked)
+            assert status == "200"
+            assert len(answer["Records"]) <= limit
+
+
+def test_the_end_of_a_shard_is_the_same(twins):
+    twins.split_shard(StreamName="moto", ShardToSplit="shardId-000000000000", NewStartingHashKey="1000")
+    found = twins.get_shard_iterator(
+        StreamName="moto", ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
+    )
+    _, _, answer = both("GetRecords", lambda _: body(ShardIterator=found["ShardIterator"]))
+    assert len(answer["ChildShards"]) == 2
+    assert "NextShardIterator" not in answer
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_body"),
+    [
+        ("PutRecords", body(StreamName="none", Records=[entry(b"x", "k")])),
+        ("PutRecords", body(StreamName="moto", Records=[])),
+        ("PutRecords", body(StreamName="moto", Records=[entry(b"x", "k")] * 501)),
+        ("PutRecords", body(StreamName="moto", Records=[entry(b"x", "")])),
+        ("PutRecords", body(StreamName="moto", Records=[{"Data": "?", "PartitionKey": "k"}])),
+        (
+            "PutRecords",
+            body(StreamName="moto", Records=[{**entry(b"x", "k"), "ExplicitHashKey": str(2**128)}]),
+        ),
+        ("PutRecord", body(StreamName="moto", PartitionKey="k")),
+        ("GetRecords", body(ShardIterator="x")),
+        ("GetRecords", body(Limit=1)),
+        ("GetRecords", b"{"),
+    ],
+)
+def test_what_is_refused_is_refused_the_same(twins, operation, request_body):
+    status, headers, answer = both(operation, lambda _: request_body)
+    assert status == "400"
+    assert answer["__type"] == headers["x-amzn-errortype"]
+
+
+def test_a_throttle_is_drawn_once_whichever_way(twins):
+    records = [entry(b"x", str(n)) for n in range(10)]
+    for way in WAYS:
+        with injected(ThrottlePuts(share=0.2), ThrottleReads(share=0.5)):
+            _, _, answer = ask(way, "PutRecords", body(StreamName=way, Records=records))
+            assert [n for n, one in enumerate(answer["Records"]) if "ErrorCode" in one] == [4, 9]
+            found = twins.get_shard_iterator(
+                StreamName=way, ShardId="shardId-000000000000", ShardIteratorType="LATEST"
+            )
+            asked = body(ShardIterator=found["ShardIterator"])
+            assert [ask(way, "GetRecords", asked)[0] for _ in range(4)] == ["200", "400", "200", "400"]

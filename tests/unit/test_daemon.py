@@ -1,0 +1,132 @@
+"""The launcher as a whole, with a small program in place of Java."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_app.consumer.daemon import run_daemon
+from stream_app.consumer.supervise import Restarts, Stop
+from stream_app.errors import ConfigError
+from stream_app.resources import shipped
+from stream_app.settings import ENVIRONMENT, Settings, parse_properties
+
+Line = dict[str, Any]
+TWICE = Restarts(limit=1, base_seconds=0)
+
+# Tells what it was given, as a child's line, and ends as it is told to.
+JAVA = """#!{python}
+import json, os, pathlib, sys
+file = sys.argv[sys.argv.index("--properties-file") + 1]
+told = json.dumps({{"event": "given", "argv": sys.argv, "environ": dict(os.environ),
+                    "text": pathlib.Path(file).read_text(), "mode": os.stat(file).st_mode & 0o777}})
+log = "2026-11-20T10:00:00.000Z\\t{{}}\\tt\\t{{}}\\t{{}}"
+print(log.format("ERROR", "DrainChildSTDERRTask", f"Received error line from subprocess [{{told}}] for shard s"))
+print(told, file=sys.stderr)
+failure = os.environ.get("CHILD_FAILS_WITH")
+if failure:
+    processor = "MultiLangShardRecordProcessor"
+    print(log.format("ERROR", processor, "Encountered an error while trying to process records"))
+    print(log.format("INFO", processor, "Child process exited with value: " + failure))
+sys.exit(int(os.environ.get("ENDS_WITH", "0")))
+"""
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    for name, text in (("java", JAVA.format(python=sys.executable)), ("stream-app-consumer", "#!/bin/sh\n")):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+    return {"JAVA_HOME": str(tmp_path), "PATH": str(tmp_path / "bin")}
+
+
+def run(
+    environ: dict[str, str], base: str = "production.properties", **overrides: str | None
+) -> tuple[int, list[Line]]:
+    seen: list[Line] = []
+    properties = shipped("properties") / base
+    stop = Stop()
+    code = run_daemon(
+        properties, environ=environ, overrides=overrides, on_line=seen.append, stop=stop, restarts=TWICE
+    )
+    stop.close()
+    return code, seen
+
+
+def given(seen: list[Line]) -> Line:
+    return next(line for line in seen if line["event"] == "given")
+
+
+def test_what_differs_in_this_run_is_laid_over_the_file(environ: dict[str, str]) -> None:
+    environ |= {"STREAM_APP_STREAM": "from-environment", "STREAM_APP_APPLICATION": "from-environment"}
+    code, seen = run(environ, streamName="from-override", initialPositionInStream=None)
+    told = given(seen)
+    properties = parse_properties(told["text"])
+    assert code == 0
+    assert (properties["streamName"], properties["applicationName"]) == ("from-override", "from-environment")
+    assert "initialPositionInStream" not in properties
+    assert properties["workerId"]
+    assert told["mode"] == 0o600
+    # The application in a child reads the same: neither the base file nor the environment wins there.
+    settings = Settings.load(told["environ"], properties)
+    assert (settings.stream, settings.application) == ("from-override", "from-environment")
+
+
+def test_the_children_find_their_file_and_their_program(environ: dict[str, str]) -> None:
+    _, seen = run(environ | {"AWS_PROFILE": "p"})
+    told = given(seen)
+    assert told["environ"][ENVIRONMENT] == told["argv"][-1]
+    assert told["environ"]["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), environ["PATH"]]
+    assert told["environ"]["AWS_PROFILE"] == "p"
+    assert not Path(told["argv"][-1]).exists(), "the effective file is gone with the daemon"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "flag"), [(None, "true"), ("https://kinesis.x", "true"), ("http://127.0.0.1:1", "false")]
+)
+def test_an_emulation_gets_no_cbor(environ: dict[str, str], endpoint: str | None, flag: str) -> None:
+    _, seen = run(environ, kinesisEndpoint=endpoint)
+    assert f"-Daws.cborEnabled={flag}" in given(seen)["argv"]
+
+
+def test_the_launcher_tells_what_it_does(environ: dict[str, str]) -> None:
+    code, seen = run(environ | {"ENDS_WITH": "3"})
+    told = [(line["event"], line.get("code")) for line in seen if line["source"] == "launcher"]
+    assert code == 1
+    assert told == [
+        ("launcher_started", None),
+        ("daemon_started", None),
+        ("daemon_restarting", 3),
+        ("daemon_started", None),
+        ("daemon_gave_up", 3),
+        ("launcher_ended", 1),
+    ]
+    assert all({"ts", "level"} <= line.keys() for line in seen)
+
+
+def test_a_wrong_configuration_found_by_a_child_is_not_tried_again(environ: dict[str, str]) -> None:
+    code, seen = run(environ | {"ENDS_WITH": "1", "CHILD_FAILS_WITH": "2"})
+    assert code == 2
+    assert [line["event"] for line in seen].count("daemon_started") == 1
+
+
+def test_every_problem_is_told_at_once_and_nothing_is_started(environ: dict[str, str]) -> None:
+    environ |= {"STREAM_APP_JAVA_HEAP": "much"}
+    with pytest.raises(ConfigError) as wrong:
+        run(environ, executableName="no-such-program", timeoutInSeconds=None, dbPassword="hush")
+    what = [problem.what for problem in wrong.value.problems]
+    for part in ("no-such-program", "timeoutInSeconds", "dbPassword", "STREAM_APP_JAVA_HEAP"):
+        assert [text for text in what if part in text], part
+    assert "hush" not in json.dumps(what)
+
+
+def test_a_file_that_is_not_there_is_a_wrong_configuration(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"none\.properties"):
+        run(environ, base="none.properties")

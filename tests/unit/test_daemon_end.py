@@ -1,0 +1,124 @@
+"""When a daemon is ended: never while a shard may still have its last words, and never later than promised."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.consumer.daemon_end import Act, Patience, Watch
+
+SHARDS = ["a", "b", "c"]
+PATIENCE = Patience(stop=100, leave=10, crash=20)
+EVENTS = st.sampled_from(
+    [
+        "shard_initialized",
+        "shard_ended",
+        "lease_lost",
+        "shard_stopping",
+        "child_silent",
+        "child_failed",
+        "child_exited",
+        "kcl",
+    ]
+)
+STORY = st.lists(st.tuples(EVENTS, st.sampled_from(SHARDS), st.integers(0, 3)))
+
+
+def tell(watch: Watch, event: str, shard: str | None = None, code: int = 0) -> None:
+    watch.see({"source": "kcl", "event": event, "shard": shard, "code": code})
+
+
+def begun() -> Watch:
+    watch = Watch(PATIENCE)
+    for shard in SHARDS:
+        tell(watch, "shard_initialized", shard)
+    return watch
+
+
+@given(STORY, st.integers(0, 99))
+def test_without_a_wish_only_a_failed_child_ends_it(story: list[tuple[str, str, int]], now: float) -> None:
+    watch = begun()
+    for event, shard, code in story:
+        tell(watch, event, shard, code)
+    act = watch.decide(0, now)
+    if not any(event == "child_failed" for event, _, _ in story):
+        assert act is None
+        assert watch.child is None
+    assert act in (None, Act.END_JVM)
+    assert not watch.forced
+
+
+@given(STORY, STORY)
+def test_one_wish_is_carried_out_once_and_forced_in_the_end(
+    before: list[tuple[str, str, int]], after: list[tuple[str, str, int]]
+) -> None:
+    watch = begun()
+    for event, shard, code in before:
+        tell(watch, event, shard, code)
+    assert watch.decide(1, 0) is Act.ASK
+    for event, shard, code in after:
+        tell(watch, event, shard, code)
+        assert watch.decide(1, 9) is None
+    assert watch.decide(1, 99) in (None, Act.END_JVM)
+    assert not watch.forced
+    assert watch.decide(1, 100) is Act.END_ALL
+    assert watch.forced
+
+
+def test_a_second_wish_ends_all() -> None:
+    for wishes in ([1, 2], [2, 2], [1, 1, 5]):
+        watch = begun()
+        acts = [watch.decide(count, 0) for count in wishes]
+        assert (acts[0], acts[-1]) == (Act.ASK, Act.END_ALL)
+        assert watch.forced
+
+
+@pytest.mark.parametrize("last_words", ["shard_ended", "lease_lost", "shard_stopping", "child_silent"])
+def test_after_a_crash_each_other_shard_has_its_last_words(last_words: str) -> None:
+    watch = begun()
+    tell(watch, "child_silent", "a")
+    tell(watch, "child_failed", "a")
+    assert watch.decide(0, 0) is None
+    tell(watch, "child_exited", "a", 7)
+    tell(watch, last_words, "b")
+    assert watch.decide(0, 1) is None
+    tell(watch, last_words, "c")
+    assert watch.decide(0, 2) is Act.END_JVM
+    assert watch.child == 7
+
+
+def test_after_a_crash_a_shard_that_never_answers_is_not_waited_for_for_ever() -> None:
+    watch = begun()
+    tell(watch, "child_failed")
+    assert watch.decide(0, 5) is None
+    assert watch.decide(0, 24) is None
+    assert watch.decide(0, 25) is Act.END_JVM
+    assert watch.child is None
+
+
+def test_a_daemon_that_leaves_as_it_should_is_left_alone() -> None:
+    watch = begun()
+    watch.decide(1, 0)
+    for shard in SHARDS:
+        tell(watch, "shard_stopping", shard)
+        tell(watch, "lease_lost", shard)
+    assert [watch.decide(1, now) for now in range(0, 100, 10)] == [None] * 10
+
+
+def test_a_daemon_that_begins_anew_instead_of_leaving_is_ended_after_all_last_words() -> None:
+    watch = begun()
+    watch.decide(1, 0)
+    for shard in "ab":
+        tell(watch, "shard_stopping", shard)
+        tell(watch, "shard_initialized", shard)
+    assert watch.decide(1, 30) is None, "c is still at its last words"
+    tell(watch, "shard_stopping", "c")
+    assert [watch.decide(1, now) for now in (40, 49, 50)] == [None, None, Act.END_JVM]
+    assert not watch.forced
+
+
+def test_what_the_application_says_decides_nothing() -> None:
+    watch = begun()
+    watch.see({"source": "app", "event": "child_failed"})
+    assert watch.decide(0, 1000) is None

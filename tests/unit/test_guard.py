@@ -1,0 +1,197 @@
+"""A user's functions: what raises is found, and the rows beside it go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from stream_app.pipeline.calculate import calculate
+from stream_app.pipeline.guard import guarded, short
+from stream_app.pipeline.registry import Codec
+from stream_app.pipeline.verify import verify
+from stream_app.record import Batch, Code, Outcome
+from tests.samples import READING, registry
+
+CODEC = registry().codecs["reading"]
+Function = Callable[[Batch], Any]
+
+
+def codec(**declared: Any) -> Codec:
+    return replace(CODEC, event=replace(READING, **declared))
+
+
+def batch(values: list[int], first_row: int = 0) -> Batch:
+    rows = np.arange(len(values), dtype=np.int64) + first_row
+    return Batch(
+        "reading", {"value": np.array(values, dtype=np.int64), "w": np.zeros((len(values), 2))}, rows
+    )
+
+
+def calculated(function: Function, values: list[int]) -> Outcome:
+    return calculate(batch(values), codec(calculate=function))
+
+
+def verified(function: Function, values: list[int]) -> Outcome:
+    return verify(batch(values), codec(verify=function))
+
+
+def raises_on(guilty: set[int]) -> Function:
+    def function(part: Batch) -> Mapping[str, NDArray[Any]]:
+        found = sorted(guilty.intersection(part["value"].tolist()))
+        if found:
+            raise ValueError(f"cannot bear {found[0]}")
+        return {"square": part["value"] ** 2}
+
+    return function
+
+
+@given(st.lists(st.integers(0, 9), max_size=40), st.sets(st.integers(0, 9)))
+def test_the_guilty_rows_and_no_others_fail(values: list[int], guilty: set[int]) -> None:
+    columns, kept, failed = guarded(raises_on(guilty), batch(values, 5), "stage", "mark")
+    good = [value for value in values if value not in guilty]
+    assert kept["value"].tolist() == good
+    assert columns.get("square", np.zeros(0)).tolist() == [value**2 for value in good]
+    assert [(f.row, f.reason) for f in failed] == [
+        (at + 5, f"ValueError: cannot bear {value}") for at, value in enumerate(values) if value in guilty
+    ]
+    assert {(f.stage, f.code, f.event, f.schema) for f in failed} <= {
+        ("stage", Code.CALCULATION_FAILED, "reading", "mark")
+    }
+    assert sorted([*kept.rows.tolist(), *(f.row for f in failed)]) == [at + 5 for at in range(len(values))]
+
+
+def test_few_guilty_rows_cost_few_calls() -> None:
+    calls: list[int] = []
+
+    def counting(part: Batch) -> Mapping[str, NDArray[Any]]:
+        calls.append(len(part))
+        return raises_on({777})(part)  # type: ignore[no-any-return]
+
+    _, kept, failed = guarded(counting, batch(list(range(1_024))), "stage", "mark")
+    assert (len(kept), len(failed)) == (1_023, 1)
+    assert len(calls) == 21  # twice for each of ten halvings, and once for all
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda part: {"x": np.zeros(len(part) + 1)},
+        lambda part: {"x": np.zeros((len(part), 1))},
+        lambda _part: {"x": 5.0},
+        lambda _part: {"x": []},
+        lambda _part: None,
+        lambda part: [part["value"]],
+        lambda part: part["nothing"],
+        lambda part: part["value"].__setitem__(0, 5),
+        lambda part: part.columns.__setitem__("value", part["w"]),
+        lambda part: {"score": part["value"]},
+        lambda part: {"arrived": part["value"]},
+    ],
+)
+def test_a_function_that_returns_no_columns_of_the_batchs_length_fails_its_rows(wrong: Function) -> None:
+    outcome = calculated(wrong, [1, 2, 3])
+    assert len(outcome.passed) == 0
+    assert [(f.row, f.stage, f.code) for f in outcome.failed] == [
+        (row, "calculate", Code.CALCULATION_FAILED) for row in range(3)
+    ]
+    assert all(f.reason for f in outcome.failed)
+
+
+def test_a_reason_is_cut_to_what_a_dead_letter_can_carry() -> None:
+    def wordy(_part: Batch) -> Mapping[str, NDArray[Any]]:
+        raise ValueError("x" * 10**6)
+
+    (failure,) = calculated(wordy, [1]).failed
+    assert failure.reason.startswith("ValueError: xxx")
+    assert len(failure.reason) == 200
+    assert short("brief") == "brief"
+
+
+def test_a_column_that_is_returned_at_times_is_none_where_it_is_not() -> None:
+    def moody(part: Batch) -> Mapping[str, NDArray[Any]]:
+        made = dict(raises_on({5})(part))
+        return {**made, "extra": part["value"]} if part["value"][0] > 5 else made
+
+    outcome = calculated(moody, [1, 2, 5, 7])
+    assert outcome.passed["extra"].tolist() == [None, None, 7]
+    assert outcome.passed["square"].tolist() == [1, 4, 49]
+
+
+def test_columns_of_kinds_that_have_nothing_in_common_are_objects() -> None:
+    def moody(part: Batch) -> Mapping[str, NDArray[Any]]:
+        raises_on({5})(part)
+        odd = part["value"] if part["value"][0] > 5 else np.zeros(len(part), dtype="datetime64[ms]")
+        return {"x": odd}
+
+    assert calculated(moody, [1, 5, 7]).passed["x"].dtype == object
+
+
+def test_what_is_calculated_may_take_the_place_of_a_field() -> None:
+    outcome = calculated(lambda part: {"value": part["value"] + 0.5}, [1, 2])
+    assert outcome.passed["value"].tolist() == [1.5, 2.5]
+
+
+# ---- Rules
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 9), st.integers(0, 9))
+def test_a_row_passes_that_keeps_every_rule_and_else_says_which_it_breaks(
+    values: list[int], low: int, high: int
+) -> None:
+    rules: dict[str, Callable[[Any], Any]] = {"low": lambda v: v >= low, "high": lambda v: v <= high}
+    outcome = verified(lambda part: {name: rule(part["value"]) for name, rule in rules.items()}, values)
+    broken = {
+        at: [name for name, rule in rules.items() if not rule(value)] for at, value in enumerate(values)
+    }
+    assert outcome.passed.rows.tolist() == [at for at, names in broken.items() if not names]
+    assert [(f.row, f.reason) for f in outcome.failed] == [
+        (at, "; ".join(names)) for at, names in broken.items() if names
+    ]
+    assert {(f.stage, f.code) for f in outcome.failed} <= {("verify", Code.RULE_BROKEN)}
+
+
+def test_a_rule_that_raises_parks_the_rows_that_make_it_raise() -> None:
+    def rules(part: Batch) -> Mapping[str, NDArray[Any]]:
+        raises_on({2})(part)
+        return {"odd": part["value"] % 2 == 1}
+
+    outcome = verified(rules, [1, 2, 3, 4])
+    assert outcome.passed["value"].tolist() == [1, 3]
+    assert [(f.row, f.stage, f.code) for f in outcome.failed] == [
+        (1, "verify", Code.CALCULATION_FAILED),
+        (3, "verify", Code.RULE_BROKEN),
+    ]
+
+
+def test_a_rule_that_is_there_only_for_some_rows_is_kept_by_the_others() -> None:
+    def rules(part: Batch) -> Mapping[str, NDArray[Any]]:
+        raises_on({2})(part)
+        return {"small": part["value"] < 5} if (part["value"] > 2).any() else {"any": part["value"] > 0}
+
+    outcome = verified(rules, [1, 2, 3, 9])
+    assert outcome.passed["value"].tolist() == [1, 3]
+    assert [(f.row, f.reason) for f in outcome.failed][1] == (3, "small")
+
+
+@pytest.mark.parametrize("wrong", [lambda _part: {"rule": True}, lambda part: {"rule": part["w"] > 0}])
+def test_a_mask_of_another_shape_fails_its_rows(wrong: Function) -> None:
+    assert len(verified(wrong, [1, 2]).failed) == 2
+
+
+@pytest.mark.parametrize("stage", [verify, calculate])
+def test_without_a_function_or_without_rows_everything_passes(
+    stage: Callable[[Batch, Codec], Outcome],
+) -> None:
+    def never(_part: Batch) -> Any:
+        raise AssertionError("called for nothing")
+
+    assert len(stage(batch([1, 2]), codec(verify=None, calculate=None)).passed) == 2
+    assert stage(batch([]), codec(verify=never, calculate=never)).failed == ()
+    assert len(stage(batch([1, 2]), codec(verify=lambda _part: {}, calculate=lambda _part: {})).passed) == 2

@@ -1,0 +1,114 @@
+"""Rule 1 of DESIGN section 4, to the letter."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.consumer.segments import Piece, Segmenter
+from tests.samples import splits
+
+SECONDS = 60
+BUCKET = SECONDS * 1_000
+_arrivals = st.lists(
+    st.one_of(st.integers(0, 6 * BUCKET), st.sampled_from([0, BUCKET - 1, BUCKET, BUCKET + 1, 2 * BUCKET])),
+    max_size=40,
+)
+_limits = st.integers(1, 6)
+
+
+def ends_by_the_rule(arrivals: list[int], limit: int) -> list[int]:
+    """After how many records each segment has ended: the rule, said as simply as can be."""
+    ends: list[int] = []
+    first = 0
+    for at, arrived in enumerate(arrivals):
+        if at > first and arrived // BUCKET > arrivals[first] // BUCKET:
+            ends.append(at)
+            first = at
+        if at + 1 - first == limit:
+            ends.append(at + 1)
+            first = at + 1
+    return ends
+
+
+def ends_of(pieces: list[Piece], start: int = 0) -> list[int]:
+    return [start + piece.stop for piece in pieces if piece.closes]
+
+
+@given(_arrivals, _limits)
+def test_a_segment_ends_where_the_rule_says(arrivals: list[int], limit: int) -> None:
+    segmenter = Segmenter(SECONDS, limit)
+    ends = ends_of(segmenter.cut(arrivals))
+    assert ends == ends_by_the_rule(arrivals, limit)
+    assert segmenter.open == (len(arrivals) > (ends[-1] if ends else 0))
+
+
+@given(_arrivals, _limits, st.data())
+def test_however_the_arrivals_are_split_into_calls(
+    arrivals: list[int], limit: int, data: st.DataObject
+) -> None:
+    segmenter, ends, start = Segmenter(SECONDS, limit), list[int](), 0
+    for part in data.draw(splits(arrivals)):
+        ends += ends_of(segmenter.cut(part), start)
+        start += len(part)
+    assert ends == ends_by_the_rule(arrivals, limit)
+
+
+@given(_arrivals, _limits, st.data())
+def test_a_reading_that_begins_after_a_segment_ends_the_others_alike(
+    arrivals: list[int], limit: int, data: st.DataObject
+) -> None:
+    ends = ends_by_the_rule(arrivals, limit)
+    begin = data.draw(st.sampled_from([0, *ends]))
+    again = ends_of(Segmenter(SECONDS, limit).cut(arrivals[begin:]), begin)
+    assert again == [end for end in ends if end > begin]
+
+
+@given(st.lists(_arrivals, max_size=4), _limits)
+def test_pieces_cover_what_was_given_in_order(calls: list[list[int]], limit: int) -> None:
+    segmenter = Segmenter(SECONDS, limit)
+    for arrivals in calls:
+        begun = segmenter.open
+        at = 0
+        for piece in segmenter.cut(arrivals):
+            assert piece.start == at <= piece.stop
+            assert piece.stop > piece.start or (piece.closes and begun)
+            at, begun = piece.stop, not piece.closes
+        assert at == len(arrivals)
+
+
+def test_an_arrival_that_goes_back_ends_nothing() -> None:
+    assert Segmenter(SECONDS, 99).cut([BUCKET, 0, BUCKET + 5, 1]) == [Piece(0, 4, False)]
+
+
+def test_the_bucket_is_that_of_the_first_record_even_when_later_ones_go_back() -> None:
+    # The second record arrived a bucket earlier; the third is in the first one's bucket, so nothing has ended.
+    assert Segmenter(SECONDS, 99).cut([BUCKET, 0, 2 * BUCKET - 1, 2 * BUCKET]) == [
+        Piece(0, 3, True),
+        Piece(3, 4, False),
+    ]
+
+
+def test_the_first_record_given_may_end_the_segment_before_it() -> None:
+    segmenter = Segmenter(SECONDS, 99)
+    segmenter.cut([0])
+    assert segmenter.cut([BUCKET]) == [Piece(0, 0, True), Piece(0, 1, False)]
+
+
+def test_a_segment_of_the_limit_is_closed_by_its_last_record() -> None:
+    segmenter = Segmenter(SECONDS, 2)
+    assert segmenter.cut([0, 0]) == [Piece(0, 2, True)]
+    assert not segmenter.open
+
+
+@pytest.mark.parametrize(
+    ("now", "overdue"), [(BUCKET - 1, False), (BUCKET, False), (BUCKET + 99, False), (BUCKET + 100, True)]
+)
+def test_a_segment_is_overdue_when_its_bucket_has_passed_with_a_margin(now: int, overdue: bool) -> None:
+    segmenter = Segmenter(SECONDS, 99)
+    assert not segmenter.overdue(now, 100)
+    segmenter.cut([5])
+    assert segmenter.overdue(now, 100) is overdue
+    segmenter.close()
+    assert not segmenter.overdue(now, 100)

@@ -1,0 +1,146 @@
+"""Settings: one file for the daemon and the application, and every problem at once."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.errors import ConfigError
+from stream_app.settings import Settings, parse_properties, read_properties
+
+NAMED = {"applicationName": "app", "streamName": "devices"}
+
+
+def problems(properties: dict[str, str], environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(environ or {}, properties)
+    assert all(problem.hint for problem in caught.value.problems)
+    return [problem.what for problem in caught.value.problems]
+
+
+def test_the_daemons_own_names_are_read() -> None:
+    settings = Settings.load({}, {**NAMED, "regionName": "eu-west-1", "maxRecords": "5"})
+    assert (settings.application, settings.stream, settings.region) == ("app", "devices", "eu-west-1")
+
+
+def test_the_environment_wins_over_the_applications_property_and_that_over_the_daemons() -> None:
+    properties = {**NAMED, "app.stream": "mine", "app.segment_seconds": "5"}
+    assert Settings.load({}, properties).stream == "mine"
+    environ = {"STREAM_APP_STREAM": "theirs", "STREAM_APP_SEGMENT_SECONDS": "7", "STREAM_APP_BUCKET": ""}
+    settings = Settings.load(environ, properties)
+    assert (settings.stream, settings.segment_seconds, settings.bucket) == ("theirs", 7, "")
+
+
+def test_every_field_can_be_set() -> None:
+    given_ = {"missing_state": "fresh", "log_level": "DEBUG"}
+    values = {
+        item.name: "7" if item.type == "int" else given_.get(item.name, item.name)
+        for item in fields(Settings)
+    }
+    settings = Settings.load({}, {f"app.{name}": value for name, value in values.items()})
+    assert {name: str(getattr(settings, name)) for name in values} == values
+
+
+def test_every_problem_is_told_at_once() -> None:
+    wrong = {
+        "app.segment_seconds": "0",
+        "app.segment_records": "many",
+        "app.checkpoint_second": "5",
+        "app.clock_margin_ms": "-1",
+        "app.retry_attempts": "0",
+        "app.retry_base_ms": "-5",
+        "app.missing_state": "ignore",
+        "app.log_level": "LOUD",
+        "app.max_record_bytes": "1.5",
+    }
+    found = problems(wrong, {"STREAM_APP_SEEN_IDS": "-3"})
+    for words in (
+        "applicationName is not set",
+        "streamName is not set",
+        "app.segment_seconds = 0 is below 1",
+        "app.segment_records = 'many' is not a whole number",
+        "unknown property app.checkpoint_second",
+        "app.clock_margin_ms = -1 is below 0",
+        "app.retry_attempts = 0 is below 1",
+        "app.retry_base_ms = -5 is below 0",
+        "app.missing_state = 'ignore'",
+        "app.log_level = 'LOUD'",
+        "app.max_record_bytes = '1.5' is not a whole number",
+        "app.seen_ids = -3 is below 1",
+    ):
+        assert words in found
+    assert len(found) == 12
+
+
+def test_an_unknown_property_is_told_which_there_are() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load({}, {**NAMED, "app.segments": "5"})
+    (problem,) = caught.value.problems
+    assert "app.segment_seconds" in problem.hint
+    assert str(caught.value) == f"{problem.what} ({problem.hint})"
+
+
+def test_the_daemons_other_properties_are_passed_over() -> None:
+    assert Settings.load({}, {**NAMED, "anything": "5", "": "x"}) == Settings("app", "devices")
+
+
+# ---- Properties, as java.util.Properties reads them
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("", {}),
+        ("a = b", {"a": "b"}),
+        ("a=b\nc:d\ne f", {"a": "b", "c": "d", "e": "f"}),
+        ("  a  =  b  ", {"a": "b"}),
+        ("a\na.b =", {"a": "", "a.b": ""}),
+        ("# a = b\n! c = d\n   # e = f\n\n", {}),
+        ("a = b # no comment", {"a": "b # no comment"}),
+        ("a = b = c:d", {"a": "b = c:d"}),
+        ("url = http://x:80/y", {"url": "http://x:80/y"}),
+        ("a = 1\na = 2", {"a": "2"}),
+        ("a = 1,\\\n    2,\\\n\t3\nb = 4", {"a": "1,2,3", "b": "4"}),
+        ("# a comment does not go on \\\na = b", {"a": "b"}),
+        ("a = b\\\n# this does", {"a": "b# this does"}),
+        ("a = b\\\\\nc = d", {"a": "b\\", "c": "d"}),
+        ("a = b\\\\\\\nc = d", {"a": "b\\c = d"}),
+        ("a = b\r\nc = d\re = f", {"a": "b", "c": "d", "e": "f"}),
+        ("a = b\\\r\n  c", {"a": "bc"}),
+        ("a\\ b = c\\=d\\:e", {"a b": "c=d:e"}),
+        ("a\\=b : c", {"a=b": "c"}),
+        ("a = \\u00e9\\tx\\q", {"a": "é\txq"}),
+        ("a = b\\", {"a": "b"}),
+        ("a = one\u2028line", {"a": "one\u2028line"}),
+        ("= b", {}),
+    ],
+)
+def test_properties(text: str, pairs: dict[str, str]) -> None:
+    assert parse_properties(text) == pairs
+
+
+_plain = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\=:#!"), min_size=1)
+
+
+@given(
+    st.dictionaries(_plain, _plain),
+    st.sampled_from([" = ", "=", ":", " : ", "\t=  "]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_plain_pairs_are_read_as_they_were_written(pairs: dict[str, str], between: str, end: str) -> None:
+    assert parse_properties(end.join(f"{name}{between}{value}" for name, value in pairs.items())) == pairs
+
+
+def test_a_file_is_read_or_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.properties"
+    with pytest.raises(ConfigError, match=r"cannot read .*x\.properties"):
+        read_properties(file)
+    file.write_bytes(b"a = \xff")
+    with pytest.raises(ConfigError, match=r"cannot read .*x\.properties"):
+        read_properties(file)
+    file.write_text("a = b", encoding="utf-8")
+    assert read_properties(file) == {"a": "b"}
