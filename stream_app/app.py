@@ -16,7 +16,7 @@ from botocore.config import Config
 from stream_app.consumer import alerts
 from stream_app.consumer.shard import ShardConsumer, World
 from stream_app.consumer.state import S3Snapshots, lineage_of
-from stream_app.errors import ConfigError, Problem
+from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Record
 from stream_app.recovery import dead_letters
@@ -84,6 +84,24 @@ def load_settings(environ: Mapping[str, str], path: Path | None = None) -> Setti
         hint = f"give --properties FILE or set {ENVIRONMENT}"
         raise ConfigError([Problem("no properties file is named", hint)])
     return Settings.load(environ, read_properties(named))
+
+
+def check(settings: Settings, client: Client) -> None:
+    """Raise ConfigError with every problem that would keep a consumer of these settings from working."""
+    problems: list[Problem] = []
+    try:
+        consumer(settings, client)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        client("kinesis").describe_stream_summary(StreamName=settings.stream)
+    except Exception as error:
+        if code_of(error) != "ResourceNotFoundException":
+            raise
+        hint = "check streamName, regionName and the account"
+        problems.append(Problem(f"there is no stream {settings.stream} in {settings.region}", hint))
+    if problems:
+        raise ConfigError(problems)
 
 
 def consumer(settings: Settings, client: Client) -> ShardConsumer:

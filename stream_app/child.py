@@ -14,8 +14,9 @@ def main() -> int:
     # From here on, a print or a C extension that writes to stdout lands in the log, not in the protocol.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    # A terminal's Ctrl-C goes to the launcher, which lets KCL end its children in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and a SIGTERM to the whole group, are the launcher's: it lets KCL end its children in order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     return _serve(protocol)
 
 

@@ -210,6 +210,7 @@ def daemon(
 
     settings = root.load_settings(os.environ, properties)
     client = root.clients(os.environ, settings.region)
+    root.check(settings, client)
     overrides: dict[str, str | None] = {}
     if start is not None:
         seconds = parse_timestamp(start, time.time())

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -130,7 +131,8 @@ class Player:
     def close(self) -> None:
         """Close both pipes, as a dying daemon does."""
         for pipe in (self._out, self._in):
-            pipe.close()
+            with suppress(BrokenPipeError):  # what was not yet written is for nobody
+                pipe.close()
 
     def _act(self, message: dict[str, Any]) -> None:
         self._send(message)
@@ -163,11 +165,20 @@ class Player:
 
     def _receive(self) -> dict[str, Any]:
         while line := self._in.readline():
-            try:
-                return {"action": None, **msgspec.json.decode(line, type=dict[str, Any])}
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                self.stray += [line] if line.strip() else []
+            message = _message(line)
+            if message is not None:
+                return message
+            if line.strip():
+                self.stray.append(line)
         raise ConsumerEndedError("the consumer ended without an answer")
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    try:
+        message = msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return message if "action" in message else None
 
 
 class Played:
@@ -187,11 +198,12 @@ class Played:
     ) -> None:
         try:
             serve(stdin, stdout)
-        except Exception as error:
+        except BaseException as error:
             self.error = error
         finally:
             stdin.close()
-            stdout.close()
+            with suppress(BrokenPipeError):
+                stdout.close()
 
     def __enter__(self) -> Played:
         return self

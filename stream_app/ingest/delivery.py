@@ -9,30 +9,36 @@ from random import Random
 from typing import Any, NamedTuple
 
 from stream_app.errors import TRANSIENT_CODES, FatalError, code_of, is_transient
-from stream_app.ingest.envelope import (
-    ENVELOPE,
-    Encode,
-    Route,
-    Sending,
+from stream_app.ingest.envelope import ENVELOPE, Encode, Route, Sending
+from stream_app.sinks.entries import (
+    BUS_BYTES,
+    BUS_ENTRIES,
+    STREAM_BYTES,
+    STREAM_ENTRIES,
+    Refusal,
     envelope,
     put_events_entry,
     put_events_size,
+    refusal,
 )
 from stream_app.sinks.retry import Policy
 
-# PutEvents: 10 entries (API reference), less than 256 KB in all (user guide, "Calculating PutEvents event entry
-# size"). PutRecords: 500 records; 10 MiB since 2025, 5 MiB before: the smaller is right everywhere.
-BUS_ENTRIES, BUS_BYTES = 10, 262_144 - 1
-STREAM_ENTRIES, STREAM_BYTES = 500, 5 * 1_048_576
+__all__ = [
+    "BUS_BYTES",
+    "BUS_ENTRIES",
+    "STREAM_BYTES",
+    "STREAM_ENTRIES",
+    "Body",
+    "Door",
+    "Entry",
+    "Refusal",
+    "bus_door",
+    "deliver",
+    "requests",
+    "stream_door",
+]
 
 Body = dict[str, Any]
-
-
-class Refusal(NamedTuple):
-    """Why the service did not take an entry."""
-
-    code: str
-    message: str
 
 
 class Entry(NamedTuple):
@@ -70,7 +76,7 @@ def bus_door(client: Any, bus: str) -> Door:
 
     def put(bodies: list[Body]) -> list[Refusal | None]:
         answer = client.put_events(Entries=bodies)
-        return [_refusal(entry) for entry in answer["Entries"]]
+        return [refusal(entry) for entry in answer["Entries"]]
 
     return Door("bus", f"bus {bus}", BUS_ENTRIES, BUS_BYTES, build, put)
 
@@ -99,14 +105,9 @@ def stream_door(
         answer = client.put_records(StreamName=stream, Records=bodies)
         if not answer.get("FailedRecordCount"):
             return [None] * len(answer["Records"])
-        return [_refusal(entry) for entry in answer["Records"]]
+        return [refusal(entry) for entry in answer["Records"]]
 
     return Door("stream", f"stream {stream}", STREAM_ENTRIES, STREAM_BYTES, build, put)
-
-
-def _refusal(answer: Mapping[str, Any]) -> Refusal | None:
-    code = answer.get("ErrorCode")
-    return None if code is None else Refusal(str(code), str(answer.get("ErrorMessage", "")))
 
 
 def _stamped(sending: Sending, now: datetime) -> Mapping[str, Any] | bytes:

@@ -14,8 +14,30 @@ import fastavro.validation
 import msgspec
 
 from stream_app.record import Code
+from stream_app.sinks.entries import SOURCE, envelope, put_events_entry, put_events_size
 
-SOURCE: Final = "stream-app.devices"
+__all__ = [
+    "AVRO",
+    "AVRO_PAST",
+    "ENVELOPE",
+    "GZIP",
+    "JSON",
+    "REPEATED",
+    "SOURCE",
+    "Detail",
+    "Encode",
+    "Expectation",
+    "Route",
+    "Sending",
+    "avro",
+    "envelope",
+    "forms",
+    "gzipped",
+    "plain",
+    "put_events_entry",
+    "put_events_size",
+]
+
 REPEATED: Final = "repeated"
 
 Route = Literal["bus", "stream"]
@@ -50,42 +72,6 @@ class Sending(NamedTuple):
         """For messages: event, device and id, never the payload."""
         known = None if isinstance(self.detail, bytes) else self.detail.get("id")
         return f"{self.event} of {self.key}" + (f" ({known})" if known is not None else "")
-
-
-def put_events_entry(event: str, key: str, detail: Detail, bus: str) -> dict[str, Any]:
-    """An entry of PutEvents; its time is left to the bus."""
-    return {
-        "Source": SOURCE,
-        "DetailType": event,
-        "Resources": [key],
-        "Detail": msgspec.json.encode(detail).decode(),
-        "EventBusName": bus,
-    }
-
-
-def put_events_size(entry: Mapping[str, Any]) -> int:
-    """An entry's size in bytes as EventBridge counts it (user guide, "Calculating PutEvents event entry size")."""
-    texts = (entry["Source"], entry["DetailType"], entry["Detail"], *entry["Resources"])
-    return sum(len(text.encode()) for text in texts) + (14 if "Time" in entry else 0)
-
-
-def envelope(
-    event: str, key: str, detail: Detail, *, id: str, time: datetime, region: str, account: str
-) -> bytes:
-    """The event as EventBridge hands it to its targets; its `time` has whole seconds."""
-    return msgspec.json.encode(
-        {
-            "version": "0",
-            "id": id,
-            "detail-type": event,
-            "source": SOURCE,
-            "account": account,
-            "time": time.replace(microsecond=0),
-            "region": region,
-            "resources": [key],
-            "detail": detail,
-        }
-    )
 
 
 def plain(event: str, detail: Detail) -> bytes:

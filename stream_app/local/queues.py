@@ -19,6 +19,7 @@ Handle = Callable[[Sequence[Message], threading.Event], Collection[Message]]
 MOST = 10  # of messages in one request, by SQS's own limit
 _WAIT_SECONDS = 1
 _PAUSE_SECONDS = 0.5
+_DELETE_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +99,14 @@ class QueueReader:
             if messages:
                 self._counters.add(received=len(messages))
                 done = self._handle(messages, stop)
-                self._delete(done)
+                self._delete(done, stop)
                 self._count_left(messages, done)
             return len(messages)
         except Exception as error:
             if not is_transient(error):
                 raise
             if not stop.wait(_PAUSE_SECONDS):
-                log.get().warning("queue is out of reach", queue=self._queue.arn, error=str(error))
+                log.get().warning("queue is out of reach", queue=self._queue.arn, error=type(error).__name__)
             return 0
 
     def _receive(self, wait: int) -> list[Message]:
@@ -123,16 +124,30 @@ class QueueReader:
                 break
         return found
 
-    def _delete(self, done: Collection[Message]) -> None:
+    def _delete(self, done: Collection[Message], stop: threading.Event) -> None:
+        """A message that is not deleted comes again and is sent twice: that is worth some patience."""
         handles = [message["ReceiptHandle"] for message in done]
         for start in range(0, len(handles), MOST):
-            entries = [
-                {"Id": str(n), "ReceiptHandle": h} for n, h in enumerate(handles[start : start + MOST])
-            ]
+            part = handles[start : start + MOST]
+            entries = [{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(part)]
+            for attempt in range(1, _DELETE_ATTEMPTS + 1):
+                left = self._deleted(entries, last=attempt == _DELETE_ATTEMPTS)
+                entries = [entry for entry in entries if entry["Id"] in left]
+                if not entries:
+                    break
+                stop.wait(_PAUSE_SECONDS)
+            else:
+                log.get().warning("messages were not deleted", queue=self._queue.arn, count=len(entries))
+
+    def _deleted(self, entries: Sequence[Mapping[str, str]], *, last: bool) -> set[str]:
+        """Delete once; the ids of those that another try may delete."""
+        try:
             answer = self._sqs.delete_message_batch(QueueUrl=self._queue.url, Entries=entries)
-            for failed in answer.get("Failed", ()):
-                # It comes again after its visibility timeout: at least once, as SQS promises no more.
-                log.get().warning("message was not deleted", queue=self._queue.arn, code=failed.get("Code"))
+        except Exception as error:
+            if last or not is_transient(error):
+                raise
+            return {entry["Id"] for entry in entries}
+        return {failed["Id"] for failed in answer.get("Failed", ()) if not failed.get("SenderFault")}
 
     def _count_left(self, messages: Sequence[Message], done: Collection[Message]) -> None:
         finished = {message["MessageId"] for message in done}

@@ -27,6 +27,7 @@ from stream_app.local.limits import Sampler
 from stream_app.local.report import Report
 from stream_app.local.tally import report_of
 from stream_app.local.tracker import Tracker
+from stream_app.pipeline.registry import Registry
 from stream_app.recovery import checkpoints
 from stream_app.recovery.audit import Audit, audit
 from stream_app.resources import shipped
@@ -92,6 +93,7 @@ def run(
     `after` is called before the embedded AWS goes away. Raises ConfigError, and FatalError when a part fails.
     """
     started = time.monotonic()
+    Registry.load()  # a user's module or schema that is wrong is told before anything is started
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

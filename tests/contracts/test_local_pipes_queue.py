@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.errors import ConfigError
+from stream_app.errors import ConfigError, TransientError
 from stream_app.local.corrections import clock
 from stream_app.local.counters import Counters
 from stream_app.local.deploy import Placed, deploy, placed, templates
@@ -181,6 +181,37 @@ def test_ordered_devices_keep_their_order_on_the_way_from_topic_to_stream(
             json.loads(data)["detail"]["n"] for key, data in in_stream(clients, outputs) if key == device
         ]
         assert numbers == [n for n in range(40) if f"d-{n % 3}" == device]
+
+
+class ReluctantSqs:
+    """An SQS client whose first deletions fail: one as a whole, one in part."""
+
+    def __init__(self, sqs: Any) -> None:
+        self._sqs, self._deletions = sqs, 0
+        self.meta, self.receive_message = sqs.meta, sqs.receive_message
+
+    def delete_message_batch(self, QueueUrl: str, Entries: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        self._deletions += 1
+        if self._deletions == 1:
+            raise TransientError("as asked")
+        if self._deletions == 2:
+            self._sqs.delete_message_batch(QueueUrl=QueueUrl, Entries=Entries[:1])
+            return {"Failed": [{"Id": entry["Id"], "SenderFault": False} for entry in Entries[1:]]}
+        answer: dict[str, Any] = self._sqs.delete_message_batch(QueueUrl=QueueUrl, Entries=Entries)
+        return answer
+
+
+def test_what_was_sent_is_deleted_though_it_takes_several_tries(
+    clients: Clients, outputs: dict[str, str]
+) -> None:
+    for n in range(3):
+        clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope(f"d-{n}"))
+    reluctant = ReluctantSqs(clients("sqs"))
+    world = World(lambda n: reluctant if n == "sqs" else clients(n), no_http, lambda: 0.0, random.Random(1))
+    [found] = [w for w in pipes(placed(templates(), clients), world) if w.name == "stream-app-devices"]
+    run_until(found, lambda c: c["delivered"] >= 3)
+    assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 0)
+    assert len(in_stream(clients, outputs)) == 3
 
 
 class Flaky:
