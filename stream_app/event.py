@@ -81,9 +81,8 @@ def find() -> tuple[dict[str, Event], list[Problem]]:
     for module in _modules(problems):
         event = getattr(module, "EVENT", None)
         if not isinstance(event, Event):
-            problems.append(
-                Problem(f"{module.__name__} declares no EVENT", "add EVENT = Event(name=…, key=…)")
-            )
+            what = f"{module.__name__.replace('.', '/')}.py declares no EVENT"
+            problems.append(Problem(what, "add EVENT = Event(name=…, key=…)"))
         elif event.name in found and not module.__name__.startswith("stream_app."):
             problems.append(Problem(f"event {event.name!r} is declared twice", "rename one of them"))
         else:
@@ -100,10 +99,9 @@ def _modules(problems: list[Problem]) -> list[ModuleType]:
     for path in paths:
         try:
             modules.append(_load(path))
-        except Exception as error:
-            problems.append(
-                Problem(f"events/{path.name} cannot be imported: {error}", "run it by itself to see why")
-            )
+        except (Exception, SystemExit) as error:
+            what = f"events/{path.name} cannot be imported: {type(error).__name__}: {error}"
+            problems.append(Problem(what, "run it by itself to see why"))
     for info in pkgutil.iter_modules(shipped.__path__):
         if not info.ispkg and not info.name.startswith("_"):
             modules.append(importlib.import_module(f"stream_app.events.{info.name}"))
@@ -116,8 +114,12 @@ def _load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"not a Python module: {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # dataclasses and the like look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

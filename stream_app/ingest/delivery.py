@@ -23,21 +23,6 @@ from stream_app.sinks.entries import (
 )
 from stream_app.sinks.retry import Policy
 
-__all__ = [
-    "BUS_BYTES",
-    "BUS_ENTRIES",
-    "STREAM_BYTES",
-    "STREAM_ENTRIES",
-    "Body",
-    "Door",
-    "Entry",
-    "Refusal",
-    "bus_door",
-    "deliver",
-    "requests",
-    "stream_door",
-]
-
 Body = dict[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""What a device sends, and its forms: PutEvents entry, AWS envelope, plain JSON, gzip, Avro single-object."""
+"""What a device sends, and its forms: those of `sinks.entries`, plain JSON, gzip, Avro single-object."""
 
 from __future__ import annotations
 
@@ -14,29 +14,6 @@ import fastavro.validation
 import msgspec
 
 from stream_app.record import Code
-from stream_app.sinks.entries import SOURCE, envelope, put_events_entry, put_events_size
-
-__all__ = [
-    "AVRO",
-    "AVRO_PAST",
-    "ENVELOPE",
-    "GZIP",
-    "JSON",
-    "REPEATED",
-    "SOURCE",
-    "Detail",
-    "Encode",
-    "Expectation",
-    "Route",
-    "Sending",
-    "avro",
-    "envelope",
-    "forms",
-    "gzipped",
-    "plain",
-    "put_events_entry",
-    "put_events_size",
-]
 
 REPEATED: Final = "repeated"
 

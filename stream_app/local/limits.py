@@ -7,20 +7,35 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import NamedTuple
 
 import psutil
 
-_EVERY = 1.0  # seconds between samples
-_BUSY = 0.85  # share of a core from which a part that runs on one core counts as full
-_TEN = 10
+_EVERY = 0.5  # seconds between samples
+_ALONE = ("daemon", "devices")  # their children are parts of their own
+_KEPT_UP = 0.05  # share of what was sent that may wait at the end of sending
+
+
+class Sample(NamedTuple):
+    """Seconds into the run, processor seconds used so far, resident memory in bytes."""
+
+    at: float
+    cpu_s: float
+    memory: int
 
 
 @dataclass(slots=True)
 class Part:
-    """One part's history: processor seconds used, and resident memory in bytes by second of the run."""
+    """One part's history."""
 
-    cpu_s: float = 0.0
-    memory: list[tuple[float, int]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+
+    def share(self, begin: float, end: float) -> float:
+        """Processor seconds a second between two moments."""
+        within = [sample for sample in self.samples if begin <= sample.at <= end]
+        if len(within) < 2 or within[-1].at == within[0].at:
+            return 0.0
+        return (within[-1].cpu_s - within[0].cpu_s) / (within[-1].at - within[0].at)
 
 
 class Sampler:
@@ -29,13 +44,14 @@ class Sampler:
     def __init__(self, pids: Mapping[str, int]) -> None:
         self.parts: dict[str, Part] = {}
         self._pids: dict[str, Callable[[], int | None]] = {}
+        self._used: dict[str, float] = {}
         self._seen: dict[int, float] = {}
+        self._marks: dict[str, float] = {}
         self._started = time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
-        for name, pid in pids.items():
-            self.watch(name, lambda pid=pid: pid)  # type: ignore[misc]
-        self.watch("devices", lambda: psutil.Process().pid)
+        for name, pid in {**pids, "devices": psutil.Process().pid}.items():
+            self.watch(name, _fixed(pid))
 
     def watch(self, name: str, pid: Callable[[], int | None]) -> None:
         """Sample the process that `pid` gives at each moment; children of `daemon` are the part `consumers`."""
@@ -51,12 +67,15 @@ class Sampler:
         self._done.set()
         self._thread.join(timeout=5)
 
+    def mark(self, moment: str) -> None:
+        """Remember this moment under a name."""
+        self._marks[moment] = time.monotonic() - self._started
+
     def _run(self) -> None:
         while not self._done.wait(_EVERY):
-            self.sample()
+            self._sample()
 
-    def sample(self) -> None:
-        """Take one sample of every part."""
+    def _sample(self) -> None:
         now = time.monotonic() - self._started
         for name, ask in list(self._pids.items()):
             pid = ask()
@@ -65,47 +84,49 @@ class Sampler:
             try:
                 process = psutil.Process(pid)
                 children = process.children(recursive=True)
-                alone = name in ("daemon", "devices")
-                self._add(name, [process] if alone else [process, *children], now)
-                if name == "daemon":
-                    self._add("consumers", children, now)
             except psutil.NoSuchProcess:
                 continue
+            self._add(name, [process] if name in _ALONE else [process, *children], now)
+            if name == "daemon":
+                self._add("consumers", children, now)
 
     def _add(self, name: str, processes: list[psutil.Process], now: float) -> None:
-        part = self.parts.setdefault(name, Part())
-        memory = 0
+        memory, used = 0, self._used.get(name, 0.0)
         for process in processes:
             try:
                 times = process.cpu_times()
                 memory += process.memory_info().rss
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            used = times.user + times.system
-            part.cpu_s += max(0.0, used - self._seen.get(process.pid, 0.0))
-            self._seen[process.pid] = used
-        part.memory.append((now, memory))
+            spent = times.user + times.system
+            used += max(0.0, spent - self._seen.get(process.pid, 0.0))
+            self._seen[process.pid] = spent
+        self._used[name] = used
+        self.parts.setdefault(name, Part()).samples.append(Sample(now, used, memory))
 
-    def limit(self) -> str:
-        """In words: the part that used most processor time, its share of a core, and all others."""
-        self.sample()
-        elapsed = time.monotonic() - self._started
-        shares = {name: part.cpu_s / elapsed for name, part in self.parts.items()}
-        if not shares:
-            return "unknown"
+    def limit(self, sent: int, waiting: int) -> str:
+        """In words. When `waiting` of the `sent` were unprocessed at the end of sending, the busiest part behind
+        the devices was the limit; else the devices were."""
+        begin, end = self._marks.get("playing", 0.0), self._marks.get("stored", time.monotonic())
+        shares = {name: part.share(begin, end) for name, part in self.parts.items()}
         told = ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda x: -x[1]))
-        busiest = max(shares, key=lambda name: shares[name])
-        if shares[busiest] >= _BUSY:
-            return f"{busiest} (of a core: {told})"
-        return f"the devices' rate, no part was busy (of a core: {told})"
+        behind = {name: share for name, share in shares.items() if name != "devices"}
+        if waiting <= _KEPT_UP * sent or not behind:
+            return f"devices: everything kept up with them (of a core: {told})"
+        busiest = max(behind, key=lambda name: behind[name])
+        return f"{busiest}: {waiting:,} waited when the devices were done (of a core: {told})"
 
-    def growth(self) -> dict[str, float]:
-        """Memory by part in the last tenth of the run over that in the fourth tenth: 1.0 is flat."""
+    def memory(self) -> dict[str, dict[str, float]]:
+        """By part, in MB: at the end of the time in which records came, and a third into it (after warm-up)."""
+        begin, end = self._marks.get("playing", 0.0), self._marks.get("stored", time.monotonic())
         found = {}
         for name, part in self.parts.items():
-            sizes = [size for _, size in part.memory]
-            tenth = len(sizes) // _TEN
-            if tenth:
-                early, late = sizes[3 * tenth : 4 * tenth], sizes[-tenth:]
-                found[name] = (sum(late) / len(late)) / max(1.0, sum(early) / len(early))
+            within = [sample for sample in part.samples if begin <= sample.at <= end]
+            if within:
+                third = within[len(within) // 3].memory
+                found[name] = {"warm": round(third / 1e6, 1), "end": round(within[-1].memory / 1e6, 1)}
         return found
+
+
+def _fixed(pid: int) -> Callable[[], int | None]:
+    return lambda: pid

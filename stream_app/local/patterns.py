@@ -74,7 +74,19 @@ def compile_filters(patterns: Sequence[str]) -> Filter:
         loaded = [EventPattern.load(pattern) for pattern in patterns]
     except (InvalidEventPatternException, ValueError) as error:
         raise wrong(f"the filter of a pipe is no event pattern: {error}", "see FilterCriteria") from error
-    return lambda record: not loaded or any(pattern.matches_event(cast(Any, record)) for pattern in loaded)
+
+    def matches(pattern: EventPattern, record: Record) -> bool:
+        # moto copies what it looks at, and a record is much larger than what a pattern asks of it.
+        return pattern.matches_event(cast(Any, asked_of(record, pattern.get_pattern())))
+
+    return lambda record: not loaded or any(matches(pattern, record) for pattern in loaded)
+
+
+def asked_of(value: Any, pattern: Any) -> Any:
+    """The part of a record that a pattern looks at; it matches exactly when the whole does."""
+    if not isinstance(value, Mapping) or not isinstance(pattern, Mapping) or "$or" in pattern:
+        return value
+    return {name: asked_of(value[name], part) for name, part in pattern.items() if name in value}
 
 
 def compile_value(value: str) -> Callable[[Record], Any]:

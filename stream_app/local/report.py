@@ -29,6 +29,7 @@ class Report:
     shards: Mapping[str, Mapping[str, Any]]
     expected: Mapping[str, int]
     limit: str
+    memory_mb: Mapping[str, Mapping[str, float]]
     restarts: int = 0
     interrupted: bool = False
     problems: tuple[str, ...] = field(default=())

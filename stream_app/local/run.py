@@ -110,9 +110,12 @@ def run(
         daemon = stack.enter_context(_daemon(options, aws, stage.tracker, folder))
         sampler.watch("daemon", lambda: daemon.pid)
         _wait_ready(options, daemon, stage, stop)
+        sampler.mark("playing")
         sent = _play(options, aws, daemon, stage, stop)
+        waiting = sent.sent - stage.tracker.records
         if not stop.is_set():
             _drain(aws, sent, daemon, stage, stop)
+        sampler.mark("stored")
         stage.note("stopping the consumer")
         daemon.stop()
         found = _audit(aws, stage)
@@ -127,7 +130,8 @@ def run(
             application=options.application,
             shards=options.shards,
             elapsed_s=time.monotonic() - started,
-            limit=sampler.limit(),
+            limit=sampler.limit(sent.sent, waiting),
+            memory=sampler.memory(),
             restarts=daemon.restarts,
             check_expected=options.faults,
         )

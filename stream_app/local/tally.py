@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -29,6 +29,7 @@ def report_of(
     shards: int,
     elapsed_s: float,
     limit: str,
+    memory: Mapping[str, Mapping[str, float]],
     restarts: int,
     check_expected: bool,
 ) -> Report:
@@ -60,6 +61,7 @@ def report_of(
         shards={shard.shard: _row(shard.count) for shard in found.shards},
         expected=expected,
         limit=limit,
+        memory_mb=memory,
         restarts=restarts,
         interrupted=sent.stopped,
         problems=tuple(problems),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ REASON_LENGTH = 500
 _BATCH = 10
 _MOST_DIGITS = 128
 _MOST_TIME = 253_402_300_800_000  # the year 10000, beyond which datetime ends
+# Of consumers, streams and shards: they become parts of keys on S3.
+NAME = re.compile(r"[\w.-]{1,256}", re.ASCII)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,10 +65,16 @@ def parse(body: str | bytes) -> DeadLetter:
         raise ValueError(f"not a dead letter: {error}") from error
     if letter.kind != KIND or letter.version != VERSION:
         raise ValueError(f"not a dead letter of version {VERSION}: {letter.kind[:40]!r} {letter.version}")
-    digits = letter.sequence.isascii() and letter.sequence.isdigit() and len(letter.sequence) <= _MOST_DIGITS
-    if not digits or letter.sub < 0 or not 0 <= letter.arrived < _MOST_TIME:
+    if not is_sequence(letter.sequence) or letter.sub < 0 or not 0 <= letter.arrived < _MOST_TIME:
         raise ValueError("not a dead letter: its position or arrival is none")
+    if not all(map(NAME.fullmatch, (letter.consumer, letter.stream, letter.shard))):
+        raise ValueError("not a dead letter: its consumer, stream or shard is no name")
     return letter
+
+
+def is_sequence(text: str) -> bool:
+    """Whether a text can be a sequence number: decimal digits, few enough to be read as a number."""
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def send(

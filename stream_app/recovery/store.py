@@ -43,7 +43,8 @@ class StoredFailure(msgspec.Struct, frozen=True, kw_only=True):
     """The object of one failed record. `data` gives its bytes; `encoding` says how `payload` holds them.
 
     `encoding` is "json" (the payload is the record's own text), "base64", or "none" (the record had left the
-    stream). `arrived` is in milliseconds since the epoch; `attempts` counts how often it was sent again.
+    stream). `arrived` is in milliseconds since the epoch; `attempts` counts how often it was sent again. `origin` is
+    the key of the dead letter's own record (`store_letters`), where the letter named a range of records.
     """
 
     kind: str = KIND
@@ -63,6 +64,7 @@ class StoredFailure(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     attempts: int = 0
     dead_letter: DeadLetter
+    origin: str | None = None
     encoding: str
     payload: msgspec.Raw
 
@@ -127,7 +129,7 @@ def _unfolded(name: str) -> str | None:
     return None if "~" in name else unquote(name, errors="surrogatepass")
 
 
-def failure(letter: DeadLetter, data: bytes | None) -> StoredFailure:
+def failure(letter: DeadLetter, data: bytes | None, origin: str | None = None) -> StoredFailure:
     """The object of a failed record: what its dead letter says, and its bytes, None when they are gone."""
     encoding, payload = _payload(data)
     return StoredFailure(
@@ -145,6 +147,7 @@ def failure(letter: DeadLetter, data: bytes | None) -> StoredFailure:
         code=letter.code,
         reason=letter.reason,
         dead_letter=letter,
+        origin=origin,
         encoding=encoding,
         payload=msgspec.Raw(payload),
     )

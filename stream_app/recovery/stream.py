@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -32,9 +32,9 @@ class Page(NamedTuple):
 
 
 def shards(kinesis: Any, stream: str) -> list[Shard]:
-    """Every shard that the stream still knows, closed ones too, by id."""
+    """Every shard that the stream (name or ARN) still knows, closed ones too, by id."""
     found = []
-    for page in kinesis.get_paginator("list_shards").paginate(StreamName=stream):
+    for page in kinesis.get_paginator("list_shards").paginate(**named(stream)):
         for shard in page["Shards"]:
             hashes = shard["HashKeyRange"]
             found.append(
@@ -51,8 +51,18 @@ def pages(
     A page may be empty. Ends at a tip that is still written to as well: at the second page in a row that leaves
     nothing behind. Raises what boto3 raises.
     """
-    place = _place("AT_SEQUENCE_NUMBER", sequence)
-    iterator = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, **place)["ShardIterator"]
+    return _pages(kinesis, stream, shard, _place("AT_SEQUENCE_NUMBER", sequence), limit)
+
+
+def pages_since(kinesis: Any, stream: str, shard: str, arrived: int, limit: int = _PAGE) -> Iterator[Page]:
+    """Like `pages`, from the first record on that arrived then (ms since the epoch) or later."""
+    place = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": datetime.fromtimestamp(arrived / 1_000, UTC)}
+    return _pages(kinesis, stream, shard, place, limit)
+
+
+def _pages(kinesis: Any, stream: str, shard: str, place: Mapping[str, Any], limit: int) -> Iterator[Page]:
+    where = {**named(stream), "ShardId": shard}
+    iterator = kinesis.get_shard_iterator(**where, **place)["ShardIterator"]
     at_tip = 0
     while iterator and at_tip < 2:
         try:
@@ -61,7 +71,7 @@ def pages(
             if code_of(error) != _EXPIRED:
                 raise
             # Five minutes went by since the last page, while whoever reads was busy with it.
-            iterator = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, **place)["ShardIterator"]
+            iterator = kinesis.get_shard_iterator(**where, **place)["ShardIterator"]
             continue
         if answer["Records"]:
             place = _place("AFTER_SEQUENCE_NUMBER", answer["Records"][-1]["SequenceNumber"])
@@ -69,6 +79,11 @@ def pages(
         yield page
         iterator = answer.get("NextShardIterator")
         at_tip = at_tip + 1 if page.behind_ms == 0 and len(page.records) < limit else 0
+
+
+def named(stream: str) -> dict[str, str]:
+    """How a request of Kinesis says which stream it means: by name, or by ARN."""
+    return {"StreamARN": stream} if stream.startswith("arn:") else {"StreamName": stream}
 
 
 def _place(kind: str, sequence: str | None) -> dict[str, str]:

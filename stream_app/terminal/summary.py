@@ -45,6 +45,7 @@ def _facts(report: Report) -> Table:
         if p50 is None or p99 is None
         else f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, device to processed",
         "limit": report.limit,
+        "memory": ", ".join(f"{name} {part['end']:.0f} MB" for name, part in report.memory_mb.items()),
     }
     if report.restarts:
         rows["restarts"] = f"{report.restarts} of the daemon"

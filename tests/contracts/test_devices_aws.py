@@ -20,10 +20,11 @@ from stream_app.errors import FatalError
 from stream_app.event import Event, schema_files
 from stream_app.ingest.datasets import WINTER, dataset, readings
 from stream_app.ingest.devices import play, sendings_of, written_forms
-from stream_app.ingest.envelope import SOURCE, Sending
+from stream_app.ingest.envelope import Sending
 from stream_app.ingest.faults import plan
 from stream_app.ingest.producer import publish
 from stream_app.record import Code
+from stream_app.sinks.entries import SOURCE
 
 AIR = Event("air_quality", key="station", sent="sent_at")
 BUS, STREAM = "devices", "readings"

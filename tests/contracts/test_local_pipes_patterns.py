@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.events.models import EventPattern
 
 from stream_app.errors import ConfigError
 from stream_app.local.patterns import (
     MISSING,
+    asked_of,
     at,
     compile_filters,
     compile_path,
@@ -137,6 +139,34 @@ def test_kinesis_data_alone_keeps_binary_payloads() -> None:
 )
 def test_filters_let_through_what_aws_says(pattern: str, body: str, matches: bool) -> None:
     assert compile_filters([pattern])({"messageId": "m-1", "body": parsed(body)}) is matches
+
+
+CONDITIONS = st.lists(
+    st.sampled_from(
+        [1, "x", None, {"exists": True}, {"exists": False}, {"prefix": "x"}, {"anything-but": 1}]
+    ),
+    min_size=1,
+    max_size=2,
+)
+KEYS = st.sampled_from("abc")
+PATTERNS = st.recursive(
+    CONDITIONS, lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=2), max_leaves=4
+)
+TREES = st.recursive(
+    st.sampled_from([1, 2, "x", "xy", None, []]),
+    lambda inner: st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(KEYS, PATTERNS, min_size=1), st.dictionaries(KEYS, TREES))
+def test_a_pattern_matches_the_part_it_asks_for_as_it_matches_the_whole(
+    pattern: dict[str, Any], record: dict[str, Any]
+) -> None:
+    loaded = EventPattern.load(json.dumps(pattern))
+    assert loaded.matches_event(cast(Any, asked_of(record, pattern))) == loaded.matches_event(
+        cast(Any, record)
+    )
 
 
 def test_one_filter_of_several_is_enough_and_none_lets_all_through() -> None:

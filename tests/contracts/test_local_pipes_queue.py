@@ -154,7 +154,7 @@ def test_a_message_that_cannot_be_sent_ends_in_the_dead_letter_queue(
     clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope("d"))
     found = worker(clients, "stream-app-devices")
     for receipt in range(1, 6):
-        counts = run_until(found, lambda c, n=receipt: c["failed"] + c["dead_lettered"] >= n)  # type: ignore[misc]
+        counts = run_until(found, lambda c, n=receipt: c["failed"] + c["dead_lettered"] >= n)
         assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 1)
         later += 61_000
     assert (counts["delivered"], counts["failed"], counts["dead_lettered"]) == (1, 4, 1)
@@ -249,15 +249,19 @@ MESSAGES = st.lists(
 )
 
 
+def body_of(raw: Mapping[str, Any]) -> bytes:
+    return str(raw["body"]).encode()
+
+
 def handled(messages: list[Mapping[str, Any]], *, fifo: bool) -> tuple[list[str], list[str], dict[str, int]]:
     target, counters = Flaky(), Counters()
     way = Way(
         name="p",
         arn="arn",
         payload="body",
-        body=lambda raw: raw["body"].encode(),
+        body=body_of,
         matches=compile_filters([]),
-        transform=compile_template("<$.body>", "body", lambda raw: raw["body"].encode(), {}),
+        transform=compile_template("<$.body>", "body", body_of, {}),
         target=target,
     )
     queue = Queue("url", "arn", "us-east-1", fifo=fifo, last_chance=5)
@@ -309,8 +313,8 @@ def test_what_is_in_hand_is_sent_though_the_runner_is_told_to_stop() -> None:
     stop = threading.Event()
     stop.set()
     target, counters = Flaky(), Counters()
-    read = lambda raw: raw["body"].encode()  # noqa: E731
-    way = Way("p", "arn", "body", read, compile_filters([]), compile_template(None, "body", read, {}), target)
+    transform = compile_template("<$.body>", "body", body_of, {})
+    way = Way("p", "arn", "body", body_of, compile_filters([]), transform, target)
     queue = Queue("url", "arn", "us-east-1", fifo=False, last_chance=None)
     pipe = QueuePipe(way, queue, counters, random.Random(1), Policy(attempts=3, base_ms=10**9, cap_ms=10**9))
     messages = [message(0, None, 1, False), message(1, None, 0, False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import threading
@@ -80,7 +81,7 @@ def way(target: Any) -> Way:
         payload="data",
         body=lambda raw: b"",
         matches=compile_filters([]),
-        transform=lambda raw, seen: __import__("base64").b64decode(raw["data"]),
+        transform=lambda raw, seen: base64.b64decode(raw["data"]),
         target=target,
     )
 
@@ -199,6 +200,10 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     found.server.server_close()
 
 
+def unwilling(event: Any, context: Any) -> None:
+    raise OSError("as asked")
+
+
 @pytest.fixture
 def clients(aws: Clients) -> Clients:
     return cache(aws)
@@ -225,7 +230,7 @@ def test_the_stream_reaches_the_api_and_what_it_refuses_the_dead_letter_queue(
         if seen["delivered"] + seen["dead_lettered"] >= len(sent):
             stop.set()
 
-    handlers = {"stream_app.lambdas.hydrate": lambda event, context: (_ for _ in ()).throw(OSError())}
+    handlers = {"stream_app.lambdas.hydrate": unwilling}
     run_all(
         clients,
         templates(),

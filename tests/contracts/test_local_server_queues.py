@@ -170,6 +170,17 @@ def test_sequence_numbers_of_a_fifo_queue_rise(sqs):
     assert numbers == sorted(set(numbers))
 
 
+def test_a_fifo_topic_delivers_to_a_fifo_queue_in_order_and_once(aws, sqs):
+    url = fifo(sqs)
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns = aws("sns")
+    topic = sns.create_topic(Name="topic.fifo", Attributes={"FifoTopic": "true"})["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
+    for body in ("1", "2", "2", "3"):
+        sns.publish(TopicArn=topic, Message=body, MessageGroupId="g", MessageDeduplicationId=body)
+    assert bodies(receive(sqs, url)) == ["1", "2", "3"]
+
+
 def test_a_purged_queue_is_empty_and_takes_messages_again(sqs):
     url = queue(sqs)
     sqs.send_message(QueueUrl=url, MessageBody="a")

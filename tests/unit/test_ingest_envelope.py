@@ -19,13 +19,10 @@ from stream_app.ingest.envelope import (
     AVRO_PAST,
     GZIP,
     JSON,
-    SOURCE,
     Sending,
-    envelope,
     forms,
-    put_events_entry,
-    put_events_size,
 )
+from stream_app.sinks.entries import SOURCE, envelope, put_events_entry, put_events_size
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 NOW: dict[str, Any] = {

@@ -75,9 +75,10 @@ def get_shard_iterator(
             after = _OLDEST
         elif shard_iterator_type == "LATEST":
             after = state.newest
-        elif shard_iterator_type in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
-            ordinal = _ordinal(stream, state, shard, starting_sequence_number)
-            after = ordinal - 1 if shard_iterator_type == "AT_SEQUENCE_NUMBER" else ordinal
+        elif shard_iterator_type == "AT_SEQUENCE_NUMBER":
+            after = _ordinal(stream, state, shard, starting_sequence_number) - 1
+        elif shard_iterator_type == "AFTER_SEQUENCE_NUMBER":
+            after = _ordinal(stream, state, shard, starting_sequence_number)
         elif shard_iterator_type == "AT_TIMESTAMP":
             after = _at_timestamp(state, shard, at_timestamp)
         else:

@@ -3,7 +3,8 @@
 A record (data and partition key) may have as many KiB as the stream's MaxRecordSizeInKiB says, 1,024 by default; a
 request 500 records and 10 MiB. An entry of PutRecords can fail alone, and the answer says so per entry. moto accepts
 larger single records, fails whole requests on half the size, and tells CloudWatch of each call, which keeps two
-objects a call for ever: that is left out.
+objects a call for ever: that is left out. So is moto's push of each record to event source mappings, which the local
+runner polls for, as Lambda does.
 """
 
 from __future__ import annotations

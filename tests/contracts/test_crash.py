@@ -1,0 +1,158 @@
+"""A consumer dies anywhere, and another starts from the last checkpoint: the result is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_app.consumer.state import SHARD_END, Lineage
+from stream_app.errors import FatalError
+from stream_app.record import Record
+from stream_app.sinks.segment import token
+from tests.samples import registry, shards
+from tests.support import SHARD, CrashError, Effect, Kcl, Step, Stores, steps
+
+REGISTRY = registry()
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.md5(key.encode()).digest())
+
+
+def _moved(item: Record) -> Record:
+    """The same record further on in the shard."""
+    sequence = str(int(item.sequence_number) + 10_000)
+    return msgspec.structs.replace(item, sequence_number=sequence)
+
+
+def undisturbed(records: Sequence[Record]) -> Stores:
+    kcl = Kcl(Stores(), REGISTRY, records)
+    kcl.finish()
+    return kcl.stores
+
+
+def alike(stores: Stores, calm: Stores) -> None:
+    """Rows with their columns and scores, failures, repeats, alerts and the state that is left: to the last bit."""
+    assert stores.by_position() == calm.by_position()
+    assert stores.parked == calm.parked
+    assert set(stores.alerts) == set(calm.alerts)
+    assert stores.snapshots[SHARD, SHARD_END] == calm.snapshots[SHARD, SHARD_END]
+
+
+class Fragile:
+    """Trouble: the process dies at effects of these numbers, counted over all its lives."""
+
+    def __init__(self, at: set[int]) -> None:
+        self.at, self.count = at, 0
+
+    def __call__(self, effect: Effect) -> None:
+        self.count += 1
+        if self.count in self.at:
+            raise CrashError(effect)
+
+
+def _kcl(stores: Stores, records: list[Record]) -> Kcl:
+    while True:
+        try:
+            return Kcl(stores, REGISTRY, records)
+        except CrashError:
+            continue
+
+
+def live_on(kcl: Kcl, what: list[Step]) -> None:
+    """Take every step, however often the process dies on the way."""
+    todo = [*what, Step("finish")]
+    while todo:
+        try:
+            kcl.act(todo[0])
+            del todo[0]
+        except CrashError:
+            while True:
+                try:
+                    kcl.start()
+                    break
+                except CrashError:
+                    continue
+
+
+_crashes = st.sets(st.integers(1, 60), max_size=6)
+
+
+@settings(max_examples=200)
+@given(shards(), steps, _crashes)
+def test_wherever_it_crashes_the_result_is_that_of_an_undisturbed_run(
+    records: list[Record], what: list[Step], crashes: set[int]
+) -> None:
+    stores = Stores(trouble=Fragile(crashes))
+    live_on(_kcl(stores, records), what)
+    alike(stores, undisturbed(records))
+
+
+@given(shards(), st.lists(steps, max_size=4))
+def test_a_consumer_that_is_dropped_between_actions_leaves_no_trace(
+    records: list[Record], lives: list[list[Step]]
+) -> None:
+    kcl = Kcl(Stores(), REGISTRY, records)
+    for what in lives:
+        for step in what:
+            kcl.act(step)
+        kcl.start()
+    kcl.finish()
+    alike(kcl.stores, undisturbed(records))
+
+
+@given(shards(), steps)
+def test_a_late_worker_that_lost_its_lease_and_does_not_know_it_undoes_nothing(
+    records: list[Record], what: list[Step]
+) -> None:
+    stores = Stores()
+    late = Kcl(stores, REGISTRY, records, {"clock_margin_ms": 10**9})
+    new = Kcl(stores, REGISTRY, records)
+    for step in what:
+        new.act(step)
+    new.finish()
+    for step in what:
+        late.act(step)  # its checkpoints go to a lease of its own: KCL would refuse them
+    alike(stores, undisturbed(records))
+
+
+@given(shards(), st.integers(0, 40))
+def test_a_replay_of_what_is_stored_stores_it_again(records: list[Record], fatal_at: int) -> None:
+    calm = undisturbed(records)
+    stores = Stores(stored=dict(calm.stored), parked=dict(calm.parked), alerts=list(calm.alerts))
+
+    def trouble(effect: Effect) -> None:
+        if len(stores.log) == fatal_at:
+            raise FatalError("the world ended")
+
+    stores.trouble = trouble
+    try:
+        Kcl(stores, REGISTRY, records).finish()
+    except FatalError:
+        stores.trouble = lambda _effect: None
+        Kcl(stores, REGISTRY, records).finish()
+    alike(stores, calm)
+
+
+@given(shards(), shards(), st.sampled_from("abc"), steps, _crashes)
+def test_children_of_a_split_score_as_their_parent_would_have(
+    before: list[Record], after: list[Record], cut: str, what: list[Step], crashes: set[int]
+) -> None:
+    """Two shards after a split, with crashes, against one shard that was never split."""
+    later = [_moved(item) for item in after]
+    whole = undisturbed([*before, *later]).by_position()
+    parent = Kcl(Stores(), REGISTRY, before)
+    parent.finish()
+    edge = _hash(cut)
+    for first, last in ((0, edge), (edge + 1, 2**128 - 1)):
+        mine = [item for item in later if first <= _hash(item.partition_key) <= last]
+        lineages = {SHARD: Lineage(("parent",), first, last)}
+        state = {("parent", SHARD_END): parent.stores.snapshots[SHARD, SHARD_END]}
+        stores = Stores(lineages=lineages, snapshots=state, trouble=Fragile(crashes))
+        live_on(_kcl(stores, mine), what)
+        expected = {token(item.position(SHARD)): whole[token(item.position(SHARD))] for item in mine}
+        assert stores.by_position() == expected

@@ -1,0 +1,35 @@
+"""How corrections take hold: once, and never silently on a moto that has changed."""
+
+from __future__ import annotations
+
+import pytest
+from moto.kinesis.models import Stream
+from moto.kinesis.responses import KinesisResponse
+from moto.sqs.models import Queue
+
+from stream_app.local import corrections
+from stream_app.local.corrections.patch import add, replace
+
+
+def test_applying_again_changes_nothing(aws):
+    owners = (Stream, KinesisResponse, Queue)
+    before = [dict(vars(owner)) for owner in owners]
+    corrections.apply()
+    assert [dict(vars(owner)) for owner in owners] == before
+
+
+def test_what_is_not_there_cannot_be_replaced():
+    class Renamed:
+        pass
+
+    with pytest.raises(AttributeError, match="put_record"):
+        replace(Renamed, "put_record", print)
+
+
+def test_what_moto_has_gained_since_is_left_alone():
+    class Newer:
+        kept = 1
+
+    add(Newer, "kept", 2)
+    add(Newer, "lacking", 3)
+    assert (Newer.kept, Newer.lacking) == (1, 3)
