@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from stream_app.errors import FatalError
+from anomaly.detector import StateError
 
 _MAGIC = b"stream-app detector state 1\n"
 _DIGEST = 16
@@ -25,11 +25,11 @@ def seal(kind: str, body: bytes) -> bytes:
 def unseal(kind: str, state: bytes) -> bytes | None:
     """The body of a sealed state, None when it is of another kind: the detector was exchanged, and begins anew.
 
-    Raises FatalError when it is not a sealed state, or not the one that was sealed.
+    Raises StateError when it is not a sealed state, or not the one that was sealed.
     """
     digest, content = state[len(_MAGIC) :][:_DIGEST], state[len(_MAGIC) + _DIGEST :]
     if not state.startswith(_MAGIC) or digest != _digest(content):
-        raise FatalError("the stored state of a detector is damaged, or was written by another version")
+        raise StateError("the stored state of a detector is damaged, or was written by another version")
     found, body = msgspec.msgpack.decode(content, type=tuple[str, bytes])
     return body if found == kind else None
 

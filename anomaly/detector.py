@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatMatrix = NDArray[np.float64]
 FloatVector = NDArray[np.float64]
+Times = NDArray[Any]  # datetime64 of any unit, NaT where unknown
 Keep = Callable[[str], bool]
+
+
+class StateError(ValueError):
+    """A stored state that cannot be used: damaged, or written by another version. Nothing of it was taken."""
 
 
 @runtime_checkable
@@ -23,8 +28,12 @@ class Detector(Protocol):
 
     threshold: float
 
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
-        """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        """Score then learn n rows in order; returns (n,) scores.
+
+        `X` is (n, features), NaN where missing; `times` (n,) datetime64 tells when each row was measured, for
+        detectors that know the hour of the day.
+        """
         ...
 
     def snapshot(self) -> bytes:

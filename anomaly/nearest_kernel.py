@@ -1,6 +1,6 @@
 """The compiled part of `NearestValue`: its state as one row of floats for each key, and what a row does to it.
 
-A key's row: HEADER numbers (last seen, rows, cooldown left, pressure), then for each feature
+A key's row: HEADER numbers (rows, cooldown left, pressure), then for each feature
   level (2): values averaged so far (at most `window`), moving average;
   hours (2 x 24): how often each hour of the day was seen (at most FULL), and its usual value;
   three channels, each STATS numbers (values held, values learnt, mean step, mean distance, last value) and then
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from anomaly.compiled import compiled
 
-HEADER = 4
-SEEN, ROWS, COOLDOWN, PRESSURE = range(HEADER)
+HEADER = 3
+ROWS, COOLDOWN, PRESSURE = range(HEADER)
 LEVEL, HOURS = 2, 24
 STATS = 5
 HELD, LEARNT, STEP, DISTANCE, LAST = range(STATS)
@@ -197,14 +197,12 @@ def all_rows(
     X: Floats,
     hours: NDArray[np.int64],
     rules: Any,
-    ticks: int,
     scores: Floats,
     why: Floats,
 ) -> None:
-    """All rows in order; `ticks` rows were seen before these."""
+    """All rows in order; `places` are rows of `state`, cleared where `fresh`."""
     for i in range(len(X)):
         row = state[places[i]]
         if fresh[i]:
             row[:] = 0.0
         scores[i] = one_row(row, X[i], hours[i], rules, why[i])
-        row[SEEN] = ticks + i + 1

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.container import pickled, seal, unpickled, unseal
-from anomaly.detector import Detector, DetectorFactory, FloatMatrix, FloatVector, Keep
-from stream_app.errors import FatalError
+from anomaly.detector import Detector, DetectorFactory, FloatMatrix, FloatVector, Keep, StateError, Times
+from anomaly.rows import usable
 
-# Beyond this a square does not fit into a double: such a value counts as missing, as infinities do.
-LARGEST = 1e150
 # river adds this to a standard deviation, so that a constant series has a score.
 EPSILON = 1e-10
 # From this many devices on it pays to compute a row of each of them at once.
@@ -70,9 +68,9 @@ class RiverDetector:
         self._models: dict[str, Model] = {}
         self._seen: dict[str, int] = {}
 
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
-        rows = _usable(X).tolist()
+        rows = usable(X, len(self._features)).tolist()
         return np.fromiter(map(self._process_one, keys, rows), dtype=np.float64, count=len(rows))
 
     def _process_one(self, key: str, row: list[float]) -> float:
@@ -96,7 +94,7 @@ class RiverDetector:
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
 
-        A snapshot of another kind of model is passed over. Raises FatalError when it is damaged or when this
+        A snapshot of another kind of model is passed over. Raises StateError when it is damaged or when this
         version of river cannot read it.
         """
         body = unseal(self._kind, state)
@@ -111,7 +109,7 @@ class RiverDetector:
         try:
             read: Model = unpickled(model, ("river", self._package))
         except Exception as error:  # whatever the classes in it raise
-            raise FatalError(
+            raise StateError(
                 f"a {self._kind} stored by river {version} cannot be read by {_river_version()}: {error}; "
                 "go back to that version, or begin anew under another application name"
             ) from error
@@ -135,9 +133,9 @@ class StandardDeviation:
         # (values seen, mean, sum of squared distances from the mean), slots, features
         self._state = np.zeros((3, 0, len(self._features)))
 
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
-        values = _usable(X)
+        values = usable(X, len(self._features))
         slots = self._slots_of(keys)
         scores = np.zeros(len(slots))
         by_key = np.argsort(slots, kind="stable")
@@ -203,7 +201,7 @@ class StandardDeviation:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
 
         Features go by name: one that the snapshot does not know begins anew. A snapshot of another kind of
-        detector is passed over. Raises FatalError when it is damaged.
+        detector is passed over. Raises StateError when it is damaged.
         """
         body = unseal("standard deviation", state)
         if body is None:
@@ -244,11 +242,6 @@ def _turns(slots: NDArray[np.intp], by_key: NDArray[np.intp]) -> NDArray[np.intp
     turns = np.empty(len(slots), dtype=np.intp)
     turns[by_key] = counted
     return turns
-
-
-def _usable(X: FloatMatrix) -> FloatMatrix:
-    """A copy of `X` in which every value that cannot be reckoned with is NaN."""
-    return np.where(np.abs(X) <= LARGEST, X, np.nan)
 
 
 def _river_version() -> str:

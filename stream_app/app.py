@@ -29,6 +29,7 @@ from stream_app.sinks.s3 import ManifestSink, ParquetSink
 from stream_app.sinks.segment import Segment, Sink
 from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary
+from stream_app.warm import warm_up
 
 T = TypeVar("T")
 Client = Callable[[str], Any]
@@ -45,6 +46,7 @@ def _config(attempts: int) -> Config:
     )
 
 
+__all__ = ["Client", "check", "clients", "consumer", "load_settings", "warm_up", "world"]
 _CONSUMER_NEEDS = ("bucket", "dead_letter_queue")
 _lock = threading.Lock()
 

@@ -29,7 +29,9 @@ def _serve(protocol: IO[bytes]) -> int:
     log.configure(os.environ.get("STREAM_APP_LOG_LEVEL", "INFO"))
     try:
         settings = app.load_settings(os.environ)
-        handler = app.consumer(settings, app.clients(os.environ, settings.region))
+        client = app.clients(os.environ, settings.region)
+        handler = app.consumer(settings, client)
+        app.warm_up(settings, handler.registry, client)
         serve(handler, sys.stdin.buffer, protocol)
     except ConfigError as error:
         for problem in error.problems:

@@ -147,7 +147,7 @@ def run(
     raise typer.Exit(0 if report.balanced else 1)
 
 
-DEFAULT_RATE = 250.0
+DEFAULT_RATE = 200.0
 
 
 def _via(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from stream_app.resources import search_path
 
 Verify = Callable[[Batch], Mapping[str, Mask]]
 Calculate = Callable[[Batch], Mapping[str, NDArray[Any]]]
+Correct = Callable[[Batch], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,59 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """Flags a value below `low` or above `high`, in the field's unit. A missing value is never flagged."""
+
+    field: str
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def name(self) -> str:
+        """What an alert says of it."""
+        return f"{self.field} is outside {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Flags a value that differs by more than `most` from the device's last one.
+
+    After a pause longer than `per` it may differ by so much more. Compared is the last value that neither this
+    nor a Range of the same field flagged; a reading that is late is not compared.
+    """
+
+    field: str
+    most: float
+    per: timedelta = timedelta(hours=1)
+    time: str = "time"
+
+    @property
+    def name(self) -> str:
+        """What an alert says of it."""
+        return f"{self.field} changes by more than {self.most:g} in {self.per}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Flags a value from the time on that a device sends it `times` times in a row, but for those of `besides`.
+
+    A missing value neither ends the row nor counts.
+    """
+
+    field: str
+    times: int
+    besides: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What an alert says of it."""
+        return f"{self.field} is the same {self.times} times in a row"
+
+
+Check = Range | Rate | Stuck
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A declared event type. Its schema is `schemas/<name>.avsc`.
 
@@ -48,6 +103,10 @@ class Event:
     a row's result depends on that row's columns alone (windows and previous values included). `previous` names
     fields whose last accepted value of the same device is given to `verify` and `calculate` as the column
     `previous.<field>`. The column `arrived` is the arrival at Kinesis (datetime64[ms]).
+
+    `checks` flag rows before the detector, the cheap ones first: the column `flag` names the first that a row
+    trips (None: none). A flagged row is an anomaly, and the detector never sees it. `correct` is what a
+    correction does with a stored row: row-wise, it sees the fields and `flag`, and returns the fields to replace.
     """
 
     name: str
@@ -61,6 +120,8 @@ class Event:
     sent: str | None = None
     window: Window | None = None
     previous: tuple[str, ...] = field(default=())
+    checks: tuple[Check, ...] = ()
+    correct: Correct | None = None
 
 
 def discover() -> dict[str, Event]:

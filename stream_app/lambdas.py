@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 from stream_app.app import Client, clients
 from stream_app.errors import ConfigError, Problem
-from stream_app.recovery.hydrate import hydrate_batch
+from stream_app.pipeline.registry import Registry
+from stream_app.recovery.hydrate import World, handler
+from stream_app.recovery.narrow import Judge, pipeline_judge
+from stream_app.settings import Settings
+from stream_app.telemetry import log
+
+PARKING = "STREAM_APP_PARKING_QUEUE"
+_NAME = "stream-app"
+_THREADS = 8
 
 
 @cache
@@ -18,10 +28,53 @@ def _client() -> Client:
     return clients(os.environ)
 
 
-def hydrate(event: Mapping[str, Any], _context: Any) -> dict[str, list[dict[str, str]]]:
-    """Dead letters of one SQS event become full payloads on S3; see `recovery.hydrate`."""
-    bucket = os.environ.get("STREAM_APP_BUCKET")
-    if not bucket:
+@cache
+def _settings() -> Settings:
+    """What the environment sets; a function has no properties file. Raises ConfigError."""
+    given = {"applicationName": _NAME, "streamName": _NAME}
+    settings = Settings.load(os.environ, given)
+    if not settings.bucket:
         raise ConfigError([Problem("STREAM_APP_BUCKET is not set", "set it to the failure store's bucket")])
-    client = _client()
-    return hydrate_batch(event, kinesis=client("kinesis"), s3=client("s3"), bucket=bucket)
+    return settings
+
+
+@cache
+def _judge() -> Judge:
+    """Loads the event types; only ranges need it."""
+    settings = _settings()
+    return pipeline_judge(Registry.load(), seen_ids=settings.seen_ids, max_bytes=settings.max_record_bytes)
+
+
+@cache
+def _hydrate() -> Callable[[Mapping[str, Any], Any], dict[str, list[dict[str, str]]]]:
+    client, settings = _client(), _settings()
+    log.configure(settings.log_level)
+    return handler(
+        World(
+            kinesis=client("kinesis"),
+            s3=client("s3"),
+            bucket=settings.bucket,
+            sqs=client("sqs"),
+            parking=os.environ.get(PARKING, ""),
+            application=settings.application,
+            judge=_judge,
+            threads=ThreadPoolExecutor(_THREADS, thread_name_prefix="hydrate"),
+            emit=_emit,
+            note=_note,
+        )
+    )
+
+
+def hydrate(event: Mapping[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
+    """Dead letters of an SQS, SNS or S3 event become full payloads on S3; see `recovery.hydrate`."""
+    return _hydrate()(event, context)
+
+
+def _emit(line: str) -> None:
+    """Metrics go where the log goes; not to stdout, which may be somebody's protocol."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _note(what: str, level: str = "info", **values: Any) -> None:
+    getattr(log.get(), level)(what, **values)

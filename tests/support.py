@@ -15,6 +15,7 @@ from stream_app.consumer.shard import World as ConsumerWorld
 from stream_app.consumer.state import SHARD_END, Lineage
 from stream_app.errors import TransientError
 from stream_app.pipeline.flow import Processed
+from stream_app.pipeline.memory import pack, unpack
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Failure, Position, Record
 from stream_app.settings import Settings
@@ -66,6 +67,22 @@ def fates(
 def fates_of(result: Processed, start: int = 0) -> dict[int, Fate]:
     """The same of one call of `process`."""
     return fates(result.passed, result.failed, result.repeated, start)
+
+
+def known(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
+    """Everything remembered, by event, part and device; the order of devices means nothing."""
+    found: dict[tuple[str, str, str], bytes] = {}
+    for event, parts in unpack(snapshot)["events"].items():
+        devices = {
+            "seen": parts["seen"],
+            "previous": (parts["previous"] or {"last": {}})["last"],
+            "windows": parts["windows"]["devices"],
+            "detector": unpack(parts["detector"]),
+        }
+        found |= {
+            (event, part, key): pack(item) for part, items in devices.items() for key, item in items.items()
+        }
+    return found
 
 
 @dataclass

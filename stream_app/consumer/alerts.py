@@ -14,6 +14,7 @@ from stream_app.record import Batch, Position, Record
 
 SOURCE = "stream-app.consumer"
 DETAIL_TYPE = "AnomalyDetected"
+CHECKS = "checks"
 _ENTRIES = 10  # PutEvents takes ten
 _LONGEST_KEY = 256  # as long as a partition key, so that ten alerts always fit
 _PASSING = frozenset({"InternalFailure", "InternalException", "ThrottlingException", "ServiceUnavailable"})
@@ -22,19 +23,26 @@ _PASSING = frozenset({"InternalFailure", "InternalException", "ThrottlingExcepti
 def details(
     consumer: str, shard: str, records: Sequence[Record], batch: Batch, event: Event, detector: str
 ) -> list[dict[str, Any]]:
-    """One alert a row of `batch`. The id is made of Position and detector, so a repeat has the same."""
+    """One alert a row of `batch`. The id is made of Position and detector, so a repeat has the same.
+
+    A row that a check flagged never came before the model: its detector is "checks", `flag` names the check.
+    """
     alerts = []
+    scores = batch["score"].tolist() if "score" in batch else [None] * len(batch)
+    flags = batch["flag"].tolist() if event.checks else [None] * len(batch)
     numbers = {name: batch[name].astype(np.float64).tolist() for name in event.features}
     for at, row in enumerate(batch.rows):
         record = records[row]
         position = Position(shard, record.sequence_number, record.sub_sequence_number)
+        judge, flag = (detector, None) if flags[at] is None else (CHECKS, flags[at])
         alerts.append(
             {
-                "id": f"{position}/{detector}",
+                "id": f"{position}/{judge}",
                 "event": batch.event,
                 "key": str(batch[event.key][at])[:_LONGEST_KEY],
-                "score": float(batch["score"][at]),
-                "detector": detector,
+                "score": None if flag is not None else scores[at],
+                "detector": judge,
+                **({} if flag is None else {"flag": flag}),
                 "values": {name: column[at] for name, column in numbers.items() if not np.isnan(column[at])},
                 "consumer": consumer,
                 "shard": shard,

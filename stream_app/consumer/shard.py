@@ -21,6 +21,7 @@ from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
 from stream_app.settings import Settings
 from stream_app.sinks.segment import Segment, Sink, store, token
+from stream_app.telemetry import log
 from stream_app.telemetry.histogram import Histogram
 from stream_app.telemetry.summary import Summary, by_code
 
@@ -88,6 +89,12 @@ class ShardConsumer:
         self._committed: list[str] = []
         self._committed_at = world.now_ms()
         self._lost = False
+        self._reading = False
+
+    @property
+    def registry(self) -> Registry:
+        """The event types that it knows."""
+        return self._world.registry
 
     def _new_state(self) -> ShardState:
         events = {name: codec.event for name, codec in self._world.registry.codecs.items()}
@@ -97,6 +104,7 @@ class ShardConsumer:
         """Load the state that belongs to the checkpoint. Raises FatalError when it is not to be had."""
         world = self._world
         self._shard = shard
+        log.bind_shard(shard)
         source = world.attempt(
             "load state",
             lambda: restore(
@@ -118,6 +126,9 @@ class ShardConsumer:
         """Process records as they come; close the segments that they end; commit when it is time."""
         if self._lost:
             return
+        if not self._reading:
+            self._reading = True
+            self._world.note("reading")  # KCL begins to read up to two seconds after it initialized
         try:
             self._take(records, behind_ms)
             if not records and behind_ms == 0:

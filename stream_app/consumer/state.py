@@ -111,7 +111,7 @@ class S3Snapshots:
             raise FatalError(f"{self._key(shard, name)} is not a state snapshot: {error}") from error
 
     def save(self, shard: str, name: str, snapshot: bytes) -> None:
-        """Overwrites: a second run makes the same bytes."""
+        """Overwrites: a second run makes the same state."""
         self._s3.put_object(Bucket=self._bucket, Key=self._key(shard, name), Body=zlib.compress(snapshot, 1))
 
     def forget(self, shard: str, name: str) -> None:

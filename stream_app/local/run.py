@@ -44,7 +44,7 @@ class Options:
 
     data: str = "beijing-winter"
     shards: int = 4
-    rate: float | None = 250.0
+    rate: float | None = 200.0
     speed: float = math.inf
     via: Via = "bus"
     seed: int = SEED

@@ -43,12 +43,12 @@ class Tracker:
                 self.errors = [*self.errors[-9:], str(line.get("event"))]
 
     def ready_s(self, shards: int) -> float | None:
-        """Seconds from the start until that many shards were initialized; None before."""
+        """Seconds from the start until that many shards were initialised and read; None before."""
         times = sorted(self.ready.values())
         return times[shards - 1] - self.started if len(times) >= shards else None
 
 
-def _initialized(tracker: Tracker, line: Mapping[str, Any]) -> None:
+def _reading(tracker: Tracker, line: Mapping[str, Any]) -> None:
     tracker.ready.setdefault(str(line["shard"]), time.monotonic())
 
 
@@ -71,4 +71,4 @@ def _checkpoint(tracker: Tracker, line: Mapping[str, Any]) -> None:
     tracker.committed += line["records"]
 
 
-_TAKERS = {"initialized": _initialized, "batch": _batch, "segment": _segment, "checkpoint": _checkpoint}
+_TAKERS = {"reading": _reading, "batch": _batch, "segment": _segment, "checkpoint": _checkpoint}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from stream_app.errors import Problem
-from stream_app.event import Event
+from stream_app.event import Event, Range, Rate, Stuck
 from stream_app.pipeline.schema import (
     BOOLEAN,
     FLOAT,
@@ -37,6 +37,7 @@ def problems(event: Event, schema: Schema) -> list[Problem]:
         *_kinds(event, fields),
         *_key(event, fields),
         *_window(event),
+        *_checks(event, fields),
     ]
     if event.detector is not None and not event.features:
         found.append(Problem("a detector without features", "name the fields that it scores"))
@@ -60,6 +61,8 @@ def _roles(event: Event) -> dict[str, tuple[str, ...]]:
         "previous": event.previous,
         "sent": () if event.sent is None else (event.sent,),
         "window": () if window is None else (*window.fields, window.time),
+        "checks": tuple(check.field for check in event.checks),
+        "a Rate's time": tuple(check.time for check in event.checks if isinstance(check, Rate)),
     }
 
 
@@ -80,6 +83,8 @@ def _kinds(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
         ("sent", (event.sent,), _TIMES, "a timestamp-millis or -micros"),
         ("window", window.fields if window else (), _NUMBERS, "a number"),
         ("window's time", (window.time,) if window else (), _TIMES, "a timestamp-millis or -micros"),
+        ("checks", [check.field for check in event.checks], _NUMBERS, "a number"),
+        ("a Rate's time", [c.time for c in event.checks if isinstance(c, Rate)], _TIMES, "a timestamp"),
     ]
     for role, names, kinds, said in wanted:
         for name in names:
@@ -104,3 +109,17 @@ def _window(event: Event) -> Iterator[Problem]:
         )
     if not window.fields or window.size < 1 or window.step <= timedelta(0):
         yield Problem("its window is empty", "give at least one field, a size of at least 1, a step above 0")
+
+
+def _checks(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
+    if event.checks and "flag" in fields:
+        yield Problem("its schema has a field 'flag'", "checks add a column of that name: rename it")
+    for check in event.checks:
+        hopeless = (
+            (isinstance(check, Range) and not check.low <= check.high)
+            or (isinstance(check, Rate) and not (check.most >= 0 and check.per > timedelta(0)))
+            or (isinstance(check, Stuck) and check.times < 2)
+        )
+        if hopeless:
+            hint = "give low <= high; most of at least 0 and per above 0; times of at least 2"
+            yield Problem(f"a check that could not work: {check.name}", hint)

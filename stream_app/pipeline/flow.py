@@ -14,6 +14,7 @@ from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded, decode
 from stream_app.pipeline.registry import Codec, Registry
+from stream_app.pipeline.rules import judged
 from stream_app.pipeline.score import score
 from stream_app.pipeline.state import EventState, ShardState
 from stream_app.pipeline.verify import verify
@@ -81,9 +82,13 @@ def _round(batch: Batch, codec: Codec, state: EventState) -> tuple[Batch, list[F
     if state.windows and len(sound):
         sound = sound.with_columns(state.windows.recall(sound[event.key], sound))
     calculated = calculate(sound, codec)
-    scored = score(calculated.passed, event, state.detector)
     # Only accepted events are remembered: what failed may come again, repaired, under the same id.
-    at = np.searchsorted(batch.rows, scored.rows)
+    at = np.searchsorted(batch.rows, calculated.passed.rows)
+    if state.checks is None:
+        scored = score(calculated.passed, event, state.detector)
+    else:
+        flags = state.checks.mark(keys[at], batch.take(at))
+        scored = judged(calculated.passed, flags, event, state.detector)
     if state.previous:
         state.previous.remember(keys[at], batch.take(at))
     state.seen.remember(keys[at], ids[at], numbers[at])

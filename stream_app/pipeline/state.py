@@ -10,28 +10,32 @@ import msgspec
 from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.pipeline.memory import Keep, Previous, Seen, pack, unpack
+from stream_app.pipeline.rules import Checks
 from stream_app.pipeline.windows import Windows
 
 VERSION = 1
 
 
 class EventState:
-    """Ids, previous values, windows and detector of one event type."""
+    """Ids, previous values, windows, checks and detector of one event type."""
 
     def __init__(self, event: Event, seen_ids: int) -> None:
         self.seen = Seen(seen_ids)
         self.previous = Previous(event.previous) if event.previous else None
         self.windows = Windows(event.window) if event.window else None
+        self.checks = Checks(event.checks) if event.checks else None
         self.detector = event.detector(event.features) if event.detector and event.features else None
 
     def dump(self) -> dict[str, Any]:
         """Built-in types only."""
-        return {
+        dumped = {
             "seen": self.seen.dump(),
             "previous": None if self.previous is None else self.previous.dump(),
             "windows": None if self.windows is None else self.windows.dump(),
             "detector": None if self.detector is None else self.detector.snapshot(),
         }
+        # Absent, not None: snapshots of events without checks are what they were before there were any.
+        return dumped if self.checks is None else {**dumped, "checks": self.checks.dump()}
 
     def load(self, dumped: Mapping[str, Any], keep: Keep) -> None:
         """Add the devices for which `keep` holds; parts that the event no longer declares are passed over."""
@@ -40,6 +44,8 @@ class EventState:
             self.previous.load(dumped["previous"], keep)
         if self.windows is not None and dumped["windows"] is not None:
             self.windows.load(dumped["windows"], keep)
+        if self.checks is not None and dumped.get("checks") is not None:
+            self.checks.load(dumped["checks"], keep)
         if self.detector is not None and dumped["detector"] is not None:
             self.detector.restore(dumped["detector"], keep)
 

@@ -1,191 +1,155 @@
-"""Hydrate: dead letters in, full payloads on S3 out."""
+"""Hydrate: dead letters of every shape in, full payloads on S3 out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
-from stream_app.errors import code_of
-from stream_app.record import Record
-from stream_app.recovery.dead_letters import DeadLetter, parse
-from stream_app.recovery.store import failure, put
-from stream_app.recovery.stream import pages, user_records
+from stream_app.errors import TransientError
+from stream_app.recovery.dead_letters import DeadLetter
+from stream_app.recovery.hydrate_ranges import hydrate_range
+from stream_app.recovery.hydrate_records import hydrate_records
+from stream_app.recovery.hydrate_report import metrics, park
+from stream_app.recovery.hydrate_world import Hydrated, Result, World, why
+from stream_app.recovery.retention import Retention
+from stream_app.recovery.shapes import Letter, Pointer, Range, read
+from stream_app.recovery.shapes_events import Invocation, messages
+from stream_app.recovery.store_letters import State, drop_waiting, put_waiting
+from stream_app.recovery.stream_runs import Reader
+from stream_app.sinks.objects import get
 
-# A page is kept for the neighbours of the record that was asked for; failures often come together.
-_PAGE = 500
-_NOT_FOUND = "ResourceNotFoundException"
-_NOT_A_PLACE = "InvalidArgumentException"
+__all__ = ["Hydrated", "Result", "World", "handler", "hydrate", "hydrate_batch"]
+
+Answer = dict[str, list[dict[str, str]]]
 
 
-Found = Mapping[str, Sequence[Record] | None]
+def hydrate(letters: Sequence[Letter], world: World) -> Hydrated:
+    """What becomes of each dead letter, in any order; `at` counts them as given. Safe to repeat.
 
-
-@dataclass(slots=True)
-class Hydrated:
-    """What became of each dead letter: keys written now, keys there before, keys whose record had left the stream.
-
-    `expired` keys are among `written` or `kept` as well. `failed` tells why, by the index of the dead letter.
+    Never raises: whatever goes wrong with a letter makes that letter wait.
     """
-
-    written: list[str] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-    expired: list[str] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
+    return Hydrated(list(_results(list(enumerate(letters)), world)))
 
 
-class Clients(Protocol):
-    """The AWS clients that hydrate needs."""
+def hydrate_batch(event: Mapping[str, Any], world: World) -> tuple[Answer, Hydrated]:
+    """Hydrate what one Lambda event brings. The answer names the messages that must come again, and only those.
 
-    kinesis: Any
-    s3: Any
-
-
-class Place(Protocol):
-    """The setting that hydrate needs."""
-
-    @property
-    def bucket(self) -> str:
-        """The bucket of the failure store."""
-        ...
-
-
-Report = Callable[[Hydrated], None]
-
-
-def hydrate(letters: Sequence[DeadLetter], kinesis: Any, s3: Any, bucket: str) -> Hydrated:
-    """Find each dead letter's record in its stream and write its failure object.
-
-    A record that has left the stream is written as metadata only, with status `expired`. Safe to repeat, in any
-    order. One that cannot be read or written now stands in `failed`; the others go on.
+    A letter that could not be hydrated waits: its metadata is kept with the time when its payload vanishes. What is
+    no dead letter goes to the parking queue, or, without one, stays with the queue's redrive policy. Raises
+    TransientError when messages failed that only the whole event can bring again (SNS, S3), ValueError when the
+    event is of no source that hydrate knows.
     """
-    done = Hydrated()
-    for (stream, shard), members in _by_shard(letters).items():
-        try:
-            found = find(kinesis, stream, shard, {letters[at].sequence for at in members})
-        except Exception as error:
-            # Whatever it is, only these letters wait: they stay in the queue and come again.
-            done.failed.update(dict.fromkeys(members, _why(error)))
-            continue
-        for at in members:
-            _hydrate_one(done, at, letters[at], found, s3, bucket)
-    return done
+    invocation = messages(event)
+    done, clock = Hydrated(), world.clock()
+    letters = _letters(invocation, world, done)
+    # Asked before any is hydrated: this is how long the most urgent of them had left.
+    left = _left(letters, clock)
+    done.results += _results(letters, world)
+    _note_waiting(invocation, world, done, clock)
+    parked = park(invocation, done.malformed, world)
+    for line in metrics(done, left, world):
+        world.emit(line)
+    _note(done, world)
+    again = sorted({*done.failed, *(set(done.malformed) - parked)})
+    if again and not invocation.partial:
+        raise TransientError(f"{len(again)} of {len(invocation.messages)} messages must come again")
+    answer = [{"itemIdentifier": invocation.messages[at].id} for at in again]
+    return {"batchItemFailures": answer}, done
 
 
-def hydrate_batch(
-    event: Mapping[str, Any], *, kinesis: Any, s3: Any, bucket: str, report: Report | None = None
-) -> dict[str, list[dict[str, str]]]:
-    """Hydrate the messages of one Lambda SQS event; returns `batchItemFailures`, so that only these come again.
+def handler(
+    world: World, report: Callable[[Hydrated], None] = lambda _done: None
+) -> Callable[[Mapping[str, Any], Any], Answer]:
+    """The Lambda function: `handler(event, context)`, by `hydrate_batch`. `report` is told what became of it all."""
+    world = dataclasses.replace(world, retention=world.clock())
 
-    A message that is no dead letter is among them as well: the queue's redrive policy keeps it in the end.
-    `report` is told what became of the batch, with indexes into the event's records.
-    """
-    sent = event["Records"]
-    letters: list[DeadLetter] = []
-    places: list[int] = []
-    unreadable: dict[int, str] = {}
-    for at, message in enumerate(sent):
-        try:
-            letters.append(parse(message["body"]))
-            places.append(at)
-        except ValueError as error:
-            unreadable[at] = str(error)
-    done = hydrate(letters, kinesis, s3, bucket)
-    done.failed = {**unreadable, **{places[at]: why for at, why in done.failed.items()}}
-    if report is not None:
-        report(done)
-    return {"batchItemFailures": [{"itemIdentifier": sent[at]["messageId"]} for at in sorted(done.failed)]}
-
-
-def make_handler(
-    clients: Clients, place: Place, report: Report | None = None
-) -> Callable[[Mapping[str, Any], Any], dict[str, list[dict[str, str]]]]:
-    """The Lambda function of the dead-letter queue: `handler(event, context)`, by `hydrate_batch`."""
-
-    def handler(event: Mapping[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:
-        return hydrate_batch(
-            event, kinesis=clients.kinesis, s3=clients.s3, bucket=place.bucket, report=report
+    def handle(event: Mapping[str, Any], context: Any) -> Answer:
+        left_ms = getattr(context, "get_remaining_time_in_millis", None)
+        here = (
+            world if left_ms is None else dataclasses.replace(world, seconds_left=lambda: left_ms() / 1_000)
         )
+        answer, done = hydrate_batch(event, here)
+        report(done)
+        return answer
 
-    return handler
+    return handle
 
 
-def find(kinesis: Any, stream: str, shard: str, sequences: Iterable[str]) -> Found:
-    """The user records under each sequence number of a shard; None for what has left the stream.
+def _results(letters: Sequence[tuple[int, Letter]], world: World) -> Iterator[Result]:
+    """Lazy, so that no more than a page of records is held."""
+    yield from hydrate_records([(at, one) for at, one in letters if isinstance(one, DeadLetter)], world)
+    ranges = [(at, one) for at, one in letters if isinstance(one, Range)]
+    ranges.sort(key=lambda sent: (sent[1].arn, sent[1].shard, int(sent[1].first), int(sent[1].last)))
+    for (arn, shard), members in groupby(ranges, key=lambda sent: (sent[1].arn, sent[1].shard)):
+        reader = Reader(world.stream_client, arn, shard, world.page)
+        for at, letter in members:
+            yield hydrate_range(at, letter, reader, world)
 
-    A number that the shard never gave is absent. Raises what boto3 raises.
-    """
-    found: dict[str, Sequence[Record] | None] = {}
-    near: dict[str, dict[str, Any]] = {}
-    for sequence in sorted(sequences, key=int):
-        if sequence not in near:
-            near = _page_at(kinesis, stream, shard, sequence)
-        if sequence in near:
-            found[sequence] = user_records(near[sequence])[0]
-        elif _has_left(kinesis, stream, shard, sequence):
-            found[sequence] = None
+
+def _letters(invocation: Invocation, world: World, done: Hydrated) -> list[tuple[int, Letter]]:
+    """The letters of all messages; what holds none, or cannot be fetched from S3 now, is told in `done`."""
+    found: list[tuple[int, Letter]] = []
+    for at, message in enumerate(invocation.messages):
+        try:
+            shape = read(message.body)
+            found += [(at, one) for one in (_fetched(shape, world) if isinstance(shape, tuple) else [shape])]
+        except ValueError as error:
+            done.malformed[at] = str(error)
+        except Exception as error:
+            done.unread[at] = why(error)
     return found
 
 
-def _page_at(kinesis: Any, stream: str, shard: str, sequence: str) -> dict[str, dict[str, Any]]:
-    """The first records of a shard from `sequence` on, by sequence number; none when it is no place there."""
-    try:
-        return _first(kinesis, stream, shard, sequence)
-    except Exception as error:
-        if code_of(error) == _NOT_A_PLACE or (code_of(error) == _NOT_FOUND and _exists(kinesis, stream)):
-            return {}
-        raise
+def _fetched(pointers: Sequence[Pointer], world: World) -> list[Letter]:
+    """The letters in objects on S3. Raises ValueError for an object that holds none, and what boto3 raises."""
+    found: list[Letter] = []
+    for pointer in pointers:
+        body = get(world.s3, pointer.bucket, pointer.key)
+        if body is None:
+            raise TransientError(f"there is no s3://{pointer.bucket}/{pointer.key}")
+        letter = read(body)
+        if isinstance(letter, tuple):
+            raise ValueError(f"s3://{pointer.bucket}/{pointer.key} holds no dead letter")
+        found.append(letter)
+    return found
 
 
-def _has_left(kinesis: Any, stream: str, shard: str, sequence: str) -> bool:
-    """Whether a number that is not in the shard is older than all that is, so that it may have been there."""
-    try:
-        oldest = min(map(int, _first(kinesis, stream, shard, None)), default=None)
-    except Exception as error:
-        if code_of(error) != _NOT_FOUND:
-            raise
-        return True  # the shard was closed, and forgotten when its last record left
-    return oldest is None or int(sequence) < oldest
+def _left(letters: Sequence[tuple[int, Letter]], clock: Retention) -> dict[str, float]:
+    """By consumer, the seconds after which the first payload of these letters leaves its stream."""
+    found: dict[str, float] = {}
+    for _, letter in letters:
+        left = clock.seconds_left(_stream(letter), letter.arrived)
+        if left is not None:
+            found[letter.consumer] = min(left, found.get(letter.consumer, left))
+    return found
 
 
-def _first(kinesis: Any, stream: str, shard: str, sequence: str | None) -> dict[str, dict[str, Any]]:
-    for page in pages(kinesis, stream, shard, sequence, _PAGE):
-        if page.records:
-            return {record["SequenceNumber"]: record for record in page.records}
-    return {}
+def _note_waiting(invocation: Invocation, world: World, done: Hydrated, clock: Retention) -> None:
+    """Keep what is known of the letters that wait; forget those that waited, and are hydrated now."""
+    for result in done.results:
+        try:
+            if result.state == State.WAITING:
+                vanishes = clock.vanishes(_stream(result.letter), result.letter.arrived)
+                put_waiting(world.s3, world.bucket, result.letter, result.reason, vanishes)
+            elif invocation.messages[result.at].again:
+                drop_waiting(world.s3, world.bucket, result.letter)
+        except Exception as error:
+            # The message itself comes again, or the letter is hydrated: nothing is lost but this view of it.
+            world.note(
+                "waiting letter not noted", level="warning", consumer=result.letter.consumer, why=why(error)
+            )
 
 
-def _exists(kinesis: Any, stream: str) -> bool:
-    try:
-        kinesis.describe_stream_summary(StreamName=stream)
-    except Exception as error:
-        if code_of(error) == _NOT_FOUND:
-            return False
-        raise
-    return True
+def _stream(letter: Letter) -> str:
+    return letter.arn if isinstance(letter, Range) else letter.stream
 
 
-def _hydrate_one(done: Hydrated, at: int, letter: DeadLetter, found: Found, s3: Any, bucket: str) -> None:
-    records = found.get(letter.sequence, ())
-    if records is not None and letter.sub >= len(records):
-        done.failed[at] = f"{letter.shard} has no record {letter.sequence}.{letter.sub}"
-        return
-    stored = failure(letter, None if records is None else records[letter.sub].data)
-    try:
-        (done.written if put(s3, bucket, stored) else done.kept).append(stored.key)
-    except Exception as error:
-        done.failed[at] = _why(error)
-        return
-    if records is None:
-        done.expired.append(stored.key)
-
-
-def _by_shard(letters: Sequence[DeadLetter]) -> dict[tuple[str, str], list[int]]:
-    groups: dict[tuple[str, str], list[int]] = {}
-    for at, letter in enumerate(letters):
-        groups.setdefault((letter.stream, letter.shard), []).append(at)
-    return groups
-
-
-def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _note(done: Hydrated, world: World) -> None:
+    for at, reason in sorted(done.failed.items()):
+        world.note("dead letter waits", level="warning", message=at, why=reason)
+    counts = {state.value: done.count(state) for state in State}
+    world.note(
+        "hydrated", written=len(done.written), kept=len(done.kept), malformed=len(done.malformed), **counts
+    )

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 
+from stream_app.errors import code_of
 from stream_app.record import Position
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.sinks.objects import keys, put_new
@@ -25,6 +26,7 @@ STATUSES = (OPEN, REDRIVEN, PROCESSED, DISCARDED, EXPIRED)
 # S3 keys have at most 1024 bytes; a partition key of 256 characters can need 3072 when percent-encoded.
 _FOLDER_LENGTH = 400
 _HASH_LENGTH = 32
+_GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 _JSON_SPACE = b" \t\r\n"
 _STAMP = "%Y%m%dT%H%M%S"
 _NAME = re.compile(r"(\d{8}T\d{6})\.(\d{3})Z-(.+)-(\d+)-(\d+)\.json")
@@ -192,8 +194,13 @@ def load(body: bytes) -> StoredFailure:
 
 
 def status(s3: Any, bucket: str, key: str) -> str | None:
-    """The tag `status` of a failure's object. Raises what boto3 raises."""
-    tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+    """The tag `status` of a failure's object, None where there is neither. Raises what boto3 raises."""
+    try:
+        tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+    except Exception as error:
+        if code_of(error) in _GONE:
+            return None
+        raise
     return next((tag["Value"] for tag in tags if tag["Key"] == "status"), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from hypothesis.extra.numpy import arrays
 from river import anomaly, preprocessing
 
 from anomaly import laws
+from anomaly.detector import FloatMatrix, Times
+from anomaly.judgement import Judgement
+from anomaly.nearest import NearestValue
 from anomaly.river import WIDE, RiverDetector, StandardDeviation
 
 FEATURES = ("pm25", "no2", "o3")
@@ -21,7 +25,24 @@ def trees() -> Any:
     return anomaly.HalfSpaceTrees(n_trees=3, height=3, window_size=4, seed=7)
 
 
+class Clocked(NearestValue):
+    """Told an hour for each row, which the row itself decides: three of a day, or none."""
+
+    def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
+        hours = np.nan_to_num(np.abs(X[:, 0]), nan=3.0, posinf=3.0).clip(0.0, 3.0).astype(np.int64)
+        times = hours.astype("datetime64[h]")
+        times[hours == 3] = np.datetime64("NaT")
+        return super().judge_many(keys, X, times)
+
+
+def quick(kind: type[NearestValue] = NearestValue, **parameters: Any) -> NearestValue:
+    """Small enough to warm up, thin out, alert and cool down within a test's rows."""
+    return kind(FEATURES, capacity=4, warm_up=3, cooldown=2, rows_per_alert=10, window=3, **parameters)
+
+
 DETECTORS: dict[str, laws.Make] = {
+    "NearestValue": quick,
+    "NearestValue with hours": lambda: quick(Clocked),
     "StandardDeviation": lambda: StandardDeviation(FEATURES, warm_up=3),
     "HalfSpaceTrees": lambda: RiverDetector(trees, FEATURES, 0.9),
     "scaled HalfSpaceTrees": lambda: RiverDetector(

@@ -15,9 +15,8 @@ from river import anomaly, preprocessing
 
 from anomaly import laws
 from anomaly.container import pickled, seal, unpickled, unseal
-from anomaly.detector import Detector
+from anomaly.detector import Detector, StateError
 from anomaly.river import WIDE, RiverDetector, StandardDeviation, with_river
-from stream_app.errors import FatalError
 from tests.unit.detectors import DETECTORS, FEATURES, drawn, trees
 
 
@@ -178,7 +177,7 @@ def test_damage_is_seen(make: laws.Make, data: st.DataObject) -> None:
         state[at] ^= data.draw(st.integers(1, 255))
     else:
         del state[at:]
-    with pytest.raises(FatalError, match="damaged"):
+    with pytest.raises(StateError, match="damaged"):
         make().restore(bytes(state))
 
 
@@ -221,7 +220,7 @@ def test_a_model_that_this_version_cannot_read_ends_the_shard_with_words() -> No
     body = unseal("river:river.anomaly.hst.HalfSpaceTrees", detector.snapshot())
     assert body is not None
     broken = body.replace(b"HalfSpaceTrees", b"HalfSpaceForms")
-    with pytest.raises(FatalError, match="cannot be read by"):
+    with pytest.raises(StateError, match="cannot be read by"):
         RiverDetector(trees, FEATURES, 0.9).restore(seal("river:river.anomaly.hst.HalfSpaceTrees", broken))
 
 

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from stream_app.consumer.state import SHARD_END, Lineage, S3Snapshots, lineage_of, restore
 from stream_app.errors import FatalError
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.memory import pack, unpack
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Record
 from tests.samples import EVENTS, MAX_BYTES, registry, shards
-from tests.support import WHOLE, Stores, fates_of
+from tests.support import WHOLE, Stores, fates_of, known
 
 REGISTRY = registry()
 PARENT, OTHER, CHILD = "shardId-000000000000", "shardId-000000000001", "shardId-000000000002"
@@ -33,22 +32,6 @@ def after(records: list[Record]) -> ShardState:
     state = new_state()
     process(records, REGISTRY, state, MAX_BYTES)
     return state
-
-
-def known(state: ShardState) -> dict[tuple[str, str, str], Any]:
-    """Everything remembered, by event, part and device; the order of devices means nothing."""
-    found: dict[tuple[str, str, str], Any] = {}
-    for event, parts in unpack(state.snapshot())["events"].items():
-        devices = {
-            "seen": parts["seen"],
-            "previous": (parts["previous"] or {"last": {}})["last"],
-            "windows": parts["windows"]["devices"],
-            "detector": unpack(parts["detector"]),
-        }
-        found |= {
-            (event, part, key): pack(item) for part, items in devices.items() for key, item in items.items()
-        }
-    return found
 
 
 def of(lineage: Lineage) -> Callable[[str], Lineage]:
@@ -88,10 +71,10 @@ def test_two_children_have_what_their_parent_had(
         child = new_state()
         source = restore(child, CHILD, "TRIM_HORIZON", 0, stores, of(lineage), missing="fail")
         assert source == PARENT
-        parts[name] = known(child)
+        parts[name] = known(child.snapshot())
         assert all(lineage.first_hash <= hash_of(key) <= lineage.last_hash for _, _, key in parts[name])
     assert not parts["low"].keys() & parts["high"].keys()
-    assert parts["low"] | parts["high"] == known(parent)
+    assert parts["low"] | parts["high"] == known(parent.snapshot())
 
 
 @given(shards(), shards())
@@ -104,7 +87,7 @@ def test_a_merged_shard_has_what_both_its_parents_had(first: list[Record], secon
     child = new_state()
     lineage = Lineage((PARENT, OTHER), 0, 2**128 - 1)
     assert restore(child, CHILD, None, None, stores, of(lineage), missing="fail") == f"{PARENT}+{OTHER}"
-    assert known(child) == known(low) | known(high)
+    assert known(child.snapshot()) == known(low.snapshot()) | known(high.snapshot())
 
 
 def test_a_hash_key_at_either_end_of_the_range_belongs_to_the_shard() -> None:
@@ -127,7 +110,7 @@ def test_a_checkpoint_has_exactly_its_own_snapshot(sub: int | None, name: str) -
     stores.snapshots[PARENT, name] = wrong.snapshot()
     state = new_state()
     assert restore(state, CHILD, "5", sub, stores, of(WHOLE), missing="fail") == name
-    assert known(state) == known(right)
+    assert known(state.snapshot()) == known(right.snapshot())
 
 
 @pytest.mark.parametrize("begin", ["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", None])
@@ -137,7 +120,7 @@ def test_a_shard_without_parents_or_whose_parents_left_nothing_begins_fresh(begi
         lineage = Lineage(parents, 0, 2**128 - 1)
         source = restore(state, CHILD, begin, None, Stores(), of(lineage), missing="fail")
         assert source == "fresh"
-        assert known(state) == {}
+        assert known(state.snapshot()) == {}
 
 
 def test_a_checkpoint_without_its_snapshot_is_fatal_unless_fresh_is_allowed() -> None:
@@ -145,7 +128,7 @@ def test_a_checkpoint_without_its_snapshot_is_fatal_unless_fresh_is_allowed() ->
     with pytest.raises(FatalError, match=r"no state snapshot for checkpoint 5 of .*missing_state = fresh"):
         restore(state, CHILD, "5", 0, Stores(), of(WHOLE), missing="fail")
     assert restore(state, CHILD, "5", 0, Stores(), of(WHOLE), missing="fresh") == "fresh"
-    assert known(state) == {}
+    assert known(state.snapshot()) == {}
 
 
 # ---- On S3, and in the stream

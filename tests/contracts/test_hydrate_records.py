@@ -1,24 +1,31 @@
-"""Hydrate: a dead letter becomes the full payload on S3, once, whatever happens on the way."""
+"""Dead letters of our own consumer: each becomes the full payload on S3, once, whatever happens on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
-from botocore.exceptions import ClientError
 
-from stream_app.record import Position
-from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate import Hydrated, hydrate, hydrate_batch, make_handler
+from stream_app.recovery.hydrate import hydrate, hydrate_batch
 from stream_app.recovery.store import failure_keys, load, status
-from tests.unit.test_recovery_store import letter
-
-BUCKET = "failures-of-the-test"
+from tests.contracts.hydrating import (
+    ALL_DONE,
+    BUCKET,
+    Meddled,
+    again,
+    event,
+    everything,
+    failures,
+    own,
+    put,
+    put_all,
+    refusal,
+    world,
+)
 
 
 @pytest.fixture
@@ -34,45 +41,14 @@ def kinesis(aws: Callable[[str], Any], stream: str) -> Any:
     return aws("kinesis")
 
 
-class Counting:
-    """A Kinesis client that counts its calls and can be told to fail for a shard."""
-
-    def __init__(self, kinesis: Any, failing: str | None = None) -> None:
-        self._kinesis, self._failing = kinesis, failing
-        self.calls: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._kinesis, name)
-
-        def counted(**request: Any) -> Any:
-            self.calls.append(name)
-            if self._failing is not None and request.get("ShardId") == self._failing:
-                raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, name)
-            return method(**request)
-
-        return counted
-
-
-def put(kinesis: Any, data: bytes, key: str = "Dongsi") -> DeadLetter:
-    """Put a record; the dead letter that it would have."""
-    answer = kinesis.put_record(StreamName="devices", Data=data, PartitionKey=key)
-    return letter(Position(answer["ShardId"], answer["SequenceNumber"]), key)
-
-
-def objects(s3: Any) -> dict[str, bytes]:
-    keys = list(failure_keys(s3, BUCKET, "air"))
-    return {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
-
-
 PAYLOADS = [b'{"pm25":1}', b"\x00\xff", b"", b"not json", b'{"pm25":2}']
 
 
 def test_every_payload_is_found_whatever_it_is(kinesis: Any, s3: Any) -> None:
     letters = [put(kinesis, data, f"station {at}") for at, data in enumerate(PAYLOADS * 4)]
-    done = hydrate(letters[::-1], kinesis, s3, BUCKET)
+    done = hydrate(letters[::-1], world(kinesis, s3))
     assert (len(done.written), done.kept, done.expired, done.failed) == (20, [], [], {})
-    stored = [load(body) for body in objects(s3).values()]
-    found = {(one.shard, one.sequence): (one.data, one.partition_key) for one in stored}
+    found = {(one.shard, one.sequence): (one.data, one.partition_key) for one in failures(s3)}
     assert found == {
         (one.shard, one.sequence): (data, one.partition_key)
         for one, data in zip(letters, PAYLOADS * 4, strict=True)
@@ -82,22 +58,30 @@ def test_every_payload_is_found_whatever_it_is(kinesis: Any, s3: Any) -> None:
 
 def test_hydrating_twice_changes_nothing_nor_takes_back_a_status(kinesis: Any, s3: Any) -> None:
     letters = [put(kinesis, data) for data in PAYLOADS]
-    first = hydrate(letters, kinesis, s3, BUCKET)
-    before = objects(s3)
+    first = hydrate(letters, world(kinesis, s3))
+    before = everything(s3)
     tags = {"TagSet": [{"Key": "status", "Value": "processed"}]}
     s3.put_object_tagging(Bucket=BUCKET, Key=first.written[0], Tagging=tags)
-    second = hydrate(letters, kinesis, s3, BUCKET)
+    second = hydrate(letters, world(kinesis, s3))
     assert (second.written, sorted(second.kept)) == ([], sorted(first.written))
-    assert objects(s3) == before
+    assert everything(s3) == before
     assert [status(s3, BUCKET, key) for key in first.written[:2]] == ["processed", "open"]
 
 
 def test_neighbours_share_a_page(kinesis: Any, s3: Any) -> None:
-    letters = [put(kinesis, b"%d" % at) for at in range(40)]
-    counting = Counting(kinesis)
-    assert len(hydrate(letters, counting, s3, BUCKET).written) == 40
+    letters = [put(kinesis, b"%d" % at) for at in range(140)]
+    counting = Meddled(kinesis)
+    assert len(hydrate(letters, world(counting, s3)).written) == 140
     assert counting.calls.count("get_shard_iterator") == 1
     assert counting.calls.count("get_records") == 1
+
+
+@pytest.mark.parametrize("page", [1, 3, 500])
+def test_they_are_found_whatever_lies_between_them(kinesis: Any, s3: Any, page: int) -> None:
+    letters = put_all(kinesis, [b"%d" % at for at in range(25)])
+    wanted = [letters[at] for at in (0, 1, 9, 24)]
+    assert not hydrate(wanted, world(kinesis, s3, page=page)).failed
+    assert [one.data for one in failures(s3)] == [b"0", b"1", b"9", b"24"]
 
 
 def test_the_sub_sequence_number_finds_the_record_in_an_aggregate(kinesis: Any, s3: Any) -> None:
@@ -106,12 +90,8 @@ def test_the_sub_sequence_number_finds_the_record_in_an_aggregate(kinesis: Any, 
         packed.add_user_record(f"station {at}", b"payload %d" % at)
     whole = put(kinesis, packed.clear_and_get().get_contents()[2])
     letters = [msgspec.structs.replace(whole, sub=sub, partition_key=f"station {sub}") for sub in range(4)]
-    done = hydrate(letters, kinesis, s3, BUCKET)
-    assert sorted(load(body).data or b"" for body in objects(s3).values()) == [
-        b"payload 0",
-        b"payload 1",
-        b"payload 2",
-    ]
+    done = hydrate(letters, world(kinesis, s3))
+    assert [one.data for one in failures(s3)] == [b"payload 0", b"payload 1", b"payload 2"]
     assert list(done.failed) == [3]
 
 
@@ -127,8 +107,9 @@ class Trimmed:
     def get_shard_iterator(self, **request: Any) -> Any:
         asked = request.get("StartingSequenceNumber")
         if asked is not None and int(asked) <= int(self._last) and self._refuses:
-            raise ClientError({"Error": {"Code": "InvalidArgumentException"}}, "GetShardIterator")
+            raise refusal("InvalidArgumentException", "GetShardIterator")
         if asked is None or int(asked) <= int(self._last):
+            request.pop("Timestamp", None)
             request |= {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": self._last}
         return self._kinesis.get_shard_iterator(**request)
 
@@ -140,20 +121,21 @@ def test_a_record_that_left_the_stream_is_kept_as_metadata(
 ) -> None:
     gone, here = put(kinesis, b"1"), put(kinesis, b"2")
     last_gone = here.sequence if all_gone else gone.sequence
-    done = hydrate([gone, here], Trimmed(kinesis, last_gone, refuses), s3, BUCKET)
+    done = hydrate([gone, here], world(Trimmed(kinesis, last_gone, refuses), s3))
     stored = {
-        one.sequence: (one.encoding, one.data, status(s3, BUCKET, one.key))
-        for one in map(load, objects(s3).values())
+        one.sequence: (one.encoding, one.data, one.dead_letter.reason, status(s3, BUCKET, one.key))
+        for one in failures(s3)
     }
-    newer = ("none", None, "expired") if all_gone else ("json", b"2", "open")
-    assert stored == {gone.sequence: ("none", None, "expired"), here.sequence: newer}
-    assert len(done.expired) == 1 + all_gone
+    expired = ("none", None, "pm25 is not negative", "expired")
+    newer = expired if all_gone else ("json", b"2", "pm25 is not negative", "open")
+    assert stored == {gone.sequence: expired, here.sequence: newer}
+    assert done.expired == [gone, here][: 1 + all_gone]
     assert not done.failed
 
 
 def test_a_shard_that_the_stream_has_forgotten_held_what_has_left(kinesis: Any, s3: Any) -> None:
     old = msgspec.structs.replace(put(kinesis, b"1"), shard="shardId-000000000099")
-    done = hydrate([old], kinesis, s3, BUCKET)
+    done = hydrate([old], world(kinesis, s3))
     assert (len(done.written), len(done.expired), done.failed) == (1, 1, {})
 
 
@@ -164,56 +146,41 @@ def test_a_position_that_never_was_or_a_stream_that_is_not_fails(kinesis: Any, s
         msgspec.structs.replace(here, stream="nowhere"),
         here,
     ]
-    done = hydrate(letters, kinesis, s3, BUCKET)
+    done = hydrate(letters, world(kinesis, s3))
     assert sorted(done.failed) == [0, 1]
-    assert len(objects(s3)) == len(done.written) == 1
+    assert len(failures(s3)) == len(done.written) == 1
 
 
-def event(*bodies: str) -> dict[str, Any]:
-    return {"Records": [{"messageId": f"m{at}", "body": body} for at, body in enumerate(bodies)]}
-
-
-def body_of(one: DeadLetter) -> str:
-    return msgspec.json.encode(one).decode()
+def test_a_closed_shard_is_read_to_its_end(kinesis: Any, s3: Any) -> None:
+    letters = put_all(kinesis, [b"%d" % at for at in range(12)])
+    shards = {one["ShardId"]: one for one in kinesis.list_shards(StreamName="devices")["Shards"]}
+    hashes = shards[letters[0].shard]["HashKeyRange"]
+    middle = (int(hashes["StartingHashKey"]) + int(hashes["EndingHashKey"])) // 2
+    kinesis.split_shard(StreamName="devices", ShardToSplit=letters[0].shard, NewStartingHashKey=str(middle))
+    done = hydrate(letters, world(kinesis, s3, page=5))
+    assert not done.failed
+    assert [one.data for one in failures(s3)] == [b"%d" % at for at in range(12)]
 
 
 def test_only_what_failed_comes_again(kinesis: Any, s3: Any) -> None:
     letters = [put(kinesis, b"%d" % at, f"k{at}") for at in range(12)]
     failing = letters[0].shard
     assert {one.shard for one in letters} != {failing}
-    bodies = [body_of(one) for one in letters]
-    reports: list[Hydrated] = []
-    counting = Counting(kinesis, failing)
-    answer = hydrate_batch(
-        event("no json", *bodies, "{}"), kinesis=counting, s3=s3, bucket=BUCKET, report=reports.append
-    )
-    expected = [0, *(at + 1 for at, one in enumerate(letters) if one.shard == failing), 13]
-    assert answer == {"batchItemFailures": [{"itemIdentifier": f"m{at}"} for at in expected]}
-    assert sorted(reports[0].failed) == expected
-    assert "ProvisionedThroughputExceeded" in reports[0].failed[1]
-    assert len(objects(s3)) == sum(one.shard != failing for one in letters)
-    again = hydrate_batch(event(*bodies), kinesis=kinesis, s3=s3, bucket=BUCKET)
-    assert again == {"batchItemFailures": []}
-    assert len(objects(s3)) == 12
+    bodies = [own(one) for one in letters]
+    meddled = Meddled(kinesis, {failing: "ProvisionedThroughputExceededException"})
+    answer, done = hydrate_batch(event("no json", *bodies, "{}"), world(meddled, s3))
+    waiting = [at + 1 for at, one in enumerate(letters) if one.shard == failing]
+    assert answer == again(0, *waiting, 13)
+    assert (sorted(done.failed), sorted(done.malformed)) == (waiting, [0, 13])
+    assert "ProvisionedThroughputExceeded" in done.failed[1]
+    assert len(failures(s3)) == sum(one.shard != failing for one in letters)
+    assert hydrate_batch(event(*bodies), world(kinesis, s3))[0] == ALL_DONE
+    assert len(failures(s3)) == 12
 
 
 def test_a_bucket_that_refuses_keeps_the_message_in_the_queue(kinesis: Any, s3: Any) -> None:
-    body = body_of(put(kinesis, b"1"))
-    answer = hydrate_batch(event(body), kinesis=kinesis, s3=s3, bucket="no-such-bucket")
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
-
-
-def test_the_handler_takes_its_world_from_who_made_it(kinesis: Any, s3: Any) -> None:
-    @dataclass
-    class World:
-        kinesis: Any
-        s3: Any
-        bucket: str
-
-    world = World(kinesis, s3, BUCKET)
-    handler = make_handler(world, world)
-    assert handler(event(body_of(put(kinesis, b"1"))), None) == {"batchItemFailures": []}
-    assert len(objects(s3)) == 1
+    body = own(put(kinesis, b"1"))
+    assert hydrate_batch(event(body), world(kinesis, s3, bucket="no-such-bucket"))[0] == again(0)
 
 
 def test_keys_are_found_by_arrival(s3: Any, kinesis: Any) -> None:
@@ -221,7 +188,8 @@ def test_keys_are_found_by_arrival(s3: Any, kinesis: Any) -> None:
     real = put(kinesis, b"1")
     letters = [msgspec.structs.replace(real, arrived=int(at.timestamp() * 1000), partition_key=key)
                for at in hours for key in ("~", "a", "ü/")]  # fmt: skip
-    hydrate(letters, kinesis, s3, BUCKET)
+    hydrate(letters, world(kinesis, s3))
+    assert all(load(body).data == b"1" for body in everything(s3, "failures/").values())
 
     def arrivals(since: datetime | None, until: datetime | None) -> Iterator[str]:
         return failure_keys(s3, BUCKET, "air", since, until)

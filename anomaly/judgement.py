@@ -1,0 +1,81 @@
+"""What a detector says of a row besides its score: what stood out, how far, and how much it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly.detector import FloatVector
+
+CHANNEL_NAMES = ("value", "average", "hour")
+# An alert is as severe as its score is above the threshold.
+SEVERITIES = ((4.0, "high"), (2.0, "medium"), (1.0, "low"))
+
+
+class Judgement(NamedTuple):
+    """n rows judged before they were learnt. Where a score is 0 the other columns mean nothing.
+
+    `feature` and `channel` number what contributed most (-1: nothing did). `observed` and `nearest` are in the
+    feature's unit: for the channel `value` the value and the nearest ever seen of the device, for `average` its
+    moving average and the nearest one seen, for `hour` how far it is from usual at that hour of the day, and the
+    nearest such distance seen. `usual` is how far from what was seen before the device's values usually are.
+    """
+
+    scores: FloatVector
+    feature: NDArray[np.int64]
+    channel: NDArray[np.int64]
+    observed: FloatVector
+    nearest: FloatVector
+    usual: FloatVector
+
+
+class Explanation(NamedTuple):
+    """Why one row scored what it did."""
+
+    score: float
+    severity: str | None
+    feature: str
+    channel: str
+    observed: float
+    nearest: float
+    distance: float
+    usual: float
+
+    def __str__(self) -> str:
+        what = {
+            "value": f"{self.feature} is {self.observed:g}; the nearest value seen is {self.nearest:g}",
+            "average": (
+                f"{self.feature} averages {self.observed:g}; the nearest average seen is {self.nearest:g}"
+            ),
+            "hour": (
+                f"{self.feature} is {self.observed:+g} from usual at this hour; "
+                f"the nearest such deviation seen is {self.nearest:+g}"
+            ),
+        }[self.channel]
+        return f"{what}: {self.distance:g} away, where {self.usual:.3g} is usual"
+
+
+def severity(score: float, threshold: float) -> str | None:
+    """`low`, `medium` or `high`; None below the threshold."""
+    return next((name for times, name in SEVERITIES if score >= times * threshold), None)
+
+
+def explain(judgement: Judgement, row: int, features: Sequence[str], threshold: float) -> Explanation | None:
+    """The explanation of one row, None where there is nothing to explain (every feature missing or first seen)."""
+    number = int(judgement.feature[row])
+    if number < 0:
+        return None
+    observed, nearest = float(judgement.observed[row]), float(judgement.nearest[row])
+    return Explanation(
+        score=float(judgement.scores[row]),
+        severity=severity(float(judgement.scores[row]), threshold),
+        feature=features[number],
+        channel=CHANNEL_NAMES[int(judgement.channel[row])],
+        observed=observed,
+        nearest=nearest,
+        distance=abs(observed - nearest),
+        usual=float(judgement.usual[row]),
+    )

@@ -1,0 +1,170 @@
+"""A detector of what a device never did before: how far a value is from the nearest one ever seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from river import base
+
+from anomaly import nearest_kernel as kernel
+from anomaly.container import seal, unseal
+from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
+from anomaly.judgement import Explanation, Judgement, explain
+from anomaly.one import OneDevice
+from anomaly.rows import usable
+from anomaly.table import Columns, Table
+
+
+class NearestValue(OneDevice, base.AnomalyDetector):
+    """Distance of a value, of its moving average and of its departure from the hour's usual to the nearest seen.
+
+    Each is divided by what is usual for the device (range, step from value to value, distance to the nearest), so
+    that no unit and no offset matters; a feature's score is the power mean (mean √s)² of the three, a row's score
+    (Σ √s)² over its features. The hour counts where `process_many` is given `times`.
+
+    Alerts (scores ≥ `threshold`) are kept to about one in `rows_per_alert` rows of a key: each raises what it
+    takes to alert by the factor exp(`step_up`), and that many rows take it back. The default is a week of
+    five-minute readings; hourly ones would be 168. After an alert the key is silent for `cooldown` rows. A score is
+    0 in a key's first `warm_up` rows, while its level is learnt.
+
+    `capacity` values are kept of each channel, `memory` is how many values averages look back, `window` how many
+    the moving average does. At most `max_keys` keys are held (`bytes_per_key` each); one more takes the place of
+    the one that was silent for longest. Scores do not change when values are scaled, nor (up to rounding) when
+    they are shifted. Nothing is drawn at random.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str] = (),
+        threshold: float = 0.35,
+        rows_per_alert: float = 2016,
+        cooldown: int = 50,
+        warm_up: int = 100,
+        step_up: float = 0.2,
+        capacity: int = 64,
+        memory: int = 5000,
+        window: int = 10,
+        max_keys: int = 100_000,
+    ) -> None:
+        if capacity < 3 or window < 1 or memory < 1 or not rows_per_alert > 0 or not step_up >= 0:
+            raise ValueError("capacity is at least 3, window, memory and rows_per_alert are above 0")
+        if not threshold > 0:
+            raise ValueError(f"threshold = {threshold}: it must be above 0")
+        self.features, self.threshold = tuple(features), threshold
+        self.rows_per_alert, self.cooldown, self.warm_up = rows_per_alert, cooldown, warm_up
+        self.step_up, self.capacity, self.memory = step_up, capacity, memory
+        self.window, self.max_keys = window, max_keys
+        self._names = self.features
+        self._table = Table(max_keys, self._layout(self._names))
+
+    @property
+    def bytes_per_key(self) -> int:
+        """What the state of one key takes; its name comes on top, about 150 bytes."""
+        return self._table.bytes_per_key
+
+    def _layout(self, names: Sequence[str]) -> Columns:
+        return {"state": ((kernel.width(len(names), self.capacity),), np.float64)}
+
+    def _rules(self) -> kernel.Rules:
+        return kernel.Rules(
+            float(self.threshold),
+            float(self.cooldown),
+            float(self.warm_up),
+            float(self.rows_per_alert),
+            float(self.step_up),
+            float(self.memory),
+            float(self.window),
+            int(self.capacity),
+        )
+
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
+        return self.judge_many(keys, X, times).scores
+
+    def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
+        """`process_many`, with what stood out in each row. Raises ValueError when shapes do not fit."""
+        values, hours = usable(X, len(self._names)), _hours(times, len(keys))
+        places, fresh = self._table.take(keys)
+        return self._run(self._table["state"], places, fresh, values, hours)
+
+    def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        """What each row would score if it came next, by itself; nothing is learnt."""
+        return self.judge_rows(keys, X, times).scores
+
+    def judge_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
+        """`score_rows`, with what would stand out in each row."""
+        places, state = self._table.find(keys), self._table["state"]
+        rows = np.zeros((len(keys), state.shape[1]))
+        rows[places >= 0] = state[places[places >= 0]]
+        values, hours = usable(X, len(self._names)), _hours(times, len(keys))
+        return self._run(rows, np.arange(len(keys)), places < 0, values, hours)
+
+    def explain(self, judgement: Judgement, row: int) -> Explanation | None:
+        """Why a row of `judge_many` scored what it did, None where nothing was compared."""
+        return explain(judgement, row, self._names, self.threshold)
+
+    def _run(
+        self,
+        state: FloatMatrix,
+        places: NDArray[np.intp],
+        fresh: NDArray[np.bool_],
+        values: FloatMatrix,
+        hours: NDArray[np.int64],
+    ) -> Judgement:
+        scores, why = np.zeros(len(values)), np.full((len(values), kernel.WHY), -1.0)
+        kernel.all_rows(state, places, fresh, values, hours, self._rules(), scores, why)
+        feature, channel = why[:, : kernel.OBSERVED].T.astype(np.int64)
+        return Judgement(scores, feature, channel, *why[:, kernel.OBSERVED :].T)
+
+    def _meet(self, names: Sequence[str]) -> None:
+        """Make room for features that were not declared; they begin as never seen."""
+        new = sorted(set(names).difference(self._names))
+        if new:
+            old = self._names
+            self._names = (*old, *new)
+            self._table.replace("state", self._columns(self._table["state"], old))
+
+    def _columns(self, state: FloatMatrix, names: Sequence[str]) -> FloatMatrix:
+        """Rows of a state of the features `names` as rows of this detector's."""
+        rows = np.zeros((len(state), kernel.width(len(self._names), self.capacity)))
+        rows[:, : kernel.HEADER] = state[:, : kernel.HEADER]
+        block = kernel.width(1, self.capacity) - kernel.HEADER
+        for number, name in enumerate(self._names):
+            if name in names:
+                to, of = (kernel.HEADER + at * block for at in (number, list(names).index(name)))
+                rows[:, to : to + block] = state[:, of : of + block]
+        return rows
+
+    def _kind(self) -> str:
+        return f"nearest value, {self.capacity} of a channel"
+
+    def snapshot(self) -> bytes:
+        """The state of every key, the longest silent first; the same states give the same bytes."""
+        return seal(self._kind(), msgspec.msgpack.encode((self._names, self._table.dump())))
+
+    def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
+        """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
+
+        Features go by name: one that the snapshot does not know begins anew. Where there are more than `max_keys`,
+        those seen last stay. A snapshot of another kind of detector is passed over. Raises StateError when it is
+        damaged.
+        """
+        body = unseal(self._kind(), state)
+        if body is None:
+            return
+        names, dumped = msgspec.msgpack.decode(body, type=tuple[list[str], memoryview])
+        if not self.features:
+            self._meet(names)
+        places, stored = self._table.load(dumped, self._layout(names), keep)
+        self._table["state"][places] = self._columns(stored["state"], names)
+
+
+def _hours(times: Times | None, rows: int) -> NDArray[np.int64]:
+    """The hour of the day of each row (UTC), -1 where its time is unknown."""
+    if times is None:
+        return np.full(rows, -1, np.int64)
+    hours = times.astype("datetime64[h]")
+    return np.where(np.isnat(hours), -1, hours.astype(np.int64) % kernel.HOURS)

@@ -1,0 +1,17 @@
+"""What every detector does first with the rows it is given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anomaly.detector import FloatMatrix
+
+# Beyond this a square does not fit into a double: such a value counts as missing, as infinities do.
+LARGEST = 1e150
+
+
+def usable(X: FloatMatrix, features: int) -> FloatMatrix:
+    """A copy of `X` in which every value that cannot be reckoned with is NaN. Raises ValueError on its shape."""
+    if X.ndim != 2 or X.shape[1] != features:
+        raise ValueError(f"X has the shape {X.shape}: one column for each of {features} features is needed")
+    return np.ascontiguousarray(np.where(np.abs(X) <= LARGEST, X, np.nan))

@@ -1,0 +1,202 @@
+"""Half-space trees (Tan, Ting and Liu, IJCAI 2011) for many devices at once, compiled: river's, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from river import base
+
+from anomaly import trees_kernel as kernel
+from anomaly.container import seal, unseal
+from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
+from anomaly.one import OneDevice
+from anomaly.rows import usable
+from anomaly.table import Columns, Table
+
+Limits = Mapping[str, tuple[float, float]]
+_PADDING = 0.15  # river's: splits keep away from the edges of a node's range
+_MOST_FEATURES = 62
+
+
+class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
+    """River's `HalfSpaceTrees` of the same seed for each key, after its `MinMaxScaler` where `scaled`.
+
+    Scores are from 0 to 1, and 0 until a window of `window_size` rows is full or `warm_up` rows are learnt. Trees
+    are built over the features of a key's first row, whose values lie in `limits` (0 to 1 where none are given). A
+    row without any feature is neither scored nor learnt. At most `max_keys` keys are held, `bytes_per_key` each;
+    one more takes the place of the one that was silent for longest.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str] = (),
+        threshold: float = 0.95,
+        n_trees: int = 10,
+        height: int = 8,
+        window_size: int = 250,
+        limits: Limits | None = None,
+        seed: int = 0,
+        scaled: bool = True,
+        warm_up: int = 0,
+        max_keys: int = 20_000,
+    ) -> None:
+        if not 0 < window_size < 2**16 or n_trees < 1 or not 1 <= height <= 16:
+            raise ValueError("window_size is from 1 to 65535, n_trees at least 1, height from 1 to 16")
+        self.features, self.threshold = tuple(features), threshold
+        self.n_trees, self.height, self.window_size = n_trees, height, window_size
+        self.limits, self.seed, self.scaled = dict(limits or {}), seed, scaled
+        self.warm_up, self.max_keys = warm_up, max_keys
+        self._names: tuple[str, ...] = ()
+        self._begin(self.features)
+
+    def _begin(self, names: Sequence[str]) -> None:
+        if len(names) > _MOST_FEATURES:
+            raise ValueError(f"{len(names)} features: at most {_MOST_FEATURES} are possible")
+        self._names = tuple(names)
+        self._table = Table(self.max_keys, self._layout())
+        self._known: dict[int, int] = {}
+        self._trees = np.zeros((0, self.n_trees, 2**self.height - 1), np.int64)
+        self._splits = np.zeros(self._trees.shape)
+
+    def _layout(self) -> Columns:
+        return {
+            "header": ((kernel.HEADER,), np.int64),
+            "ranges": ((2, len(self._names)), np.float64),
+            "masses": ((self.n_trees, 2, 2 ** (self.height + 1) - 1), np.uint16),
+        }
+
+    @property
+    def bytes_per_key(self) -> int:
+        """What the state of one key takes; its name comes on top, about 150 bytes."""
+        return self._table.bytes_per_key
+
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
+        values = usable(X, len(self._names))
+        places, fresh = self._table.take(keys)
+        built = self._built(places, fresh, values)
+        return self._run([self._table[name] for name in self._layout()], places, fresh, built, values)
+
+    def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        """What each row would score if it came next, by itself; nothing is learnt."""
+        values, places = usable(X, len(self._names)), self._table.find(keys)
+        known = np.flatnonzero(places >= 0)
+        scores = np.zeros(len(keys))
+        own = [self._table[name][places[known]] for name in self._layout()]
+        ready = own[0][:, kernel.READY] == 1
+        own, known = [array[ready] for array in own], known[ready]
+        nothing = np.zeros(len(known), np.bool_)
+        scores[known] = self._run(
+            own, np.arange(len(known)), nothing, np.zeros(len(known), np.int64), values[known]
+        )
+        return scores
+
+    def _run(
+        self,
+        state: Sequence[NDArray[np.float64]],
+        places: NDArray[np.intp],
+        fresh: NDArray[np.bool_],
+        built: NDArray[np.int64],
+        values: FloatMatrix,
+    ) -> FloatVector:
+        scores = np.zeros(len(values))
+        rules = kernel.Rules(self.height, self.window_size, self.warm_up, self.scaled)
+        header, ranges, masses = state
+        kernel.all_rows(
+            header, ranges, masses, self._trees, self._splits, places, fresh, built, values, rules, scores
+        )
+        return scores
+
+    def _built(
+        self, places: NDArray[np.intp], fresh: NDArray[np.bool_], values: FloatMatrix
+    ) -> NDArray[np.int64]:
+        """For each row the number of the trees that a key would begin with there, 0 where it has some."""
+        numbers = np.zeros(len(values), np.int64)
+        bare = fresh | (self._table["header"][places, kernel.TREES] < 0)
+        if not bare.any():
+            return numbers
+        masks = ~np.isnan(values) @ (1 << np.arange(len(self._names), dtype=np.int64))
+        waiting = set(places[bare].tolist())
+        for row in np.flatnonzero(bare | np.isin(places, places[bare])).tolist():
+            if fresh[row]:
+                waiting.add(int(places[row]))
+            if masks[row] and int(places[row]) in waiting:
+                waiting.remove(int(places[row]))
+                numbers[row] = self._number(int(masks[row]))
+        return numbers
+
+    def _number(self, mask: int) -> int:
+        """Where the trees over these features are."""
+        if mask not in self._known:
+            self._known[mask] = len(self._known)
+            trees, splits = self._grown([name for i, name in enumerate(self._names) if mask >> i & 1])
+            self._trees = np.concatenate([self._trees, trees[None]])
+            self._splits = np.concatenate([self._splits, splits[None]])
+        return self._known[mask]
+
+    def _grown(self, names: Sequence[str]) -> tuple[NDArray[np.int64], FloatMatrix]:
+        """Each node's feature and split, drawn as river draws them: one generator, tree by tree, depth first."""
+        rng = random.Random(self.seed)
+        trees, splits = np.zeros(self._trees.shape[1:], np.int64), np.zeros(self._trees.shape[1:])
+        columns = {name: self._names.index(name) for name in names}
+
+        def grow(tree: int, node: int, limits: dict[str, tuple[float, float]]) -> None:
+            if node >= trees.shape[1]:
+                return
+            widths = [high - low for low, high in limits.values()]
+            on = rng.choices(population=list(limits), weights=widths)[0]
+            low, high = limits[on]
+            at = rng.uniform(low + _PADDING * (high - low), high - _PADDING * (high - low))
+            trees[tree, node], splits[tree, node] = columns[on], at
+            grow(tree, 2 * node + 1, limits | {on: (low, at)})
+            grow(tree, 2 * node + 2, limits | {on: (at, high)})
+
+        for tree in range(self.n_trees):
+            grow(tree, 0, {name: self.limits.get(name, (0.0, 1.0)) for name in sorted(names)})
+        return trees, splits
+
+    def _meet(self, names: Sequence[str]) -> None:
+        """River builds its trees over the first row's features; those of later ones go by."""
+        if not self._names:
+            self._begin(sorted(names))
+
+    def _kind(self) -> str:
+        given = (
+            self.n_trees,
+            self.height,
+            self.window_size,
+            self.seed,
+            self.scaled,
+            sorted(self.limits.items()),
+        )
+        return f"half-space trees {given}"
+
+    def snapshot(self) -> bytes:
+        """The state of every key, the longest silent first; the same states give the same bytes."""
+        masks = [mask for mask, _ in sorted(self._known.items(), key=lambda item: item[1])]
+        return seal(self._kind(), msgspec.msgpack.encode((self._names, masks, self._table.dump())))
+
+    def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
+        """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
+
+        A snapshot of another kind of detector, of other parameters or of other features is passed over. Raises
+        StateError when it is damaged.
+        """
+        body = unseal(self._kind(), state)
+        if body is None:
+            return
+        names, masks, dumped = msgspec.msgpack.decode(body, type=tuple[list[str], list[int], memoryview])
+        self._meet(names)
+        if tuple(names) != self._names:
+            return
+        places, stored = self._table.load(dumped, self._layout(), keep)
+        header = stored["header"].copy()
+        header[:, kernel.TREES] = [
+            self._number(masks[trees]) if trees >= 0 else -1 for trees in header[:, kernel.TREES].tolist()
+        ]
+        for name, array in {**stored, "header": header}.items():
+            self._table[name][places] = array

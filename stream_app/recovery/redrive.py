@@ -1,0 +1,110 @@
+"""The redrive's world: what a plan, its application and what follows need to know of one application."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from stream_app.errors import ConfigError, Problem
+from stream_app.pipeline.registry import Registry
+from stream_app.recovery.ledger import Ledger
+from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
+from stream_app.recovery.targets import Destination, Target
+from stream_app.recovery.targets_auth import secret_of
+from stream_app.recovery.targets_aws import BusTarget, StreamTarget
+from stream_app.recovery.targets_http import HttpTarget
+from stream_app.settings import Settings
+from stream_app.sinks.segment import instant
+
+# A status only ever gives way to one further on: a late writer does not take back what is known.
+_ORDER = (OPEN, EXPIRED, REDRIVEN, PROCESSED, DISCARDED)
+
+
+def _new_owner() -> str:
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """Where things are, for one application. `client` makes boto3 clients, one a service.
+
+    `history` is the history table, which keeps the ledger. `owner` names this applier in it, `by` the person.
+    """
+
+    settings: Settings
+    client: Callable[[str], Any]
+    registry: Registry
+    history: str
+    now_ms: Callable[[], int]
+    by: str = ""
+    owner: str = field(default_factory=_new_owner)
+    lease_ms: int = 60_000
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError when a place is not named."""
+        missing = {"app.bucket": self.settings.bucket, "the history table": self.history}
+        problems = [
+            Problem(f"{name} is not set", "set it: the failure store and the ledger are needed")
+            for name, value in missing.items()
+            if not value
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def s3(self) -> Any:
+        """The failure store's client."""
+        return self.client("s3")
+
+    @property
+    def bucket(self) -> str:
+        """The failure store's bucket."""
+        return self.settings.bucket
+
+    @property
+    def consumer(self) -> str:
+        """Whose failures they are."""
+        return self.settings.application
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, as this applier writes it."""
+        return Ledger(self.client("dynamodb"), self.history, self.owner, self.now_ms, self.lease_ms)
+
+    @property
+    def now(self) -> datetime:
+        """The time, UTC."""
+        return instant(self.now_ms())
+
+
+def open_target(road: Road, to: Destination, environ: Mapping[str, str]) -> Target:
+    """The target of a plan; its secret is looked up now. Raises ConfigError, and what boto3 raises."""
+    if to.kind == "bus":
+        return BusTarget(road.client("events"), to.name, road.registry)
+    if to.kind == "stream":
+        region = road.settings.region
+        return StreamTarget(road.client("kinesis"), to.name, road.registry, region, lambda: road.now)
+    headers = {} if to.auth is None else {to.auth.header: secret_of(to.auth, environ, road.client)}
+    return HttpTarget(to.name, headers, now=lambda: datetime.now(UTC))
+
+
+def advance_status(s3: Any, bucket: str, key: str, status: str) -> bool:
+    """Set a failure's tag `status`, unless it is further already; its other tags stay. False when it is gone or was.
+
+    Not atomic, as tags know no conditions: the ledger is what counts, and the tag follows it. Raises what boto3
+    raises.
+    """
+    try:
+        tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+        now = next((tag["Value"] for tag in tags if tag["Key"] == "status"), OPEN)
+        if now in _ORDER and _ORDER.index(now) >= _ORDER.index(status):
+            return False
+        others = [tag for tag in tags if tag["Key"] != "status"]
+        tagging = {"TagSet": [*others, {"Key": "status", "Value": status}]}
+        s3.put_object_tagging(Bucket=bucket, Key=key, Tagging=tagging)
+    except s3.exceptions.NoSuchKey:
+        return False
+    return True

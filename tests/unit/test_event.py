@@ -1,0 +1,137 @@
+"""Event types are found beside the program's start; whatever is wrong with them is told at once, with its file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stream_app.errors import ConfigError
+from stream_app.event import Event, discover, schema_files
+from stream_app.pipeline.registry import Registry
+from tests.samples import schema
+
+MODULE = """
+from stream_app.event import Event
+EVENT = Event(name="{name}", key="{key}", required=("{key}",))
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder in which the program is started."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "events").mkdir()
+    (tmp_path / "schemas").mkdir()
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if name.startswith("events."):
+            del sys.modules[name]
+
+
+def write(folder: Path, name: str, module: str = "", raw: str | None = None) -> None:
+    """An event's module and its schema."""
+    (folder / "events" / f"{name}.py").write_text(module or MODULE.format(name=name, key="device"))
+    if raw != "":
+        (folder / "schemas" / f"{name}.avsc").write_text(raw or json.dumps(schema(name)))
+
+
+def problems() -> dict[str, str]:
+    """What is wrong, with its hint."""
+    with pytest.raises(ConfigError) as caught:
+        Registry.load()
+    assert all(problem.hint for problem in caught.value.problems)
+    return dict(caught.value.problems)
+
+
+def test_ones_own_events_are_found_beside_the_shipped(folder: Path) -> None:
+    shipped = set(discover())
+    assert {"air_quality", "parcel"} <= shipped
+    write(folder, "mine")
+    (folder / "events" / "_helpers.py").write_text("raise RuntimeError('not an event')")
+    assert set(discover()) == {*shipped, "mine"}
+    assert set(Registry.load().codecs) == {*shipped, "mine"}
+
+
+def test_ones_own_event_takes_the_place_of_a_shipped_one(folder: Path) -> None:
+    write(folder, "parcel")
+    assert discover()["parcel"].key == "device"
+    registry = Registry.load()
+    assert registry.codecs["parcel"].schema.fields[1].name == "device"
+
+
+def test_without_a_folder_of_ones_own_there_are_the_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert {"air_quality", "parcel"} <= set(discover())
+
+
+def test_all_that_is_wrong_is_told_at_once_with_its_file(folder: Path) -> None:
+    write(folder, "good")
+    write(folder, "none", "EVENT = 5")
+    write(folder, "syntax", "def broken(:")
+    write(folder, "raises", "raise KeyError('x')")
+    write(folder, "leaves", "import sys; sys.exit(3)")
+    write(folder, "twice", MODULE.format(name="good", key="device"))
+    write(folder, "lonely", raw="")
+    write(folder, "text", raw="{ not JSON")
+    write(folder, "number", raw="5")
+    write(folder, "typo", MODULE.format(name="typo", key="devise"))
+    write(folder, "past")
+    (folder / "schemas" / "past.v1.avsc").write_text('{"type": "record"}')
+    (folder / "schemas" / "past.v2.avsc").write_bytes(b"\xff")
+    found = problems()
+    for words in (
+        "events/none.py declares no EVENT",
+        "events/syntax.py cannot be imported: SyntaxError",
+        "events/raises.py cannot be imported: KeyError: 'x'",
+        "events/leaves.py cannot be imported: SystemExit: 3",
+        "event 'good' is declared twice",
+        "no schema for event 'lonely'",
+        "schemas/text.avsc cannot be read",
+        "schemas/number.avsc is not an Avro schema",
+        "event 'typo': key names 'devise'",
+        "schemas/past.v2.avsc cannot be read",
+    ):
+        assert [what for what in found if what.startswith(words)], words
+    assert not [what for what in found if "good.avsc" in what]
+
+
+def test_a_broken_past_version_is_named(folder: Path) -> None:
+    write(folder, "past")
+    (folder / "schemas" / "past.v1.avsc").write_text('{"type": "record"}')
+    assert any(what.startswith("schemas/past.v1.avsc is not an Avro schema") for what in problems())
+
+
+def test_a_module_that_failed_can_be_mended_and_found(folder: Path) -> None:
+    write(folder, "mine", "raise RuntimeError")
+    with pytest.raises(ConfigError):
+        discover()
+    assert "events.mine" not in sys.modules
+    write(folder, "mine")
+    assert "mine" in discover()
+
+
+def test_versions_of_a_schema_are_the_current_then_the_newest(folder: Path) -> None:
+    for name in ("mine", "mine.v2", "mine.v10", "mine.v1", "mine.v", "minefield"):
+        (folder / "schemas" / f"{name}.avsc").write_text("{}")
+    names = [path.name for path in schema_files("mine")]
+    assert names == ["mine.avsc", "mine.v10.avsc", "mine.v2.avsc", "mine.v1.avsc", "mine.v.avsc"]
+
+
+def test_a_missing_schema_says_what_to_write() -> None:
+    with pytest.raises(ConfigError) as caught:
+        schema_files("nothing")
+    assert caught.value.problems[0].hint == "write schemas/nothing.avsc"
+
+
+def test_an_event_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Event(name="a", key="b").name = "c"  # type: ignore[misc]
