@@ -161,7 +161,32 @@ def nothing_is_shared(make: Make, rows: Rows, rng: random.Random) -> None:
     )
 
 
+def memory_is_bounded(make: Make, rows: Rows, rng: random.Random) -> None:
+    """What is stored of keys that are known does not grow with their rows (counters apart)."""
+    if not rows.keys:
+        return
+    detector, sizes = make(), []
+    for _ in range(3):
+        for again in range(-(-300 // len(rows.keys))):
+            detector.process_many(rows.keys, rows.X + again)
+        sizes.append(len(detector.snapshot()))
+    _hold(sizes[2] <= 1.1 * sizes[1] + 1024, f"a snapshot grows: {sizes} bytes after 300, 600 and 900 rows")
+
+
+def scale_does_not_matter(make: Make, rows: Rows, rng: random.Random) -> None:
+    """A detector that says it is `scale_free` scores the same in any unit, up to rounding."""
+    if not getattr(make(), "scale_free", False):
+        return
+    plain = np.where(np.abs(rows.X) < 1e100, rows.X, np.nan)
+    plain[np.abs(plain) < 1e-100] = 0.0
+    factor = 2.0 ** rng.randint(-20, 20)
+    expected, got = make().process_many(rows.keys, plain), make().process_many(rows.keys, plain * factor)
+    _hold(bool(np.allclose(expected, got, rtol=1e-6, atol=1e-9)), f"times {factor}: {expected} becomes {got}")
+
+
 LAWS: tuple[Law, ...] = (
+    memory_is_bounded,
+    scale_does_not_matter,
     scores_are_finite,
     many_equal_ones,
     splits_do_not_matter,

@@ -36,6 +36,8 @@ class NearestValue(OneDevice, base.AnomalyDetector):
     they are shifted. Nothing is drawn at random.
     """
 
+    scale_free = True
+
     def __init__(
         self,
         features: Sequence[str] = (),

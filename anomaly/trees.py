@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -97,7 +98,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
 
     def _run(
         self,
-        state: Sequence[NDArray[np.float64]],
+        state: Sequence[NDArray[Any]],
         places: NDArray[np.intp],
         fresh: NDArray[np.bool_],
         built: NDArray[np.int64],

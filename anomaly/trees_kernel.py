@@ -76,7 +76,8 @@ def score(features: Any, splits: Any, masses: Any, x: Floats, missing: Any, rule
     found = 0.0
     for tree in range(len(features)):
         found += walk_score(features[tree], splits[tree], masses[tree], x, missing, rules)
-    return 1.0 - found / (len(features) * rules.window * (2.0 ** (rules.height + 1) - 1.0))
+    most = len(features) * rules.window * (2.0 ** (rules.height + 1) - 1.0)
+    return float(1.0 - found / most)
 
 
 @compiled

@@ -114,7 +114,9 @@ class Sampler:
         if waiting <= _KEPT_UP * sent or not behind:
             return f"devices: everything kept up with them (of a core: {told})"
         busiest = max(behind, key=lambda name: behind[name])
-        return f"{busiest}: {waiting:,} waited when the devices were done (of a core: {told})"
+        return (
+            f"behind the devices, {busiest} the busiest: {waiting:,} waited at their end (of a core: {told})"
+        )
 
     def memory(self) -> dict[str, dict[str, float]]:
         """By part, in MB: at the end of the time in which records came, and a third into it (after warm-up)."""

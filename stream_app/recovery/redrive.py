@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from stream_app.errors import ConfigError, Problem
+from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.ledger import Ledger
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
@@ -19,8 +19,13 @@ from stream_app.recovery.targets_http import HttpTarget
 from stream_app.settings import Settings
 from stream_app.sinks.segment import instant
 
-# A status only ever gives way to one further on: a late writer does not take back what is known.
-_ORDER = (OPEN, EXPIRED, REDRIVEN, PROCESSED, DISCARDED)
+# What each status may follow: a late writer does not take back what is known.
+_AFTER = {
+    REDRIVEN: frozenset({OPEN, DISCARDED}),
+    DISCARDED: frozenset({OPEN, EXPIRED, REDRIVEN}),
+    PROCESSED: frozenset({OPEN, REDRIVEN, DISCARDED}),
+}
+_GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
 def _new_owner() -> str:
@@ -80,31 +85,38 @@ class Road:
         return instant(self.now_ms())
 
 
-def open_target(road: Road, to: Destination, environ: Mapping[str, str]) -> Target:
-    """The target of a plan; its secret is looked up now. Raises ConfigError, and what boto3 raises."""
+def open_target(road: Road, to: Destination, environ: Mapping[str, str] | None) -> Target:
+    """The target of a plan; its secret is looked up now, unless there is no `environ`: then it cannot send.
+
+    Raises ConfigError, and what boto3 raises.
+    """
     if to.kind == "bus":
         return BusTarget(road.client("events"), to.name, road.registry)
     if to.kind == "stream":
         region = road.settings.region
         return StreamTarget(road.client("kinesis"), to.name, road.registry, region, lambda: road.now)
-    headers = {} if to.auth is None else {to.auth.header: secret_of(to.auth, environ, road.client)}
+    headers = {}
+    if to.auth is not None and environ is not None:
+        headers[to.auth.header] = secret_of(to.auth, environ, road.client)
     return HttpTarget(to.name, headers, now=lambda: datetime.now(UTC))
 
 
 def advance_status(s3: Any, bucket: str, key: str, status: str) -> bool:
-    """Set a failure's tag `status`, unless it is further already; its other tags stay. False when it is gone or was.
+    """Set a failure's tag `status` where it may follow the one that it has; other tags stay. False where it may not.
 
     Not atomic, as tags know no conditions: the ledger is what counts, and the tag follows it. Raises what boto3
-    raises.
+    raises; an object that is gone has no status.
     """
     try:
         tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
         now = next((tag["Value"] for tag in tags if tag["Key"] == "status"), OPEN)
-        if now in _ORDER and _ORDER.index(now) >= _ORDER.index(status):
+        if now not in _AFTER[status]:
             return False
         others = [tag for tag in tags if tag["Key"] != "status"]
         tagging = {"TagSet": [*others, {"Key": "status", "Value": status}]}
         s3.put_object_tagging(Bucket=bucket, Key=key, Tagging=tagging)
-    except s3.exceptions.NoSuchKey:
-        return False
+    except Exception as error:
+        if code_of(error) in _GONE:
+            return False
+        raise
     return True

@@ -16,6 +16,7 @@ from anomaly.detector import FloatMatrix, Times
 from anomaly.judgement import Judgement
 from anomaly.nearest import NearestValue
 from anomaly.river import WIDE, RiverDetector, StandardDeviation
+from anomaly.trees import HalfSpaceTrees
 
 FEATURES = ("pm25", "no2", "o3")
 ODD = (math.nan, math.inf, -math.inf, 1e308, -1e308, 1e150, 5e-324, -0.0)
@@ -27,6 +28,8 @@ def trees() -> Any:
 
 class Clocked(NearestValue):
     """Told an hour for each row, which the row itself decides: three of a day, or none."""
+
+    scale_free = False
 
     def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
         hours = np.nan_to_num(np.abs(X[:, 0]), nan=3.0, posinf=3.0).clip(0.0, 3.0).astype(np.int64)
@@ -44,6 +47,10 @@ DETECTORS: dict[str, laws.Make] = {
     "NearestValue": quick,
     "NearestValue with hours": lambda: quick(Clocked),
     "StandardDeviation": lambda: StandardDeviation(FEATURES, warm_up=3),
+    "compiled trees": lambda: HalfSpaceTrees(FEATURES, n_trees=3, height=3, window_size=4, seed=7),
+    "compiled trees, not scaled": lambda: HalfSpaceTrees(
+        FEATURES, n_trees=2, height=4, window_size=5, scaled=False, warm_up=7
+    ),
     "HalfSpaceTrees": lambda: RiverDetector(trees, FEATURES, 0.9),
     "scaled HalfSpaceTrees": lambda: RiverDetector(
         lambda: preprocessing.MinMaxScaler() | trees(), FEATURES, 0.9, 5

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly import laws
-from anomaly.detector import FloatMatrix, FloatVector, Keep
+from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.river import StandardDeviation
 from tests.unit.detectors import DETECTORS, FEATURES, drawn, rows
 
@@ -43,7 +43,7 @@ class Wrong(StandardDeviation):
 
 
 class ScoresAgainstTheStateBeforeTheBatch(Wrong):
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         scores = np.zeros(len(keys))
         for i, key in enumerate(keys):
             frozen = Wrong()
@@ -54,30 +54,50 @@ class ScoresAgainstTheStateBeforeTheBatch(Wrong):
 
 
 class OneStateForAll(Wrong):
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return super().process_many(["all"] * len(keys), X)
 
 
 class DrawsLots(Wrong):
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return super().process_many(keys, X) * random.random()
 
 
 class PassesOnWhatIsMissing(Wrong):
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         scores: FloatVector = super().process_many(keys, X) + 0.0 * X.sum(axis=1)
         return scores
 
 
 class SurprisedByEverything(Wrong):
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return super().process_many(keys, X) + 1.0
 
 
 class TidiesItsInput(Wrong):
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         X[np.isnan(X)] = 0.0
         return super().process_many(keys, X)
+
+
+class Hoards(Wrong):
+    def __init__(self) -> None:
+        super().__init__()
+        self._hoard = b""
+
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        self._hoard += bytes(8 * len(keys))
+        return super().process_many(keys, X)
+
+    def snapshot(self) -> bytes:
+        return super().snapshot() + self._hoard
+
+
+class KnowsItsUnit(Wrong):
+    scale_free = True
+
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        return np.where(np.abs(np.nan_to_num(X)).max(axis=1, initial=0.0) > 1.0, 1.0, 0.0)
 
 
 class Forgets(Wrong):
@@ -105,6 +125,8 @@ BROKEN: list[tuple[laws.Make, laws.Law]] = [
     (PassesOnWhatIsMissing, laws.scores_are_finite),
     (SurprisedByEverything, laws.a_constant_series_scores_nothing),
     (TidiesItsInput, laws.nothing_is_shared),
+    (Hoards, laws.memory_is_bounded),
+    (KnowsItsUnit, laws.scale_does_not_matter),
     (Forgets, laws.snapshots_are_exact),
     (KeepsTooMuch, laws.splitting_keys_loses_nothing),
     (DropsWhatItHeld, laws.restoring_keeps_what_is_held),

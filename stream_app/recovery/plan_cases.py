@@ -1,0 +1,158 @@
+"""From failures to drafts: their lineage, how often they were sent, their repair, their form for the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from stream_app.pipeline.registry import Registry
+from stream_app.recovery.ledger import Ledger
+from stream_app.recovery.ledger_items import Attempt, State
+from stream_app.recovery.plan import LeftOut
+from stream_app.recovery.redrive_message import Lineage, Message, device, mended, read
+from stream_app.recovery.repair import Repair
+from stream_app.recovery.repair_steps import Unrepaired
+from stream_app.recovery.select import Selected
+from stream_app.recovery.targets import Draft, Target, Unfit
+
+NO_PAYLOAD = "its payload had left the stream"
+NOT_MET = "the repair is not for it"
+UNREPAIRED = "it cannot be repaired"
+UNFIT = "it has no form for the target"
+SPENT = "it was sent as often as it may be"
+IN_FLIGHT = "another plan is sending it"
+SUPERSEDED = "the same record failed again later"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A failure that can be sent: its message as it failed (None for mere bytes), and what would be sent."""
+
+    selected: Selected
+    before: Message | None
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A failure with its payload read, and the lineage that it carries: attempt 0 for the first of its line."""
+
+    selected: Selected
+    data: bytes
+    message: Message | None
+    lineage: Lineage
+
+
+def cases(
+    selected: Sequence[Selected],
+    *,
+    ledger: Ledger,
+    target: Target,
+    registry: Registry,
+    repair: Repair | None,
+    max_redrives: int,
+    threads: Executor,
+) -> tuple[list[Case], list[LeftOut]]:
+    """What can be sent, in order of arrival, and what cannot, with why. Raises what boto3 raises."""
+    found, out = _read(selected, ledger, registry)
+    found, superseded = _last_of_each(found)
+    out += superseded
+    histories = threads.map(ledger.attempts, [one.lineage.root for one in found])
+    made: list[Case] = []
+    for one, history in zip(found, histories, strict=True):
+        case = _case(one, history, repair, registry, target, max_redrives)
+        if isinstance(case, Case):
+            made.append(case)
+        else:
+            out.append(case)
+    return made, out
+
+
+def draft_of(
+    data: bytes, partition_key: str, lineage: Lineage, repair: Repair | None, registry: Registry
+) -> Draft | Unrepaired | None:
+    """What is to be sent of a failed record: a function of these alone, so that plan and application agree.
+
+    None where the repair's conditions do not hold.
+    """
+    message = read(data, registry)
+    if repair is None:
+        key = partition_key if message is None else device(message, registry, partition_key)
+        return Draft(data, message, False, key, lineage)
+    after = None if message is None else mended(message, repair)
+    if after is None or isinstance(after, Unrepaired):
+        return after
+    return Draft(data, after, True, device(after, registry, partition_key), lineage)
+
+
+def _read(
+    selected: Iterable[Selected], ledger: Ledger, registry: Registry
+) -> tuple[list[_Read], list[LeftOut]]:
+    found, out = [], []
+    for one in sorted(selected, key=_order):
+        data = one.stored.data
+        if data is None:
+            out.append(LeftOut(one.key, one.etag, NO_PAYLOAD))
+            continue
+        message = read(data, registry)
+        carried = message.lineage if message is not None else None
+        found.append(_Read(one, data, message, carried or Lineage(one.key, 0)))
+    return _placed(found, ledger), out
+
+
+def _order(one: Selected) -> tuple[int, str, int, int]:
+    stored = one.stored
+    return stored.arrived, stored.shard, int(stored.sequence), stored.sub
+
+
+def _placed(found: list[_Read], ledger: Ledger) -> list[_Read]:
+    """With the lineage of bytes that can carry none, which the ledger knows by their place in the stream."""
+    places = {
+        (one.selected.stored.stream, one.selected.stored.shard, one.selected.stored.sequence): one
+        for one in found
+        if one.lineage.attempt == 0 and (one.message is None or one.message.envelope is None)
+    }
+    known = ledger.places(list(places))
+    lineages = {places[place].selected.key: lineage for place, lineage in known.items()}
+    return [
+        _Read(one.selected, one.data, one.message, lineages.get(one.selected.key, one.lineage))
+        for one in found
+    ]
+
+
+def _last_of_each(found: Sequence[_Read]) -> tuple[list[_Read], list[LeftOut]]:
+    last: Mapping[str, _Read] = {one.lineage.root: one for one in found}
+    kept = [one for one in found if last[one.lineage.root] is one]
+    out = [
+        LeftOut(one.selected.key, one.selected.etag, SUPERSEDED, last[one.lineage.root].selected.key)
+        for one in found
+        if last[one.lineage.root] is not one
+    ]
+    return kept, out
+
+
+def _case(
+    one: _Read,
+    history: Sequence[Attempt],
+    repair: Repair | None,
+    registry: Registry,
+    target: Target,
+    max_redrives: int,
+) -> Case | LeftOut:
+    def out(why: str, detail: str = "") -> LeftOut:
+        return LeftOut(one.selected.key, one.selected.etag, why, detail)
+
+    sent = [attempt for attempt in history if attempt.state is not State.DISCARDED]
+    if sent and sent[-1].state is State.CLAIMED:
+        return out(IN_FLIGHT, f"apply plan {sent[-1].plan} to its end first")
+    times = max(len(sent), one.lineage.attempt)
+    if times >= max_redrives:
+        return out(SPENT, f"{times} times")
+    last = history[-1].attempt if history else one.lineage.attempt
+    lineage = Lineage(one.lineage.root, max(last, one.lineage.attempt) + 1)
+    draft = draft_of(one.data, one.selected.stored.partition_key, lineage, repair, registry)
+    if not isinstance(draft, Draft):
+        return out(UNREPAIRED, draft.why) if isinstance(draft, Unrepaired) else out(NOT_MET)
+    fits = target.parcel(draft)
+    return out(UNFIT, fits.why) if isinstance(fits, Unfit) else Case(one.selected, one.message, draft)
