@@ -286,7 +286,7 @@ def play(
     bus: Annotated[str, typer.Option(help="The event bus.")] = "stream-app",
     stream: Annotated[
         str, typer.Option(help="The stream, for what cannot travel over the bus.")
-    ] = "stream-app",
+    ] = "stream-app-events",
     rate: Rate = None,
     speed: Speed = "max",
     via: Via = "bus",

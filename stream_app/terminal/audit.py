@@ -11,20 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_app.recovery import checkpoints
-from stream_app.recovery.audit import Audit, ShardAudit, audit
+from stream_app.recovery.audit import Audit, ShardAudit, Tally, audit
 from stream_app.settings import Settings
+from stream_app.terminal.names import short_shard
 
-_COLUMNS = (
-    "accepted",
-    "stored",
-    "repeated",
-    "parked",
-    "pending",
-    "missing",
-    "duplicated",
-    "unknown",
-    "trimmed",
-)
+_ALWAYS = ("accepted", "stored", "repeated", "parked", "missing", "duplicated")
+_WHEN_ANY = ("pending", "unknown", "trimmed")
 
 
 def checked(settings: Settings, client: Callable[[str], Any], console: Console) -> Audit:
@@ -65,18 +57,17 @@ def show(found: Audit, limit: int) -> RenderableType:
 
 def _table(found: Audit) -> Table:
     table = Table(title=f"{found.consumer} on {found.stream}", title_justify="left", show_footer=True)
-    rows = [(shard.shard, _counts(shard)) for shard in found.shards]
     table.add_column("shard", footer="all")
-    for at, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="right", footer=f"{sum(counts[at] for _, counts in rows):,}")
-    for name, counts in rows:
-        table.add_row(name, *(f"{count:,}" for count in counts))
+    columns = [*_ALWAYS, *(name for name in _WHEN_ANY if getattr(found.total, name))]
+    for name in columns:
+        table.add_column(name, justify="right", footer=f"{_count(found.total, name):,}")
+    for shard in found.shards:
+        table.add_row(short_shard(shard.shard), *(f"{_count(shard.count, name):,}" for name in columns))
     return table
 
 
-def _counts(shard: ShardAudit) -> list[int]:
-    count = shard.count
-    return [sum(count.parked.values()) if name == "parked" else getattr(count, name) for name in _COLUMNS]
+def _count(tally: Tally, name: str) -> int:
+    return sum(tally.parked.values()) if name == "parked" else int(getattr(tally, name))
 
 
 def _wrong(shard: ShardAudit, limit: int) -> list[RenderableType]:

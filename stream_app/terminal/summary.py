@@ -7,16 +7,23 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_app.local.report import Report
+from stream_app.terminal.names import short_shard
 
 
 def render(report: Report) -> RenderableType:
     """The summary for people."""
-    verdict = Text("balanced: every accepted record is accounted for exactly once", style="bold green")
-    if not report.balanced:
-        verdict = Text("NOT balanced", style="bold red")
-    parts: list[RenderableType] = [_shards(report), _facts(report), verdict]
+    parts: list[RenderableType] = [_shards(report), _facts(report), _verdict(report)]
     parts += [Text(problem, style="red") for problem in report.problems]
     return Group(*parts)
+
+
+def _verdict(report: Report) -> Text:
+    if report.interrupted:
+        text = f"interrupted: {report.pending:,} accepted records were still to be stored"
+        return Text(text, style="bold yellow")
+    if report.balanced:
+        return Text("balanced: every accepted record is accounted for exactly once", style="bold green")
+    return Text("NOT balanced", style="bold red")
 
 
 def _shards(report: Report) -> Table:
@@ -27,7 +34,7 @@ def _shards(report: Report) -> Table:
     for name, total in zip(columns, (*totals, report.missing, report.duplicated), strict=True):
         table.add_column(name, footer=f"{total:,}", justify="right")
     for shard, counts in sorted(report.shards.items()):
-        table.add_row(shard, *(f"{counts[name]:,}" for name in columns))
+        table.add_row(short_shard(shard), *(f"{counts[name]:,}" for name in columns))
     return table
 
 

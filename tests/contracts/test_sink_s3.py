@@ -83,6 +83,7 @@ def test_the_manifest_tells_what_became_of_every_record(s3: Any) -> None:
             "air_quality": {"count": 2, "key": event_key(one, "air_quality")},
             "parcel": {"count": 1, "key": event_key(one, "parcel")},
         },
+        "anomalies": 0,
         "repeated": [str(BASE + 4)],
         "parked": {"SCHEMA_VIOLATION": [str(BASE + 2), str(BASE + 5)]},
     }

@@ -1,0 +1,141 @@
+"""Failures for people: lists, counts, and what waits to be hydrated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from stream_app.recovery.find_payload import printable
+from stream_app.recovery.stats import Cause, Stats, stamp, table
+from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
+from stream_app.recovery.store_letters import LetterRecord
+from stream_app.sinks.segment import instant
+
+_STYLES = {OPEN: "yellow", REDRIVEN: "cyan", PROCESSED: "green", DISCARDED: "dim", EXPIRED: "red"}
+_SOON = 86_400  # seconds
+
+
+@contextmanager
+def reading(console: Console) -> Iterator[Any]:
+    """A function that counts what passes through it, and shows the count."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} failures read"))
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task("read", total=None)
+
+        def passing(found: Any) -> Iterator[Any]:
+            for one in found:
+                shown.advance(task)
+                yield one
+
+        yield passing
+
+
+def listing(rows: Sequence[Mapping[str, Any]], *, more: bool) -> RenderableType:
+    """One failure a line, the latest first."""
+    if not rows:
+        return Text("no failures")
+    shown = Table(title="Failures, the latest first", title_justify="left")
+    for name in ("id", "arrived", "status", "code", "event", "device", "reason"):
+        shown.add_column(name, no_wrap=name in ("id", "arrived", "status", "code"), overflow="fold")
+    for row in sorted(rows, key=lambda one: str(one["arrived"]), reverse=True):
+        told = [row["id"], str(row["arrived"])[:19], status(row["status"]), row["code"]]
+        shown.add_row(*told, said(row["event"] or "-"), said(row["partition_key"]), said(row["reason"]))
+    hint = "there are more: --limit, or narrower; failures stats counts them all" if more else ""
+    return Group(shown, Text(hint, style="dim")) if hint else shown
+
+
+def counts(found: Stats) -> RenderableType:
+    """Time by code, and a line for each cause."""
+    if not found.count:
+        return Text("no failures")
+    statuses = ", ".join(f"{name} {count:,}" for name, count in sorted(found.statuses.items()))
+    return Group(
+        _by_time(found), Text(""), _causes(found.ranked()), Text(f"{found.count:,} failures: {statuses}")
+    )
+
+
+def _by_time(found: Stats) -> Table:
+    step, rows = table(found.by_time)
+    shown = Table(title=f"Failures by code, in {_length(step)}", title_justify="left", show_footer=True)
+    shown.add_column("from (UTC)", footer="all")
+    for code in found.codes:
+        total = sum(row[code] for row in rows.values())
+        shown.add_column(said(code), justify="right", footer=f"{total:,}")
+    shown.add_column("all", justify="right", footer=f"{found.count:,}")
+    for at, row in rows.items():
+        cells = (f"{row[code]:,}" if row[code] else "" for code in found.codes)
+        shown.add_row(stamp(at)[:16].replace("T", " "), *cells, f"{sum(row.values()):,}")
+    return shown
+
+
+def _causes(causes: Sequence[Cause]) -> Table:
+    shown = Table(title="Causes", title_justify="left")
+    for name in ("fingerprint", "failures", "devices", "code", "event", "last (UTC)", "last reason"):
+        right = name in ("failures", "devices")
+        shown.add_column(name, justify="right" if right else "left", no_wrap=name != "last reason")
+    for one in causes:
+        figures = (one.fingerprint, f"{one.count:,}", f"{one.devices:,}", one.code)
+        last = stamp(one.last)[:19].replace("T", " ")
+        shown.add_row(*figures, said(one.event or "-"), last, said(one.reason))
+    return shown
+
+
+def waiting_line(count: str, first: LetterRecord, now: datetime) -> RenderableType:
+    """What there is to say of dead letters that are not hydrated, and of the first of them to vanish."""
+    vanishing = _vanishes(first, now)
+    text = Text.assemble(
+        (f"{count} dead letters wait to be hydrated", "bold yellow"), "; the first payload ", vanishing
+    )
+    return text + Text(" (--waiting shows them)", style="dim")
+
+
+def waiting_list(letters: Sequence[LetterRecord], now: datetime) -> RenderableType:
+    """Dead letters that are not hydrated, the first to vanish first."""
+    if not letters:
+        return Text("no dead letter waits")
+    shown = Table(title="Dead letters that wait, the first to vanish first", title_justify="left")
+    for name in ("arrived", "from", "records", "position", "payload", "why it waits"):
+        shown.add_column(name, overflow="fold")
+    for one in letters:
+        where = f"{one.shard}/{one.first}" + (f" to {one.last}" if one.last != one.first else "")
+        arrived = stamp(instant(one.arrived))[:19]
+        shown.add_row(arrived, one.source, f"{one.size:,}", where, _vanishes(one, now), said(one.reason))
+    return shown
+
+
+def _vanishes(letter: LetterRecord, now: datetime) -> Text:
+    if letter.vanishes is None:
+        return Text("vanishes nobody knows when")
+    left = (instant(letter.vanishes) - now).total_seconds()
+    at = stamp(instant(letter.vanishes))
+    if left <= 0:
+        return Text(f"vanished at {at}", style="bold red")
+    return Text(
+        f"vanishes at {at}, in {_length(timedelta(seconds=left))}", style="red" if left < _SOON else ""
+    )
+
+
+def status(name: str | None) -> Text:
+    """A status in its colour."""
+    return Text(name or "unknown", style=_STYLES.get(name or "", ""))
+
+
+def said(text: str) -> Text:
+    """What a sender wrote: neither markup nor anything that steers a terminal."""
+    return Text(printable(text))
+
+
+def _length(span: timedelta) -> str:
+    seconds = int(span.total_seconds())
+    for name, size in (("week", 604_800), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {name}{'s' if count > 1 else ''}"
+    return f"{seconds} seconds"
