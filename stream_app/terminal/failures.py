@@ -13,12 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_app.recovery.find_payload import printable
+from stream_app.recovery.narrow import Verdict
 from stream_app.recovery.stats import Cause, Stats, stamp, table
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
-from stream_app.recovery.store_letters import LetterRecord
+from stream_app.recovery.store_letters import LetterRecord, State
 from stream_app.sinks.segment import instant
 
 _STYLES = {OPEN: "yellow", REDRIVEN: "cyan", PROCESSED: "green", DISCARDED: "dim", EXPIRED: "red"}
+_STATES = {
+    State.WAITING: "yellow",
+    State.EXPIRED: "bold red",
+    State.PARTIAL: "red",
+    State.HYDRATED: "green",
+}
+_MOST_CAUSES = 40
 _SOON = 86_400  # seconds
 
 
@@ -56,14 +64,18 @@ def counts(found: Stats) -> RenderableType:
     if not found.count:
         return Text("no failures")
     statuses = ", ".join(f"{name} {count:,}" for name, count in sorted(found.statuses.items()))
-    return Group(
-        _by_time(found), Text(""), _causes(found.ranked()), Text(f"{found.count:,} failures: {statuses}")
-    )
+    causes = found.ranked()
+    parts: list[RenderableType] = [_by_time(found), Text(""), _causes(causes[:_MOST_CAUSES])]
+    if len(causes) > _MOST_CAUSES:
+        parts.append(Text(f"{len(causes) - _MOST_CAUSES:,} rarer causes: --json names them all", style="dim"))
+    return Group(*parts, Text(f"{found.count:,} failures: {statuses}"))
 
 
 def _by_time(found: Stats) -> Table:
     step, rows = table(found.by_time)
-    shown = Table(title=f"Failures by code, in {_length(step)}", title_justify="left", show_footer=True)
+    shown = Table(
+        title=f"Failures by code, a row for each {_length(step)}", title_justify="left", show_footer=True
+    )
     shown.add_column("from (UTC)", footer="all")
     for code in found.codes:
         total = sum(row[code] for row in rows.values())
@@ -89,25 +101,38 @@ def _causes(causes: Sequence[Cause]) -> Table:
 
 def waiting_line(count: str, first: LetterRecord, now: datetime) -> RenderableType:
     """What there is to say of dead letters that are not hydrated, and of the first of them to vanish."""
-    vanishing = _vanishes(first, now)
-    text = Text.assemble(
-        (f"{count} dead letters wait to be hydrated", "bold yellow"), "; the first payload ", vanishing
-    )
-    return text + Text(" (--waiting shows them)", style="dim")
+    wait = f"{count} dead letter waits" if count == "1" else f"{count} dead letters wait"
+    begin = Text.assemble((f"{wait} to be hydrated", "bold yellow"), "; the first payload ")
+    return begin + _vanishes(first, now) + Text(" (--waiting shows them)", style="dim")
 
 
-def waiting_list(letters: Sequence[LetterRecord], now: datetime) -> RenderableType:
-    """Dead letters that are not hydrated, the first to vanish first."""
-    if not letters:
-        return Text("no dead letter waits")
-    shown = Table(title="Dead letters that wait, the first to vanish first", title_justify="left")
-    for name in ("arrived", "from", "records", "position", "payload", "why it waits"):
-        shown.add_column(name, overflow="fold")
-    for one in letters:
+def letters(some: Sequence[LetterRecord], now: datetime, *, waiting: bool) -> RenderableType:
+    """Dead letters and what became of them; those that wait with their clock."""
+    if not some:
+        return Text("no dead letter waits" if waiting else "no dead letters of pipes or functions")
+    title = "that wait, the first to vanish first" if waiting else "of ranges, the latest hours first"
+    shown = Table(title=f"Dead letters {title}", title_justify="left")
+    for name in ("arrived", "from", "state", "records", "position"):
+        shown.add_column(name, overflow="fold", no_wrap=name == "state")
+    for one in some:
         where = f"{one.shard}/{one.first}" + (f" to {one.last}" if one.last != one.first else "")
         arrived = stamp(instant(one.arrived))[:19]
-        shown.add_row(arrived, one.source, f"{one.size:,}", where, _vanishes(one, now), said(one.reason))
+        shown.add_row(arrived, one.source, _state(one, now), _records(one), where)
     return shown
+
+
+def _state(letter: LetterRecord, now: datetime) -> Text:
+    name = Text(letter.state.value, style=_STATES[letter.state])
+    if letter.state == State.WAITING:
+        name += Text("\n") + _vanishes(letter, now)
+    return name + (Text("\n") + said(letter.reason) if letter.reason else Text(""))
+
+
+def _records(letter: LetterRecord) -> str:
+    if letter.state == State.WAITING:
+        return f"{letter.size:,}"
+    guilty, innocent = letter.count(Verdict.FAILED), letter.count(Verdict.INNOCENT)
+    return f"{letter.found:,} of {letter.size:,} found\n{guilty:,} failures, {innocent:,} innocent"
 
 
 def _vanishes(letter: LetterRecord, now: datetime) -> Text:

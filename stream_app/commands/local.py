@@ -1,0 +1,55 @@
+"""`stream-app local`: the embedded AWS."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from stream_app.commands.options import Application, err
+from stream_app.terminal.interrupt import until_interrupted
+
+app = typer.Typer(no_args_is_help=True, help="The embedded AWS.")
+
+
+@app.command()
+def up(
+    application: Application = "stream-app",
+    shards: Annotated[int, typer.Option(help="Shards of the stream.", min=1, max=64)] = 4,
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 0,
+    folder: Annotated[Path, typer.Option(help="Where logs and local.properties go.")] = Path(".stream-app"),
+) -> None:
+    """Start the embedded AWS with the template's resources, pipes and functions; Ctrl-C stops it."""
+    from stream_app import app as root
+    from stream_app.local.embedded import embedded, usage, write_properties
+
+    with (
+        until_interrupted() as stop,
+        embedded(
+            root.clients,
+            application=application,
+            shards=shards,
+            folder=folder.resolve(),
+            port=port,
+            note=err.print,
+        ) as aws,
+    ):
+        file = write_properties(aws, folder.resolve())
+        Console().print(usage(aws, file), highlight=False, soft_wrap=True)
+        stop.wait()
+
+
+@app.command(hidden=True)
+def runners(application: Application = "stream-app") -> None:
+    """Run the template's pipes and functions until it is told to stop."""
+    from stream_app import app as root
+    from stream_app.local.deploy import templates
+    from stream_app.local.runners import serve
+    from stream_app.telemetry import log
+
+    log.configure()
+    serve(root.clients(os.environ), templates(), application, sys.stdout)

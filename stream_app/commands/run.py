@@ -1,0 +1,81 @@
+"""`stream-app run`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from stream_app.commands.options import (
+    Data,
+    EventName,
+    Faults,
+    First,
+    Json,
+    Rate,
+    Seed,
+    Speed,
+    Via,
+    err,
+    via_of,
+)
+from stream_app.terminal.interrupt import until_interrupted
+
+DEFAULT_RATE = 200.0
+
+
+def run(
+    data: Data = "beijing-winter",
+    shards: Annotated[int, typer.Option(help="Shards of the stream.", min=1, max=64)] = 4,
+    rate: Rate = None,
+    speed: Speed = "",
+    via: Via = "bus",
+    seed: Seed = None,
+    faults: Faults = True,
+    first: First = None,
+    event: EventName = None,
+    segment_seconds: Annotated[int, typer.Option(help="Length of a segment.", min=1)] = 5,
+    rehearse: Annotated[str, typer.Option(help="Crashes and reshards: kill@3000,split@5000,merge@7000")] = "",
+    folder: Annotated[Path, typer.Option(help="Where logs go.")] = Path(".stream-app"),
+    as_json: Json = False,
+) -> None:
+    """Run it all on this machine: embedded AWS, devices, the KCL consumer; ends when all is accounted for."""
+    from stream_app import app as root
+    from stream_app.ingest.faults import SEED
+    from stream_app.ingest.pacing import parse_speed
+    from stream_app.local import rehearsal
+    from stream_app.local.run import Options, Stage
+    from stream_app.local.run import run as run_all
+    from stream_app.terminal.live import live
+    from stream_app.terminal.summary import render
+
+    options = Options(
+        data=data,
+        shards=shards,
+        rate=rate if rate or speed else DEFAULT_RATE,
+        speed=parse_speed(speed or "max"),
+        via=via_of(via),
+        seed=SEED if seed is None else seed,
+        faults=faults,
+        first=first,
+        event=event,
+        segment_seconds=segment_seconds,
+        acts=tuple(rehearsal.parse(rehearse)),
+        folder=folder.resolve(),
+    )
+    stage = Stage()
+    with until_interrupted() as stop:
+        with live(err, stage):
+            report = run_all(options, root.clients, stage, stop)
+        report = replace(report, interrupted=report.interrupted or stop.is_set())
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        Console().print(render(report))
+    if report.interrupted:
+        raise typer.Exit(130)
+    raise typer.Exit(0 if report.balanced else 1)

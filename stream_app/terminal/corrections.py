@@ -1,0 +1,76 @@
+"""Corrections, as people see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from stream_app.recovery.history import Entry, name_of
+from stream_app.sinks.segment import instant
+
+_NAMED = 20
+
+
+def listing(entries: Sequence[Entry], letters: int | None) -> RenderableType:
+    """One line a position; `letters` wait in the manual queue, None where there is no such queue."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("position", "event", "device", "status", "asked by", "at", "what"):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        request = entry.request
+        cells = (name_of(request), request.event, request.key, entry.status, request.by, _stamp(entry.at))
+        table.add_row(*(escape(cell) for cell in (*cells, _what(entry))))
+    waiting = "" if letters is None else f"\n{letters} letters wait in the manual queue"
+    return Group(table, f"{len(entries)} listed{waiting}")
+
+
+def story(entry: Entry) -> RenderableType:
+    """Everything that the history knows of one position."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _told(entry):
+        table.add_row(name, escape(value))
+    return table
+
+
+def _told(entry: Entry) -> Iterator[tuple[str, str]]:
+    request, done, refusal = entry.request, entry.done, entry.refusal
+    yield "position", name_of(request)
+    yield "event", request.event
+    yield "device", request.key
+    yield "status", entry.status
+    yield "asked by", f"{request.by} at {_stamp(entry.at)}"
+    if done is not None:
+        yield "corrected", "" if entry.done_at is None else _stamp(entry.done_at)
+        yield "object", done.key
+        yield "version", f"{done.version or 'not known'}, before {done.version_before or 'not known'}"
+        yield "before", _json(done.before)
+        yield "after", _json(done.after)
+        if done.affects_until is not None:
+            more = f" and {len(done.affected) - _NAMED} more" if len(done.affected) > _NAMED else ""
+            yield "left as they were", ", ".join(done.affected[:_NAMED]) + more
+            yield "and those until", done.affects_until
+    if refusal is not None:
+        yield "for people", f"{refusal.reason} (asked by {refusal.request.by} at {_stamp(refusal.at)})"
+        if refusal.stored is not None:
+            yield "stored", refusal.stored
+
+
+def _what(entry: Entry) -> str:
+    if entry.refusal is not None:
+        return entry.refusal.reason
+    return "" if entry.done is None else ", ".join(sorted(entry.done.after))
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(values).decode()
+
+
+def _stamp(milliseconds: int) -> str:
+    return instant(milliseconds).isoformat(timespec="seconds").replace("+00:00", "Z")
