@@ -25,12 +25,14 @@ from stream_app.local.embedded import Embedded, MakeClient, embedded
 from stream_app.local.leases import write_leases
 from stream_app.local.limits import Sampler
 from stream_app.local.report import Report
+from stream_app.local.second_act import SecondAct, second_act
 from stream_app.local.tally import report_of
 from stream_app.local.tracker import Tracker
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery import checkpoints
 from stream_app.recovery.audit import Audit, audit
 from stream_app.resources import shipped
+from stream_app.settings import Settings
 
 _WORKER = "stream-app-local"
 _LOOK = 0.25  # seconds between looks at how far it has come
@@ -113,9 +115,14 @@ def run(
         sampler.mark("playing")
         sent = _play(options, aws, daemon, stage, stop)
         waiting = sent.sent - stage.tracker.records
+        act = SecondAct()
         if not stop.is_set():
             _drain(aws, sent, daemon, stage, stop)
-        sampler.mark("stored")
+            sampler.mark("stored")
+        if options.faults and not stop.is_set():
+            stage.note("second act: repairing one class of failures and sending it again")
+            act = second_act(aws, Settings.load({}, aws.settings()), stop)
+            _drain(aws, sent, daemon, stage, stop)
         stage.note("stopping the consumer")
         daemon.stop()
         found = _audit(aws, stage)
@@ -124,6 +131,7 @@ def run(
         return report_of(
             found,
             sent,
+            act,
             stage.tracker,
             client=aws.client,
             bucket=aws.outputs["BucketName"],

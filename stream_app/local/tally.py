@@ -9,6 +9,7 @@ import msgspec
 
 from stream_app.ingest.producer import Sent
 from stream_app.local.report import Report, unexpected
+from stream_app.local.second_act import SecondAct
 from stream_app.local.tracker import Tracker
 from stream_app.recovery.audit import Audit
 from stream_app.recovery.store import failure_keys
@@ -21,6 +22,7 @@ Client = Callable[[str], Any]
 def report_of(
     found: Audit,
     sent: Sent,
+    act: SecondAct,
     tracker: Tracker,
     *,
     client: Client,
@@ -42,6 +44,8 @@ def report_of(
         problems.append(f"{len(found.unreadable)} objects cannot be read, the first: {found.unreadable[0]}")
     if check_expected and not sent.stopped:
         problems += unexpected(expected, total.parked, total.repeated)
+    if act.processed != act.planned:
+        problems.append(f"of {act.planned} failures sent again {act.processed} were stored")
     return Report(
         sent=sent.sent,
         accepted=total.accepted,
@@ -49,6 +53,8 @@ def report_of(
         repeated=total.repeated,
         parked=dict(total.parked),
         hydrated=sum(1 for _ in failure_keys(client("s3"), bucket, application)),
+        redriven=act.redriven,
+        processed=act.processed,
         missing=total.missing,
         duplicated=total.duplicated,
         pending=total.pending,

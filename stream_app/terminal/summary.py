@@ -45,6 +45,7 @@ def _facts(report: Report) -> Table:
         "sent": f"{report.sent:,} in {report.elapsed_s:.1f} s, {report.records_per_s:,.0f} records/s",
         "parked": ", ".join(f"{code} {n}" for code, n in sorted(report.parked.items())) or "none",
         "hydrated": f"{report.hydrated:,} full payloads in the failure store",
+        "second act": f"{report.redriven:,} repaired and sent again, {report.processed:,} of them stored",
         "anomalies": f"{report.anomalies:,}",
         "segments": f"{report.segments:,}",
         "ready": "never" if report.ready_s is None else f"{report.ready_s:.1f} s after the start",

@@ -39,13 +39,14 @@ def options(folder: Path, **changes: Any) -> Options:
 def assert_balanced(report: Report) -> None:
     assert report.problems == ()
     assert report.balanced
-    assert report.sent == report.accepted > READINGS
+    assert report.sent + report.redriven == report.accepted > READINGS
     assert report.accepted == report.stored + report.repeated + sum(report.parked.values())
     assert (report.missing, report.duplicated, report.pending) == (0, 0, 0)
     expected = dict(report.expected)
     assert report.repeated == expected.pop("repeated") > 0
     assert report.parked == expected
     assert report.hydrated == sum(report.parked.values()) > 0
+    assert report.processed == report.redriven == report.parked["CALCULATION_FAILED"] > 0
 
 
 def test_a_run_balances_and_parks_each_fault_under_its_code(tmp_path: Path) -> None:
