@@ -21,7 +21,7 @@ from anomaly import benchmark_corpus as corpus
 from anomaly import benchmark_scorer as scorer
 from anomaly.benchmark_detectors import NAMED, OURS, RIVERS, UnknownDetectorError, named
 from anomaly.detector import Detector, DetectorFactory, FloatVector
-from anomaly.nearest import NearestValue
+from anomaly.judgement import Explaining
 from anomaly.pictures import Picture, page
 
 BATCH = 500
@@ -63,7 +63,7 @@ def _process(detector: Detector, one: corpus.Series) -> tuple[FloatVector, list[
         part = slice(begin, begin + BATCH)
         X, times = one.X[part], one.times[part]
         keys = [one.name] * len(X)
-        if not isinstance(detector, NearestValue):
+        if not isinstance(detector, Explaining):
             scores.append(detector.process_many(keys, X, times))
             continue
         judged = detector.judge_many(keys, X, times)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anomaly.detector import DetectorFactory
+from anomaly.detector import Detector, DetectorFactory
 from anomaly.nearest import NearestValue
 from anomaly.river import StandardDeviation, with_river
+from anomaly.trees import HalfSpaceTrees
 
 SEED = 42
 
@@ -35,7 +36,15 @@ def _local_outlier_factor() -> Any:
     return anomaly.LocalOutlierFactor()
 
 
-OURS: Mapping[str, DetectorFactory] = {"NearestValue": NearestValue, "StandardDeviation": StandardDeviation}
+def _our_trees(features: Sequence[str]) -> Detector:
+    return HalfSpaceTrees(features, seed=SEED)
+
+
+OURS: Mapping[str, DetectorFactory] = {
+    "NearestValue": NearestValue,
+    "HalfSpaceTrees": _our_trees,
+    "StandardDeviation": StandardDeviation,
+}
 # The thresholds are ours: river ships none. LocalOutlierFactor takes minutes, and is run when it is named.
 RIVERS: Mapping[str, DetectorFactory] = {
     "river.HalfSpaceTrees": with_river(_half_space_trees, threshold=0.95),

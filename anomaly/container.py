@@ -5,21 +5,30 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
 
 from anomaly.detector import StateError
 
+Buffer = bytes | memoryview
+
 _MAGIC = b"stream-app detector state 1\n"
-_DIGEST = 16
+_DIGEST, _LENGTH = 16, 4
 
 
-def seal(kind: str, body: bytes) -> bytes:
+def seal(kind: str, body: Buffer) -> bytes:
     """`body` under the name of what can read it; the same arguments give the same bytes."""
-    content = msgspec.msgpack.encode((kind, body))
-    return _MAGIC + _digest(content) + content
+    return seal_parts(kind, [body])
+
+
+def seal_parts(kind: str, parts: Sequence[Buffer]) -> bytes:
+    """`seal` of several buffers, each copied once."""
+    head = msgspec.msgpack.encode((kind, [len(part) for part in parts]))
+    content = [len(head).to_bytes(_LENGTH, "little"), head, *parts]
+    return b"".join([_MAGIC, _digest(content), *content])
 
 
 def unseal(kind: str, state: bytes) -> bytes | None:
@@ -27,11 +36,20 @@ def unseal(kind: str, state: bytes) -> bytes | None:
 
     Raises StateError when it is not a sealed state, or not the one that was sealed.
     """
-    digest, content = state[len(_MAGIC) :][:_DIGEST], state[len(_MAGIC) + _DIGEST :]
-    if not state.startswith(_MAGIC) or digest != _digest(content):
+    parts = unseal_parts(kind, state)
+    return None if parts is None else b"".join(parts)
+
+
+def unseal_parts(kind: str, state: bytes) -> list[memoryview] | None:
+    """`unseal` of several buffers: views of `state`, nothing is copied."""
+    view = memoryview(state)[len(_MAGIC) :]
+    digest, content = view[:_DIGEST], view[_DIGEST:]
+    if not state.startswith(_MAGIC) or digest != _digest([content]):
         raise StateError("the stored state of a detector is damaged, or was written by another version")
-    found, body = msgspec.msgpack.decode(content, type=tuple[str, bytes])
-    return body if found == kind else None
+    begin = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
+    found, lengths = msgspec.msgpack.decode(content[_LENGTH:begin], type=tuple[str, list[int]])
+    ends = list(accumulate(lengths, initial=begin))
+    return [content[a:b] for a, b in pairwise(ends)] if found == kind else None
 
 
 def pickled(model: object) -> bytes:
@@ -47,8 +65,11 @@ def unpickled(data: bytes, packages: Collection[str]) -> Any:
     return _Reader(data, packages).load()
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=_DIGEST).digest()
+def _digest(parts: Iterable[Buffer]) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 # What river's models are made of besides river's own classes. Nothing in it runs what a pickle brings.

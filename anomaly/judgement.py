@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.detector import FloatVector
+from anomaly.detector import FloatMatrix, FloatVector, Times
 
 CHANNEL_NAMES = ("value", "average", "hour")
 # An alert is as severe as its score is above the threshold.
@@ -44,6 +44,10 @@ class Explanation(NamedTuple):
     distance: float
     usual: float
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, the sentence among them, as an alert carries them."""
+        return {**self._asdict(), "text": str(self)}
+
     def __str__(self) -> str:
         what = {
             "value": f"{self.feature} is {self.observed:g}; the nearest value seen is {self.nearest:g}",
@@ -56,6 +60,30 @@ class Explanation(NamedTuple):
             ),
         }[self.channel]
         return f"{what}: {self.distance:g} away, where {self.usual:.3g} is usual"
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A detector that can say why."""
+
+    threshold: float
+
+    def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
+        """`process_many`, with what stood out in each row."""
+        ...
+
+    def explain(self, judgement: Judgement, row: int) -> Explanation | None:
+        """Why a row scored what it did."""
+        ...
+
+
+def alerts_explained(detector: Explaining, judgement: Judgement) -> NDArray[np.object_]:
+    """(n,) objects: of each row that is an alert its explanation as a dict, else None."""
+    told = np.full(len(judgement.scores), None, dtype=object)
+    for row in np.flatnonzero(judgement.scores >= detector.threshold).tolist():
+        why = detector.explain(judgement, row)
+        told[row] = None if why is None else why.as_dict()
+    return told
 
 
 def severity(score: float, threshold: float) -> str | None:

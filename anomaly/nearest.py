@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from river import base
 
 from anomaly import nearest_kernel as kernel
-from anomaly.container import seal, unseal
+from anomaly.container import seal_parts, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.judgement import Explanation, Judgement, explain
 from anomaly.one import OneDevice
@@ -18,12 +20,27 @@ from anomaly.rows import usable
 from anomaly.table import Columns, Table
 
 
+def at_most_one_alert(
+    every: timedelta, reading_every: timedelta, **parameters: Any
+) -> Callable[[Sequence[str]], NearestValue]:
+    """What an Event's `detector` takes: at most about one alert of a device in `every`.
+
+    `reading_every` is how far apart its readings are: `at_most_one_alert(timedelta(weeks=1), timedelta(hours=1))`.
+    """
+
+    def detector(features: Sequence[str]) -> NearestValue:
+        return NearestValue(features, rows_per_alert=every / reading_every, **parameters)
+
+    detector.__name__ = NearestValue.__name__
+    return detector
+
+
 class NearestValue(OneDevice, base.AnomalyDetector):
     """Distance of a value, of its moving average and of its departure from the hour's usual to the nearest seen.
 
     Each is divided by what is usual for the device (range, step from value to value, distance to the nearest), so
     that no unit and no offset matters; a feature's score is the power mean (mean √s)² of the three, a row's score
-    (Σ √s)² over its features. The hour counts where `process_many` is given `times`.
+    (Σ √s)² over its features, divided by their number. The hour counts where `process_many` is given `times`.
 
     Alerts (scores ≥ `threshold`) are kept to about one in `rows_per_alert` rows of a key: each raises what it
     takes to alert by the factor exp(`step_up`), and that many rows take it back. The default is a week of
@@ -40,7 +57,7 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     def __init__(
         self,
-        features: Sequence[str] = (),
+        features: Sequence[str] | None = None,
         threshold: float = 0.35,
         rows_per_alert: float = 2016,
         cooldown: int = 50,
@@ -55,11 +72,12 @@ class NearestValue(OneDevice, base.AnomalyDetector):
             raise ValueError("capacity is at least 3, window, memory and rows_per_alert are above 0")
         if not threshold > 0:
             raise ValueError(f"threshold = {threshold}: it must be above 0")
-        self.features, self.threshold = tuple(features), threshold
+        self.features = tuple(features) if features else None  # river takes an empty tuple for a class
+        self.threshold = threshold
         self.rows_per_alert, self.cooldown, self.warm_up = rows_per_alert, cooldown, warm_up
         self.step_up, self.capacity, self.memory = step_up, capacity, memory
         self.window, self.max_keys = window, max_keys
-        self._names = self.features
+        self._names: tuple[str, ...] = self.features or ()
         self._table = Table(max_keys, self._layout(self._names))
 
     @property
@@ -88,7 +106,7 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
         """`process_many`, with what stood out in each row. Raises ValueError when shapes do not fit."""
-        values, hours = usable(X, len(self._names)), _hours(times, len(keys))
+        values, hours = usable(X, len(self._names), kernel.LARGEST), _hours(times, len(keys))
         places, fresh = self._table.take(keys)
         return self._run(self._table["state"], places, fresh, values, hours)
 
@@ -101,8 +119,22 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         places, state = self._table.find(keys), self._table["state"]
         rows = np.zeros((len(keys), state.shape[1]))
         rows[places >= 0] = state[places[places >= 0]]
-        values, hours = usable(X, len(self._names)), _hours(times, len(keys))
+        values, hours = usable(X, len(self._names), kernel.LARGEST), _hours(times, len(keys))
         return self._run(rows, np.arange(len(keys)), places < 0, values, hours)
+
+    def alert_levels(self, keys: Sequence[str]) -> FloatVector:
+        """(n,) what a score must reach, before the key's own alerts are taken into account, to alert now."""
+        return self.threshold * np.exp(self._headers(keys)[:, kernel.PRESSURE])
+
+    def warming_up(self, keys: Sequence[str]) -> NDArray[np.bool_]:
+        """(n,) whether a key's next row scores 0 because too little is known of it."""
+        return self._headers(keys)[:, kernel.ROWS] < self.warm_up
+
+    def _headers(self, keys: Sequence[str]) -> FloatMatrix:
+        places = self._table.find(keys)
+        headers = np.zeros((len(keys), kernel.HEADER))
+        headers[places >= 0] = self._table["state"][places[places >= 0], : kernel.HEADER]
+        return headers
 
     def explain(self, judgement: Judgement, row: int) -> Explanation | None:
         """Why a row of `judge_many` scored what it did, None where nothing was compared."""
@@ -131,6 +163,8 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     def _columns(self, state: FloatMatrix, names: Sequence[str]) -> FloatMatrix:
         """Rows of a state of the features `names` as rows of this detector's."""
+        if tuple(names) == self._names:
+            return state
         rows = np.zeros((len(state), kernel.width(len(self._names), self.capacity)))
         rows[:, : kernel.HEADER] = state[:, : kernel.HEADER]
         block = kernel.width(1, self.capacity) - kernel.HEADER
@@ -145,7 +179,7 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     def snapshot(self) -> bytes:
         """The state of every key, the longest silent first; the same states give the same bytes."""
-        return seal(self._kind(), msgspec.msgpack.encode((self._names, self._table.dump())))
+        return seal_parts(self._kind(), [msgspec.msgpack.encode(self._names), *self._table.dump()])
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
@@ -154,13 +188,13 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         those seen last stay. A snapshot of another kind of detector is passed over. Raises StateError when it is
         damaged.
         """
-        body = unseal(self._kind(), state)
-        if body is None:
+        parts = unseal_parts(self._kind(), state)
+        if parts is None:
             return
-        names, dumped = msgspec.msgpack.decode(body, type=tuple[list[str], memoryview])
+        names = msgspec.msgpack.decode(parts[0], type=tuple[str, ...])
         if not self.features:
             self._meet(names)
-        places, stored = self._table.load(dumped, self._layout(names), keep)
+        places, stored = self._table.load(parts[1:], self._layout(names), keep)
         self._table["state"][places] = self._columns(stored["state"], names)
 
 

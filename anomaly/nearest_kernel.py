@@ -3,7 +3,8 @@
 A key's row: HEADER numbers (rows, cooldown left, pressure), then for each feature
   level (2): values averaged so far (at most `window`), moving average;
   hours (2 x 24): how often each hour of the day was seen (at most FULL), and its usual value;
-  three channels, each STATS numbers (values held, values learnt, mean step, mean distance, last value) and then
+  three channels, each STATS numbers (values held, values learnt, mean step, mean distance, last value,
+  distance between the neighbours of the value dropped last) and then
   the values held, sorted: distinct values seen, thinned where they are closest.
 """
 
@@ -19,8 +20,8 @@ from anomaly.compiled import compiled
 HEADER = 3
 ROWS, COOLDOWN, PRESSURE = range(HEADER)
 LEVEL, HOURS = 2, 24
-STATS = 5
-HELD, LEARNT, STEP, DISTANCE, LAST = range(STATS)
+STATS = 6
+HELD, LEARNT, STEP, DISTANCE, LAST, CLOSEST = range(STATS)
 CHANNELS = 3
 VALUE, AVERAGE, HOUR = range(CHANNELS)
 BEFORE = LEVEL + 2 * HOURS
@@ -31,6 +32,8 @@ FEATURE, CHANNEL, OBSERVED, NEAREST, USUAL = range(WHY)
 # An hour of the day is compared once it was seen FULL times; its usual value moves by at least 1 / MEMORY_OF_HOUR.
 FULL = 12.0
 MEMORY_OF_HOUR = 10.0
+# What lies beyond counts as missing: products of a range, a step and a root must fit into a double.
+LARGEST = 1e100
 # Scores are kept finite, whatever is divided by next to nothing.
 HIGHEST = 1e9
 
@@ -56,9 +59,21 @@ def width(features: int, capacity: int) -> int:
 
 
 @compiled
-def nearest(held: Floats, count: int, value: float) -> float:
-    """The value held that is nearest to `value`; the lower of two."""
-    at = np.searchsorted(held[:count], value)
+def place_of(held: Floats, count: int, value: float) -> int:
+    """How many of the sorted values held are below `value`."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if held[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def nearest(held: Floats, count: int, at: int, value: float) -> float:
+    """The value held that is nearest to `value`, whose place among them is `at`; the lower of two."""
     if at == 0:
         return float(held[0])
     if at == count or value - held[at - 1] <= held[at] - value:
@@ -67,8 +82,8 @@ def nearest(held: Floats, count: int, value: float) -> float:
 
 
 @compiled
-def thin(held: Floats, count: int) -> None:
-    """Drop the value whose neighbours lie closest together; the lowest and the highest stay."""
+def thin(held: Floats, count: int) -> float:
+    """Drop the value whose neighbours lie closest together, and tell how close; the lowest and the highest stay."""
     drop, closest = 1, np.inf
     for i in range(1, count - 1):
         gap = held[i + 1] - held[i - 1]
@@ -76,54 +91,80 @@ def thin(held: Floats, count: int) -> None:
             closest, drop = gap, i
     for i in range(drop, count - 1):
         held[i] = held[i + 1]
+    return float(closest)
 
 
 @compiled
-def hold(held: Floats, stats: Floats, value: float, capacity: int) -> None:
-    """Take a new value into the sorted ones."""
+def would_go(held: Floats, count: int, at: int, value: float, closest: float) -> bool:
+    """Whether a new value would be the one to be dropped again: a quick way to know what `thin` would find.
+
+    The neighbours of no value held lie closer than `closest`, but for the two beside the new one.
+    """
+    if at == 0 or at == count:
+        return False
+    gap = held[at] - held[at - 1]
+    beside_left = at < 2 or gap < value - held[at - 2]
+    beside_right = at + 1 == count or gap < held[at + 1] - value
+    return bool(gap < closest and beside_left and beside_right)
+
+
+@compiled
+def hold(held: Floats, stats: Floats, at: int, value: float, capacity: int) -> None:
+    """Take a new value into the sorted ones at its place."""
     count = int(stats[HELD])
-    at = np.searchsorted(held[:count], value)
+    full = count == capacity
+    if full and would_go(held, count, at, value, stats[CLOSEST]):
+        return
     for i in range(count, at, -1):
         held[i] = held[i - 1]
     held[at] = value
-    if count < capacity:
-        stats[HELD] = count + 1
+    if full:
+        stats[CLOSEST] = thin(held, count + 1)
     else:
-        thin(held, count + 1)
+        stats[HELD] = count + 1
+
+
+@compiled
+def unlike(stats: Floats, spread: float, distance: float, rules: Any) -> float:
+    """distance / (spread^0.4 · mean step^0.4 · mean distance^0.2) · learnt^0.25.
+
+    Free of scale and of offset, and slow to be surprised while little is known. What was constant for longer than
+    the warm-up has no step to compare with: its first change is judged as if it had been among the values learnt.
+    """
+    learnt = min(stats[LEARNT], rules.memory)
+    usual = (spread * stats[STEP] * np.sqrt(stats[DISTANCE])) ** 0.4
+    if usual > 0.0:
+        return float(min(distance / usual * np.sqrt(np.sqrt(learnt)), HIGHEST))
+    return float(learnt**0.85) if distance > 0.0 and spread == 0.0 and learnt > rules.warm_up else 0.0
 
 
 @compiled
 def surprise(channel: Floats, value: float, rules: Any, why: Floats) -> float:
-    """How unlike everything seen `value` is, then learns it. `why` becomes (observed, nearest, usual distance).
-
-    distance to the nearest value held / (range^0.4 · mean step^0.4 · mean distance^0.2) · learnt^0.25: free of
-    scale and of offset, and slow to be surprised while little is known.
-    """
+    """How unlike everything seen `value` is; then learns it. `why` becomes (observed, nearest, usual distance)."""
     stats, held = channel[:STATS], channel[STATS:]
     if stats[LEARNT] == 0.0:
         held[0] = value
         stats[HELD], stats[LEARNT], stats[LAST] = 1.0, 1.0, value
         return 0.0
     count = int(stats[HELD])
-    close = nearest(held, count, value)
+    at = place_of(held, count, value)
+    close = nearest(held, count, at, value)
     distance = abs(value - close)
-    learnt = min(stats[LEARNT], rules.memory)
-    usual = ((held[count - 1] - held[0]) * stats[STEP]) ** 0.4 * stats[DISTANCE] ** 0.2
-    score = min(distance / usual * learnt**0.25, HIGHEST) if usual > 0.0 else 0.0
+    score = unlike(stats, held[count - 1] - held[0], distance, rules)
     why[0], why[1], why[2] = value, close, stats[DISTANCE]
+    learnt = min(stats[LEARNT], rules.memory)
     stats[STEP] += (abs(value - stats[LAST]) - stats[STEP]) / learnt
     stats[DISTANCE] += (distance - stats[DISTANCE]) / learnt
     stats[LEARNT], stats[LAST] = stats[LEARNT] + 1.0, value
     if distance > 0.0:
-        hold(held, stats, value, rules.capacity)
+        hold(held, stats, at, value, rules.capacity)
     return score
 
 
 @compiled
-def feature(block: Floats, value: float, hour: int, rules: Any, why: Floats) -> float:
+def feature(block: Floats, value: float, hour: int, rules: Any, why: Floats, found: Floats) -> float:
     """One feature's score, the power mean of its channels: the value, its moving average, its hour of the day."""
     each = STATS + rules.capacity + 1
-    found = np.zeros(3)
     block[0] = min(block[0] + 1.0, rules.window)
     block[1] += (value - block[1]) / block[0]
     roots, channels, strongest = 0.0, 0, -1.0
@@ -170,23 +211,26 @@ def controlled(header: Floats, raw: float, rules: Any) -> float:
 
 
 @compiled
-def one_row(row: Floats, x: Floats, hour: int, rules: Any, why: Floats) -> float:
-    """Scores, then learns, one row of a key; 0 where every feature is missing."""
+def one_row(row: Floats, x: Floats, hour: int, rules: Any, why: Floats, scratch: Floats) -> float:
+    """Scores, then learns, one row of a key; 0 where every feature is missing.
+
+    Features combine as (Σ √s)², over their number: so the threshold means about the same for one and for many.
+    """
     block = (len(row) - HEADER) // len(x)
-    found = np.zeros(WHY)
-    roots, strongest, present = 0.0, -1.0, False
+    found, of_channel = scratch[:WHY], scratch[WHY:]
+    roots, strongest, present = 0.0, -1.0, 0
     for number in range(len(x)):
         if np.isnan(x[number]):
             continue
         begin = HEADER + number * block
-        score = feature(row[begin : begin + block], x[number], hour, rules, found)
+        score = feature(row[begin : begin + block], x[number], hour, rules, found, of_channel)
         roots += np.sqrt(score)
-        present = True
+        present += 1
         if score > strongest:
             strongest = score
             why[:] = found
             why[FEATURE] = number
-    return controlled(row[:HEADER], min(roots**2, HIGHEST), rules) if present else 0.0
+    return controlled(row[:HEADER], min(roots**2 / present, HIGHEST), rules) if present else 0.0
 
 
 @compiled
@@ -201,8 +245,9 @@ def all_rows(
     why: Floats,
 ) -> None:
     """All rows in order; `places` are rows of `state`, cleared where `fresh`."""
+    scratch = np.zeros(2 * WHY)
     for i in range(len(X)):
         row = state[places[i]]
         if fresh[i]:
             row[:] = 0.0
-        scores[i] = one_row(row, X[i], hours[i], rules, why[i])
+        scores[i] = one_row(row, X[i], hours[i], rules, why[i], scratch)

@@ -58,9 +58,9 @@ def _drawing(picture: Picture) -> str:
         for a, b in picture.windows
     )
     alerts = "".join(f'<path class=a d="M{at * x:.1f} 0V{bottom}"/>' for at in picture.alerts)
-    ceiling = 4.0 * picture.threshold
-    line = bottom - _LOW * picture.threshold / ceiling
-    scores = _path(np.minimum(picture.scores, ceiling), 0.0, ceiling, bottom - _LOW, _LOW)
+    # Roots, so that small scores are seen beside large ones: the threshold is halfway up.
+    heights = np.sqrt(np.minimum(picture.scores / picture.threshold, 4.0))
+    scores, line = _path(heights, 0.0, 2.0, bottom - _LOW, _LOW), bottom - _LOW / 2
     low, high = _range(picture.values)
     return (
         f'<svg viewBox="0 0 {_WIDTH} {bottom}" width="100%" role="img">{windows}{alerts}'

@@ -10,9 +10,11 @@ from typing import Protocol
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from river import base
 
 from anomaly.container import pickled, seal, unpickled, unseal
 from anomaly.detector import Detector, DetectorFactory, FloatMatrix, FloatVector, Keep, StateError, Times
+from anomaly.one import OneDevice
 from anomaly.rows import usable
 
 # river adds this to a standard deviation, so that a constant series has a score.
@@ -116,7 +118,7 @@ class RiverDetector:
         return read
 
 
-class StandardDeviation:
+class StandardDeviation(OneDevice, base.AnomalyDetector):
     """How many standard deviations a value lies from its device's mean so far; a row scores its largest.
 
     For each key and feature river's `StandardAbsoluteDeviation`: mean and sample variance by Welford's method.
@@ -124,18 +126,21 @@ class StandardDeviation:
     heavy tails bring every day: of 25,920 hourly readings of six pollutants it flags 0.4 %.
     """
 
-    def __init__(self, features: Sequence[str], threshold: float = 6.0, warm_up: int = 24) -> None:
+    def __init__(
+        self, features: Sequence[str] | None = None, threshold: float = 6.0, warm_up: int = 24
+    ) -> None:
         if warm_up < 2:
             raise ValueError(f"warm_up = {warm_up}: a deviation needs at least 2 values")
-        self.threshold = threshold
-        self._features, self._warm_up = tuple(features), warm_up
+        self.features = tuple(features) if features else None  # river takes an empty tuple for a class
+        self.threshold, self.warm_up = threshold, warm_up
+        self._names: tuple[str, ...] = self.features or ()
         self._slots: dict[str, int] = {}
         # (values seen, mean, sum of squared distances from the mean), slots, features
-        self._state = np.zeros((3, 0, len(self._features)))
+        self._state = np.zeros((3, 0, len(self._names)))
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
-        values = usable(X, len(self._features))
+        values = usable(X, len(self._names))
         slots = self._slots_of(keys)
         scores = np.zeros(len(slots))
         by_key = np.argsort(slots, kind="stable")
@@ -153,36 +158,54 @@ class StandardDeviation:
             scores[rows] = self._series(int(slots[rows[0]]), values[rows])
         return scores
 
+    def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        """What each row would score if it came next, by itself; nothing is learnt."""
+        values = usable(X, len(self._names))
+        state = np.zeros((3, len(keys), len(self._names)))
+        held = [row for row, key in enumerate(keys) if key in self._slots]
+        state[:, held] = self._state[:, [self._slots[keys[row]] for row in held]]
+        return self._scored(state, values)[0]
+
+    def _meet(self, names: Sequence[str]) -> None:
+        new = sorted(set(names).difference(self._names))
+        self._names = (*self._names, *new)
+        room = np.zeros((*self._state.shape[:2], len(new)))
+        self._state = np.concatenate([self._state, room], axis=2)
+
     def _slots_of(self, keys: Sequence[str]) -> NDArray[np.intp]:
         slots = self._slots
         for key in keys:
             slots.setdefault(key, len(slots))
         missing = len(slots) - self._state.shape[1]
         if missing > 0:
-            room = np.zeros((3, max(missing, self._state.shape[1]), len(self._features)))
+            room = np.zeros((3, max(missing, self._state.shape[1]), len(self._names)))
             self._state = np.concatenate([self._state, room], axis=1)
         return np.fromiter(map(slots.__getitem__, keys), dtype=np.intp, count=len(keys))
 
     def _wave(self, slots: NDArray[np.intp], x: FloatMatrix) -> FloatVector:
         """One row each of several keys. The same operations in the same order as `_series`: the same bits."""
-        n, mean, squares = before = self._state[:, slots]
+        scores, after = self._scored(self._state[:, slots], x)
+        self._state[:, slots] = after
+        return scores
+
+    def _scored(self, before: NDArray[np.float64], x: FloatMatrix) -> tuple[FloatVector, NDArray[np.float64]]:
+        n, mean, squares = before
         delta = x - mean
         spread = np.sqrt(squares / np.maximum(n - 1.0, 1.0))
-        scores = np.where(n >= self._warm_up, np.abs(delta) / (spread + EPSILON), 0.0)
+        scores = np.where(n >= self.warm_up, np.abs(delta) / (spread + EPSILON), 0.0)
         learnt = n + 1.0
         moved = mean + (1.0 / learnt) * delta
         after = np.stack([learnt, moved, squares + delta * (x - moved)])
         missing = np.isnan(x)
-        self._state[:, slots] = np.where(missing, before, after)
         largest: FloatVector = np.where(missing, 0.0, scores).max(axis=1, initial=0.0)
-        return largest
+        return largest, np.where(missing, before, after)
 
     def _series(self, slot: int, x: FloatMatrix) -> FloatVector:
         """Rows of one key, feature by feature: features do not know of each other."""
         scores = np.zeros(len(x))
-        for number in range(len(self._features)):
+        for number in range(len(self._names)):
             state, column = _deviations(
-                self._state[:, slot, number].tolist(), x[:, number].tolist(), self._warm_up
+                self._state[:, slot, number].tolist(), x[:, number].tolist(), self.warm_up
             )
             self._state[:, slot, number] = state
             np.maximum(scores, column, out=scores)
@@ -194,7 +217,7 @@ class StandardDeviation:
         state = self._state[:, [self._slots[key] for key in keys]]
         return seal(
             "standard deviation",
-            msgspec.msgpack.encode((self._features, keys, state.astype("<f8").tobytes())),
+            msgspec.msgpack.encode((self._names, keys, state.astype("<f8").tobytes())),
         )
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
@@ -207,11 +230,13 @@ class StandardDeviation:
         if body is None:
             return
         features, keys, data = msgspec.msgpack.decode(body, type=tuple[list[str], list[str], bytes])
+        if not self.features:
+            self._meet(features)
         stored = np.frombuffer(data, dtype="<f8").reshape(3, len(keys), len(features))
         kept = [number for number, key in enumerate(keys) if keep(key)]
         slots = self._slots_of([keys[number] for number in kept])
         self._state[:, slots] = 0.0
-        for number, name in enumerate(self._features):
+        for number, name in enumerate(self._names):
             if name in features:
                 self._state[:, slots, number] = stored[:, kept, features.index(name)]
 

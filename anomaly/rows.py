@@ -10,8 +10,8 @@ from anomaly.detector import FloatMatrix
 LARGEST = 1e150
 
 
-def usable(X: FloatMatrix, features: int) -> FloatMatrix:
+def usable(X: FloatMatrix, features: int, largest: float = LARGEST) -> FloatMatrix:
     """A copy of `X` in which every value that cannot be reckoned with is NaN. Raises ValueError on its shape."""
     if X.ndim != 2 or X.shape[1] != features:
         raise ValueError(f"X has the shape {X.shape}: one column for each of {features} features is needed")
-    return np.ascontiguousarray(np.where(np.abs(X) <= LARGEST, X, np.nan))
+    return np.ascontiguousarray(np.where(np.abs(X) <= largest, X, np.nan))

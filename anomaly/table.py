@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from anomaly.container import Buffer
 from anomaly.detector import Keep
 
 Places = NDArray[np.intp]
@@ -83,32 +84,33 @@ class Table:
             self._seen = _longer(self._seen, more)
             self._arrays = {name: _longer(array, more) for name, array in self._arrays.items()}
 
-    def dump(self) -> bytes:
+    def dump(self) -> list[Buffer]:
         """Everything, the longest silent key first; equal tables give equal bytes."""
         places = np.fromiter(self._places.values(), np.intp, len(self._places))
-        arrays = {name: _raw(array[places]) for name, array in self._arrays.items()}
-        return msgspec.msgpack.encode((self._rows, list(self._places), _raw(self._seen[places]), arrays))
+        arrays = [self._seen, *self._arrays.values()]
+        head = msgspec.msgpack.encode((self._rows, list(self._places)))
+        return [head, *(_raw(array[places]) for array in arrays)]
 
     def load(
-        self, dumped: bytes | memoryview, shapes: Columns, keep: Keep
+        self, dumped: Sequence[Buffer], columns: Columns, keep: Keep
     ) -> tuple[Places, dict[str, NDArray[Any]]]:
         """Take places for the keys of a dump for which `keep` holds; those seen last where there is no room.
 
-        Gives the places and, by name, what the dump has for them (`shapes` says how it was stored): the caller
+        Gives the places and, by name, what the dump has for them (`columns` says how it was stored): the caller
         writes it into the arrays.
         """
-        layout = tuple[int, list[str], memoryview, dict[str, memoryview]]
-        rows, keys, seen_at, stored = msgspec.msgpack.decode(dumped, type=layout)
+        rows, keys = msgspec.msgpack.decode(dumped[0], type=tuple[int, list[str]])
         kept = np.array([number for number, key in enumerate(keys) if keep(key)], np.intp)[-self._most :]
-        seen = np.frombuffer(seen_at, "<i8")[kept]
+        seen = np.frombuffer(dumped[1], "<i8")[kept]
         rows = max(self._rows, rows)
         places, _ = self.take([keys[number] for number in kept])
         self._seen[places], self._rows = seen, rows
         self._arrange(sorted(self._places, key=lambda key: (int(self._seen[self._places[key]]), key)))
-        return places, {
-            name: np.frombuffer(stored[name], _little(dtype)).reshape(len(keys), *shape)[kept]
-            for name, (shape, dtype) in shapes.items()
-        }
+        stored: dict[str, NDArray[Any]] = {}
+        for (name, (shape, dtype)), raw in zip(columns.items(), dumped[2:], strict=True):
+            array = np.frombuffer(raw, _little(dtype)).reshape(len(keys), *shape)
+            stored[name] = array if len(kept) == len(keys) else array[kept]
+        return places, stored
 
     def _arrange(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from river import base
 
 from anomaly import trees_kernel as kernel
-from anomaly.container import seal, unseal
+from anomaly.container import seal_parts, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.one import OneDevice
 from anomaly.rows import usable
@@ -34,7 +34,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
 
     def __init__(
         self,
-        features: Sequence[str] = (),
+        features: Sequence[str] | None = None,
         threshold: float = 0.95,
         n_trees: int = 10,
         height: int = 8,
@@ -47,12 +47,13 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
     ) -> None:
         if not 0 < window_size < 2**16 or n_trees < 1 or not 1 <= height <= 16:
             raise ValueError("window_size is from 1 to 65535, n_trees at least 1, height from 1 to 16")
-        self.features, self.threshold = tuple(features), threshold
+        self.features = tuple(features) if features else None  # river takes an empty tuple for a class
+        self.threshold = threshold
         self.n_trees, self.height, self.window_size = n_trees, height, window_size
         self.limits, self.seed, self.scaled = dict(limits or {}), seed, scaled
         self.warm_up, self.max_keys = warm_up, max_keys
         self._names: tuple[str, ...] = ()
-        self._begin(self.features)
+        self._begin(self.features or ())
 
     def _begin(self, names: Sequence[str]) -> None:
         if len(names) > _MOST_FEATURES:
@@ -179,7 +180,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
     def snapshot(self) -> bytes:
         """The state of every key, the longest silent first; the same states give the same bytes."""
         masks = [mask for mask, _ in sorted(self._known.items(), key=lambda item: item[1])]
-        return seal(self._kind(), msgspec.msgpack.encode((self._names, masks, self._table.dump())))
+        return seal_parts(self._kind(), [msgspec.msgpack.encode((self._names, masks)), *self._table.dump()])
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
@@ -187,14 +188,14 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         A snapshot of another kind of detector, of other parameters or of other features is passed over. Raises
         StateError when it is damaged.
         """
-        body = unseal(self._kind(), state)
-        if body is None:
+        parts = unseal_parts(self._kind(), state)
+        if parts is None:
             return
-        names, masks, dumped = msgspec.msgpack.decode(body, type=tuple[list[str], list[int], memoryview])
+        names, masks = msgspec.msgpack.decode(parts[0], type=tuple[tuple[str, ...], list[int]])
         self._meet(names)
-        if tuple(names) != self._names:
+        if names != self._names:
             return
-        places, stored = self._table.load(dumped, self._layout(), keep)
+        places, stored = self._table.load(parts[1:], self._layout(), keep)
         header = stored["header"].copy()
         header[:, kernel.TREES] = [
             self._number(masks[trees]) if trees >= 0 else -1 for trees in header[:, kernel.TREES].tolist()

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from stream_app import __version__
-from stream_app.commands import devices, local, operate
+from stream_app.commands import corrections, devices, failures, local, operate, redrive
 from stream_app.commands.options import err
 from stream_app.commands.run import run
 from stream_app.errors import ConfigError, StreamAppError, explain
@@ -25,6 +25,9 @@ app.command()(operate.audit)
 app.command()(operate.daemon)
 app.add_typer(local.app, name="local")
 app.add_typer(devices.app, name="devices")
+failures.app.add_typer(redrive.app)  # without a name: plan, apply … stand beside ls, show, stats
+app.add_typer(failures.app, name="failures")
+app.add_typer(corrections.app, name="corrections")
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ import importlib.util
 import math
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.detector import DetectorFactory
@@ -91,6 +92,20 @@ class Stuck:
 
 
 Check = Range | Rate | Stuck
+
+
+def as_missing(checks: Iterable[Check]) -> Correct:
+    """A `correct` for fields of floating-point numbers: a value that one of `checks` flagged counts as missing."""
+    fields = {check.name: check.field for check in checks}
+
+    def correct(batch: Batch) -> Mapping[str, NDArray[Any]]:
+        flags = [fields.get(flag) for flag in batch["flag"]]
+        return {
+            name: np.where([flag == name for flag in flags], np.nan, batch[name])
+            for name in sorted({*fields.values()})
+        }
+
+    return correct
 
 
 @dataclass(frozen=True, slots=True)

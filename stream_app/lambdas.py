@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,7 +13,11 @@ from typing import Any
 from stream_app.app import Client, clients
 from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
+from stream_app.recovery.correct_queue import Desk, correct_batch, dead_batch
+from stream_app.recovery.correct_work import corrector
+from stream_app.recovery.history import History
 from stream_app.recovery.hydrate import World, handler
+from stream_app.recovery.limits import Bucket
 from stream_app.recovery.narrow import Judge, pipeline_judge
 from stream_app.settings import Settings
 from stream_app.telemetry import log
@@ -78,3 +83,63 @@ def _emit(line: str) -> None:
 
 def _note(what: str, level: str = "info", **values: Any) -> None:
     getattr(log.get(), level)(what, **values)
+
+
+HISTORY = "STREAM_APP_HISTORY_TABLE"
+CORRECTIONS = "STREAM_APP_CORRECTIONS_QUEUE"
+CORRECTIONS_DEAD = "STREAM_APP_CORRECTIONS_DEAD_QUEUE"
+MANUAL = "STREAM_APP_MANUAL_QUEUE"
+PER_SECOND = "STREAM_APP_CORRECTIONS_PER_SECOND"
+_BURST = 5.0  # as many reads as a shard answers in a second
+
+
+def correct(event: Mapping[str, Any], _context: Any) -> dict[str, list[dict[str, str]]]:
+    """Requests of one SQS event are answered with corrections, or put before people; see `recovery.correct`."""
+    return correct_batch(event, _desk(CORRECTIONS))
+
+
+def correct_dead(event: Mapping[str, Any], _context: Any) -> dict[str, list[dict[str, str]]]:
+    """The final try for what landed in the dead letter queue of the corrections."""
+    return dead_batch(event, _desk(CORRECTIONS_DEAD))
+
+
+@cache
+def _desk(queue: str) -> Desk:
+    names = (HISTORY, CORRECTIONS, CORRECTIONS_DEAD, MANUAL)
+    empty = [name for name in names if not os.environ.get(name)]
+    if empty:
+        raise ConfigError(
+            [Problem(f"{name} is not set", "set it as infra/corrections.yaml does") for name in empty]
+        )
+    client, settings = _client(), _settings()
+    log.configure(settings.log_level)
+    history = History(client("dynamodb"), os.environ[HISTORY], _now_ms)
+    work = corrector(
+        kinesis=client("kinesis"),
+        s3=client("s3"),
+        dynamodb=client("dynamodb"),
+        stream=settings.stream,
+        bucket=settings.bucket,
+        application=settings.application,
+        registry=Registry.load(),
+        history=history,
+        max_bytes=settings.max_record_bytes,
+        now_ms=_now_ms,
+    )
+    rate = float(os.environ.get(PER_SECOND, "1"))
+    return Desk(
+        sqs=client("sqs"),
+        s3=client("s3"),
+        bucket=settings.bucket,
+        consumer=settings.application,
+        book=history,
+        work=work,
+        queue=os.environ[queue],
+        manual=os.environ[MANUAL],
+        tokens=Bucket(rate, max(1.0, min(_BURST, rate)), time.monotonic, time.sleep),
+        report=lambda what, values: _note(what, **values),
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -14,8 +14,8 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anomaly.detector import FloatMatrix, FloatVector, Keep
-from stream_app.event import Event, Window
+from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
+from stream_app.event import Event, Range, Rate, Stuck, Window
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Mask, Record
 from stream_app.testing import record
@@ -35,7 +35,7 @@ class Drift:
     def __init__(self, features: Sequence[str] = ("value",)) -> None:
         self._known: dict[str, tuple[int, float]] = {}
 
-    def process_many(self, keys: Sequence[str], X: FloatMatrix) -> FloatVector:
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         scores = np.zeros(len(keys))
         for at, (key, value) in enumerate(zip(keys, X[:, 0].tolist(), strict=True)):
             count, mean = self._known.get(key, (0, 0.0))
@@ -119,6 +119,7 @@ STEP = Event(
     detector=Drift,
     window=_WINDOW,
     previous=("value", "note", "time", "level"),
+    checks=(Range("level", high=2.0**60), Rate("value", 60.0), Stuck("value", 3)),
 )
 EVENTS = {event.name: event for event in (READING, STEP)}
 SCHEMAS = {name: schema(name) for name in EVENTS}

@@ -54,6 +54,7 @@ def fates(
     """Each row, counted from `start`, with its columns or its failure or neither."""
     found: dict[int, Fate] = {}
     for name, batch in passed.items():
+        assert (np.diff(batch.rows) > 0).all(), "rows are in order"
         for at, row in enumerate(batch.rows.tolist()):
             columns = {column: value_of(batch[column], at) for column in batch.columns}
             found[start + row] = ("passed", name, columns)
@@ -77,6 +78,7 @@ def known(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
             "seen": parts["seen"],
             "previous": (parts["previous"] or {"last": {}})["last"],
             "windows": parts["windows"]["devices"],
+            "checks": parts.get("checks", {"devices": {}})["devices"],
             "detector": unpack(parts["detector"]),
         }
         found |= {

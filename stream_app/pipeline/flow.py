@@ -72,8 +72,7 @@ def _one_event(
 def _round(batch: Batch, codec: Codec, state: EventState) -> tuple[Batch, list[Failure], IntVector]:
     event = codec.event
     keys, ids = batch[event.key], _ids(batch, codec)
-    numbers = state.seen.number(keys)
-    again = state.seen.mask(keys, ids, numbers)
+    again, numbers = state.seen.meet(keys, ids)
     fresh = batch.take(~again) if again.any() else batch
     if state.previous:
         fresh = fresh.with_columns(state.previous.recall(fresh[event.key], fresh))

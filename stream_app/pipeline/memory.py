@@ -27,25 +27,19 @@ class Seen:
         self._count: dict[str, int] = {}
         self._ids: dict[str, dict[Any, int]] = {}
 
-    def number(self, keys: NDArray[Any]) -> IntVector:
-        """Count rows in order; gives each one's number among its device's events."""
-        count, numbers = self._count, []
-        for key in keys.tolist():
-            number = count.get(key, 0) + 1
-            count[key] = number
-            numbers.append(number)
-        return np.array(numbers, dtype=np.int64)
+    def meet(self, keys: NDArray[Any], ids: NDArray[Any]) -> tuple[Mask, IntVector]:
+        """Count rows in order: true where the id was accepted before from the same device, and each row's number.
 
-    def mask(self, keys: NDArray[Any], ids: NDArray[Any], numbers: IntVector) -> Mask:
-        """True where the id was accepted before from the same device."""
-        nothing: dict[Any, int] = {}
-        seen, limit = self._ids, self._limit
-        # An event without an id (None) is never a repeat.
-        hits = (
-            i is not None and i in (known := seen.get(key, nothing)) and number - known[i] <= limit
-            for key, i, number in zip(keys.tolist(), _portable(ids), numbers.tolist(), strict=True)
-        )
-        return np.fromiter(hits, dtype=np.bool_, count=len(keys))
+        No device may have an id twice among these rows. An event without an id (None) is never a repeat.
+        """
+        count, seen, limit, nothing = self._count, self._ids, self._limit, dict[Any, int]()
+        numbers, hits = [], []
+        for key, event_id in zip(keys.tolist(), _portable(ids), strict=True):
+            number = count[key] = count.get(key, 0) + 1
+            known = seen.get(key, nothing)
+            numbers.append(number)
+            hits.append(event_id in known and number - known[event_id] <= limit)
+        return np.array(hits, dtype=np.bool_), np.array(numbers, dtype=np.int64)
 
     def remember(self, keys: NDArray[Any], ids: NDArray[Any], numbers: IntVector) -> None:
         """Note ids of accepted events, in order."""

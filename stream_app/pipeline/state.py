@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from anomaly.detector import StateError
 from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.pipeline.memory import Keep, Previous, Seen, pack, unpack
@@ -77,4 +78,7 @@ class ShardState:
             raise FatalError(f"a state snapshot of another version than {VERSION} cannot be read")
         for name, dumped in stored["events"].items():
             if name in self._events:
-                self._events[name].load(dumped, keep)
+                try:
+                    self._events[name].load(dumped, keep)
+                except StateError as error:
+                    raise FatalError(f"the detector's state of event {name!r}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from stream_app.recovery.store import FAILURES, StoredFailure, folder, parse_key
 from stream_app.sinks.objects import get, keys
 from stream_app.sinks.segment import instant, token
 
+_HANDLE = 10
 AHEAD = 64  # failures read at a time: as many may be read in vain by whoever stops early
 
 
@@ -85,14 +87,26 @@ def find_keys(s3: Any, bucket: str, query: Query, *, newest_first: bool = False)
                 yield key
 
 
-def find_position(s3: Any, bucket: str, query: Query, position: str) -> str | None:
-    """The key of a failure by its position, `<shard>/<sequence>[.<sub>]`, among those that `query` leaves open."""
-    shard, _, wanted = position.rpartition("/")
+def find_named(s3: Any, bucket: str, query: Query, name: str) -> str | None:
+    """The key of a failure by its handle, or its position `[<shard>/]<sequence>[.<sub>]`, the newest hour first.
+
+    Only those are looked at that `query` leaves open, and only their keys.
+    """
+    shard, _, wanted = name.rpartition("/")
     for key in find_keys(s3, bucket, query, newest_first=True):
         found = parse_key(key)
-        if found is not None and token(found.position) == wanted and shard in ("", found.position.shard):
+        if found is None:
+            continue
+        if token(found.position) == wanted and shard in ("", found.position.shard):
+            return key
+        if handle(key) == name:
             return key
     return None
+
+
+def handle(key: str) -> str:
+    """Ten hex digits by which people name a failure; like its key, it says nothing but which one it is."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:_HANDLE]
 
 
 def cause(stored: StoredFailure) -> str:

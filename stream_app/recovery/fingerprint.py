@@ -10,10 +10,11 @@ _LENGTH = 10
 # types and errors stay, also between quotes.
 _VALUES = (
     re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"),
-    re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.IGNORECASE),
-    re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b", re.IGNORECASE),
-    re.compile(r"(['\"])(?![A-Za-z_][\w.-]{0,39}\1)(?:(?!\1).)*(?:\1|$)"),
-    re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"),
+    re.compile(r"(?<!\w)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?!\w)", re.IGNORECASE),
+    re.compile(r"(?<!\w)(['\"])(?![A-Za-z_][\w.-]{0,39}\1)(?:(?!\1).)*(?:\1|$)"),
+    # Not the digits of a name: pm25 and pm10 are two fields.
+    re.compile(r"(?<!\w)[-+]?\d+(?:\.\d+)*(?:e[-+]?\d+)?(?!\w)", re.IGNORECASE),
+    re.compile(r"(?<!\w)(?=[0-9a-f]*\d)[0-9a-f]{8,}(?!\w)", re.IGNORECASE),
 )
 _SPACE = re.compile(r"\s+")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from stream_app.errors import TransientError
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate_ranges import hydrate_range
+from stream_app.recovery.hydrate_ranges import hydrate_ranges
 from stream_app.recovery.hydrate_records import hydrate_records
 from stream_app.recovery.hydrate_report import metrics, park
 from stream_app.recovery.hydrate_world import Hydrated, Result, World, why
@@ -17,7 +16,6 @@ from stream_app.recovery.retention import Retention
 from stream_app.recovery.shapes import Letter, Pointer, Range, read
 from stream_app.recovery.shapes_events import Invocation, messages
 from stream_app.recovery.store_letters import State, drop_waiting, put_waiting
-from stream_app.recovery.stream_runs import Reader
 from stream_app.sinks.objects import get
 
 __all__ = ["Hydrated", "Result", "World", "handler", "hydrate", "hydrate_batch"]
@@ -80,12 +78,7 @@ def handler(
 def _results(letters: Sequence[tuple[int, Letter]], world: World) -> Iterator[Result]:
     """Lazy, so that no more than a page of records is held."""
     yield from hydrate_records([(at, one) for at, one in letters if isinstance(one, DeadLetter)], world)
-    ranges = [(at, one) for at, one in letters if isinstance(one, Range)]
-    ranges.sort(key=lambda sent: (sent[1].arn, sent[1].shard, int(sent[1].first), int(sent[1].last)))
-    for (arn, shard), members in groupby(ranges, key=lambda sent: (sent[1].arn, sent[1].shard)):
-        reader = Reader(world.stream_client, arn, shard, world.page)
-        for at, letter in members:
-            yield hydrate_range(at, letter, reader, world)
+    yield from hydrate_ranges([(at, one) for at, one in letters if isinstance(one, Range)], world)
 
 
 def _letters(invocation: Invocation, world: World, done: Hydrated) -> list[tuple[int, Letter]]:

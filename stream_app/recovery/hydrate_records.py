@@ -29,8 +29,8 @@ def hydrate_records(letters: Sequence[Sent], world: World) -> Iterator[Result]:
     """
     by_shard = sorted(letters, key=lambda sent: (sent[1].stream, sent[1].shard, *sent[1].position.order))
     for (stream, shard), members in groupby(by_shard, key=lambda sent: (sent[1].stream, sent[1].shard)):
-        reader = Reader(world.stream_client, stream, shard, world.page)
         some = list(members)
+        reader = Reader(world.stream_client, stream, shard, world.page_for(len(some), 1))
         for start in range(0, len(some), _AT_ONCE):
             yield from _some(some[start : start + _AT_ONCE], reader, world)
 

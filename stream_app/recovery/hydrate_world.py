@@ -23,6 +23,7 @@ R = TypeVar("R")
 POLICY = Policy(attempts=8, base_ms=100, cap_ms=10_000)
 # Less time than this is left for nothing new: a function that is cut off would do all of its batch again.
 _MARGIN_SECONDS = 5.0
+_LEAST_PAGE, _BETWEEN = 50, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,13 @@ class World:
     def hurried(self) -> bool:
         """Whether there is no time left to begin anything."""
         return self.seconds_left() < _MARGIN_SECONDS
+
+    def page_for(self, letters: int, size: int) -> int:
+        """How many records to ask for at a time: failures often come together, and what lies between is for nothing.
+
+        A shard gives five pages a second to all its readers, and two megabytes.
+        """
+        return min(self.page, max(_LEAST_PAGE, letters * _BETWEEN, size))
 
     def clock(self) -> Retention:
         """The clock of retention; the same one where it was given, which keeps what it asked for."""

@@ -106,6 +106,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     by: str
     consumer: str
     stream: str
+    bucket: str
     selection: Selection
     destination: Destination
     repair: Repair | None
@@ -145,6 +146,7 @@ def _id(plan: Plan) -> str:
         plan.version,
         plan.consumer,
         plan.stream,
+        plan.bucket,
         plan.selection,
         plan.destination,
         plan.repair,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.recovery.ledger import Ledger
 from stream_app.recovery.ledger_items import Attempt, State
 from stream_app.recovery.plan import LeftOut
+from stream_app.recovery.redrive_lineage import Traced, traced
 from stream_app.recovery.redrive_message import Lineage, Message, device, mended, read
 from stream_app.recovery.repair import Repair
 from stream_app.recovery.repair_steps import Unrepaired
@@ -34,16 +35,6 @@ class Case:
     draft: Draft
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A failure with its payload read, and the lineage that it carries: attempt 0 for the first of its line."""
-
-    selected: Selected
-    data: bytes
-    message: Message | None
-    lineage: Lineage
-
-
 def cases(
     selected: Sequence[Selected],
     *,
@@ -55,11 +46,11 @@ def cases(
     threads: Executor,
 ) -> tuple[list[Case], list[LeftOut]]:
     """What can be sent, in order of arrival, and what cannot, with why. Raises what boto3 raises."""
-    found, out = _read(selected, ledger, registry)
-    found, superseded = _last_of_each(found)
-    out += superseded
+    gone = [LeftOut(one.key, one.etag, NO_PAYLOAD) for one in selected if one.stored.data is None]
+    found, superseded = _last_of_each(traced(selected, ledger, registry))
     histories = threads.map(ledger.attempts, [one.lineage.root for one in found])
     made: list[Case] = []
+    out = [*gone, *superseded]
     for one, history in zip(found, histories, strict=True):
         case = _case(one, history, repair, registry, target, max_redrives)
         if isinstance(case, Case):
@@ -86,43 +77,8 @@ def draft_of(
     return Draft(data, after, True, device(after, registry, partition_key), lineage)
 
 
-def _read(
-    selected: Iterable[Selected], ledger: Ledger, registry: Registry
-) -> tuple[list[_Read], list[LeftOut]]:
-    found, out = [], []
-    for one in sorted(selected, key=_order):
-        data = one.stored.data
-        if data is None:
-            out.append(LeftOut(one.key, one.etag, NO_PAYLOAD))
-            continue
-        message = read(data, registry)
-        carried = message.lineage if message is not None else None
-        found.append(_Read(one, data, message, carried or Lineage(one.key, 0)))
-    return _placed(found, ledger), out
-
-
-def _order(one: Selected) -> tuple[int, str, int, int]:
-    stored = one.stored
-    return stored.arrived, stored.shard, int(stored.sequence), stored.sub
-
-
-def _placed(found: list[_Read], ledger: Ledger) -> list[_Read]:
-    """With the lineage of bytes that can carry none, which the ledger knows by their place in the stream."""
-    places = {
-        (one.selected.stored.stream, one.selected.stored.shard, one.selected.stored.sequence): one
-        for one in found
-        if one.lineage.attempt == 0 and (one.message is None or one.message.envelope is None)
-    }
-    known = ledger.places(list(places))
-    lineages = {places[place].selected.key: lineage for place, lineage in known.items()}
-    return [
-        _Read(one.selected, one.data, one.message, lineages.get(one.selected.key, one.lineage))
-        for one in found
-    ]
-
-
-def _last_of_each(found: Sequence[_Read]) -> tuple[list[_Read], list[LeftOut]]:
-    last: Mapping[str, _Read] = {one.lineage.root: one for one in found}
+def _last_of_each(found: Sequence[Traced]) -> tuple[list[Traced], list[LeftOut]]:
+    last: Mapping[str, Traced] = {one.lineage.root: one for one in found}
     kept = [one for one in found if last[one.lineage.root] is one]
     out = [
         LeftOut(one.selected.key, one.selected.etag, SUPERSEDED, last[one.lineage.root].selected.key)
@@ -133,7 +89,7 @@ def _last_of_each(found: Sequence[_Read]) -> tuple[list[_Read], list[LeftOut]]:
 
 
 def _case(
-    one: _Read,
+    one: Traced,
     history: Sequence[Attempt],
     repair: Repair | None,
     registry: Registry,

@@ -30,15 +30,12 @@ def late_ones(told: Sequence[Foretold], latest: Mapping[str, Latest]) -> dict[in
     """Which of the records that would be stored are late, by their index."""
     found: dict[int, Late] = {}
     for at, one in enumerate(told):
-        row = latest.get(one.device or "")
-        if one.outcome == STORED and one.time is not None and row is not None and row.time > one.time:
-            found[at] = Late(row_name(one), one.time, row.time)
+        if one.outcome != STORED or one.time is None or one.device is None:
+            continue
+        row = latest.get(one.device)
+        if row is not None and row.time > one.time:
+            found[at] = Late(one.device, one.time, row.time)
     return found
-
-
-def row_name(told: Foretold) -> str:
-    """The device's name in the latest table."""
-    return told.device or ""
 
 
 def replays(

@@ -136,6 +136,7 @@ def _assembled(
             by=road.by,
             consumer=road.consumer,
             stream=road.settings.stream,
+            bucket=road.bucket,
             selection=wish.selection,
             destination=wish.destination,
             repair=wish.repair,

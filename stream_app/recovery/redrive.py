@@ -37,6 +37,7 @@ class Road:
     """Where things are, for one application. `client` makes boto3 clients, one a service.
 
     `history` is the history table, which keeps the ledger. `owner` names this applier in it, `by` the person.
+    `failures_of` is whose failures are meant, when they are not the application's own but a pipe's or a function's.
     """
 
     settings: Settings
@@ -45,6 +46,7 @@ class Road:
     history: str
     now_ms: Callable[[], int]
     by: str = ""
+    failures_of: str = ""
     owner: str = field(default_factory=_new_owner)
     lease_ms: int = 60_000
 
@@ -72,7 +74,7 @@ class Road:
     @property
     def consumer(self) -> str:
         """Whose failures they are."""
-        return self.settings.application
+        return self.failures_of or self.settings.application
 
     @property
     def ledger(self) -> Ledger:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ import msgspec
 from stream_app.errors import ConfigError, Problem
 from stream_app.recovery.find import Query, find
 from stream_app.recovery.find_hours import hours
-from stream_app.recovery.store import FAILURES, OPEN, STATUSES, StoredFailure, folder, load, parse_key, status
-from stream_app.sinks.objects import get, head
+from stream_app.recovery.find_time import moment
+from stream_app.recovery.store import FAILURES, OPEN, STATUSES, StoredFailure, folder, load, status
+from stream_app.sinks.objects import get_with_etag
 
 _SEVERAL = ("code", "status")
 _NAMES = (
@@ -31,7 +32,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Which failures of a consumer: arrived in [since, until), UTC, and all else that is given.
 
     `reason` is looked for in the reason, whatever the case. Of `codes`, `statuses` any will do; without a status
-    it is what is open. `limit` takes the first ones only; `key` names a single failure.
+    it is what is open. `limit` takes the first ones only; `key` is that of a single failure.
     """
 
     since: datetime | None = None
@@ -71,10 +72,11 @@ class Selected(NamedTuple):
     status: str
 
 
-def parse_selection(texts: Sequence[str]) -> Selection:
+def parse_selection(texts: Sequence[str], now: datetime) -> Selection:
     """What `--select` says: `code=RULE_BROKEN,event=air_quality`; given several times, all of it holds.
 
-    A name given twice means any of its values (codes and statuses only). Raises ConfigError with every problem.
+    A name given twice means any of its values (codes and statuses only). Times are as in `find_time.moment`: so
+    long before `now`, or ISO-8601. Raises ConfigError with every problem.
     """
     problems: list[Problem] = []
     given: dict[str, list[str]] = {}
@@ -89,9 +91,11 @@ def parse_selection(texts: Sequence[str]) -> Selection:
         if name not in _SEVERAL and len(found) > 1:
             problems.append(Problem(f"{name} is selected twice", "give it once"))
         try:
-            values |= _value(name, found)
+            values |= _value(name, found, now)
         except ValueError as error:
             problems.append(Problem(f"--select {name}={found[-1]}: {error}", _HINT))
+        except ConfigError as error:
+            problems += error.problems
     if "key" in given and len(given) > 1:
         problems.append(Problem("a key names one failure", "select by key, or by anything else"))
     if problems:
@@ -99,10 +103,10 @@ def parse_selection(texts: Sequence[str]) -> Selection:
     return Selection(**values)
 
 
-def _value(name: str, found: list[str]) -> dict[str, Any]:
+def _value(name: str, found: list[str], now: datetime) -> dict[str, Any]:
     match name:
         case "since" | "until":
-            return {name: _time(found[0])}
+            return {name: moment(found[0], now)}
         case "code":
             return {"codes": tuple(sorted({text.upper() for text in found}))}
         case "status":
@@ -113,16 +117,8 @@ def _value(name: str, found: list[str]) -> dict[str, Any]:
             if not found[0].isascii() or not found[0].isdigit() or int(found[0]) < 1:
                 raise ValueError("not a number above 0")
             return {name: int(found[0])}
-        case "key" if parse_key(found[0]) is None:
-            raise ValueError("not the key of a failure")
         case _:
             return {name: found[0]}
-
-
-def _time(text: str) -> datetime:
-    """An ISO-8601 time, UTC where it names no zone: `2026-01-31`, `2026-01-31T08`, `2026-01-31T08:30:00+01:00`."""
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def select(
@@ -133,7 +129,7 @@ def select(
     What is written to the store while it is read may be left out. Raises what boto3 raises.
     """
     if selection.key is not None:
-        one = _one(s3, bucket, selection.key)
+        one = select_one(s3, bucket, selection.key)
         wanted = one is not None and (any_status or one.status in selection.statuses)
         return iter([one] if one is not None and wanted else [])
     etags = dict(_etags(s3, bucket, consumer, selection))
@@ -144,12 +140,10 @@ def select(
     return islice(with_etags, None if any_status else selection.limit)
 
 
-def _one(s3: Any, bucket: str, key: str) -> Selected | None:
-    found = head(s3, bucket, key)
-    body = get(s3, bucket, key)
-    if found is None or body is None:
-        return None
-    return Selected(key, found["ETag"].strip('"'), load(body), status(s3, bucket, key) or "")
+def select_one(s3: Any, bucket: str, key: str) -> Selected | None:
+    """One failure by its key, None where there is none. Raises ValueError when it is none, and what boto3 raises."""
+    body, etag = get_with_etag(s3, bucket, key)
+    return None if body is None else Selected(key, etag, load(body), status(s3, bucket, key) or "")
 
 
 def _etags(s3: Any, bucket: str, consumer: str, selection: Selection) -> Iterator[tuple[str, str]]:

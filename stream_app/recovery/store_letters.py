@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from stream_app.recovery.dead_letters import DeadLetter
+from stream_app.recovery.find_hours import hours
 from stream_app.recovery.narrow import Run
 from stream_app.recovery.shapes import OWN, Letter
 from stream_app.sinks.objects import get, keys, put_new
@@ -155,9 +157,14 @@ def drop_waiting(s3: Any, bucket: str, letter: Letter) -> None:
     s3.delete_object(Bucket=bucket, Key=waiting_key(letter))
 
 
+def waiting_keys(s3: Any, bucket: str, consumer: str) -> Iterator[str]:
+    """Where the letters of a consumer are that wait, the first to vanish first. Raises what boto3 raises."""
+    return keys(s3, bucket, f"{LETTERS}{consumer}/{_WAITING}")
+
+
 def waiting(s3: Any, bucket: str, consumer: str) -> Iterator[LetterRecord]:
-    """The letters of a consumer that wait, the first to vanish first. Raises what boto3 raises."""
-    for key in keys(s3, bucket, f"{LETTERS}{consumer}/{_WAITING}"):
+    """The letters of a consumer that wait, the first to vanish first; lazy. Raises what boto3 raises."""
+    for key in waiting_keys(s3, bucket, consumer):
         found = get_record(s3, bucket, key)
         if found is not None:
             yield found
@@ -171,6 +178,20 @@ def _request(bucket: str, key: str, record: LetterRecord) -> dict[str, Any]:
         "ContentType": "application/json",
         "Tagging": urlencode({"status": record.state.value}),
     }
+
+
+def letters(
+    s3: Any, bucket: str, consumer: str, since: datetime | None, until: datetime | None
+) -> Iterator[LetterRecord]:
+    """The ranges of a consumer whose hour of arrival meets [since, until), UTC, the latest hour first; lazy.
+
+    Raises what boto3 raises.
+    """
+    for hour in hours(s3, bucket, f"{LETTERS}{consumer}/", since, until, newest_first=True):
+        for key in keys(s3, bucket, hour):
+            found = get_record(s3, bucket, key)
+            if found is not None:
+                yield found
 
 
 def get_record(s3: Any, bucket: str, key: str) -> LetterRecord | None:

@@ -89,6 +89,17 @@ def get(s3: Any, bucket: str, key: str) -> bytes | None:
     return body
 
 
+def get_with_etag(s3: Any, bucket: str, key: str) -> tuple[bytes | None, str]:
+    """The object's bytes and ETag (without quotes); None and nothing when there is no such object."""
+    try:
+        found = s3.get_object(Bucket=bucket, Key=key)
+        return found["Body"].read(), found["ETag"].strip('"')
+    except Exception as error:
+        if code_of(error) in _GONE:
+            return None, ""
+        raise
+
+
 def keys(s3: Any, bucket: str, prefix: str, start_after: str = "") -> Iterator[str]:
     """Every key under a prefix, in S3's order (UTF-8 bytes), those after `start_after` only."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, StartAfter=start_after)

@@ -71,7 +71,12 @@ def refusal(code: str, operation: str = "GetRecords") -> ClientError:
 def put(kinesis: Any, data: bytes, key: str = "Dongsi") -> DeadLetter:
     """Put a record; the dead letter that our own consumer would send of it."""
     answer = kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey=key)
-    return letter(Position(answer["ShardId"], answer["SequenceNumber"]), key)
+    return letter_at(answer["ShardId"], answer["SequenceNumber"], key)
+
+
+def letter_at(shard: str, sequence: str, key: str) -> DeadLetter:
+    """A dead letter of our own about that record."""
+    return letter(Position(shard, sequence), key)
 
 
 def put_all(kinesis: Any, payloads: Iterable[bytes], key: str = "Dongsi") -> list[DeadLetter]:

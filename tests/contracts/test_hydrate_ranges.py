@@ -286,25 +286,34 @@ def test_a_judge_that_fails_makes_only_ranges_wait(kinesis: Any, s3: Any) -> Non
     assert len(failures(s3)) == 1
 
 
-def test_no_more_than_a_page_is_held(kinesis: Any, s3: Any) -> None:
-    """A page is judged and stored before the next is read."""
-    letters = put_all(kinesis, [b"%d" % at for at in range(9)])
-    counting = Meddled(kinesis)
-    log = counting.calls
+@pytest.mark.parametrize("guilty", [True, False])
+def test_of_a_large_range_a_few_pages_are_held(kinesis: Any, s3: Any, guilty: bool) -> None:
+    """What was read is stored before much more of it is read; only where none is guilty is it read twice."""
+    letters = put_all(kinesis, [b"%d" % at for at in range(24)])
+    log: list[str] = []
+
+    class Logged:
+        def __getattr__(self, name: str) -> Any:
+            def call(**request: Any) -> Any:
+                if name == "put_object" and request["Key"].startswith("failures/"):
+                    log.append("stored")
+                return getattr(s3, name)(**request)
+
+            return call
 
     def watching() -> Judge:
         def begin() -> Any:
             def trial(records: Sequence[Record]) -> dict[int, Any]:
-                log.append(f"trial of {len(records)}")
-                return {0: Failure(0, "verify", Code.RULE_BROKEN, "as the test says")}
+                log.append("read")
+                assert len(records) <= 3
+                return {0: Failure(0, "verify", Code.RULE_BROKEN, "as the test says")} if guilty else {}
 
             return trial
 
         return begin
 
-    hydrate_batch(event(of_pipe(letters)), world(counting, s3, judge=watching, page=3))
-    assert [call for call in log if call not in ("get_shard_iterator", "describe_stream_summary")] == [
-        "get_records",
-        "trial of 3",
-    ] * 3
-    assert len(failures(s3, CONSUMER)) == 3
+    hydrate_batch(event(of_pipe(letters)), world(kinesis, Logged(), judge=watching, page=3))
+    if guilty:
+        assert log == ["read"] * 3 + ["stored"] * 3 + ["read", "stored"] * 5
+    else:
+        assert log == ["read"] * 8 + ["read", "stored", "stored", "stored"] * 8

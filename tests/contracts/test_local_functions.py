@@ -163,7 +163,7 @@ def test_functions_find_their_variables_in_the_environment(clients: Clients) -> 
 
 def test_two_functions_cannot_disagree_about_a_variable(clients: Clients) -> None:
     found = placed(templates(), clients)
-    [function] = [item for item in found if item.type == "AWS::Lambda::Function"]
+    [function] = [item for item in found if item.id == "Recovery.Hydrate"]
     changed = {**function.properties, "Environment": {"Variables": {"STREAM_APP_BUCKET": "other"}}}
     with pytest.raises(ConfigError, match="STREAM_APP_BUCKET"):
         variables([*found, function._replace(id="Other", properties=changed)])

@@ -45,7 +45,7 @@ class Jump:
     def __init__(self, features):
         self.last = {}
 
-    def process_many(self, keys, X):
+    def process_many(self, keys, X, times=None):
         before = [self.last.get(key, x) for key, x in zip(keys, X[:, 0])]
         self.last.update(zip(keys, X[:, 0].tolist()))
         return np.abs(X[:, 0] - before)

@@ -231,6 +231,12 @@ def test_a_name_that_a_sender_made_up_does_not_make_a_long_reason() -> None:
         assert len(failed.event or "") < 300
 
 
+@pytest.mark.parametrize("at", [2, 5])
+def test_avro_ends_where_its_record_ends(at: int) -> None:
+    for broken in (VALID[at] + b"\x00", VALID[at][:-1], VALID[at][:10]):
+        assert run(broken)[0][2] == Code.SCHEMA_VIOLATION
+
+
 # ---- How large
 
 

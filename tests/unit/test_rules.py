@@ -1,4 +1,4 @@
-"""Checks flag rows before the model, by the device's own past alone; an event without checks knows nothing of them."""
+"""Checks flag rows before the model, by the device's own past alone; without checks all is as it was."""
 
 from __future__ import annotations
 

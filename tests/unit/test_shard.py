@@ -119,8 +119,8 @@ def test_segments_of_records_do_not_depend_on_how_they_come(records: list[Record
 
 
 def test_a_checkpoint_is_made_when_it_is_time_and_something_was_closed() -> None:
-    kcl = shard(*(reading(at) for at in range(5)), segment_records=2, checkpoint_seconds=60)
-    kcl.arrive(5)
+    kcl = shard(*(reading(at) for at in range(7)), segment_records=2, checkpoint_seconds=60)
+    kcl.arrive(7)
     kcl.deliver(2)
     assert kcl.committed == []
     kcl.stores.now_ms += 59_999
@@ -130,9 +130,15 @@ def test_a_checkpoint_is_made_when_it_is_time_and_something_was_closed() -> None
     kcl.consumer.process([], 1_000, kcl)
     # The segment that is open is not part of it, though its first record was read.
     assert kcl.committed == [(kcl.records[1].sequence_number, 0)]
-    kcl.stores.now_ms += 60_000
-    kcl.consumer.process([], 1_000, kcl)
+    kcl.stores.now_ms += 59_999
+    kcl.deliver(3)
     assert len(kcl.committed) == 1
+    kcl.stores.now_ms += 1
+    kcl.consumer.process([], 1_000, kcl)
+    assert kcl.committed[1:] == [(kcl.records[5].sequence_number, 0)]
+    kcl.stores.now_ms += 600_000
+    kcl.consumer.process([], 1_000, kcl)
+    assert len(kcl.committed) == 2
 
 
 def test_the_state_committed_is_that_at_the_end_of_the_segment() -> None:

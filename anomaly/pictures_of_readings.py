@@ -1,0 +1,83 @@
+"""python -m anomaly.pictures_of_readings READINGS OUT.html --key KEY --features A,B: what is flagged, to look at.
+
+READINGS is a table (Parquet or CSV) with a column for the device, one for the time and one for each feature.
+`NearestValue` is given its rows in order of time; each feature of each device becomes a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from anomaly.judgement import Judgement
+from anomaly.nearest import NearestValue
+from anomaly.pictures import Picture, page
+
+
+def pictures(
+    readings: pd.DataFrame, key: str, time: str, features: Sequence[str], detector: NearestValue
+) -> Iterator[Picture]:
+    """A picture of each device and feature, with the alerts that name the feature."""
+    readings = readings.sort_values([time, key], kind="stable")
+    keys = readings[key].astype(str).to_numpy(object)
+    times = pd.to_datetime(readings[time], utc=True).to_numpy("datetime64[s]")
+    X = readings[list(features)].to_numpy(np.float64)
+    judged = detector.judge_many(keys.tolist(), X, times)
+    for device in dict.fromkeys(keys.tolist()):
+        rows = np.flatnonzero(keys == device)
+        for number, feature in enumerate(features):
+            yield _picture(f"{device}, {feature}", rows, number, X, times, judged, detector)
+
+
+def _picture(
+    title: str,
+    rows: np.ndarray[tuple[int], np.dtype[np.intp]],
+    number: int,
+    X: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    times: np.ndarray[tuple[int], np.dtype[np.datetime64]],
+    judged: Judgement,
+    detector: NearestValue,
+) -> Picture:
+    own = judged.feature[rows] == number
+    alerts = np.flatnonzero(own & (judged.scores[rows] >= detector.threshold)).tolist()
+    notes = [
+        f"{np.datetime_as_string(times[rows[at]], unit='m')}: {detector.explain(judged, int(rows[at]))}"
+        for at in alerts
+    ]
+    scores = np.where(own, judged.scores[rows], 0.0)
+    return Picture(title, times[rows], X[rows, number], scores, detector.threshold, alerts, (), notes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 2 when the table cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m anomaly.pictures_of_readings")
+    parser.add_argument("readings", type=Path)
+    parser.add_argument("out", type=Path, help="the page to write")
+    parser.add_argument("--key", required=True, help="column of the device")
+    parser.add_argument("--time", default="time", help="column of the time")
+    parser.add_argument("--features", required=True, help="columns, separated by commas")
+    parser.add_argument("--rows-per-alert", type=float, help="rows of a device for each alert, at most about")
+    arguments = parser.parse_args(argv)
+    features = arguments.features.split(",")
+    rate = {} if arguments.rows_per_alert is None else {"rows_per_alert": arguments.rows_per_alert}
+    try:
+        read = pd.read_csv if arguments.readings.suffix == ".csv" else pd.read_parquet
+        table = read(arguments.readings)
+        drawn = list(pictures(table, arguments.key, arguments.time, features, NearestValue(features, **rate)))
+    except (OSError, ValueError, KeyError) as error:
+        sys.stderr.write(f"{arguments.readings} cannot be used: {error}\n")
+        return 2
+    arguments.out.write_text(page(f"{arguments.readings.name}: what NearestValue flags", drawn))
+    sys.stdout.write(
+        f"{sum(len(one.alerts) for one in drawn)} alerts in {len(table)} rows: {arguments.out}\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

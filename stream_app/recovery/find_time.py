@@ -1,0 +1,38 @@
+"""Times as people type them: how long ago, or a point of the calendar."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from stream_app.errors import ConfigError, Problem
+
+_AGO = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_HINT = "write 90m, 24h, 7d, 2026-01-31, 2026-01-31T08, 2026-01-31T08:30:00+01:00, or all"
+
+
+def moment(text: str, now: datetime) -> datetime | None:
+    """A time, UTC: `24h` is so long before `now`, an ISO-8601 time itself (UTC where it names no zone), `all` None.
+
+    Raises ConfigError.
+    """
+    if text == "all":
+        return None
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago is not None:
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError([Problem(f"{text!r} is no time", _HINT)]) from error
+
+
+def hour(text: str, now: datetime) -> tuple[datetime, datetime]:
+    """The whole hour in which a time lies, and its end. Raises ConfigError."""
+    at = moment(text, now)
+    if at is None:
+        raise ConfigError([Problem("all is no hour", _HINT)])
+    begin = at.replace(minute=0, second=0, microsecond=0)
+    return begin, begin + timedelta(hours=1)

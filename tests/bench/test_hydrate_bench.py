@@ -1,0 +1,166 @@
+"""How fast dead letters become payloads, and in how much memory: `make bench ARGS='-k hydrate'`.
+
+The function runs in a process of its own against the embedded AWS in another, on one machine: both share its cores,
+and a put costs the embedded S3 about as much as the function. The floor says what the same number of bare puts by
+eight threads takes, with nothing to find and nothing to think.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_app import app
+from stream_app.local import aws
+from stream_app.recovery.store_letters import LETTERS
+from stream_app.sinks.objects import keys
+from tests import samples
+from tests.contracts.hydrating import BUCKET, STREAM, event, letter_at, of_pipe, own
+
+RECORDS = 10_000
+THREADS = 8
+OUT = Path("build/bench/hydrate.json")
+_GOOD = samples.as_json("nothing", {"station": "Dongsi", "pm25": 12.5, "padding": "x" * 250})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.LocalAws]:
+    with aws.start(log=tmp_path_factory.mktemp("aws") / "aws.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: aws.LocalAws) -> Any:
+    made = app.clients({**os.environ, **server.environment()})
+    made("kinesis").create_stream(StreamName=STREAM, ShardCount=4)
+    return made
+
+
+@pytest.fixture(scope="module")
+def letters(client: Any) -> list[Any]:
+    """Letters of 10,000 records on four shards, in the order of shard and position."""
+    kinesis, found = client("kinesis"), []
+    for start in range(0, RECORDS, 500):
+        entries = [{"Data": _GOOD, "PartitionKey": f"station {n % 97}"} for n in range(start, start + 500)]
+        answer = kinesis.put_records(StreamName=STREAM, Records=entries)
+        found += [
+            letter_at(done["ShardId"], done["SequenceNumber"], entry["PartitionKey"])
+            for done, entry in zip(answer["Records"], entries, strict=True)
+        ]
+    return sorted(found, key=lambda one: (one.shard, int(one.sequence)))
+
+
+def run(server: aws.LocalAws, events: Sequence[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """Hydrate events in a process of its own."""
+    file = folder / "events.jsonl"
+    file.write_text("\n".join(map(json.dumps, events)), encoding="utf-8")
+    environ = {
+        **os.environ,
+        **server.environment(),
+        "STREAM_APP_BUCKET": BUCKET,
+        "STREAM_APP_LOG_LEVEL": "WARNING",
+    }
+    command = [sys.executable, "-m", "tests.bench.hydrate_child", str(file)]
+    with (folder / "child.log").open("wb") as log:
+        done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=log, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def batches(bodies: Sequence[Any], size: int) -> list[dict[str, Any]]:
+    return [event(*bodies[start : start + size]) for start in range(0, len(bodies), size)]
+
+
+def ranges(letters: Sequence[Any], size: int) -> list[dict[str, Any]]:
+    """Letters of pipes, each of so many neighbours of one shard."""
+    shards: dict[str, list[Any]] = {}
+    for one in letters:
+        shards.setdefault(one.shard, []).append(one)
+    return [of_pipe(some[n : n + size]) for some in shards.values() for n in range(0, len(some), size)]
+
+
+def floor(client: Any) -> float:
+    """Bare puts a second."""
+    s3, body = client("s3"), b"x" * 1_000
+
+    def put(number: int) -> None:
+        s3.put_object(Bucket=BUCKET, Key=f"floor/{number}", Body=body, Tagging="status=open", IfNoneMatch="*")
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(put, range(2_000)))
+    return 2_000 / (time.perf_counter() - started)
+
+
+def test_hydrate(server: aws.LocalAws, client: Any, letters: list[Any], tmp_path: Path) -> None:
+    scenarios = {
+        "our own, 10 a call": partial(batches, list(map(own, letters)), 10),
+        "our own, 100 a call": partial(batches, list(map(own, letters)), 100),
+        "ranges of 1, 10 a call": partial(batches, ranges(letters, 1), 10),
+        "ranges of 100, 10 a call": partial(batches, ranges(letters, 100), 10),
+    }
+    rows = []
+    for name, events in scenarios.items():
+        client("s3").create_bucket(Bucket=BUCKET)
+        rate = floor(client)
+        measured = run(server, events(), tmp_path)
+        stored = sum(1 for _ in keys(client("s3"), BUCKET, "failures/"))
+        assert (stored, measured["again"]) == (RECORDS, 0)
+        records = sum(1 for _ in keys(client("s3"), BUCKET, LETTERS))
+        assert records == (
+            0 if name.startswith("our own") else len(ranges(letters, int(name.split()[2].strip(","))))
+        )
+        # Not a matter of speed: a leak, or a range that is held whole, would show here.
+        assert measured["mb_over_import"] <= 200
+        rows.append(
+            {
+                "what": name,
+                "records_per_s": RECORDS / measured["seconds"],
+                "of_floor": RECORDS / measured["seconds"] / rate,
+                "floor_puts_per_s": rate,
+                **measured,
+            }
+        )
+        empty(client("s3"))
+    report(rows)
+
+
+def empty(s3: Any) -> None:
+    found = list(keys(s3, BUCKET, ""))
+    for start in range(0, len(found), 1_000):
+        some = [{"Key": key} for key in found[start : start + 1_000]]
+        s3.delete_objects(Bucket=BUCKET, Delete={"Objects": some, "Quiet": True})
+    s3.delete_bucket(Bucket=BUCKET)
+
+
+def report(rows: Sequence[dict[str, Any]]) -> None:
+    line = "{:<26} {:>10} {:>10} {:>9} {:>8} {:>10} {:>12}"
+    print(
+        "\n"
+        + line.format(
+            "hydrate, 10,000 records", "records/s", "floor/s", "of floor", "CPU s", "import MB", "MB over it"
+        )
+    )
+    for row in rows:
+        figures = (row["records_per_s"], row["floor_puts_per_s"], row["of_floor"])
+        cells = [f"{figures[0]:,.0f}", f"{figures[1]:,.0f}", f"{figures[2]:.2f}", f"{row['cpu_seconds']:.1f}"]
+        print(line.format(row["what"], *cells, f"{row['import_mb']:.0f}", f"{row['mb_over_import']:.0f}"))
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    first = rows[0]
+    told = {
+        "records": RECORDS,
+        "records_per_s": first["records_per_s"],
+        "mb_over_import": max(row["mb_over_import"] for row in rows),
+        "scenarios": list(rows),
+    }
+    OUT.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,178 @@
+"""A stored shard whose rows can be corrected: a real stream, real segments, a lease, a history."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.event import Event, Range, Rate
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.record import Batch, Record
+from stream_app.recovery.correct_queue import Desk
+from stream_app.recovery.correct_work import Corrector, corrector
+from stream_app.recovery.history import History, Request
+from stream_app.recovery.limits import Bucket
+from stream_app.recovery.stream import pages, user_records
+from stream_app.sinks.columns import column_types
+from stream_app.sinks.s3 import ManifestSink, ParquetSink
+from stream_app.sinks.segment import Segment, store, token
+from tests.samples import EVENTS, HOUR, SCHEMAS, START, as_json
+
+APPLICATION, BUCKET, STREAM = "air", "corrected-bucket", "corrected-stream"
+TABLE, QUEUE, MANUAL, DEAD = "air-history", "air-corrections", "air-manual", "air-corrections-dead"
+LIMIT = 262_144
+NOW = 4_000_000_000_000  # after every arrival
+
+
+def as_missing(batch: Batch) -> Mapping[str, NDArray[Any]]:
+    """A value that jumped is none."""
+    jumped = np.array([flag is not None and "changes" in flag for flag in batch["flag"]])
+    return {"value": np.where(jumped, np.nan, batch["value"])}
+
+
+def checked(name: str = "reading", **changes: Any) -> Event:
+    checks = (Range("value", -50.0, 90.0), Rate("value", 10.0))
+    return dataclasses.replace(EVENTS[name], **{"checks": checks, "correct": as_missing, **changes})
+
+
+def reading(device: str, hour: int, value: float | None, event: str = "reading", **fields: Any) -> bytes:
+    time = START + hour * HOUR
+    return as_json(event, {"device": device, "id": f"{device}{hour}", "time": time, "value": value, **fields})
+
+
+@dataclass
+class World:
+    """`store` puts records into the stream and stores them in segments; the checkpoint is the caller's."""
+
+    aws: Callable[[str], Any]
+    event: Event
+    schemas: Sequence[Mapping[str, Any]] = ()
+    shard: str = "shardId-000000000000"
+    records: list[Record] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.kinesis, self.s3, self.dynamodb = (self.aws(name) for name in ("kinesis", "s3", "dynamodb"))
+        self.sqs = self.aws("sqs")
+        self.registry = self.registry_of(self.event)
+        self.state = ShardState({self.event.name: self.event}, 16)
+        self.s3.create_bucket(Bucket=BUCKET)
+        self.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        self.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+        for name, keys in ((TABLE, ("pk", "sk")), (APPLICATION, ("leaseKey",))):
+            self.dynamodb.create_table(
+                TableName=name,
+                BillingMode="PAY_PER_REQUEST",
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+                KeySchema=[
+                    {"AttributeName": key, "KeyType": kind}
+                    for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+                ],
+            )
+        urls = [self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in (QUEUE, MANUAL, DEAD)]
+        self.queue, self.manual, self.dead = urls
+        self.history = History(self.dynamodb, TABLE, lambda: NOW)
+
+    def registry_of(self, event: Event) -> Registry:
+        versions = [dict(version) for version in self.schemas or [SCHEMAS[event.name]]]
+        return Registry.of([event], {event.name: versions})
+
+    def store(self, payloads: Sequence[bytes], sizes: Sequence[int]) -> None:
+        """One segment of each size."""
+        known = len(self.records)
+        for data in payloads:
+            self.kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="p")
+        found = [r for page in pages(self.kinesis, STREAM, self.shard) for r in page.records]
+        self.records = [user for r in found for user in user_records(r)[0]]
+        start = known
+        for size in sizes:
+            part = self.records[start : start + size]
+            start += size
+            result = process(part, self.registry, self.state, LIMIT)
+            segment = Segment(
+                APPLICATION, STREAM, self.shard, part, result.passed, result.failed, result.repeated
+            )
+            self.write(segment)
+            self.segments.append(segment)
+
+    def write(self, segment: Segment) -> None:
+        """As a consumer does, the first one or a late one."""
+        types = {name: column_types(codec.schema.fields) for name, codec in self.registry.codecs.items()}
+        store(segment, [ParquetSink(self.s3, BUCKET, {}, types), ManifestSink(self.s3, BUCKET)])
+
+    def checkpoint(self, at: int | str = -1) -> None:
+        sequence = at if isinstance(at, str) else self.records[at].sequence_number
+        item = {"leaseKey": {"S": self.shard}, "checkpoint": {"S": sequence}}
+        self.dynamodb.put_item(TableName=APPLICATION, Item=item)
+
+    def request(self, at: int, by: str = "checks", **changes: Any) -> Request:
+        record = self.records[at]
+        position = record.position(self.shard)
+        made = Request(
+            id=f"{position}/{by}",
+            event=self.event.name,
+            key="a",
+            consumer=APPLICATION,
+            shard=self.shard,
+            sequence=position.sequence,
+            sub=position.sub,
+            arrived=record.arrived,
+            by=by,
+        )
+        return msgspec.structs.replace(made, **changes)
+
+    def corrector(self, **clients: Any) -> Corrector:
+        return corrector(
+            kinesis=clients.get("kinesis", self.kinesis),
+            s3=clients.get("s3", self.s3),
+            dynamodb=self.dynamodb,
+            stream=STREAM,
+            bucket=BUCKET,
+            application=APPLICATION,
+            registry=self.registry,
+            history=self.history,
+            max_bytes=LIMIT,
+            now_ms=lambda: NOW,
+        )
+
+    def desk(self, **changes: Any) -> Desk:
+        made = Desk(
+            sqs=self.sqs,
+            s3=self.s3,
+            bucket=BUCKET,
+            consumer=APPLICATION,
+            book=self.history,
+            work=self.corrector(),
+            queue=self.queue,
+            manual=self.manual,
+            tokens=Bucket(1000.0, 1000.0, lambda: 0.0, lambda _seconds: None),
+        )
+        return dataclasses.replace(made, **changes)
+
+    def manual_letters(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while messages := self.sqs.receive_message(QueueUrl=self.manual, MaxNumberOfMessages=10).get(
+            "Messages"
+        ):
+            for message in messages:
+                found.append(msgspec.json.decode(message["Body"]))
+                self.sqs.delete_message(QueueUrl=self.manual, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def token(self, at: int) -> str:
+        return token(self.records[at].position(self.shard))
+
+
+def envelope(request: Request, detail_type: str = "AnomalyDetected") -> str:
+    """The message as the rule puts it into the queue."""
+    detail = {**msgspec.to_builtins(request), "detector": request.by, "score": None}
+    body = {"source": "stream-app.consumer", "detail-type": detail_type, "detail": detail}
+    return msgspec.json.encode(body).decode()

@@ -1,0 +1,70 @@
+"""Real readings with their faults: what checks flag is corrected, windows of twelve hours and all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stream_app.event import Rate, Stuck, as_missing, schema_files
+from stream_app.events.air_quality import EVENT
+from stream_app.ingest.datasets import WINTER, dataset
+from stream_app.ingest.devices import sendings_of, written_forms
+from stream_app.ingest.producer import publish
+from stream_app.recovery.correct import Verdict, correct
+from stream_app.sinks.segment import token
+from tests.contracts.correcting import APPLICATION, World
+from tests.contracts.test_devices_pipeline import Stream
+
+CHECKS = (Rate("pm25", 100.0), Rate("pm10", 150.0), Stuck("no2", 8))
+COUNT, SIZE = 1_500, 120
+
+
+@pytest.fixture
+def world(aws: Callable[[str], Any]) -> World:
+    forms, stream = written_forms(EVENT), Stream()
+    plan = list(sendings_of(dataset(WINTER), EVENT, forms, seed=35, first=COUNT))
+    publish(plan, None, stream, "bus", "stream", via="stream", forms=forms, threads=1)
+    event = dataclasses.replace(EVENT, checks=CHECKS, correct=as_missing(CHECKS))
+    made = World(aws, event, [json.loads(path.read_text()) for path in schema_files(EVENT.name)])
+    made.store([record.data for record in stream.records], [SIZE] * -(-len(stream.records) // SIZE))
+    made.checkpoint()
+    return made
+
+
+def test_every_flagged_reading_is_proven_and_then_counts_as_missing(world: World) -> None:
+    flagged = {
+        token(segment.records[row].position(world.shard)): flag
+        for segment in world.segments
+        for batch in segment.passed.values()
+        for row, flag in zip(batch.rows.tolist(), batch["flag"].tolist(), strict=True)
+        if flag is not None
+    }
+    assert len(flagged) > 5
+    at = {world.token(number): number for number in range(len(world.records))}
+    for place, flag in flagged.items():
+        request = world.request(at[place])
+        told: list[Any] = []
+        verdict = correct(request, world.history, world.corrector(), told.append)
+        assert (verdict, told) == (Verdict.CORRECTED, [])
+        entry = world.history.get(APPLICATION, request.position)
+        assert entry is not None
+        assert entry.done is not None
+        name = flag.split(" ")[0]
+        assert entry.done.before[name] is not None
+        assert entry.done.after[name] is None
+
+
+def test_as_missing_leaves_every_other_field(world: World) -> None:
+    batch = next(iter(world.segments[0].passed.values()))
+    flags = np.array([None] * len(batch), dtype=object)
+    flags[0] = CHECKS[0].name
+    made = as_missing(CHECKS)(batch.with_columns({"flag": flags}))
+    assert made.keys() == {"pm25", "pm10", "no2"}
+    assert np.isnan(made["pm25"][0])
+    assert made["pm25"][1:].tobytes() == batch["pm25"][1:].tobytes()
+    assert made["no2"].tobytes() == batch["no2"].tobytes()

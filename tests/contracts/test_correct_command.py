@@ -1,0 +1,92 @@
+"""`stream-app corrections`: what the history says, and a person's own try."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stream_app import app as root
+from stream_app.commands import corrections
+from stream_app.errors import ConfigError, FatalError
+from stream_app.pipeline.registry import Registry
+from stream_app.recovery.correct import correct
+from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, World, checked, reading
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def world(aws: Callable[[str], Any]) -> World:
+    made = World(aws, checked())
+    made.store([reading("a", hour, v) for hour, v in enumerate([1.0, 2.0, 50.0, 3.0])], (4,))
+    made.checkpoint()
+    for at in (0, 2, 2):
+        correct(made.request(at), made.history, made.corrector(), lambda _refusal: None)
+    return made
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    file = tmp_path / "app.properties"
+    file.write_text(f"applicationName = {APPLICATION}\nstreamName = {STREAM}\napp.bucket = {BUCKET}\n")
+
+    def clients(_environ: Mapping[str, str], *_: Any, **__: Any) -> Any:
+        return world.aws
+
+    monkeypatch.setattr(root, "clients", clients)
+    monkeypatch.setattr(Registry, "load", lambda: world.registry)
+
+    def invoke(*arguments: str) -> str:
+        result = CliRunner().invoke(
+            corrections.app, [*arguments, "--properties", str(file)], env={"COLUMNS": "400"}
+        )
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return invoke
+
+
+def place(world: World, at: int) -> str:
+    return str(world.records[at].position(world.shard))
+
+
+def test_ls_lists_what_was_corrected_and_what_is_for_people(world: World, run: Run) -> None:
+    listed = json.loads(run("ls", "--json"))
+    assert [entry["status"] for entry in listed] == ["manual", "corrected"]
+    assert [entry["request"]["sequence"] for entry in listed] == [
+        world.records[at].sequence_number for at in (0, 2)
+    ]
+    assert len(json.loads(run("ls", "--json", "--manual"))) == 1
+    assert len(json.loads(run("ls", "--json", "--limit", "1"))) == 1
+    text = run("ls")
+    assert place(world, 2) in text
+    assert "the declared correction changes nothing" in text
+    assert "0 letters wait in the manual queue" in text
+
+
+def test_show_tells_before_and_after(world: World, run: Run) -> None:
+    text = run("show", place(world, 2))
+    assert '"value":50.0' in text
+    assert '"value":null' in text
+    assert json.loads(run("show", place(world, 2), "--json"))["done"]["before"]["value"] == 50.0
+    with pytest.raises(ConfigError, match="nothing was asked"):
+        run("show", place(world, 1))
+    with pytest.raises(ConfigError, match="is no position"):
+        run("show", "somewhere")
+
+
+def test_retry_corrects_what_was_refused_once(world: World, run: Run) -> None:
+    with pytest.raises(FatalError, match="changes nothing"):
+        run("retry", place(world, 0))
+    event = checked(correct=lambda batch: {"value": batch["value"] + 1})
+    world.registry = Registry.of([event], {"reading": [world.registry.codecs["reading"].schema.parsed]})
+    assert "corrected, manual" in run("retry", place(world, 0), "--by", "mary")
+    with pytest.raises(FatalError, match="once already"):
+        run("retry", place(world, 0))

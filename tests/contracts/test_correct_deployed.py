@@ -1,0 +1,116 @@
+"""The template's rule, queues and functions carry a request from the bus to the history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import msgspec
+import pytest
+
+from stream_app import lambdas
+from stream_app.local.deploy import deploy, placed, templates
+from stream_app.local.functions import variables
+from stream_app.recovery.correct_queue import parse
+from stream_app.recovery.history import Request, counts
+from tests.unit.test_infra_rules import RESOURCES, listed, of_type, statements
+
+Clients = Callable[[str], Any]
+APPLICATION = "stream-app"
+
+
+@pytest.fixture
+def clients(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
+    made = cache(aws)
+    outputs = deploy(templates(), made, shards=1)
+    for name, value in variables(placed(templates(), made)).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STREAM_APP_CORRECTIONS_QUEUE", outputs["CorrectionsQueueUrl"])
+    for name in ("_client", "_settings", "_desk"):
+        getattr(lambdas, name).cache_clear()
+    monkeypatch.setattr(lambdas, "_client", lambda: made)
+    made("dynamodb").create_table(
+        TableName=APPLICATION,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "leaseKey", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+    )
+    yield made
+    for name in ("_settings", "_desk"):
+        getattr(lambdas, name).cache_clear()
+
+
+def alert(consumer: str = APPLICATION) -> Request:
+    return Request(
+        id="shardId-000000000000/17/checks",
+        event="air_quality",
+        key="Dongsi",
+        consumer=consumer,
+        shard="shardId-000000000000",
+        sequence="17",
+        arrived=1_700_000_000_000,
+    )
+
+
+def put(clients: Clients, detail: Request, detail_type: str = "AnomalyDetected") -> None:
+    entry = {
+        "EventBusName": APPLICATION,
+        "Source": "stream-app.consumer",
+        "DetailType": detail_type,
+        "Detail": msgspec.json.encode(detail).decode(),
+    }
+    assert clients("events").put_events(Entries=[entry])["FailedEntryCount"] == 0
+
+
+def received(clients: Clients, name: str) -> list[dict[str, Any]]:
+    sqs = clients("sqs")
+    url = sqs.get_queue_url(QueueName=f"{APPLICATION}-{name}")["QueueUrl"]
+    messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])
+    return [
+        {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": message["Attributes"],
+        }
+        for message in messages.get("Messages", ())
+    ]
+
+
+def test_an_alert_goes_by_rule_and_queue_to_the_function_and_in_the_end_to_people(clients: Clients) -> None:
+    put(clients, alert("another"))
+    put(clients, alert(), "SomethingElse")
+    put(clients, alert())
+    (message,) = received(clients, "corrections")
+    assert msgspec.structs.replace(parse(message["body"], APPLICATION), by="") == alert()
+    # Its segment is not stored: it waits in the queue.
+    assert lambdas.correct({"Records": [message]}, None) == {
+        "batchItemFailures": [{"itemIdentifier": message["messageId"]}]
+    }
+    table = f"{APPLICATION}-history"
+    assert counts(clients("dynamodb"), table, APPLICATION) == {"corrected": 0, "manual": 0}
+    assert lambdas.correct_dead({"Records": [message]}, None) == {"batchItemFailures": []}
+    assert counts(clients("dynamodb"), table, APPLICATION) == {"corrected": 0, "manual": 1}
+
+
+def test_its_role_may_ask_for_nothing_and_few_run_at_a_time() -> None:
+    allowed = [
+        a for name, s in statements("AWS::IAM::Role") if "Correct" in name for a in listed(s["Action"])
+    ]
+    assert allowed
+    assert not [a for a in allowed if a.startswith(("events:", "sns:", "kinesis:Put"))]
+    functions = {n: f for n, f in of_type("AWS::Lambda::Function").items() if n.startswith("Corrections.")}
+    assert sorted(functions) == ["Corrections.Correct", "Corrections.CorrectDead"]
+    assert {f["ReservedConcurrentExecutions"] for f in functions.values()} == {2}
+    mappings = [
+        m for n, m in of_type("AWS::Lambda::EventSourceMapping").items() if n.startswith("Corrections.")
+    ]
+    assert {m["ScalingConfig"]["MaximumConcurrency"] for m in mappings} == {2}
+    for mapping in mappings:
+        queue = of_type("AWS::SQS::Queue")[mapping["EventSourceArn"].strip("<>").removesuffix(".Arn")]
+        assert queue["VisibilityTimeout"] >= 6 * 300
+    assert (
+        json.dumps(RESOURCES["Corrections.CorrectionsRule"].properties["EventPattern"]).count("Anomaly") == 1
+    )

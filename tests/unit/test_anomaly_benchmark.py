@@ -1,0 +1,181 @@
+"""`python -m anomaly.benchmark` on a small corpus of its own making."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anomaly import benchmark, pictures_of_readings
+from anomaly import benchmark_corpus as corpus
+from anomaly import benchmark_scorer as scorer
+from anomaly.benchmark_detectors import OURS, RIVERS
+from anomaly.pictures import Picture, page
+
+ROWS = 1500
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three series, a spike in each of the first two, and one that is labelled but absent."""
+    rng = np.random.default_rng(1)
+    labels: dict[str, Any] = {"gone/missing.csv": []}
+    for number, name in enumerate(("a/one.csv", "a/two.csv", "b/three.csv")):
+        values = rng.normal(50.0, 2.0, ROWS).round(1)
+        times = pd.date_range("2024-01-01", periods=ROWS, freq="5min")
+        labels[name] = []
+        if number < 2:
+            values[1000:1003] = 120.0 + 10 * np.arange(3)
+            labels[name] = [[f"{times[980]}.000000", f"{times[1080]}.000000"]]
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"timestamp": times, "value": values}).to_csv(path, index=False)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / corpus.LABELS).write_text(json.dumps(labels))
+    return tmp_path
+
+
+def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert benchmark.main([*arguments, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_scores_written_give_the_figures_reported(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    found = report(capsys, str(folder), "--detector", "NearestValue", "--scores", str(out), "--halves")
+    assert (found["series"], found["records"], found["windows"]) == (3, 3 * ROWS, 2)
+    figures = found["detectors"]["NearestValue"]
+    threshold = figures["shipped"]["standard"]["threshold"]
+    series = corpus.read(folder)
+    written = [pd.read_csv(out / one.name) for one in series]
+    scores = [table["anomaly_score"].to_numpy() for table in written]
+    again = scorer.at([one.truth for one in series], scores, "standard", threshold)
+    assert again._asdict() == figures["shipped"]["standard"]
+    assert figures["best"]["standard"]["score"] >= again.score > 60.0
+    assert [(t["anomaly_score"] >= threshold).tolist() for t in written] == [
+        t["alert"].astype(bool).tolist() for t in written
+    ]
+    assert written[0]["alert"][980:1081].any()
+    assert figures["halves"]["first"]["shipped"]["standard"]["misses"] == 0
+    picture = (out / "index.html").read_text()
+    assert picture.count("<svg") == 3
+    assert "the nearest value seen is" in picture
+
+
+def test_every_series_is_given_in_batches_with_nothing_ahead(folder: Path) -> None:
+    one = corpus.read(folder)[0]
+    cut = one._replace(X=one.X[:700], times=one.times[:700], windows=())
+    whole, part = (
+        benchmark.run("NearestValue", OURS["NearestValue"], [series]).scores[0] for series in (one, cut)
+    )
+    assert whole[:700].tolist() == part.tolist()
+
+
+def test_the_table_tells_shipped_and_best_apart_beside_rivers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark.main([str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines[1::2]]
+    assert names == [*OURS, *RIVERS]
+    assert all("best, knowing labels" in line for line in lines[2::2])
+    assert len({len(line) for line in lines[1::2]}) == 1
+
+
+def test_our_trees_score_what_rivers_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = ("HalfSpaceTrees", "river.HalfSpaceTrees")
+    found = report(capsys, str(folder), *(f"--detector={name}" for name in both))
+    ours, theirs = (found["detectors"][name]["shipped"] for name in both)
+    assert ours == theirs
+
+
+def test_any_factory_can_be_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = report(capsys, str(folder), "--detector", "anomaly.river:StandardDeviation")
+    assert found["detectors"]["anomaly.river:StandardDeviation"]["shipped"]["standard"]["threshold"] == 6.0
+
+
+def test_a_folder_that_is_no_corpus_is_said_to_be_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark.main([str(tmp_path)]) == 2
+    assert "combined_windows.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_detector_that_is_none_is_said_to_be_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("Oracle", "anomaly.river:Oracle", "no.such:thing"):
+        assert benchmark.main([str(folder), "--detector", name]) == 2
+        assert f"no detector '{name}': choose one of NearestValue" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("timestamp,value\n2024-01-01,1\n2024-01-02,x\n", "cannot be read"),
+        ("timestamp,value\n2024-01-01,1\n", "has no row"),
+    ],
+)
+def test_a_broken_series_is_named(folder: Path, text: str, message: str) -> None:
+    (folder / "data" / "a" / "one.csv").write_text(text)
+    with pytest.raises(corpus.CorpusError, match=message) as raised:
+        corpus.read(folder)
+    assert "one.csv" in str(raised.value)
+
+
+def test_a_corpus_whose_series_are_not_there_is_none(folder: Path) -> None:
+    (folder / corpus.LABELS).write_text('{"x/y.csv": []}')
+    with pytest.raises(corpus.CorpusError, match="none of the 1 series"):
+        corpus.read(folder)
+
+
+def test_no_spike_is_lost_in_a_picture_and_gaps_stay_gaps() -> None:
+    values = np.zeros(50_000)
+    values[31_234] = 9.0
+    values[40_000:42_000] = np.nan
+    times = np.datetime64("2024-01-01", "m") + np.arange(len(values))
+    drawn = page("<title>", [Picture("a & b", times, values, np.zeros(50_000), 1.0, [31_234], [(1, 9)])])
+    assert "&lt;title&gt;" in drawn
+    assert "a &amp; b" in drawn
+    line = drawn.split('class=v d="')[1].split('"')[0]
+    assert " 0.0" in line  # the top
+    assert line.count("M") == 2
+    assert "no rows" in page("", [Picture("empty", times[:0], values[:0], values[:0], 1.0, [])])
+
+
+def readings(folder: Path) -> Path:
+    rng = np.random.default_rng(2)
+    X = rng.normal(50.0, 2.0, (800, 2)).round(1)
+    X[700, 1] = 400.0
+    times = pd.date_range("2024-01-01", periods=400, freq="h", tz="UTC").repeat(2)
+    table = pd.DataFrame({"time": times, "station": ["one", "other"] * 400, "pm25": X[:, 0], "o3": X[:, 1]})
+    path = folder / "readings.parquet"
+    table.to_parquet(path)
+    return path
+
+
+def test_readings_are_drawn_with_what_is_flagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "page.html"
+    arguments = [str(readings(tmp_path)), str(out), "--key", "station", "--features", "pm25,o3"]
+    assert pictures_of_readings.main(arguments) == 0
+    assert "alerts in 800 rows" in capsys.readouterr().out
+    text = out.read_text()
+    assert text.count("<svg") == 4
+    of_o3 = text.split("<h2>one, o3</h2>")[1].split("<h2>")[0]
+    assert "o3 is 400; the nearest value seen is" in of_o3
+    assert "o3 is 400" not in text.split("<h2>one, pm25</h2>")[1].split("<h2>")[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--key", "no", "--features", "o3"), ("--key", "station", "--features", "no")]
+)
+def test_readings_without_the_columns_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert pictures_of_readings.main([str(readings(tmp_path)), str(tmp_path / "o.html"), *arguments]) == 2
+    assert "cannot be used" in capsys.readouterr().err

@@ -1,0 +1,278 @@
+"""What `NearestValue` promises besides the laws."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomaly import laws
+from anomaly import nearest_kernel as kernel
+from anomaly.judgement import Explaining, alerts_explained, severity
+from anomaly.nearest import NearestValue, at_most_one_alert
+from tests.unit.detectors import FEATURES, drawn, quick
+
+DAY = np.timedelta64(24, "h")
+
+
+def hourly(days: int) -> Any:
+    return np.datetime64("2024-01-01T00", "h") + np.arange(24 * days)
+
+
+def alerts(detector: NearestValue, X: Any, times: Any = None) -> Any:
+    scores = detector.process_many(["device"] * len(X), X, times)
+    return np.flatnonzero(scores >= detector.threshold)
+
+
+def test_the_first_channel_is_the_formula_it_says() -> None:
+    values = [3.0, 5.0, 4.5, 9.0, 3.0, 3.25]
+    detector = NearestValue(["a"], warm_up=1, window=1, threshold=1e9)  # a window of one: average = value
+    got = detector.process_many(["k"] * 6, np.array(values)[:, None])
+    step = distance = 0.0
+    expected = [0.0]
+    for n, value in enumerate(values[1:], start=1):
+        nearest = min(abs(value - seen) for seen in values[:n])
+        spread = max(values[:n]) - min(values[:n])
+        usual = (spread * step) ** 0.4 * distance**0.2
+        expected.append(nearest / usual * n**0.25 if usual else 0.0)
+        step += (abs(value - values[n - 1]) - step) / n
+        distance += (nearest - distance) / n
+    assert got.tolist() == pytest.approx(expected, rel=1e-12)
+    assert max(expected) > 1.0
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3) | st.integers(-20, 20).map(float), min_size=1, max_size=80),
+    st.integers(3, 9),
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_kept_is_thinned_where_it_is_closest(values: list[float], capacity: int) -> None:
+    stats, held = np.zeros(kernel.STATS), np.zeros(capacity + 1)
+    kept: list[float] = []
+    for value in values:
+        at = kernel.place_of(held, len(kept), value)
+        assert at == sum(other < value for other in kept)
+        if kept and kernel.nearest(held, len(kept), at, value) == value:
+            continue
+        kernel.hold(held, stats, at, value, capacity)
+        kept = sorted([*kept, value])
+        if len(kept) > capacity:
+            gaps = [after - before for before, after in zip(kept, kept[2:], strict=False)]
+            del kept[1 + gaps.index(min(gaps))]
+        assert held[: len(kept)].tolist() == kept
+
+
+@given(seed=st.integers(0, 2**32), offset=st.sampled_from([-1e6, 1e3, 1e6]))
+@settings(max_examples=20, deadline=None)
+def test_an_offset_does_not_matter(seed: int, offset: float) -> None:
+    rows = drawn(150, 2, seed, odd=0.0)
+    one, other = (NearestValue(FEATURES, warm_up=10, capacity=200) for _ in range(2))
+    plain, shifted = one.process_many(*rows), other.process_many(rows.keys, rows.X + offset)
+    np.testing.assert_allclose(plain, shifted, rtol=1e-3, atol=0.02)
+
+
+def test_a_value_never_seen_between_others_is_seen() -> None:
+    rng = np.random.default_rng(1)
+    X = np.where(rng.random(400) < 0.5, 10.0, 90.0)[:, None] + rng.normal(size=(400, 1)).round(1)
+    detector = NearestValue(["a"])
+    detector.process_many(["device"] * 400, X)
+    usual, strange = (detector.score_rows(["device"], np.array([[value]])).item() for value in (90.0, 50.0))
+    assert strange > detector.threshold > 5.0 * usual
+
+
+def test_a_usual_value_at_an_unusual_hour_is_seen() -> None:
+    times = hourly(60)
+    X = (10.0 * (np.arange(len(times)) % 24 >= 12) + np.sin(np.arange(len(times)) * 0.7))[:, None]
+    X[24 * 55 + 2] = 10.0  # of the afternoon, at two in the morning
+    with_hours, without = NearestValue(["a"]), NearestValue(["a"])
+    assert 24 * 55 + 2 in alerts(with_hours, X, times)
+    judged = NearestValue(["a"]).judge_many(["device"] * len(X), X, times)
+    assert judged.channel[24 * 55 + 2] == 2
+    scores = without.process_many(["device"] * len(X), X, np.full(len(X), np.datetime64("NaT", "s")))
+    assert scores.tolist() == NearestValue(["a"]).process_many(["device"] * len(X), X).tolist()
+    assert scores[24 * 55 + 2] < judged.scores[24 * 55 + 2]
+
+
+def test_the_first_change_of_what_was_always_constant_is_seen_at_once() -> None:
+    X = np.full((300, 1), 7.0)
+    X[200:] = 7.5
+    found = alerts(NearestValue(["a"]), X)
+    assert found[0] == 200
+
+
+NOISES = {
+    "normal": lambda rng, n: rng.normal(size=n),
+    "heavy tails": lambda rng, n: rng.standard_t(3, size=n),
+    "counts": lambda rng, n: rng.poisson(5.0, size=n).astype(float),
+    "walk": lambda rng, n: np.cumsum(rng.normal(size=n)),
+    "daily": lambda rng, n: 20 * np.sin(np.arange(n) * 2 * np.pi / 288) + rng.normal(size=n),
+    "lognormal": lambda rng, n: rng.lognormal(sigma=1.0, size=n),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_without_anomalies_there_is_about_one_alert_in_as_many_rows_as_asked_for(noise: Any) -> None:
+    weeks, week = 30, 2016
+    found = [
+        len(
+            alerts(
+                NearestValue(["a"], rows_per_alert=week),
+                noise(np.random.default_rng(seed), weeks * week)[:, None],
+            )
+        )
+        for seed in range(3)
+    ]
+    assert np.mean(found) / weeks <= 1.5
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3) | st.sampled_from([0.0, 1e9, -1e30]), min_size=50, max_size=400),
+    st.sampled_from([20.0, 100.0]),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_data_bring_more_alerts_than_promised(values: list[float], rows: float) -> None:
+    detector = NearestValue(["a"], rows_per_alert=rows, cooldown=0, warm_up=0, step_up=1.0)
+    found = alerts(detector, np.array(values)[:, None])
+    assert len(found) <= len(values) / rows + math.log(1e9 / detector.threshold) + 1
+
+
+def test_the_rate_can_be_said_in_time() -> None:
+    factory = at_most_one_alert(timedelta(weeks=1), timedelta(hours=1), threshold=0.5)
+    detector = factory(FEATURES)
+    assert (detector.rows_per_alert, detector.threshold, factory.__name__) == (168.0, 0.5, "NearestValue")
+    X = np.random.default_rng(3).lognormal(size=(168 * 52, 3))
+    found = alerts(factory(FEATURES), X)
+    assert 1 <= len(found) <= 1.5 * 52
+
+
+def test_each_key_has_an_alert_level_of_its_own() -> None:
+    detector = NearestValue(["a"], step_up=0.5, rows_per_alert=1000, warm_up=20)
+    assert detector.warming_up(["calm", "stranger"]).tolist() == [True, True]
+    rng = np.random.default_rng(4)
+    detector.process_many(["calm"] * 300, np.full((300, 1), 5.0))
+    wild = detector.process_many(["wild"] * 300, rng.normal(size=(300, 1)) ** 9)
+    number = int((wild >= detector.threshold).sum())
+    calm, stirred, stranger = detector.alert_levels(["calm", "wild", "stranger"])
+    assert calm == stranger == detector.threshold
+    assert number > 0
+    assert stirred > calm * math.exp(0.5 * number - 0.5 * 300 / 1000)
+    assert detector.warming_up(["calm", "stranger"]).tolist() == [False, True]
+
+
+def test_it_is_silent_while_it_cools_down() -> None:
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(2000, 1))
+    X[1000:1010] += 10.0 ** np.arange(1, 11)[:, None]
+    found = alerts(NearestValue(["a"], cooldown=50), X)
+    assert 1000 in found
+    assert np.diff(found).min() > 50
+
+
+def test_several_features_together_say_more_than_the_strongest() -> None:
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(500, 3)).round(1)
+    strange = np.array([[5.0, 0.05, 0.05], [5.0, 5.0, 5.0]])
+    detector = NearestValue(FEATURES, cooldown=0)
+    detector.process_many(["device"] * 500, X)
+    one, all_of_them = detector.score_rows(["device"] * 2, strange)
+    assert all_of_them > 2.0 * one > 2.0 * detector.threshold
+
+
+def test_an_explanation_names_feature_value_and_nearest() -> None:
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(500, 3)).round(1) + np.array([100.0, 200.0, 300.0])
+    X[400, 1] = 950.0
+    detector = NearestValue(FEATURES, cooldown=0)
+    judged = detector.judge_many(["device"] * 500, X)
+    why = detector.explain(judged, 400)
+    assert why is not None
+    assert (why.feature, why.channel, why.observed) == ("no2", "value", 950.0)
+    assert why.nearest == X[:400, 1].max()
+    assert why.distance == 950.0 - why.nearest > 100 * why.usual
+    assert why.severity == "high"
+    assert "no2 is 950; the nearest value seen is 20" in str(why)
+    assert detector.explain(judged, 0) is not None
+    nothing = detector.judge_many(["device"], np.full((1, 3), np.nan))
+    assert detector.explain(nothing, 0) is None
+
+
+def test_alerts_carry_plain_explanations() -> None:
+    X = np.random.default_rng(7).normal(size=(500, 1))
+    X[400] = 99.0
+    detector = NearestValue(["a"])
+    assert isinstance(detector, Explaining)
+    judged = detector.judge_many(["device"] * 500, X)
+    told = alerts_explained(detector, judged)
+    assert [why is not None for why in told] == (judged.scores >= detector.threshold).tolist()
+    assert told[400]["feature"] == "a"
+    assert "a is 99; the nearest value seen is" in told[400]["text"]
+    assert json.loads(json.dumps(told[400])) == told[400]
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"), [(0.9, None), (1.0, "low"), (1.99, "low"), (2.0, "medium"), (4.0, "high")]
+)
+def test_severity_is_how_far_the_score_is_above_the_threshold(score: float, expected: str | None) -> None:
+    assert severity(score * 0.35, 0.35) == expected
+
+
+def test_scoring_alone_changes_nothing() -> None:
+    rows = drawn(200, 5, seed=8)
+    detector = quick()
+    detector.process_many(*rows)
+    before = detector.snapshot()
+    strangers = laws.Rows([*rows.keys[:20], "stranger"], rows.X[:21])
+    scores = detector.score_rows(*strangers)
+    assert detector.snapshot() == before
+    assert scores[-1] == 0.0
+    assert scores[0] == detector.process_many(*strangers.part([0]))[0]
+
+
+def test_features_go_by_name_over_a_snapshot() -> None:
+    rows = drawn(80, 2, seed=4, odd=0.0)
+    old, new, only = (NearestValue(names, warm_up=2) for names in (FEATURES, ("o3", "co"), ("o3",)))
+    old.process_many(*rows)
+    new.restore(old.snapshot())
+    X = np.array([[9.0, math.nan]])
+    expected = old.process_many(rows.keys[:1], np.array([[math.nan, math.nan, 9.0]]))
+    assert new.process_many(rows.keys[:1], X).tolist() == expected.tolist()
+    assert only.bytes_per_key < new.bytes_per_key
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold": 0.0},
+        {"capacity": 2},
+        {"window": 0},
+        {"memory": 0},
+        {"rows_per_alert": 0},
+        {"step_up": -1},
+        {"max_keys": 0},
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"at least|above"):
+        NearestValue(["a"], **wrong)
+
+
+def test_rows_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="one column for each of 3"):
+        quick().process_many(["k"], np.zeros((1, 2)))
+
+
+def test_a_million_rows_take_no_more_memory_than_ten_thousand() -> None:
+    rng = np.random.default_rng(9)
+    detector, sizes = NearestValue(["a"]), []
+    keys = [f"device {number}" for number in range(10)] * 1000
+    for _ in range(100):
+        detector.process_many(keys, rng.lognormal(size=(10_000, 1)))
+        sizes.append(len(detector.snapshot()))
+    assert max(sizes) <= sizes[0] + 16
+    assert sizes[0] <= 10 * (detector.bytes_per_key + 30) + 300

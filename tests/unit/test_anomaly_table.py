@@ -1,0 +1,91 @@
+"""Many keys: the bound holds, and who is evicted depends on the order of rows alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomaly import laws
+from anomaly.nearest import NearestValue
+from anomaly.table import Table
+from anomaly.trees import HalfSpaceTrees
+from tests.unit.detectors import FEATURES, quick, rows
+
+BOUNDED: dict[str, Callable[[], Any]] = {
+    "NearestValue": lambda: quick(max_keys=2),
+    "HalfSpaceTrees": lambda: HalfSpaceTrees(FEATURES, n_trees=2, height=3, window_size=4, max_keys=2),
+}
+# Keys depend on each other where one can take the place of another; everything else still holds.
+HOLD = [laws.many_equal_ones, laws.splits_do_not_matter, laws.runs_are_repeatable, laws.snapshots_are_exact]
+
+
+@pytest.mark.parametrize("law", HOLD, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("make", BOUNDED.values(), ids=BOUNDED)
+@settings(max_examples=25, deadline=None)
+@given(rows=rows(), rng=st.randoms(use_true_random=False))
+def test_laws_hold_under_eviction(
+    make: laws.Make, law: laws.Law, rows: laws.Rows, rng: random.Random
+) -> None:
+    law(make, rows, rng)
+
+
+@given(keys=st.lists(st.sampled_from("abcdef"), max_size=40), most=st.integers(1, 4), data=st.data())
+def test_the_longest_silent_key_goes(keys: list[str], most: int, data: st.DataObject) -> None:
+    table = Table(most, {"n": ((), np.int64)})
+    cut = data.draw(st.integers(0, len(keys)))
+    parts = [table.take(part) for part in (keys[:cut], keys[cut:])]
+    fresh = np.concatenate([part[1] for part in parts])
+    held: list[str] = []
+    for key, began in zip(keys, fresh.tolist(), strict=True):
+        assert began == (key not in held)
+        held = [*(other for other in held if other != key), key][-most:]
+    places = table.find(held)
+    assert len(table) == len(held)
+    assert sorted(places.tolist()) == list(range(len(held)))
+    assert (table.find([key for key in "abcdef" if key not in held]) == -1).all()
+
+
+def test_a_key_that_was_evicted_begins_anew() -> None:
+    detector, fresh = (NearestValue(["a"], warm_up=0, max_keys=2) for _ in range(2))
+    X = np.array([[1.0], [2.0], [5.0]])
+    detector.process_many(["a"] * 3, X)
+    detector.process_many(["b", "c"], X[:2])
+    assert detector.process_many(["a"] * 3, X).tolist() == fresh.process_many(["a"] * 3, X).tolist()
+
+
+def test_of_two_parents_the_keys_seen_last_stay() -> None:
+    def parent(keys: list[str]) -> bytes:
+        detector = NearestValue(["a"], max_keys=4)
+        detector.process_many(keys, np.arange(float(len(keys)))[:, None])
+        return detector.snapshot()
+
+    old, new = parent(["a", "b"]), parent(["x", "x", "x", "c", "d"])
+    one, other = (NearestValue(["a"], max_keys=4) for _ in range(2))
+    for detector, states in ((one, (old, new)), (other, (new, old))):
+        for state in states:
+            detector.restore(state)
+        detector.process_many(["e"], np.ones((1, 1)))  # a was silent for longest
+    assert one._table.find(["a", "b", "x", "c", "d", "e"]).tolist().count(-1) == 2
+    assert one._table.find(["a"]) == -1
+    assert one.snapshot().__len__() == other.snapshot().__len__()
+
+
+def test_a_table_has_room_for_one_key_at_least() -> None:
+    with pytest.raises(ValueError, match="max_keys = 0"):
+        Table(0, {})
+
+
+@pytest.mark.parametrize("make", BOUNDED.values(), ids=BOUNDED)
+def test_the_bytes_of_a_key_are_as_stated(make: Callable[[], Any]) -> None:
+    detector = make()
+    sizes = []
+    for key in ("a", "b"):
+        detector.process_many([key], np.ones((1, 3)))
+        sizes.append(len(detector.snapshot()))
+    assert sizes[1] - sizes[0] == pytest.approx(detector.bytes_per_key, abs=16)

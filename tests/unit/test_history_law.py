@@ -1,0 +1,276 @@
+"""No loop runs for ever: each position is corrected at most once and comes before people at most once."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_app.record import Position
+from stream_app.recovery import correct as module
+from stream_app.recovery.correct import ONCE, EarlyError, Verdict, again, correct, finally_correct
+from stream_app.recovery.history import Done, Entry, Refusal, Request
+from stream_app.recovery.limits import Bucket, delay_seconds
+from stream_app.recovery.recalculate import ImpossibleError
+
+RECEIVES = 4
+
+
+class CrashError(BaseException):
+    """The process died here."""
+
+
+def request(position: int, by: str) -> Request:
+    return Request(
+        id=f"{position}/{by}",
+        event="e",
+        key="k",
+        consumer="air",
+        shard="s",
+        sequence=str(position),
+        arrived=0,
+        by=by,
+    )
+
+
+@dataclass
+class World:
+    """The history and the stored rows in memory; each effect may be the last of its process."""
+
+    crashes: set[int] = field(default_factory=set)
+    early: Counter[Position] = field(default_factory=Counter)
+    impossible: set[Position] = field(default_factory=set)
+    unlucky: set[int] = field(default_factory=set)
+    entries: dict[Position, Entry] = field(default_factory=dict)
+    overwritten: list[Position] = field(default_factory=list)
+    told: list[Position] = field(default_factory=list)
+    objects: dict[Position, str] = field(default_factory=dict)
+    effects: int = 0
+    crashed: int = 0
+
+    def effect(self) -> None:
+        self.effects += 1
+        if self.effects in self.crashes:
+            self.crashed += 1
+            raise CrashError
+
+    def start(self, request: Request) -> Entry:
+        self.effect()
+        return self.entries.setdefault(request.position, Entry(request=request, at=0))
+
+    def finish(self, request: Request, done: Done) -> bool:
+        self.effect()
+        entry = self.entries[request.position]
+        if entry.done is None:
+            self.entries[request.position] = msgspec.structs.replace(entry, done=done, done_at=0)
+        self.effect()
+        return entry.done is None
+
+    def refuse(self, request: Request, reason: str, stored: str | None = None) -> bool:
+        self.effect()
+        entry = self.entries[request.position]
+        if entry.refusal is None:
+            refusal = Refusal(request=request, reason=reason, at=0, stored=stored)
+            self.entries[request.position] = msgspec.structs.replace(entry, refusal=refusal)
+        self.effect()
+        return entry.refusal is None
+
+    def notified(self, request: Request) -> None:
+        entry = self.entries[request.position]
+        self.entries[request.position] = msgspec.structs.replace(entry, notified=True)
+
+    def work(self, request: Request) -> Done:
+        position = request.position
+        self.effect()
+        if self.effects in self.unlucky:
+            raise OSError("the world")
+        if self.early[position] > 0:
+            self.early[position] -= 1
+            raise EarlyError
+        if position in self.impossible:
+            raise ImpossibleError("nothing to correct")
+        if position not in self.overwritten:  # an overwrite that finds its row corrected leaves it
+            self.overwritten.append(position)
+        self.effect()
+        return Done(key="", version="", version_before="", before={}, after={})
+
+    def tell(self, refusal: Refusal) -> None:
+        self.effect()
+        self.told.append(refusal.request.position)
+        self.effect()
+
+    def store(self, request: Request, reason: str) -> str:
+        self.effect()
+        self.objects[request.position] = reason
+        self.effect()
+        return "key"
+
+
+def run(world: World, asked: list[Request], bound: int) -> None:
+    """Both queues until they are empty, as SQS would: what is not answered comes again, at most so often."""
+    queue, dead = [(one, 1) for one in asked], list[Request]()
+    for _ in range(bound + 1):
+        if queue:
+            one, receives = queue.pop(0)
+            try:
+                answered = correct(one, world, world.work, world.tell) is not Verdict.EARLY
+            except (CrashError, OSError):
+                answered = False
+            if not answered:
+                if receives < RECEIVES:
+                    queue.append((one, receives + 1))
+                else:
+                    dead.append(one)
+        elif dead:
+            one = dead.pop(0)
+            try:
+                finally_correct(one, world, world.work, world.store)
+            except CrashError:
+                dead.append(one)
+        else:
+            return
+    raise AssertionError(f"{len(queue)} and {len(dead)} are left after {bound} steps")
+
+
+requests = st.lists(
+    st.builds(request, st.integers(0, 3), st.sampled_from(["checks", "model", "monitor", "person"])),
+    max_size=25,
+)
+positions = st.integers(0, 3).map(lambda at: Position("s", str(at)))
+
+
+@settings(max_examples=300)
+@given(
+    requests,
+    st.sets(st.integers(1, 80), max_size=12),
+    st.sets(st.integers(1, 80), max_size=12),
+    st.dictionaries(positions, st.integers(0, 12)),
+    st.sets(positions),
+)
+def test_each_position_is_corrected_and_refused_at_most_once_and_nothing_goes_round_for_ever(
+    asked: list[Request],
+    crashes: set[int],
+    unlucky: set[int],
+    early: dict[Position, int],
+    impossible: set[Position],
+) -> None:
+    world = World(crashes=crashes, unlucky=unlucky, early=Counter(early), impossible=impossible)
+    run(world, asked, bound=len(asked) * (RECEIVES + 1) + len(crashes))
+    assert max(Counter(world.overwritten).values(), default=0) <= 1
+    before_people = Counter(world.told)
+    for position in {one.position for one in asked}:
+        entry = world.entries[position]
+        assert entry.done or entry.refusal
+        # What was written is noted. Where a process died before its note and every try after it failed, people know.
+        assert (position in world.overwritten) == (entry.done is not None) or entry.refusal
+        assert entry.refusal is None or entry.notified
+        # A crash between telling and noting tells once more, under the same position.
+        assert before_people[position] <= 1 + world.crashed
+    assert sum(before_people.values()) <= len(before_people) + world.crashed
+    told = set(before_people) | set(world.objects)
+    assert {at for at, entry in world.entries.items() if entry.refusal} <= told
+
+
+@given(requests)
+def test_a_second_round_of_the_same_requests_does_nothing(asked: list[Request]) -> None:
+    world = World()
+    run(world, asked, bound=len(asked) * (RECEIVES + 1))
+    before = dict(world.entries), list(world.overwritten), list(world.told)
+    run(world, asked, bound=len(asked))
+    assert (world.entries, world.overwritten, world.told) == before
+
+
+def test_a_second_request_is_for_people_and_a_repeat_for_nobody() -> None:
+    world = World()
+    verdicts = [correct(request(1, by), world, world.work, world.tell) for by in ("a", "a", "b", "b", "c")]
+    assert [verdict.value for verdict in verdicts] == [
+        "corrected",
+        "repeated",
+        "manual",
+        "repeated",
+        "repeated",
+    ]
+    refusal = world.entries[Position("s", "1")].refusal
+    assert refusal is not None
+    assert (refusal.reason, refusal.request.by) == (ONCE, "b")
+
+
+def test_a_person_may_try_what_was_refused_but_not_correct_twice() -> None:
+    world = World(impossible={Position("s", "1")})
+    assert correct(request(1, "a"), world, world.work, world.tell) is Verdict.MANUAL
+    world.impossible.clear()
+    again(request(1, "person"), world, world.work)
+    with pytest.raises(ImpossibleError, match="once already"):
+        again(request(1, "person"), world, world.work)
+    assert world.entries[Position("s", "1")].status == "corrected, manual"
+
+
+@pytest.mark.parametrize("part", ["correct", "history", "recalculate", "limits"])
+def test_nothing_here_speaks_to_the_bus(part: str) -> None:
+    """What a correction may call on its clients, read from the source: never PutEvents, nor a stream's Put."""
+    folder = Path(inspect.getfile(module)).parent
+    files = sorted(folder.glob(f"{part}*.py"))
+    assert files
+    for file in files:
+        called = {
+            node.func.attr
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        }
+        assert not called & {"put_events", "put_record", "put_records", "publish"}, file.name
+
+
+def test_the_shape_of_the_book_is_that_of_the_history() -> None:
+    from stream_app.recovery.history import History
+
+    books: list[ModuleType | type] = [module.Book, History]
+    for name in ("start", "finish", "refuse", "notified"):
+        shapes = {str(inspect.signature(getattr(book, name))) for book in books}
+        assert len(shapes) == 1, name
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
+@given(
+    st.floats(0.1, 100.0),
+    st.floats(1.0, 20.0),
+    st.lists(st.tuples(st.floats(0.0, 5.0), st.floats(0.0, 30.0)), max_size=50),
+)
+def test_a_bucket_never_gives_more_than_its_burst_and_its_rate(
+    rate: float, burst: float, asked: list[tuple[float, float]]
+) -> None:
+    clock, given_at = Clock(), list[float]()
+    bucket = Bucket(rate, burst, clock, clock.sleep)
+    for pause, patience in asked:
+        clock.now += pause
+        before = clock.now
+        if bucket.take(patience):
+            given_at.append(clock.now)
+        assert clock.now - before <= patience + 1e-9
+    for first in range(len(given_at)):
+        for last in range(first, len(given_at)):
+            most = burst + (given_at[last] - given_at[first]) * rate
+            assert last - first + 1 <= most + 1 + 1e-6
+
+
+@given(st.integers(-1, 10_000))
+def test_what_is_put_off_waits_longer_each_time_and_never_longer_than_its_bound(receives: int) -> None:
+    assert 2 <= delay_seconds(receives) <= delay_seconds(receives + 1) <= 900
