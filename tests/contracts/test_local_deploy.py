@@ -186,9 +186,7 @@ def test_nothing_is_passed_over_in_silence(
     clients: Clients, tmp_path: Path, resource: str, says: str
 ) -> None:
     path = tmp_path / "own.yaml"
-    parameters = (
-        "Parameters: {Application: {Type: String}, CodeBucket: {Type: String}, CodeKey: {Type: String}}"
-    )
+    parameters = "Parameters: {Application: {Type: String}, CodeBucket: {Type: String}, CodeKey: {Type: String}, CorrectionsPerSecond: {Type: Number}}"
     path.write_text(f"{parameters}\nResources: {{A: {resource}, B: {{Type: AWS::SQS::Queue}}}}")
     with pytest.raises(ConfigError, match=says):
         deploy([path], clients)
