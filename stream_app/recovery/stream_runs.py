@@ -43,7 +43,7 @@ class Reader:
             inside = [record for record in records if low <= number(record) <= high]
             if inside:
                 yield inside
-            if records and number(records[-1]) >= high:
+            if records and number(records[-1]) > high + 10**40:
                 return
 
     def has_left(self, first: str) -> bool:
