@@ -85,7 +85,12 @@ def road(client: Client, clock: Clock, application: str = "air", registry: Regis
 
 def reading(number: int, device: str = "A", **fields: Any) -> dict[str, Any]:
     """A reading whose value breaks a rule."""
-    known = {"id": f"{device}/{number}", "device": device, "time": START + number * samples.HOUR, "value": 500.0}
+    known = {
+        "id": f"{device}/{number}",
+        "device": device,
+        "time": START + number * samples.HOUR,
+        "value": 500.0,
+    }
     return {**known, **fields}
 
 

@@ -67,7 +67,12 @@ def test_a_users_own_event_type_runs_from_the_wheel(site: Path, tmp_path: Path) 
     (tmp_path / "events" / "tank.py").write_text(MODULE)
     (tmp_path / "schemas" / "tank.avsc").write_text(json.dumps(SCHEMA))
     rows = [
-        {"id": f"{tank}-{hour}", "tank": f"t{tank}", "time": f"2026-01-01T{hour:02}:00:00Z", "level": hour * 4.0}
+        {
+            "id": f"{tank}-{hour}",
+            "tank": f"t{tank}",
+            "time": f"2026-01-01T{hour:02}:00:00Z",
+            "level": hour * 4.0,
+        }
         for hour in range(24)
         for tank in range(10)
     ]
