@@ -136,7 +136,6 @@ def run(
             client=aws.client,
             bucket=aws.outputs["BucketName"],
             application=options.application,
-            history=aws.outputs["HistoryTableName"],
             shards=options.shards,
             elapsed_s=time.monotonic() - started,
             limit=sampler.limit(sent.sent, waiting),
@@ -245,14 +244,13 @@ def _drain(aws: Embedded, sent: Sent, daemon: DaemonThread, stage: Stage, stop: 
 
 
 def _at_rest(aws: Embedded, sqs: Any) -> bool:
-    names = ("DevicesQueueUrl", "DeadLetterQueueUrl", "CorrectionsQueueUrl")
-    queues = [aws.outputs[name] for name in names]
+    queues = (aws.outputs["DevicesQueueUrl"], aws.outputs["DeadLetterQueueUrl"])
     if drain.queued(sqs, queues[0]):
         return False
     committed = checkpoints.read(aws.client("dynamodb"), aws.application)
     if drain.behind(aws.client("kinesis"), aws.outputs["StreamName"], committed):
         return False
-    return not any(drain.queued(sqs, queue) for queue in queues[1:])
+    return not drain.queued(sqs, queues[1])
 
 
 def _audit(aws: Embedded, stage: Stage) -> Audit:

@@ -43,7 +43,7 @@ class Reader:
             inside = [record for record in records if low <= number(record) <= high]
             if inside:
                 yield inside
-            if records and number(records[-1]) > high + 10**40:
+            if records and number(records[-1]) >= high:
                 return
 
     def has_left(self, first: str) -> bool:
@@ -69,7 +69,7 @@ class Reader:
         yield near
         onwards = near[-1]["SequenceNumber"]
         # The last one at hand comes again, at the beginning of the next page, and is passed over.
-        for records in self._read(partial(self._pages, onwards), partial(self._pages_of_time, *ends)):
+        for records in self._read(partial(self._pages, onwards)):
             yield [record for record in records if number(record) > int(onwards)]
 
     def _read(self, *starts: Callable[[], Iterator[Page]]) -> Iterator[Sequence[RawRecord]]:
