@@ -5,8 +5,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 ARGS ?=
-# How many processes run the tests: 0 is one, in this terminal's order.
-JOBS ?= 0
+# How many processes run the tests: 0 runs them here, in order.
+JOBS ?= 2
 # Which Python makes .venv, when the first of python3.11, python3.12, python3.13, python3 is not the one.
 PYTHON ?=
 export PYTHON

@@ -145,6 +145,7 @@ def surprise(channel: Floats, value: float, rules: Any, why: Floats) -> float:
     if stats[LEARNT] == 0.0:
         held[0] = value
         stats[HELD], stats[LEARNT], stats[LAST] = 1.0, 1.0, value
+        why[0], why[1], why[2] = value, value, 0.0
         return 0.0
     count = int(stats[HELD])
     at = place_of(held, count, value)

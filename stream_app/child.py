@@ -26,9 +26,10 @@ def _serve(protocol: IO[bytes]) -> int:
     from stream_app.errors import ConfigError, StreamAppError
     from stream_app.telemetry import log
 
-    log.configure(os.environ.get("STREAM_APP_LOG_LEVEL", "INFO"))
+    log.configure()
     try:
         settings = app.load_settings(os.environ)
+        log.configure(settings.log_level)
         client = app.clients(os.environ, settings.region)
         handler = app.consumer(settings, client)
         app.warm_up(settings, handler.registry, client)

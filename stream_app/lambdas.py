@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+from botocore.handlers import add_expect_header
+
 from stream_app.app import Client, clients
 from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
@@ -24,7 +26,7 @@ from stream_app.telemetry import log
 
 PARKING = "STREAM_APP_PARKING_QUEUE"
 _NAME = "stream-app"
-_THREADS = 8
+_THREADS = 16
 
 
 @cache
@@ -57,7 +59,7 @@ def _hydrate() -> Callable[[Mapping[str, Any], Any], dict[str, list[dict[str, st
     return handler(
         World(
             kinesis=client("kinesis"),
-            s3=client("s3"),
+            s3=_unasked(client("s3")),
             bucket=settings.bucket,
             sqs=client("sqs"),
             parking=os.environ.get(PARKING, ""),
@@ -68,6 +70,13 @@ def _hydrate() -> Callable[[Mapping[str, Any], Any], dict[str, list[dict[str, st
             note=_note,
         )
     )
+
+
+def _unasked(s3: Any) -> Any:
+    """Puts without asking first whether they are welcome (Expect: 100-continue): a failure's object is small, and
+    the question costs a round trip for each."""
+    s3.meta.events.unregister("before-call.s3", add_expect_header)
+    return s3
 
 
 def hydrate(event: Mapping[str, Any], context: Any) -> dict[str, list[dict[str, str]]]:

@@ -60,7 +60,8 @@ def plan(
     select: Select,
     to: Annotated[str, typer.Option(help="bus, stream, or a URL that takes POST.")],
     repair: Annotated[
-        Path | None, typer.Option(help="Conditions and steps, JSON or YAML: recovery/repair.py has the form.")
+        Path | None,
+        typer.Option(help="Conditions (when) and steps, JSON or YAML: docs/redrive.md has the form."),
     ] = None,
     newer: Annotated[
         str,
@@ -110,7 +111,9 @@ def apply(
     wait: Annotated[
         float, typer.Option(help="Then wait up to so many seconds until the pipeline has stored them.", min=0)
     ] = 0,
-    lease: Annotated[float, typer.Option(help="Seconds that a claim outlives who died over it.", min=1)] = 60,
+    lease: Annotated[
+        float, typer.Option(help="Seconds that a claim outlives who died over it on another machine.", min=1)
+    ] = 30,
     as_json: Json = False,
 ) -> None:
     """Carry a plan out. Safe to repeat: after Ctrl-C or a crash it goes on where it was."""
@@ -201,7 +204,7 @@ def discard(
     raise typer.Exit(1 if done.busy else 0)
 
 
-def _road(properties: Path, consumer: str | None, lease: float = 60) -> Road:
+def _road(properties: Path, consumer: str | None, lease: float = 30) -> Road:
     settings = root.load_settings(os.environ, properties)
     return Road(
         settings=settings,

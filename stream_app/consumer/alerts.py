@@ -30,6 +30,7 @@ def details(
     alerts = []
     scores = batch["score"].tolist() if "score" in batch else [None] * len(batch)
     flags = batch["flag"].tolist() if event.checks else [None] * len(batch)
+    told = batch["explanation"].tolist() if "explanation" in batch else [None] * len(batch)
     numbers = {name: batch[name].astype(np.float64).tolist() for name in event.features}
     for at, row in enumerate(batch.rows):
         record = records[row]
@@ -43,6 +44,7 @@ def details(
                 "score": None if flag is not None else scores[at],
                 "detector": judge,
                 **({} if flag is None else {"flag": flag}),
+                **({} if told[at] is None else {"explanation": told[at]}),
                 "values": {name: column[at] for name, column in numbers.items() if not np.isnan(column[at])},
                 "consumer": consumer,
                 "shard": shard,

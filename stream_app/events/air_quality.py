@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.river import StandardDeviation
+from anomaly.nearest import NearestValue
 from stream_app import aqi
-from stream_app.event import Event, Window
+from stream_app.event import Event, Rate, Stuck, Window, as_missing
 from stream_app.record import Batch, Mask
 
 # How far a device's clock may run ahead of ours. There is no oldest age: replays of old readings are normal.
@@ -115,6 +115,16 @@ def _component(speed: NDArray[np.float64], unit: aqi.Floats) -> aqi.Floats:
     return np.where(np.isnan(product), np.nan, product)
 
 
+# What no air does from one hour to the next, or keeps for so long. Such a value is recalculated as missing.
+CHECKS = (
+    Rate("pm25", 250.0),
+    Rate("pm10", 400.0),
+    Rate("pressure", 12.0),
+    Rate("temperature", 12.0),
+    Stuck("pressure", 24),
+    Stuck("no2", 12),
+)
+
 EVENT = Event(
     name="air_quality",
     key="station",
@@ -122,7 +132,9 @@ EVENT = Event(
     verify=verify,
     calculate=calculate,
     features=("pm25", "pm10", "so2", "no2", "co", "o3"),
-    detector=StandardDeviation,
+    detector=NearestValue,
     sent="sent_at",
     window=Window(("pm25", "pm10", "o3", "co"), size=12),
+    checks=CHECKS,
+    correct=as_missing(CHECKS),
 )

@@ -46,8 +46,12 @@ NOT_LOCAL_PROPERTIES: Mapping[tuple[str, str], str] = {
     ): "says how long a deleted key can be brought back; none is deleted",
 }
 
-# The functions run from the source tree, so there is no zip to name.
-LOCAL_PARAMETERS: Mapping[str, str] = {"CodeBucket": "not-local", "CodeKey": "not-local"}
+# The functions run from the source tree, so there is no zip to name; and a run does not wait for corrections.
+LOCAL_PARAMETERS: Mapping[str, str] = {
+    "CodeBucket": "not-local",
+    "CodeKey": "not-local",
+    "CorrectionsPerSecond": "20",
+}
 
 
 class Placed(NamedTuple):

@@ -17,6 +17,8 @@ class Report:
     repeated: int
     parked: Mapping[str, int]
     hydrated: int
+    corrected: int
+    manual: int
     redriven: int
     processed: int
     missing: int

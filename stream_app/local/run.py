@@ -33,6 +33,7 @@ from stream_app.recovery import checkpoints
 from stream_app.recovery.audit import Audit, audit
 from stream_app.resources import shipped
 from stream_app.settings import Settings
+from stream_app.warm import warm_detectors
 
 _WORKER = "stream-app-local"
 _LOOK = 0.25  # seconds between looks at how far it has come
@@ -95,7 +96,9 @@ def run(
     `after` is called before the embedded AWS goes away. Raises ConfigError, and FatalError when a part fails.
     """
     started = time.monotonic()
-    Registry.load()  # a user's module or schema that is wrong is told before anything is started
+    registry = Registry.load()  # a user's module or schema that is wrong is told before anything is started
+    stage.note("compiling the detectors, once")
+    warm_detectors(registry)
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -136,6 +139,7 @@ def run(
             client=aws.client,
             bucket=aws.outputs["BucketName"],
             application=options.application,
+            history=aws.outputs["HistoryTableName"],
             shards=options.shards,
             elapsed_s=time.monotonic() - started,
             limit=sampler.limit(sent.sent, waiting),
@@ -244,13 +248,14 @@ def _drain(aws: Embedded, sent: Sent, daemon: DaemonThread, stage: Stage, stop: 
 
 
 def _at_rest(aws: Embedded, sqs: Any) -> bool:
-    queues = (aws.outputs["DevicesQueueUrl"], aws.outputs["DeadLetterQueueUrl"])
+    names = ("DevicesQueueUrl", "DeadLetterQueueUrl", "CorrectionsQueueUrl")
+    queues = [aws.outputs[name] for name in names]
     if drain.queued(sqs, queues[0]):
         return False
     committed = checkpoints.read(aws.client("dynamodb"), aws.application)
     if drain.behind(aws.client("kinesis"), aws.outputs["StreamName"], committed):
         return False
-    return not drain.queued(sqs, queues[1])
+    return not any(drain.queued(sqs, queue) for queue in queues[1:])
 
 
 def _audit(aws: Embedded, stage: Stage) -> Audit:

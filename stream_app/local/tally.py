@@ -12,6 +12,7 @@ from stream_app.local.report import Report, unexpected
 from stream_app.local.second_act import SecondAct
 from stream_app.local.tracker import Tracker
 from stream_app.recovery.audit import Audit
+from stream_app.recovery.history import counts
 from stream_app.recovery.store import failure_keys
 from stream_app.sinks import objects
 from stream_app.sinks.s3 import SEGMENTS
@@ -28,6 +29,7 @@ def report_of(
     client: Client,
     bucket: str,
     application: str,
+    history: str,
     shards: int,
     elapsed_s: float,
     limit: str,
@@ -38,6 +40,7 @@ def report_of(
     """The summary. Counts are the audit's, read back from storage; only times come from the logs."""
     total = found.total
     segments, anomalies = _segments(client("s3"), bucket, application)
+    corrections = counts(client("dynamodb"), history, application)
     expected = {str(name): count for name, count in sent.expected.items() if name is not None}
     problems = list(tracker.errors)
     if found.unreadable:
@@ -53,6 +56,8 @@ def report_of(
         repeated=total.repeated,
         parked=dict(total.parked),
         hydrated=sum(1 for _ in failure_keys(client("s3"), bucket, application)),
+        corrected=corrections["corrected"],
+        manual=corrections["manual"],
         redriven=act.redriven,
         processed=act.processed,
         missing=total.missing,

@@ -25,7 +25,7 @@ _TIMES = frozenset({TIME_MS, TIME_US})
 _NAMES = frozenset({TEXT, IDENTITY})
 _USUAL_ID = "id"
 # Columns that the pipeline adds.
-RESERVED = frozenset({"arrived", "score", "anomaly"})
+RESERVED = frozenset({"arrived", "score", "anomaly", "explanation"})
 
 
 def problems(event: Event, schema: Schema) -> list[Problem]:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.detector import Detector
+from anomaly.judgement import Explaining
 from stream_app.event import Check, Event, Range, Rate, Stuck
 from stream_app.pipeline.memory import Keep
-from stream_app.pipeline.score import score
+from stream_app.pipeline.score import EXPLANATION, score
 from stream_app.record import Batch, IntVector, Mask
 
 FLAG = "flag"
@@ -40,7 +41,12 @@ def judged(batch: Batch, flags: _Flags, event: Event, detector: Detector | None)
     clean = score(marked.take(~flagged), event, detector)
     if len(clean):
         scores[~flagged], anomaly[~flagged] = clean["score"], clean["anomaly"]
-    return marked.with_columns({"score": scores, "anomaly": anomaly})
+    columns: dict[str, NDArray[Any]] = {"score": scores, "anomaly": anomaly}
+    if isinstance(detector, Explaining):
+        columns[EXPLANATION] = np.full(len(marked), None, dtype=object)
+        if len(clean):
+            columns[EXPLANATION][~flagged] = clean[EXPLANATION]
+    return marked.with_columns(columns)
 
 
 class Checks:

@@ -114,12 +114,14 @@ class Sender:
         # From here on nobody can know, until the answers are here.
         before = set(self.doubtful)
         self.doubtful |= {one.item.lineage for one in ready}
-        answers = self.target.send([one.parcel for one in ready])
-        for one, answer in zip(ready, answers, strict=True):
+        ends = []
+        # Each is marked as soon as its answer is here: the less is in flight, the less can ever be in doubt.
+        for one, answer in zip(ready, self.target.send([one.parcel for one in ready]), strict=True):
             unknown = isinstance(answer, Later) and answer.doubt
             if isinstance(answer, Delivered) or not (unknown or one.item.lineage in before):
                 self.doubtful.discard(one.item.lineage)
-        return list(self.threads.map(self._end, ready, answers))
+            ends.append(self.threads.submit(self._end, one, answer))
+        return [end.result() for end in ends]
 
     def prepare(self, item: Item) -> Ready | Skipped:
         """The record as it would be sent; claims nothing."""

@@ -44,7 +44,7 @@ def survey(road: Road, plan: Plan, threads: Executor) -> Survey:
     elsewhere = 0
     for item in plan.items:
         attempt = known.get(item.lineage)
-        if attempt is None or (attempt.plan == plan.id and attempt.state is State.CLAIMED):
+        if attempt is None or attempt.state is State.CLAIMED:
             waiting.append(item)
         elif attempt.plan != plan.id:
             elsewhere += 1
@@ -75,12 +75,13 @@ def _check_place(road: Road, plan: Plan) -> None:
 
 def _check_selection(plan: Plan, found: list[Selected], known: Mapping[Lineage, Attempt]) -> None:
     wanted = set(plan.selected())
-    ours = {
-        item.key
-        for item in plan.items
-        if (attempt := known.get(item.lineage)) is not None and attempt.plan == plan.id
+    # What the ledger accounts for has left its status by a plan's doing: by this one's, and once it has begun, which
+    # is not to be left half done, by any.
+    begun = any(attempt.plan == plan.id for attempt in known.values())
+    accounted = {item.key for item in plan.items if begun and item.lineage in known}
+    now = {
+        (one.key, one.etag) for one in found if one.status in plan.selection.statuses or one.key in accounted
     }
-    now = {(one.key, one.etag) for one in found if one.status in plan.selection.statuses or one.key in ours}
     if plan.selection.limit is not None:
         # The plan holds the first ones that there were; what else is there now is not its business.
         now &= {(one.key, one.etag) for one in found if one.key in {key for key, _ in wanted}}

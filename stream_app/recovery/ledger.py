@@ -4,10 +4,10 @@ The protocol, for each record: *claim* (the attempt's item is put on the conditi
 an idempotency key that is a function of record and attempt → *settle* (mark what became of it). An attempt has one
 item whatever plan it is of, so that of two plans, or two appliers of one plan, one gets it.
 
-A claim ends some time after its owner was last heard of; then another applier of the same plan may take it over. It
-is *in doubt*: the owner may have died before it sent, or after. With the same idempotency key it is sent again where
-the receiver can tell a second copy, else it is held for a person. No protocol can do better: a sender that dies
-cannot know whether its last words were heard.
+A claim ends some time after its owner was last heard of; then another applier may take it over, of the same plan or
+another. It is *in doubt*: the owner may have died before it sent, or after. With the same idempotency key it is sent
+again where the receiver can tell a second copy, else it is held for a person. No protocol can do better: a sender
+that dies cannot know whether its last words were heard.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from stream_app.recovery.ledger_items import (
 from stream_app.recovery.redrive_message import Lineage
 
 _ABSENT = "attribute_not_exists(pk)"
+# What an attempt takes over from the plan by which it goes on.
+_OF_A_PLAN = ("plan", "target", "failure", "by", "event", "device", "id")
 Place = tuple[str, str, str]  # stream, shard, sequence number
 
 
@@ -51,7 +53,7 @@ class Busy(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Nothing to do: the attempt has come to an end, or is another plan's."""
+    """Nothing to do: the attempt has come to an end, or another plan is at it."""
 
     by: Attempt
 
@@ -63,14 +65,16 @@ Claim = Mine | Busy | Taken
 class Ledger:
     """The attempts in the history table, as one applier (`owner`) writes them; its claims last `lease_ms`.
 
-    Clocks of two appliers may differ by less than that. Every method raises what boto3 raises.
+    Clocks of two appliers may differ by less than that. `is_dead` tells of an owner that it has died for sure. Every
+    method raises what boto3 raises.
     """
 
     dynamodb: Any
     table: str
     owner: str
     now_ms: Callable[[], int]
-    lease_ms: int = 60_000
+    lease_ms: int = 30_000
+    is_dead: Callable[[str], bool] = lambda _owner: False
 
     def claim(self, attempt: Attempt) -> Claim:
         """Make the attempt ours, before anything is sent. Repeated by the owner it makes the claim last longer."""
@@ -86,13 +90,21 @@ class Ledger:
         found = self.get(attempt.lineage)
         if found is None:  # given back in between
             return Busy(now)
-        if found.plan != attempt.plan or found.state is not State.CLAIMED:
+        if found.state is not State.CLAIMED:
             return Taken(found)
-        if found.owner != self.owner and found.until > now:
-            return Busy(found.until)
+        if found.owner != self.owner and self.lives(found):
+            return Busy(found.until) if found.plan == attempt.plan else Taken(found)
         before = {"state": found.state.value, "owner": found.owner, "until": found.until}
-        taken = self._change(attempt.lineage, before, {"owner": self.owner, "until": now + self.lease_ms})
+        after = {name: getattr(attempt, name) for name in _OF_A_PLAN}
+        taken = self._change(
+            attempt.lineage, before, after | {"owner": self.owner, "until": now + self.lease_ms}
+        )
         return Mine(doubt=found.owner != self.owner) if taken else Busy(now)
+
+    def lives(self, attempt: Attempt) -> bool:
+        """Whether somebody may be at it: it is claimed, and its owner neither silent for too long nor dead."""
+        claimed = attempt.state is State.CLAIMED and attempt.until > self.now_ms()
+        return claimed and not self.is_dead(attempt.owner)
 
     def settle(
         self, attempt: Attempt, state: State, why: str = "", receipt: Mapping[str, str] | None = None
@@ -121,10 +133,6 @@ class Ledger:
             attempt.lineage, before, {"state": state.value, "why": why, "followed_at": self.now_ms()}
         )
 
-    def discard(self, attempt: Attempt) -> bool:
-        """Take the place of the record's next attempt, so that nobody sends it; False when somebody has it."""
-        return self._put_new(to_item(msgspec.structs.replace(attempt, state=State.DISCARDED)))
-
     def remember_place(self, stream: str, receipt: Mapping[str, str], lineage: Lineage) -> None:
         """Note which attempt a position of a stream is, for bytes that carry no lineage."""
         self.dynamodb.put_item(TableName=self.table, Item=place_item(stream, receipt, lineage))
@@ -145,6 +153,19 @@ class Ledger:
             ConsistentRead=True,
         )
         return [from_item(item) for page in pages for item in page["Items"]]
+
+    def histories(self, lineages: Sequence[Lineage]) -> list[list[Attempt]]:
+        """Every attempt at each of many records, in order; numbers follow each other, or what a record carries."""
+        asked = {Lineage(one.root, number) for one in lineages for number in range(1, one.attempt + 2)}
+        found: dict[str, dict[int, Attempt]] = {}
+        new = self.known(asked)
+        while new:
+            for (root, number), attempt in new.items():
+                found.setdefault(root, {})[number] = attempt
+            following = {Lineage(root, number + 1) for root, number in new} - asked
+            asked |= following
+            new = self.known(following)
+        return [[attempt for _, attempt in sorted(found.get(one.root, {}).items())] for one in lineages]
 
     def known(self, lineages: Iterable[Lineage]) -> dict[Lineage, Attempt]:
         """Those of many attempts that there are."""

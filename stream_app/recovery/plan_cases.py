@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from stream_app.pipeline.registry import Registry
@@ -43,16 +42,16 @@ def cases(
     registry: Registry,
     repair: Repair | None,
     max_redrives: int,
-    threads: Executor,
 ) -> tuple[list[Case], list[LeftOut]]:
     """What can be sent, in order of arrival, and what cannot, with why. Raises what boto3 raises."""
     gone = [LeftOut(one.key, one.etag, NO_PAYLOAD) for one in selected if one.stored.data is None]
     found, superseded = _last_of_each(traced(selected, ledger, registry))
-    histories = threads.map(ledger.attempts, [one.lineage.root for one in found])
+    histories = ledger.histories([one.lineage for one in found])
     made: list[Case] = []
     out = [*gone, *superseded]
     for one, history in zip(found, histories, strict=True):
-        case = _case(one, history, repair, registry, target, max_redrives)
+        number = _number(one, history, max_redrives, ledger)
+        case = number if isinstance(number, LeftOut) else _case(one, number, repair, registry, target)
         if isinstance(case, Case):
             made.append(case)
         else:
@@ -88,27 +87,31 @@ def _last_of_each(found: Sequence[Traced]) -> tuple[list[Traced], list[LeftOut]]
     return kept, out
 
 
-def _case(
-    one: Traced,
-    history: Sequence[Attempt],
-    repair: Repair | None,
-    registry: Registry,
-    target: Target,
-    max_redrives: int,
-) -> Case | LeftOut:
-    def out(why: str, detail: str = "") -> LeftOut:
-        return LeftOut(one.selected.key, one.selected.etag, why, detail)
-
+def _number(one: Traced, history: Sequence[Attempt], max_redrives: int, ledger: Ledger) -> int | LeftOut:
+    """The number of the record's next attempt. One over which somebody died goes on under its number, and its key."""
     sent = [attempt for attempt in history if attempt.state is not State.DISCARDED]
-    if sent and sent[-1].state is State.CLAIMED:
-        return out(IN_FLIGHT, f"apply plan {sent[-1].plan} to its end first")
-    times = max(len(sent), one.lineage.attempt)
+    last = sent[-1] if sent else None
+    begun = last is not None and last.state is State.CLAIMED
+    if last is not None and ledger.lives(last):
+        return _out(one, IN_FLIGHT, f"plan {last.plan}")
+    times = max(len(sent) - begun, one.lineage.attempt)
     if times >= max_redrives:
-        return out(SPENT, f"{times} times")
-    last = history[-1].attempt if history else one.lineage.attempt
-    lineage = Lineage(one.lineage.root, max(last, one.lineage.attempt) + 1)
+        return _out(one, SPENT, f"{times} times")
+    if last is not None and begun:
+        return last.attempt
+    return max(history[-1].attempt if history else 0, one.lineage.attempt) + 1
+
+
+def _case(
+    one: Traced, number: int, repair: Repair | None, registry: Registry, target: Target
+) -> Case | LeftOut:
+    lineage = Lineage(one.lineage.root, number)
     draft = draft_of(one.data, one.selected.stored.partition_key, lineage, repair, registry)
     if not isinstance(draft, Draft):
-        return out(UNREPAIRED, draft.why) if isinstance(draft, Unrepaired) else out(NOT_MET)
+        return _out(one, UNREPAIRED, draft.why) if isinstance(draft, Unrepaired) else _out(one, NOT_MET)
     fits = target.parcel(draft)
-    return out(UNFIT, fits.why) if isinstance(fits, Unfit) else Case(one.selected, one.message, draft)
+    return _out(one, UNFIT, fits.why) if isinstance(fits, Unfit) else Case(one.selected, one.message, draft)
+
+
+def _out(one: Traced, why: str, detail: str = "") -> LeftOut:
+    return LeftOut(one.selected.key, one.selected.etag, why, detail)

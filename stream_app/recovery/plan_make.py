@@ -58,7 +58,6 @@ def make(road: Road, wish: Wish, target: Target) -> Plan:
             registry=road.registry,
             repair=wish.repair,
             max_redrives=wish.max_redrives,
-            threads=threads,
         )
         told, latest = _foretell([case.draft for case in made], road)
         late = late_ones(told, latest)
@@ -105,13 +104,13 @@ def _replays(
 ) -> list[Item]:
     arrived = {at: made[at].selected.stored.arrived for at in late}
     items = replays(road, wish.destination, told, late, arrived, threads)
-    return _within(items, road.ledger, wish.max_redrives, threads)
+    return _within(items, road.ledger, wish.max_redrives)
 
 
-def _within(items: Iterable[Item], ledger: Ledger, most: int, threads: Executor) -> list[Item]:
+def _within(items: Iterable[Item], ledger: Ledger, most: int) -> list[Item]:
     """Each with the number of its attempt; those that were sent as often as they may be are left where they are."""
     some = list(items)
-    histories = threads.map(ledger.attempts, [item.lineage.root for item in some])
+    histories = ledger.histories([item.lineage for item in some])
     numbered = [
         msgspec.structs.replace(item, attempt=(history[-1].attempt if history else 0) + 1)
         for item, history in zip(some, histories, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any
 from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.ledger import Ledger
+from stream_app.recovery.ledger_owner import is_dead, new_owner
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
 from stream_app.recovery.targets import Destination, Target
 from stream_app.recovery.targets_auth import secret_of
@@ -28,10 +28,6 @@ _AFTER = {
 _GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
-def _new_owner() -> str:
-    return str(uuid.uuid4())
-
-
 @dataclass(frozen=True, slots=True)
 class Road:
     """Where things are, for one application. `client` makes boto3 clients, one a service.
@@ -47,8 +43,9 @@ class Road:
     now_ms: Callable[[], int]
     by: str = ""
     failures_of: str = ""
-    owner: str = field(default_factory=_new_owner)
-    lease_ms: int = 60_000
+    owner: str = field(default_factory=new_owner)
+    lease_ms: int = 30_000
+    is_dead: Callable[[str], bool] = is_dead
 
     def __post_init__(self) -> None:
         """Raise ConfigError when a place is not named."""
@@ -79,7 +76,8 @@ class Road:
     @property
     def ledger(self) -> Ledger:
         """The ledger, as this applier writes it."""
-        return Ledger(self.client("dynamodb"), self.history, self.owner, self.now_ms, self.lease_ms)
+        dynamodb = self.client("dynamodb")
+        return Ledger(dynamodb, self.history, self.owner, self.now_ms, self.lease_ms, self.is_dead)
 
     @property
     def now(self) -> datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from stream_app.recovery.ledger import Mine
 from stream_app.recovery.ledger_items import Attempt, State
 from stream_app.recovery.redrive import Road, advance_status
 from stream_app.recovery.redrive_lineage import lineage_of
@@ -13,6 +14,7 @@ from stream_app.recovery.select import Selected, Selection, select
 from stream_app.recovery.store import DISCARDED
 
 _THREADS = 16
+_NO_PLAN = "discard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +42,23 @@ def discard(road: Road, selection: Selection, reason: str, *, dry_run: bool = Fa
 
 
 def _discard(road: Road, one: Selected, lineage: Lineage, reason: str) -> bool:
-    history = road.ledger.attempts(lineage.root)
+    ledger, history = road.ledger, road.ledger.attempts(lineage.root)
     last = history[-1] if history else None
-    if last is not None and last.state is State.CLAIMED:
-        return False
-    number = max(last.attempt if last is not None else 0, lineage.attempt) + 1
     if last is None or last.state is not State.DISCARDED:
+        # One over which somebody died is discarded itself; nobody shall go on with it.
+        dead = last is not None and last.state is State.CLAIMED
+        number = max(last.attempt if last is not None else 0, lineage.attempt) + (not dead)
         mark = Attempt(
             root=lineage.root,
             attempt=number,
             failure=one.key,
-            plan="",
+            plan=_NO_PLAN,
             target="",
             token="",
-            state=State.DISCARDED,
+            state=State.CLAIMED,
             by=road.by,
-            settled_at=road.now_ms(),
-            why=reason,
         )
-        if not road.ledger.discard(mark):
+        if not isinstance(ledger.claim(mark), Mine) or not ledger.settle(mark, State.DISCARDED, reason):
             return False
     advance_status(road.s3, road.bucket, one.key, DISCARDED)
     return True

@@ -23,6 +23,7 @@ _MARK = "stream-app:redrive:"
 _GZIP, _AVRO = b"\x1f\x8b", b"\xc3\x01"
 _MOST_BYTES = 10 * 1_048_576  # as long as Kinesis takes a record; a gzip that holds more is left packed
 _LONGEST_KEY = 256
+_DIGITS = 3  # of an attempt's number; a device may write anything into its resources
 
 
 class Lineage(NamedTuple):
@@ -65,7 +66,8 @@ class Message:
 
 def _lineage(resource: str) -> Lineage | None:
     attempt, colon, root = resource.removeprefix(_MARK).partition(":")
-    if not resource.startswith(_MARK) or not colon or not (attempt.isascii() and attempt.isdigit()):
+    number = attempt.isascii() and attempt.isdigit() and len(attempt) <= _DIGITS
+    if not resource.startswith(_MARK) or not colon or not number:
         return None
     return Lineage(root, int(attempt))
 

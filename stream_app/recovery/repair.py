@@ -25,7 +25,7 @@ from stream_app.errors import ConfigError, Problem
 from stream_app.recovery import repair_units as units
 
 EVENT = "$event"
-_HINT = "see `stream-app failures plan --help` for the form of a repair"
+_HINT = "docs/redrive.md has the form of a repair"
 
 
 class _Step(msgspec.Struct, frozen=True, tag_field="do", forbid_unknown_fields=True, kw_only=True):
@@ -151,6 +151,9 @@ def repair_of(document: Any, source: str = "the repair") -> Repair:
     """The repair that a document of built-in types (and the times that YAML knows) describes. Raises ConfigError."""
     try:
         found = msgspec.convert(msgspec.to_builtins(document), Repair)
+        msgspec.json.encode(found)  # it travels in the plan
+    except UnicodeError as error:
+        raise ConfigError([Problem(f"{source} holds what is no Unicode text", _HINT)]) from error
     except (msgspec.ValidationError, TypeError) as error:
         raise ConfigError([Problem(f"{source}: {error}", _HINT)]) from error
     problems = [Problem(f"{source}: {what}", hint) for what, hint in _problems(found)]

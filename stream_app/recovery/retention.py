@@ -9,7 +9,7 @@ from stream_app.recovery.stream import named
 
 _HOUR = 3_600_000
 # Retention is changed by hand, seldom; a function that stays warm looks again after this long.
-_FRESH_MS = 300_000
+_FRESH_MS, _RETRY_MS = 300_000, 10_000
 
 Clock = Callable[[], int]
 
@@ -36,10 +36,10 @@ class Retention:
 
     def _kept(self, stream: str) -> int | None:
         now = self._now_ms()
-        asked, kept = self._known.get(stream, (None, None))
-        if asked is None or now - asked > _FRESH_MS:
+        until, kept = self._known.get(stream, (now, None))
+        if now >= until:
             kept = self._ask(stream)
-            self._known[stream] = now, kept
+            self._known[stream] = now + (_RETRY_MS if kept is None else _FRESH_MS), kept
         return kept
 
     def _ask(self, stream: str) -> int | None:

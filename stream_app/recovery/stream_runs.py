@@ -69,7 +69,7 @@ class Reader:
         yield near
         onwards = near[-1]["SequenceNumber"]
         # The last one at hand comes again, at the beginning of the next page, and is passed over.
-        for records in self._read(partial(self._pages, onwards)):
+        for records in self._read(partial(self._pages, onwards), partial(self._pages_of_time, *ends)):
             yield [record for record in records if number(record) > int(onwards)]
 
     def _read(self, *starts: Callable[[], Iterator[Page]]) -> Iterator[Sequence[RawRecord]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -151,8 +151,8 @@ class Target(Protocol):
         """The form in which it would be sent."""
         ...
 
-    def send(self, parcels: Sequence[Parcel]) -> Sequence[Answer]:
-        """Try each once; an answer for each, in order. The world's errors are answers too."""
+    def send(self, parcels: Sequence[Parcel]) -> Iterable[Answer]:
+        """Try each once; an answer for each, in order, as they come. The world's errors are answers too."""
         ...
 
     def close(self) -> None:

@@ -69,12 +69,10 @@ class BusTarget:
             return Unfit(f"{size} bytes are too many for a bus, which takes {BUS_BYTES}")
         return Parcel(draft.key, body, size, event_id(message, self.registry) is not None, True)
 
-    def send(self, parcels: Sequence[Parcel]) -> list[Answer]:
+    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
         """One try by PutEvents."""
-        answers: list[Answer] = []
         for part in _requests(parcels, BUS_ENTRIES, BUS_BYTES):
-            answers += _put(lambda bodies: self.events.put_events(Entries=bodies)["Entries"], part)
-        return answers
+            yield from _put(lambda bodies: self.events.put_events(Entries=bodies)["Entries"], part)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -117,15 +115,16 @@ class StreamTarget:
             return Unfit(f"{size} bytes are too many for a stream, which takes {_RECORD_BYTES}")
         return Parcel(draft.key, {"Data": data, "PartitionKey": draft.key}, size, known, not as_bytes)
 
-    def send(self, parcels: Sequence[Parcel]) -> list[Answer]:
+    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
         """One try by PutRecords; the receipts say where the records are."""
-        answers: list[Answer] = []
         for part in _requests(parcels, STREAM_ENTRIES, STREAM_BYTES):
-            answers += _put(
-                lambda bodies: self.kinesis.put_records(StreamName=self.stream, Records=bodies)["Records"],
-                part,
-            )
-        return answers
+            yield from _put(self._put, part)
+
+    def _put(self, bodies: list[Any]) -> Sequence[dict[str, Any]]:
+        found: Sequence[dict[str, Any]] = self.kinesis.put_records(StreamName=self.stream, Records=bodies)[
+            "Records"
+        ]
+        return found
 
     def close(self) -> None:
         """Nothing is held."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import ssl
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -39,7 +39,7 @@ class HttpTarget:
         headers: _Headers | None = None,
         *,
         timeout: float = 10.0,
-        threads: int = 8,
+        threads: int = 4,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._parts = urlsplit(url)
@@ -73,9 +73,9 @@ class HttpTarget:
         }
         return Parcel(draft.key, (data, headers), len(data), collapses=True, carries=True)
 
-    def send(self, parcels: Sequence[Parcel]) -> list[Answer]:
+    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
         """Post each once, side by side."""
-        return list(self._pool.map(self._send_one, parcels))
+        return self._pool.map(self._send_one, parcels)
 
     def close(self) -> None:
         """Let go of the connections."""

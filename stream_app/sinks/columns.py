@@ -15,7 +15,7 @@ from stream_app.pipeline.schema import BOOLEAN, INTEGER, Field
 from stream_app.record import Batch, Mask
 
 Types = Mapping[str, pa.DataType]
-_HELPERS = ("window.", "previous.")
+_HELPERS = ("window.", "previous.", "explanation")
 _LAST = ("score", "anomaly")
 # Parquet has no whole seconds; days and the like become milliseconds too.
 _FINE_UNITS = ("us", "ns")
@@ -24,7 +24,7 @@ _FINE_UNITS = ("us", "ns")
 def stored_columns(batch: Batch) -> list[str]:
     """The columns that are stored, in order: the event's, the calculated ones, then score and anomaly.
 
-    Windows, previous values and the batch's own `arrived` (every row has its record's) are not.
+    Windows, previous values, explanations and the batch's own `arrived` (every row has its record's) are not.
     """
     names = [
         name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +18,7 @@ from stream_app.recovery.redrive_discard import Discarded
 from stream_app.recovery.redrive_follow import Followed
 
 _NAMED = 10
+_SAMPLES = 3  # the plan holds more
 _WIDEST = 60
 
 
@@ -24,7 +26,7 @@ def show_plan(plan: Plan) -> RenderableType:
     """Count, target, age, expectations, warnings, and a few records before and after."""
     parts: list[RenderableType] = [_facts(plan)]
     parts += [_warning(text) for text in _warnings(plan)]
-    parts += [_sample(one) for one in plan.sample]
+    parts += [_sample(one) for one in plan.sample[:_SAMPLES]]
     return Group(*parts)
 
 
@@ -37,7 +39,7 @@ def _facts(plan: Plan) -> Table:
         + (f", {plan.replayed:,} later records among them" if plan.replayed else ""),
         "to": f"{to.kind} {to.name}" + (f", {to.auth.header} from {to.auth.source}" if to.auth else ""),
         "repair": (plan.repair.name or f"{len(plan.repair.steps)} steps") if plan.repair else "none",
-        "arrived": f"{plan.oldest} to {plan.newest}, the oldest {_age(plan.age_s)} ago"
+        "arrived": f"{_time(plan.oldest)} to {_time(plan.newest)}, the oldest {_age(plan.age_s)} ago"
         if plan.oldest
         else "-",
         "parked as": _counts(plan.codes),
@@ -92,6 +94,10 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
+def _time(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else "-"
+
+
 def _age(seconds: int | None) -> str:
     for name, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds is not None and seconds >= 2 * size:
@@ -139,6 +145,10 @@ def show_applied(done: Applied, *, dry_run: bool) -> RenderableType:
     if done.halted:
         lines.append(Text(f"the target takes nothing more: {done.halted}", style="bold red"))
     lines += [Text(f"  {key}: {why}", style="dim") for key, why in done.named[:_NAMED]]
+    if done.held:
+        lines.append(
+            Text("what is held may have arrived: ask the receiver, then plan it again or discard it")
+        )
     if done.left and not dry_run:
         lines.append(Text("apply the same plan again to go on"))
     return Group(*lines)

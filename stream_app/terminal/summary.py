@@ -47,6 +47,7 @@ def _facts(report: Report) -> Table:
         "hydrated": f"{report.hydrated:,} full payloads in the failure store",
         "second act": f"{report.redriven:,} repaired and sent again, {report.processed:,} of them stored",
         "anomalies": f"{report.anomalies:,}",
+        "corrections": f"{report.corrected:,} recalculated, {report.manual:,} for people to look at",
         "segments": f"{report.segments:,}",
         "ready": "never" if report.ready_s is None else f"{report.ready_s:.1f} s after the start",
         "latency": "unknown"

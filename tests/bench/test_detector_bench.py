@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import process_time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ KEYS = [f"device {number}" for number in range(100)] * 5
 BATCH = len(KEYS)
 
 
-def river_trees() -> object:
+def river_trees() -> Any:
     return preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=1)
 
 
@@ -26,7 +27,7 @@ DETECTORS: dict[str, Callable[[list[str]], Detector]] = {
     "NearestValue": NearestValue,
     "HalfSpaceTrees": lambda names: HalfSpaceTrees(names, seed=1),
     "StandardDeviation": StandardDeviation,
-    "river's HalfSpaceTrees": lambda names: RiverDetector(river_trees, names, 0.95),  # type: ignore[arg-type]
+    "river's HalfSpaceTrees": lambda names: RiverDetector(river_trees, names, 0.95),
 }
 
 

@@ -247,8 +247,10 @@ def test_the_clock_asks_a_stream_once_in_a_while_and_never_raises(kinesis: Any) 
     now[0] += HOUR
     assert clock.vanishes(STREAM, ARRIVED) == ARRIVED + 72 * HOUR
     assert clock.vanishes(ARN, ARRIVED) == ARRIVED + 72 * HOUR
-    assert clock.vanishes("nowhere", ARRIVED) is None
+    counting.calls.clear()
+    assert [clock.vanishes("nowhere", ARRIVED) for _ in range(5)] == [None] * 5
     assert clock.seconds_left("nowhere", ARRIVED) is None
+    assert len(counting.calls) == 1
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.local.deploy import deploy, placed, templates
+from stream_app.local.deploy import LOCAL_PARAMETERS, deploy, placed, templates
 
 Clients = Callable[[str], Any]
 REGION, ACCOUNT = "us-east-1", "123456789012"
@@ -186,9 +186,8 @@ def test_nothing_is_passed_over_in_silence(
     clients: Clients, tmp_path: Path, resource: str, says: str
 ) -> None:
     path = tmp_path / "own.yaml"
-    parameters = (
-        "Parameters: {Application: {Type: String}, CodeBucket: {Type: String}, CodeKey: {Type: String}}"
-    )
+    names = ("Application", *LOCAL_PARAMETERS)
+    parameters = f"Parameters: {{{', '.join(f'{name}: {{Type: String}}' for name in names)}}}"
     path.write_text(f"{parameters}\nResources: {{A: {resource}, B: {{Type: AWS::SQS::Queue}}}}")
     with pytest.raises(ConfigError, match=says):
         deploy([path], clients)

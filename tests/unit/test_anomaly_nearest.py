@@ -16,7 +16,7 @@ from anomaly import laws
 from anomaly import nearest_kernel as kernel
 from anomaly.judgement import Explaining, alerts_explained, severity
 from anomaly.nearest import NearestValue, at_most_one_alert
-from tests.unit.detectors import FEATURES, drawn, quick
+from tests.unit.detectors import FEATURES, drawn, quick, rows
 
 DAY = np.timedelta64(24, "h")
 
@@ -213,6 +213,17 @@ def test_alerts_carry_plain_explanations() -> None:
     assert told[400]["feature"] == "a"
     assert "a is 99; the nearest value seen is" in told[400]["text"]
     assert json.loads(json.dumps(told[400])) == told[400]
+
+
+@given(rows=rows(), cut=st.integers(0, 100))
+@settings(max_examples=40, deadline=None)
+def test_a_judgement_does_not_depend_on_batches(rows: laws.Rows, cut: int) -> None:
+    whole, parts = quick(), quick()
+    expected = whole.judge_many(*rows)
+    got = [parts.judge_many(*rows.part(part)) for part in (slice(cut), slice(cut, None))]
+    for name, column in expected._asdict().items():
+        joined = np.concatenate([getattr(part, name) for part in got])
+        assert joined.tobytes() == column.tobytes(), name
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import random
 from collections.abc import Sequence
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import anomaly
 from anomaly import laws
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.river import StandardDeviation
@@ -22,6 +25,23 @@ from tests.unit.detectors import DETECTORS, FEATURES, drawn, rows
 @given(rows=rows(), rng=st.randoms(use_true_random=False))
 def test_detectors_obey_the_laws(make: laws.Make, law: laws.Law, rows: laws.Rows, rng: random.Random) -> None:
     law(make, rows, rng)
+
+
+def test_every_detector_is_here() -> None:
+    modules = [
+        importlib.import_module(f"anomaly.{info.name}") for info in pkgutil.iter_modules(anomaly.__path__)
+    ]
+    found = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and value.__module__ == module.__name__
+        and all(hasattr(value, name) for name in ("process_many", "snapshot", "restore"))
+        and not getattr(value, "_is_protocol", False)
+    }
+    assert found == {kind for make in DETECTORS.values() for kind in type(make()).__mro__} & found
+    assert len(found) >= 4
 
 
 @pytest.mark.parametrize("name", ["StandardDeviation", "HalfSpaceTrees", "LODA"])

@@ -1,0 +1,183 @@
+"""What is sent again says what was said, knows where it comes from, and is read by the pipeline as before."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.event import Event
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.record import Record
+from stream_app.recovery.redrive_message import (
+    Lineage,
+    Message,
+    as_envelope,
+    as_it_came,
+    device,
+    event_id,
+    further,
+    identified,
+    mended,
+    read,
+)
+from stream_app.recovery.repair import repair_of
+from stream_app.recovery.repair_steps import Unrepaired
+from tests import samples
+
+REGISTRY = samples.registry()
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LINEAGES = st.builds(Lineage, st.text(min_size=1, max_size=40), st.integers(1, 99))
+FIELDS = st.fixed_dictionaries(
+    {
+        "id": st.none() | st.text(min_size=1, max_size=5),
+        "device": st.sampled_from(["A", "B"]),
+        "time": st.integers(samples.START, samples.START + samples.HOUR),
+        "value": st.none() | st.floats(0, 90),
+        "level": st.none() | st.integers(0, 9),
+        "note": st.none() | st.text(max_size=5),
+        "sent_at": st.none(),
+    }
+)
+
+
+def seen(data: bytes) -> Any:
+    """What the pipeline reads in a record, without what the envelope's id decides."""
+    record = Record(data, "A", "1", samples.START)
+    result = process([record], REGISTRY, ShardState(samples.EVENTS, 4), samples.MAX_BYTES)
+    assert not result.failed
+    batch = result.passed["reading"]
+    return {
+        name: batch[name].tolist() for name in samples.SCHEMAS["reading"] and batch.columns if name != "id"
+    }
+
+
+def message(data: bytes) -> Message:
+    found = read(data, REGISTRY)
+    assert found is not None
+    return found
+
+
+@given(FIELDS, st.sampled_from(sorted(set(samples.FORMS))), LINEAGES)
+def test_whatever_form_it_came_in_the_pipeline_reads_the_same_fields_in_the_envelope(
+    fields: dict[str, Any], form: str, lineage: Lineage
+) -> None:
+    data = samples.encoded("reading", fields, form)
+    envelope = as_envelope(message(data), "A", lineage, id="token", now=NOW, region="us-east-1")
+    assert repr(seen(envelope)) == repr(seen(data))
+    assert repr(seen(as_it_came(message(data)))) == repr(seen(data))
+
+
+@given(FIELDS, st.sampled_from(sorted(set(samples.FORMS))), LINEAGES, LINEAGES)
+def test_the_last_lineage_is_the_one_that_counts(
+    fields: dict[str, Any], form: str, first: Lineage, second: Lineage
+) -> None:
+    data = samples.encoded("reading", fields, form)
+    assert message(data).lineage is None
+    once = as_envelope(message(data), "A", first, id="one", now=NOW, region="us-east-1")
+    twice = as_envelope(message(once), "B", second, id="two", now=NOW, region="us-east-1")
+    assert message(once).lineage == first
+    assert message(twice).lineage == second
+    assert message(twice).resources == ["B", second.resource]
+    # An envelope's own id, which the pipeline may know it by, stays.
+    assert message(twice).envelope_id == message(once).envelope_id
+    assert further(message(once), second) == [second.resource]
+
+
+def test_an_envelope_keeps_what_it_came_with() -> None:
+    came = {
+        "version": "0",
+        "id": "e-1",
+        "detail-type": "reading",
+        "source": "stream-app.devices.new",
+        "account": "42",
+        "time": "2020-01-01T00:00:00Z",
+        "region": "eu-west-1",
+        "resources": ["A", "arn:of:something", Lineage("old", 1).resource],
+        "detail": {"device": "A"},
+        "replay-name": "r",
+    }
+    lineage = Lineage("failures/x", 2)
+    sent = json.loads(
+        as_envelope(message(json.dumps(came).encode()), "A", lineage, id="new", now=NOW, region="r")
+    )
+    assert sent == {**came, "resources": ["A", "arn:of:something", lineage.resource]}
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_not_but_never_break(data: bytes) -> None:
+    found = read(data, REGISTRY)
+    assert found is None or isinstance(found.detail, dict)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *samples.GARBAGE[:4],
+        gzip.compress(b"{}")[:-3],
+        gzip.compress(b"{}") + b"x",
+        gzip.compress(b" " * (20 * 2**20) + b"{}"),  # a bomb is not unpacked
+        samples.as_avro({"device": "A", "time": 1}, samples.schema("stranger")),
+        samples.as_avro({"device": "A", "time": 1}, samples.SCHEMAS["reading"])[:-1],
+        b'{"a": 1e999}',
+        b'"text"',
+        b"[" * 5_000,
+    ],
+)
+def test_what_nobody_can_read_has_no_message(data: bytes) -> None:
+    assert read(data, REGISTRY) is None
+
+
+@given(FIELDS, LINEAGES)
+def test_an_id_is_the_devices_own_or_the_envelopes_or_one_that_is_always_the_same(
+    fields: dict[str, Any], lineage: Lineage
+) -> None:
+    token = str(lineage)
+    bare = identified(message(samples.as_json("reading", fields)), REGISTRY, token)
+    enveloped = identified(message(samples.as_envelope("reading", fields, "e-7")), REGISTRY, token)
+    assert event_id(bare, REGISTRY) == (fields["id"] or token)
+    assert event_id(enveloped, REGISTRY) == (fields["id"] or "e-7")
+    if fields["id"] is not None:
+        assert bare.detail["id"] == fields["id"]
+
+
+def test_a_message_of_an_unknown_type_has_neither_id_nor_device() -> None:
+    found = message(b'{"event": "prototype", "id": "1", "device": "A"}')
+    assert event_id(found, REGISTRY) is None
+    assert identified(found, REGISTRY, "token") is found
+    assert device(found, REGISTRY, "partition") == "partition"
+    assert device(message(b'{"event": "reading", "device": "A"}'), REGISTRY, "partition") == "A"
+    assert device(message(b'{"event": "reading", "device": ["A"]}'), REGISTRY, "partition") == "partition"
+
+
+def test_a_repair_can_give_an_event_another_type() -> None:
+    repair = repair_of(
+        {
+            "when": [{"field": "$event", "is": "equals", "value": "prototype"}],
+            "steps": [{"do": "set", "field": "$event", "value": "reading"}, {"do": "drop", "field": "junk"}],
+        }
+    )
+    found = mended(message(b'{"event": "prototype", "device": "A", "junk": 1}'), repair)
+    assert found == Message("reading", {"device": "A"})
+    assert mended(message(b'{"event": "reading", "device": "A"}'), repair) is None
+    wrong = repair_of({"steps": [{"do": "set", "field": "$event", "value": 5}]})
+    assert mended(message(b'{"event": "reading"}'), wrong) == Unrepaired("$event is no text")
+
+
+def test_a_field_that_is_called_event_stays_where_the_type_declares_it() -> None:
+    raw = samples.schema("meeting")
+    raw["fields"].append({"name": "event", "type": "string"})
+    registry = Registry.of([Event(name="meeting", key="device")], {"meeting": [raw]})
+    plain = {"event": "meeting", "device": "A"}
+    found = read(msgspec.json.encode(plain), registry)
+    assert found is not None
+    assert found.detail == plain
+    assert json.loads(as_it_came(found)) == plain
