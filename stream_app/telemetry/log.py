@@ -21,7 +21,8 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level.upper(), 20)),
-        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        # Looked up at each call: whoever points stderr elsewhere, a test for one, closes what it was.
+        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
 
