@@ -12,19 +12,24 @@ from rich.table import Table
 
 from stream_app.recovery.history import Entry, name_of
 from stream_app.sinks.segment import instant
+from stream_app.terminal.failures import said
+from stream_app.terminal.lines import Line, aligned
 
 _NAMED = 20
 
 
 def listing(entries: Sequence[Entry], letters: int | None) -> RenderableType:
-    """One line a position; `letters` wait in the manual queue, None where there is no such queue."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("position", "event", "device", "status", "asked by", "at", "what"):
-        table.add_column(name, overflow="fold")
-    for entry in entries:
-        request = entry.request
-        cells = (name_of(request), request.event, request.key, entry.status, request.by, _stamp(entry.at))
-        table.add_row(*(escape(cell) for cell in (*cells, _what(entry))))
+    """A line for each position, and below it where it is and what of it; `letters` wait in the manual queue, None
+    where there is no such queue."""
+    shown = [
+        Line(
+            [entry.status, said(entry.request.key), entry.request.event, _stamp(entry.at)],
+            [name_of(entry.request), said(f"{entry.request.by}: {_what(entry)}")],
+        )
+        for entry in entries
+    ]
+    names = ("status", "device", "event", "asked for at")
+    table: RenderableType = aligned(names, shown) if shown else "nothing was asked for"
     waiting = "" if letters is None else f"\n{letters} letters wait in the manual queue"
     return Group(table, f"{len(entries)} listed{waiting}")
 
