@@ -51,7 +51,7 @@ def test_a_payload_that_left_the_stream_comes_from_the_failure_store(world: Worl
 
 
 def test_where_the_payload_is_gone_its_stored_columns_take_its_place(
-    world: World, aws: Callable[[str], Any]
+    world: World,
 ) -> None:
     """The same comes out, with the same proof; and the history tells the difference."""
     assert answer(world, JUMP, work=world.corrector(kinesis=Trimmed(world.kinesis))) is Verdict.CORRECTED
