@@ -120,7 +120,7 @@ def explain(error: BaseException) -> Problem | None:
 
 
 _HINTS = {
-    "ResourceNotFoundException": "is the stream there? check streamName and regionName",
+    "ResourceNotFoundException": "is the stream or table there? check streamName, regionName and the tables",
     "NoSuchBucket": "is the bucket there? check app.bucket",
     "AccessDeniedException": "the role lacks a permission: see the consumer's policy in infra/",
     "AccessDenied": "the role lacks a permission: see the consumer's policy in infra/",

@@ -134,6 +134,7 @@ def _desk(queue: str) -> Desk:
         history=history,
         max_bytes=settings.max_record_bytes,
         now_ms=_now_ms,
+        latest_table=settings.latest_table,
     )
     rate = float(os.environ.get(PER_SECOND, "1"))
     return Desk(

@@ -16,10 +16,12 @@ import typer
 from rich.console import Console
 
 from stream_app import app as root
+from stream_app.commands.options import err
 from stream_app.errors import ConfigError, FatalError, Problem, code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Position
 from stream_app.recovery.correct import EarlyError, again
+from stream_app.recovery.correct_again import reapply_all
 from stream_app.recovery.correct_work import corrector
 from stream_app.recovery.history import Entry, History
 from stream_app.recovery.recalculate import ImpossibleError
@@ -92,6 +94,19 @@ def retry(
     Console().print(shown.story(_entry(desk, position)))
 
 
+@app.command()
+def reapply(properties: Properties, as_json: Json = False) -> None:
+    """Put every recorded correction into its row once more: after a replay that stored the rows as they came."""
+    desk = _desk(properties)
+    with err.status("putting corrections back"):
+        done = reapply_all(_entries(desk), _corrector(desk).again)
+    if as_json:
+        typer.echo(msgspec.json.encode(done).decode())
+    else:
+        err.print(shown.reapplied(done))
+    raise typer.Exit(0 if done.complete else 1)
+
+
 def _desk(properties: Path) -> _Desk:
     settings = root.load_settings(os.environ, properties)
     if not settings.bucket:
@@ -114,6 +129,7 @@ def _corrector(desk: _Desk) -> Any:
         history=desk.history,
         max_bytes=settings.max_record_bytes,
         now_ms=_now_ms,
+        latest_table=settings.latest_table,
     )
 
 

@@ -81,7 +81,7 @@ def ls(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List failures, those of the latest hours first."""
+    """List failures, the latest first."""
     store = store_of(properties, consumer)
     stretch = stretch_of(since, until, hour)
     if waits or ranges:

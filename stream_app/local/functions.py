@@ -29,7 +29,16 @@ REPORT = "ReportBatchItemFailures"
 
 Handler = Callable[[Mapping[str, Any], Any], Any]
 
-_KNOWN = {"BatchSize", "Enabled", "EventSourceArn", "FunctionName", "FunctionResponseTypes", "ScalingConfig"}
+_KNOWN = {
+    "BatchSize",
+    "Enabled",
+    "EventSourceArn",
+    "FunctionName",
+    "FunctionResponseTypes",
+    "MaximumBatchingWindowInSeconds",
+    "ScalingConfig",
+}
+_MOST_BATCH, _MOST_WINDOW = 10_000, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +87,26 @@ def _worker(
     queue = queue_of(source, sqs.meta.region_name)
     reports = REPORT in item.properties.get("FunctionResponseTypes", ())
     invoker = Invoker(handlers.get(path) or resolve(path), function, queue, counters, reports=reports)
-    reader = QueueReader(
-        sqs, queue, invoker.handle, counters, batch=int(item.properties.get("BatchSize", MOST))
-    )
+    batch, window = _batching(item, fifo=queue.fifo)
+    reader = QueueReader(sqs, queue, invoker.handle, counters, batch=batch, window=window)
     return Worker("function", str(function.attributes["Name"]), counters, reader.loops)
+
+
+def _batching(item: Placed, *, fifo: bool) -> tuple[int, int]:
+    """How many messages a batch has, and for how many seconds it is waited for. Raises ConfigError as Lambda does."""
+    batch = int(item.properties.get("BatchSize", MOST))
+    window = int(item.properties.get("MaximumBatchingWindowInSeconds", 0))
+    if fifo and window:
+        raise wrong(f"{item.id} has a batching window", "a FIFO queue has none: leave it out")
+    if not 0 <= window <= _MOST_WINDOW:
+        raise wrong(f"{item.id} has a batching window of {window} s", f"give 0 to {_MOST_WINDOW}")
+    most = MOST if fifo else _MOST_BATCH
+    if not 1 <= batch <= most:
+        raise wrong(f"{item.id} has BatchSize {batch}", f"give 1 to {most}")
+    if batch > MOST and not window:
+        hint = f"set MaximumBatchingWindowInSeconds to 1 at least, or BatchSize to {MOST} at the most"
+        raise wrong(f"{item.id} has BatchSize {batch} and no batching window", hint)
+    return batch, window
 
 
 def _function(placed: Sequence[Placed], name: str) -> Placed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ MOST = 10  # of messages in one request, by SQS's own limit
 _WAIT_SECONDS = 1
 _PAUSE_SECONDS = 0.5
 _DELETE_ATTEMPTS = 5
+_GATHER_SECONDS = 0.1
+# A batch that has come to this is handed on before its window ends: more than this no function is given.
+PAYLOAD_BYTES = 6_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,23 @@ class QueueReader:
     """Polls a queue in one thread, and in `helpers` more while there is a backlog.
 
     In a FIFO queue a group is with one thread at a time, because SQS gives out no more of it before the batch is
-    deleted. An error of the world that may pass is waited out; any other ends the loop.
+    deleted. An error of the world that may pass is waited out; any other ends the loop. A batch that is not full is
+    waited for: `window` seconds from its first message on, unless told to stop.
     """
 
     def __init__(
-        self, sqs: Any, queue: Queue, handle: Handle, counters: Counters, *, batch: int, helpers: int = 0
+        self,
+        sqs: Any,
+        queue: Queue,
+        handle: Handle,
+        counters: Counters,
+        *,
+        batch: int,
+        window: float = 0,
+        helpers: int = 0,
     ) -> None:
         self._sqs, self._queue, self._handle, self._counters = sqs, queue, handle, counters
-        self._batch = batch
+        self._batch, self._window = batch, window
         self._backlog = threading.Event()
         self.loops: list[Loop] = [self._lead, *[self._help] * helpers]
 
@@ -95,7 +108,7 @@ class QueueReader:
 
     def _turn(self, stop: threading.Event, wait: int) -> int:
         try:
-            messages = self._receive(wait)
+            messages = self._gather(stop, wait)
             if messages:
                 self._counters.add(received=len(messages))
                 done = self._handle(messages, stop)
@@ -109,19 +122,31 @@ class QueueReader:
                 log.get().warning("queue is out of reach", queue=self._queue.arn, error=type(error).__name__)
             return 0
 
-    def _receive(self, wait: int) -> list[Message]:
-        found: list[Message] = []
-        while len(found) < self._batch:
-            more = self._sqs.receive_message(
-                QueueUrl=self._queue.url,
-                MaxNumberOfMessages=min(MOST, self._batch - len(found)),
-                WaitTimeSeconds=0 if found else wait,
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            ).get("Messages", [])
+    def _gather(self, stop: threading.Event, wait: int) -> list[Message]:
+        """A full batch, or what has come when its window ends."""
+        until, found = None, list[Message]()
+        while len(found) < self._batch and sum(len(one["Body"]) for one in found) < PAYLOAD_BYTES:
+            more = self._receive(self._batch - len(found), 0 if found else wait)
             found += more
-            if len(more) < MOST:
+            until = until or time.monotonic() + self._window
+            if not found or (len(more) < MOST and self._is_over(until, stop)):
                 break
+        return found
+
+    def _is_over(self, until: float, stop: threading.Event) -> bool:
+        """Whether a window has ended, after a pause in which more may come."""
+        left = until - time.monotonic()
+        return left <= 0 or stop.wait(min(left, _GATHER_SECONDS))
+
+    def _receive(self, most: int, wait: int) -> list[Message]:
+        answer = self._sqs.receive_message(
+            QueueUrl=self._queue.url,
+            MaxNumberOfMessages=min(MOST, most),
+            WaitTimeSeconds=wait,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        found: list[Message] = answer.get("Messages", [])
         return found
 
     def _delete(self, done: Collection[Message], stop: threading.Event) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -51,6 +51,19 @@ class File:
     version: str
     metadata: Mapping[str, str]
     table: pa.Table
+
+    @property
+    def corrections(self) -> int:
+        """How many corrections were made in it."""
+        return int(self.metadata.get(CORRECTED, "0"))
+
+    def ends(self, shard: str) -> tuple[Position, Position]:
+        """The positions of its first and last row."""
+        at = (0, len(self.table) - 1)
+        first, last = (
+            Position(shard, self.table["sequence"][n].as_py(), self.table["sub"][n].as_py()) for n in at
+        )
+        return first, last
 
     def row(self, position: Position) -> int | None:
         """The row of a position, None where the file has none."""
@@ -138,6 +151,16 @@ def same(row: pa.Table, wanted: pa.Table) -> bool:
         return False
 
 
+def recorded(values: Mapping[str, Any], row: pa.Table) -> pa.Table:
+    """Values as a history keeps them, in the types that a stored row has. Raises KeyError, ArrowException."""
+    columns = {}
+    for name, value in values.items():
+        kind = row.schema.field(name).type
+        is_time = pa.types.is_timestamp(kind) and isinstance(value, str)
+        columns[name] = pa.array([datetime.fromisoformat(value) if is_time else value], kind)
+    return pa.table(columns)
+
+
 def overwrite(
     s3: Any, bucket: str, key: str, position: Position, before: pa.Table, after: pa.Table
 ) -> tuple[str, str] | None:
@@ -184,7 +207,7 @@ def _put(s3: Any, bucket: str, file: File, table: pa.Table, position: Position) 
     labels = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
     marks = {
         DIGEST: rows_digest(table),
-        CORRECTED: str(int(file.metadata.get(CORRECTED, "0")) + 1),
+        CORRECTED: str(file.corrections + 1),
         LAST_CORRECTED: token(position),
         REPLACED_VERSION: file.version,
     }

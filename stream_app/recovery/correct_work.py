@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
-from stream_app.record import Position
+from stream_app.record import Batch, Position, Record
 from stream_app.recovery.correct import EarlyError
+from stream_app.recovery.correct_latest import Latest, latest_in, nowhere
 from stream_app.recovery.correct_payload import Payload, first_of, from_store, from_stream
-from stream_app.recovery.correct_segment import File, find, overwrite, read, same
+from stream_app.recovery.correct_segment import File, find, overwrite, read, recorded, same
 from stream_app.recovery.history import Done, Entry, History, Request
 from stream_app.recovery.recalculate import ImpossibleError, Recalculated, decoded, recalculated
-from stream_app.recovery.recalculate_past import Shelf, past
+from stream_app.recovery.recalculate_past import Shelf, own_fields, past
 from stream_app.sinks import objects
-from stream_app.sinks.parquet import IDENTITY
+from stream_app.sinks.parquet import IDENTITY, field_name, stored_name
 from stream_app.sinks.segment import from_token
 
 _ENDED = "SHARD_END"
+
+
+class _Original(NamedTuple):
+    """A record as it came, and its fields; `rebuilt` from its stored columns, then without its bytes."""
+
+    record: Record
+    fields: Batch
+    rebuilt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class Corrector:
     committed: Callable[[Position], bool]
     max_bytes: int
     now_ms: Callable[[], int]
+    latest: Latest = nowhere
 
     def __call__(self, request: Request) -> Done:
         """Correct the row of the request's position; safe to repeat.
@@ -46,10 +56,11 @@ class Corrector:
         """
         codec = self.registry.codecs.get(request.event)
         if codec is None:
-            raise ImpossibleError(f"no event type {request.event!r} is declared")
+            raise ImpossibleError(_unknown(request))
         file, at = self._locate(request)
         row = file.table.slice(at, 1)
-        shelf, result = self._recalculate(request, codec, file, row)
+        original = self._original(request, codec, file, row)
+        shelf, result = self._recalculate(request, codec, file, row, original)
         written = overwrite(self.s3, self.bucket, file.key, request.position, *result)
         if written is None:
             raise ImpossibleError("its row was changed by somebody else meanwhile")
@@ -59,11 +70,37 @@ class Corrector:
             key=file.key,
             version_before=written[0],
             version=written[1],
-            before=before,
-            after=after,
+            before=_as_json(before),
+            after=_as_json(after),
             affected=affected,
             affects_until=until,
+            rebuilt=original.rebuilt,
+            latest=self._latest(request, codec, shelf.device, after),
         )
+
+    def again(self, entry: Entry) -> bool:
+        """Put a recorded correction into its row once more, after a replay; whether it was not there.
+
+        What is put there is what was recorded: nothing is recalculated, and no payload is needed. Raises as a
+        correction does; ImpossibleError also when the row holds neither what was recorded before nor after.
+        """
+        request, done = entry.request, entry.done
+        codec = self.registry.codecs.get(request.event)
+        if codec is None or done is None:
+            raise ImpossibleError("there is no correction of it" if codec else _unknown(request))
+        file, at = self._locate(request)
+        row = file.table.slice(at, 1)
+        before, after = (recorded(values, row) for values in (done.before, done.after))
+        written = overwrite(self.s3, self.bucket, file.key, request.position, before, after)
+        if written is None:
+            raise ImpossibleError("its row holds neither what was recorded before nor after")
+        device = str(row[stored_name(codec.event.key, codec.event.name)][0].as_py())
+        self._latest(request, codec, device, after.to_pylist()[0])
+        return not same(row, after)
+
+    def _latest(self, request: Request, codec: Codec, device: str, after: Mapping[str, Any]) -> bool:
+        fields = {field_name(column, request.event): value for column, value in after.items()}
+        return bool(fields) and self.latest(codec.event, device, request.position, fields)
 
     def _locate(self, request: Request) -> tuple[File, int]:
         position = request.position
@@ -79,14 +116,34 @@ class Corrector:
             raise ImpossibleError("it is not among the stored rows")
         return file, at
 
+    def _original(self, request: Request, codec: Codec, file: File, row: pa.Table) -> _Original:
+        """What came: from the payload; where that is gone, from the columns that it became."""
+        position, partition_key = request.position, row["partition_key"][0].as_py()
+        arrived = int(row["arrived"][0].value)
+        record = self.payload(position, partition_key, arrived)
+        if record is not None:
+            return _Original(record, decoded(record, request.event, self.registry, self.max_bytes), False)
+        if not self._all_noted(request, file):
+            # Perhaps this very row's, by a process that died before its note: it must not be corrected twice.
+            raise EarlyError("a correction in its file is not noted yet")
+        fields = own_fields(row, codec)
+        if fields is None:
+            reason = (
+                "its payload is neither in the stream nor in the failure store, and its row lacks fields of"
+            )
+            raise ImpossibleError(f"{reason} today's schema")
+        return _Original(Record(b"", partition_key, position.sequence, arrived, position.sub), fields, True)
+
+    def _all_noted(self, request: Request, file: File) -> bool:
+        """Whether the history knows as many corrections of the file's rows as the file itself."""
+        noted = self.history.entries(request.consumer, *file.ends(request.shard))
+        return sum(entry.done is not None for entry in noted) == file.corrections
+
     def _recalculate(
-        self, request: Request, codec: Codec, file: File, row: pa.Table
+        self, request: Request, codec: Codec, file: File, row: pa.Table, original: _Original
     ) -> tuple[Shelf, Recalculated]:
-        position, arrived = request.position, int(row["arrived"][0].value)
-        record = self.payload(position, row["partition_key"][0].as_py(), arrived)
-        if record is None:
-            raise ImpossibleError("its payload is neither in the stream nor in the failure store")
-        fields = decoded(record, request.event, self.registry, self.max_bytes)
+        record, fields, _ = original
+        position, arrived = request.position, record.arrived
         device = str(fields[codec.event.key][0])
         shelf = Shelf(self.s3, self.bucket, codec, device, arrived)
         rows = shelf.before(position, file)
@@ -138,7 +195,15 @@ def _changes(result: Recalculated) -> tuple[Mapping[str, Any], Mapping[str, Any]
 
 def _values(table: pa.Table) -> dict[str, Any]:
     row: dict[str, Any] = table.to_pylist()[0]
-    return {name: v.isoformat() if isinstance(v, datetime) else v for name, v in row.items()}
+    return row
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: v.isoformat() if isinstance(v, datetime) else v for name, v in values.items()}
+
+
+def _unknown(request: Request) -> str:
+    return f"no event type {request.event!r} is declared"
 
 
 def corrector(
@@ -153,8 +218,12 @@ def corrector(
     history: History,
     max_bytes: int,
     now_ms: Callable[[], int],
+    latest_table: str = "",
 ) -> Corrector:
-    """A corrector of one consumer: payloads from the stream, else the failure store; checkpoints from its leases."""
+    """A corrector of one consumer: payloads from the stream, else the failure store; checkpoints from its leases.
+
+    Where a `latest_table` is named, the latest values in it are corrected, too.
+    """
     return Corrector(
         s3=s3,
         bucket=bucket,
@@ -164,4 +233,5 @@ def corrector(
         committed=committed(dynamodb, s3, bucket, application),
         max_bytes=max_bytes,
         now_ms=now_ms,
+        latest=latest_in(dynamodb, latest_table) if latest_table else nowhere,
     )

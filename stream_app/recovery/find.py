@@ -65,7 +65,7 @@ def find(
     unreadable: Callable[[str], None] = lambda _key: None,
     ahead: int = AHEAD,
 ) -> Iterator[Found]:
-    """The failures that a query asks for, by hour, within an hour by partition key and then arrival.
+    """The failures that a query asks for, in the order of `find_keys`.
 
     Lazy: whoever stops early has read `ahead` failures too many at the most. The requests to S3 are in proportion
     to the hours asked for and what lies in them: a page of keys, a failure, its tags. `unreadable` is told the keys
@@ -78,13 +78,16 @@ def find(
 
 
 def find_keys(s3: Any, bucket: str, query: Query, *, newest_first: bool = False) -> Iterator[str]:
-    """The keys that meet what a key can tell: consumer, time, partition key, shard. Reads no failure."""
+    """The keys that meet what a key can tell: consumer, time, partition key, shard. Reads no failure.
+
+    By hour; within an hour by partition key and then arrival, or, the newest first, by arrival alone.
+    """
     prefix = f"{FAILURES}{query.consumer}/"
     inside = "" if query.partition_key is None else f"{folder(query.partition_key)}/"
     for hour in hours(s3, bucket, prefix, query.since, query.until, newest_first=newest_first):
-        for key in keys(s3, bucket, hour + inside):
-            if _meets(key, query):
-                yield key
+        found = (key for key in keys(s3, bucket, hour + inside) if _meets(key, query))
+        # S3 lists by partition key: which of an hour came last is known when all of it is listed.
+        yield from sorted(found, key=_name, reverse=True) if newest_first else found
 
 
 def find_named(s3: Any, bucket: str, query: Query, name: str) -> str | None:
@@ -112,6 +115,11 @@ def handle(key: str) -> str:
 def cause(stored: StoredFailure) -> str:
     """The fingerprint of a failure's error."""
     return fingerprint(stored.stage, stored.code, stored.event, stored.reason)
+
+
+def _name(key: str) -> str:
+    """The key's last part, which begins with the arrival."""
+    return key.rpartition("/")[2]
 
 
 def _meets(key: str, query: Query) -> bool:

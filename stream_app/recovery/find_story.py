@@ -75,7 +75,9 @@ def locate(s3: Any, bucket: str, query: Query, name: str) -> str:
         return key
     found = find_named(s3, bucket, query, name)
     if found is None:
-        raise NoSuchFailureError(f"no failure of {query.consumer} is {name!r}, as far as was looked")
+        raise NoSuchFailureError(
+            f"no failure of {query.consumer} is {name!r}: failures ls shows ids and more"
+        )
     return found
 
 

@@ -45,7 +45,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     `version` is S3's id of the object's version that holds it, `version_before` of the one that it replaced, empty
     where that is not known. `affected` are the positions (tokens) of later rows that were calculated with the value
     as it was and are left so, those stored when the correction was made; rows of the device with a time before
-    `affects_until` that came later belong to them as well.
+    `affects_until` that came later belong to them as well. `rebuilt` says that the payload was gone, and the row's
+    own columns took its place; `latest` that the device's latest value was of this row and was corrected too.
     """
 
     key: str
@@ -55,6 +56,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     after: Mapping[str, Any]
     affected: Sequence[str] = ()
     affects_until: str | None = None
+    rebuilt: bool = False
+    latest: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

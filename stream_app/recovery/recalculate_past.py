@@ -21,7 +21,7 @@ from stream_app.record import Batch, Position
 from stream_app.recovery.correct_segment import File, earlier, later, read
 from stream_app.recovery.history import Entry
 from stream_app.recovery.recalculate import Past
-from stream_app.sinks.parquet import IDENTITY
+from stream_app.sinks.parquet import stored_name
 from stream_app.sinks.segment import token
 
 # So many files are read at most; a device that was silent for a while is otherwise sought without end.
@@ -84,10 +84,7 @@ class Shelf:
 
     def _rows(self, file: File) -> list[Row]:
         """The device's rows in a file: fields of the schema, and the position."""
-        fields = {field.name: field.name for field in self.codec.schema.fields}
-        names = {
-            name: f"{self.codec.event.name}_{name}" if name in IDENTITY else name for name in fields
-        }  # as they are stored
+        names = _stored_names(self.codec)
         if any(stored not in file.table.column_names for stored in names.values()):
             return []
         compute: Any = pc
@@ -101,6 +98,22 @@ class Shelf:
             row: Row = {name: column[at] for name, column in columns.items()}
             found.append({**row, "order": place.order, "place": place[1:], "token": token(place)})
         return found
+
+
+def own_fields(row: pa.Table, codec: Codec) -> Batch | None:
+    """The fields of one stored row, as its payload gave them; None where the file knows a field of today not yet."""
+    names = _stored_names(codec)
+    if any(stored not in row.column_names for stored in names.values()):
+        return None
+    found: Row = {name: row[stored][0].as_py() for name, stored in names.items()}
+    batch = _batch([found], codec)
+    arrived = np.array([row["arrived"][0].value], dtype="datetime64[ms]")
+    return None if batch is None else batch.with_columns({"arrived": arrived})
+
+
+def _stored_names(codec: Codec) -> dict[str, str]:
+    """The schema's fields, and the columns that hold them."""
+    return {field.name: stored_name(field.name, codec.event.name) for field in codec.schema.fields}
 
 
 def past(rows: list[Row], corrections: Iterable[Entry], codec: Codec) -> Past:

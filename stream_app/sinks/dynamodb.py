@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -48,6 +49,16 @@ def event_times(batch: Batch, name: str, arrived: IntVector) -> IntVector:
     return np.where(np.isnat(times), arrived, times.astype(np.int64))
 
 
+def latest_key(event: str, device: str) -> str:
+    """The key of a device's item."""
+    return f"{event}#{device}"
+
+
+def time_field(event: Event) -> str:
+    """Which of an event's fields is its time."""
+    return event.window.time if event.window else "time"
+
+
 def standing(time: int, position: Position) -> str:
     """Text that sorts as (event time in milliseconds, sequence number, sub-sequence number) does."""
     return f"{time + 2**63:020d}/{position.sequence:0>64}/{position.sub:010d}"
@@ -59,7 +70,7 @@ def to_item(batch: Batch, at: int, device: str, record: Record, shard: str, time
     Numbers are Decimal, times ISO-8601; missing values, and numbers that DynamoDB cannot hold, are left out.
     """
     position = record.position(shard)
-    values = {name: _value(batch[name][at]) for name in stored_columns(batch)}
+    values = {name: to_value(batch[name][at]) for name in stored_columns(batch)}
     return {
         KEY: device,
         "event": batch.event,
@@ -73,8 +84,10 @@ def to_item(batch: Batch, at: int, device: str, record: Record, shard: str, time
     }
 
 
-def _value(value: Any) -> Any:
-    """A NumPy or Python value in the form that boto3's serializer takes; None where it has none."""
+def to_value(value: Any) -> Any:
+    """A NumPy, Arrow or Python value in the form that boto3's serializer takes; None where it has none."""
+    if isinstance(value, datetime):
+        value = np.datetime64(value.astimezone(UTC).replace(tzinfo=None))
     if isinstance(value, np.datetime64):
         return None if np.isnat(value) else _iso(int(value.astype("datetime64[ms]").astype(np.int64)))
     if isinstance(value, np.generic):
@@ -86,9 +99,9 @@ def _value(value: Any) -> Any:
     if isinstance(value, int | float | Decimal):
         return _number(value)
     if isinstance(value, Mapping):
-        return {str(name): inner for name, item in value.items() if (inner := _value(item)) is not None}
+        return {str(name): inner for name, item in value.items() if (inner := to_value(item)) is not None}
     if isinstance(value, list | tuple):
-        return [_value(item) for item in value]
+        return [to_value(item) for item in value]
     return str(value)
 
 
@@ -152,9 +165,9 @@ class LatestSink:
             event = self._events[name]
             records = [segment.records[row] for row in batch.rows.tolist()]
             arrived = np.array([record.arrived for record in records], dtype=np.int64)
-            times = event_times(batch, event.window.time if event.window else "time", arrived)
+            times = event_times(batch, time_field(event), arrived)
             for at in newest(batch, event.key, times).tolist():
-                device = f"{name}#{_value(batch[event.key][at])}"
+                device = latest_key(name, to_value(batch[event.key][at]))
                 item = to_item(batch, at, device, records[at], segment.shard, int(times[at]))
                 yield int(batch.rows[at]), name, {k: _SERIALIZER.serialize(v) for k, v in item.items()}
 

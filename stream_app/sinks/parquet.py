@@ -34,7 +34,9 @@ def to_table(
         for at in np.flatnonzero(bad).tolist() if bad is not None else ():
             refused.setdefault(at, name)
     taken = [records[row] for row in batch.rows.tolist()]
-    table = pa.table({**_identity(taken, shard), **{_renamed(batch.event, n): c for n, c in columns.items()}})
+    table = pa.table(
+        {**_identity(taken, shard), **{stored_name(n, batch.event): c for n, c in columns.items()}}
+    )
     if not refused:
         return table, []
     kept = np.setdiff1d(np.arange(len(batch)), list(refused))
@@ -100,8 +102,15 @@ def _identity(records: Sequence[Record], shard: str) -> dict[str, pa.Array[Any]]
     return dict(zip(IDENTITY, values, strict=True))
 
 
-def _renamed(event: str, name: str) -> str:
+def stored_name(name: str, event: str) -> str:
+    """The column that holds an event's field."""
     return f"{event}_{name}" if name in IDENTITY else name
+
+
+def field_name(column: str, event: str) -> str:
+    """The field that a column holds: the inverse of `stored_name`."""
+    bare = column.removeprefix(f"{event}_")
+    return bare if bare in IDENTITY and bare != column else column
 
 
 def _failure(batch: Batch, at: int, name: str) -> Failure:

@@ -10,21 +10,27 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from stream_app.recovery.correct_again import Reapplied
 from stream_app.recovery.history import Entry, name_of
 from stream_app.sinks.segment import instant
+from stream_app.terminal.failures import said
+from stream_app.terminal.lines import Line, aligned
 
 _NAMED = 20
 
 
 def listing(entries: Sequence[Entry], letters: int | None) -> RenderableType:
-    """One line a position; `letters` wait in the manual queue, None where there is no such queue."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("position", "event", "device", "status", "asked by", "at", "what"):
-        table.add_column(name, overflow="fold")
-    for entry in entries:
-        request = entry.request
-        cells = (name_of(request), request.event, request.key, entry.status, request.by, _stamp(entry.at))
-        table.add_row(*(escape(cell) for cell in (*cells, _what(entry))))
+    """A line for each position, and below it where it is and what of it; `letters` wait in the manual queue, None
+    where there is no such queue."""
+    shown = [
+        Line(
+            [entry.status, said(entry.request.key), entry.request.event, _stamp(entry.at)],
+            [name_of(entry.request), said(f"{entry.request.by}: {_what(entry)}")],
+        )
+        for entry in entries
+    ]
+    names = ("status", "device", "event", "asked for at")
+    table: RenderableType = aligned(names, shown) if shown else "nothing was asked for"
     waiting = "" if letters is None else f"\n{letters} letters wait in the manual queue"
     return Group(table, f"{len(entries)} listed{waiting}")
 
@@ -52,6 +58,9 @@ def _told(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "version", f"{done.version or 'not known'}, before {done.version_before or 'not known'}"
         yield "before", _json(done.before)
         yield "after", _json(done.after)
+        if done.rebuilt:
+            yield "made from", "its stored columns: the payload had left the stream"
+        yield "latest value", "corrected too" if done.latest else "not of it"
         if done.affects_until is not None:
             more = f" and {len(done.affected) - _NAMED} more" if len(done.affected) > _NAMED else ""
             yield "left as they were", ", ".join(done.affected[:_NAMED]) + more
@@ -60,6 +69,17 @@ def _told(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "for people", f"{refusal.reason} (asked by {refusal.request.by} at {_stamp(refusal.at)})"
         if refusal.stored is not None:
             yield "stored", refusal.stored
+
+
+def reapplied(done: Reapplied) -> RenderableType:
+    """How many were put back, and which could not be."""
+    lines = [f"put back {done.applied:,}, {done.there:,} were there"]
+    if done.early:
+        lines.append(f"{done.early:,} are not behind the checkpoint yet: run it again then")
+    lines += [f"{place}: {why}" for place, why in done.impossible[:_NAMED]]
+    if len(done.impossible) > _NAMED:
+        lines.append(f"and {len(done.impossible) - _NAMED:,} more: --json names them all")
+    return escape("\n".join(lines))
 
 
 def _what(entry: Entry) -> str:

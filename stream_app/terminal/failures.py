@@ -18,6 +18,7 @@ from stream_app.recovery.stats import Cause, Stats, stamp, table
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
 from stream_app.recovery.store_letters import LetterRecord, State
 from stream_app.sinks.segment import instant
+from stream_app.terminal.lines import Line, aligned
 
 _STYLES = {OPEN: "yellow", REDRIVEN: "cyan", PROCESSED: "green", DISCARDED: "dim", EXPIRED: "red"}
 _STATES = {
@@ -28,6 +29,7 @@ _STATES = {
 }
 _MOST_CAUSES = 40
 _SOON = 86_400  # seconds
+_DAY = timedelta(days=1)
 
 
 @contextmanager
@@ -46,23 +48,31 @@ def reading(console: Console) -> Iterator[Any]:
 
 
 def listing(rows: Sequence[Mapping[str, Any]], *, more: bool) -> RenderableType:
-    """One failure a line, the latest first."""
+    """A line for each failure, the latest first, and its reason below."""
     if not rows:
-        return Text("no failures")
-    shown = Table(title="Failures, the latest first", title_justify="left")
-    for name in ("id", "arrived", "status", "code", "event", "device", "reason"):
-        shown.add_column(name, no_wrap=name in ("id", "arrived", "status", "code"), overflow="fold")
-    for row in sorted(rows, key=lambda one: str(one["arrived"]), reverse=True):
-        told = [row["id"], str(row["arrived"])[:19], status(row["status"]), row["code"]]
-        shown.add_row(*told, said(row["event"] or "-"), said(row["partition_key"]), said(row["reason"]))
+        return Text("no failures in that time, of that kind")
+    shown = [
+        Line(
+            [
+                row["id"],
+                str(row["arrived"])[:19].replace("T", " "),
+                status(row["status"]),
+                row["code"],
+                said(row["partition_key"]),
+            ],
+            [said(f"{row['event']}: {row['reason']}" if row["event"] else row["reason"])],
+        )
+        for row in rows
+    ]
+    table = aligned(("id", "arrived (UTC)", "status", "code", "device"), shown)
     hint = "there are more: --limit, or narrower; failures stats counts them all" if more else ""
-    return Group(shown, Text(hint, style="dim")) if hint else shown
+    return Group(table, Text(hint, style="dim")) if hint else table
 
 
 def counts(found: Stats) -> RenderableType:
     """Time by code, and a line for each cause."""
     if not found.count:
-        return Text("no failures")
+        return Text("no failures in that time, of that kind")
     statuses = ", ".join(f"{name} {count:,}" for name, count in sorted(found.statuses.items()))
     causes = found.ranked()
     parts: list[RenderableType] = [_by_time(found), Text(""), _causes(causes[:_MOST_CAUSES])]
@@ -73,30 +83,40 @@ def counts(found: Stats) -> RenderableType:
 
 def _by_time(found: Stats) -> Table:
     step, rows = table(found.by_time)
-    shown = Table(
-        title=f"Failures by code, a row for each {_length(step)}", title_justify="left", show_footer=True
-    )
-    shown.add_column("from (UTC)", footer="all")
+    title = f"Failures by code, a row for each {_length(step)}"
+    shown = Table(title=title, title_justify="left", show_footer=True, box=None, padding=(0, 1, 0, 0))
+    shown.add_column("from (UTC)", footer="all", no_wrap=True)
     for code in found.codes:
         total = sum(row[code] for row in rows.values())
-        shown.add_column(said(code), justify="right", footer=f"{total:,}")
-    shown.add_column("all", justify="right", footer=f"{found.count:,}")
+        shown.add_column(
+            Text(printable(code).replace("_", "\n")), justify="right", footer=f"{total:,}", overflow="fold"
+        )
+    shown.add_column("all", justify="right", footer=f"{found.count:,}", no_wrap=True)
     for at, row in rows.items():
+        day = stamp(at)[:10]
         cells = (f"{row[code]:,}" if row[code] else "" for code in found.codes)
-        shown.add_row(stamp(at)[:16].replace("T", " "), *cells, f"{sum(row.values()):,}")
+        shown.add_row(
+            day if step >= _DAY else f"{day[5:]} {stamp(at)[11:16]}", *cells, f"{sum(row.values()):,}"
+        )
     return shown
 
 
-def _causes(causes: Sequence[Cause]) -> Table:
-    shown = Table(title="Causes", title_justify="left")
-    for name in ("fingerprint", "failures", "devices", "code", "event", "last (UTC)", "last reason"):
-        right = name in ("failures", "devices")
-        shown.add_column(name, justify="right" if right else "left", no_wrap=name != "last reason")
-    for one in causes:
-        figures = (one.fingerprint, f"{one.count:,}", f"{one.devices:,}", one.code)
-        last = stamp(one.last)[:19].replace("T", " ")
-        shown.add_row(*figures, said(one.event or "-"), last, said(one.reason))
-    return shown
+def _causes(causes: Sequence[Cause]) -> RenderableType:
+    shown = [
+        Line(
+            [
+                one.fingerprint,
+                f"{one.count:,}",
+                f"{one.devices:,}",
+                one.code,
+                stamp(one.last)[:19].replace("T", " "),
+            ],
+            [said(f"{one.event}: {one.reason}" if one.event else one.reason)],
+        )
+        for one in causes
+    ]
+    names = ("fingerprint", "failures", "devices", "code", "last (UTC)")
+    return Group(Text("Causes", style="italic"), aligned(names, shown, right=("failures", "devices")))
 
 
 def waiting_line(count: str, first: LetterRecord, now: datetime) -> RenderableType:

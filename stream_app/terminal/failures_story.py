@@ -144,22 +144,18 @@ def _redrives(story: Story, attempts: int) -> Iterator[RenderableType]:
         said_so = f"none in the ledger, {attempts} by its own count" if attempts else "none"
         yield _section("redrives", {said_so: ""})
         return
-    shown = Table(title="redrives", title_justify="left", title_style="bold")
-    for name in ("attempt", "state", "target", "sent", "by", "plan", "why"):
-        shown.add_column(name, overflow="fold")
     for one in story.redrives:
-        shown.add_row(*_attempt(one))
-    yield shown
+        yield _section(f"redrive {one.attempt}", _attempt(one))
 
 
-def _attempt(one: Attempt) -> list[Text | str]:
-    sent = stamp(instant(one.settled_at)) if one.settled_at else "-"
-    return [
-        str(one.attempt),
-        one.state.value,
-        said(one.target),
-        sent,
-        said(one.by or "-"),
-        said(one.plan),
-        said(one.why),
-    ]
+def _attempt(one: Attempt) -> dict[str, RenderableType | str]:
+    told = {
+        "state": one.state.value,
+        "target": one.target,
+        "by": one.by or "nobody named",
+        "claimed": stamp(instant(one.claimed_at)) if one.claimed_at else "-",
+        "settled": stamp(instant(one.settled_at)) if one.settled_at else "-",
+        "plan": one.plan,
+        "why": one.why,
+    }
+    return {name: value for name, value in told.items() if value}

@@ -55,6 +55,8 @@ def _warnings(plan: Plan) -> Iterator[str]:
     failing = sum(count for outcome, count in plan.expected.items() if outcome != STORED)
     if failing:
         yield f"{failing:,} of them would not be stored: see `expected now` and the samples"
+    if not plan.count:
+        yield "nothing is selected: that is what is open, unless a status is given; failures ls shows what there is"
     if plan.overtaken_count:
         choice = (
             "choose --newer skip, apply or replay"
@@ -74,11 +76,12 @@ def _sample(one: Sample) -> RenderableType:
     title = Text(f"\n{one.code}, now {one.expected}: {one.because or one.reason}\n{one.key}", style="dim")
     if not isinstance(one.before, Mapping) or not isinstance(one.after, Mapping):
         return title
-    table = Table("field", "before", "after", box=None, padding=(0, 2))
+    table = Table("", "field", "before", "after", box=None)
     for name in dict.fromkeys([*one.before, *one.after]):
         before, after = _cell(one.before, name), _cell(one.after, name)
-        style = "bold" if before != after else "dim"
-        table.add_row(Text(name, style), Text(before, style), Text(after, style))
+        # Also told without colours.
+        mark, style = ("→", "bold") if before != after else ("", "dim")
+        table.add_row(mark, Text(name, style), Text(before, style), Text(after, style))
     return Group(title, table)
 
 
@@ -186,5 +189,7 @@ def show_followed(done: Followed) -> RenderableType:
 def show_discarded(done: Discarded, *, dry_run: bool) -> RenderableType:
     """How many, and which could not be."""
     lines = [Text(f"{'would discard' if dry_run else 'discarded'} {done.count:,}", style="bold")]
+    if not done.count and not done.busy:
+        lines.append(Text("nothing is selected: that is what is open, unless a status is given"))
     lines += [Text(f"is being sent, and was left: {key}", style="yellow") for key in done.busy[:_NAMED]]
     return Group(*lines)

@@ -141,6 +141,7 @@ class World:
             history=self.history,
             max_bytes=LIMIT,
             now_ms=lambda: NOW,
+            latest_table=clients.get("latest_table", ""),
         )
 
     def desk(self, **changes: Any) -> Desk:

@@ -33,6 +33,7 @@ class Pipeline:
         self.client, self.application = client, application
         self.registry = registry or samples.registry()
         self.events = {name: codec.event for name, codec in self.registry.codecs.items()}
+        self.stored: Callable[[Segment], None] = lambda _segment: None  # is told what the consumer has stored
         self._state: dict[str, ShardState] = {}
         self._read: dict[str, int] = {}
         on.make_tables(client)
@@ -101,6 +102,7 @@ class Pipeline:
         s3, latest = self.client("s3"), LatestSink(self.client("dynamodb"), on.LATEST, self.events)
         segment = store(segment, [latest, ParquetSink(s3, BUCKET), ManifestSink(s3, BUCKET)])
         latest.close()
+        self.stored(segment)
         if hydrating:
             letters = [parse(json.dumps(message)) for message in messages(segment)]
             assert not hydrate(letters, World(self.client("kinesis"), s3, BUCKET)).failed

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from botocore.exceptions import ClientError
 
-from stream_app.record import Record
-from stream_app.recovery import store
 from stream_app.recovery.audit import audit
 from stream_app.recovery.correct import EarlyError, Verdict, correct
 from stream_app.recovery.history import Done, counts
@@ -22,11 +18,11 @@ from stream_app.recovery.recalculate_past import Shelf
 from stream_app.sinks.parquet import rows_digest
 from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, TABLE, World, checked, reading
 from tests.samples import SCHEMAS
-from tests.unit.test_recovery_store import letter
 
 # Hours of device a, in three segments; at hour 3 it jumps. Device b is a neighbour.
 VALUES = [1.0, 2.0, 3.0, 50.0, 4.0, 5.0, 6.0, 7.0]
 JUMP = 6  # its record
+LATEST = "air-latest"
 SCHEMA = SCHEMAS["reading"]
 
 
@@ -245,33 +241,6 @@ def test_a_past_that_cannot_be_put_together_goes_to_people(
     with pytest.raises(ImpossibleError, match="its past cannot be put together"):
         world.corrector()(world.request(JUMP))
     assert row(world, JUMP)["value"] == 50.0
-
-
-class Trimmed:
-    """A stream that holds nothing any more."""
-
-    def __init__(self, kinesis: Any) -> None:
-        self._kinesis = kinesis
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._kinesis, name)
-
-    def get_shard_iterator(self, **_request: Any) -> Any:
-        raise ClientError({"Error": {"Code": "InvalidArgumentException"}}, "GetShardIterator")
-
-
-def test_a_payload_that_left_the_stream_comes_from_the_failure_store_or_goes_to_people(world: World) -> None:
-    work = world.corrector(kinesis=Trimmed(world.kinesis))
-    with pytest.raises(ImpossibleError, match="neither in the stream nor in the failure store"):
-        work(world.request(JUMP))
-    keep_as_failure(world, world.records[JUMP])
-    assert answer(world, JUMP, work=work) is Verdict.CORRECTED
-
-
-def keep_as_failure(world: World, record: Record) -> None:
-    parked = letter(record.position(world.shard), record.partition_key)
-    parked = msgspec.structs.replace(parked, consumer=APPLICATION, arrived=record.arrived)
-    store.put(world.s3, BUCKET, store.failure(parked, record.data))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from stream_app.ingest.producer import publish
 from stream_app.recovery.correct import Verdict, correct
 from stream_app.sinks.segment import token
 from tests.contracts.correcting import APPLICATION, World
+from tests.contracts.test_correct_after import Trimmed
 from tests.contracts.test_devices_pipeline import Stream
 
 CHECKS = (Rate("pm25", 100.0), Rate("pm10", 150.0), Stuck("no2", 8))
@@ -36,7 +37,9 @@ def world(aws: Callable[[str], Any]) -> World:
     return made
 
 
-def test_every_flagged_reading_is_proven_and_then_counts_as_missing(world: World) -> None:
+@pytest.mark.parametrize("payloads", ["in the stream", "gone"])
+def test_every_flagged_reading_is_proven_and_then_counts_as_missing(world: World, payloads: str) -> None:
+    kinesis = world.kinesis if payloads == "in the stream" else Trimmed(world.kinesis)
     flagged = {
         token(segment.records[row].position(world.shard)): flag
         for segment in world.segments
@@ -49,11 +52,12 @@ def test_every_flagged_reading_is_proven_and_then_counts_as_missing(world: World
     for place, flag in flagged.items():
         request = world.request(at[place])
         told: list[Any] = []
-        verdict = correct(request, world.history, world.corrector(), told.append)
+        verdict = correct(request, world.history, world.corrector(kinesis=kinesis), told.append)
         assert (verdict, told) == (Verdict.CORRECTED, [])
         entry = world.history.get(APPLICATION, request.position)
         assert entry is not None
         assert entry.done is not None
+        assert entry.done.rebuilt == (payloads == "gone")
         name = flag.split(" ")[0]
         assert entry.done.before[name] is not None
         assert entry.done.after[name] is None

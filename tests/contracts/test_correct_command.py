@@ -90,3 +90,14 @@ def test_retry_corrects_what_was_refused_once(world: World, run: Run) -> None:
     assert "corrected, manual" in run("retry", place(world, 0), "--by", "mary")
     with pytest.raises(FatalError, match="once already"):
         run("retry", place(world, 0))
+
+
+def test_reapply_puts_back_what_is_missing(world: World, run: Run) -> None:
+    assert json.loads(run("reapply", "--json")) == {"applied": 0, "there": 1, "early": 0, "impossible": []}
+    entry = world.history.get(APPLICATION, world.records[2].position(world.shard))
+    assert entry is not None
+    assert entry.done is not None
+    world.s3.delete_object(Bucket=BUCKET, Key=entry.done.key)
+    world.write(world.segments[0])
+    assert json.loads(run("reapply", "--json"))["applied"] == 1
+    assert "put back 0, 1 were there" in run("reapply")

@@ -80,7 +80,7 @@ def test_a_cause_is_one_line_and_leads_to_its_failures(properties: Path, letters
     assert out.count(name) == 1
     assert "9 failures: open 9" in out
     assert "RULE_BROKEN" in out
-    assert run(properties, "stats", "--consumer", "other").strip() == "no failures"
+    assert run(properties, "stats", "--consumer", "other").startswith("no failures")
 
 
 def test_the_table_has_a_column_for_each_code(properties: Path, letters: list[DeadLetter]) -> None:

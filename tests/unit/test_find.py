@@ -126,6 +126,9 @@ def test_it_finds_what_is_asked_for_and_nothing_else(query: Query, newest_first:
     assert all(one.stored == made(one.key) and one.status == status_of(one.key) for one in found)
     hour = [one.key.split("/", 6)[2:6] for one in found]
     assert hour == sorted(hour, reverse=newest_first)
+    if newest_first:
+        arrived = [one.stored.arrived for one in found]
+        assert arrived == sorted(arrived, reverse=True)
 
 
 def test_what_is_no_failure_is_told_and_passed_over(threads: Executor) -> None:

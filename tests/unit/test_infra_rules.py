@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from stream_app.local.deploy import APPLIED, LOCAL_PARAMETERS, NOT_LOCAL, templa
 from stream_app.local.functions import resolve
 from stream_app.local.intrinsics import World, evaluate
 from stream_app.local.template import Resource, read
+from stream_app.recovery.hydrate_report import CONSUMER, COUNTS, LEFT, MALFORMED
+from stream_app.recovery.store_letters import State
 
 WORLD = World("123456789012", "eu-west-1", "http://queues")
 PARAMETERS = {**LOCAL_PARAMETERS, "ApiEndpoint": "http://127.0.0.1/x", "AlarmEmail": "a@example.org"}
@@ -129,3 +132,28 @@ def test_pipes_put_a_device_into_one_shard_and_change_nothing() -> None:
         assert target["KinesisStreamParameters"]["PartitionKey"] == "$.body.resources[0]"
         assert target["InputTemplate"] == "<$.body>"
     assert found["Delivery.DeliveryPipe"]["SourceParameters"]["KinesisStreamParameters"]["BatchSize"] == 1
+
+
+def test_alarms_ask_for_metrics_that_hydrate_gives() -> None:
+    given = {LEFT, MALFORMED, *COUNTS.values()}
+    asked = {}
+    for alarm in of_type("AWS::CloudWatch::Alarm").values():
+        for query in alarm.get("Metrics", ()):
+            found = re.fullmatch(r'SELECT (\w+)\((\w+)\) FROM SCHEMA\("(.+)", (\w+)\)', query["Expression"])
+            assert found is not None
+            assert found[3] == "stream-app", "hydrate's namespace is the application"
+            assert found[4] == CONSUMER
+            asked[found[2]] = (found[1], alarm["ComparisonOperator"], alarm["Threshold"])
+    assert set(asked) <= given
+    more = ("SUM", "GreaterThanThreshold", 0)
+    assert asked.pop(LEFT) == ("MIN", "LessThanThreshold", 86_400)
+    assert asked == {COUNTS[State.EXPIRED]: more, COUNTS[State.PARTIAL]: more, MALFORMED: more}
+
+
+def test_hydrate_has_the_time_that_lambda_asks_for() -> None:
+    queue = of_type("AWS::SQS::Queue")["Recovery.DeadLetterQueue"]
+    mapping = of_type("AWS::Lambda::EventSourceMapping")["Recovery.HydrateMapping"]
+    timeout = of_type("AWS::Lambda::Function")["Recovery.Hydrate"]["Timeout"]
+    window = mapping["MaximumBatchingWindowInSeconds"]
+    assert (mapping["BatchSize"], window) == (100, 1)
+    assert queue["VisibilityTimeout"] >= 6 * timeout + window
