@@ -39,11 +39,11 @@ def test_the_first_channel_is_the_formula_it_says() -> None:
     for n, value in enumerate(values[1:], start=1):
         nearest = min(abs(value - seen) for seen in values[:n])
         spread = max(values[:n]) - min(values[:n])
-        usual = (spread * step) ** 0.4 * distance**0.2
+        usual = (spread * step) ** 0.375 * distance**0.25
         expected.append(nearest / usual * n**0.25 if usual else 0.0)
         step += (abs(value - values[n - 1]) - step) / n
         distance += (nearest - distance) / n
-    assert got.tolist() == pytest.approx(expected, rel=1e-12)
+    assert got.tolist() == pytest.approx(expected, rel=1e-6)
     assert max(expected) > 1.0
 
 
@@ -53,19 +53,20 @@ def test_the_first_channel_is_the_formula_it_says() -> None:
 )
 @settings(max_examples=200, deadline=None)
 def test_what_is_kept_is_thinned_where_it_is_closest(values: list[float], capacity: int) -> None:
-    stats, held = np.zeros(kernel.STATS), np.zeros(capacity + 1)
+    held, more = np.full((1, 1, capacity), np.inf, np.float32), np.zeros(capacity + 1, np.float32)
+    closest = np.float32(0.0)
     kept: list[float] = []
-    for value in values:
-        at = kernel.place_of(held, len(kept), value)
+    for value in np.array(values, np.float32):
+        at = kernel.place_of(held, 0, 0, value)
         assert at == sum(other < value for other in kept)
-        if kept and kernel.nearest(held, len(kept), at, value) == value:
+        if kept and kernel.nearest(held, 0, 0, at, value) == value:
             continue
-        kernel.hold(held, stats, at, value, capacity)
+        closest = kernel.hold(held, 0, 0, len(kept), at, value, closest, more)
         kept = sorted([*kept, value])
         if len(kept) > capacity:
             gaps = [after - before for before, after in zip(kept, kept[2:], strict=False)]
             del kept[1 + gaps.index(min(gaps))]
-        assert held[: len(kept)].tolist() == kept
+        assert held[0, 0, : len(kept)].tolist() == kept
 
 
 @given(seed=st.integers(0, 2**32), offset=st.sampled_from([-1e6, 1e3, 1e6]))
@@ -193,7 +194,7 @@ def test_an_explanation_names_feature_value_and_nearest() -> None:
     why = detector.explain(judged, 400)
     assert why is not None
     assert (why.feature, why.channel, why.observed) == ("no2", "value", 950.0)
-    assert why.nearest == X[:400, 1].max()
+    assert why.nearest == pytest.approx(X[:400, 1].max())
     assert why.distance == 950.0 - why.nearest > 100 * why.usual
     assert why.severity == "high"
     assert "no2 is 950; the nearest value seen is 20" in str(why)
@@ -230,7 +231,7 @@ def test_a_judgement_does_not_depend_on_batches(rows: laws.Rows, cut: int) -> No
     ("score", "expected"), [(0.9, None), (1.0, "low"), (1.99, "low"), (2.0, "medium"), (4.0, "high")]
 )
 def test_severity_is_how_far_the_score_is_above_the_threshold(score: float, expected: str | None) -> None:
-    assert severity(score * 0.35, 0.35) == expected
+    assert severity(score * 0.45, 0.45) == expected
 
 
 def test_scoring_alone_changes_nothing() -> None:
