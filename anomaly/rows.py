@@ -17,7 +17,7 @@ def checked(X: FloatMatrix, rows: int, features: int) -> FloatMatrix:
             f"X has the shape {X.shape}: one row for each of {rows} keys and "
             f"one column for each of {features} features are needed"
         )
-    return np.ascontiguousarray(X, np.float64)
+    return np.require(X, np.float64, ["C", "W"])  # one type: a loop is compiled for each
 
 
 def usable(X: FloatMatrix, features: int, largest: float = LARGEST) -> FloatMatrix:
