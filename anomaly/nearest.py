@@ -25,13 +25,16 @@ from anomaly.table import Arrays, Table
 def at_most_one_alert(
     every: timedelta, reading_every: timedelta, **parameters: Any
 ) -> Callable[[Sequence[str]], NearestValue]:
-    """What an Event's `detector` takes: at most about one alert of a device in `every`.
+    """What an Event's `detector` takes: at most about one alert of a device in `every`, whatever its data are like.
 
     `reading_every` is how far apart its readings are: `at_most_one_alert(timedelta(weeks=1), timedelta(hours=1))`.
+    A new device is silent for as long, while its own alert level is found. `parameters` are those of NearestValue.
     """
+    rows = every / reading_every
+    given = {"rows_per_alert": rows, "warm_up": max(100, math.ceil(rows)), **parameters}
 
     def detector(features: Sequence[str]) -> NearestValue:
-        return NearestValue(features, rows_per_alert=every / reading_every, **parameters)
+        return NearestValue(features, **given)
 
     detector.__name__ = NearestValue.__name__
     return detector
