@@ -19,29 +19,18 @@ _MAGIC = b"stream-app detector state 1\n"
 _DIGEST, _LENGTH = 16, 4
 
 
-def seal(kind: str, body: Buffer) -> bytes:
-    """`body` under the name of what can read it; the same arguments give the same bytes."""
-    return seal_parts(kind, [body])
-
-
 def seal_parts(kind: str, parts: Sequence[Buffer]) -> bytes:
-    """`seal` of several buffers, each copied once."""
+    """`parts` under the name of what can read them, each copied once; the same arguments give the same bytes."""
     head = msgspec.msgpack.encode((kind, [len(part) for part in parts]))
     content = [len(head).to_bytes(_LENGTH, "little"), head, *parts]
     return b"".join([_MAGIC, _digest(content), *content])
 
 
-def unseal(kind: str, state: bytes) -> bytes | None:
-    """The body of a sealed state, None when it is of another kind: the detector was exchanged, and begins anew.
+def unseal_parts(kind: str, state: bytes) -> list[memoryview] | None:
+    """The parts of a sealed state, as views of it; None when it is of another kind: the detector was exchanged.
 
     Raises StateError when it is not a sealed state, or not the one that was sealed.
     """
-    parts = unseal_parts(kind, state)
-    return None if parts is None else b"".join(parts)
-
-
-def unseal_parts(kind: str, state: bytes) -> list[memoryview] | None:
-    """`unseal` of several buffers: views of `state`, nothing is copied."""
     view = memoryview(state)[len(_MAGIC) :]
     digest, content = view[:_DIGEST], view[_DIGEST:]
     if not state.startswith(_MAGIC) or digest != _digest([content]):

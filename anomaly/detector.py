@@ -23,7 +23,8 @@ class Detector(Protocol):
     """An online detector with one independent state per key.
 
     Scores are ≥ 0, higher is more anomalous, 0 while it warms up. A score does not depend on how the rows were
-    split into calls: `process_many` equals a loop of score, then learn, per key, in order.
+    split into calls: `process_many` equals a loop of score, then learn, per key, in order. A call that raises has
+    learnt nothing: whoever calls may leave out the row that it raised on, and go on.
     """
 
     threshold: float

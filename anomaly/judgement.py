@@ -96,14 +96,20 @@ def explain(judgement: Judgement, row: int, features: Sequence[str], threshold: 
     number = int(judgement.feature[row])
     if number < 0:
         return None
-    observed, nearest = float(judgement.observed[row]), float(judgement.nearest[row])
+    channel = CHANNEL_NAMES[int(judgement.channel[row])]
+    observed, nearest = float(judgement.observed[row]), _held(judgement.nearest[row])
     return Explanation(
         score=float(judgement.scores[row]),
         severity=severity(float(judgement.scores[row]), threshold),
         feature=features[number],
-        channel=CHANNEL_NAMES[int(judgement.channel[row])],
-        observed=observed,
+        channel=channel,
+        observed=observed if channel == "value" else _held(observed),
         nearest=nearest,
-        distance=abs(observed - nearest),
-        usual=float(judgement.usual[row]),
+        distance=_held(abs(observed - nearest)),
+        usual=_held(judgement.usual[row]),
     )
+
+
+def _held(number: float) -> float:
+    """As many digits as are held of a device."""
+    return float(f"{number:.7g}")

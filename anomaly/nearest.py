@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -12,24 +13,28 @@ from numpy.typing import NDArray
 from river import base
 
 from anomaly import nearest_kernel as kernel
+from anomaly import nearest_state as layout
 from anomaly.container import seal_parts, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.judgement import Explanation, Judgement, explain
 from anomaly.one import OneDevice
-from anomaly.rows import usable
-from anomaly.table import Columns, Table
+from anomaly.rows import checked
+from anomaly.table import Arrays, Table
 
 
 def at_most_one_alert(
     every: timedelta, reading_every: timedelta, **parameters: Any
 ) -> Callable[[Sequence[str]], NearestValue]:
-    """What an Event's `detector` takes: at most about one alert of a device in `every`.
+    """What an Event's `detector` takes: at most about one alert of a device in `every`, whatever its data are like.
 
     `reading_every` is how far apart its readings are: `at_most_one_alert(timedelta(weeks=1), timedelta(hours=1))`.
+    A new device is silent for as long, while its own alert level is found. `parameters` are those of NearestValue.
     """
+    rows = every / reading_every
+    given = {"rows_per_alert": rows, "warm_up": max(100, math.ceil(rows)), **parameters}
 
     def detector(features: Sequence[str]) -> NearestValue:
-        return NearestValue(features, rows_per_alert=every / reading_every, **parameters)
+        return NearestValue(features, **given)
 
     detector.__name__ = NearestValue.__name__
     return detector
@@ -53,12 +58,12 @@ class NearestValue(OneDevice, base.AnomalyDetector):
     they are shifted. Nothing is drawn at random.
     """
 
-    scale_free = True
+    scale_free = (1e-15, 1e23)  # values between these sizes, and 0
 
     def __init__(
         self,
         features: Sequence[str] | None = None,
-        threshold: float = 0.35,
+        threshold: float = 0.45,
         rows_per_alert: float = 2016,
         cooldown: int = 50,
         warm_up: int = 100,
@@ -78,26 +83,22 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         self.step_up, self.capacity, self.memory = step_up, capacity, memory
         self.window, self.max_keys = window, max_keys
         self._names: tuple[str, ...] = self.features or ()
-        self._table = Table(max_keys, self._layout(self._names))
+        self._table = Table(max_keys, layout.layout(len(self._names), capacity))
 
     @property
     def bytes_per_key(self) -> int:
         """What the state of one key takes; its name comes on top, about 150 bytes."""
         return self._table.bytes_per_key
 
-    def _layout(self, names: Sequence[str]) -> Columns:
-        return {"state": ((kernel.width(len(names), self.capacity),), np.float64)}
-
-    def _rules(self) -> kernel.Rules:
-        return kernel.Rules(
+    def _rules(self) -> layout.Rules:
+        return layout.Rules(
             float(self.threshold),
             float(self.cooldown),
             float(self.warm_up),
-            float(self.rows_per_alert),
-            float(self.step_up),
+            math.exp(self.step_up),
+            math.exp(-self.step_up / self.rows_per_alert),
             float(self.memory),
             float(self.window),
-            int(self.capacity),
         )
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
@@ -106,9 +107,9 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
         """`process_many`, with what stood out in each row. Raises ValueError when shapes do not fit."""
-        values, hours = usable(X, len(self._names), kernel.LARGEST), _hours(times, len(keys))
+        values, hours = checked(X, len(keys), len(self._names)), _hours(times, len(keys))
         places, fresh = self._table.take(keys)
-        return self._run(self._table["state"], places, fresh, values, hours)
+        return self._run(self._table.arrays, places, fresh, values, hours)
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""
@@ -116,25 +117,21 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     def judge_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
         """`score_rows`, with what would stand out in each row."""
-        places, state = self._table.find(keys), self._table["state"]
-        rows = np.zeros((len(keys), state.shape[1]))
-        rows[places >= 0] = state[places[places >= 0]]
-        values, hours = usable(X, len(self._names), kernel.LARGEST), _hours(times, len(keys))
-        return self._run(rows, np.arange(len(keys)), places < 0, values, hours)
+        values, hours = checked(X, len(keys), len(self._names)), _hours(times, len(keys))
+        places = self._table.find(keys)
+        return self._run(self._table.copied(places), np.arange(len(keys)), places < 0, values, hours)
 
     def alert_levels(self, keys: Sequence[str]) -> FloatVector:
         """(n,) what a score must reach, before the key's own alerts are taken into account, to alert now."""
-        return self.threshold * np.exp(self._headers(keys)[:, kernel.PRESSURE])
+        return self.threshold * np.maximum(1.0, self._of(keys, layout.LEVEL))
 
     def warming_up(self, keys: Sequence[str]) -> NDArray[np.bool_]:
         """(n,) whether a key's next row scores 0 because too little is known of it."""
-        return self._headers(keys)[:, kernel.ROWS] < self.warm_up
+        return self._of(keys, layout.ROWS) < self.warm_up
 
-    def _headers(self, keys: Sequence[str]) -> FloatMatrix:
-        places = self._table.find(keys)
-        headers = np.zeros((len(keys), kernel.HEADER))
-        headers[places >= 0] = self._table["state"][places[places >= 0], : kernel.HEADER]
-        return headers
+    def _of(self, keys: Sequence[str], what: int) -> FloatVector:
+        places, held = self._table.find(keys), self._table["key"]
+        return np.array([held[place, what] if place >= 0 else 0.0 for place in places.tolist()])
 
     def explain(self, judgement: Judgement, row: int) -> Explanation | None:
         """Why a row of `judge_many` scored what it did, None where nothing was compared."""
@@ -142,16 +139,17 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     def _run(
         self,
-        state: FloatMatrix,
+        arrays: Arrays,
         places: NDArray[np.intp],
         fresh: NDArray[np.bool_],
         values: FloatMatrix,
         hours: NDArray[np.int64],
     ) -> Judgement:
-        scores, why = np.zeros(len(values)), np.full((len(values), kernel.WHY), -1.0)
+        scores, why = np.zeros(len(values)), np.full((len(values), layout.WHY), -1.0)
+        state = layout.State(**arrays)
         kernel.all_rows(state, places, fresh, values, hours, self._rules(), scores, why)
-        feature, channel = why[:, : kernel.OBSERVED].T.astype(np.int64)
-        return Judgement(scores, feature, channel, *why[:, kernel.OBSERVED :].T)
+        feature, channel = why[:, : layout.OBSERVED].T.astype(np.int64)
+        return Judgement(scores, feature, channel, *why[:, layout.OBSERVED :].T)
 
     def _meet(self, names: Sequence[str]) -> None:
         """Make room for features that were not declared; they begin as never seen."""
@@ -159,27 +157,15 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         if new:
             old = self._names
             self._names = (*old, *new)
-            self._table.replace("state", self._columns(self._table["state"], old))
-
-    def _columns(self, state: FloatMatrix, names: Sequence[str]) -> FloatMatrix:
-        """Rows of a state of the features `names` as rows of this detector's."""
-        if tuple(names) == self._names:
-            return state
-        rows = np.zeros((len(state), kernel.width(len(self._names), self.capacity)))
-        rows[:, : kernel.HEADER] = state[:, : kernel.HEADER]
-        block = kernel.width(1, self.capacity) - kernel.HEADER
-        for number, name in enumerate(self._names):
-            if name in names:
-                to, of = (kernel.HEADER + at * block for at in (number, list(names).index(name)))
-                rows[:, to : to + block] = state[:, of : of + block]
-        return rows
+            self._table.replace(layout.of_features(self._table.arrays, old, self._names))
 
     def _kind(self) -> str:
-        return f"nearest value, {self.capacity} of a channel"
+        return f"nearest value 2, {self.capacity} of a channel"
 
     def snapshot(self) -> bytes:
         """The state of every key, the longest silent first; the same states give the same bytes."""
-        return seal_parts(self._kind(), [msgspec.msgpack.encode(self._names), *self._table.dump()])
+        head, arrays = self._table.dump()
+        return seal_parts(self._kind(), [msgspec.msgpack.encode(self._names), head, *layout.packed(arrays)])
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
@@ -194,8 +180,10 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         names = msgspec.msgpack.decode(parts[0], type=tuple[str, ...])
         if not self.features:
             self._meet(names)
-        places, stored = self._table.load(parts[1:], self._layout(names), keep)
-        self._table["state"][places] = self._columns(stored["state"], names)
+        places, kept, keys = self._table.load(parts[1], keep)
+        stored = layout.unpacked(parts[2:], keys, len(names), self.capacity)
+        for name, array in layout.of_features(stored, names, self._names).items():
+            self._table[name][places] = array[kept]
 
 
 def _hours(times: Times | None, rows: int) -> NDArray[np.int64]:
@@ -203,4 +191,4 @@ def _hours(times: Times | None, rows: int) -> NDArray[np.int64]:
     if times is None:
         return np.full(rows, -1, np.int64)
     hours = times.astype("datetime64[h]")
-    return np.where(np.isnat(hours), -1, hours.astype(np.int64) % kernel.HOURS)
+    return np.where(np.isnat(hours), -1, hours.astype(np.int64) % layout.HOURS)

@@ -1,242 +1,284 @@
-"""The compiled part of `NearestValue`: its state as one row of floats for each key, and what a row does to it.
+"""The compiled part of `NearestValue`: what a row does to the state of its key (`nearest_state`).
 
-A key's row: HEADER numbers (rows, cooldown left, pressure), then for each feature
-  level (2): values averaged so far (at most `window`), moving average;
-  hours (2 x 24): how often each hour of the day was seen (at most FULL), and its usual value;
-  three channels, each STATS numbers (values held, values learnt, mean step, mean distance, last value,
-  distance between the neighbours of the value dropped last) and then
-  the values held, sorted: distinct values seen, thinned where they are closest.
+Only +, -, ·, / and √ are used, which every machine rounds alike: a score has the same bits wherever it is computed
+again.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly import nearest_state as field
+from anomaly.compiled import compiled, compiled_without_nan
+from anomaly.nearest_state import Floats, Singles
 
-HEADER = 3
-ROWS, COOLDOWN, PRESSURE = range(HEADER)
-LEVEL, HOURS = 2, 24
-STATS = 6
-HELD, LEARNT, STEP, DISTANCE, LAST, CLOSEST = range(STATS)
-CHANNELS = 3
-VALUE, AVERAGE, HOUR = range(CHANNELS)
-BEFORE = LEVEL + 2 * HOURS
-# What is known of the strongest part of a row's score.
-WHY = 5
-FEATURE, CHANNEL, OBSERVED, NEAREST, USUAL = range(WHY)
+# What is known of each lane while its row is judged; AWAY is NaN where there was nothing to compare.
+LANE = 7
+CLOSE, AWAY, SPREAD, PACE, USUALLY, AGE, ROOT = range(LANE)
+# Lanes are reckoned with in vectors: room for them is a multiple of this.
+VECTOR = 8
 
 # An hour of the day is compared once it was seen FULL times; its usual value moves by at least 1 / MEMORY_OF_HOUR.
-FULL = 12.0
-MEMORY_OF_HOUR = 10.0
-# What lies beyond counts as missing: products of a range, a step and a root must fit into a double.
-LARGEST = 1e100
+FULL = 12
+MEMORY_OF_HOUR = 10
+# What lies beyond counts as missing: the fourth power of a distance must fit into a double.
+LARGEST = 1e30
 # Scores are kept finite, whatever is divided by next to nothing.
 HIGHEST = 1e9
 
-Floats = NDArray[np.float64]
 
-
-class Rules(NamedTuple):
-    """The parameters of a detector, as its compiled part takes them."""
-
-    threshold: float
-    cooldown: float
-    warm_up: float
-    rows_per_alert: float
-    step_up: float
-    memory: float
-    window: float
-    capacity: int
-
-
-def width(features: int, capacity: int) -> int:
-    """How many numbers the state of one key takes."""
-    return HEADER + features * (BEFORE + CHANNELS * (STATS + capacity + 1))
+@compiled
+def place_of(held: Singles, p: int, c: int, value: np.float32) -> int:
+    """How many of the values held are below `value`. All are compared, which takes less than a search."""
+    below = np.int32(0)
+    for i in range(held.shape[2]):
+        below += np.int32(held[p, c, i] < value)
+    return int(below)
 
 
 @compiled
-def place_of(held: Floats, count: int, value: float) -> int:
-    """How many of the sorted values held are below `value`."""
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) // 2
-        if held[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@compiled
-def nearest(held: Floats, count: int, at: int, value: float) -> float:
+def nearest(held: Singles, p: int, c: int, at: int, value: np.float32) -> np.float32:
     """The value held that is nearest to `value`, whose place among them is `at`; the lower of two."""
-    if at == 0:
-        return float(held[0])
-    if at == count or value - held[at - 1] <= held[at] - value:
-        return float(held[at - 1])
-    return float(held[at])
+    lower, upper = held[p, c, max(at - 1, 0)], held[p, c, min(at, held.shape[2] - 1)]
+    close: np.float32 = lower if abs(value - lower) <= abs(upper - value) else upper
+    return close
 
 
 @compiled
-def thin(held: Floats, count: int) -> float:
-    """Drop the value whose neighbours lie closest together, and tell how close; the lowest and the highest stay."""
-    drop, closest = 1, np.inf
-    for i in range(1, count - 1):
-        gap = held[i + 1] - held[i - 1]
-        if gap < closest:
-            closest, drop = gap, i
-    for i in range(drop, count - 1):
-        held[i] = held[i + 1]
-    return float(closest)
+def would_go(held: Singles, p: int, c: int, at: int, value: np.float32, closest: np.float32) -> bool:
+    """Whether a new value would be the first to be dropped: the commonest case by far, and known at once.
 
-
-@compiled
-def would_go(held: Floats, count: int, at: int, value: float, closest: float) -> bool:
-    """Whether a new value would be the one to be dropped again: a quick way to know what `thin` would find.
-
-    The neighbours of no value held lie closer than `closest`, but for the two beside the new one.
+    The neighbours of no value held lie closer than `closest`, but for the two beside the new one. No branches:
+    which way it goes is anyone's guess.
     """
-    if at == 0 or at == count:
-        return False
-    gap = held[at] - held[at - 1]
-    beside_left = at < 2 or gap < value - held[at - 2]
-    beside_right = at + 1 == count or gap < held[at + 1] - value
-    return bool(gap < closest and beside_left and beside_right)
+    last = held.shape[2] - 1
+    gap = held[p, c, min(at, last)] - held[p, c, max(at - 1, 0)]
+    beside_left = (at < 2) | (gap < value - held[p, c, max(at - 2, 0)])
+    beside_right = (at >= last) | (gap < held[p, c, min(at + 1, last)] - value)
+    return bool((at > 0) & (at <= last) & (gap < closest) & beside_left & beside_right)
+
+
+@compiled_without_nan
+def closest_gap(more: Singles) -> np.float32:
+    """The least distance between two values that have one between them."""
+    closest = np.float32(np.inf)
+    for i in range(1, len(more) - 1):
+        closest = min(closest, more[i + 1] - more[i - 1])
+    return closest
 
 
 @compiled
-def hold(held: Floats, stats: Floats, at: int, value: float, capacity: int) -> None:
-    """Take a new value into the sorted ones at its place."""
-    count = int(stats[HELD])
-    full = count == capacity
-    if full and would_go(held, count, at, value, stats[CLOSEST]):
-        return
+def exchange(held: Singles, p: int, c: int, at: int, value: np.float32, more: Singles) -> np.float32:
+    """Take a value into full ones, drop the one whose neighbours lie closest together, and tell how close.
+
+    The lowest and the highest stay. `more` has room for one more than is held.
+    """
+    for i in range(at):
+        more[i] = held[p, c, i]
+    more[at] = value
+    for i in range(at, held.shape[2]):
+        more[i + 1] = held[p, c, i]
+    closest = closest_gap(more)
+    drop = 1
+    while more[drop + 1] - more[drop - 1] != closest:
+        drop += 1
+    for i in range(min(at, drop), drop):
+        held[p, c, i] = more[i]
+    for i in range(drop, max(at, drop)):
+        held[p, c, i] = more[i + 1]
+    return closest
+
+
+@compiled
+def hold(
+    held: Singles, p: int, c: int, count: int, at: int, value: np.float32, closest: np.float32, more: Singles
+) -> np.float32:
+    """Take a new value into the sorted ones at its place; returns what `closest` is after that."""
+    if count == held.shape[2]:
+        return exchange(held, p, c, at, value, more)
     for i in range(count, at, -1):
-        held[i] = held[i - 1]
-    held[at] = value
-    if full:
-        stats[CLOSEST] = thin(held, count + 1)
-    else:
-        stats[HELD] = count + 1
+        held[p, c, i] = held[p, c, i - 1]
+    held[p, c, at] = value
+    return closest
 
 
 @compiled
-def unlike(stats: Floats, spread: float, distance: float, rules: Any) -> float:
-    """distance / (spread^0.4 · mean step^0.4 · mean distance^0.2) · learnt^0.25.
+def observe(
+    key: Floats,
+    moving: Singles,
+    usual: Singles,
+    times: Any,
+    p: int,
+    X: Floats,
+    row: int,
+    hour: int,
+    window: float,
+    now: Singles,
+) -> int:
+    """What each lane has to judge, NaN where nothing; returns how many features are there. Learns the averages."""
+    number, present = X.shape[1], 0
+    now[:] = np.nan
+    for f in range(number):
+        x = X[row, f]
+        if not abs(x) <= LARGEST:
+            continue
+        present += 1
+        if np.isnan(key[p, field.ANCHOR + f]):
+            key[p, field.ANCHOR + f] = x
+        value = np.float32(x - key[p, field.ANCHOR + f])
+        moving[p, field.AVERAGED, f] = min(moving[p, field.AVERAGED, f] + 1.0, window)
+        moving[p, field.MEAN, f] += (value - moving[p, field.MEAN, f]) / moving[p, field.AVERAGED, f]
+        now[f], now[number + f] = value, moving[p, field.MEAN, f]
+        if hour >= 0:
+            seen, before = times[p, hour, f], usual[p, hour, f]
+            times[p, hour, f] = min(seen + 1, FULL)
+            usual[p, hour, f] += (value - before) / min(seen + 1, MEMORY_OF_HOUR)
+            if seen >= FULL:
+                now[2 * number + f] = value - before
+    return present
+
+
+@compiled
+def compare(
+    stats: Singles, held: Singles, p: int, now: Singles, lanes: Floats, places: Any, memory: float
+) -> None:
+    """What is known of each lane: the nearest value held, how far it is, the range, the means before this row.
+
+    `places` is where a value is to be taken in, -1 where it is not. A first value is taken as it is.
+    """
+    for c in range(len(now)):
+        value, count = now[c], int(stats[p, field.HELD, c])
+        lanes[AWAY, c], places[c] = np.nan, -1
+        if np.isnan(value):
+            continue
+        if count == 0:
+            held[p, c, 0] = value
+            stats[p, field.HELD, c], stats[p, field.LEARNT, c], stats[p, field.LAST, c] = 1.0, 1.0, value
+            lanes[CLOSE, c], lanes[USUALLY, c] = value, 0.0
+            continue
+        at = place_of(held, p, c, value)
+        close = nearest(held, p, c, at, value)
+        if close != value and not would_go(held, p, c, at, value, stats[p, field.CLOSEST, c]):
+            places[c] = at
+        lanes[CLOSE, c], lanes[AWAY, c] = close, abs(value - close)
+        lanes[SPREAD, c] = held[p, c, count - 1] - held[p, c, 0]
+        lanes[PACE, c], lanes[USUALLY, c] = stats[p, field.STEP, c], stats[p, field.DISTANCE, c]
+        lanes[AGE, c] = min(float(stats[p, field.LEARNT, c]), memory)
+
+
+@compiled
+def unlike(
+    away: Floats, spread: Floats, pace: Floats, usually: Floats, age: Floats, warm_up: float, root: Floats
+) -> None:
+    """√ of each lane's score, away / (spread · mean step)^0.375 / (mean away)^0.25 · age^0.25.
 
     Free of scale and of offset, and slow to be surprised while little is known. What was constant for longer than
-    the warm-up has no step to compare with: its first change is judged as if it had been among the values learnt.
+    the warm-up has no step to compare with: its first change is judged by how long it was.
     """
-    learnt = min(stats[LEARNT], rules.memory)
-    usual = (spread * stats[STEP] * np.sqrt(stats[DISTANCE])) ** 0.4
-    if usual > 0.0:
-        return float(min(distance / usual * np.sqrt(np.sqrt(learnt)), HIGHEST))
-    return float(learnt**0.85) if distance > 0.0 and spread == 0.0 and learnt > rules.warm_up else 0.0
+    for c in range(len(away)):
+        common, square = spread[c] * pace[c], away[c] * away[c]
+        usual = common * np.sqrt(common) * usually[c]
+        strange = np.sqrt(np.sqrt(np.sqrt(square * square * age[c] / usual)))
+        first = np.sqrt(age[c]) if (away[c] > 0.0) & (spread[c] == 0.0) & (age[c] > warm_up) else 0.0
+        root[c] = strange if usual > 0.0 else first
 
 
 @compiled
-def surprise(channel: Floats, value: float, rules: Any, why: Floats) -> float:
-    """How unlike everything seen `value` is; then learns it. `why` becomes (observed, nearest, usual distance)."""
-    stats, held = channel[:STATS], channel[STATS:]
-    if stats[LEARNT] == 0.0:
-        held[0] = value
-        stats[HELD], stats[LEARNT], stats[LAST] = 1.0, 1.0, value
-        why[0], why[1], why[2] = value, value, 0.0
-        return 0.0
-    count = int(stats[HELD])
-    at = place_of(held, count, value)
-    close = nearest(held, count, at, value)
-    distance = abs(value - close)
-    score = unlike(stats, held[count - 1] - held[0], distance, rules)
-    why[0], why[1], why[2] = value, close, stats[DISTANCE]
-    learnt = min(stats[LEARNT], rules.memory)
-    stats[STEP] += (abs(value - stats[LAST]) - stats[STEP]) / learnt
-    stats[DISTANCE] += (distance - stats[DISTANCE]) / learnt
-    stats[LEARNT], stats[LAST] = stats[LEARNT] + 1.0, value
-    if distance > 0.0:
-        hold(held, stats, at, value, rules.capacity)
-    return score
+def learn(
+    stats: Singles, p: int, now: Singles, away: Floats, pace: Floats, usually: Floats, age: Floats
+) -> None:
+    """The means of each lane after the row."""
+    for c in range(len(now)):
+        known, part = away[c] == away[c], 1.0 / age[c]
+        step = abs(now[c] - stats[p, field.LAST, c])
+        stats[p, field.STEP, c] = pace[c] + (step - pace[c]) * part if known else stats[p, field.STEP, c]
+        stats[p, field.DISTANCE, c] = (
+            usually[c] + (away[c] - usually[c]) * part if known else stats[p, field.DISTANCE, c]
+        )
+        stats[p, field.LEARNT, c] = age[c] + 1.0 if known else stats[p, field.LEARNT, c]
+        stats[p, field.LAST, c] = now[c] if known else stats[p, field.LAST, c]
 
 
 @compiled
-def feature(block: Floats, value: float, hour: int, rules: Any, why: Floats, found: Floats) -> float:
-    """One feature's score, the power mean of its channels: the value, its moving average, its hour of the day."""
-    each = STATS + rules.capacity + 1
-    block[0] = min(block[0] + 1.0, rules.window)
-    block[1] += (value - block[1]) / block[0]
-    roots, channels, strongest = 0.0, 0, -1.0
-    for channel in range(CHANNELS):
-        observed = block[1] if channel == AVERAGE else value
-        if channel == HOUR:
-            if hour < 0:
-                continue
-            times, usual = block[LEVEL + hour], block[LEVEL + HOURS + hour]
-            block[LEVEL + hour] = min(times + 1.0, FULL)
-            block[LEVEL + HOURS + hour] += (value - usual) / min(times + 1.0, MEMORY_OF_HOUR)
-            if times < FULL:
-                continue
-            observed = value - usual
-        begin = BEFORE + channel * each
-        score = surprise(block[begin : begin + each], observed, rules, found)
-        roots += np.sqrt(score)
-        channels += 1
-        if score > strongest:
-            strongest = score
-            why[CHANNEL], why[OBSERVED], why[NEAREST], why[USUAL] = channel, found[0], found[1], found[2]
-    return float((roots / channels) ** 2)
+def keep(stats: Singles, held: Singles, p: int, now: Singles, places: Any, more: Singles) -> None:
+    """Take what was not seen before into the values held."""
+    for c in range(len(now)):
+        if places[c] >= 0:
+            count = int(stats[p, field.HELD, c])
+            stats[p, field.CLOSEST, c] = hold(
+                held, p, c, count, places[c], now[c], stats[p, field.CLOSEST, c], more
+            )
+            stats[p, field.HELD, c] = min(count + 1, held.shape[2])
 
 
 @compiled
-def controlled(header: Floats, raw: float, rules: Any) -> float:
+def combined(key: Floats, p: int, X: Floats, row: int, now: Singles, lanes: Floats, why: Floats) -> float:
+    """Σ over the features of the mean of √score over their channels; says what stood out."""
+    number = len(now) // field.CHANNELS
+    total, strongest = 0.0, -1.0
+    for f in range(number):
+        if np.isnan(now[f]):
+            continue
+        roots, channels, first, highest = 0.0, 0, f, 0.0
+        for c in range(f, len(now), number):
+            if now[c] == now[c]:
+                root = lanes[ROOT, c] if lanes[AWAY, c] >= 0.0 else 0.0
+                roots += root
+                channels += 1
+                if root > highest:
+                    highest, first = root, c
+        root = roots / channels
+        total += root
+        if root > strongest:
+            strongest = root
+            offset = key[p, field.ANCHOR + f] if first < field.HOUR * number else 0.0
+            why[row, field.FEATURE], why[row, field.CHANNEL] = f, first // number
+            why[row, field.OBSERVED] = X[row, f] if first == f else now[first] + offset
+            why[row, field.NEAREST] = lanes[CLOSE, first] + offset
+            why[row, field.USUAL] = lanes[USUALLY, first]
+    return total
+
+
+@compiled
+def controlled(key: Floats, p: int, raw: float, rules: Any) -> float:
     """The score after the key's own alert level, which each alert raises and time lowers.
 
-    An alert multiplies what it takes to alert by exp(step_up), and `rows_per_alert` rows take that back, down to
-    the threshold itself. So N rows bring at most N / rows_per_alert + ln(highest score / threshold) / step_up + 1
-    alerts, whatever the data are. While it cools down a score stays below a tenth of the threshold; while it warms
-    up it is 0, and the level is learnt.
+    An alert multiplies what it takes to alert by `rise`, and every row by `fall`, down to the threshold itself. So
+    N rows bring at most N · ln(1 / fall) / ln(rise) + ln(highest score / threshold) / ln(rise) + 1 alerts, whatever
+    the data are. While it cools down a score stays below a tenth of the threshold; while it warms up it is 0, and
+    the level is learnt.
     """
-    header[ROWS] += 1.0
-    header[PRESSURE] = max(0.0, header[PRESSURE] - rules.step_up / rules.rows_per_alert)
-    score = min(raw * np.exp(-header[PRESSURE]), HIGHEST)
-    if header[COOLDOWN] > 0.0:
-        header[COOLDOWN] -= 1.0
+    key[p, field.ROWS] += 1.0
+    key[p, field.LEVEL] = max(1.0, key[p, field.LEVEL] * rules.fall)
+    score = min(raw / key[p, field.LEVEL], HIGHEST)
+    if key[p, field.COOLDOWN] > 0.0:
+        key[p, field.COOLDOWN] -= 1.0
         score *= 0.1 * rules.threshold / (score + rules.threshold)
     elif score >= rules.threshold:
-        header[COOLDOWN] = rules.cooldown
-        header[PRESSURE] += rules.step_up
-    return float(score if header[ROWS] > rules.warm_up else 0.0)
+        key[p, field.COOLDOWN] = rules.cooldown
+        key[p, field.LEVEL] *= rules.rise
+    return float(score if key[p, field.ROWS] > rules.warm_up else 0.0)
 
 
 @compiled
-def one_row(row: Floats, x: Floats, hour: int, rules: Any, why: Floats, scratch: Floats) -> float:
-    """Scores, then learns, one row of a key; 0 where every feature is missing.
-
-    Features combine as (Σ √s)², over their number: so the threshold means about the same for one and for many.
-    """
-    block = (len(row) - HEADER) // len(x)
-    found, of_channel = scratch[:WHY], scratch[WHY:]
-    roots, strongest, present = 0.0, -1.0, 0
-    for number in range(len(x)):
-        if np.isnan(x[number]):
-            continue
-        begin = HEADER + number * block
-        score = feature(row[begin : begin + block], x[number], hour, rules, found, of_channel)
-        roots += np.sqrt(score)
-        present += 1
-        if score > strongest:
-            strongest = score
-            why[:] = found
-            why[FEATURE] = number
-    return controlled(row[:HEADER], min(roots**2 / present, HIGHEST), rules) if present else 0.0
+def begin(state: Any, place: int) -> None:
+    """Clear what is known of a key."""
+    state.key[place] = np.nan
+    state.key[place, field.ROWS], state.key[place, field.COOLDOWN], state.key[place, field.LEVEL] = (
+        0.0,
+        0.0,
+        1.0,
+    )
+    state.stats[place], state.held[place] = 0.0, np.inf
+    state.moving[place], state.usual[place], state.times[place] = 0.0, 0.0, 0
 
 
 @compiled
 def all_rows(
-    state: Floats,
+    state: Any,
     places: NDArray[np.intp],
     fresh: NDArray[np.bool_],
     X: Floats,
@@ -245,10 +287,27 @@ def all_rows(
     scores: Floats,
     why: Floats,
 ) -> None:
-    """All rows in order; `places` are rows of `state`, cleared where `fresh`."""
-    scratch = np.zeros(2 * WHY)
+    """All rows in order; `places` are rows of the state's arrays, cleared where `fresh`.
+
+    Features combine as (Σ √s)², over their number: so the threshold means about the same for one and for many.
+    """
+    key, stats, held = state.key, state.stats, state.held
+    moving, usual, times = state.moving, state.usual, state.times
+    count = stats.shape[2]
+    now, lanes = np.zeros(count, np.float32), np.full((LANE, -(-count // VECTOR) * VECTOR), np.nan)
+    away, spread, pace, usually = lanes[AWAY], lanes[SPREAD], lanes[PACE], lanes[USUALLY]
+    age, root = lanes[AGE], lanes[ROOT]
+    at, more = np.zeros(count, np.intp), np.zeros(held.shape[2] + 1, np.float32)
     for i in range(len(X)):
-        row = state[places[i]]
+        p = places[i]
         if fresh[i]:
-            row[:] = 0.0
-        scores[i] = one_row(row, X[i], hours[i], rules, why[i], scratch)
+            begin(state, p)
+        present = observe(key, moving, usual, times, p, X, i, hours[i], rules.window, now)
+        if present == 0:
+            continue
+        compare(stats, held, p, now, lanes, at, rules.memory)
+        unlike(away, spread, pace, usually, age, rules.warm_up, root)
+        learn(stats, p, now, away, pace, usually, age)
+        keep(stats, held, p, now, at, more)
+        total = combined(key, p, X, i, now, lanes, why)
+        scores[i] = controlled(key, p, min(total * total / present, HIGHEST), rules)

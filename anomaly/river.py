@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from river import base
 
-from anomaly.container import pickled, seal, unpickled, unseal
+from anomaly.compiled import compiled
+from anomaly.container import Buffer, pickled, seal_parts, unpickled, unseal_parts
 from anomaly.detector import Detector, DetectorFactory, FloatMatrix, FloatVector, Keep, StateError, Times
 from anomaly.one import OneDevice
-from anomaly.rows import usable
+from anomaly.rows import LARGEST, checked, usable
+from anomaly.table import Table, from_bytes, to_bytes
 
 # river adds this to a standard deviation, so that a constant series has a score.
 EPSILON = 1e-10
-# From this many devices on it pays to compute a row of each of them at once.
-WIDE = 24
+_MOMENTS, _DEVIATION = "moments", "standard deviation 2"
 
 
 class Model(Protocol):
@@ -35,11 +36,13 @@ class Model(Protocol):
         ...
 
 
-def with_river(factory: Callable[[], Model], threshold: float, warm_up: int = 0) -> DetectorFactory:
+def with_river(
+    factory: Callable[[], Model], threshold: float, warm_up: int = 0, max_keys: int = 20_000
+) -> DetectorFactory:
     """What an Event's `detector` takes: `with_river(lambda: HalfSpaceTrees(seed=1), threshold=0.95)`."""
 
     def detector(features: Sequence[str]) -> Detector:
-        return RiverDetector(factory, features, threshold, warm_up)
+        return RiverDetector(factory, features, threshold, warm_up, max_keys)
 
     detector.__name__ = type(factory()).__name__
     return detector
@@ -53,11 +56,19 @@ class RiverDetector:
     model each time, with a fixed seed where it draws at random. Supervised models (those that take a `y`) are
     refused with TypeError, and so is a model that cannot be pickled.
 
+    A model that raises on a row has not judged it: the row scores NaN, which is no alert, and the model goes on with
+    the next one. At most `max_keys` keys are held; one more takes the place of the one that was silent for longest.
+
     Not every model obeys `anomaly.laws`: LocalOutlierFactor scores a constant series 1, OneClassSVM more than 0.
     """
 
     def __init__(
-        self, factory: Callable[[], Model], features: Sequence[str], threshold: float, warm_up: int = 0
+        self,
+        factory: Callable[[], Model],
+        features: Sequence[str],
+        threshold: float,
+        warm_up: int = 0,
+        max_keys: int = 20_000,
     ) -> None:
         model = factory()
         if getattr(model, "_supervised", False):
@@ -65,51 +76,58 @@ class RiverDetector:
         pickled(model)
         self.threshold = threshold
         self._factory, self._features, self._warm_up = factory, tuple(features), warm_up
-        self._kind = f"river:{type(model).__module__}.{type(model).__qualname__}"
+        self._kind = f"river 2:{type(model).__module__}.{type(model).__qualname__}"
         self._package = type(model).__module__.partition(".")[0]
-        self._models: dict[str, Model] = {}
-        self._seen: dict[str, int] = {}
+        self._table = Table(max_keys, {"rows": ((), np.int64)})
+        self._models: dict[int, Model] = {}
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
         rows = usable(X, len(self._features)).tolist()
-        return np.fromiter(map(self._process_one, keys, rows), dtype=np.float64, count=len(rows))
+        places, fresh = self._table.take(keys)
+        seen, scores = self._table["rows"], np.zeros(len(rows))
+        for at, (place, anew, row) in enumerate(zip(places.tolist(), fresh.tolist(), rows, strict=True)):
+            if anew:
+                self._models[place], seen[place] = self._factory(), 0
+            present = {name: value for name, value in zip(self._features, row, strict=True) if value == value}
+            if present:
+                scores[at] = self._judged(self._models[place], present, bool(seen[place] >= self._warm_up))
+                seen[place] += 1
+        return scores
 
-    def _process_one(self, key: str, row: list[float]) -> float:
-        present = {name: value for name, value in zip(self._features, row, strict=True) if value == value}
-        if not present:
-            return 0.0
-        model = self._models.get(key)
-        if model is None:
-            model = self._models[key] = self._factory()
-        seen = self._seen.get(key, 0)
-        score = float(model.score_one(present)) if seen >= self._warm_up else 0.0
-        model.learn_one(present)
-        self._seen[key] = seen + 1
+    def _judged(self, model: Model, x: dict[str, float], warm: bool) -> float:
+        """Which rows a model takes is a fact about them: row by row it is the same however they are batched."""
+        try:
+            score = float(model.score_one(x)) if warm else 0.0
+            model.learn_one(x)
+        except Exception:  # whatever a model raises
+            return math.nan
         return score if 0.0 < score < math.inf else 0.0
 
     def snapshot(self) -> bytes:
         """The state of every key, each in a pickle of its own."""
-        models = {key: (self._seen[key], pickled(model)) for key, model in self._models.items()}
-        return seal(self._kind, msgspec.msgpack.encode((_river_version(), models)))
+        head, arrays = self._table.dump()
+        models = [pickled(self._models[place]) for place in self._table.places()]
+        return seal_parts(self._kind, [_river_version().encode(), head, to_bytes(arrays["rows"]), *models])
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
 
         A snapshot of another kind of model is passed over. Raises StateError when it is damaged or when this
-        version of river cannot read it.
+        version of river cannot read it; nothing of it was taken then.
         """
-        body = unseal(self._kind, state)
-        if body is None:
+        parts = unseal_parts(self._kind, state)
+        if parts is None:
             return
-        version, stored = msgspec.msgpack.decode(body, type=tuple[str, dict[str, tuple[int, bytes]]])
-        kept = {key: entry for key, entry in stored.items() if keep(key)}
-        self._models |= {key: self._read(model, version) for key, (_, model) in kept.items()}
-        self._seen |= {key: seen for key, (seen, _) in kept.items()}
+        (version, head, rows), models = parts[:3], parts[3:]
+        read = {at: self._read(models[at], bytes(version).decode()) for at in self._table.kept(head, keep)}
+        places, kept, keys = self._table.load(head, keep)
+        self._table["rows"][places] = from_bytes(rows, (keys,), np.int64)[kept]
+        self._models |= {place: read[at] for place, at in zip(places.tolist(), kept.tolist(), strict=True)}
 
-    def _read(self, model: bytes, version: str) -> Model:
+    def _read(self, model: Buffer, version: str) -> Model:
         try:
-            read: Model = unpickled(model, ("river", self._package))
+            read: Model = unpickled(bytes(model), ("river", self._package))
         except Exception as error:  # whatever the classes in it raise
             raise StateError(
                 f"a {self._kind} stored by river {version} cannot be read by {_river_version()}: {error}; "
@@ -123,102 +141,55 @@ class StandardDeviation(OneDevice, base.AnomalyDetector):
 
     For each key and feature river's `StandardAbsoluteDeviation`: mean and sample variance by Welford's method.
     A feature scores 0 in the first `warm_up` (at least 2) values of a key. The default threshold is past what
-    heavy tails bring every day: of 25,920 hourly readings of six pollutants it flags 0.4 %.
+    heavy tails bring every day: of 25,920 hourly readings of six pollutants it flags 0.4 %. At most `max_keys` keys
+    are held, `bytes_per_key` each; one more takes the place of the one that was silent for longest.
     """
 
     def __init__(
-        self, features: Sequence[str] | None = None, threshold: float = 6.0, warm_up: int = 24
+        self,
+        features: Sequence[str] | None = None,
+        threshold: float = 6.0,
+        warm_up: int = 24,
+        max_keys: int = 1_000_000,
     ) -> None:
         if warm_up < 2:
             raise ValueError(f"warm_up = {warm_up}: a deviation needs at least 2 values")
         self.features = tuple(features) if features else None  # river takes an empty tuple for a class
-        self.threshold, self.warm_up = threshold, warm_up
+        self.threshold, self.warm_up, self.max_keys = threshold, warm_up, max_keys
         self._names: tuple[str, ...] = self.features or ()
-        self._slots: dict[str, int] = {}
-        # (values seen, mean, sum of squared distances from the mean), slots, features
-        self._state = np.zeros((3, 0, len(self._names)))
+        self._table = Table(max_keys, {_MOMENTS: ((3, len(self._names)), np.float64)})
+
+    @property
+    def bytes_per_key(self) -> int:
+        """What the state of one key takes; its name comes on top, about 150 bytes."""
+        return self._table.bytes_per_key
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
-        values = usable(X, len(self._names))
-        slots = self._slots_of(keys)
-        scores = np.zeros(len(slots))
-        by_key = np.argsort(slots, kind="stable")
-        turn = _turns(slots, by_key)
-        by_turn, begin, turns = np.argsort(turn, kind="stable"), 0, 0
-        for width in np.bincount(turn).tolist():  # never widens
-            if width < WIDE:
-                break
-            wave = by_turn[begin : begin + width]
-            scores[wave] = self._wave(slots[wave], values[wave])
-            begin, turns = begin + width, turns + 1
-        rest = by_key[turn[by_key] >= turns]
-        cuts = np.flatnonzero(np.diff(slots[rest])) + 1
-        for rows in np.split(rest, cuts) if len(rest) else ():
-            scores[rows] = self._series(int(slots[rows[0]]), values[rows])
+        values, scores = checked(X, len(keys), len(self._names)), np.zeros(len(keys))
+        places, fresh = self._table.take(keys)
+        deviations(self._table[_MOMENTS], places, fresh, values, float(self.warm_up), scores)
         return scores
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""
-        values = usable(X, len(self._names))
-        state = np.zeros((3, len(keys), len(self._names)))
-        held = [row for row, key in enumerate(keys) if key in self._slots]
-        state[:, held] = self._state[:, [self._slots[keys[row]] for row in held]]
-        return self._scored(state, values)[0]
+        values, scores = checked(X, len(keys), len(self._names)), np.zeros(len(keys))
+        places = self._table.find(keys)
+        moments = self._table.copied(places)[_MOMENTS]
+        deviations(moments, np.arange(len(keys)), places < 0, values, float(self.warm_up), scores)
+        return scores
 
     def _meet(self, names: Sequence[str]) -> None:
         new = sorted(set(names).difference(self._names))
         self._names = (*self._names, *new)
-        room = np.zeros((*self._state.shape[:2], len(new)))
-        self._state = np.concatenate([self._state, room], axis=2)
-
-    def _slots_of(self, keys: Sequence[str]) -> NDArray[np.intp]:
-        slots = self._slots
-        for key in keys:
-            slots.setdefault(key, len(slots))
-        missing = len(slots) - self._state.shape[1]
-        if missing > 0:
-            room = np.zeros((3, max(missing, self._state.shape[1]), len(self._names)))
-            self._state = np.concatenate([self._state, room], axis=1)
-        return np.fromiter(map(slots.__getitem__, keys), dtype=np.intp, count=len(keys))
-
-    def _wave(self, slots: NDArray[np.intp], x: FloatMatrix) -> FloatVector:
-        """One row each of several keys. The same operations in the same order as `_series`: the same bits."""
-        scores, after = self._scored(self._state[:, slots], x)
-        self._state[:, slots] = after
-        return scores
-
-    def _scored(self, before: NDArray[np.float64], x: FloatMatrix) -> tuple[FloatVector, NDArray[np.float64]]:
-        n, mean, squares = before
-        delta = x - mean
-        spread = np.sqrt(squares / np.maximum(n - 1.0, 1.0))
-        scores = np.where(n >= self.warm_up, np.abs(delta) / (spread + EPSILON), 0.0)
-        learnt = n + 1.0
-        moved = mean + (1.0 / learnt) * delta
-        after = np.stack([learnt, moved, squares + delta * (x - moved)])
-        missing = np.isnan(x)
-        largest: FloatVector = np.where(missing, 0.0, scores).max(axis=1, initial=0.0)
-        return largest, np.where(missing, before, after)
-
-    def _series(self, slot: int, x: FloatMatrix) -> FloatVector:
-        """Rows of one key, feature by feature: features do not know of each other."""
-        scores = np.zeros(len(x))
-        for number in range(len(self._names)):
-            state, column = _deviations(
-                self._state[:, slot, number].tolist(), x[:, number].tolist(), self.warm_up
-            )
-            self._state[:, slot, number] = state
-            np.maximum(scores, column, out=scores)
-        return scores
+        moments = self._table[_MOMENTS]
+        room = np.zeros((*moments.shape[:2], len(new)))
+        self._table.replace({_MOMENTS: np.concatenate([moments, room], axis=2)})
 
     def snapshot(self) -> bytes:
-        """The state of every key; the same states give the same bytes."""
-        keys = sorted(self._slots)
-        state = self._state[:, [self._slots[key] for key in keys]]
-        return seal(
-            "standard deviation",
-            msgspec.msgpack.encode((self._names, keys, state.astype("<f8").tobytes())),
-        )
+        """The state of every key, the longest silent first; the same states give the same bytes."""
+        head, arrays = self._table.dump()
+        return seal_parts(_DEVIATION, [msgspec.msgpack.encode(self._names), head, to_bytes(arrays[_MOMENTS])])
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
@@ -226,47 +197,46 @@ class StandardDeviation(OneDevice, base.AnomalyDetector):
         Features go by name: one that the snapshot does not know begins anew. A snapshot of another kind of
         detector is passed over. Raises StateError when it is damaged.
         """
-        body = unseal("standard deviation", state)
-        if body is None:
+        parts = unseal_parts(_DEVIATION, state)
+        if parts is None:
             return
-        features, keys, data = msgspec.msgpack.decode(body, type=tuple[list[str], list[str], bytes])
+        names = msgspec.msgpack.decode(parts[0], type=tuple[str, ...])
         if not self.features:
-            self._meet(features)
-        stored = np.frombuffer(data, dtype="<f8").reshape(3, len(keys), len(features))
-        kept = [number for number, key in enumerate(keys) if keep(key)]
-        slots = self._slots_of([keys[number] for number in kept])
-        self._state[:, slots] = 0.0
+            self._meet(names)
+        places, kept, keys = self._table.load(parts[1], keep)
+        stored = from_bytes(parts[2], (keys, 3, len(names)), np.float64)[kept]
+        moments = self._table[_MOMENTS]
+        moments[places] = 0.0
         for number, name in enumerate(self._names):
-            if name in features:
-                self._state[:, slots, number] = stored[:, kept, features.index(name)]
+            if name in names:
+                moments[places, :, number] = stored[:, :, names.index(name)]
 
 
-def _deviations(
-    state: Sequence[float], values: Sequence[float], warm_up: int
-) -> tuple[list[float], list[float]]:
-    """The state after `values`, and the score of each before it was learnt."""
-    n, mean, squares = state
-    scores = []
-    for x in values:
-        if x != x:
-            scores.append(0.0)
-            continue
-        delta = x - mean
-        scores.append(abs(delta) / (math.sqrt(squares / (n - 1.0)) + EPSILON) if n >= warm_up else 0.0)
-        n += 1.0
-        mean += (1.0 / n) * delta
-        squares += delta * (x - mean)
-    return [n, mean, squares], scores
-
-
-def _turns(slots: NDArray[np.intp], by_key: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each row, how many rows of the same key come before it; `by_key` sorts the rows by key, stably."""
-    ordered = slots[by_key]
-    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
-    counted = np.arange(len(slots)) - np.repeat(begins, np.diff(begins, append=len(slots)))
-    turns = np.empty(len(slots), dtype=np.intp)
-    turns[by_key] = counted
-    return turns
+@compiled
+def deviations(
+    moments: NDArray[np.float64],
+    places: NDArray[np.intp],
+    fresh: NDArray[np.bool_],
+    X: FloatMatrix,
+    warm_up: float,
+    scores: FloatVector,
+) -> None:
+    """All rows in order. `moments` holds for each place (values seen, mean, sum of squared distances) by feature."""
+    for i in range(len(X)):
+        p = places[i]
+        if fresh[i]:
+            moments[p] = 0.0
+        for f in range(X.shape[1]):
+            x = X[i, f]
+            if not abs(x) <= LARGEST:
+                continue
+            n, mean, squares = moments[p, 0, f], moments[p, 1, f], moments[p, 2, f]
+            delta = x - mean
+            if n >= warm_up:
+                scores[i] = max(scores[i], abs(delta) / (np.sqrt(squares / (n - 1.0)) + EPSILON))
+            mean += delta / (n + 1.0)
+            moments[p, 0, f], moments[p, 1, f] = n + 1.0, mean
+            moments[p, 2, f] = squares + delta * (x - mean)
 
 
 def _river_version() -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -15,11 +15,15 @@ from anomaly.detector import Keep
 
 Places = NDArray[np.intp]
 Fresh = NDArray[np.bool_]
+Arrays = Mapping[str, NDArray[Any]]
 Columns = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
 
+_HEAD = tuple[int, list[str], bytes]
+
+
 class Table:
-    """Keys, the longest silent first, and the arrays that hold their states; at most `most` keys.
+    """Keys, and the arrays that hold their states; at most `most` keys.
 
     A key that finds no room takes the place of the one that was silent for longest: that depends on the order of
     the rows alone, so every run evicts the same keys. `columns` names each array, its shape for one key and its
@@ -30,91 +34,156 @@ class Table:
         if most < 1:
             raise ValueError(f"max_keys = {most}: at least one key must have a place")
         self._most = most
-        self._places: OrderedDict[str, int] = OrderedDict()
+        self._places: dict[str, int] = {}
+        self._keys: list[str] = []
         self._rows = 0
-        self._seen = np.zeros(0, np.int64)
-        self._arrays = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in columns.items()}
+        self._seen = np.zeros(0, np.int64)  # the number of the last row of each place
+        self._silent: Iterator[tuple[int, int]] = iter(())
+        self.arrays: Arrays = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in columns.items()}
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """The array of that name, by place. It moves when keys are added."""
-        return self._arrays[name]
+        return self.arrays[name]
 
-    def replace(self, name: str, array: NDArray[Any]) -> None:
-        """Another array of that name, with the same places."""
-        self._arrays[name] = array
+    def replace(self, arrays: Arrays) -> None:
+        """Other arrays with the same places."""
+        self.arrays = dict(arrays)
 
     @property
     def bytes_per_key(self) -> int:
         """What the arrays take for one key; its name comes on top, about 150 bytes."""
-        return 8 + sum(array[:0].itemsize * int(np.prod(array.shape[1:])) for array in self._arrays.values())
+        return 8 + sum(array[:0].itemsize * int(np.prod(array.shape[1:])) for array in self.arrays.values())
 
     def find(self, keys: Sequence[str]) -> Places:
         """The place of each key, -1 where it is not held."""
-        return np.array([self._places.get(key, -1) for key in keys], np.intp)
+        return np.fromiter(map(self._places.get, keys, repeat(-1)), np.intp, len(keys))
+
+    def copied(self, places: Places) -> Arrays:
+        """Copies of what lies at these places, zeros where one is -1."""
+        held = places >= 0
+        made = {
+            name: np.zeros((len(places), *array.shape[1:]), array.dtype)
+            for name, array in self.arrays.items()
+        }
+        for name, array in made.items():
+            array[held] = self.arrays[name][places[held]]
+        return made
 
     def take(self, keys: Sequence[str]) -> tuple[Places, Fresh]:
         """For each row the place of its key, and whether that place begins anew with this row."""
-        places = np.empty(len(keys), np.intp)
+        places = self.find(keys)
         fresh = np.zeros(len(keys), np.bool_)
-        held = self._places
-        for row, key in enumerate(keys):
-            place = held.get(key)
-            if place is None:
-                fresh[row] = True
-                place = held.popitem(last=False)[1] if len(held) >= self._most else len(held)
-                held[key] = place
-            else:
-                held.move_to_end(key)
-            places[row] = place
-        self._make_room()
+        new = np.flatnonzero(places < 0)
+        if len(new):
+            names = [keys[row] for row in new.tolist()]
+            if len(self._places) + len(set(names)) > self._most:
+                self._take_evicting(keys, places, fresh)
+                return places, fresh
+            for row, key in zip(new.tolist(), names, strict=True):
+                place = self._places.setdefault(key, len(self._keys))
+                if place == len(self._keys):
+                    self._keys.append(key)
+                    fresh[row] = True
+                places[row] = place
+            self._make_room()
         self._seen[places] = np.arange(
             self._rows + 1, self._rows + 1 + len(keys)
         )  # of several the last stays
         self._rows += len(keys)
         return places, fresh
 
+    def _take_evicting(self, keys: Sequence[str], places: Places, fresh: Fresh) -> None:
+        """Row by row: who is evicted depends on the rows before."""
+        for row, key in enumerate(keys):
+            place = self._places.get(key, -1)
+            if place < 0:
+                fresh[row] = True
+                place = self._room_for(key)
+            places[row] = place
+            self._rows += 1
+            self._seen[place] = self._rows
+
+    def _room_for(self, key: str) -> int:
+        if len(self._keys) < self._most:
+            place = len(self._keys)
+            self._keys.append(key)
+            self._places[key] = place
+            self._make_room()
+            return place
+        place = self._longest_silent()
+        del self._places[self._keys[place]]
+        self._keys[place], self._places[key] = key, place
+        return place
+
+    def _longest_silent(self) -> int:
+        """The place whose last row is the oldest. The order is sorted out once for many: who spoke since goes by."""
+        while True:
+            for place, seen in self._silent:
+                if self._seen[place] == seen:
+                    return place
+            order = self.places()
+            self._silent = iter([(place, int(self._seen[place])) for place in order])
+
+    def places(self) -> list[int]:
+        """Where the keys are, the longest silent first; keys of two parents may have spoken in the same row."""
+        seen = self._seen.tolist()
+        return sorted(range(len(self._keys)), key=lambda place: (seen[place], self._keys[place]))
+
     def _make_room(self) -> None:
         have = len(self._seen)
-        missing = len(self._places) - have
+        missing = len(self._keys) - have
         if missing > 0:
             more = max(missing, min(have, self._most - have))
             self._seen = _longer(self._seen, more)
-            self._arrays = {name: _longer(array, more) for name, array in self._arrays.items()}
+            self.arrays = {name: _longer(array, more) for name, array in self.arrays.items()}
 
-    def dump(self) -> list[Buffer]:
-        """Everything, the longest silent key first; equal tables give equal bytes."""
-        places = np.fromiter(self._places.values(), np.intp, len(self._places))
-        arrays = [self._seen, *self._arrays.values()]
-        head = msgspec.msgpack.encode((self._rows, list(self._places)))
-        return [head, *(_raw(array[places]) for array in arrays)]
+    def dump(self) -> tuple[Buffer, Arrays]:
+        """Keys, and their arrays, the longest silent key first; equal tables give equal bytes."""
+        order = self.places()
+        places = np.array(order, np.intp)
+        keys = [self._keys[place] for place in order]
+        head = msgspec.msgpack.encode((self._rows, keys, to_bytes(self._seen[places])))
+        return head, {name: array[places] for name, array in self.arrays.items()}
 
-    def load(
-        self, dumped: Sequence[Buffer], columns: Columns, keep: Keep
-    ) -> tuple[Places, dict[str, NDArray[Any]]]:
-        """Take places for the keys of a dump for which `keep` holds; those seen last where there is no room.
+    def load(self, head: Buffer, keep: Keep) -> tuple[Places, Places, int]:
+        """Take places for the keys of a dump for which `keep` holds. Where there is no room, those seen last stay.
 
-        Gives the places and, by name, what the dump has for them (`columns` says how it was stored): the caller
-        writes it into the arrays.
+        Gives their places, their rows in the dump's arrays and how many rows these have: the caller copies them.
         """
-        rows, keys = msgspec.msgpack.decode(dumped[0], type=tuple[int, list[str]])
-        kept = np.array([number for number, key in enumerate(keys) if keep(key)], np.intp)[-self._most :]
-        seen = np.frombuffer(dumped[1], "<i8")[kept]
-        rows = max(self._rows, rows)
-        places, _ = self.take([keys[number] for number in kept])
-        self._seen[places], self._rows = seen, rows
-        self._arrange(sorted(self._places, key=lambda key: (int(self._seen[self._places[key]]), key)))
-        stored: dict[str, NDArray[Any]] = {}
-        for (name, (shape, dtype)), raw in zip(columns.items(), dumped[2:], strict=True):
-            array = np.frombuffer(raw, _little(dtype)).reshape(len(keys), *shape)
-            stored[name] = array if len(kept) == len(keys) else array[kept]
-        return places, stored
+        rows, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
+        kept = self.kept(head, keep)
+        places, _ = self.take([keys[number] for number in kept.tolist()])
+        self._seen[places], self._silent = from_bytes(raw, (len(keys),), np.int64)[kept], iter(())
+        self._rows = max(self._rows, rows)
+        return places, kept, len(keys)
 
-    def _arrange(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._places.move_to_end(key)
+    def kept(self, head: Buffer, keep: Keep) -> Places:
+        """Which rows of a dump's arrays `load` would take."""
+        _, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
+        seen = from_bytes(raw, (len(keys),), np.int64).tolist()
+        last = {key: number for key, number in zip(keys, seen, strict=True) if keep(key)}
+        stay = self._seen_last(last)
+        return np.array([number for number, key in enumerate(keys) if key in last and key in stay], np.intp)
+
+    def _seen_last(self, more: Mapping[str, int]) -> Collection[str]:
+        """Who stays when these keys come, last seen at these rows."""
+        if len(self._places) + len(more) <= self._most:
+            return more
+        last = {key: int(self._seen[place]) for key, place in self._places.items()} | dict(more)
+        return set(sorted(last, key=lambda key: (last[key], key))[-self._most :])
+
+
+def to_bytes(array: NDArray[Any]) -> memoryview:
+    """An array's numbers, little-endian whatever the machine."""
+    return array.astype(_little(array.dtype), copy=False).reshape(-1).view(np.uint8).data
+
+
+def from_bytes(raw: Buffer, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """The array again: a view of `raw`, not to be written to."""
+    return np.frombuffer(raw, _little(dtype)).reshape(shape)
 
 
 def _longer(array: NDArray[Any], more: int) -> NDArray[Any]:
@@ -123,7 +192,3 @@ def _longer(array: NDArray[Any], more: int) -> NDArray[Any]:
 
 def _little(dtype: DTypeLike) -> np.dtype[Any]:
     return np.dtype(dtype).newbyteorder("<")
-
-
-def _raw(array: NDArray[Any]) -> memoryview:
-    return array.astype(_little(array.dtype), copy=False).reshape(-1).view(np.uint8).data

@@ -16,7 +16,7 @@ from anomaly.container import seal_parts, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.one import OneDevice
 from anomaly.rows import usable
-from anomaly.table import Columns, Table
+from anomaly.table import Columns, Table, from_bytes, to_bytes
 
 Limits = Mapping[str, tuple[float, float]]
 _PADDING = 0.15  # river's: splits keep away from the edges of a node's range
@@ -180,7 +180,11 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
     def snapshot(self) -> bytes:
         """The state of every key, the longest silent first; the same states give the same bytes."""
         masks = [mask for mask, _ in sorted(self._known.items(), key=lambda item: item[1])]
-        return seal_parts(self._kind(), [msgspec.msgpack.encode((self._names, masks)), *self._table.dump()])
+        head, arrays = self._table.dump()
+        return seal_parts(
+            self._kind(),
+            [msgspec.msgpack.encode((self._names, masks)), head, *map(to_bytes, arrays.values())],
+        )
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
@@ -195,7 +199,11 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         self._meet(names)
         if names != self._names:
             return
-        places, stored = self._table.load(parts[1:], self._layout(), keep)
+        places, kept, keys = self._table.load(parts[1], keep)
+        stored = {
+            name: from_bytes(raw, (keys, *shape), kind)[kept]
+            for raw, (name, (shape, kind)) in zip(parts[2:], self._layout().items(), strict=True)
+        }
         header = stored["header"].copy()
         header[:, kernel.TREES] = [
             self._number(masks[trees]) if trees >= 0 else -1 for trees in header[:, kernel.TREES].tolist()

@@ -17,6 +17,7 @@ from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
 from stream_app.errors import LeaseLostError
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.score import unscored
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
 from stream_app.settings import Settings
@@ -245,6 +246,7 @@ class ShardConsumer:
             repeated=len(result.repeated),
             failed=by_code(Counter(failure.code for failure in result.failed)),
             anomalies=anomalies,
+            unscored=sum(map(unscored, result.passed.values())),
             behind_ms=behind_ms,
             busy_ms=busy_ms,
             latency=latency.counts,

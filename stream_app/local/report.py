@@ -35,6 +35,7 @@ class Report:
     limit: str
     memory_mb: Mapping[str, Mapping[str, float]]
     restarts: int = 0
+    strangest: tuple[Mapping[str, Any], ...] = field(default=())
     interrupted: bool = False
     problems: tuple[str, ...] = field(default=())
 

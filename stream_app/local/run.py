@@ -140,6 +140,7 @@ def run(
             bucket=aws.outputs["BucketName"],
             application=options.application,
             history=aws.outputs["HistoryTableName"],
+            anomalies_queue=aws.outputs["AnomaliesQueueUrl"],
             shards=options.shards,
             elapsed_s=time.monotonic() - started,
             limit=sampler.limit(sent.sent, waiting),

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from stream_app.ingest.producer import Sent
+from stream_app.local.anomalies import strangest
 from stream_app.local.report import Report, unexpected
 from stream_app.local.second_act import SecondAct
 from stream_app.local.tracker import Tracker
@@ -30,6 +31,7 @@ def report_of(
     bucket: str,
     application: str,
     history: str,
+    anomalies_queue: str,
     shards: int,
     elapsed_s: float,
     limit: str,
@@ -74,6 +76,7 @@ def report_of(
         limit=limit,
         memory_mb=memory,
         restarts=restarts,
+        strangest=strangest(client("sqs"), anomalies_queue),
         interrupted=sent.stopped,
         problems=tuple(problems),
     )

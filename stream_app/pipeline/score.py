@@ -2,34 +2,73 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from typing import Any
 
-from anomaly.detector import Detector
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly.detector import Detector, FloatMatrix, Times
 from anomaly.judgement import Explaining, alerts_explained
 from stream_app.event import Event
 from stream_app.record import Batch
 
 EXPLANATION = "explanation"
+Columns = Mapping[str, NDArray[Any]]
 
 
 def score(batch: Batch, event: Event, detector: Detector | None) -> Batch:
     """Add `score` (float, ≥ 0) and `anomaly` (bool). Without a detector both are absent.
 
     A detector that can say why adds `explanation`: a dict for each anomaly, else None. It is for alerts, not stored.
+    A row on which the detector raises has the score NaN, is no anomaly, and was not learnt.
     """
     if detector is None or not len(batch):
         return batch
     features = np.stack([batch[name].astype(np.float64) for name in event.features], axis=1)
     keys = batch[event.key].tolist()
     times = batch["time"] if "time" in batch and batch["time"].dtype.kind == "M" else None
+    return batch.with_columns(_judged(detector, keys, features, times))
+
+
+def unscored(batch: Batch) -> int:
+    """How many rows the detector raised on. What a check flagged has no score, but is an anomaly."""
+    return int((np.isnan(batch["score"]) & ~batch["anomaly"]).sum()) if "score" in batch else 0
+
+
+def _judged(detector: Detector, keys: list[Any], X: FloatMatrix, times: Times | None) -> Columns:
+    """Rows are halved down to those on which the detector raises.
+
+    A call that raises leaves the detector as it was (`anomaly.detector`), and rows go to it in their order: what is
+    learnt is the same however the rows came in batches, and no row is learnt twice.
+    """
+    try:
+        return _columns(detector, keys, X, times)
+    except Exception:  # whatever a user's model raises is a fact about the row
+        if len(keys) == 1:
+            return _unjudged(detector)
+    middle = len(keys) // 2
+    halves = [
+        _judged(detector, keys[part], X[part], None if times is None else times[part])
+        for part in (slice(0, middle), slice(middle, None))
+    ]
+    return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+
+
+def _columns(detector: Detector, keys: list[Any], X: FloatMatrix, times: Times | None) -> Columns:
     if not isinstance(detector, Explaining):
-        scores = detector.process_many(keys, features, times)
-        return batch.with_columns({"score": scores, "anomaly": scores >= detector.threshold})
-    judged = detector.judge_many(keys, features, times)
-    return batch.with_columns(
-        {
-            "score": judged.scores,
-            "anomaly": judged.scores >= detector.threshold,
-            EXPLANATION: alerts_explained(detector, judged),
-        }
-    )
+        scores = detector.process_many(keys, X, times)
+        return {"score": scores, "anomaly": scores >= detector.threshold}
+    judged = detector.judge_many(keys, X, times)
+    return {
+        "score": judged.scores,
+        "anomaly": judged.scores >= detector.threshold,
+        EXPLANATION: alerts_explained(detector, judged),
+    }
+
+
+def _unjudged(detector: Detector) -> Columns:
+    columns: dict[str, NDArray[Any]] = {"score": np.array([np.nan]), "anomaly": np.array([False])}
+    if isinstance(detector, Explaining):
+        columns[EXPLANATION] = np.array([None], dtype=object)
+    return columns

@@ -10,7 +10,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of one batch. Times in milliseconds; `latency` is a Histogram's counts, device to processed."""
+    """What became of one batch. Times in milliseconds; `latency` is a Histogram's counts, device to processed.
+
+    `unscored` rows are those on which the detector raised."""
 
     shard: str
     records: int
@@ -21,6 +23,7 @@ class Summary:
     behind_ms: int | None
     busy_ms: float
     latency: Mapping[int, int] = field(default_factory=dict)
+    unscored: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Built-in types, for a log line."""
@@ -32,6 +35,7 @@ class Summary:
             "repeated": self.repeated,
             "failed": dict(self.failed),
             "anomalies": self.anomalies,
+            "unscored": self.unscored,
             "behind_ms": self.behind_ms,
             "busy_ms": round(self.busy_ms, 3),
             "latency": {str(bucket): count for bucket, count in self.latency.items()},

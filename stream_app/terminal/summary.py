@@ -12,7 +12,9 @@ from stream_app.terminal.names import short_shard
 
 def render(report: Report) -> RenderableType:
     """The summary for people."""
-    parts: list[RenderableType] = [_shards(report), _facts(report), _verdict(report)]
+    parts: list[RenderableType] = [_shards(report), _facts(report)]
+    parts += [_strangest(report)] if report.strangest else []
+    parts += [_verdict(report)]
     parts += [Text(problem, style="red") for problem in report.problems]
     return Group(*parts)
 
@@ -35,6 +37,13 @@ def _shards(report: Report) -> Table:
         table.add_column(name, footer=f"{total:,}", justify="right")
     for shard, counts in sorted(report.shards.items()):
         table.add_row(short_shard(shard), *(f"{counts[name]:,}" for name in columns))
+    return table
+
+
+def _strangest(report: Report) -> Table:
+    table = Table(title="Strangest", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    for alert in report.strangest:
+        table.add_row(Text(alert["key"], style="bold"), alert["severity"], alert["text"])
     return table
 
 

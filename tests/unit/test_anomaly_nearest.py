@@ -39,11 +39,11 @@ def test_the_first_channel_is_the_formula_it_says() -> None:
     for n, value in enumerate(values[1:], start=1):
         nearest = min(abs(value - seen) for seen in values[:n])
         spread = max(values[:n]) - min(values[:n])
-        usual = (spread * step) ** 0.4 * distance**0.2
+        usual = (spread * step) ** 0.375 * distance**0.25
         expected.append(nearest / usual * n**0.25 if usual else 0.0)
         step += (abs(value - values[n - 1]) - step) / n
         distance += (nearest - distance) / n
-    assert got.tolist() == pytest.approx(expected, rel=1e-12)
+    assert got.tolist() == pytest.approx(expected, rel=1e-6)
     assert max(expected) > 1.0
 
 
@@ -53,19 +53,20 @@ def test_the_first_channel_is_the_formula_it_says() -> None:
 )
 @settings(max_examples=200, deadline=None)
 def test_what_is_kept_is_thinned_where_it_is_closest(values: list[float], capacity: int) -> None:
-    stats, held = np.zeros(kernel.STATS), np.zeros(capacity + 1)
+    held, more = np.full((1, 1, capacity), np.inf, np.float32), np.zeros(capacity + 1, np.float32)
+    closest = np.float32(0.0)
     kept: list[float] = []
-    for value in values:
-        at = kernel.place_of(held, len(kept), value)
+    for value in np.array(values, np.float32):
+        at = kernel.place_of(held, 0, 0, value)
         assert at == sum(other < value for other in kept)
-        if kept and kernel.nearest(held, len(kept), at, value) == value:
+        if kept and kernel.nearest(held, 0, 0, at, value) == value:
             continue
-        kernel.hold(held, stats, at, value, capacity)
+        closest = kernel.hold(held, 0, 0, len(kept), at, value, closest, more)
         kept = sorted([*kept, value])
         if len(kept) > capacity:
             gaps = [after - before for before, after in zip(kept, kept[2:], strict=False)]
             del kept[1 + gaps.index(min(gaps))]
-        assert held[: len(kept)].tolist() == kept
+        assert held[0, 0, : len(kept)].tolist() == kept
 
 
 @given(seed=st.integers(0, 2**32), offset=st.sampled_from([-1e6, 1e3, 1e6]))
@@ -106,29 +107,37 @@ def test_the_first_change_of_what_was_always_constant_is_seen_at_once() -> None:
     assert found[0] == 200
 
 
-NOISES = {
-    "normal": lambda rng, n: rng.normal(size=n),
-    "heavy tails": lambda rng, n: rng.standard_t(3, size=n),
-    "counts": lambda rng, n: rng.poisson(5.0, size=n).astype(float),
-    "walk": lambda rng, n: np.cumsum(rng.normal(size=n)),
-    "daily": lambda rng, n: 20 * np.sin(np.arange(n) * 2 * np.pi / 288) + rng.normal(size=n),
-    "lognormal": lambda rng, n: rng.lognormal(sigma=1.0, size=n),
+# Data without anomalies: n rows, `day` of them a day.
+CLEAN: dict[str, Any] = {
+    "normal": lambda rng, n, day: rng.normal(size=n),
+    "heavy tails": lambda rng, n, day: rng.standard_t(3, size=n),
+    "counts": lambda rng, n, day: rng.poisson(5.0, size=n).astype(float),
+    "walk": lambda rng, n, day: np.cumsum(rng.normal(size=n)),
+    "daily": lambda rng, n, day: 20 * np.sin(np.arange(n) * 2 * np.pi / day) + rng.normal(size=n),
+    "working days": lambda rng, n, day: 20.0 * (np.arange(n) // day % 7 < 5) + rng.normal(size=n),
+    "seasons": lambda rng, n, day: 20 * np.sin(np.arange(n) * 2 * np.pi / day / 365) + rng.normal(size=n),
+    "lognormal": lambda rng, n, day: rng.lognormal(sigma=1.0, size=n),
+    "seldom above 0": lambda rng, n, day: (rng.random(n) < 0.01) * rng.lognormal(size=n).round(1),
 }
 
 
-@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
-def test_without_anomalies_there_is_about_one_alert_in_as_many_rows_as_asked_for(noise: Any) -> None:
-    weeks, week = 30, 2016
-    found = [
-        len(
-            alerts(
-                NearestValue(["a"], rows_per_alert=week),
-                noise(np.random.default_rng(seed), weeks * week)[:, None],
-            )
-        )
-        for seed in range(3)
-    ]
-    assert np.mean(found) / weeks <= 1.5
+@pytest.mark.parametrize("readings", [24, 288], ids=["hourly", "five minutes"])
+@pytest.mark.parametrize("clean", CLEAN.values(), ids=CLEAN)
+def test_without_anomalies_a_device_alerts_about_once_a_week_as_was_asked_for(
+    clean: Any, readings: int
+) -> None:
+    weeks, every = 40, timedelta(days=1) / readings
+    n = weeks * 7 * readings
+    times = np.datetime64("2024-01-01", "s") + np.arange(n) * np.timedelta64(every)
+    make = at_most_one_alert(timedelta(weeks=1), every)
+    rates = []
+    for seed in range(2):
+        for features in (["a"], ["a", "b", "c"]):
+            rng = np.random.default_rng(seed)
+            X = np.stack([clean(rng, n, readings) for _ in features], axis=1)
+            rates.append(len(alerts(make(features), X, times)) / weeks)
+    assert np.mean(rates) <= 1.2
+    assert max(rates) <= 1.3
 
 
 @given(
@@ -145,10 +154,13 @@ def test_no_data_bring_more_alerts_than_promised(values: list[float], rows: floa
 def test_the_rate_can_be_said_in_time() -> None:
     factory = at_most_one_alert(timedelta(weeks=1), timedelta(hours=1), threshold=0.5)
     detector = factory(FEATURES)
-    assert (detector.rows_per_alert, detector.threshold, factory.__name__) == (168.0, 0.5, "NearestValue")
+    assert (detector.rows_per_alert, detector.warm_up, detector.threshold) == (168.0, 168, 0.5)
+    assert factory.__name__ == "NearestValue"
     X = np.random.default_rng(3).lognormal(size=(168 * 52, 3))
-    found = alerts(factory(FEATURES), X)
-    assert 1 <= len(found) <= 1.5 * 52
+    X[5000] = 1e4
+    found = alerts(detector, X)
+    assert len(found) <= 1.3 * 52
+    assert 5000 in found
 
 
 def test_each_key_has_an_alert_level_of_its_own() -> None:
@@ -193,7 +205,7 @@ def test_an_explanation_names_feature_value_and_nearest() -> None:
     why = detector.explain(judged, 400)
     assert why is not None
     assert (why.feature, why.channel, why.observed) == ("no2", "value", 950.0)
-    assert why.nearest == X[:400, 1].max()
+    assert why.nearest == pytest.approx(X[:400, 1].max())
     assert why.distance == 950.0 - why.nearest > 100 * why.usual
     assert why.severity == "high"
     assert "no2 is 950; the nearest value seen is 20" in str(why)
@@ -230,7 +242,7 @@ def test_a_judgement_does_not_depend_on_batches(rows: laws.Rows, cut: int) -> No
     ("score", "expected"), [(0.9, None), (1.0, "low"), (1.99, "low"), (2.0, "medium"), (4.0, "high")]
 )
 def test_severity_is_how_far_the_score_is_above_the_threshold(score: float, expected: str | None) -> None:
-    assert severity(score * 0.35, 0.35) == expected
+    assert severity(score * 0.45, 0.45) == expected
 
 
 def test_scoring_alone_changes_nothing() -> None:

@@ -114,7 +114,7 @@ class Hoards(Wrong):
 
 
 class KnowsItsUnit(Wrong):
-    scale_free = True
+    scale_free = (1e-15, 1e23)
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return np.where(np.abs(np.nan_to_num(X)).max(axis=1, initial=0.0) > 1.0, 1.0, 0.0)
@@ -132,8 +132,7 @@ class KeepsTooMuch(Wrong):
 
 class DropsWhatItHeld(Wrong):
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
-        self._slots.clear()
-        self._state[:] = 0.0
+        self._table = type(self)()._table
         super().restore(state, keep)
 
 
