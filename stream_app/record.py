@@ -35,7 +35,7 @@ class Position(NamedTuple):
         return f"{self.shard}/{self.sequence}" + (f".{self.sub}" if self.sub else "")
 
 
-class Record(msgspec.Struct, frozen=True, tag="record", tag_field="action", rename="camel"):
+class Record(msgspec.Struct, frozen=True, tag="record", tag_field="action", rename="camel", gc=False):
     """One user record of a shard, in the form in which KCL's daemon sends it (`data` is base64 on the wire).
 
     `approximate_arrival_timestamp` is in milliseconds since the epoch.
@@ -136,6 +136,8 @@ class Outcome:
 
 
 def _read_only(column: NDArray[Any]) -> NDArray[Any]:
+    if not column.flags.writeable:
+        return column
     view = column.view()
     view.flags.writeable = False
     return view

@@ -33,7 +33,8 @@ def to_table(
         columns[name], bad = to_arrow(batch[name], types.get(name))
         for at in np.flatnonzero(bad).tolist() if bad is not None else ():
             refused.setdefault(at, name)
-    taken = [records[row] for row in batch.rows.tolist()]
+    every = len(batch) == len(records)  # rows only grow
+    taken = records if every else [records[row] for row in batch.rows.tolist()]
     table = pa.table({**_identity(taken, shard), **{_renamed(batch.event, n): c for n, c in columns.items()}})
     if not refused:
         return table, []
@@ -89,13 +90,14 @@ def _add_text(digest: hashlib._Hash, values: Any) -> None:
 
 
 def _identity(records: Sequence[Record], shard: str) -> dict[str, pa.Array[Any]]:
-    arrived = np.array([record.arrived for record in records], dtype="datetime64[ms]")
+    arrived = np.array([record.approximate_arrival_timestamp for record in records], dtype=np.int64)
+    subs = np.array([record.sub_sequence_number for record in records], dtype=np.int64)
     values = (
-        text([shard] * len(records)),
+        pa.repeat(text([shard])[0], len(records)),
         text([record.sequence_number for record in records]),
-        pa.array([record.sub_sequence_number for record in records], pa.int64()),
+        pa.array(subs),
         text([record.partition_key for record in records]),
-        to_arrow(arrived)[0],
+        to_arrow(arrived.view("datetime64[ms]"))[0],
     )
     return dict(zip(IDENTITY, values, strict=True))
 
