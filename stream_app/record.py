@@ -117,7 +117,22 @@ class Batch:
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Batch:
         """The same rows with further columns; a column of the same name is replaced."""
-        return Batch(self.event, {**self.columns, **columns}, self.rows)
+        return self._of({**self.columns, **Batch(self.event, columns, self.rows).columns})
+
+    def only(self, names: Iterable[str]) -> Batch:
+        """The same rows with some of the columns."""
+        return self._of({name: self.columns[name] for name in names})
+
+    def _of(self, columns: dict[str, NDArray[Any]]) -> Batch:
+        """The same rows with columns that were looked at already: there are many, and a batch is made often."""
+        batch = object.__new__(Batch)
+        for name, value in (
+            ("event", self.event),
+            ("columns", MappingProxyType(columns)),
+            ("rows", self.rows),
+        ):
+            object.__setattr__(batch, name, value)
+        return batch
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame indexed by source row; windows become lists."""

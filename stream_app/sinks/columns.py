@@ -37,8 +37,7 @@ def stored_columns(batch: Batch) -> list[str]:
 
 def without_helpers(batch: Batch) -> Batch:
     """The batch without the columns that only its calculation and its alerts need; windows are most of it."""
-    columns = {name: column for name, column in batch.columns.items() if not name.startswith(_HELPERS)}
-    return Batch(batch.event, columns, batch.rows)
+    return batch.only(name for name in batch.columns if not name.startswith(_HELPERS))
 
 
 def column_types(fields: Iterable[Field]) -> dict[str, pa.DataType]:
