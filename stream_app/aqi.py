@@ -5,17 +5,20 @@ for the Reporting of Daily Air Quality, EPA-454/B-24-002 (May 2024), and 40 CFR 
 
 A window is an array (n, w): column 0 is the current hour, column j the hour j hours before it, NaN where
 missing. Everything here is row-wise, and a row's bits do not depend on the rows beside it: sums go over the
-hours in a fixed order, and powers are products, because `numpy.sum` may regroup its terms by shape and
-`numpy.power` may round differently in its vector loop and in the remainder.
+hours in a fixed order, and powers are products (`aqi_kernel`), because `numpy.sum` may regroup its terms by shape
+and `numpy.power` may round differently in its vector loop and in the remainder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stream_app import aqi_kernel as kernel
 
 Floats = NDArray[np.float64]
 Texts = NDArray[np.object_]
@@ -86,17 +89,19 @@ def index(scale: Scale, concentration: Floats) -> Floats:
     Equation 1 of the source on the truncated concentration, rounded to the nearest whole number, halves up.
     `concentration` is (n,), in the scale's unit.
     """
-    heads = np.asarray(scale.heads, dtype=np.float64)
-    feet = np.concatenate(([scale.start], heads[:-1] + 1.0))
-    index_feet = np.asarray(_FEET[scale.first :], dtype=np.float64)
-    index_heads = np.asarray(_HEADS[scale.first :], dtype=np.float64)
-    steps = np.floor(concentration * scale.steps + _SLACK)
-    if not scale.beyond:
-        steps = np.minimum(steps, heads[-1])
-    row = np.minimum(np.searchsorted(heads, steps), len(heads) - 1)
-    # The products are whole numbers, so a half is exactly a half when it comes to rounding.
-    rise = (index_heads[row] - index_feet[row]) * (steps - feet[row]) / (heads[row] - feet[row])
-    return np.where(steps >= scale.start, np.floor(index_feet[row] + rise + 0.5), np.nan)
+    out = np.empty(len(concentration))
+    values = np.ascontiguousarray(concentration, dtype=np.float64)
+    kernel.index(values, scale.steps, _SLACK, _table(scale), scale.beyond, out)
+    return out
+
+
+@cache
+def _table(scale: Scale) -> Floats:
+    """The scale's rows, shape (4, rows): lower and upper breakpoints in steps, lower and upper indices."""
+    heads = scale.heads
+    feet = (scale.start, *(head + 1 for head in heads[:-1]))
+    last = scale.first + len(heads)
+    return np.array([feet, heads, _FEET[scale.first : last], _HEADS[scale.first : last]], dtype=np.float64)
 
 
 def nowcast(window: Floats) -> Floats:
@@ -105,19 +110,9 @@ def nowcast(window: Floats) -> Floats:
     An hour weighs w to the power of its age, w = 1 − (largest − smallest) / largest but at least 0.5; a
     missing hour weighs nothing. NaN unless two of the three latest hours are there, whichever two.
     """
-    hours = np.ascontiguousarray(window.T)
-    there = ~np.isnan(hours)
-    largest, smallest = np.fmax.reduce(hours, axis=0), np.fmin.reduce(hours, axis=0)
-    clean = ~(largest > 0.0)
-    weight = np.where(clean, 1.0, 1.0 - (largest - smallest) / np.where(clean, 1.0, largest))
-    weight = np.maximum(weight, 0.5)
-    total, weights, power = np.zeros_like(weight), np.zeros_like(weight), np.ones_like(weight)
-    for hour, known in zip(hours, there, strict=True):
-        total = total + np.where(known, hour * power, 0.0)
-        weights = weights + np.where(known, power, 0.0)
-        power = power * weight
-    enough = there[:3].sum(axis=0) >= 2
-    return np.where(enough, total / np.where(enough, weights, 1.0), np.nan)
+    out = np.empty(len(window))
+    kernel.nowcast(_hours(window), out)
+    return out
 
 
 def mean(window: Floats, hours: int = 8, needed: int = 6) -> Floats:
@@ -125,12 +120,14 @@ def mean(window: Floats, hours: int = 8, needed: int = 6) -> Floats:
 
     Six of eight is EPA's 75 % completeness for an 8-hour mean (40 CFR 50.8 for CO, Appendix U for ozone).
     """
-    total, known = np.zeros(len(window)), np.zeros(len(window))
-    for hour in window.T[:hours]:
-        missing = np.isnan(hour)
-        total = total + np.where(missing, 0.0, hour)
-        known = known + np.where(missing, 0.0, 1.0)
-    return np.where(known >= needed, total / np.maximum(known, 1.0), np.nan)
+    out = np.empty(len(window))
+    kernel.mean(_hours(window)[:hours], needed, out)
+    return out
+
+
+def _hours(window: Floats) -> Floats:
+    """The window hour by hour, (w, n), in the one form that the compiled part is compiled for."""
+    return np.require(window.T, np.float64, ["C", "W"])
 
 
 def ozone_index(window: Floats) -> Floats:

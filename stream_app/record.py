@@ -35,7 +35,7 @@ class Position(NamedTuple):
         return f"{self.shard}/{self.sequence}" + (f".{self.sub}" if self.sub else "")
 
 
-class Record(msgspec.Struct, frozen=True, tag="record", tag_field="action", rename="camel"):
+class Record(msgspec.Struct, frozen=True, tag="record", tag_field="action", rename="camel", gc=False):
     """One user record of a shard, in the form in which KCL's daemon sends it (`data` is base64 on the wire).
 
     `approximate_arrival_timestamp` is in milliseconds since the epoch.
@@ -117,7 +117,22 @@ class Batch:
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Batch:
         """The same rows with further columns; a column of the same name is replaced."""
-        return Batch(self.event, {**self.columns, **columns}, self.rows)
+        return self._of({**self.columns, **Batch(self.event, columns, self.rows).columns})
+
+    def only(self, names: Iterable[str]) -> Batch:
+        """The same rows with some of the columns."""
+        return self._of({name: self.columns[name] for name in names})
+
+    def _of(self, columns: dict[str, NDArray[Any]]) -> Batch:
+        """The same rows with columns that were looked at already: there are many, and a batch is made often."""
+        batch = object.__new__(Batch)
+        for name, value in (
+            ("event", self.event),
+            ("columns", MappingProxyType(columns)),
+            ("rows", self.rows),
+        ):
+            object.__setattr__(batch, name, value)
+        return batch
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame indexed by source row; windows become lists."""
@@ -136,6 +151,8 @@ class Outcome:
 
 
 def _read_only(column: NDArray[Any]) -> NDArray[Any]:
+    if not column.flags.writeable:
+        return column
     view = column.view()
     view.flags.writeable = False
     return view

@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from stream_app import aqi
+from stream_app.pipeline.columns import build
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TEXT, TIME_MS, TIME_US
 from stream_app.pipeline.score import score
+from stream_app.pipeline.seen import marks_of
+from stream_app.pipeline.state import EventState
 from stream_app.record import Batch
 from stream_app.settings import Settings
 from stream_app.sinks.parquet import encode, to_table
@@ -34,6 +39,7 @@ def warm_up(settings: Settings, registry: Registry, client: Callable[[str], Any]
         with suppress(Exception):
             client("events").describe_event_bus(Name=settings.bus)
     warm_detectors(registry)
+    warm_pipeline(registry)
     for codec in registry.codecs.values():
         nothing = conform(Encoded(codec.event.name), codec, []).passed
         encode(to_table(nothing, [], "")[0], {})
@@ -55,5 +61,30 @@ def warm_detectors(registry: Registry) -> None:
             score(Batch(event.name, columns, np.arange(2)), event, event.detector(event.features))
 
 
+def warm_pipeline(registry: Registry) -> None:
+    """Take a row of nothing through the compiled loops of the pipeline. No user's function is called."""
+    device = np.zeros(1, dtype=np.int64)
+    for codec in registry.codecs.values():
+        row = tuple(_NOTHING.get(field.kind) for field in codec.schema.fields)
+        columns = build([row], codec.schema.fields, codec.event.required)
+        batch, state = Batch(codec.event.name, columns, device), EventState(codec.event, 1)
+        state.seen.undo(state.seen.meet(device, marks_of(batch[codec.event.key]), device == 0))
+        with suppress(Exception):  # values that are none fit no column of numbers that may not be missing
+            if state.previous is not None:
+                state.previous.recall(device, batch, device == 0)
+            if state.windows is not None:
+                state.windows.recall(device, batch)
+            if state.checks is not None:
+                state.checks.mark(device, batch)
+    window = np.zeros((1, 12))
+    aqi.ozone_index(window)
+    aqi.nowcast(window)
+
+
+_NOTHING = {FLOAT: 0.0, SINGLE: 0.0, INTEGER: 0, BOOLEAN: False, TEXT: "", TIME_MS: 0, TIME_US: 0}
+
+
 if __name__ == "__main__":
-    warm_detectors(Registry.load())
+    _registry = Registry.load()
+    warm_detectors(_registry)
+    warm_pipeline(_registry)

@@ -74,17 +74,38 @@ def known(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
     """Everything remembered, by event, part and device; the order of devices means nothing."""
     found: dict[tuple[str, str, str], bytes] = {}
     for event, parts in unpack(snapshot)["events"].items():
+        keys = parts["keys"]
         devices = {
-            "seen": parts["seen"],
-            "previous": (parts["previous"] or {"last": {}})["last"],
-            "windows": parts["windows"]["devices"],
-            "checks": parts.get("checks", {"devices": {}})["devices"],
-            "detector": unpack(parts["detector"]),
+            "seen": _seen(parts["seen"]),
+            "previous": (parts["previous"] or {"last": [None] * len(keys)})["last"],
+            "windows": _places(parts["windows"], ("stamps", "values"), len(keys)),
+            "checks": _places(parts["checks"] or {}, ("at", "last", "same", "run"), len(keys)),
         }
         found |= {
-            (event, part, key): pack(item) for part, items in devices.items() for key, item in items.items()
+            (event, part, key): pack(item)
+            for part, items in devices.items()
+            for key, item in zip(keys, items, strict=True)
         }
+        found |= {(event, "detector", key): pack(item) for key, item in unpack(parts["detector"]).items()}
     return found
+
+
+def _places(arrays: Mapping[str, bytes], names: Sequence[str], devices: int) -> list[list[bytes]]:
+    """By device its part of each array."""
+    widths = {name: len(arrays[name]) // devices for name in names if name in arrays and devices}
+    return [
+        [arrays[name][at * width : (at + 1) * width] for name, width in widths.items()]
+        for at in range(devices)
+    ]
+
+
+def _seen(dumped: Mapping[str, bytes]) -> list[Any]:
+    counts, lengths, marks = (np.frombuffer(dumped[n], np.int64) for n in ("counts", "lengths", "marks"))
+    ends = np.cumsum(lengths)
+    return [
+        (count, marks[end - length : end].tolist())
+        for count, length, end in zip(counts.tolist(), lengths.tolist(), ends.tolist(), strict=True)
+    ]
 
 
 @dataclass

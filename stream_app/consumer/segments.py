@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Piece(NamedTuple):
     """A run of records of one segment: [start, stop) of those given; `closes` when the segment ends after it."""
@@ -38,22 +40,19 @@ class Segmenter:
         A piece may be empty: the first record given ends the segment that was open.
         """
         pieces: list[Piece] = []
-        start = 0
-        for at, arrived in enumerate(arrivals):
-            bucket = arrived // self._width
-            if self._bucket is not None and bucket > self._bucket:
-                pieces.append(Piece(start, at, True))
-                start = at
-                self.close()
+        times, start = np.asarray(arrivals, dtype=np.int64), 0
+        while start < len(times):
             if self._bucket is None:
-                self._bucket = bucket
-            self._count += 1
-            if self._count == self._limit:
-                pieces.append(Piece(start, at + 1, True))
-                start = at + 1
+                self._bucket = int(times[start]) // self._width
+            part = times[start : start + self._limit - self._count]
+            later = part >= (self._bucket + 1) * self._width
+            ends = bool(later.any())
+            stop = start + (int(later.argmax()) if ends else len(part))
+            self._count += stop - start
+            pieces.append(Piece(start, stop, ends or self._count == self._limit))
+            if pieces[-1].closes:
                 self.close()
-        if start < len(arrivals):
-            pieces.append(Piece(start, len(arrivals), False))
+            start = stop
         return pieces
 
     def overdue(self, now_ms: int, margin_ms: int) -> bool:

@@ -21,10 +21,14 @@ from stream_app.pipeline.score import unscored
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
 from stream_app.settings import Settings
+from stream_app.sinks.columns import without_helpers
 from stream_app.sinks.segment import Segment, Sink, store, token
 from stream_app.telemetry import log
 from stream_app.telemetry.histogram import Histogram
 from stream_app.telemetry.summary import Summary, by_code
+
+# A snapshot of so many bytes takes some milliseconds, which every segment may cost.
+_SMALL_STATE = 4_000_000
 
 
 class Alerts(Protocol):
@@ -87,6 +91,7 @@ class ShardConsumer:
         self._open = _Open()
         self._pending: tuple[Position, bytes] | None = None
         self._pending_records = 0
+        self._state_bytes = 0
         self._committed: list[str] = []
         self._committed_at = world.now_ms()
         self._lost = False
@@ -134,8 +139,7 @@ class ShardConsumer:
             self._take(records, behind_ms)
             if not records and behind_ms == 0:
                 self._close_by_clock(checkpointer)
-            due = self._world.now_ms() - self._committed_at >= self._world.settings.checkpoint_seconds * 1_000
-            if due:
+            if self._due():
                 self._commit(checkpointer)
         except LeaseLostError:
             self.lease_lost()
@@ -145,13 +149,16 @@ class ShardConsumer:
             if piece.stop > piece.start:
                 self._process(records[piece.start : piece.stop], behind_ms)
             if piece.closes:
-                self._close()
+                self._close(commits=self._due())
+
+    def _due(self) -> bool:
+        return self._world.now_ms() - self._committed_at >= self._world.settings.checkpoint_seconds * 1_000
 
     def _process(self, records: Sequence[Record], behind_ms: int | None) -> None:
         world, begun = self._world, time.perf_counter()
         result = process(records, world.registry, self._state, world.settings.max_record_bytes)
         busy_ms = (time.perf_counter() - begun) * 1_000
-        self._open.parts.append((len(self._open.records), result))
+        self._open.parts.append((len(self._open.records), _lean(result)))
         self._open.records += records
         world.report(self._summary(records, result, behind_ms, busy_ms))
         for batch in result.passed.values():
@@ -162,17 +169,22 @@ class ShardConsumer:
     def _close_by_clock(self, checkpointer: Checkpointer) -> None:
         if self._segmenter.overdue(self._world.now_ms(), self._world.settings.clock_margin_ms):
             self._segmenter.close()
-            self._close()
+            self._close(commits=True)
             self._commit(checkpointer)  # at once: another reading must not find its end elsewhere
 
-    def _close(self) -> None:
-        """Sinks, then dead letters; the snapshot is taken now, while the state ends where the segment does."""
+    def _close(self, *, commits: bool) -> None:
+        """Sinks, then dead letters; the snapshot is taken now, while the state ends where the segment does.
+
+        A large one is taken only where it will be committed: a shutdown before that has the segment read again.
+        """
         opened, self._open = self._open, _Open()
         segment = _segment(self._world.settings, self._shard, opened)
         segment = store(segment, self._world.sinks)
         if segment.failed:
             self._world.park(segment)
-        self._pending = (segment.last, self._state.snapshot())
+        if commits or self._state_bytes <= _SMALL_STATE:
+            snapshot = self._state.snapshot()
+            self._pending, self._state_bytes = (segment.last, snapshot), len(snapshot)
         self._pending_records += len(segment.records)
         self._world.note("segment", segment=segment.name, records=len(segment.records))
 
@@ -211,7 +223,7 @@ class ShardConsumer:
         try:
             if self._segmenter.open:
                 self._segmenter.close()
-                self._close()
+                self._close(commits=False)
             snapshot, world = self._state.snapshot(), self._world
             world.attempt("state", lambda: world.snapshots.save(self._shard, SHARD_END, snapshot))
             world.attempt("checkpoint", lambda: checkpointer.checkpoint(None, None))
@@ -237,7 +249,7 @@ class ShardConsumer:
             sent = self._world.registry.codecs[name].event.sent
             if sent is not None:
                 times = batch[sent][~np.isnat(batch[sent])].astype("datetime64[ms]").view(np.int64)
-                latency.add((self._world.now_ms() - times).tolist())
+                latency.add(self._world.now_ms() - times)
         anomalies = sum(int(b["anomaly"].sum()) for b in result.passed.values() if "anomaly" in b)
         return Summary(
             shard=self._shard,
@@ -251,6 +263,12 @@ class ShardConsumer:
             busy_ms=busy_ms,
             latency=latency.counts,
         )
+
+
+def _lean(result: Processed) -> Processed:
+    """What a segment keeps until it closes."""
+    passed = {name: without_helpers(batch) for name, batch in result.passed.items()}
+    return Processed(passed, result.failed, result.repeated)
 
 
 def _segment(settings: Settings, shard: str, opened: _Open) -> Segment:

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import pyarrow as pa
+
 from stream_app.errors import FatalError
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Position
@@ -14,6 +16,7 @@ from stream_app.sinks import objects
 from stream_app.sinks.segment import token
 
 SHARD_END = "SHARD_END"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _SENTINELS = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})
 
 
@@ -106,13 +109,16 @@ class S3Snapshots:
         if body is None:
             return None
         try:
-            return zlib.decompress(body)
-        except zlib.error as error:
+            if body.startswith(_ZSTD):
+                return bytes(pa.CompressedInputStream(pa.BufferReader(body), "zstd").read())
+            return zlib.decompress(body)  # as it was once written
+        except (OSError, zlib.error) as error:
             raise FatalError(f"{self._key(shard, name)} is not a state snapshot: {error}") from error
 
     def save(self, shard: str, name: str, snapshot: bytes) -> None:
         """Overwrites: a second run makes the same state."""
-        self._s3.put_object(Bucket=self._bucket, Key=self._key(shard, name), Body=zlib.compress(snapshot, 1))
+        body = pa.Codec("zstd", compression_level=1).compress(snapshot, asbytes=True)
+        self._s3.put_object(Bucket=self._bucket, Key=self._key(shard, name), Body=body)
 
     def forget(self, shard: str, name: str) -> None:
         """Deletes; an absent one is no error."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.pipeline import unpack_kernel as kernel
 from stream_app.pipeline.schema import (
     BOOLEAN,
     FLOAT,
@@ -22,51 +24,60 @@ from stream_app.pipeline.schema import (
 )
 
 Column = NDArray[Any]
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND = dt.timedelta(microseconds=1)
+_pack = msgspec.msgpack.Encoder().encode
+_READ_AS = {
+    FLOAT: kernel.REAL,
+    SINGLE: kernel.REAL,
+    INTEGER: kernel.WHOLE,
+    BOOLEAN: kernel.WHOLE,
+    TIME_MS: kernel.TICKS,
+    TIME_US: kernel.TICKS,
+}
+_PER_SECOND = {TIME_MS: 1_000, TIME_US: 1_000_000}
+_AS_THEY_ARE = (TEXT, INTEGER, BOOLEAN)
 
 
 def build(
     rows: Sequence[tuple[Any, ...]], fields: Sequence[Field], required: Sequence[str]
 ) -> dict[str, Column]:
-    """One array a field, in the order of the schema; `rows` hold the fields' values in that order."""
-    by_field = zip(*rows, strict=True) if rows else ((),) * len(fields)
+    """One array a field, in the order of the schema; `rows` hold the fields' values in that order.
+
+    A time that is finer than its column is cut down. Values in `rows` beyond the fields are passed over.
+    """
+    kinds = np.array([_read_as(field, required) for field in fields], dtype=np.int64)
+    per_second = np.array([_PER_SECOND.get(field.kind, 0) for field in fields], dtype=np.int64)
+    reals = np.empty((len(fields), len(rows)))
+    bits = reals.view(np.int64)
+    kernel.columns(np.frombuffer(_pack(rows), np.uint8), kinds, per_second, reals, bits)
     return {
-        field.name: _column(values, field, field.nullable and field.name not in required)
-        for field, values in zip(fields, by_field, strict=True)
+        field.name: _objects(map(itemgetter(at), rows), len(rows), field)
+        if kinds[at] == kernel.PASS
+        else _numbers(reals[at], bits[at], field.kind)
+        for at, field in enumerate(fields)
     }
 
 
-def _column(values: Sequence[Any], field: Field, nullable: bool) -> Column:
-    if field.kind == FLOAT:
-        return np.array(values, dtype=np.float64)  # None becomes NaN
-    if field.kind == SINGLE:  # JSON's numbers are finer than Avro's float
-        return np.array(values, dtype=np.float32).astype(np.float64)
-    if field.kind in (TIME_MS, TIME_US):
-        return _times(values, field.kind)
-    if field.kind in (INTEGER, BOOLEAN) and not nullable:
-        return np.array(values, dtype=np.int64 if field.kind == INTEGER else np.bool_)
-    return _objects(values, plain if field.kind not in _AS_THEY_ARE else None)
+def _read_as(field: Field, required: Sequence[str]) -> int:
+    """Whole numbers and booleans that may be missing stay Python's own: an array of them knows no missing."""
+    missing = field.nullable and field.name not in required and field.kind in (INTEGER, BOOLEAN)
+    return kernel.PASS if missing else _READ_AS.get(field.kind, kernel.PASS)
 
 
-_AS_THEY_ARE = (TEXT, INTEGER, BOOLEAN)
+def _numbers(reals: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> Column:
+    if kind == FLOAT:
+        return reals
+    if kind == SINGLE:  # JSON's numbers are finer than Avro's float
+        return reals.astype(np.float32).astype(np.float64)
+    if kind == INTEGER:
+        return bits
+    return bits != 0 if kind == BOOLEAN else bits.view(f"datetime64[{kind}]")
 
 
-def _objects(values: Sequence[Any], convert: Callable[[Any], Any] | None) -> Column:
-    plain_values = values if convert is None else [None if v is None else convert(v) for v in values]
-    return np.fromiter(plain_values, dtype=object, count=len(values))
+def _objects(values: Iterable[Any], count: int, field: Field) -> Column:
+    if field.kind not in _AS_THEY_ARE:
+        values = _converted(values, plain)
+    return np.fromiter(values, dtype=object, count=count)
 
 
-def _times(values: Sequence[Any], unit: str) -> Column:
-    per_second = 1_000 if unit == TIME_MS else 1_000_000
-    ticks = [_ticks(value, per_second) for value in values]
-    return np.array([np.iinfo(np.int64).min if t is None else t for t in ticks], dtype=np.int64).view(
-        f"datetime64[{unit}]"
-    )
-
-
-def _ticks(value: Any, per_second: int) -> int | None:
-    """Whole ticks since the epoch; a finer time is cut down, never rounded up into the future."""
-    if value is None or isinstance(value, int):
-        return value
-    return (value - _EPOCH) // _MICROSECOND * per_second // 1_000_000  # type: ignore[no-any-return]
+def _converted(values: Iterable[Any], convert: Callable[[Any], Any]) -> Iterable[Any]:
+    return (None if value is None else convert(value) for value in values)

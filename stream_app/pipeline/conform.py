@@ -19,6 +19,7 @@ from stream_app.pipeline.guard import short
 from stream_app.pipeline.json_form import renamed
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import IDENTITY, TEXT, Json, NotAvroError, Schema, through_avro
+from stream_app.pipeline.usual_form import detail_of, id_of
 from stream_app.record import Batch, Code, Failure, Outcome, Record
 
 STAGE = "conform"
@@ -34,11 +35,32 @@ def conform(encoded: Encoded, codec: Codec, records: Sequence[Record]) -> Outcom
     """
     rows, values, failed = _read(encoded, codec)
     rows, values, missing = _required(rows, values, codec)
-    index = np.array(rows, dtype=np.int64)
+    rows, values = _merged(encoded.usual_rows, _usual(encoded, codec), rows, values)
     columns = build(values, codec.schema.fields, codec.event.required)
     arrived = [records[row].approximate_arrival_timestamp for row in rows]
-    columns["arrived"] = np.array(arrived, dtype="datetime64[ms]")
-    return Outcome(Batch(codec.event.name, columns, index), [*failed, *missing])
+    columns["arrived"] = np.array(arrived, dtype=np.int64).view("datetime64[ms]")
+    return Outcome(Batch(codec.event.name, columns, np.array(rows, dtype=np.int64)), [*failed, *missing])
+
+
+def _usual(encoded: Encoded, codec: Codec) -> list[tuple[Any, ...]]:
+    """The values of rows that were read at once: required ones are there, and nothing has an older name."""
+    if not encoded.enveloped:
+        return list(map(msgspec.structs.astuple, encoded.usual))
+    values = list(map(msgspec.structs.astuple, map(detail_of, encoded.usual)))
+    if codec.event.id in codec.event.required:
+        return values
+    ids = map(id_of, encoded.usual)
+    return [v if name is None else _with_id(v, name, codec) for v, name in zip(values, ids, strict=True)]
+
+
+def _merged(
+    rows: list[int], values: list[tuple[Any, ...]], more: list[int], others: list[tuple[Any, ...]]
+) -> tuple[list[int], list[tuple[Any, ...]]]:
+    """Rows of both in order."""
+    if not more:
+        return rows, values
+    both = dict(zip([*rows, *more], [*values, *others], strict=True))
+    return sorted(both), [both[row] for row in sorted(both)]
 
 
 def _read(encoded: Encoded, codec: Codec) -> tuple[list[int], list[tuple[Any, ...]], list[Failure]]:

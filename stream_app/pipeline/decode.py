@@ -31,9 +31,15 @@ class _Frame(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
 
 @dataclass(slots=True)
 class Encoded:
-    """Rows of one event type: source row, body, the Avro writer's schema (None: JSON), the envelope's id."""
+    """Rows of one event type: source row, body, the Avro writer's schema (None: JSON), the envelope's id.
+
+    `usual_rows` and `usual` are further rows, which were read at once: Structs of `UsualForm`, `enveloped` or not.
+    """
 
     event: str
+    usual_rows: list[int] = field(default_factory=list)
+    usual: list[Any] = field(default_factory=list)
+    enveloped: bool = False
     rows: list[int] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
     writers: list[Schema | None] = field(default_factory=list)
@@ -57,10 +63,12 @@ def decode(
 
     `max_bytes` bounds a record before and after it is unpacked, so that a small gzip cannot fill the memory.
     """
-    found: dict[str, Encoded] = {}
+    payloads = [record.data for record in records]
+    items = registry.usual.read(_no_larger(payloads, max_bytes))
+    found = _usual(items, registry)
     failed: list[Failure] = []
-    for row, record in enumerate(records):
-        data: bytes = record.data
+    for row in _others(items):
+        data = payloads[row]
         if data[:2] == _GZIP:
             unpacked = _gunzip(row, data, max_bytes)
             if isinstance(unpacked, Failure):
@@ -74,6 +82,31 @@ def decode(
         if failure is not None:
             failed.append(failure)
     return found, failed
+
+
+def _no_larger(payloads: list[bytes], max_bytes: int) -> list[bytes]:
+    if max(map(len, payloads), default=0) <= max_bytes:
+        return payloads
+    return [data if len(data) <= max_bytes else b"" for data in payloads]
+
+
+def _usual(items: list[Any], registry: Registry) -> dict[str, Encoded]:
+    """What was read at once, by event; nearly always all of it is of one."""
+    form, found = registry.usual, {}
+    kinds = set(map(type, items))
+    for kind in kinds & form.events.keys():
+        rows = (
+            list(range(len(items)))
+            if len(kinds) == 1
+            else [at for at, item in enumerate(items) if type(item) is kind]
+        )
+        event = form.events[kind]
+        found[event] = Encoded(event, rows, [items[row] for row in rows], kind in form.enveloped)
+    return found
+
+
+def _others(items: list[Any]) -> list[int]:
+    return [row for row, item in enumerate(items) if item is None]
 
 
 def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -> Failure | None:

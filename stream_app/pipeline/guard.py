@@ -23,6 +23,8 @@ def guarded(
     Row-wise functions only: the neighbours of a guilty row are called again without it.
     """
     parts, failed = _bisect(function, batch, stage, schema)
+    if not failed:
+        return dict(parts[0][1]), batch, []
     kept = concat(part for part, _ in parts)
     made = concat(Batch(batch.event, columns, part.rows) for part, columns in parts)
     if kept is None or made is None:

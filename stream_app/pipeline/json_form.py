@@ -72,10 +72,11 @@ def json_type(schema: Schema, required: Sequence[str]) -> type[msgspec.Struct]:
 
 
 def _absent(field: Field, default: Any) -> Any:
-    return msgspec.UNSET if field.aliases else _default(default)
+    return msgspec.UNSET if field.aliases else absent_value(default)
 
 
-def _default(value: Any) -> Any:
+def absent_value(value: Any) -> Any:
+    """A default as a Struct takes it: of a list or a map each record has its own."""
     return msgspec.field(default_factory=lambda: value) if isinstance(value, list | dict) else value
 
 
@@ -111,7 +112,7 @@ def _complex_type(avro: Json) -> Any:
 def _member(item: Json) -> tuple[Any, ...]:
     """A nested record's field. As at the top, one that may be null may be absent."""
     nullable = item["type"] == "null" or (isinstance(item["type"], list) and "null" in item["type"])
-    absent = (_default(default_of(item)),) if "default" in item or nullable else ()
+    absent = (absent_value(default_of(item)),) if "default" in item or nullable else ()
     return (item["name"], python_type(item["type"]), *absent)
 
 

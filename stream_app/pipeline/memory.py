@@ -1,4 +1,4 @@
-"""What a shard remembers of each device: ids seen, last values. Pure values that can be snapshotted."""
+"""The last values of each device, and how what is remembered travels."""
 
 from __future__ import annotations
 
@@ -9,59 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.pipeline import past_kernel as kernel
+from stream_app.pipeline.devices import reaching
 from stream_app.record import Batch, IntVector, Mask
 
 Keep = Callable[[str], bool]
 _STALE = np.iinfo(np.int64).min
-
-
-class Seen:
-    """Ids of accepted events among the last `limit` events of each device.
-
-    The limit counts all of a device's events, whatever became of them: what is known to a row then does not
-    depend on how the rows before it were split into calls.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._count: dict[str, int] = {}
-        self._ids: dict[str, dict[Any, int]] = {}
-
-    def meet(self, keys: NDArray[Any], ids: NDArray[Any]) -> tuple[Mask, IntVector]:
-        """Count rows in order: true where the id was accepted before from the same device, and each row's number.
-
-        No device may have an id twice among these rows. An event without an id (None) is never a repeat.
-        """
-        count, seen, limit, nothing = self._count, self._ids, self._limit, dict[Any, int]()
-        numbers, hits = [], []
-        for key, event_id in zip(keys.tolist(), _portable(ids), strict=True):
-            number = count[key] = count.get(key, 0) + 1
-            known = seen.get(key, nothing)
-            numbers.append(number)
-            hits.append(event_id in known and number - known[event_id] <= limit)
-        return np.array(hits, dtype=np.bool_), np.array(numbers, dtype=np.int64)
-
-    def remember(self, keys: NDArray[Any], ids: NDArray[Any], numbers: IntVector) -> None:
-        """Note ids of accepted events, in order."""
-        for key, event_id, number in zip(keys.tolist(), _portable(ids), numbers.tolist(), strict=True):
-            if event_id is None:
-                continue
-            known = self._ids.setdefault(key, {})
-            known.pop(event_id, None)  # so that the oldest stay in front
-            known[event_id] = number
-            while known[oldest := next(iter(known))] <= number - self._limit:
-                del known[oldest]
-
-    def dump(self) -> Any:
-        """Built-in types only."""
-        return {key: (count, list(self._ids.get(key, {}).items())) for key, count in self._count.items()}
-
-    def load(self, dumped: Any, keep: Keep) -> None:
-        """Add the devices for which `keep` holds."""
-        for key, (count, ids) in dumped.items():
-            if keep(key):
-                self._count[key] = count
-                self._ids[key] = dict(ids)
 
 
 class Previous:
@@ -69,39 +22,53 @@ class Previous:
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = tuple(fields)
-        self._last: dict[str, tuple[Any, ...]] = {}
+        self._last = np.zeros((0, len(self._fields)), dtype=object)
+        self._latest = np.zeros(0, dtype=np.int64)
 
-    def recall(self, keys: NDArray[Any], batch: Batch) -> dict[str, NDArray[Any]]:
-        """The columns for rows of distinct devices."""
-        nothing = (None,) * len(self._fields)
-        rows = [self._last.get(key, nothing) for key in keys]
-        return {
-            f"previous.{name}": _like(batch[name], [row[at] for row in rows])
-            for at, name in enumerate(self._fields)
-        }
+    def _reach(self, devices: int) -> None:
+        self._last = reaching(self._last, devices, None)
+        self._latest = reaching(self._latest, devices, -1)
 
-    def remember(self, keys: NDArray[Any], batch: Batch) -> None:
-        """Take over the values of accepted rows."""
-        columns = [_portable(batch[name]) for name in self._fields]
-        for at, key in enumerate(keys):
-            self._last[key] = tuple(column[at] for column in columns)
+    def recall(self, devices: IntVector, batch: Batch, accepted: Mask) -> dict[str, NDArray[Any]]:
+        """Each row's columns: of its device's row before it among those `accepted`, or what is remembered."""
+        self._reach(int(devices.max(initial=-1)) + 1)
+        before = np.empty(len(devices), dtype=np.int64)
+        kernel.before(devices, accepted, self._latest, before)
+        here = before >= 0
+        found: dict[str, NDArray[Any]] = {}
+        for at, name in enumerate(self._fields):
+            column = _like(batch[name], self._last[devices, at].tolist())
+            column[here] = _own(batch[name])[before[here]]
+            found[f"previous.{name}"] = column
+        return found
 
-    def dump(self) -> Any:
-        """Built-in types only."""
-        return {"fields": self._fields, "last": {key: list(values) for key, values in self._last.items()}}
+    def remember(self, devices: IntVector, batch: Batch) -> None:
+        """Take over the values of accepted rows; of several of a device the last stays."""
+        self._reach(int(devices.max(initial=-1)) + 1)
+        _, last = np.unique(devices[::-1], return_index=True)
+        rows = len(devices) - 1 - last
+        for at, name in enumerate(self._fields):
+            self._last[devices[rows], at] = np.fromiter(portable(batch[name][rows]), object, len(rows))
 
-    def load(self, dumped: Any, keep: Keep) -> None:
-        """Add the devices for which `keep` holds; a field that was not kept then has no previous value."""
+    def dump(self, devices: int) -> Any:
+        """What is known of so many devices, in built-in types."""
+        self._reach(devices)
+        return {"fields": self._fields, "last": self._last[:devices].tolist()}
+
+    def load(self, dumped: Any, of: IntVector, to: IntVector) -> None:
+        """Add devices, numbers `of` in the dump, `to` here; a field that was not kept then has no previous value."""
+        self._reach(int(to.max(initial=-1)) + 1)
         at = {name: number for number, name in enumerate(dumped["fields"])}
-        for key, values in dumped["last"].items():
-            if keep(key):
-                self._last[key] = tuple(values[at[n]] if n in at else None for n in self._fields)
+        for source, device in zip(of.tolist(), to.tolist(), strict=True):
+            values = dumped["last"][source]
+            for number, name in enumerate(self._fields):
+                self._last[device, number] = values[at[name]] if name in at else None
 
 
-def _portable(column: NDArray[Any]) -> list[Any]:
+def portable(column: NDArray[Any]) -> list[Any]:
     """Values that survive a snapshot: times as whole ticks (NaT as None), the rest as Python's own."""
     if column.dtype.kind == "M":
-        return [None if np.isnat(t) else int(t.view(np.int64)) for t in column]
+        return [None if tick == _STALE else tick for tick in column.view(np.int64).tolist()]
     values: list[Any] = column.tolist()
     return values
 
@@ -114,6 +81,11 @@ def _like(column: NDArray[Any], values: list[Any]) -> NDArray[Any]:
     if column.dtype.kind == "f":
         return np.array(values, dtype=np.float64)
     return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _own(column: NDArray[Any]) -> NDArray[Any]:
+    """A column as `_like` gives past values of it."""
+    return column if column.dtype.kind in "Mf" else np.fromiter(column.tolist(), object, len(column))
 
 
 def pack(state: Any) -> bytes:

@@ -14,6 +14,7 @@ from stream_app.event import Event, find, schema_files
 from stream_app.pipeline import checks
 from stream_app.pipeline.json_form import json_type
 from stream_app.pipeline.schema import Field, Json, Schema, compile_schema, nested_of, reader_of
+from stream_app.pipeline.usual_form import UsualForm
 
 Versions = Sequence[tuple[str, Json]]
 
@@ -37,10 +38,11 @@ class Codec:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Codecs by event name, and writer schemas by fingerprint as (event name, schema)."""
+    """Codecs by event name, writer schemas by fingerprint as (event name, schema), and what most records are."""
 
     codecs: Mapping[str, Codec]
     writers: Mapping[str, tuple[str, Schema]]
+    usual: UsualForm
 
     @classmethod
     def of(cls, events: Iterable[Event], schemas: Mapping[str, Sequence[Json]]) -> Registry:
@@ -101,7 +103,8 @@ def _compile(events: Iterable[Event], schemas: Mapping[str, Versions]) -> tuple[
                 hint = "give the record a name of its own: Avro binary is known by it"
                 problems.append(Problem(f"{source} has the same fingerprint as event {other!r}", hint))
             writers[version.fingerprint] = (event.name, version)
-    return Registry(codecs, writers), problems
+    usual = UsualForm((name, codec.schema, codec.event.required) for name, codec in codecs.items())
+    return Registry(codecs, writers, usual), problems
 
 
 def _codec(event: Event, source: str, schema: Schema) -> Codec:

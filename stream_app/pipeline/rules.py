@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from anomaly.detector import Detector
 from anomaly.judgement import Explaining
 from stream_app.event import Check, Event, Range, Rate, Stuck
-from stream_app.pipeline.memory import Keep
+from stream_app.pipeline import past_kernel as kernel
+from stream_app.pipeline.devices import reaching
 from stream_app.pipeline.score import EXPLANATION, score
 from stream_app.record import Batch, IntVector, Mask
 
 FLAG = "flag"
 _COST: Mapping[type[Any], int] = {Range: 0, Rate: 1, Stuck: 2}
-_STALE = np.iinfo(np.int64).min
-_FIRST_ROOM = 16
-_Matrix = NDArray[np.float64]
 _Flags = NDArray[np.object_]
 
 
@@ -29,7 +27,7 @@ def judged(batch: Batch, flags: _Flags, event: Event, detector: Detector | None)
 
     A flagged row is an anomaly with the score NaN.
     """
-    flagged = np.array([flag is not None for flag in flags], dtype=np.bool_)
+    flagged: Mask = (flags != np.array(None)).astype(np.bool_)
     marked = batch.with_columns({FLAG: flags})
     if not len(marked):
         return marked
@@ -67,86 +65,66 @@ class Checks:
         # [check, rate]: where the check trips, the value is none to compare later ones with.
         spoils = [not isinstance(c, Stuck) and c.field == r.field for c in self._checks for r in self._rates]
         self._spoils = np.array(spoils, dtype=np.bool_).reshape(len(self._checks), len(self._rates))
-        self._index: dict[str, int] = {}
-        self._at = np.full((_FIRST_ROOM, len(self._rates)), _STALE, dtype=np.int64)
-        self._last = np.full((_FIRST_ROOM, len(self._rates)), np.nan)
-        self._same = np.full((_FIRST_ROOM, len(self._stucks)), np.nan)
-        self._run = np.zeros((_FIRST_ROOM, len(self._stucks)), dtype=np.int64)
+        self._at = np.zeros((0, len(self._rates)), dtype=np.int64)
+        self._last = np.zeros((0, len(self._rates)))
+        self._same = np.zeros((0, len(self._stucks)))
+        self._run = np.zeros((0, len(self._stucks)), dtype=np.int64)
 
-    def mark(self, keys: NDArray[Any], batch: Batch) -> _Flags:
+    def _reach(self, devices: int) -> None:
+        self._at = reaching(self._at, devices, kernel.STALE)
+        self._last = reaching(self._last, devices, np.nan)
+        self._same = reaching(self._same, devices, np.nan)
+        self._run = reaching(self._run, devices, 0)
+
+    def mark(self, devices: IntVector, batch: Batch) -> _Flags:
         """The name of the first check that each row trips, None where it trips none, shape (n,); and learn."""
         tripped = np.zeros((len(batch), len(self._checks)), dtype=np.bool_)
+        self._reach(int(devices.max(initial=-1)) + 1)
         for at, check in enumerate(self._ranges):
             value = _numbers(batch, check.field)
             tripped[:, at] = (value < check.low) | (value > check.high)
-        if self._rates or self._stucks:
-            slots = np.fromiter((self._device(key) for key in keys), dtype=np.int64, count=len(keys))
-            moments = _table([_ticks(batch[rate.time]) for rate in self._rates], len(batch), np.int64)
-            values = _table([_numbers(batch, c.field) for c in self._rates], len(batch), np.float64)
-            steady = _table([_numbers(batch, c.field) for c in self._stucks], len(batch), np.float64)
-            for rows in _rounds(slots):
-                self._rate(tripped, rows, slots[rows], moments[rows], values[rows])
-                self._stuck(tripped, rows, slots[rows], steady[rows])
-        first = np.where(tripped.any(axis=1), tripped.argmax(axis=1), len(self._checks))
-        flags: _Flags = self._names[first]
+        first = len(self._ranges)
+        if self._rates:
+            moments = np.stack([_ticks(batch[rate.time]) for rate in self._rates])
+            values = np.stack([_numbers(batch, rate.field) for rate in self._rates])
+            rules = (self._most, self._per, self._spoils)
+            kernel.rates(devices, moments, values, *rules, self._at, self._last, first, tripped)
+        if self._stucks:
+            values = np.stack([_numbers(batch, stuck.field) for stuck in self._stucks])
+            usual = np.zeros(values.shape, dtype=np.bool_)
+            for at, stuck in enumerate(self._stucks):
+                if stuck.besides:
+                    usual[at] = np.isin(values[at], stuck.besides)
+            first += len(self._rates)
+            kernel.stuck(devices, values, usual, self._times, self._same, self._run, first, tripped)
+        trips = np.where(tripped.any(axis=1), tripped.argmax(axis=1), len(self._checks))
+        flags: _Flags = self._names[trips]
         return flags
 
-    def _rate(self, tripped: Mask, rows: IntVector, slots: IntVector, moments: IntVector, v: _Matrix) -> None:
-        """Rows of distinct devices."""
-        before, last = self._at[slots], self._last[slots]
-        known = before != _STALE
-        elapsed = np.where(known, moments - np.where(known, before, 0), 1)
-        usable = (moments != _STALE) & (elapsed > 0) & ~np.isnan(v)
-        with np.errstate(invalid="ignore"):  # infinity less infinity
-            jump = np.abs(v - last) > self._most * np.maximum(1.0, elapsed / self._per)
-        start = len(self._ranges)
-        tripped[rows, start : start + len(self._rates)] = known & usable & jump
-        spoilt = (tripped[rows][:, :, None] & self._spoils[None]).any(axis=1)
-        learn = usable & ~spoilt
-        self._at[slots] = np.where(learn, moments, before)
-        self._last[slots] = np.where(learn, v, last)
+    def dump(self, devices: int) -> Any:
+        """What is known of so many devices, in built-in types: arrays as bytes."""
+        self._reach(devices)
+        tables = {"at": self._at, "last": self._last, "same": self._same, "run": self._run}
+        return {
+            "rates": _identities(self._rates),
+            "stucks": _identities(self._stucks),
+            **{name: table[:devices].tobytes() for name, table in tables.items()},
+        }
 
-    def _stuck(self, tripped: Mask, rows: IntVector, slots: IntVector, v: _Matrix) -> None:
-        """Rows of distinct devices."""
-        same, run = self._same[slots], self._run[slots]
-        there = ~np.isnan(v)
-        run = np.where(there, np.where(v == same, run + 1, 1), run)
-        usual = np.zeros(v.shape, dtype=np.bool_)
-        for at, check in enumerate(self._stucks):
-            usual[:, at] = np.isin(v[:, at], check.besides)
-        start = len(self._ranges) + len(self._rates)
-        tripped[rows, start:] = there & (run >= self._times) & ~usual
-        self._run[slots] = run
-        self._same[slots] = np.where(there, v, same)
+    def load(self, dumped: Any, of: IntVector, to: IntVector) -> None:
+        """Add devices, numbers `of` in the dump, `to` here; a check that is declared otherwise begins anew."""
+        self._reach(int(to.max(initial=-1)) + 1)
+        rates, stucks = dumped["rates"], dumped["stucks"]
+        for mine, stored in _matching(_identities(self._rates), rates):
+            self._at[to, mine] = _stored(dumped["at"], np.int64, rates)[of, stored]
+            self._last[to, mine] = _stored(dumped["last"], np.float64, rates)[of, stored]
+        for mine, stored in _matching(_identities(self._stucks), stucks):
+            self._same[to, mine] = _stored(dumped["same"], np.float64, stucks)[of, stored]
+            self._run[to, mine] = _stored(dumped["run"], np.int64, stucks)[of, stored]
 
-    def _device(self, key: str) -> int:
-        found = self._index.get(key)
-        if found is None:
-            found = self._index[key] = len(self._index)
-            if found == len(self._at):
-                self._at = np.concatenate([self._at, np.full_like(self._at, _STALE)])
-                self._last = np.concatenate([self._last, np.full_like(self._last, np.nan)])
-                self._same = np.concatenate([self._same, np.full_like(self._same, np.nan)])
-                self._run = np.concatenate([self._run, np.zeros_like(self._run)])
-        return found
 
-    def dump(self) -> Any:
-        """Built-in types only."""
-        tables = (self._at, self._last, self._same, self._run)
-        devices = {key: [table[at].tolist() for table in tables] for key, at in self._index.items()}
-        return {"rates": _identities(self._rates), "stucks": _identities(self._stucks), "devices": devices}
-
-    def load(self, dumped: Any, keep: Keep) -> None:
-        """Add the devices for which `keep` holds; a check that is declared otherwise than it was begins anew."""
-        rates = _matching(_identities(self._rates), dumped["rates"])
-        stucks = _matching(_identities(self._stucks), dumped["stucks"])
-        for key, (at, last, same, run) in dumped["devices"].items():
-            if keep(key):
-                slot = self._device(key)
-                for mine, stored in rates:
-                    self._at[slot, mine], self._last[slot, mine] = at[stored], last[stored]
-                for mine, stored in stucks:
-                    self._same[slot, mine], self._run[slot, mine] = same[stored], run[stored]
+def _stored(data: bytes, kind: type[Any], checks: Sequence[str]) -> NDArray[Any]:
+    return np.frombuffer(data, dtype=kind).reshape(-1, len(checks))
 
 
 def _identities(checks: Sequence[Check]) -> list[str]:
@@ -165,17 +143,3 @@ def _numbers(batch: Batch, name: str) -> NDArray[np.float64]:
 def _ticks(times: NDArray[Any]) -> IntVector:
     """Milliseconds since the epoch; NaT is the least number."""
     return times.astype("datetime64[ms]").view(np.int64)
-
-
-def _table(columns: Sequence[NDArray[Any]], rows: int, kind: type[Any]) -> NDArray[Any]:
-    return np.stack(columns, axis=1) if columns else np.zeros((rows, 0), dtype=kind)
-
-
-def _rounds(slots: IntVector) -> Iterator[IntVector]:
-    """Row numbers so cut that within a round no device comes twice, and each device's rows stay in order."""
-    order = np.argsort(slots, kind="stable")
-    ordered = slots[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(slots) else order
-    lengths = np.diff(np.r_[starts, len(slots)])
-    for number in range(int(lengths.max(initial=0))):
-        yield order[starts[lengths > number] + number]

@@ -6,47 +6,56 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from anomaly.detector import StateError
 from stream_app.errors import FatalError
 from stream_app.event import Event
-from stream_app.pipeline.memory import Keep, Previous, Seen, pack, unpack
+from stream_app.pipeline.devices import Devices
+from stream_app.pipeline.memory import Keep, Previous, pack, unpack
 from stream_app.pipeline.rules import Checks
+from stream_app.pipeline.seen import Seen
 from stream_app.pipeline.windows import Windows
 
-VERSION = 1
+VERSION = 2
 
 
 class EventState:
-    """Ids, previous values, windows, checks and detector of one event type."""
+    """Ids, previous values, windows, checks and detector of one event type; all but the last by device number."""
 
     def __init__(self, event: Event, seen_ids: int) -> None:
+        self.devices = Devices()
         self.seen = Seen(seen_ids)
         self.previous = Previous(event.previous) if event.previous else None
         self.windows = Windows(event.window) if event.window else None
         self.checks = Checks(event.checks) if event.checks else None
         self.detector = event.detector(event.features) if event.detector and event.features else None
 
-    def dump(self) -> dict[str, Any]:
-        """Built-in types only."""
-        dumped = {
-            "seen": self.seen.dump(),
-            "previous": None if self.previous is None else self.previous.dump(),
-            "windows": None if self.windows is None else self.windows.dump(),
-            "detector": None if self.detector is None else self.detector.snapshot(),
+    def _parts(self) -> dict[str, Seen | Previous | Windows | Checks | None]:
+        return {
+            "seen": self.seen,
+            "previous": self.previous,
+            "windows": self.windows,
+            "checks": self.checks,
         }
-        # Absent, not None: snapshots of events without checks are what they were before there were any.
-        return dumped if self.checks is None else {**dumped, "checks": self.checks.dump()}
+
+    def dump(self) -> dict[str, Any]:
+        """Built-in types only; arrays go by the order of `keys`."""
+        dumped = {
+            name: None if part is None else part.dump(len(self.devices))
+            for name, part in self._parts().items()
+        }
+        detector = None if self.detector is None else self.detector.snapshot()
+        return {"keys": self.devices.keys, **dumped, "detector": detector}
 
     def load(self, dumped: Mapping[str, Any], keep: Keep) -> None:
         """Add the devices for which `keep` holds; parts that the event no longer declares are passed over."""
-        self.seen.load(dumped["seen"], keep)
-        if self.previous is not None and dumped["previous"] is not None:
-            self.previous.load(dumped["previous"], keep)
-        if self.windows is not None and dumped["windows"] is not None:
-            self.windows.load(dumped["windows"], keep)
-        if self.checks is not None and dumped.get("checks") is not None:
-            self.checks.load(dumped["checks"], keep)
+        keys = dumped["keys"]
+        of = np.array([number for number, key in enumerate(keys) if keep(key)], dtype=np.int64)
+        to = self.devices.numbers(keys[number] for number in of.tolist())
+        for name, part in self._parts().items():
+            if part is not None and dumped[name] is not None:
+                part.load(dumped[name], of, to)
         if self.detector is not None and dumped["detector"] is not None:
             self.detector.restore(dumped["detector"], keep)
 

@@ -103,9 +103,10 @@ def _remember(state: ShardState, name: str, codec: Codec, latest: Mapping[str, L
         for one in latest.values()
         if one.event == name
     }
-    if fields and last:
-        dumped = {"seen": {}, "previous": {"fields": fields, "last": last}, "windows": None, "detector": None}
-        state[name].load(dumped, lambda _key: True)
+    previous = state[name].previous
+    if previous is not None:
+        dumped = {"fields": fields, "last": list(last.values())}
+        previous.load(dumped, np.arange(len(last)), state[name].devices.numbers(last))
 
 
 def _portable(value: Any, kind: str) -> Any:

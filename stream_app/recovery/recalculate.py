@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import decode
+from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.memory import Previous
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
@@ -90,13 +91,13 @@ def _replaced(fields: Batch, flag: str | None, codec: Codec) -> Mapping[str, NDA
 
 def _through(fields: Batch, past: Batch | None, codec: Codec) -> Batch:
     """The stages from verify to calculate, with the past that the device had then."""
-    event, batch = codec.event, fields
-    key = batch[event.key]
+    event, batch, devices = codec.event, fields, Devices()
+    device = devices.numbers(batch[event.key].tolist())
     if event.previous:
         previous = Previous(event.previous)
         if past is not None:
-            previous.remember(past[event.key], past)
-        batch = batch.with_columns(previous.recall(key, batch))
+            previous.remember(devices.numbers(past[event.key].tolist()), past)
+        batch = batch.with_columns(previous.recall(device, batch, np.ones(1, dtype=np.bool_)))
     verified = verify(batch, codec)
     if not len(verified.passed):
         raise ImpossibleError("it breaks a rule" + _why(verified.failed))
@@ -104,8 +105,8 @@ def _through(fields: Batch, past: Batch | None, codec: Codec) -> Batch:
     if event.window is not None:
         windows = Windows(event.window)
         if past is not None:
-            windows.recall(past[event.key], past)
-        batch = batch.with_columns(windows.recall(key, batch))
+            windows.recall(devices.numbers(past[event.key].tolist()), past)
+        batch = batch.with_columns(windows.recall(device, batch))
     calculated = calculate(batch, codec)
     if not len(calculated.passed):
         raise ImpossibleError("it cannot be calculated" + _why(calculated.failed))

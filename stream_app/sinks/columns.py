@@ -19,6 +19,7 @@ _HELPERS = ("window.", "previous.", "explanation")
 _LAST = ("score", "anomaly")
 # Parquet has no whole seconds; days and the like become milliseconds too.
 _FINE_UNITS = ("us", "ns")
+_TEXTS = frozenset({str, type(None)})
 
 
 def stored_columns(batch: Batch) -> list[str]:
@@ -32,6 +33,11 @@ def stored_columns(batch: Batch) -> list[str]:
         if column.ndim == 1 and name not in (*_LAST, "arrived") and not name.startswith(_HELPERS)
     ]
     return [*names, *(name for name in _LAST if name in batch)]
+
+
+def without_helpers(batch: Batch) -> Batch:
+    """The batch without the columns that only its calculation and its alerts need; windows are most of it."""
+    return batch.only(name for name in batch.columns if not name.startswith(_HELPERS))
 
 
 def column_types(fields: Iterable[Field]) -> dict[str, pa.DataType]:
@@ -57,7 +63,11 @@ def to_arrow(column: NDArray[Any], declared: pa.DataType | None = None) -> tuple
         return pa.array(column.astype(np.float64), from_pandas=True), None
     if kind == "M":
         return _times(column), None
-    values = [value.item() if isinstance(value, np.generic) else value for value in column.tolist()]
+    values = column.tolist()
+    kinds = set(map(type, values))
+    if kind == "O" and kinds <= _TEXTS and declared in (None, pa.string()):
+        return _objects(values, pa.string())
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
     arrow_type = declared if kind == "O" and declared is not None else _type_of(values)
     if pa.types.is_string(arrow_type):
         values = [value if value is None or isinstance(value, str) else _json(value) for value in values]

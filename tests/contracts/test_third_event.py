@@ -38,7 +38,7 @@ from stream_app.event import Event, Window
 
 
 class Jump:
-    """A detector in eight lines."""
+    """A detector in nine lines."""
 
     threshold = 50.0
 
@@ -46,9 +46,10 @@ class Jump:
         self.last = {}
 
     def process_many(self, keys, X, times=None):
-        before = [self.last.get(key, x) for key, x in zip(keys, X[:, 0])]
-        self.last.update(zip(keys, X[:, 0].tolist()))
-        return np.abs(X[:, 0] - before)
+        def jump(key, x):
+            before, self.last[key] = self.last.get(key, x), x
+            return abs(x - before)
+        return np.array([jump(key, x) for key, x in zip(keys, X[:, 0].tolist())])
 
     def snapshot(self):
         return repr(self.last).encode()

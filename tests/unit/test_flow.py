@@ -125,9 +125,10 @@ def test_ids_are_forgotten_after_as_many_events_of_the_device() -> None:
 def test_what_is_remembered_of_a_device_is_bounded(ids: list[str], limit: int) -> None:
     state = new_state(limit)
     run([record(reading(id=name), at) for at, name in enumerate(ids)], state)
-    count, known = state["reading"].seen.dump().get("a", (0, []))
-    assert count == len(ids)
-    assert len(known) <= limit
+    known = state["reading"].seen.dump(1)
+    assert np.frombuffer(known["counts"], np.int64).tolist() == [len(ids)]
+    assert np.frombuffer(known["lengths"], np.int64).tolist() == [min(len(ids), limit)]
+    assert len(np.frombuffer(known["marks"], np.int64)) <= limit
 
 
 def test_the_envelope_gives_the_id_that_the_device_did_not() -> None:
@@ -192,7 +193,7 @@ def test_a_row_that_goes_astray_is_fatal(monkeypatch: pytest.MonkeyPatch) -> Non
     def loses_a_row(batch: Any, _codec: Any) -> Outcome:
         return Outcome(batch.take(slice(1, None)))
 
-    monkeypatch.setattr("stream_app.pipeline.flow.verify", loses_a_row)
+    monkeypatch.setattr("stream_app.pipeline.settle.verify", loses_a_row)
     with pytest.raises(FatalError, match=r"rows \[0\] of 2 are not accounted for"):
         run([record(reading(id="1")), record(reading(id="2"), 1)], new_state())
 

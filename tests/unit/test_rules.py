@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from stream_app.consumer.alerts import details
 from stream_app.errors import ConfigError
 from stream_app.event import Check, Event, Range, Rate, Stuck
+from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.rules import Checks
@@ -85,20 +86,22 @@ def one_by_one(rows: list[Row]) -> list[str | None]:
 @given(rows_of)
 def test_all_devices_at_once_are_flagged_as_one_row_after_the_other(rows: list[Row]) -> None:
     keys, batch = batch_of(rows)
-    assert Checks(CHECKS).mark(keys, batch).tolist() == one_by_one(rows)
+    assert Checks(CHECKS).mark(Devices().numbers(keys), batch).tolist() == one_by_one(rows)
 
 
 @given(rows_of, st.data())
 def test_no_split_and_no_restart_changes_a_flag(rows: list[Row], data: st.DataObject) -> None:
     keys, batch = batch_of(rows)
-    whole, parts = Checks(CHECKS).mark(keys, batch).tolist(), []
+    devices = Devices()
+    numbers = devices.numbers(keys)
+    whole, parts = Checks(CHECKS).mark(numbers, batch).tolist(), []
     checks, start = Checks(CHECKS), 0
     for part in data.draw(splits(rows)):
         if data.draw(st.booleans(), label="restart"):
-            dumped, checks = checks.dump(), Checks(CHECKS)
-            checks.load(dumped, lambda _key: True)
+            dumped, checks = checks.dump(len(devices)), Checks(CHECKS)
+            checks.load(dumped, np.arange(len(devices)), np.arange(len(devices)))
         here = slice(start, start + len(part))
-        parts += checks.mark(keys[here], batch.take(here)).tolist()
+        parts += checks.mark(numbers[here], batch.take(here)).tolist()
         start += len(part)
     assert parts == whole
 
@@ -139,7 +142,7 @@ def test_a_flagged_row_is_an_anomaly_that_the_model_never_sees() -> None:
 def test_an_event_without_checks_has_neither_flag_nor_state_of_them() -> None:
     _, batch = run(READING, [1.0, 99.0])
     assert "flag" not in batch
-    assert b"checks" not in ShardState({"reading": READING}, 3).snapshot()
+    assert ShardState({"reading": READING}, 3)["reading"].dump()["checks"] is None
 
 
 def test_a_snapshot_from_before_there_were_checks_is_read() -> None:

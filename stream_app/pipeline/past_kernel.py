@@ -1,0 +1,108 @@
+"""The compiled parts of `Windows`, `Checks` and `Previous`: loops over rows in order, each row's device by number."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly.compiled import compiled
+
+STALE = np.iinfo(np.int64).min
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@compiled
+def windows(devices: Ints, steps: Ints, given: Floats, stamps: Ints, values: Floats, out: Floats) -> None:
+    """Note each row's values at its step, then give its window: `given` (fields, rows), `out` (fields, size, rows).
+
+    `stamps` (device, slot) are the steps that slots hold, `values` (device, slot, field) what was seen then.
+    """
+    slots, (fields, size, _) = stamps.shape[1], out.shape
+    for row in range(len(devices)):
+        device, step = devices[row], steps[row]
+        slot = step % slots
+        if step >= stamps[device, slot]:  # never let an ancient reading push out a newer one
+            stamps[device, slot] = step
+            for field in range(fields):
+                values[device, slot, field] = given[field, row]
+        for back in range(size):
+            known = stamps[device, slot] == step - back
+            for field in range(fields):
+                out[field, back, row] = values[device, slot, field] if known else np.nan
+            slot = slot - 1 if slot > 0 else slots - 1
+        for field in range(fields):
+            out[field, 0, row] = given[field, row]
+
+
+@compiled
+def rates(
+    devices: Ints,
+    moments: Ints,
+    values: Floats,
+    most: Floats,
+    per: Floats,
+    spoils: Mask,
+    at: Ints,
+    last: Floats,
+    first: int,
+    tripped: Mask,
+) -> None:
+    """Rates of change: their columns of `tripped` (rows, checks) begin at `first`; `moments`, `values` (rates, rows).
+
+    `at` and `last` (device, rate) are the time and the value to compare with; where a check of `spoils` (checks,
+    rates) trips, the value is none to compare later ones with.
+    """
+    for row in range(len(devices)):
+        device = devices[row]
+        for rate in range(len(most)):
+            value, moment, before = values[rate, row], moments[rate, row], at[device, rate]
+            if before == STALE or moment == STALE or moment <= before or np.isnan(value):
+                continue
+            allowed = most[rate] * max(1.0, (moment - before) / per[rate])
+            tripped[row, first + rate] = abs(value - last[device, rate]) > allowed
+        for rate in range(len(most)):
+            value, moment, before = values[rate, row], moments[rate, row], at[device, rate]
+            if moment == STALE or (before != STALE and moment <= before) or np.isnan(value):
+                continue
+            spoilt = False
+            for check in range(len(spoils)):
+                spoilt |= tripped[row, check] and spoils[check, rate]
+            if not spoilt:
+                at[device, rate], last[device, rate] = moment, value
+
+
+@compiled
+def stuck(
+    devices: Ints,
+    values: Floats,
+    usual: Mask,
+    times: Ints,
+    same: Floats,
+    run: Ints,
+    first: int,
+    tripped: Mask,
+) -> None:
+    """Values that stay the same; `values` and `usual` (never tripping) are (checks, rows)."""
+    for row in range(len(devices)):
+        device = devices[row]
+        for check in range(len(times)):
+            value = values[check, row]
+            if np.isnan(value):
+                continue
+            run[device, check] = run[device, check] + 1 if value == same[device, check] else 1
+            same[device, check] = value
+            tripped[row, first + check] = run[device, check] >= times[check] and not usual[check, row]
+
+
+@compiled
+def before(devices: Ints, accepted: Mask, latest: Ints, found: Ints) -> None:
+    """For each row the accepted row of its device before it, -1 where there is none; `latest` is -1 throughout."""
+    for row in range(len(devices)):
+        found[row] = latest[devices[row]]
+        if accepted[row]:
+            latest[devices[row]] = row
+    for row in range(len(devices)):
+        latest[devices[row]] = -1

@@ -1,0 +1,172 @@
+"""The compiled part of `Seen`: of each device a ring with the marks of its last events' ids.
+
+Event number n (from 1) of a device has the place (n - 1) % limit of its ring, 0 stands where no id was accepted. A
+ring begins small and doubles up to `limit` places. All rings lie in one pool; one that grew leaves its old place to
+the next of that size: `free` holds for each size where such a place is (-1: nowhere), and each place where the next.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly.compiled import compiled
+
+SMALLEST = 8
+SIZES = 40
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+class Rings(NamedTuple):
+    """The state of all devices: `counts`, `start` and `room` by device, `used` how much of the pool is taken."""
+
+    counts: Ints
+    start: Ints
+    room: Ints
+    pool: Ints
+    used: Ints
+    free: Ints
+
+
+@compiled
+def size_of(room: int) -> int:
+    """Which size a ring of `room` places is."""
+    number, size = 0, SMALLEST
+    while size < room:
+        size *= 2
+        number += 1
+    return number
+
+
+@compiled
+def grow(device: int, wanted: int, limit: int, rings: Any) -> bool:
+    """Give the device's ring at least `wanted` places; False, and nothing changed, when the pool is too small."""
+    more = rings.room[device]
+    while more < wanted:
+        more = min(max(SMALLEST, 2 * more), limit)
+    size = size_of(more)
+    begin = rings.free[size]
+    if begin >= 0:
+        rings.free[size] = rings.pool[begin]
+    else:
+        begin = rings.used[0]
+        if begin + more > len(rings.pool):
+            return False
+        rings.used[0] += more
+    old, had = rings.start[device], rings.room[device]
+    for i in range(had):
+        rings.pool[begin + i] = rings.pool[old + i]
+    for i in range(had, more):
+        rings.pool[begin + i] = 0
+    if had > 0:
+        size = size_of(had)
+        rings.pool[old] = rings.free[size]
+        rings.free[size] = old
+    rings.start[device], rings.room[device] = begin, more
+    return True
+
+
+@compiled
+def meet(
+    first: int,
+    devices: Ints,
+    marks: Ints,
+    accepted: Mask,
+    limit: int,
+    rings: Any,
+    again: Mask,
+    by: Ints,
+    number: Ints,
+    before: Ints,
+) -> int:
+    """Rows from `first` on; returns the row at which the pool was too small, their number when all are done.
+
+    `again` says whether the row's id was accepted before, `by` which of these rows had it (-1: none of them),
+    `number` which of its device's events the row is, `before` what its place held.
+    """
+    pool = rings.pool
+    for row in range(first, len(devices)):
+        device, mark = devices[row], marks[row]
+        held = min(rings.counts[device], limit)
+        if rings.room[device] < min(held + 1, limit) and not grow(device, held + 1, limit, rings):
+            return row
+        begin = rings.start[device]
+        known = False
+        if mark != 0:
+            # To the end, whatever is found, so that several places are looked at together.
+            for place in range(begin, begin + held):
+                known |= pool[place] == mark
+        rings.counts[device] += 1
+        again[row], number[row], by[row] = known, rings.counts[device], -1
+        place = begin + (rings.counts[device] - 1) % limit
+        before[row] = pool[place]
+        if known:
+            by[row] = giver(row, mark, devices, marks, again, accepted)
+        pool[place] = mark if accepted[row] and not known else 0
+    return len(devices)
+
+
+@compiled
+def giver(row: int, mark: int, devices: Ints, marks: Ints, again: Mask, accepted: Mask) -> int:
+    """The last row before this one of the same device that gave the id; -1 when it was known before."""
+    for other in range(row - 1, -1, -1):
+        if marks[other] == mark and devices[other] == devices[row] and accepted[other] and not again[other]:
+            return other
+    return -1
+
+
+@compiled
+def undo(devices: Ints, before: Ints, limit: int, rings: Any) -> None:
+    """As if these rows, which were the last to be met, had not come."""
+    for row in range(len(devices) - 1, -1, -1):
+        device = devices[row]
+        rings.pool[rings.start[device] + (rings.counts[device] - 1) % limit] = before[row]
+        rings.counts[device] -= 1
+
+
+@compiled
+def drop(rows: Ints, devices: Ints, number: Ints, limit: int, rings: Any) -> None:
+    """Forget the ids of some of the rows that were met last."""
+    for row in rows:
+        device = devices[row]
+        if rings.counts[device] - number[row] < limit:  # else its place is another's by now
+            rings.pool[rings.start[device] + (number[row] - 1) % limit] = 0
+
+
+@compiled
+def held(limit: int, devices: int, rings: Any, out: Ints) -> None:
+    """Every device's marks, one device after the other, the oldest first."""
+    at = 0
+    for device in range(devices):
+        for number in range(max(rings.counts[device] - limit, 0), rings.counts[device]):
+            out[at] = rings.pool[rings.start[device] + number % limit]
+            at += 1
+
+
+@compiled
+def put(
+    devices: Ints,
+    counts: Ints,
+    lengths: Ints,
+    begins: Ints,
+    marks: Ints,
+    limit: int,
+    rings: Any,
+) -> None:
+    """The opposite of `held` for devices of which `lengths` marks are known; the pool has room for them."""
+    for i in range(len(devices)):
+        device = devices[i]
+        rings.counts[device] = counts[i]
+        wanted = min(counts[i], limit)
+        if rings.room[device] < wanted:
+            grow(device, wanted, limit, rings)
+        for place in range(rings.room[device]):
+            rings.pool[rings.start[device] + place] = 0
+        known = min(lengths[i], wanted)
+        for back in range(known):
+            place = rings.start[device] + (counts[i] - 1 - back) % limit
+            rings.pool[place] = marks[begins[i] + lengths[i] - 1 - back]

@@ -1,0 +1,99 @@
+"""What most JSON records are, as types that decode and check all of a record in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+
+from stream_app.pipeline.json_form import absent_value, python_type
+from stream_app.pipeline.schema import OBJECT, Field, Schema
+
+# No value is of it: a member that has it must be absent. Avro's names are ASCII, so none begins as this one's does.
+_NOTHING = Annotated[int, msgspec.Meta(ge=1, le=0)]
+_MARKS = frozenset({"event", "detail-type"})
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_ENVELOPE = b'"detail-type"'
+
+detail_of = attrgetter("detail")
+id_of = attrgetter("id")
+
+
+class UsualForm:
+    """Reads records of these events (name, schema, required fields): envelopes, or JSON without one.
+
+    It takes a record only where `decode` and `conform` would take it with the same fields: every required field is
+    there, none goes by an older name. What it refuses may be right all the same, and is for them to read.
+    """
+
+    def __init__(self, events: Iterable[tuple[str, Schema, Sequence[str]]]) -> None:
+        envelopes: list[type[msgspec.Struct]] = []
+        plain: list[type[msgspec.Struct]] = []
+        for name, schema, required in events:
+            members = _members(schema, required)
+            if not members:
+                continue
+            detail = _struct("Detail", members)
+            wrapped = [("detail", detail), ("id", str | None, None), ("event", str | None, None)]
+            envelopes.append(_struct("Envelope", wrapped, tag_field="detail-type", tag=name))
+            if not _MARKS & {member[0] for member in members}:
+                apart = ("ø", _NOTHING, msgspec.field(default=0, name="detail-type"))
+                plain.append(_struct("Plain", [*members, apart], tag_field="event", tag=name))
+        self._envelopes, self._plain = _decoder(envelopes), _decoder(plain)
+        self.events = {kind: str(kind.__struct_config__.tag) for kind in (*envelopes, *plain)}
+        self.enveloped = frozenset(envelopes)
+
+    def read(self, payloads: Sequence[bytes]) -> list[Any]:
+        """Of each payload a Struct of one of `events`, None where it is not of a usual form.
+
+        An envelope (`enveloped`) has `detail` and `id`; the others have an event's fields themselves. Payloads are
+        expected to be as the first is, enveloped or not.
+        """
+        decoder = self._envelopes if payloads and _ENVELOPE in payloads[0] else self._plain
+        if decoder is None:
+            return [None] * len(payloads)
+        found: list[Any] = []
+        left = iter(payloads)
+        while len(found) < len(payloads):
+            try:
+                found.extend(map(decoder.decode, left))
+            except _UNREADABLE:  # those before it are in `found`
+                found.append(None)
+        return found
+
+
+def _members(schema: Schema, required: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Fields in order, then older names, which must be absent; nothing for a schema that wants more care."""
+    names = {field.name for field in schema.fields}
+    older = {alias for field in schema.fields for alias in field.aliases}
+    if names & older or any(field.kind == OBJECT for field in schema.fields):
+        return []
+    absent = [
+        (f"ø{at}", _NOTHING, msgspec.field(default=0, name=name)) for at, name in enumerate(sorted(older))
+    ]
+    return [*(_member(field, required) for field in schema.fields), *absent]
+
+
+def _member(field: Field, required: Sequence[str]) -> tuple[Any, ...]:
+    if field.name in required:
+        branches = field.avro if isinstance(field.avro, list) else [field.avro]
+        return (field.name, python_type([branch for branch in branches if branch != "null"]))
+    kind = python_type(field.avro)
+    if field.has_default or field.nullable:
+        return (field.name, kind, absent_value(field.default))
+    return (field.name, kind)
+
+
+def _struct(name: str, members: Sequence[tuple[Any, ...]], **options: Any) -> type[msgspec.Struct]:
+    return msgspec.defstruct(name, members, kw_only=True, gc=False, **options)
+
+
+def _decoder(kinds: Sequence[type[msgspec.Struct]]) -> msgspec.json.Decoder[Any] | None:
+    if not kinds:
+        return None
+    union: Any = kinds[0]
+    for kind in kinds[1:]:
+        union = union | kind
+    return msgspec.json.Decoder(union)
