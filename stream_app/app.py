@@ -106,14 +106,17 @@ def check(settings: Settings, client: Client) -> None:
         raise ConfigError(problems)
 
 
-def consumer(settings: Settings, client: Client) -> ShardConsumer:
-    """The consumer of one shard, wired to AWS. Raises ConfigError when a setting that it needs is empty."""
+def consumer(settings: Settings, client: Client, registry: Registry | None = None) -> ShardConsumer:
+    """The consumer of one shard, wired to AWS. Raises ConfigError when a setting that it needs is empty.
+
+    `registry`: the event types, where they are loaded already.
+    """
     empty = [name for name in _CONSUMER_NEEDS if not getattr(settings, name)]
     if empty:
         raise ConfigError(
             [Problem(f"app.{name} is not set", f"add app.{name} to the file") for name in empty]
         )
-    return ShardConsumer(world(settings, Registry.load(), client))
+    return ShardConsumer(world(settings, registry or Registry.load(), client))
 
 
 def world(settings: Settings, registry: Registry, client: Client) -> World:
