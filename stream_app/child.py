@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stream_app.app import Clients
     from stream_app.consumer.shard import ShardConsumer
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     """Serve one shard on stdin and stdout. Exit code 0 at the end of input, 1 on an error, 2 on configuration."""
     protocol = take_stdout()
     ignore_signals()
-    return ended(lambda: serve(prepare()(), protocol))
+    return ended(lambda: serve(prepare()[0], protocol))
 
 
 def take_stdout() -> IO[bytes]:
@@ -37,8 +37,8 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def prepare() -> Callable[[], ShardConsumer]:
-    """Everything loaded, and warm; what it returns makes a shard's consumer. Raises ConfigError."""
+def prepare() -> tuple[ShardConsumer, Clients]:
+    """A shard's consumer, all that it needs loaded and warm, and its clients. Raises ConfigError."""
     from stream_app import app
     from stream_app.telemetry import log
 
@@ -46,17 +46,18 @@ def prepare() -> Callable[[], ShardConsumer]:
     settings = app.load_settings(os.environ)
     log.configure(settings.log_level)
     client = app.clients(os.environ, settings.region)
-    registry = app.consumer(settings, client).registry
-    app.warm_up(settings, registry, client)
-    return partial(app.consumer, settings, client, registry)
+    consumer = app.consumer(settings, client)
+    app.warm_up(settings, consumer.registry, client)
+    return consumer, client
 
 
 def serve(consumer: ShardConsumer, protocol: IO[bytes]) -> None:
     """Answer KCL until it closes stdin. Raises what the consumer raises."""
-    from stream_app.consumer import multilang
+    from stream_app.consumer.multilang import serve as answer
+    from stream_app.consumer.thrift import Thrifty
 
-    with open(0, "rb", closefd=False) as stdin:  # noqa: PTH123
-        multilang.serve(consumer, stdin, protocol)
+    with open(0, "rb", closefd=False) as stdin:
+        answer(Thrifty(consumer), stdin, protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

@@ -14,28 +14,56 @@ from pathlib import Path
 
 from stream_app import child
 from stream_app.consumer.host_fork import ForkServer
+from stream_app.consumer.shard import ShardConsumer
 from stream_app.errors import FatalError
 from stream_app.telemetry import log
+from stream_app.warm import rehearse
 
 
 def main() -> int:
-    """Serve on the socket whose descriptor is the argument. Exit code 2 on configuration, 3 when it may not fork."""
+    """Serve on the socket whose descriptor is the argument; exit code 2 on configuration, 1 when it may not fork."""
     return child.ended(lambda: _serve(socket.socket(fileno=int(sys.argv[1]))))
 
 
 def _serve(listener: socket.socket) -> None:
     begun = time.monotonic()
-    make = child.prepare()
+    consumer, client = child.prepare()
+    world = consumer.world
+    rehearse(world.settings, world.registry, client)
+    client.disconnect()
+    del consumer
+    gc.collect()
+    _check_alone(listener)
+    gc.freeze()  # else the first collection in a fork would write to every page
 
     def shard() -> int:
         protocol = child.take_stdout()
         child.ignore_signals()
-        return child.ended(lambda: child.serve(make(), protocol))
+        return child.ended(lambda: child.serve(ShardConsumer(world), protocol))
 
-    gc.collect()
-    gc.freeze()  # else the first collection in a fork would write to every page
     log.get().info("host ready", pid=os.getpid(), in_seconds=round(time.monotonic() - begun, 3))
     ForkServer(listener, shard, log.get().warning).run()
+
+
+def _check_alone(listener: socket.socket) -> None:
+    """Raises FatalError where a fork would share more than memory: threads do not come along, connections do."""
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    sockets = [
+        fd
+        for fd in Path("/proc/self/fd").iterdir()
+        if int(fd.name) not in (0, 1, 2, listener.fileno()) and _target(fd).startswith("socket:")
+    ]
+    if threads > 1 or sockets:
+        raise FatalError(
+            f"no shard host: what was loaded left {threads - 1} threads and {len(sockets)} open connections"
+        )
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:  # the folder itself, while it was read
+        return ""
 
 
 if __name__ == "__main__":
