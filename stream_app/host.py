@@ -14,14 +14,14 @@ from pathlib import Path
 
 from stream_app import child
 from stream_app.consumer.host_fork import ForkServer
+from stream_app.consumer.host_keeper import UNFIT
 from stream_app.consumer.shard import ShardConsumer
-from stream_app.errors import FatalError
 from stream_app.telemetry import log
 from stream_app.warm import rehearse
 
 
 def main() -> int:
-    """Serve on the socket whose descriptor is the argument; exit code 2 on configuration, 1 when it may not fork."""
+    """Serve on the socket whose descriptor is the argument. Exit code 2 on configuration, UNFIT for no fork."""
     return child.ended(lambda: _serve(socket.socket(fileno=int(sys.argv[1]))))
 
 
@@ -46,7 +46,7 @@ def _serve(listener: socket.socket) -> None:
 
 
 def _check_alone(listener: socket.socket) -> None:
-    """Raises FatalError where a fork would share more than memory: threads do not come along, connections do."""
+    """Exit where a fork would share more than memory: threads do not come along, connections do."""
     threads = len(list(Path("/proc/self/task").iterdir()))
     sockets = [
         fd
@@ -54,9 +54,9 @@ def _check_alone(listener: socket.socket) -> None:
         if int(fd.name) not in (0, 1, 2, listener.fileno()) and _target(fd).startswith("socket:")
     ]
     if threads > 1 or sockets:
-        raise FatalError(
-            f"no shard host: what was loaded left {threads - 1} threads and {len(sockets)} open connections"
-        )
+        what = "what was loaded left threads or open connections, which a fork must not share"
+        log.get().error("no shard host", reason=what, threads=threads - 1, connections=len(sockets))
+        raise SystemExit(UNFIT)
 
 
 def _target(link: Path) -> str:
