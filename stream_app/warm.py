@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from botocore.exceptions import ClientError
 
 from stream_app.consumer.state import S3Snapshots, lineage_of
+from stream_app.errors import FatalError
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.flow import process
@@ -67,18 +69,31 @@ def rehearse(settings: Settings, registry: Registry, client: Callable[[str], Any
     """What a shard does first, some times over with made-up rows: look for its snapshot and parents, process, encode.
 
     Before the shard host forks: what is loaded or compiled at first use is then shared, and Python rewrites the
-    bytecode of what it runs often. Nothing is written anywhere.
+    bytecode of what it runs often. Nothing is written anywhere. A service that does not answer is not asked again.
     """
-    snapshots = S3Snapshots(client("s3"), settings.bucket, settings.application)
-    lineage = lineage_of(client("kinesis"), settings.stream)
+
+    def snapshot() -> None:
+        S3Snapshots(client("s3"), settings.bucket, settings.application).load("warm-up", "warm-up")
+
+    def parents() -> None:
+        lineage_of(client("kinesis"), settings.stream)("warm-up")
+
+    asks: list[Callable[[], None]] = [snapshot, parents]
     for _ in range(_REHEARSALS):
-        with suppress(Exception):
-            snapshots.load("warm-up", "warm-up")
-        with suppress(Exception):
-            lineage("warm-up")
+        asks = [ask for ask in asks if _answered(ask)]
         for codec in registry.codecs.values():
             with suppress(Exception):
                 _process_and_encode(registry, codec, settings.max_record_bytes)
+
+
+def _answered(ask: Callable[[], None]) -> bool:
+    try:
+        ask()
+    except (ClientError, FatalError):  # refused, or there is no such shard: an answer
+        return True
+    except Exception:
+        return False
+    return True
 
 
 def _process_and_encode(registry: Registry, codec: Codec, max_bytes: int) -> None:

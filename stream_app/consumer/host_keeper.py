@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -33,6 +33,7 @@ UNFIT = 3
 
 _LAUNCHER = Path(host_launcher.__file__)
 _TETHER = Path(__file__).with_name("tether.py")
+_PROGRAM = (sys.executable, "-P", "-m", "stream_app.host")
 _LONGEST_PATH = 107  # of a Unix socket on Linux
 _PLAIN = re.compile(r"[!-\[\]-~]+")  # KCL splits at blanks, a properties file takes \ for an escape
 _USUAL = Restarts(limit=5, window_seconds=600.0, base_seconds=0.2, cap_seconds=10.0)
@@ -60,12 +61,17 @@ def wanted(properties: Mapping[str, str], environ: Mapping[str, str]) -> bool:
 
 @contextmanager
 def keep_host(
-    folder: Path, environ: Mapping[str, str], tell: Callable[[Line], None], restarts: Restarts = _USUAL
+    folder: Path,
+    environ: Mapping[str, str],
+    tell: Callable[[Line], None],
+    restarts: Restarts = _USUAL,
+    program: Sequence[str] = _PROGRAM,
 ) -> Iterator[dict[str, str]]:
     """Keep a host of the settings file in `folder` running; what is to be added to the children's environment.
 
-    `environ` is the host's whole environment. `tell` is called in another thread, with lines of the source
-    `host`. Nothing is added where the folder's path is too long for a socket: then every shard goes alone.
+    `environ` is the host's whole environment, `program` its command, to which the socket's descriptor is added.
+    `tell` is called in another thread, with lines of the source `host`. Nothing is added where the folder's path
+    is too long for a socket: then every shard goes alone.
     """
     path = folder / "host.sock"
     if len(os.fsencode(path)) > _LONGEST_PATH:
@@ -75,7 +81,7 @@ def keep_host(
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))  # only this user may enter the folder
     listener.listen(4096)
-    keeper = _Keeper(listener, environ, tell, restarts)
+    keeper = _Keeper(listener, environ, tell, restarts, program)
     thread = threading.Thread(target=keeper.run, name="shard host", daemon=True)
     thread.start()
     try:
@@ -94,7 +100,9 @@ class _Keeper:
         environ: Mapping[str, str],
         tell: Callable[[Line], None],
         restarts: Restarts,
+        program: Sequence[str],
     ) -> None:
+        self._program = program
         self._listener, self._environ, self._restarts = listener, environ, restarts
         self._tell = tell
         self._stopping = threading.Event()
@@ -136,7 +144,7 @@ class _Keeper:
             if self._stopping.is_set():
                 return None
             self._process = process = subprocess.Popen(
-                [*tether, sys.executable, "-P", "-m", "stream_app.host", str(descriptor)],
+                [*tether, *self._program, str(descriptor)],
                 env=dict(self._environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
