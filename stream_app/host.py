@@ -17,7 +17,7 @@ from stream_app.consumer.host_fork import ForkServer
 from stream_app.consumer.host_keeper import UNFIT
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.telemetry import log
-from stream_app.warm import rehearse
+from stream_app.rehearse import rehearse
 
 
 def main() -> int:
