@@ -49,18 +49,39 @@ def _config(attempts: int) -> Config:
     )
 
 
-__all__ = ["Client", "check", "clients", "consumer", "load_settings", "warm_up", "world"]
+__all__ = ["Client", "Clients", "check", "clients", "consumer", "load_settings", "warm_up", "world"]
 _CONSUMER_NEEDS = ("bucket", "dead_letter_queue")
 _lock = threading.Lock()
 
 
-def clients(environ: Mapping[str, str], region: str | None = None, attempts: int = 2) -> Client:
+class Clients:
+    """Makes boto3 clients, one a service, when they are first asked for."""
+
+    def __init__(self, session: Any, endpoint: str | None, config: Config) -> None:
+        self._session, self._endpoint, self._config = session, endpoint, config
+        self._made: dict[str, Any] = {}
+
+    def __call__(self, service: str) -> Any:
+        """The client of a service."""
+        with _lock:
+            if service not in self._made:
+                self._made[service] = self._session.client(
+                    service, endpoint_url=self._endpoint, config=self._config
+                )
+            return self._made[service]
+
+    def disconnect(self) -> None:
+        """Close all connections. The next request opens another: so a fork shares none with its parent."""
+        for client in self._made.values():
+            client.close()
+
+
+def clients(environ: Mapping[str, str], region: str | None = None, attempts: int = 2) -> Clients:
     """A maker of boto3 clients, one a service, with the endpoint, region and keys of `environ`.
 
     Without keys there, boto3 looks where it always does: profile, container, instance. `attempts` counts the
     tries of each call; who has no policy of its own gives more.
     """
-    made: dict[str, Any] = {}
     core = botocore.session.get_session()
     parsers = core.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=timestamp)
@@ -71,15 +92,7 @@ def clients(environ: Mapping[str, str], region: str | None = None, attempts: int
         aws_session_token=environ.get("AWS_SESSION_TOKEN"),
         region_name=region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
     )
-    endpoint, config = environ.get("AWS_ENDPOINT_URL"), _config(attempts)
-
-    def client(service: str) -> Any:
-        with _lock:
-            if service not in made:
-                made[service] = session.client(service, endpoint_url=endpoint, config=config)
-            return made[service]
-
-    return client
+    return Clients(session, environ.get("AWS_ENDPOINT_URL"), _config(attempts))
 
 
 def load_settings(environ: Mapping[str, str], path: Path | None = None) -> Settings:
@@ -122,7 +135,7 @@ def consumer(settings: Settings, client: Client) -> ShardConsumer:
 def world(settings: Settings, registry: Registry, client: Client) -> World:
     """Everything outside that a shard's consumer touches."""
     policy = Policy(settings.retry_attempts, settings.retry_base_ms, settings.retry_cap_ms)
-    rng = random.Random()
+    rng = random.SystemRandom()  # no state: forks of the shard host must not wait in step
     logger = log.get()
 
     def attempt(what: str, action: Callable[[], T]) -> T:

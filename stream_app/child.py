@@ -1,39 +1,72 @@
-"""The program that KCL starts for each shard: it keeps stdout for the protocol before anything else is loaded."""
+"""The program that KCL starts for each shard: it keeps stdout for the protocol before anything else is loaded.
+
+The shard host (`stream_app.host`) does the first half of it once, and the second in a fork for each shard.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from typing import IO
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stream_app.app import Clients
+    from stream_app.consumer.shard import ShardConsumer
 
 
 def main() -> int:
     """Serve one shard on stdin and stdout. Exit code 0 at the end of input, 1 on an error, 2 on configuration."""
+    protocol = take_stdout()
+    ignore_signals()
+    return ended(lambda: serve(prepare()[0], protocol))
+
+
+def take_stdout() -> IO[bytes]:
+    """What is the protocol's alone. A print or a C extension that writes to stdout lands in the log from here on."""
     protocol = os.fdopen(os.dup(1), "wb")
-    # From here on, a print or a C extension that writes to stdout lands in the log, not in the protocol.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    # Ctrl-C, and a SIGTERM to the whole group, are the launcher's: it lets KCL end its children in order.
+    return protocol
+
+
+def ignore_signals() -> None:
+    """Ctrl-C, and a SIGTERM to the whole group, are the launcher's: it lets KCL end its children in order."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    return _serve(protocol)
 
 
-def _serve(protocol: IO[bytes]) -> int:
+def prepare() -> tuple[ShardConsumer, Clients]:
+    """A shard's consumer, all that it needs loaded and warm, and its clients. Raises ConfigError."""
     from stream_app import app
-    from stream_app.consumer.multilang import serve
-    from stream_app.errors import ConfigError, StreamAppError
     from stream_app.telemetry import log
 
     log.configure()
+    settings = app.load_settings(os.environ)
+    log.configure(settings.log_level)
+    client = app.clients(os.environ, settings.region)
+    consumer = app.consumer(settings, client)
+    app.warm_up(settings, consumer.registry, client)
+    return consumer, client
+
+
+def serve(consumer: ShardConsumer, protocol: IO[bytes]) -> None:
+    """Answer KCL until it closes stdin. Raises what the consumer raises."""
+    from stream_app.consumer.multilang import serve as answer
+    from stream_app.consumer.thrift import Thrifty
+
+    with open(0, "rb", closefd=False) as stdin:
+        answer(Thrifty(consumer), stdin, protocol)
+
+
+def ended(work: Callable[[], object]) -> int:
+    """Do the work, and say how it ended: one line of log where it failed, and the exit code."""
+    from stream_app.errors import ConfigError, StreamAppError
+    from stream_app.telemetry import log
+
     try:
-        settings = app.load_settings(os.environ)
-        log.configure(settings.log_level)
-        client = app.clients(os.environ, settings.region)
-        handler = app.consumer(settings, client)
-        app.warm_up(settings, handler.registry, client)
-        serve(handler, sys.stdin.buffer, protocol)
+        work()
     except ConfigError as error:
         for problem in error.problems:
             log.get().error(problem.what, hint=problem.hint)

@@ -35,6 +35,7 @@ class Settings:
     retry_cap_ms: int = 10_000
     missing_state: str = "fail"
     log_level: str = "INFO"
+    shard_host: str = "true"
 
     @classmethod
     def load(cls, environ: Mapping[str, str], properties: Mapping[str, str]) -> Settings:
@@ -75,7 +76,11 @@ _LEAST = {
     "retry_base_ms": 0,
     "retry_cap_ms": 0,
 }
-_CHOICES = {"missing_state": ("fail", "fresh"), "log_level": ("DEBUG", "INFO", "WARNING", "ERROR")}
+_CHOICES = {
+    "missing_state": ("fail", "fresh"),
+    "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
+    "shard_host": ("true", "false"),
+}
 
 
 def _raw(name: str, environ: Mapping[str, str], properties: Mapping[str, str]) -> str | None:

@@ -6,12 +6,14 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from stream_app.consumer import java
+from stream_app.consumer import host_keeper, java
 from stream_app.consumer.daemon_end import Patience
 from stream_app.consumer.daemon_log import Line, OnLine, launcher_line
 from stream_app.consumer.daemon_process import DaemonProcess
@@ -24,6 +26,7 @@ from stream_app.consumer.daemon_properties import (
     render,
 )
 from stream_app.consumer.supervise import USUAL, Ending, Restarts, Stop, supervise
+from stream_app.consumer.thrift import FRUGAL
 from stream_app.errors import ConfigError, Problem
 from stream_app.settings import ENVIRONMENT, read_properties
 
@@ -50,10 +53,13 @@ def run_daemon(
 
     `properties` is the base file; the environment's STREAM_APP_APPLICATION, _STREAM, _REGION and _WORKER_ID go
     over it, and over those `overrides`, what differs in this run (None takes a property away). `environ` is the
-    daemon's and its children's whole environment. `on_line` is called in this thread with each line, the
-    DEBUG ones too; see `daemon_log`. Lines of the launcher itself have the source `launcher` and the events
+    daemon's and its children's whole environment. `on_line` is called with one line at a time, the DEBUG ones
+    too; see `daemon_log`. Lines of the launcher itself have the source `launcher` and the events
     launcher_started, daemon_started (with `pid`), daemon_restarting, daemon_gave_up, launcher_ended.
     `debug` lets KCL's own INFO lines come.
+
+    Where the setting `shard_host` is on and the program of the shards is ours, they are forks of one host (see
+    `host_keeper`), whose lines have the source `host`.
 
     `before` is called with the worker's id before each start, when no daemon of that id runs here any more.
     Call it in a thread that lives until it returns: Linux ends the daemon with that thread.
@@ -63,27 +69,49 @@ def run_daemon(
     path = os.pathsep.join((str(Path(sys.executable).parent), environ.get("PATH", os.defpath)))
     runtime, heap = _checked(given, path, environ)
 
-    def tell(line: Line) -> None:
-        on_line(launcher_line(_now(), line))
+    speaking = threading.Lock()
 
-    with private_file(render(base, overrides)) as file:
+    def say(line: Line) -> None:
+        with speaking:
+            on_line(line)
+
+    def tell(line: Line) -> None:
+        say(launcher_line(_now(), line))
+
+    hosted = host_keeper.command(given["executableName"]) if host_keeper.wanted(given, environ) else None
+    changes = {**overrides, "executableName": hosted} if hosted else overrides
+    with private_file(render(base, changes)) as file:
         # An emulation of Kinesis speaks JSON alone, and is what a plain http endpoint means.
         cbor = not given.get("kinesisEndpoint", "").startswith("http://")
         command = java.command(runtime, file, heap=heap, cbor=cbor, debug=debug)
-        inherited = _for_children(environ) | {"PATH": path, ENVIRONMENT: str(file)}
+        inherited = {**FRUGAL, **_for_children(environ), "PATH": path, ENVIRONMENT: str(file)}
         patience = _patience(given)
-
-        def run() -> Ending:
-            before(given["workerId"])
-            return DaemonProcess(
-                command, environ=inherited, on_line=on_line, stop=stop, now=_now, patience=patience
-            ).follow()
 
         names = {name: given[f"{name}Name"] for name in ("application", "stream")}
         tell({"event": "launcher_started", **names, "worker": given["workerId"], "java": str(runtime)})
-        code = supervise(run, restarts, stop=stop, tell=tell, chance=random.random)
+        with _host(hosted is not None, file.parent, inherited, tell) as more:
+            children = inherited | more
+
+            def run() -> Ending:
+                before(given["workerId"])
+                return DaemonProcess(
+                    command, environ=children, on_line=say, stop=stop, now=_now, patience=patience
+                ).follow()
+
+            code = supervise(run, restarts, stop=stop, tell=tell, chance=random.random)
     tell({"event": "launcher_ended", "code": code})
     return code
+
+
+@contextmanager
+def _host(
+    on: bool, folder: Path, environ: Mapping[str, str], tell: Callable[[Line], None]
+) -> Iterator[dict[str, str]]:
+    if not on:
+        yield {}
+        return
+    with host_keeper.keep_host(folder, environ, tell) as more:
+        yield more
 
 
 def _patience(given: Mapping[str, str]) -> Patience:

@@ -98,6 +98,11 @@ class ShardConsumer:
         self._reading = False
 
     @property
+    def world(self) -> World:
+        """What it was made with: another consumer of the same may be made."""
+        return self._world
+
+    @property
     def registry(self) -> Registry:
         """The event types that it knows."""
         return self._world.registry

@@ -18,7 +18,10 @@ Line = dict[str, Any]
 
 
 class DaemonThread:
-    """Runs the daemon until it is left; `pid` is the JVM's at the moment. Every line also goes to `log`."""
+    """Runs the daemon until it is left; `pid` is the JVM's at the moment, `host` the shard host's.
+
+    Every line also goes to `log`.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class DaemonThread:
         before: Callable[[str], object],
     ) -> None:
         self.pid: int | None = None
+        self.host: int | None = None
         self.restarts = 0
         self.code: int | None = None
         self.error: Exception | None = None
@@ -67,6 +71,8 @@ class DaemonThread:
     def _take(self, line: Line) -> None:
         if line.get("event") == "daemon_started":
             self.pid = int(line["pid"])
+        elif line.get("event") == "host_started":
+            self.host = int(line["pid"])
         elif line.get("event") == "daemon_restarting":
             self.restarts += 1
         self._log.write(msgspec.json.encode(line) + b"\n")

@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 import psutil
 
 _EVERY = 0.5  # seconds between samples
+_SELDOM = 3.0  # seconds between looks at memory that is shared: each costs a millisecond a process
 _ALONE = ("daemon", "devices")  # their children are parts of their own
+_CONSUMERS = ("daemon", "host")  # whose children, and the host itself, are the consumers
 _KEPT_UP = 0.05  # share of what was sent that may wait at the end of sending
 
 
@@ -29,6 +32,7 @@ class Part:
     """One part's history."""
 
     samples: list[Sample] = field(default_factory=list)
+    looked: float = 0.0
 
     def share(self, begin: float, end: float) -> float:
         """Processor seconds a second between two moments."""
@@ -54,7 +58,10 @@ class Sampler:
             self.watch(name, _fixed(pid))
 
     def watch(self, name: str, pid: Callable[[], int | None]) -> None:
-        """Sample the process that `pid` gives at each moment; children of `daemon` are the part `consumers`."""
+        """Sample the process that `pid` gives at each moment.
+
+        Children of `daemon`, and `host` with its own, are the part `consumers`: memory that they share counts once.
+        """
         self._pids[name] = pid
 
     def __enter__(self) -> Sampler:
@@ -77,6 +84,7 @@ class Sampler:
 
     def _sample(self) -> None:
         now = time.monotonic() - self._started
+        consumers: list[psutil.Process] = []
         for name, ask in list(self._pids.items()):
             pid = ask()
             if pid is None:
@@ -86,23 +94,29 @@ class Sampler:
                 children = process.children(recursive=True)
             except psutil.NoSuchProcess:
                 continue
-            self._add(name, [process] if name in _ALONE else [process, *children], now)
-            if name == "daemon":
-                self._add("consumers", children, now)
+            if name in _CONSUMERS:
+                consumers += [process, *children] if name == "host" else children
+            if name != "host":
+                self._add(name, [process] if name in _ALONE else [process, *children], now)
+        if consumers:
+            self._add("consumers", consumers, now)
 
     def _add(self, name: str, processes: list[psutil.Process], now: float) -> None:
-        memory, used = 0, self._used.get(name, 0.0)
+        part, used, memory = self.parts.setdefault(name, Part()), self._used.get(name, 0.0), 0
+        looked = not part.samples or name != "consumers" or now - part.looked >= _SELDOM
         for process in processes:
             try:
                 times = process.cpu_times()
-                memory += process.memory_info().rss
+                memory += _memory(process, shared=name == "consumers") if looked else 0
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
             spent = times.user + times.system
             used += max(0.0, spent - self._seen.get(process.pid, 0.0))
             self._seen[process.pid] = spent
         self._used[name] = used
-        self.parts.setdefault(name, Part()).samples.append(Sample(now, used, memory))
+        if looked:
+            part.looked = now
+        part.samples.append(Sample(now, used, memory if looked else part.samples[-1].memory))
 
     def limit(self, sent: int, waiting: int) -> str:
         """In words. When `waiting` of the `sent` were unprocessed at the end of sending, the busiest part behind
@@ -128,6 +142,18 @@ class Sampler:
                 third = within[len(within) // 3].memory
                 found[name] = {"warm": round(third / 1e6, 1), "end": round(within[-1].memory / 1e6, 1)}
         return found
+
+
+def _memory(process: psutil.Process, shared: bool) -> int:
+    """Bytes in memory; `shared`: what several processes have in common is divided among them, where that is told."""
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup")
+    if shared and rollup.exists():
+        try:
+            words = rollup.read_text().split()
+        except OSError as error:
+            raise psutil.NoSuchProcess(process.pid) from error
+        return int(words[words.index("Pss:") + 1]) * 1024
+    return int(process.memory_info().rss)
 
 
 def _fixed(pid: int) -> Callable[[], int | None]:

@@ -114,6 +114,7 @@ def run(
         sampler = stack.enter_context(Sampler(aws.pids))
         daemon = stack.enter_context(_daemon(options, aws, stage.tracker, folder))
         sampler.watch("daemon", lambda: daemon.pid)
+        sampler.watch("host", lambda: daemon.host)
         _wait_ready(options, daemon, stage, stop)
         sampler.mark("playing")
         sent = _play(options, aws, daemon, stage, stop)

@@ -1,59 +1,46 @@
-"""The process that KCL starts for a shard: its stdout is the protocol's alone, its exit code says how it ended."""
+"""The process that KCL starts for a shard: its stdout is the protocol's alone, its exit code says how it ended.
+
+All of it alone and from a shard host.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from stream_app.testing import Player, spawn
+from tests.contracts.hosting import ALONE, environ, hosting, launcher
 from tests.samples import START, as_json
 from tests.support import SHARD
 from tests.unit.test_shard import reading
 
-ROOT = Path(__file__).parents[2]
-# The entry point itself, with a world in memory, and an event whose calculation writes to stdout in every way.
-CHILD = """
-import os, subprocess, sys
-from dataclasses import replace
-from stream_app import app, child
-from stream_app.consumer.shard import ShardConsumer
-from stream_app.pipeline.registry import Registry
-from tests import samples, support
 
-def calculate(batch):
-    print("a user's print")
-    print('{"action":"status","responseFor":"processRecords"}')
-    sys.stdout.write("without an end")
-    sys.stdout.flush()
-    os.write(1, b"from C, without an end")
-    subprocess.run(["echo", "from a child"], check=True)
-    return {"doubled": 2 * batch["value"]}
+class Way(NamedTuple):
+    """How a shard's consumer is started."""
 
-noisy = replace(samples.READING, calculate=calculate)
-registry = Registry.of([noisy], {"reading": [samples.SCHEMAS["reading"]]})
-app.load_settings = lambda environ: support.settings()
-app.clients = lambda environ, region: None
-app.consumer = lambda settings, client: ShardConsumer(
-    support.world(support.Stores(), registry, segment_records=2, checkpoint_seconds=1)
-)
-sys.exit(child.main())
-"""
+    command: list[str]
+    environ: dict[str, str]
 
 
-def environ() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "STREAM_APP_LOG_LEVEL": "INFO"}
+@pytest.fixture(scope="module", params=["alone", "hosted"])
+def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+    if request.param == "alone":
+        yield Way(ALONE, environ())
+        return
+    with hosting(tmp_path_factory.mktemp("host")) as hosted:
+        yield Way(launcher(["/bin/false"]), dict(hosted.environ))
 
 
 @pytest.fixture
-def child() -> Iterator[tuple[Player, subprocess.Popen[bytes]]]:
-    player, process = spawn([sys.executable, "-c", CHILD], environ())
+def child(way: Way) -> Iterator[tuple[Player, subprocess.Popen[bytes]]]:
+    player, process = spawn(way.command, way.environ)
     yield player, process
     player.close()
     process.wait(timeout=60)
@@ -97,13 +84,13 @@ def test_signals_are_for_the_launcher(child: tuple[Player, subprocess.Popen[byte
     ],
 )
 def test_how_it_ended_is_its_exit_code_and_one_line_of_log(
-    lines: bytes, code: int, words: str | None
+    way: Way, lines: bytes, code: int, words: str | None
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CHILD],
+        way.command,
         input=lines,
         capture_output=True,
-        env=environ(),
+        env=way.environ,
         timeout=60,
         check=False,
     )
@@ -113,18 +100,31 @@ def test_how_it_ended_is_its_exit_code_and_one_line_of_log(
     assert words is None or words in log[-1]["event"]
 
 
-def test_a_wrong_configuration_is_told_at_once_and_ends_it_with_two(tmp_path: Path) -> None:
-    file = tmp_path / "x.properties"
+@pytest.mark.parametrize("hosted", [False, True])
+def test_a_wrong_configuration_is_told_at_once_and_ends_it_with_two(tmp_path: Path, hosted: bool) -> None:
+    """With a host, too: one that cannot load its settings leaves each shard to say so itself."""
+    file = tmp_path / "effective.properties"
     file.write_text("app.segment_seconds = 0\napp.nothing = 1\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "stream_app.child"],
-        input=as_json("reading", {"time": START}),
-        capture_output=True,
-        env={**environ(), "STREAM_APP_PROPERTIES": str(file)},
-        timeout=60,
-        check=False,
-    )
+    alone = [sys.executable, "-m", "stream_app.child"]
+    given = {**environ(), "STREAM_APP_PROPERTIES": str(file)}
+    if hosted:
+        with hosting(tmp_path, [sys.executable, "-P", "-m", "stream_app.host"]) as host:
+            done = run(launcher(alone), dict(host.environ))
+            assert host.of("host_gave_up")[0]["code"] == 2
+    else:
+        done = run(alone, given)
     assert (done.returncode, done.stdout) == (2, b"")
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert len(told) == 4
     assert all(line["hint"] for line in told)
+
+
+def run(command: list[str], given: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
+        input=as_json("reading", {"time": START}),
+        capture_output=True,
+        env=given,
+        timeout=60,
+        check=False,
+    )

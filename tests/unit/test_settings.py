@@ -36,7 +36,7 @@ def test_the_environment_wins_over_the_applications_property_and_that_over_the_d
 
 
 def test_every_field_can_be_set() -> None:
-    given_ = {"missing_state": "fresh", "log_level": "DEBUG"}
+    given_ = {"missing_state": "fresh", "log_level": "DEBUG", "shard_host": "false"}
     values = {
         item.name: "7" if item.type == "int" else given_.get(item.name, item.name)
         for item in fields(Settings)

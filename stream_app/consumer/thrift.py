@@ -1,0 +1,57 @@
+"""A shard that has nothing to do gives its spare memory back: a hundred of them share a machine."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from stream_app.consumer.multilang import Checkpointer, Handler
+from stream_app.record import Record
+
+FRUGAL: Mapping[str, str] = {
+    # Threads of numerical libraries: a shard has one core at most, and what has threads cannot be forked.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    # Arrow's own pools keep some 10 MB for themselves; what the C library has in hand can be asked back.
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+}
+"""The environment of shards that share a machine. To be laid under the user's own."""
+
+_EVERY = 10.0  # seconds at least between two returns, which cost a millisecond each
+
+
+def malloc_trim() -> None:
+    """Give free memory back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+class Thrifty:
+    """Passes every action on (protocol `multilang.Handler`); after records, the first idle tick returns memory."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        release: Callable[[], None] = malloc_trim,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._handler, self._release, self._clock = handler, release, clock
+        self._used = False
+        self._released = clock() - _EVERY
+        self.initialize = handler.initialize
+        self.lease_lost = handler.lease_lost
+        self.shard_ended = handler.shard_ended
+        self.shutdown_requested = handler.shutdown_requested
+
+    def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
+        """Take records in order, or a tick."""
+        self._handler.process(records, behind_ms, checkpointer)
+        if records:
+            self._used = True
+        elif self._used and self._clock() - self._released >= _EVERY:
+            self._release()
+            self._used, self._released = False, self._clock()

@@ -1,0 +1,70 @@
+"""The shard host: one process that loads everything once, and forks a consumer for each shard.
+
+Started by `consumer.host_keeper` with a listening socket; see `consumer.host_fork` for what happens then.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from stream_app import child
+from stream_app.consumer.host_fork import ForkServer
+from stream_app.consumer.host_keeper import UNFIT
+from stream_app.consumer.shard import ShardConsumer
+from stream_app.telemetry import log
+from stream_app.rehearse import rehearse
+
+
+def main() -> int:
+    """Serve on the socket whose descriptor is the argument. Exit code 2 on configuration, UNFIT for no fork."""
+    return child.ended(lambda: _serve(socket.socket(fileno=int(sys.argv[1]))))
+
+
+def _serve(listener: socket.socket) -> None:
+    begun = time.monotonic()
+    consumer, client = child.prepare()
+    world = consumer.world
+    rehearse(world.settings, world.registry, client)
+    client.disconnect()
+    del consumer
+    gc.collect()
+    _check_alone(listener)
+    gc.freeze()  # else the first collection in a fork would write to every page
+
+    def shard() -> int:
+        protocol = child.take_stdout()
+        child.ignore_signals()
+        return child.ended(lambda: child.serve(ShardConsumer(world), protocol))
+
+    log.get().info("host ready", pid=os.getpid(), in_seconds=round(time.monotonic() - begun, 3))
+    ForkServer(listener, shard, log.get().warning).run()
+
+
+def _check_alone(listener: socket.socket) -> None:
+    """Exit where a fork would share more than memory: threads do not come along, connections do."""
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    sockets = [
+        fd
+        for fd in Path("/proc/self/fd").iterdir()
+        if int(fd.name) not in (0, 1, 2, listener.fileno()) and _target(fd).startswith("socket:")
+    ]
+    if threads > 1 or sockets:
+        what = "what was loaded left threads or open connections, which a fork must not share"
+        log.get().error("no shard host", reason=what, threads=threads - 1, connections=len(sockets))
+        raise SystemExit(UNFIT)
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:  # the folder itself, while it was read
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

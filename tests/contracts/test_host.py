@@ -1,0 +1,234 @@
+"""A shard host and what may happen to it, to its launchers and to its forks: each shard's trouble is its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stream_app.consumer import host_keeper
+from stream_app.consumer.host_keeper import command, wanted
+from stream_app.testing import ConsumerEndedError, Player, spawn
+from tests.contracts.hosting import ALONE, HOST, PATIENCE, Hosted, gone, hosting, launcher
+from tests.support import SHARD
+from tests.unit.test_shard import reading
+
+Shard = tuple[Player, subprocess.Popen[bytes]]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
+    with hosting(tmp_path_factory.mktemp("host")) as hosted:
+        yield hosted
+
+
+def begin(hosted: Hosted) -> tuple[Player, subprocess.Popen[bytes], psutil.Process]:
+    """A shard that is ready, its launcher, and the process that serves it."""
+    found: list[Shard] = []
+
+    def start() -> None:
+        found.append(hosted.shard())
+        found[0][0].initialize(SHARD)
+
+    worker = hosted.worker(start)
+    return *found[0], worker
+
+
+def finish(player: Player, launched: subprocess.Popen[bytes], at: int = 0) -> int:
+    """The rest of an undisturbed shard's life; its exit code."""
+    player.records([reading(at), reading(at + 1)])
+    player.shard_ended()
+    assert player.checkpoints[-1] == (None, None)
+    player.close()
+    return launched.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("note", "code"), [("abort", 128 + signal.SIGABRT), ("exit", 1)], ids=["abort", "exit"]
+)
+def test_a_shard_that_crashes_is_alone_in_it(host: Hosted, note: str, code: int) -> None:
+    (one, first, worker), (other, second, _) = begin(host), begin(host)
+    with pytest.raises(ConsumerEndedError):
+        one.records([reading(0, note=note)])
+    assert first.wait(PATIENCE) == code
+    assert gone(worker)
+    assert finish(other, second) == 0
+    assert finish(*begin(host)[:2]) == 0
+
+
+def test_a_shard_that_is_killed_is_alone_in_it(host: Hosted) -> None:
+    (one, first, worker), (other, second, _) = begin(host), begin(host)
+    worker.kill()
+    assert first.wait(PATIENCE) == 128 + signal.SIGKILL
+    with pytest.raises(ConsumerEndedError):
+        one.tick()
+    assert finish(*begin(host)[:2]) == 0
+    told = [line for line in host.of("shard process killed") if line["pid"] == worker.pid]
+    assert [line["signal"] for line in told] == [signal.SIGKILL]
+    assert finish(other, second) == 0
+
+
+@pytest.mark.parametrize("stuck", ["stopped", "busy"])
+def test_a_shard_that_hangs_goes_with_its_launcher_and_holds_up_nobody(host: Hosted, stuck: str) -> None:
+    player, launched, worker = begin(host)
+    player.records([reading(0, note="start")])
+    (started,) = worker.children()
+    if stuck == "stopped":
+        worker.suspend()
+    else:
+        threading.Thread(target=hang, args=(player,), daemon=True).start()
+        while worker.cpu_times().user < 0.2:
+            time.sleep(0.01)
+    assert finish(*begin(host)[:2]) == 0
+    launched.kill()
+    assert gone(worker)
+    assert gone(started), "nor does what it started stay"
+    player.close()
+
+
+def hang(player: Player) -> None:
+    with suppress(ConsumerEndedError):
+        player.records([reading(1, note="hang")])
+
+
+def test_signals_are_for_the_launcher_of_the_daemon(host: Hosted) -> None:
+    player, launched, worker = begin(host)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        worker.send_signal(number)
+        launched.send_signal(number)
+    assert finish(player, launched) == 0
+
+
+def test_a_launcher_is_small_and_leaves_the_pipes_to_the_consumer(host: Hosted) -> None:
+    player, launched, worker = begin(host)
+    process = psutil.Process(launched.pid)
+    assert process.memory_full_info().pss < 1_000_000
+    pipes = {Path(f"/proc/{worker.pid}/fd/{fd}").readlink() for fd in (0, 1)}
+    for pid in (launched.pid, host.process.pid):
+        assert not pipes & {path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()}
+    assert finish(player, launched) == 0
+
+
+def test_a_shard_outlives_its_host_and_the_next_host_takes_the_next_shards(tmp_path: Path) -> None:
+    with hosting(tmp_path) as host:
+        player, launched, _ = begin(host)
+        first = host.process
+        first.kill()
+        waiting, second = host.shard()  # it comes while there is none
+        waiting.initialize(SHARD)
+        assert host.wait("host_started", 2)["pid"] != first.pid
+        player.records([reading(0)])
+        assert finish(player, launched, 1) == 0, "its exit code comes without the host that began it"
+        assert finish(waiting, second) == 0
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_without_its_host_too_a_shard_goes_with_its_launcher(tmp_path: Path, stuck: bool) -> None:
+    with hosting(tmp_path) as host:
+        player, launched, worker = begin(host)
+        host.process.kill()
+        host.wait("host_restarting")
+        if stuck:
+            worker.suspend()
+        launched.kill()
+        assert gone(worker)
+        player.close()
+
+
+def test_a_shard_that_dies_without_its_host_has_failed(tmp_path: Path) -> None:
+    with hosting(tmp_path) as host:
+        player, launched, worker = begin(host)
+        host.process.kill()
+        host.wait("host_restarting")
+        worker.kill()
+        assert launched.wait(PATIENCE) == 1
+        player.close()
+
+
+def test_nothing_stays_when_the_owner_leaves(tmp_path: Path) -> None:
+    with hosting(tmp_path) as host:
+        player, launched, worker = begin(host)
+        process = host.process
+    assert not process.is_running()
+    assert gone(worker)
+    assert launched.wait(PATIENCE) == 128 + signal.SIGKILL
+    player.close()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import threading, time; threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
+        "import socket; held = socket.socketpair()",
+    ],
+    ids=["a thread", "a connection"],
+)
+def test_what_may_not_be_forked_is_not_and_each_shard_goes_alone(tmp_path: Path, program: str) -> None:
+    with hosting(tmp_path, [*HOST[:-1], f"{program}\n{HOST[-1]}"]) as host:
+        player, launched = host.shard(ALONE)
+        player.initialize(SHARD)
+        assert host.wait("host_gave_up")["code"] == host_keeper.UNFIT
+        assert finish(player, launched) == 0
+
+
+def test_a_host_that_crashes_again_and_again_is_given_up(tmp_path: Path) -> None:
+    with hosting(tmp_path, [sys.executable, "-c", "raise SystemExit(9)"]) as host:
+        player, launched = host.shard(ALONE)
+        player.initialize(SHARD)
+        assert finish(player, launched) == 0
+        host.wait("host_gave_up")
+        assert len(host.of("host_started")) == 4
+
+
+def test_a_host_that_hangs_is_not_waited_for_for_ever(host: Hosted) -> None:
+    hurried = f"import sys; sys.path.insert(0, {str(Path(host_keeper.__file__).parent)!r}); "
+    hurried += "import host_launcher as it; it._PATIENCE = 0.2; it.main(sys.argv[1:])"
+    process = host.process
+    process.suspend()
+    try:
+        player, launched = spawn([sys.executable, "-I", "-S", "-c", hurried, *ALONE], host.environ)
+        player.initialize(SHARD)
+        assert finish(player, launched) == 0
+    finally:
+        process.resume()
+    assert finish(*begin(host)[:2]) == 0, "what came and left meanwhile disturbs nobody"
+
+
+@pytest.mark.parametrize(
+    "change", [{"STREAM_APP_PROPERTIES": "/elsewhere/x.properties"}, {"STREAM_APP_HOST": ""}]
+)
+def test_a_host_of_other_settings_is_none(host: Hosted, change: dict[str, str]) -> None:
+    done = subprocess.run(
+        launcher(["/bin/echo", "alone"]), env={**host.environ, **change}, stdout=-1, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"alone\n")
+
+
+@pytest.mark.parametrize("own", ["my-consumer", "stream-app-consumer --x", "", "python -m stream_app.child"])
+def test_a_host_stands_in_for_our_own_program_alone(own: str) -> None:
+    assert command(own) is None
+
+
+def test_what_kcl_starts_is_split_at_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (command("/opt/bin/stream-app-consumer") or "").split()
+    assert words[0] == sys.executable
+    assert words[-1] == "/opt/bin/stream-app-consumer"
+    assert Path(words[3]).is_file()
+    for odd in ("/a folder/python", "/größe/python", "C:\\python"):
+        monkeypatch.setattr(sys, "executable", odd)
+        assert command("stream-app-consumer") is None
+
+
+def test_it_is_on_until_it_is_turned_off() -> None:
+    assert wanted({}, {})
+    assert not wanted({"app.shard_host": "false"}, {})
+    assert wanted({"app.shard_host": "false"}, {"STREAM_APP_SHARD_HOST": "true"})
+    assert not wanted({}, {"STREAM_APP_SHARD_HOST": "false"})
