@@ -1,0 +1,60 @@
+"""The ways that are compared: how each child is started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.consumer.data import Case
+from tests.bench.consumer.wire import Child
+
+ROOT = Path(__file__).parents[3]
+_PARTS = ("stream_app", "anomaly", "schemas", "properties", "infra")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A consumer: a module to run with `python -m`. What is stateless can be fed the same lines again."""
+
+    name: str
+    module: str
+    stateless: bool = False
+
+
+OURS = Way("stream-app", "tests.bench.consumer.ours")
+STOCK = Way("amazon_kclpy, row by row, river", "tests.bench.consumer.stock")
+FLOOR = Way("floor: read, base64, typed JSON", "tests.bench.consumer.floor", stateless=True)
+
+
+def start(way: Way, case: Case, folder: Path, tree: Path | None = None, further: Sequence[str] = ()) -> Child:
+    """Start a child with everything it needs in `folder`; `tree` is another checkout to take the product from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    properties = folder / "bench.properties"
+    properties.write_text(
+        "applicationName = bench\nstreamName = bench\nregionName = us-east-1\n"
+        "app.bucket = bench\napp.dead_letter_queue = bench\napp.bus = bench\n"
+        "app.segment_seconds = 60\napp.segment_records = 50000\napp.checkpoint_seconds = 1\n"
+    )
+    environ = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, [_linked(tree or ROOT), ROOT])),
+        "STREAM_APP_PROPERTIES": str(properties),
+        "BENCH_FOLDER": str(folder / "out"),
+        "BENCH_DETECTOR": case.detector,
+    }
+    command = [sys.executable, "-m", way.module, *further]
+    return Child(command, environ, folder / "child.log")
+
+
+def _linked(tree: Path) -> Path:
+    """The product of a checkout, and nothing else of it."""
+    links = ROOT / "build" / "bench" / "trees" / tree.resolve().as_posix().strip("/").replace("/", "-")
+    links.mkdir(parents=True, exist_ok=True)
+    for part in _PARTS:
+        link = links / part
+        if not link.is_symlink():
+            link.symlink_to(tree.resolve() / part)
+    return links
