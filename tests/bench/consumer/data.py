@@ -43,7 +43,7 @@ class Case:
     payload: int = 361
     bad: float = 0.0
     batch: int = 500
-    records: int = 200_000
+    records: int = 120_000
     warm: int = 30_000
     detector: str = "default"
     repeats: float = 0.0

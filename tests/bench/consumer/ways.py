@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +17,25 @@ _PARTS = ("stream_app", "anomaly", "schemas", "properties", "infra")
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A consumer: a module to run with `python -m`. What is stateless can be fed the same lines again."""
+    """A consumer: a module to run with `python -m`. What is stateless can be fed the same lines again.
+
+    A slow one is timed on so many `records` (0: all) from the beginning of the same lines.
+    """
 
     name: str
     module: str
     stateless: bool = False
+    records: int = 0
 
 
-OURS = Way("stream-app", "tests.bench.consumer.ours")
-STOCK = Way("amazon_kclpy, row by row, river", "tests.bench.consumer.stock")
+OURS = Way("this application", "tests.bench.consumer.ours")
+STOCK = Way("stock: amazon_kclpy, river", "tests.bench.consumer.stock", records=20_000)
 FLOOR = Way("floor: read, base64, typed JSON", "tests.bench.consumer.floor", stateless=True)
 
 
-def start(way: Way, case: Case, folder: Path, tree: Path | None = None, further: Sequence[str] = ()) -> Child:
+def start(
+    way: Way, case: Case, folder: Path, tree: Path | None = None, further: Mapping[str, str] | None = None
+) -> Child:
     """Start a child with everything it needs in `folder`; `tree` is another checkout to take the product from."""
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "bench.properties"
@@ -44,9 +50,9 @@ def start(way: Way, case: Case, folder: Path, tree: Path | None = None, further:
         "STREAM_APP_PROPERTIES": str(properties),
         "BENCH_FOLDER": str(folder / "out"),
         "BENCH_DETECTOR": case.detector,
+        **(further or {}),
     }
-    command = [sys.executable, "-m", way.module, *further]
-    return Child(command, environ, folder / "child.log")
+    return Child([sys.executable, "-m", way.module], environ, folder / "child.log")
 
 
 def _linked(tree: Path) -> Path:
