@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.bench.consumer import measure, report
 from tests.bench.consumer.data import Case
-from tests.bench.consumer.ways import FLOOR, OURS, STOCK
+from tests.bench.consumer.ways import FLOOR, OURS, STOCK, others
 
 
 def main() -> None:
@@ -21,8 +21,11 @@ def main() -> None:
         parser.add_argument(f"--{field}", type=kind, default=getattr(Case(), field))
     parser.add_argument("--detector", default="default", choices=("default", "none", "trees"))
     chosen = parser.parse_args()
+    more, missing = ([], []) if chosen.ours else others()
+    if missing:
+        print(f"not installed, so not compared: {', '.join(missing)} (pip install '.[bench]')")
     if not chosen.no_check:
-        print("the same in both:", measure.check([STOCK], chosen.tree))
+        print("the same in all:", measure.check([STOCK, *more], chosen.tree))
     case = Case(
         records=chosen.records,
         devices=chosen.devices,
@@ -31,7 +34,7 @@ def main() -> None:
         bad=chosen.bad,
         detector=chosen.detector,
     )
-    ways = (OURS, FLOOR) if chosen.ours else (OURS, STOCK, FLOOR)
+    ways = (OURS, FLOOR) if chosen.ours else (OURS, STOCK, *more, FLOOR)
     found = measure.paired(ways, case, chosen.rounds, chosen.tree)
     report.show(report.comparison(found), report.stages(measure.profile(case, chosen.tree)))
 

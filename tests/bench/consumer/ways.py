@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.bench.consumer.data import Case
-from tests.bench.consumer.wire import Child
+from tests.bench.consumer.wire import MARK, Child
 
 ROOT = Path(__file__).parents[3]
 _PARTS = ("stream_app", "anomaly", "schemas", "properties", "infra")
@@ -30,7 +32,23 @@ class Way:
 
 OURS = Way("this application", "tests.bench.consumer.ours")
 STOCK = Way("stock: amazon_kclpy, river", "tests.bench.consumer.stock", records=20_000)
+BYTEWAX = Way("Bytewax: same rows' code", "tests.bench.consumer.on_bytewax", records=20_000)
+STREAMZ = Way("streamz: same rows' code", "tests.bench.consumer.on_streamz", records=20_000)
 FLOOR = Way("floor: read, base64, typed JSON", "tests.bench.consumer.floor", stateless=True)
+
+# Which cannot run the job from these bytes, and why.
+CANNOT = {
+    "Quix Streams, Faust": "read from Kafka topics alone, no other source of bytes",
+    "Pathway": "rows are a table of changes: Python code sees a device's rows of one commit in no given order",
+    "Flink (PyFlink), Spark": "run the work in a JVM; that is not a Python child under KCL",
+}
+
+
+def others() -> tuple[list[Way], list[str]]:
+    """Other stream processors that are installed (`pip install .[bench]`), and the names of those that are not."""
+    known = {"bytewax": BYTEWAX, "streamz": STREAMZ}
+    missing = [name for name in known if find_spec(name) is None]
+    return [way for name, way in known.items() if name not in missing], missing
 
 
 def start(
@@ -48,6 +66,7 @@ def start(
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, [_linked(tree or ROOT), ROOT])),
         "STREAM_APP_PROPERTIES": str(properties),
+        MARK: uuid.uuid4().hex,
         "BENCH_FOLDER": str(folder / "out"),
         "BENCH_DETECTOR": case.detector,
         **(further or {}),

@@ -16,6 +16,9 @@ import psutil
 
 from tests.bench.consumer.data import SHARD, Lines
 
+# In the environment of a child and of whatever it starts; its value is the run's own.
+MARK = "BENCH_RUN"
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -43,6 +46,7 @@ class Child:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self._log = log.open("wb")
+        self.mark = environ[MARK]
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(
             command,
@@ -93,9 +97,9 @@ class Child:
         raise AssertionError(f"the child ended: see {self._log.name}")
 
     def cpu(self) -> float:
-        """Seconds of processor time so far: its own, its children's, and the shard host's where there is one."""
+        """Seconds of processor time so far: its own, and that of all it started."""
         total = 0.0
-        for process in processes(self.process.pid):
+        for process in processes(self.mark):
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system
@@ -109,20 +113,14 @@ class Child:
                 raise AssertionError(f"exit {self.process.returncode}: see {self._log.name}")
 
 
-def processes(pid: int) -> list[psutil.Process]:
-    """The child with what it started, and the shard host with its own (STREAM_APP_HOST names its socket)."""
-    found = [psutil.Process(pid)]
-    socket = os.environ.get("STREAM_APP_HOST")
-    if socket:
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if socket in process.cmdline():
-                    found.append(process)
-    whole = {p.pid: p for p in found}
-    for process in found:
-        with suppress(psutil.NoSuchProcess):
-            whole |= {p.pid: p for p in process.children(recursive=True)}
-    return list(whole.values())
+def processes(mark: str) -> list[psutil.Process]:
+    """Every process that was started, directly or not, with this mark in its environment: children, shard hosts."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError, psutil.NoSuchProcess):
+            if wanted in path.read_bytes().split(b"\0"):
+                found.append(psutil.Process(int(path.parent.name)))
+    return found
 
 
 def play(child: Child, lines: Lines, passes: int = 1, *, limit: int | None = None) -> Timing:
@@ -141,6 +139,6 @@ def play(child: Child, lines: Lines, passes: int = 1, *, limit: int | None = Non
             child.send(line)
     child.act("shardEnded")
     wall, cpu = time.perf_counter() - begun, child.cpu() - cpu
-    rss = sum(process.memory_info().rss for process in processes(child.process.pid)) / 1e6
+    rss = sum(process.memory_info().rss for process in processes(child.mark)) / 1e6
     child.close()
     return Timing(count, wall, cpu, ready, rss)
