@@ -1,11 +1,12 @@
-"""`python -m tests.bench.consumer`: the headline and its profile; `--grid` for the rest."""
+"""`python -m tests.bench.consumer`: the headline and its profile; `--standard` for all of it."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
-from tests.bench.consumer import measure, report
+from tests.bench.consumer import measure, memory, plan, report
 from tests.bench.consumer.data import Case
 from tests.bench.consumer.ways import FLOOR, OURS, STOCK, others
 
@@ -20,7 +21,23 @@ def main() -> None:
     for field, kind in (("records", int), ("devices", int), ("payload", int), ("batch", int), ("bad", float)):
         parser.add_argument(f"--{field}", type=kind, default=getattr(Case(), field))
     parser.add_argument("--detector", default="default", choices=("default", "none", "trees"))
+    parser.add_argument("--standard", action="store_true", help="everything that `make bench` measures")
+    parser.add_argument("--full", action="store_true", help="and every combination of the grid")
+    parser.add_argument("--memory", type=int, nargs="*", help="only memory, for these numbers of shards")
+    parser.add_argument("--launcher", help="with --memory: the command that KCL would start for a shard")
     chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        if chosen.memory is not None:
+            counts = chosen.memory or (1, 4, 8)
+            report.show(report.memory(memory.measure(Path(folder), counts, chosen.tree, chosen.launcher)))
+        elif chosen.standard or chosen.full:
+            plan.standard(Path(folder), chosen.rounds, chosen.tree, full=chosen.full)
+        else:
+            one_point(chosen)
+
+
+def one_point(chosen: argparse.Namespace) -> None:
+    """The headline, or the case that was asked for."""
     more, missing = ([], []) if chosen.ours else others()
     if missing:
         print(f"not installed, so not compared: {', '.join(missing)} (pip install '.[bench]')")

@@ -15,6 +15,8 @@ from tests.bench.consumer.data import Case, Lines
 from tests.bench.consumer.ways import OURS, Way, start
 from tests.bench.consumer.wire import Timing, play
 
+SLOW_RECORDS = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -43,22 +45,29 @@ class Found:
 
 
 def run(
-    way: Way, lines: Lines, case: Case, tree: Path | None, further: Mapping[str, str] | None = None
+    way: Way,
+    lines: Lines,
+    case: Case,
+    tree: Path | None,
+    further: Mapping[str, str] | None = None,
+    slow: int = SLOW_RECORDS,
 ) -> Timing:
-    """One child from start to end. Slow ways get the beginning of the same lines, so much as takes seconds."""
+    """One child from start to end. Slow ways get the first `slow` records of the same lines."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         child = start(way, case, Path(folder), tree, further)
-        timed = max(1, way.records // case.batch) if way.records else None
+        timed = max(1, slow // case.batch) if way.slow else None
         return play(child, lines, 4 if way.stateless else 1, limit=timed)
 
 
-def paired(ways: Sequence[Way], case: Case, rounds: int, tree: Path | None = None) -> Found:
+def paired(
+    ways: Sequence[Way], case: Case, rounds: int, tree: Path | None = None, slow: int = SLOW_RECORDS
+) -> Found:
     """All ways in turn, `rounds` times."""
     lines = data.lines(case)
     timings: dict[Way, list[Timing]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
-            timings[way].append(run(way, lines, case, tree))
+            timings[way].append(run(way, lines, case, tree, slow=slow))
     return Found(case, timings)
 
 

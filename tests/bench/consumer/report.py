@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.consumer.measure import Found
+from tests.bench.consumer.memory import Memory
+from tests.bench.consumer.parallel import Parallel
 from tests.bench.consumer.ways import OURS, Way
 
 
@@ -74,3 +76,24 @@ def show(*tables: Table) -> None:
     console = Console(width=140)
     for table in tables:
         console.print(table)
+
+
+def shards(found: Sequence[Parallel]) -> Table:
+    """Several children at once."""
+    table = Table(title="Children side by side", title_justify="left")
+    for heading in ("shards", "records/CPU s", "records/s"):
+        table.add_column(heading, justify="right")
+    for one in found:
+        table.add_row(str(one.shards), f"{one.per_cpu_second:,.0f}", f"{one.per_second:,.0f}")
+    return table
+
+
+def memory(found: Memory) -> Table:
+    """What shards take."""
+    title = f"{found.mb_per_extra_shard:.1f} MB for each further shard; ready in {found.ready_ms:.0f} ms"
+    table = Table(title=title, title_justify="left")
+    for heading in ("shards", "processes", "MB (PSS)"):
+        table.add_column(heading, justify="right")
+    for count, mb in found.mb.items():
+        table.add_row(str(count), str(found.processes[count]), f"{mb:,.0f}")
+    return table

@@ -21,19 +21,19 @@ _PARTS = ("stream_app", "anomaly", "schemas", "properties", "infra")
 class Way:
     """A consumer: a module to run with `python -m`. What is stateless can be fed the same lines again.
 
-    A slow one is timed on so many `records` (0: all) from the beginning of the same lines.
+    A slow one is timed on the beginning of the same lines.
     """
 
     name: str
     module: str
     stateless: bool = False
-    records: int = 0
+    slow: bool = False
 
 
 OURS = Way("this application", "tests.bench.consumer.ours")
-STOCK = Way("stock: amazon_kclpy, river", "tests.bench.consumer.stock", records=20_000)
-BYTEWAX = Way("Bytewax: same rows' code", "tests.bench.consumer.on_bytewax", records=20_000)
-STREAMZ = Way("streamz: same rows' code", "tests.bench.consumer.on_streamz", records=20_000)
+STOCK = Way("stock: amazon_kclpy, river", "tests.bench.consumer.stock", slow=True)
+BYTEWAX = Way("Bytewax: same rows' code", "tests.bench.consumer.on_bytewax", slow=True)
+STREAMZ = Way("streamz: same rows' code", "tests.bench.consumer.on_streamz", slow=True)
 FLOOR = Way("floor: read, base64, typed JSON", "tests.bench.consumer.floor", stateless=True)
 
 # Which cannot run the job from these bytes, and why.
@@ -52,7 +52,13 @@ def others() -> tuple[list[Way], list[str]]:
 
 
 def start(
-    way: Way, case: Case, folder: Path, tree: Path | None = None, further: Mapping[str, str] | None = None
+    way: Way,
+    case: Case,
+    folder: Path,
+    tree: Path | None = None,
+    further: Mapping[str, str] | None = None,
+    *,
+    pinned: bool = True,
 ) -> Child:
     """Start a child with everything it needs in `folder`; `tree` is another checkout to take the product from."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,14 +70,19 @@ def start(
     )
     environ = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, [_linked(tree or ROOT), ROOT])),
+        "PYTHONPATH": product_path(tree),
         "STREAM_APP_PROPERTIES": str(properties),
         MARK: uuid.uuid4().hex,
         "BENCH_FOLDER": str(folder / "out"),
         "BENCH_DETECTOR": case.detector,
         **(further or {}),
     }
-    return Child([sys.executable, "-m", way.module], environ, folder / "child.log")
+    return Child([sys.executable, "-m", way.module], environ, folder / "child.log", pinned=pinned)
+
+
+def product_path(tree: Path | None) -> str:
+    """PYTHONPATH with the product of a checkout (this one where none is given) before everything else."""
+    return os.pathsep.join(map(str, [_linked(tree or ROOT), ROOT]))
 
 
 def _linked(tree: Path) -> Path:

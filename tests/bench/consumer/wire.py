@@ -42,9 +42,11 @@ class Timing:
 
 
 class Child:
-    """A running child. It is bound to one core, the feeder may use another."""
+    """A running child. `pinned`, it is bound to one core, and the feeder may use another."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str], log: Path, *, pinned: bool = True
+    ) -> None:
         self._log = log.open("wb")
         self.mark = environ[MARK]
         self.begun = time.perf_counter()
@@ -58,14 +60,15 @@ class Child:
         )
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("no pipes")
-        os.sched_setaffinity(self.process.pid, {max(os.sched_getaffinity(0))})
+        if pinned:
+            os.sched_setaffinity(self.process.pid, {max(os.sched_getaffinity(0))})
         self._in: IO[bytes] = self.process.stdin
         self._out: IO[bytes] = self.process.stdout
         self.checkpoints = 0
 
-    def initialize(self) -> float:
+    def initialize(self, shard: str = SHARD) -> float:
         """Give it a shard; the seconds since its start when it says that it is ready."""
-        self.act("initialize", shardId=SHARD, sequenceNumber="TRIM_HORIZON", subSequenceNumber=0)
+        self.act("initialize", shardId=shard, sequenceNumber="TRIM_HORIZON", subSequenceNumber=0)
         return time.perf_counter() - self.begun
 
     def act(self, action: str, **members: object) -> None:
