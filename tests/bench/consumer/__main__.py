@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.bench.consumer import measure, memory, plan, report
+from tests.bench.consumer import measure, memory, parallel, plan, report
 from tests.bench.consumer.data import Case
 from tests.bench.consumer.ways import FLOOR, OURS, STOCK, others
 
@@ -24,12 +24,18 @@ def main() -> None:
     parser.add_argument("--standard", action="store_true", help="everything that `make bench` measures")
     parser.add_argument("--full", action="store_true", help="and every combination of the grid")
     parser.add_argument("--memory", type=int, nargs="*", help="only memory, for these numbers of shards")
-    parser.add_argument("--launcher", help="with --memory: the command that KCL would start for a shard")
+    parser.add_argument("--shards", type=int, nargs="*", help="only speed, with these numbers of children")
+    parser.add_argument(
+        "--host", action="store_true", help="with --memory or --shards: through the shard host"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         if chosen.memory is not None:
             counts = chosen.memory or (1, 4, 8)
-            report.show(report.memory(memory.measure(Path(folder), counts, chosen.tree, chosen.launcher)))
+            report.show(report.memory(memory.measure(Path(folder), counts, chosen.tree, host=chosen.host)))
+        elif chosen.shards:
+            ran = [parallel.measure(n, plan.SHARD, chosen.tree, host=chosen.host) for n in chosen.shards]
+            report.show(report.shards(ran))
         elif chosen.standard or chosen.full:
             plan.standard(Path(folder), chosen.rounds, chosen.tree, full=chosen.full)
         else:

@@ -93,20 +93,29 @@ class Stream:
         return {"Shards": [{"ShardId": "shardId-000000000000", "HashKeyRange": whole}]}
 
 
-def local(folder: Path) -> Callable[..., Callable[[str], Any]]:
+class Clients:
+    """A maker of clients, as `stream_app.app.clients` gives one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._made: Mapping[str, Any] = {
+            "s3": Objects(folder),
+            "sqs": Lines(folder / "dead-letters.jsonl"),
+            "events": Lines(folder / "alerts.jsonl"),
+            "kinesis": Stream(),
+        }
+
+    def __call__(self, service: str) -> Any:
+        """The client of a service."""
+        return self._made[service]
+
+    def disconnect(self) -> None:
+        """There are no connections that a fork might share."""
+
+
+def local(folder: Path) -> Callable[..., Clients]:
     """What can stand for `stream_app.app.clients`."""
     folder.mkdir(parents=True, exist_ok=True)
-    made: Mapping[str, Any] = {
-        "s3": Objects(folder),
-        "sqs": Lines(folder / "dead-letters.jsonl"),
-        "events": Lines(folder / "alerts.jsonl"),
-        "kinesis": Stream(),
-    }
-
-    def clients(*_: Any, **__: Any) -> Callable[[str], Any]:
-        return lambda service: made[service]
-
-    return clients
+    return lambda *_, **__: Clients(folder)
 
 
 def _error(code: str, status: int, operation: str) -> ClientError:

@@ -7,7 +7,6 @@ processes have in common, so that its sum over them is what the machine has to h
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 import uuid
@@ -22,6 +21,7 @@ from typing import Any
 from stream_app import app
 from stream_app.local import aws
 from tests.bench.consumer.data import Case, Lines, lines
+from tests.bench.consumer.hosting import hosted
 from tests.bench.consumer.ways import product_path
 from tests.bench.consumer.wire import MARK, Child, processes
 
@@ -59,41 +59,55 @@ class Memory:
 
 
 def measure(
-    folder: Path, counts: Sequence[int] = (1, 4, 8), tree: Path | None = None, launcher: str | None = None
+    folder: Path, counts: Sequence[int] = (1, 4, 8), tree: Path | None = None, *, host: bool = False
 ) -> Memory:
-    """`launcher` is the command that KCL would start for a shard, the child itself where none is given."""
-    command = shlex.split(launcher) if launcher else [sys.executable, "-m", "stream_app.child"]
-    fed, mark = lines(_CASE), uuid.uuid4().hex
+    """One process a shard, or with `host` the shard host. Raises LookupError where the checkout has none."""
+    fed = lines(_CASE)
     with aws.start(log=folder / "aws.log") as running:
-        environ = _environ({**os.environ, **running.environment()}, folder, mark, tree)
+        environ = _environ({**os.environ, **running.environment()}, folder, tree)
         shards = _shards(environ, max(counts))
-        children: list[Child] = []
-        ready: list[float] = []
-        mb, number = {}, {}
-        try:
-            for at, shard in enumerate(shards):
-                child = Child(command, environ, folder / f"child-{at}.log", pinned=False)
-                children.append(child)
-                ready.append(1000 * child.initialize(shard))
-                _feed(child, fed)
-                if len(children) in counts:
-                    time.sleep(1.0)  # what a process does when it is idle belongs to it
-                    mb[len(children)], number[len(children)] = pss_mb(mark)
-        finally:
-            for child in children:
-                child.close()
-            _end(mark)
+        if not host:
+            return _fill(
+                [sys.executable, "-P", "-m", "stream_app.child"], environ, shards, counts, fed, folder
+            )
+        with hosted(folder, environ, arranged=False) as (command, more):
+            return _fill(command, more, shards, counts, fed, folder)
+
+
+def _fill(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    shards: Sequence[str],
+    counts: Sequence[int],
+    fed: Lines,
+    folder: Path,
+) -> Memory:
+    children: list[Child] = []
+    ready: list[float] = []
+    mb, number = {}, {}
+    try:
+        for at, shard in enumerate(shards):
+            children.append(Child(command, environ, folder / f"child-{at}.log", pinned=False))
+            ready.append(1000 * children[-1].initialize(shard))
+            for line in (*fed.warm, *fed.timed):
+                children[-1].send(line)
+            if len(children) in counts:
+                time.sleep(1.0)  # what a process does when it is idle belongs to it
+                mb[len(children)], number[len(children)] = pss_mb(environ[MARK])
+    finally:
+        for child in children:
+            child.close()
     return Memory(mb, number, ready[0], median(ready[1:]))
 
 
-def _environ(base: Mapping[str, str], folder: Path, mark: str, tree: Path | None) -> dict[str, str]:
+def _environ(base: Mapping[str, str], folder: Path, tree: Path | None) -> dict[str, str]:
     properties = folder / "bench.properties"
     properties.write_text(
         f"applicationName = {_NAME}\nstreamName = {_NAME}\nregionName = us-east-1\n"
         f"app.bucket = {_NAME}\napp.dead_letter_queue = {base['AWS_ENDPOINT_URL']}/123456789012/{_NAME}\n"
     )
     path = {"PYTHONPATH": product_path(tree), "STREAM_APP_PROPERTIES": str(properties)}
-    return {**base, **path, MARK: mark}
+    return {**base, **path, MARK: uuid.uuid4().hex}
 
 
 def _shards(environ: Mapping[str, str], count: int) -> list[str]:
@@ -102,11 +116,6 @@ def _shards(environ: Mapping[str, str], count: int) -> list[str]:
     client("s3").create_bucket(Bucket=_NAME)
     client("sqs").create_queue(QueueName=_NAME)
     return [shard["ShardId"] for shard in client("kinesis").list_shards(StreamName=_NAME)["Shards"]]
-
-
-def _feed(child: Child, fed: Lines) -> None:
-    for line in (*fed.warm, *fed.timed):
-        child.send(line)
 
 
 def pss_mb(mark: str) -> tuple[float, int]:
@@ -118,11 +127,3 @@ def pss_mb(mark: str) -> tuple[float, int]:
             total += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) / _MB
             count += 1
     return total, count
-
-
-def _end(mark: str) -> None:
-    """What a run left behind, such as a shard host; only processes that bear its mark."""
-    for process in processes(mark):
-        with suppress(Exception):
-            process.terminate()
-            process.wait(10)

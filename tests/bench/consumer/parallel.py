@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.consumer.data import Case, lines
-from tests.bench.consumer.ways import OURS, start
+from tests.bench.consumer.hosting import hosted
+from tests.bench.consumer.ways import OURS, prepared, start
+from tests.bench.consumer.wire import Child
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,29 +24,45 @@ class Parallel:
     per_second: float
 
 
-def measure(shards: int, case: Case, tree: Path | None = None) -> Parallel:
-    """Each child gets the same lines, in a thread of its own; warm before the clocks start."""
+def measure(shards: int, case: Case, tree: Path | None = None, *, host: bool = False) -> Parallel:
+    """Each child gets the same lines, in a thread of its own; warm before the clocks start.
+
+    With `host`, the shard host serves them. Raises LookupError where the checkout has none.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        if not host:
+            return _race(
+                [start(OURS, case, folder / str(at), tree, pinned=False) for at in range(shards)], case
+            )
+        environ = prepared(case, folder, tree)
+        with hosted(folder, environ, arranged=True) as (command, more):
+            children = [Child(command, more, folder / f"{at}.log", pinned=False) for at in range(shards)]
+            return _race(children, case)
+
+
+def _race(children: Sequence[Child], case: Case) -> Parallel:
     fed = lines(case)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        children = [start(OURS, case, Path(folder) / str(at), tree, pinned=False) for at in range(shards)]
-        for child in children:
-            child.initialize()
-            for line in fed.warm:
-                child.send(line)
+    for child in children:
+        child.initialize()
+        for line in fed.warm:
+            child.send(line)
 
-        def feed(at: int) -> None:
-            for line in fed.timed:
-                children[at].send(line)
-            children[at].act("shardEnded")
+    def feed(child: Child) -> None:
+        for line in fed.timed:
+            child.send(line)
+        child.act("shardEnded")
 
-        cpu, begun = sum(child.cpu() for child in children), time.perf_counter()
-        threads = [threading.Thread(target=feed, args=(at,)) for at in range(shards)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        wall, cpu = time.perf_counter() - begun, sum(child.cpu() for child in children) - cpu
-        for child in children:
-            child.close()
-    records = fed.timed_records * shards
-    return Parallel(shards, records / cpu, records / wall)
+    cpu, begun = _cpu(children), time.perf_counter()
+    with ThreadPoolExecutor(len(children)) as pool:
+        list(pool.map(feed, children))
+    wall, cpu = time.perf_counter() - begun, _cpu(children) - cpu
+    for child in children:
+        child.close()
+    records = fed.timed_records * len(children)
+    return Parallel(len(children), records / cpu, records / wall)
+
+
+def _cpu(children: Sequence[Child]) -> float:
+    """Of all together; those of a host bear one mark."""
+    return sum({child.mark: child.cpu() for child in children}.values())

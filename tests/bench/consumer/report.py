@@ -78,9 +78,9 @@ def show(*tables: Table) -> None:
         console.print(table)
 
 
-def shards(found: Sequence[Parallel]) -> Table:
+def shards(found: Sequence[Parallel], how: str = "") -> Table:
     """Several children at once."""
-    table = Table(title="Children side by side", title_justify="left")
+    table = Table(title=f"Children side by side, {how}", title_justify="left")
     for heading in ("shards", "records/CPU s", "records/s"):
         table.add_column(heading, justify="right")
     for one in found:
@@ -88,9 +88,11 @@ def shards(found: Sequence[Parallel]) -> Table:
     return table
 
 
-def memory(found: Memory) -> Table:
+def memory(found: Memory, how: str = "") -> Table:
     """What shards take."""
-    title = f"{found.mb_per_extra_shard:.1f} MB for each further shard; ready in {found.ready_ms:.0f} ms"
+    title = (
+        f"{how}: {found.mb_per_extra_shard:.1f} MB for each further shard; ready in {found.ready_ms:.0f} ms"
+    )
     table = Table(title=title, title_justify="left")
     for heading in ("shards", "processes", "MB (PSS)"):
         table.add_column(heading, justify="right")

@@ -61,6 +61,12 @@ def start(
     pinned: bool = True,
 ) -> Child:
     """Start a child with everything it needs in `folder`; `tree` is another checkout to take the product from."""
+    environ = {**prepared(case, folder, tree), **(further or {})}
+    return Child([sys.executable, "-P", "-m", way.module], environ, folder / "child.log", pinned=pinned)
+
+
+def prepared(case: Case, folder: Path, tree: Path | None) -> dict[str, str]:
+    """The environment of a child whose settings and outputs are in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "bench.properties"
     properties.write_text(
@@ -68,16 +74,14 @@ def start(
         "app.bucket = bench\napp.dead_letter_queue = bench\napp.bus = bench\n"
         "app.segment_seconds = 60\napp.segment_records = 50000\napp.checkpoint_seconds = 1\n"
     )
-    environ = {
+    return {
         **os.environ,
         "PYTHONPATH": product_path(tree),
         "STREAM_APP_PROPERTIES": str(properties),
         MARK: uuid.uuid4().hex,
         "BENCH_FOLDER": str(folder / "out"),
         "BENCH_DETECTOR": case.detector,
-        **(further or {}),
     }
-    return Child([sys.executable, "-m", way.module], environ, folder / "child.log", pinned=pinned)
 
 
 def product_path(tree: Path | None) -> str:
