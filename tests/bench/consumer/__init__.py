@@ -1,0 +1,1 @@
+"""The benchmark of the whole consumer: `python -m tests.bench.consumer --help`."""

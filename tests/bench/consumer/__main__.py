@@ -1,0 +1,65 @@
+"""`python -m tests.bench.consumer`: the headline and its profile; `--standard` for all of it."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from tests.bench.consumer import measure, memory, parallel, plan, report
+from tests.bench.consumer.data import Case
+from tests.bench.consumer.ways import FLOOR, OURS, STOCK, others
+
+
+def main() -> None:
+    """Check, time, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.consumer")
+    parser.add_argument("--tree", type=Path, help="take stream_app and anomaly from this checkout")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-check", action="store_true", help="do not compare outputs first")
+    parser.add_argument("--ours", action="store_true", help="only ours and the floor")
+    for field, kind in (("records", int), ("devices", int), ("payload", int), ("batch", int), ("bad", float)):
+        parser.add_argument(f"--{field}", type=kind, default=getattr(Case(), field))
+    parser.add_argument("--detector", default="default", choices=("default", "none", "trees"))
+    parser.add_argument("--standard", action="store_true", help="everything that `make bench` measures")
+    parser.add_argument("--full", action="store_true", help="and every combination of the grid")
+    parser.add_argument("--memory", type=int, nargs="*", help="only memory, for these numbers of shards")
+    parser.add_argument("--shards", type=int, nargs="*", help="only speed, with these numbers of children")
+    parser.add_argument(
+        "--host", action="store_true", help="with --memory or --shards: through the shard host"
+    )
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        if chosen.memory is not None:
+            counts = chosen.memory or (1, 4, 8)
+            report.show(report.memory(memory.measure(Path(folder), counts, chosen.tree, host=chosen.host)))
+        elif chosen.shards:
+            ran = [parallel.measure(n, plan.SHARD, chosen.tree, host=chosen.host) for n in chosen.shards]
+            report.show(report.shards(ran))
+        elif chosen.standard or chosen.full:
+            plan.standard(Path(folder), chosen.rounds, chosen.tree, full=chosen.full)
+        else:
+            one_point(chosen)
+
+
+def one_point(chosen: argparse.Namespace) -> None:
+    """The headline, or the case that was asked for."""
+    more, missing = ([], []) if chosen.ours else others()
+    if missing:
+        print(f"not installed, so not compared: {', '.join(missing)} (pip install '.[bench]')")
+    if not chosen.no_check:
+        print("the same in all:", measure.check([STOCK, *more], chosen.tree))
+    case = Case(
+        records=chosen.records,
+        devices=chosen.devices,
+        payload=chosen.payload,
+        batch=chosen.batch,
+        bad=chosen.bad,
+        detector=chosen.detector,
+    )
+    ways = (OURS, FLOOR) if chosen.ours else (OURS, STOCK, *more, FLOOR)
+    found = measure.paired(ways, case, chosen.rounds, chosen.tree)
+    report.show(report.comparison(found), report.stages(measure.profile(case, chosen.tree)))
+
+
+main()

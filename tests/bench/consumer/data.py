@@ -1,0 +1,186 @@
+"""What the benchmark feeds: the bundled readings as a fleet of devices, and the daemon's lines that carry them."""
+
+from __future__ import annotations
+
+import base64
+import random
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stream_app.ingest.datasets import readings
+from stream_app.sinks.entries import envelope
+
+SHARD = "shardId-000000000000"
+FIRST_SEQUENCE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000
+POLLUTANTS = ("pm25", "pm10", "so2", "no2", "co", "o3")
+WEATHER = ("temperature", "pressure", "dew_point", "rain", "wind_speed", "wind_direction")
+KINDS = ("undecodable", "schema", "missing", "rule", "calculation")
+SEGMENT_MS = 60_000
+# A full shard: one record a millisecond. Later than any reading's own time.
+ARRIVAL = 1_893_456_000_000 // SEGMENT_MS * SEGMENT_MS
+_START = datetime(2016, 12, 1, tzinfo=UTC)
+_MEMBER = len(b',"v":""')
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One point of the grid.
+
+    `records` are timed after `warm` others, both rounded to whole batches. `payload` is a record's size in bytes
+    (below 300: plain JSON without the bus's envelope), reached by a member that the schema does not know. `bad` is
+    the share of records that fail, of five kinds in turn; `repeats` the share of those sent again at once.
+    `detector` is "default", "none" or "trees".
+    """
+
+    devices: int = 100
+    payload: int = 361
+    bad: float = 0.0
+    batch: int = 500
+    records: int = 120_000
+    warm: int = 30_000
+    detector: str = "default"
+    repeats: float = 0.0
+    weather: bool = False
+
+    @property
+    def name(self) -> str:
+        """In a table."""
+        return (
+            f"{self.devices} devices, {self.payload} B, {self.bad:.0%} bad, "
+            f"batches of {self.batch}, detector {self.detector}"
+        )
+
+
+class Lines(NamedTuple):
+    """The daemon's lines: what comes before the clock starts, and what is timed; the number of records of each."""
+
+    warm: list[bytes]
+    timed: list[bytes]
+    warm_records: int
+    timed_records: int
+
+
+class Sent(NamedTuple):
+    """A record's partition key and bytes."""
+
+    key: str
+    data: bytes
+
+
+def device(number: int) -> str:
+    """A short name, so that an envelope has the 361 bytes of the headline."""
+    digits = ""
+    while True:
+        number, at = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[at] + digits
+        if not number:
+            return "d" + digits.rjust(2, "0")
+
+
+@cache
+def _stations() -> list[list[dict[str, Any]]]:
+    """The readings of each station of the bundled winter, hour by hour."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in readings("beijing-winter"):
+        found.setdefault(row["station"], []).append(row)
+    return [found[name] for name in sorted(found)]
+
+
+def sent(case: Case) -> Iterator[Sent]:
+    """Records without end: each device's hours in order, many devices in turn. The same case gives the same bytes.
+
+    Device n plays station n mod 12, begun at an hour of its own.
+    """
+    rng = random.Random(6)
+    bad_before = number = 0
+    while True:
+        hour, at = divmod(number, case.devices)
+        detail = _detail(device(at), at, hour, case)
+        kind = None
+        if int((number + 1) * case.bad) > bad_before:
+            kind = KINDS[bad_before % len(KINDS)]
+            bad_before += 1
+        record = Sent(device(at), _bytes(detail, kind, case))
+        yield record
+        if case.repeats and rng.random() < case.repeats:
+            yield record
+        number += 1
+
+
+def _detail(name: str, at: int, hour: int, case: Case) -> dict[str, Any]:
+    station = _stations()[at % 12]
+    row = station[(at // 12 * 37 + hour) % len(station)]
+    time = _START + timedelta(hours=hour)
+    fields = (*POLLUTANTS, *WEATHER) if case.weather else POLLUTANTS
+    return {
+        "id": f"{name}/{time:%Y-%m-%dT%H}",
+        "station": name,
+        "time": time,
+        **{field: row[field] for field in fields},
+    }
+
+
+def _bytes(detail: dict[str, Any], kind: str | None, case: Case) -> bytes:
+    match kind:
+        case "schema":
+            detail["pm25"] = "high"
+        case "missing":
+            detail["station"] = None
+        case "rule":
+            detail["pm10"] = -1.0
+        case "calculation":
+            detail |= {"wind_speed": 1.0, "wind_direction": "XYZ"}
+    room = case.payload - len(_encoded(detail, case)) - _MEMBER
+    if room >= 0:
+        detail["v"] = "x" * room
+    data = _encoded(detail, case)
+    return data[:-1] + b"?" if kind == "undecodable" else data
+
+
+def _encoded(detail: dict[str, Any], case: Case) -> bytes:
+    if case.payload < 300:
+        return msgspec.json.encode({"event": "air_quality", **detail})
+    name, time = detail["id"].partition("/")[0], detail["time"]
+    bus_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name}{time}"))
+    return envelope(
+        "air_quality", name, detail, id=bus_id, time=time, region="us-east-1", account="123456789012"
+    )
+
+
+def lines(case: Case) -> Lines:
+    """The case as the daemon writes it. The last warm batch begins a new segment, so that the timed part has its
+    own.
+    """
+    warm, timed = (max(1, round(n / case.batch)) for n in (case.warm, case.records))
+    source = sent(case)
+    made, at = [], 0
+    for number in range(warm + timed):
+        records = list(islice(source, case.batch))
+        begins = ARRIVAL + SEGMENT_MS * (number >= warm - 1) if number < warm else None
+        made.append(_line(records, at, begins, (at - (warm - 1) * case.batch)))
+        at += len(records)
+    return Lines(made[:warm], made[warm:], warm * case.batch, timed * case.batch)
+
+
+def _line(records: Sequence[Sent], first: int, begins: int | None, since: int) -> bytes:
+    arrived = [ARRIVAL + SEGMENT_MS + since + n if begins is None else begins for n in range(len(records))]
+    items = [
+        {
+            "action": "record",
+            "data": base64.b64encode(record.data).decode(),
+            "partitionKey": record.key,
+            "approximateArrivalTimestamp": arrived[n],
+            "sequenceNumber": str(FIRST_SEQUENCE + first + n),
+            "subSequenceNumber": 0,
+        }
+        for n, record in enumerate(records)
+    ]
+    message = {"action": "processRecords", "records": items, "millisBehindLatest": 1000}
+    return msgspec.json.encode(message) + b"\n"

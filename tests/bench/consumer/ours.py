@@ -1,0 +1,49 @@
+"""The child that is measured: `stream_app.child` as it is, with clients that write to a folder.
+
+The environment says BENCH_FOLDER, BENCH_DETECTOR ("default", "none", "trees"), and where a profile is wanted
+BENCH_PROFILE (a file) and BENCH_WARM (messages before it begins).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from anomaly.trees import HalfSpaceTrees
+from stream_app import app, child
+from stream_app.events import air_quality
+from tests.bench.consumer.local_clients import local
+from tests.bench.consumer.stages import Clocks
+
+
+def arrange() -> None:
+    """Clients that write to the folder, and the detector that is asked for."""
+    vars(app)["clients"] = local(Path(os.environ["BENCH_FOLDER"]))
+    match os.environ.get("BENCH_DETECTOR", "default"):
+        case "none":
+            _replace(None)
+        case "trees":
+            _replace(lambda features: HalfSpaceTrees(features, seed=1))
+
+
+def _replace(detector: object) -> None:
+    vars(air_quality)["EVENT"] = dataclasses.replace(air_quality.EVENT, detector=detector)  # type: ignore[arg-type]
+
+
+def main() -> int:
+    """Serve one shard."""
+    arrange()
+    profile = os.environ.get("BENCH_PROFILE")
+    if not profile:
+        return child.main()
+    clocks = Clocks(int(os.environ["BENCH_WARM"]))
+    clocks.install()
+    status = child.main()
+    clocks.write(Path(profile))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

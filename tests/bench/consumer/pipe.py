@@ -1,0 +1,81 @@
+"""The daemon's lines for other stream processors, which have no KCL loop of their own: read, decoded, answered."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from stream_app.consumer.multilang import Message, ProcessRecords, ShardEnded
+from stream_app.record import Record
+from tests.bench.consumer import rows
+from tests.bench.consumer.rows import Row
+
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+class Pipe:
+    """Gives the records of one line after another; a line is answered when the next is asked for."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)  # a library that prints does not disturb the protocol
+        self._asked: str | None = None
+
+    def records(self) -> list[Record] | None:
+        """The records of the next line, none for an action without any; None at the end of input."""
+        if self._asked is not None:
+            self._write(b'{"action":"status","responseFor":"%s"}' % self._asked.encode())
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return None
+        message = _decoder.decode(line)
+        self._asked = str(message.__struct_config__.tag)
+        if isinstance(message, ShardEnded):
+            self._write(b'{"action":"checkpoint","sequenceNumber":null,"subSequenceNumber":null}')
+            sys.stdin.buffer.readline()
+        return message.records if isinstance(message, ProcessRecords) else []
+
+    def _write(self, answer: bytes) -> None:
+        self._out.write(b"\n" + answer + b"\n")
+        self._out.flush()
+
+
+def prepared(record: Record) -> tuple[str, tuple[Record, Row | rows.RejectedError]]:
+    """A record as (device, what was read of it); what cannot be read has no device."""
+    try:
+        row = rows.read(record.data)
+    except rows.RejectedError as error:
+        return "", (record, error)
+    return row["station"], (record, row)
+
+
+class Files:
+    """Where outputs go."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stored: TextIO = (folder / "stored.jsonl").open("w")
+        self._failed: TextIO = (folder / "failed.jsonl").open("w")
+
+    def add(self, record: Record, done: Row | rows.RejectedError | None) -> None:
+        """One record's result; None is a repeat."""
+        position = {"sequence": record.sequence_number, "sub": record.sub_sequence_number}
+        if isinstance(done, rows.RejectedError):
+            self._failed.write(rows.failed(position, record.partition_key, done))
+        elif done is not None:
+            arrived = record.approximate_arrival_timestamp
+            self._stored.write(rows.stored(position, record.partition_key, arrived, done))
+
+    def flush(self) -> None:
+        """Before a line is answered."""
+        self._stored.flush()
+        self._failed.flush()
+
+
+def folder() -> Path:
+    """Where this child writes."""
+    return Path(os.environ["BENCH_FOLDER"])

@@ -1,0 +1,120 @@
+"""What a standard run measures, and the whole grid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from tests.bench.consumer import measure, memory, parallel, report
+from tests.bench.consumer.data import Case
+from tests.bench.consumer.measure import Found
+from tests.bench.consumer.ways import CANNOT, FLOOR, OURS, STOCK, Way, others
+
+OUT = Path("build/bench/consumer.json")
+HEADLINE = Case()
+_POINT = replace(HEADLINE, records=60_000, warm=15_000)
+SHARD = replace(_POINT, records=40_000)
+_SLOW = 10_000
+# river's model of a device takes 1.25 MB and 17 ms to begin: ten thousand of them are not timed.
+_STOCK_DEVICES = 1_000
+
+# The one that counts comes last in order of the alphabet: with a host, where the checkout has one.
+_HOWS = ("alone", "host")
+
+
+def points() -> list[Case]:
+    """One dimension at a time, away from the headline."""
+    return [
+        *(replace(_POINT, payload=size) for size in (200, 1_000)),
+        replace(_POINT, payload=10_000, records=15_000, warm=15_000),
+        *(replace(_POINT, devices=count) for count in (10, 10_000)),
+        replace(_POINT, devices=100_000, records=200_000, warm=100_000),
+        *(replace(_POINT, bad=share) for share in (0.01, 1.0)),
+        *(replace(_POINT, batch=size) for size in (10, 10_000)),
+        *(replace(_POINT, detector=name) for name in ("none", "trees")),
+    ]
+
+
+def whole_grid() -> list[Case]:
+    """Every combination; takes about an hour."""
+    return [
+        replace(
+            _POINT,
+            payload=payload,
+            devices=devices,
+            bad=bad,
+            batch=batch,
+            detector=detector,
+            records=min(60_000, 200_000_000 // payload),
+        )
+        for payload, devices, bad, batch, detector in product(
+            (200, 361, 1_000, 10_000), (10, 10_000), (0.0, 0.01, 1.0), (10, 500, 10_000), ("none", "default")
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that was measured."""
+
+    counts: dict[str, int]
+    headline: Found
+    profile: dict[str, Any]
+    grid: Sequence[Found]
+    shards: Mapping[str, Sequence[parallel.Parallel]]
+    memory: Mapping[str, memory.Memory]
+
+    def to_json(self) -> dict[str, Any]:
+        """For build/bench/consumer.json: the four that are watched, then everything."""
+        return {
+            "ratio_to_stock": self.headline.ratio(STOCK),
+            "ratio_to_floor": self.headline.ratio(FLOOR),
+            "records_per_s": self.headline.best(OURS),
+            "mb_per_extra_shard": self.memory[max(self.memory)].mb_per_extra_shard,
+            "ratio_to_stock_wall": self.headline.ratio(STOCK, wall=True),
+            "ratio_to_floor_wall": self.headline.ratio(FLOOR, wall=True),
+            "records_per_s_wall": self.headline.best(OURS, wall=True),
+            "same_outputs": self.counts,
+            "headline": self.headline.to_json(),
+            "profile": self.profile,
+            "grid": [found.to_json() for found in self.grid],
+            "shards": {how: [asdict(one) for one in found] for how, found in self.shards.items()},
+            "memory": {how: found.to_json() for how, found in self.memory.items()},
+            "not_comparable": CANNOT,
+        }
+
+
+def standard(folder: Path, rounds: int = 3, tree: Path | None = None, *, full: bool = False) -> Results:
+    """Outputs first, then times. Raises AssertionError where outputs differ."""
+    more, missing = others()
+    if missing:
+        print(f"not installed, so not compared: {', '.join(missing)} (pip install '.[bench]')")
+    counts = measure.check([STOCK, *more], tree)
+    print(f"the same outputs in {2 + len(more)} ways, bit for bit: {counts}")
+    headline = measure.paired((OURS, STOCK, *more, FLOOR), HEADLINE, rounds, tree)
+    profile = measure.profile(HEADLINE, tree)
+    report.show(report.comparison(headline), report.stages(profile))
+    grid = [
+        measure.paired(_ways(case), case, 1, tree, _SLOW) for case in (whole_grid() if full else points())
+    ]
+    report.show(report.grid(grid, (STOCK, FLOOR)))
+    shards, used = {}, {}
+    for how in _HOWS:
+        with suppress(LookupError):
+            shards[how] = [parallel.measure(n, SHARD, tree, host=how == "host") for n in (1, 4)]
+            used[how] = memory.measure(folder, tree=tree, host=how == "host")
+            report.show(report.shards(shards[how], how), report.memory(used[how], how))
+    results = Results(counts, headline, profile, grid, shards, used)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(results.to_json(), indent=2))
+    return results
+
+
+def _ways(case: Case) -> tuple[Way, ...]:
+    few = case.devices <= _STOCK_DEVICES
+    return (OURS, STOCK, FLOOR) if few and case.detector == "default" else (OURS, FLOOR)

@@ -1,0 +1,101 @@
+"""What was found, as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.consumer.measure import Found
+from tests.bench.consumer.memory import Memory
+from tests.bench.consumer.parallel import Parallel
+from tests.bench.consumer.ways import OURS, Way
+
+
+def comparison(found: Found) -> Table:
+    """The ways at one case, side by side."""
+    table = Table(title=f"The whole consumer: {found.case.name}", title_justify="left")
+    for heading in (
+        "",
+        "records/CPU s",
+        "records/s, one core",
+        "ours / it, CPU",
+        "ours / it, clock",
+        "start s",
+        "MB",
+    ):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for way, timings in found.timings.items():
+        table.add_row(
+            way.name,
+            f"{found.best(way):,.0f}",
+            f"{found.best(way, wall=True):,.0f}",
+            *(("", "") if way == OURS else (f"{found.ratio(way, wall=wall):.2f}" for wall in (False, True))),
+            f"{min(t.start for t in timings):.2f}",
+            f"{max(t.rss_mb for t in timings):.0f}",
+        )
+    return table
+
+
+def stages(profile: Mapping[str, Any]) -> Table:
+    """Where the time goes."""
+    table = Table(title="Where our processor time goes", title_justify="left")
+    table.add_column("stage")
+    table.add_column("share", justify="right")
+    for stage, share in profile["shares"].items():
+        if share >= 0.001:
+            table.add_row(stage, f"{share:.1%}")
+    return table
+
+
+def grid(points: Sequence[Found], ways: Sequence[Way]) -> Table:
+    """One line a case: ours, and how it stands to the others measured there."""
+    table = Table(title="By payload, devices, bad records, batch size, detector", title_justify="left")
+    for heading in ("devices", "payload", "bad", "batch", "detector", "records/CPU s", "records/s"):
+        table.add_column(heading, justify="right")
+    for way in ways:
+        table.add_column(f"ours / {way.name.partition(':')[0]}", justify="right")
+    for found in points:
+        case = found.case
+        ratios = [f"{found.ratio(way):.2f}" if way in found.timings else "" for way in ways]
+        texts = (
+            f"{case.devices:,}",
+            f"{case.payload:,} B",
+            f"{case.bad:.0%}",
+            f"{case.batch:,}",
+            case.detector,
+        )
+        table.add_row(*texts, f"{found.best(OURS):,.0f}", f"{found.best(OURS, wall=True):,.0f}", *ratios)
+    return table
+
+
+def show(*tables: Table) -> None:
+    """On stdout."""
+    console = Console(width=140)
+    for table in tables:
+        console.print(table)
+
+
+def shards(found: Sequence[Parallel], how: str = "") -> Table:
+    """Several children at once."""
+    table = Table(title=f"Children side by side, {how}", title_justify="left")
+    for heading in ("shards", "records/CPU s", "records/s"):
+        table.add_column(heading, justify="right")
+    for one in found:
+        table.add_row(str(one.shards), f"{one.per_cpu_second:,.0f}", f"{one.per_second:,.0f}")
+    return table
+
+
+def memory(found: Memory, how: str = "") -> Table:
+    """What shards take."""
+    title = (
+        f"{how}: {found.mb_per_extra_shard:.1f} MB for each further shard; ready in {found.ready_ms:.0f} ms"
+    )
+    table = Table(title=title, title_justify="left")
+    for heading in ("shards", "processes", "MB (PSS)"):
+        table.add_column(heading, justify="right")
+    for count, mb in found.mb.items():
+        table.add_row(str(count), str(found.processes[count]), f"{mb:,.0f}")
+    return table

@@ -1,0 +1,120 @@
+"""Where the time goes: clocks around the stages' functions, in the benchmark's child and not in the product.
+
+Processor time of the thread, so that waiting for input is no work; a stage's time is without that of the stages
+it calls. A function that a checkout does not have is passed over, and its time counts to whatever calls it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Where a stage's function is looked up when it is called: module, attribute (with its class), stage.
+POINTS = (
+    ("stream_app.consumer.multilang", "_Wire.read", "read and protocol"),
+    ("stream_app.consumer.multilang", "_Wire.write", "read and protocol"),
+    ("stream_app.consumer.shard", "ShardConsumer._process", "shard"),
+    ("stream_app.consumer.shard", "ShardConsumer._close", "shard"),
+    ("stream_app.consumer.shard", "Segmenter.cut", "cut into segments"),
+    ("stream_app.consumer.shard", "ShardConsumer._summary", "summary and log"),
+    ("stream_app.pipeline.flow", "decode", "decode"),
+    ("stream_app.pipeline.flow", "conform", "conform"),
+    ("stream_app.pipeline.flow", "_account", "account"),
+    ("stream_app.pipeline.flow", "_repeat_rounds", "repeats"),
+    ("stream_app.pipeline.memory", "Seen.meet", "repeats"),
+    ("stream_app.pipeline.memory", "Seen.remember", "repeats"),
+    ("stream_app.pipeline.flow", "verify", "verify"),
+    ("stream_app.pipeline.windows", "Windows.recall", "windows"),
+    ("stream_app.pipeline.flow", "calculate", "calculate"),
+    ("stream_app.pipeline.rules", "Checks.mark", "checks"),
+    ("stream_app.pipeline.flow", "judged", "score"),
+    ("stream_app.pipeline.flow", "score", "score"),
+    ("stream_app.consumer.shard", "_segment", "segment"),
+    ("stream_app.consumer.shard", "store", "segment"),
+    ("stream_app.sinks.s3", "to_table", "Parquet: columns"),
+    ("stream_app.sinks.s3", "encode", "Parquet: encode"),
+    ("stream_app.sinks.s3", "rows_digest", "Parquet: digest"),
+    ("stream_app.sinks.s3", "manifest", "manifest"),
+    ("stream_app.sinks.s3", "put_exact", "put (a file here)"),
+    ("stream_app.recovery.dead_letters", "messages", "dead letters"),
+    ("stream_app.recovery.dead_letters", "send", "dead letters"),
+    ("stream_app.consumer.alerts", "details", "alerts"),
+    ("stream_app.consumer.alerts", "Outbox.flush", "alerts"),
+    ("stream_app.pipeline.state", "ShardState.snapshot", "snapshot"),
+    ("stream_app.consumer.state", "S3Snapshots.save", "snapshot: compress, put"),
+)
+
+
+class Clocks:
+    """Seconds of processor time by stage; counting begins after `warm` messages were read."""
+
+    def __init__(self, warm: int) -> None:
+        self._warm, self._read = warm, 0
+        self._spent: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._stacks = threading.local()
+        self._begun = time.process_time_ns()
+
+    def install(self) -> None:
+        """Put a clock around each point that there is."""
+        for module, attribute, stage in POINTS:
+            try:
+                owner: Any = importlib.import_module(module)
+                *parts, name = attribute.split(".")
+                for part in parts:
+                    owner = getattr(owner, part)
+                setattr(owner, name, self._clocked(getattr(owner, name), stage))
+            except (ImportError, AttributeError):
+                continue
+
+    def _clocked(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        is_read = stage.startswith("read") and function.__name__ == "read"
+
+        @functools.wraps(function)
+        def clocked(*arguments: Any, **named: Any) -> Any:
+            if is_read:
+                self._count()
+            stack = self._stack()
+            stack.append(0)
+            begun = time.thread_time_ns()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent = time.thread_time_ns() - begun
+                self._spent[stage] += spent - stack.pop()
+                self._calls[stage] += 1
+                if stack:
+                    stack[-1] += spent
+
+        return clocked
+
+    def _stack(self) -> list[int]:
+        if not hasattr(self._stacks, "open"):
+            self._stacks.open = []
+        stack: list[int] = self._stacks.open
+        return stack
+
+    def _count(self) -> None:
+        self._read += 1
+        if self._read == self._warm + 1:
+            self._spent.clear()
+            self._calls.clear()
+            self._begun = time.process_time_ns()
+
+    def write(self, path: Path) -> None:
+        """Shares of the whole process's time, "other" included, the largest first."""
+        total = time.process_time_ns() - self._begun
+        spent = {**self._spent, "other": total - sum(self._spent.values())}
+        told = {
+            "cpu_seconds": total / 1e9,
+            "shares": {s: spent[s] / total for s in sorted(spent, key=spent.__getitem__, reverse=True)},
+            "calls": dict(self._calls),
+        }
+        path.write_text(json.dumps(told, indent=2))
