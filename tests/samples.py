@@ -158,7 +158,7 @@ def encoded(event: str, fields: Mapping[str, Any], form: str) -> bytes:
         case "avro":
             return as_avro(fields, SCHEMAS[event])
         case "gzip":
-            return gzip.compress(as_json(event, fields), 1)
+            return gzip.compress(as_json(event, fields), 1, mtime=0)
         case _:
             return as_json(event, fields)
 
