@@ -102,9 +102,10 @@ def ls(
         rows = [row(*one) for one in islice(passing(found), limit + 1)]
     rows, more = rows[:limit], len(rows) > limit
     waiting_now, first = _first_waiting(store)
+    queued = _queued(store)
     if as_json:
         vanishes = None if first is None else first.vanishes
-        letters = {"count": waiting_now, "first_vanishes": vanishes}
+        letters = {"count": waiting_now, "first_vanishes": vanishes, "queued": queued}
         _print({"failures": rows, "more": more, "unreadable": unreadable, "waiting": letters})
         return
     console = Console()
@@ -113,6 +114,8 @@ def ls(
     if first is not None:
         count = f"{waiting_now:,}" + ("" if waiting_now < _COUNTED else " or more")
         console.print(shown.waiting_line(count, first, now()))
+    if queued:
+        console.print(shown.queued_line(queued))
 
 
 @app.command()
@@ -183,6 +186,23 @@ def _first_waiting(store: Store) -> tuple[int, LetterRecord | None]:
     """How many letters wait, counted up to a bound, and the first to vanish."""
     keys = list(islice(waiting_keys(store.s3, store.bucket, store.consumer), _COUNTED))
     return len(keys), get_record(store.s3, store.bucket, keys[0]) if keys else None
+
+
+def _queued(store: Store) -> int | None:
+    """About how many letters of all consumers are in the queue, which hydrate has not even looked at or tries again.
+
+    None where nobody can know: no queue is set, or it may not be asked.
+    """
+    if not store.settings.dead_letter_queue:
+        return None
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    try:
+        answer = store.client("sqs").get_queue_attributes(
+            QueueUrl=store.settings.dead_letter_queue, AttributeNames=names
+        )
+    except Exception:
+        return None  # the list itself is what was asked for
+    return sum(int(answer["Attributes"][name]) for name in names)
 
 
 def _archive(store: Store) -> Archive:

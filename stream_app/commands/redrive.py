@@ -215,6 +215,7 @@ def _road(properties: Path, consumer: str | None, lease: float = 30) -> Road:
         by=_person(),
         failures_of=consumer or "",
         lease_ms=round(lease * 1000),
+        sending=root.clients(os.environ, settings.region, attempts=1),
     )
 
 

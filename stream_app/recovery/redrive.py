@@ -34,6 +34,8 @@ class Road:
 
     `history` is the history table, which keeps the ledger. `owner` names this applier in it, `by` the person.
     `failures_of` is whose failures are meant, when they are not the application's own but a pipe's or a function's.
+    `sending` makes the clients that records are sent by: a call whose answer is lost must not be tried again by
+    itself, since nobody would know of the doubt.
     """
 
     settings: Settings
@@ -46,6 +48,7 @@ class Road:
     owner: str = field(default_factory=new_owner)
     lease_ms: int = 30_000
     is_dead: Callable[[str], bool] = is_dead
+    sending: Callable[[str], Any] | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError when a place is not named."""
@@ -90,11 +93,12 @@ def open_target(road: Road, to: Destination, environ: Mapping[str, str] | None) 
 
     Raises ConfigError, and what boto3 raises.
     """
+    sending = road.sending or road.client
     if to.kind == "bus":
-        return BusTarget(road.client("events"), to.name, road.registry)
+        return BusTarget(sending("events"), to.name, road.registry)
     if to.kind == "stream":
         region = road.settings.region
-        return StreamTarget(road.client("kinesis"), to.name, road.registry, region, lambda: road.now)
+        return StreamTarget(sending("kinesis"), to.name, road.registry, region, lambda: road.now)
     headers = {}
     if to.auth is not None and environ is not None:
         headers[to.auth.header] = secret_of(to.auth, environ, road.client)

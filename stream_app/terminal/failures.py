@@ -126,6 +126,12 @@ def waiting_line(count: str, first: LetterRecord, now: datetime) -> RenderableTy
     return begin + _vanishes(first, now) + Text(" (--waiting shows them)", style="dim")
 
 
+def queued_line(count: int) -> RenderableType:
+    """That there are failures which are in no list yet."""
+    said_so = "dead letter is" if count == 1 else "dead letters are"
+    return Text(f"{count:,} {said_so} in the queue, on the way to hydrate: not in this list", style="yellow")
+
+
 def letters(some: Sequence[LetterRecord], now: datetime, *, waiting: bool) -> RenderableType:
     """Dead letters and what became of them; those that wait with their clock."""
     if not some:

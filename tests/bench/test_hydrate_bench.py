@@ -106,7 +106,7 @@ def test_hydrate(server: aws.LocalAws, client: Any, letters: list[Any], tmp_path
     scenarios = {
         "our own, 10 a call": partial(batches, list(map(own, letters)), 10),
         "our own, 100 a call": partial(batches, list(map(own, letters)), 100),
-        "ranges of 1, 10 a call": partial(batches, ranges(letters, 1), 10),
+        "ranges of 1, 100 a call": partial(batches, ranges(letters, 1), 100),
         "ranges of 100, 10 a call": partial(batches, ranges(letters, 100), 10),
     }
     rows = []

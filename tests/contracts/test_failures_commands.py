@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_what_waits_shows_its_clock(properties: Path, kinesis: Any, s3: Any) -> 
         one.arrived + 24 * HOUR for one in sorted(letters, key=lambda one: one.arrived)
     ]
     listed = told(properties, "ls")["waiting"]
-    assert listed == {"count": 3, "first_vanishes": letters[1].arrived + 24 * HOUR}
+    assert listed == {"count": 3, "first_vanishes": letters[1].arrived + 24 * HOUR, "queued": None}
     out = run(properties, "ls", "--waiting")
     assert "vanished at" in out
     assert "in 20 hours" in out
@@ -142,3 +143,22 @@ def test_a_question_that_cannot_be_meant_is_refused_with_a_hint(
         with pytest.raises(ConfigError) as caught:
             run(properties, command, *options)
         assert all(problem.hint for problem in caught.value.problems)
+
+
+def test_what_is_still_in_the_queue_is_told(
+    aws: Callable[[str], Any], properties: Path, letters: list[DeadLetter]
+) -> None:
+    """A list that is empty because nobody hydrates must not look as if all were well."""
+    assert told(properties, "ls")["waiting"]["queued"] is None
+    url = aws("sqs").create_queue(QueueName="dead-letters")["QueueUrl"]
+    with properties.open("a") as file:
+        file.write(f"app.dead_letter_queue = {url}\n")
+    assert told(properties, "ls")["waiting"]["queued"] == 0
+    assert "in the queue" not in run(properties, "ls")
+    for _ in range(2):
+        aws("sqs").send_message(QueueUrl=url, MessageBody="{}")
+    aws("sqs").receive_message(QueueUrl=url)
+    assert told(properties, "ls")["waiting"]["queued"] == 2
+    assert "2 dead letters are in the queue" in run(properties, "ls", "--consumer", "nobody")
+    aws("sqs").delete_queue(QueueUrl=url)
+    assert told(properties, "ls")["waiting"]["queued"] is None

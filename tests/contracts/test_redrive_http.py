@@ -10,17 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.commands import redrive as commands
 from stream_app.errors import ConfigError
 from stream_app.recovery.plan_cases import draft_of
+from stream_app.recovery.redrive import open_target
 from stream_app.recovery.redrive_message import Lineage
 from stream_app.recovery.repair import repair_of
-from stream_app.recovery.targets import Answer, Barred, Delivered, Draft, Later, Parcel, Refused
+from stream_app.recovery.targets import Answer, Barred, Delivered, Draft, Later, Parcel, Refused, destination
 from stream_app.recovery.targets_auth import Auth, secret_of
 from stream_app.recovery.targets_http import HttpTarget, answer, seconds
 from tests import samples
@@ -249,3 +252,25 @@ def test_a_secret_that_cannot_be_used_is_told_and_not_repeated(aws: Callable[[st
         secret_of(auth, {"EMPTY": " ", "BROKEN": "s3cret\nX-Other: y"}, aws)
     assert "s3cret" not in str(raised.value)
     assert raised.value.__context__ is None or "s3cret" not in str(raised.value.__context__)
+
+
+@pytest.mark.parametrize("kind", ["bus", "stream"])
+def test_a_request_to_aws_whose_answer_is_lost_is_made_once_and_leaves_a_doubt(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """boto3 would make it again, and nobody would know that the record may be there twice."""
+    file = tmp_path / "test.properties"
+    names = "applicationName = air\nstreamName = devices\nregionName = us-east-1\n"
+    file.write_text(f"{names}app.bucket = road\napp.bus = air\n")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    with endpoint() as received:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", received.url.partition("/in/")[0])
+        received.reply = lambda _number: (0, {}, b"")
+        target = open_target(commands._road(file, None), destination(kind, bus="air", stream="devices"), {})
+        made = target.parcel(draft(samples.as_json("reading", {"id": "1", "device": "A", "time": 1})))
+        assert isinstance(made, Parcel)
+        [found] = target.send([made])
+        assert isinstance(found, Later)
+        assert found.doubt
+    assert len(received.requests) == 1
