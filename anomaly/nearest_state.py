@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from anomaly.container import Buffer
 from anomaly.table import Arrays, Columns, from_bytes, to_bytes
 
+# These numbers are compiled into nearest_kernel.py, whose stored code is renewed when that file is.
 ROWS, COOLDOWN, LEVEL, ANCHOR = range(4)
 HOURS = 24
 STATS = 6
