@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from stream_app import __version__
-from stream_app.commands import corrections, devices, failures, local, operate, redrive
+from stream_app.commands import corrections, cost, devices, failures, local, operate, redrive
 from stream_app.commands.options import err
 from stream_app.commands.run import run
 from stream_app.errors import ConfigError, StreamAppError, explain
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(operate.audit)
 app.command()(operate.daemon)
+app.command()(cost.cost)
 app.add_typer(local.app, name="local")
 app.add_typer(devices.app, name="devices")
 failures.app.add_typer(redrive.app)  # without a name: plan, apply … stand beside ls, show, stats

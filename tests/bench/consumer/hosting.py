@@ -53,6 +53,14 @@ def hosted(folder: Path, environ: Mapping[str, str], *, arranged: bool) -> Itera
             keeper.stdin.close()
 
 
+def frugality() -> dict[str, str]:
+    """What the daemon's launcher lays under the environment of its shards."""
+    if importlib.util.find_spec("stream_app.consumer.thrift") is None:
+        return {}
+    thrift: Any = importlib.import_module("stream_app.consumer.thrift")
+    return dict(thrift.FRUGAL)
+
+
 def _keep(folder: Path, mark: str, *, arranged: bool) -> None:
     if importlib.util.find_spec("stream_app.consumer.host_keeper") is None:
         sys.stdout.write("null\n")
@@ -61,13 +69,14 @@ def _keep(folder: Path, mark: str, *, arranged: bool) -> None:
     launcher: Any = importlib.import_module("stream_app.consumer.host_launcher")
     module = "tests.bench.consumer.arranged_host" if arranged else "stream_app.host"
     program = (sys.executable, "-P", "-m", module)
-    environ = {**os.environ, MARK: mark}
+    frugal = frugality()
+    environ = {**frugal, **os.environ, MARK: mark}
 
     def tell(line: Mapping[str, Any]) -> None:
         sys.stderr.write(f"{json.dumps(line, default=str)}\n")
 
     with keeper.keep_host(folder, environ, tell, program=program) as more:
-        sys.stdout.write(json.dumps({"environ": more, "launcher": launcher.__file__}) + "\n")
+        sys.stdout.write(json.dumps({"environ": {**frugal, **more}, "launcher": launcher.__file__}) + "\n")
         sys.stdout.flush()
         sys.stdin.read()
 

@@ -26,7 +26,7 @@ from tests.bench.consumer.ways import product_path
 from tests.bench.consumer.wire import MARK, Child, processes
 
 _MB = 1024.0  # kB of /proc
-_CASE = Case(records=10_000, warm=500)
+_CASE = Case(records=2_000, warm=500)
 _NAME = "bench"
 
 

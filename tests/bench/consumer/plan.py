@@ -115,6 +115,12 @@ def standard(folder: Path, rounds: int = 3, tree: Path | None = None, *, full: b
     return results
 
 
+def _point(case: Case, tree: Path | None) -> Found:
+    found = measure.paired(_ways(case), case, 1, tree, _SLOW)
+    print(f"{case.name}: {found.best(OURS):,.0f} records/CPU s", flush=True)
+    return found
+
+
 def _ways(case: Case) -> tuple[Way, ...]:
     few = case.devices <= _STOCK_DEVICES
     return (OURS, STOCK, FLOOR) if few and case.detector == "default" else (OURS, FLOOR)
