@@ -16,8 +16,8 @@ from stream_app import child
 from stream_app.consumer.host_fork import ForkServer
 from stream_app.consumer.host_keeper import UNFIT
 from stream_app.consumer.shard import ShardConsumer
-from stream_app.telemetry import log
 from stream_app.rehearse import rehearse
+from stream_app.telemetry import log
 
 
 def main() -> int:
