@@ -51,7 +51,7 @@ def test_64_shards_fit_on_a_machine(tmp_path: Path) -> None:
             for number in range(ROUNDS):
                 publish(kinesis, stream, number)
                 time.sleep(max(0.0, begun + number + 1 - time.monotonic()))
-            wait(running, lambda: behind(aws, stream) == 0)
+            wait(running, lambda: caught_up(aws, stream))
             time.sleep(10)
             memory = by_kind(psutil.Process())
         committed = checkpoints.read(aws.client("dynamodb"), "shards")
@@ -113,9 +113,9 @@ def wait(running: DaemonThread, done: Any) -> None:
         time.sleep(0.5)
 
 
-def behind(aws: Embedded, stream: str) -> int:
+def caught_up(aws: Embedded, stream: str) -> bool:
     committed = checkpoints.read(aws.client("dynamodb"), "shards")
-    return drain.behind(aws.client("kinesis"), stream, committed)
+    return not drain.behind(aws.client("kinesis"), stream, committed)
 
 
 def publish(kinesis: Any, stream: str, number: int) -> None:
