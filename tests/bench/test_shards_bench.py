@@ -76,13 +76,14 @@ class Watch:
 
     def __init__(self) -> None:
         self.tracker = Tracker()
-        self.initialized: list[float] = []
+        self.initialized: dict[str, float] = {}
         self.started: list[float] = []
 
     def line(self, line: Mapping[str, Any]) -> None:
         self.tracker.line(line)
         if line.get("event") == "initialized":
-            self.initialized.append(datetime.fromisoformat(str(line["ts"])).timestamp())
+            moment = datetime.fromisoformat(str(line["ts"])).timestamp()
+            self.initialized.setdefault(str(line["shard"]), moment)
 
     def launched(self) -> None:
         """Note when the launchers were started; the n-th to start is taken for the n-th to be ready."""
@@ -91,7 +92,8 @@ class Watch:
                 self.started.append(process.create_time())
 
     def ready_ms(self) -> Sequence[float]:
-        pairs = zip(sorted(self.started), sorted(self.initialized), strict=True)
+        # One that lost its lease on a busy machine and got it back was started twice.
+        pairs = zip(sorted(self.started), sorted(self.initialized.values()), strict=False)
         return [1_000 * (ready - started) for started, ready in pairs]
 
 
