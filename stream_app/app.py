@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
 from stream_app.consumer import alerts
@@ -71,9 +73,13 @@ class Clients:
             return self._made[service]
 
     def disconnect(self) -> None:
-        """Close all connections. The next request opens another: so a fork shares none with its parent."""
-        for client in self._made.values():
-            client.close()
+        """Close all connections of boto3. The next request opens another: so a fork shares none with its parent.
+
+        Those to where containers and instances get their keys are in nobody's hand but the collector's.
+        """
+        for item in gc.get_objects():
+            if type(item) is URLLib3Session:
+                item.close()
 
 
 def clients(environ: Mapping[str, str], region: str | None = None, attempts: int = 2) -> Clients:
