@@ -285,7 +285,7 @@ def _segment(settings: Settings, shard: str, opened: _Open) -> Segment:
         for name, batch in part.passed.items():
             shifted = Batch(name, batch.columns, batch.rows + offset)
             batches.setdefault(name, []).append(shifted)
-        failed += [failure._replace(row=failure.row + offset) for failure in part.failed]
+        failed += [Failure(failure.row + offset, *failure[1:]) for failure in part.failed]
         repeated.append(part.repeated + offset)
     passed: Mapping[str, Batch] = {
         name: whole for name in sorted(batches) if (whole := concat(batches[name])) is not None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream_app.pipeline.guard import guarded
 from stream_app.pipeline.registry import Codec
-from stream_app.record import Batch, Code, Failure, Outcome
+from stream_app.record import Batch, Code, Failure, Mask, Outcome
 
 STAGE = "verify"
 
@@ -29,8 +29,9 @@ def verify(batch: Batch, codec: Codec) -> Outcome:
         return Outcome(kept, failed)
     checked = {name: _kept(mask) for name, mask in checked.items()}
     passed = np.logical_and.reduce(list(checked.values()))
-    broken = [_failure(kept, at, checked, codec) for at in np.flatnonzero(~passed).tolist()]
-    return Outcome(kept.take(passed) if broken else kept, [*failed, *broken])
+    if passed.all():
+        return Outcome(kept, failed)
+    return Outcome(kept.take(passed), [*failed, *_broken(kept, ~passed, checked, codec)])
 
 
 def _kept(mask: NDArray[Any]) -> NDArray[Any]:
@@ -38,8 +39,14 @@ def _kept(mask: NDArray[Any]) -> NDArray[Any]:
     return mask if mask.dtype == np.bool_ else np.array([m is None or m for m in mask], dtype=np.bool_)
 
 
-def _failure(batch: Batch, at: int, checked: Mapping[str, NDArray[Any]], codec: Codec) -> Failure:
-    reason = "; ".join(name for name, mask in checked.items() if not mask[at])
-    return Failure(
-        int(batch.rows[at]), STAGE, Code.RULE_BROKEN, reason, batch.event, codec.schema.fingerprint
-    )
+def _broken(batch: Batch, rows: Mask, checked: Mapping[str, Mask], codec: Codec) -> list[Failure]:
+    """A failure for each of these rows; rows that break the same rules share the reason."""
+    names = list(checked)
+    broken = ~np.stack([mask[rows] for mask in checked.values()], axis=1)
+    same, which = np.unique(broken, axis=0, return_inverse=True)
+    reasons = ["; ".join(names[at] for at in np.flatnonzero(each).tolist()) for each in same]
+    mark = codec.schema.fingerprint
+    return [
+        Failure(row, STAGE, Code.RULE_BROKEN, reasons[reason], batch.event, mark)
+        for row, reason in zip(batch.rows[rows].tolist(), which.reshape(-1).tolist(), strict=True)
+    ]

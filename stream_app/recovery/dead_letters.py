@@ -20,6 +20,7 @@ KIND = "stream-app.dead-letter"
 VERSION = 1
 REASON_LENGTH = 500
 _BATCH = 10
+_encode = msgspec.json.Encoder().encode
 _MOST_DIGITS = 128
 _MOST_TIME = 253_402_300_800_000  # the year 10000, beyond which datetime ends
 # Of consumers, streams and shards: they become parts of keys on S3.
@@ -54,7 +55,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 def messages(segment: Segment) -> list[dict[str, Any]]:
     """One message for each failed row, in the order of the rows: the fields of `DeadLetter`."""
     ordered = sorted(segment.failed, key=lambda failure: failure.row)
-    return [msgspec.to_builtins(_letter(segment, failure)) for failure in ordered]
+    first = token(segment.first)
+    return [msgspec.structs.asdict(_letter(segment, failure, first)) for failure in ordered]
 
 
 def parse(body: str | bytes) -> DeadLetter:
@@ -92,10 +94,18 @@ def send(
     cannot be sent: going on would lose it.
     """
     for start in range(0, len(bodies), _BATCH):
-        # Plain ASCII: a partition key may hold characters that SQS refuses.
-        waiting = {str(at): json.dumps(body) for at, body in enumerate(bodies[start : start + _BATCH])}
+        waiting = {str(at): _ascii(body) for at, body in enumerate(bodies[start : start + _BATCH])}
         what = f"{len(waiting)} dead letters to {queue_url}"
         call(partial(_send_some, sqs, queue_url, waiting), policy, sleep=sleep, rng=rng, what=what)
+
+
+def _ascii(body: Mapping[str, Any]) -> str:
+    """Plain ASCII: a partition key may hold characters that SQS refuses."""
+    try:
+        text = _encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(body)
+    return text.decode("ascii") if text.isascii() else json.dumps(body)
 
 
 def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
@@ -112,7 +122,7 @@ def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
         raise TransientError(f"{len(waiting)} dead letters were not taken")
 
 
-def _letter(segment: Segment, failure: Failure) -> DeadLetter:
+def _letter(segment: Segment, failure: Failure, first: str) -> DeadLetter:
     record = segment.records[failure.row]
     return DeadLetter(
         kind=KIND,
@@ -129,11 +139,13 @@ def _letter(segment: Segment, failure: Failure) -> DeadLetter:
         stage=failure.stage,
         code=failure.code.value,
         reason=_bounded(failure.reason),
-        segment=token(segment.first),
+        segment=first,
     )
 
 
 def _bounded(reason: str) -> str:
     """At most REASON_LENGTH characters, all of them printable, so that it can stand in a log line."""
     short = reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 1] + "…"
+    if short.isprintable():
+        return short
     return "".join(char if char.isprintable() else " " for char in short)

@@ -1,0 +1,92 @@
+"""Records of the usual form, read at once, are what they would be if each were read with care."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.pipeline.decode import decode
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.usual_form import UsualForm
+from stream_app.record import Record
+from stream_app.testing import record
+from tests.samples import EVENTS, MAX_BYTES, START, as_json, registry, shards
+from tests.support import Fate, fates_of
+from tests.things import one_schema, thing
+
+QUICK = registry()
+ALIASED = thing(
+    one_schema(
+        {"name": "temperature", "type": "double", "aliases": ["temp", "t"]},
+        {"name": "unit", "type": "string", "default": "°C"},
+        {"name": "count", "type": ["null", "long"], "default": None},
+        {"name": "id", "type": ["null", "string"], "default": None},
+    ),
+    required=("key", "count"),
+)
+
+
+def careful(known: Registry) -> Registry:
+    """The same events, of which no record is usual."""
+    return replace(known, usual=UsualForm(()))
+
+
+def run(records: list[Record], known: Registry) -> dict[int, Fate]:
+    events = {name: codec.event for name, codec in known.codecs.items()}
+    return fates_of(process(records, known, ShardState(events, 3), MAX_BYTES))
+
+
+@given(shards())
+def test_whatever_comes_is_read_alike(records: list[Record]) -> None:
+    assert run(records, QUICK) == run(records, careful(QUICK))
+
+
+_values = st.sampled_from((None, 1, 1.5, "x", True, [], {}, 2**70, "1"))
+_names = ("key", "temperature", "temp", "t", "unit", "count", "id", "event", "detail-type", "detail", "later")
+_fields = st.dictionaries(st.sampled_from(_names), _values, max_size=6)
+_usual = st.fixed_dictionaries({"key": st.just("k"), "temperature": st.just(1.5), "count": st.just(1)})
+_objects = st.one_of(_fields, _usual, st.builds(lambda a, b: {**a, **b}, _usual, _fields))
+
+
+def _payload(fields: dict[str, Any], envelope: dict[str, Any], form: str) -> bytes:
+    if form == "plain":
+        return msgspec.json.encode({"event": "thing", **fields})
+    if form == "twice":  # a name that stands twice: the last counts
+        return b'{"event":"thing","detail-type":"thing",' + msgspec.json.encode(fields)[1:]
+    return msgspec.json.encode({"id": "e", "detail-type": "thing", "detail": fields, **envelope})
+
+
+_envelopes = st.dictionaries(st.sampled_from(("id", "event", "detail-type", "detail", "source")), _values)
+_payloads = st.builds(
+    _payload, _objects, st.one_of(st.just({}), _envelopes), st.sampled_from(("plain", "twice", "enveloped"))
+)
+
+
+@given(st.lists(_payloads, min_size=1, max_size=8))
+def test_odd_fields_older_names_and_missing_ones_are_read_alike(payloads: list[bytes]) -> None:
+    records = [record(data, at) for at, data in enumerate(payloads)]
+    assert run(records, ALIASED) == run(records, careful(ALIASED))
+
+
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_what_is_unusual_does_not_keep_its_neighbours_from_being_read_at_once(
+    before: int, after: int
+) -> None:
+    good = as_json("reading", {"device": "a", "time": START})
+    payloads = [good, *[good] * before, b"{", *[good] * after]
+    found, failed = decode([record(data, at) for at, data in enumerate(payloads)], QUICK, MAX_BYTES)
+    assert [failure.row for failure in failed] == [before + 1]
+    assert found["reading"].usual_rows == [at for at, data in enumerate(payloads) if data == good]
+    assert not found["reading"].rows
+
+
+def test_an_event_with_nested_fields_is_never_usual() -> None:
+    nested = thing(one_schema({"name": "x", "type": {"type": "array", "items": "int"}}))
+    assert nested.usual.read([as_json("thing", {"key": "k", "x": [1]})]) == [None]
+    assert EVENTS.keys() == set(QUICK.usual.events.values())
