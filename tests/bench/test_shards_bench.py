@@ -65,7 +65,7 @@ def test_64_shards_fit_on_a_machine(tmp_path: Path) -> None:
         )
     tell(memory, watch)
     assert found.balanced
-    assert found.total("accepted") == READINGS
+    assert found.total.accepted == READINGS
     assert running.restarts == 0
     assert len(memory["shards"]) == len(memory["launchers"]) == SHARDS
     assert sum(sum(sizes) for kind, sizes in memory.items() if kind not in EMULATION) <= MOST_MB
