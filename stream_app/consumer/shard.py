@@ -174,16 +174,16 @@ class ShardConsumer:
     def _close_by_clock(self, checkpointer: Checkpointer) -> None:
         if self._segmenter.overdue(self._world.now_ms(), self._world.settings.clock_margin_ms):
             self._segmenter.close()
-            self._close(commits=True)
+            self._close(commits=True, by_clock=True)
             self._commit(checkpointer)  # at once: another reading must not find its end elsewhere
 
-    def _close(self, *, commits: bool) -> None:
+    def _close(self, *, commits: bool, by_clock: bool = False) -> None:
         """Sinks, then dead letters; the snapshot is taken now, while the state ends where the segment does.
 
         A large one is taken only where it will be committed: a shutdown before that has the segment read again.
         """
         opened, self._open = self._open, _Open()
-        segment = _segment(self._world.settings, self._shard, opened)
+        segment = _segment(self._world.settings, self._shard, opened, by_clock)
         segment = store(segment, self._world.sinks)
         if segment.failed:
             self._world.park(segment)
@@ -276,7 +276,7 @@ def _lean(result: Processed) -> Processed:
     return Processed(passed, result.failed, result.repeated)
 
 
-def _segment(settings: Settings, shard: str, opened: _Open) -> Segment:
+def _segment(settings: Settings, shard: str, opened: _Open, by_clock: bool) -> Segment:
     """The parts of a segment as one: rows count from the segment's first record."""
     batches: dict[str, list[Batch]] = {}
     failed: list[Failure] = []
@@ -291,4 +291,6 @@ def _segment(settings: Settings, shard: str, opened: _Open) -> Segment:
         name: whole for name in sorted(batches) if (whole := concat(batches[name])) is not None
     }
     rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
-    return Segment(settings.application, settings.stream, shard, opened.records, passed, failed, rows)
+    return Segment(
+        settings.application, settings.stream, shard, opened.records, passed, failed, rows, by_clock
+    )

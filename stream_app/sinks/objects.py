@@ -10,6 +10,7 @@ from stream_app.errors import TransientError, code_of, is_conflict
 
 DIGEST = "rows-digest"
 CORRECTED = "corrected"
+RECORDS = "records"
 _TRIES = 5
 _GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 
@@ -21,22 +22,34 @@ class Written(StrEnum):
     KEPT = "kept"
     LEFT = "left as corrected"
     REPLACED = "replaced"
+    LONGER = "left as longer"
 
 
-def put_exact(s3: Any, *, bucket: str, key: str, body: bytes, digest: str, content_type: str) -> Written:
+def put_exact(
+    s3: Any,
+    *,
+    bucket: str,
+    key: str,
+    body: bytes,
+    digest: str,
+    content_type: str,
+    records: int,
+    may_shrink: bool,
+) -> Written:
     """Create the object; leave one that holds the same rows or is marked corrected; replace any other.
 
     The same rows are known by `digest`, which is kept in the object's metadata: an ETag says nothing under
     KMS, and another version of the encoder may write the same rows as other bytes. A correction marks an
-    object with the metadata `corrected`, in the same put that changes it. Raises TransientError when others
-    keep getting in between, and what boto3 raises.
+    object with the metadata `corrected`, in the same put that changes it. `records` is how many records the
+    object is about, kept there too; one about more of them is left unless it `may_shrink`. Raises
+    TransientError when others keep getting in between, and what boto3 raises.
     """
     request = {
         "Bucket": bucket,
         "Key": key,
         "Body": body,
         "ContentType": content_type,
-        "Metadata": {DIGEST: digest},
+        "Metadata": {DIGEST: digest, RECORDS: str(records)},
     }
     for _ in range(_TRIES):
         if _put(s3, {**request, "IfNoneMatch": "*"}):
@@ -49,6 +62,8 @@ def put_exact(s3: Any, *, bucket: str, key: str, body: bytes, digest: str, conte
             return Written.KEPT
         if CORRECTED in metadata:
             return Written.LEFT
+        if not may_shrink and int(metadata.get(RECORDS, 0)) > records:
+            return Written.LONGER
         if _put(s3, {**request, "IfMatch": found["ETag"]}):
             return Written.REPLACED
     raise TransientError(f"s3://{bucket}/{key} changed {_TRIES} times while it was being written")

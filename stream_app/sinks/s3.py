@@ -96,6 +96,7 @@ class ParquetSink:
             body=encode(table, metadata),
             digest=rows_digest(table),
             content_type=_PARQUET,
+            **_extent(segment),
         )
         return refused
 
@@ -117,8 +118,14 @@ class ManifestSink:
             body=body,
             digest=hashlib.sha256(body).hexdigest(),
             content_type="application/json",
+            **_extent(segment),
         )
         return ()
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _extent(segment: Segment) -> dict[str, Any]:
+    """A worker that stood still, and lost its lease, may close by the clock what another has read further."""
+    return {"records": len(segment.records), "may_shrink": not segment.by_clock}

@@ -24,6 +24,7 @@ class Segment:
 
     `records` holds all source records in order, at least one; rows of the batches in `passed` (by event
     name), of the failures and of `repeated` are indexes into it. Every row is in exactly one of the three.
+    `by_clock` tells that no record said where it ends: it was closed because none came any more.
     """
 
     consumer: str
@@ -33,6 +34,7 @@ class Segment:
     passed: Mapping[str, Batch]
     failed: Sequence[Failure]
     repeated: IntVector
+    by_clock: bool = False
 
     @property
     def first(self) -> Position:

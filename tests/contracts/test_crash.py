@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.consumer.state import SHARD_END, Lineage
-from stream_app.errors import FatalError
+from stream_app.errors import FatalError, LeaseLostError
 from stream_app.record import Record
 from stream_app.sinks.segment import token
 from tests.samples import registry, shards
@@ -117,6 +117,33 @@ def test_a_late_worker_that_lost_its_lease_and_does_not_know_it_undoes_nothing(
     new.finish()
     for step in what:
         late.act(step)  # its checkpoints go to a lease of its own: KCL would refuse them
+    alike(stores, undisturbed(records))
+
+
+class Lost:
+    """Trouble: KCL refuses every checkpoint, for another worker has the lease."""
+
+    def __call__(self, effect: Effect) -> None:
+        if effect.kind == "checkpoint":
+            raise LeaseLostError(effect.name)
+
+
+@settings(max_examples=200)
+@given(shards(), steps, steps, steps)
+def test_a_worker_that_stood_still_and_goes_on_after_its_lease_was_lost_undoes_nothing(
+    records: list[Record], before: list[Step], others: list[Step], after: list[Step]
+) -> None:
+    stores = Stores()
+    stalled = Kcl(stores, REGISTRY, records)
+    for step in before:
+        stalled.act(step)
+    new = Kcl(stores, REGISTRY, records, committed=list(stalled.committed), available=stalled.available)
+    for step in others:
+        new.act(step)
+    new.finish()
+    stores.trouble = Lost()
+    for step in after:
+        stalled.act(step)
     alike(stores, undisturbed(records))
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from stream_app.errors import TransientError
 from stream_app.record import Code
-from stream_app.sinks.objects import CORRECTED, DIGEST, Written, head, put_exact, put_new
+from stream_app.sinks.objects import CORRECTED, DIGEST, RECORDS, Written, head, put_exact, put_new
 from stream_app.sinks.s3 import ManifestSink, ParquetSink, event_key, manifest, manifest_key
 from stream_app.sinks.segment import Segment, store, token
 from tests.unit.test_sink_segment import BASE, PLACES, SHARD, segment, segments
@@ -172,8 +172,17 @@ class Meddling:
         return self._s3.put_object(**request)
 
 
-def put(s3: Any, body: bytes, digest: str) -> Written:
-    return put_exact(s3, bucket=BUCKET, key="k", body=body, digest=digest, content_type="text/plain")
+def put(s3: Any, body: bytes, digest: str, records: int = 1, *, may_shrink: bool = True) -> Written:
+    return put_exact(
+        s3,
+        bucket=BUCKET,
+        key="k",
+        body=body,
+        digest=digest,
+        content_type="text/plain",
+        records=records,
+        may_shrink=may_shrink,
+    )
 
 
 def test_put_exact_tells_what_it_did(s3: Any) -> None:
@@ -182,10 +191,26 @@ def test_put_exact_tells_what_it_did(s3: Any) -> None:
         Written.KEPT,
         Written.REPLACED,
     ]
-    assert everything(s3)["k"][:2] == (b"2", {DIGEST: "b"})
+    assert everything(s3)["k"][:2] == (b"2", {DIGEST: "b", RECORDS: "1"})
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"3", Metadata={DIGEST: "b2", CORRECTED: "1"})
     assert put(s3, b"2", "b") is Written.LEFT
     assert everything(s3)["k"][0] == b"3"
+
+
+def test_what_a_clock_closed_does_not_take_the_place_of_more(s3: Any) -> None:
+    assert put(s3, b"3 of them", "a", 3, may_shrink=False) is Written.CREATED
+    assert put(s3, b"2", "b", 2, may_shrink=False) is Written.LONGER
+    assert put(s3, b"4, by the clock", "c", 4, may_shrink=False) is Written.REPLACED
+    assert put(s3, b"2, by the records", "b", 2) is Written.REPLACED
+    assert everything(s3)["k"][:2] == (b"2, by the records", {DIGEST: "b", RECORDS: "2"})
+
+
+def test_a_late_worker_undoes_nothing_that_another_read_further(s3: Any) -> None:
+    longer, shorter = segment(["air_quality", "failed", "air_quality"]), segment(["air_quality", "failed"])
+    write(s3, longer)
+    before = everything(s3)
+    write(s3, dataclasses.replace(shorter, by_clock=True))
+    assert everything(s3) == before
 
 
 def test_a_correction_that_comes_between_look_and_replace_stays(s3: Any) -> None:
@@ -227,5 +252,14 @@ def test_a_conflict_is_tried_from_the_start_and_not_for_ever(s3: Any) -> None:
 
 def test_another_error_goes_through(s3: Any) -> None:
     with pytest.raises(ClientError, match="NoSuchBucket"):
-        put_exact(s3, bucket="none", key="k", body=b"", digest="", content_type="text/plain")
+        put_exact(
+            s3,
+            bucket="none",
+            key="k",
+            body=b"",
+            digest="",
+            content_type="text/plain",
+            records=1,
+            may_shrink=True,
+        )
     assert head(s3, BUCKET, "none") is None
