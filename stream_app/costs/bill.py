@@ -15,11 +15,11 @@ _CHUNK = 64 * KIB
 _PUT_UNIT = 25 * KIB
 _BATCH = 10  # messages of a request to SQS, and of a pipe
 _WEEK, _DAY = 168, 24
-# KCL's metrics by level: a worker's, and a shard's (developer guide, "Monitor the Kinesis Client Library", counted).
+# KCL's metrics by level: a worker's, and a shard's. About: some are sent only when there is something to say.
 KCL_METRICS = {"NONE": (0, 0), "SUMMARY": (10, 5), "DETAILED": (26, 14)}
 _DATUMS = 200  # of one PutMetricData of KCL's
 _LOG_LINE = 450  # bytes of the line that a batch leaves
-_STATE_BYTES = 10_000  # of a device in a snapshot, compressed (air_quality: 9,700)
+_STATE_BYTES = 3_200  # of a device in a snapshot, compressed (air_quality)
 _LAMBDA_GB, _LAMBDA_SECONDS = 1.0, 0.5
 
 

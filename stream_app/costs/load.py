@@ -47,7 +47,7 @@ class Load:
     metrics_buffer_ms: int = 60_000
     failover_ms: int = 10_000
     idle_ms: int = 500
-    per_core: float = 40_000.0
+    per_core: float = 80_000.0
     tasks: int = 0
     task_vcpu: float = 1.0
     task_gb: float = 2.0
