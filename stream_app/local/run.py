@@ -16,7 +16,8 @@ from typing import Any
 from stream_app.consumer.leadership import release
 from stream_app.consumer.supervise import Restarts
 from stream_app.errors import FatalError
-from stream_app.ingest.devices import play
+from stream_app.ingest.datasets import Dataset, dataset
+from stream_app.ingest.devices import event_of, play
 from stream_app.ingest.faults import SEED
 from stream_app.ingest.producer import Sent, Via
 from stream_app.local import drain, rehearsal
@@ -96,7 +97,11 @@ def run(
     `after` is called before the embedded AWS goes away. Raises ConfigError, and FatalError when a part fails.
     """
     started = time.monotonic()
-    registry = Registry.load()  # a user's module or schema that is wrong is told before anything is started
+    # What a user gave that is wrong is told before anything is started: a module, a schema, the data.
+    registry = Registry.load()
+    stage.note("looking at the data")
+    data = dataset(options.data)
+    event_of(data, {name: codec.event for name, codec in registry.codecs.items()}, options.event)
     stage.note("compiling the detectors, once")
     warm_detectors(registry)
     folder = options.folder
@@ -117,7 +122,7 @@ def run(
         sampler.watch("host", lambda: daemon.host)
         _wait_ready(options, daemon, stage, stop)
         sampler.mark("playing")
-        sent = _play(options, aws, daemon, stage, stop)
+        sent = _play(options, data, aws, daemon, stage, stop)
         waiting = sent.sent - stage.tracker.records
         act = SecondAct()
         if not stop.is_set():
@@ -186,7 +191,9 @@ def _wait_ready(options: Options, daemon: DaemonThread, stage: Stage, stop: thre
             raise FatalError(f"not all shards were ready within {_READY_SECONDS:.0f} s: see the daemon's log")
 
 
-def _play(options: Options, aws: Embedded, daemon: DaemonThread, stage: Stage, stop: threading.Event) -> Sent:
+def _play(
+    options: Options, data: Dataset, aws: Embedded, daemon: DaemonThread, stage: Stage, stop: threading.Event
+) -> Sent:
     """Devices in a thread; here their progress is followed, and the acts are performed."""
     stage.note("playing")
     acts = list(options.acts)
@@ -198,7 +205,7 @@ def _play(options: Options, aws: Embedded, daemon: DaemonThread, stage: Stage, s
     with ThreadPoolExecutor(1, thread_name_prefix="devices") as pool:
         playing: Future[Sent] = pool.submit(
             play,
-            options.data,
+            data,
             events_client=aws.client("events"),
             kinesis_client=aws.client("kinesis"),
             bus=aws.outputs["BusName"],
