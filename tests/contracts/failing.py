@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,6 @@ from tests.contracts.hydrating import BUCKET, put, world
 
 NOW = round(time.time() * 1000)
 HOUR = 3_600_000
-
-
-@pytest.fixture
-def s3(aws: Callable[[str], Any]) -> Any:
-    client = aws("s3")
-    client.create_bucket(Bucket=BUCKET)
-    return client
-
-
-@pytest.fixture
-def kinesis(aws: Callable[[str], Any], stream: str) -> Any:
-    return aws("kinesis")
 
 
 @pytest.fixture

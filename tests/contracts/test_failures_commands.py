@@ -14,10 +14,10 @@ from stream_app.errors import ConfigError
 from stream_app.local.faults import Trim, inject
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate import hydrate, hydrate_batch
-from tests.contracts.failing import HOUR, NOW, failed, kinesis, letters, properties, run, s3, told
+from tests.contracts.failing import HOUR, NOW, failed, letters, properties, run, told
 from tests.contracts.hydrating import Meddled, event, of_pipe, own, put_all, world
 
-__all__ = ["kinesis", "letters", "properties", "s3"]  # fixtures
+__all__ = ["letters", "properties"]  # fixtures
 
 
 def test_the_list_is_of_the_last_day_and_narrows(properties: Path, letters: list[DeadLetter]) -> None:

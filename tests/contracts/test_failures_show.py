@@ -22,10 +22,10 @@ from stream_app.recovery.ledger_items import Attempt, State
 from stream_app.recovery.narrow import pipeline_judge
 from stream_app.recovery.store import failure_keys
 from tests import samples
-from tests.contracts.failing import NOW, failed, kinesis, letters, properties, run, s3, told
+from tests.contracts.failing import NOW, failed, letters, properties, run, told
 from tests.contracts.hydrating import BUCKET, event, of_pipe, put_all, world
 
-__all__ = ["kinesis", "letters", "properties", "s3"]  # fixtures
+__all__ = ["letters", "properties"]  # fixtures
 
 
 @pytest.mark.parametrize("form", ["id", "key", "address", "position", "sequence"])

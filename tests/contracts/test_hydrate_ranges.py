@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,6 @@ from stream_app.sinks.segment import token
 from tests import samples
 from tests.contracts.hydrating import (
     ALL_DONE,
-    BUCKET,
     STREAM,
     Meddled,
     again,
@@ -36,18 +35,6 @@ from tests.contracts.hydrating import (
 )
 
 CONSUMER = "air-delivery"
-
-
-@pytest.fixture
-def s3(aws: Callable[[str], Any]) -> Any:
-    client = aws("s3")
-    client.create_bucket(Bucket=BUCKET)
-    return client
-
-
-@pytest.fixture
-def kinesis(aws: Callable[[str], Any], stream: str) -> Any:
-    return aws("kinesis")
 
 
 def judge() -> Judge:

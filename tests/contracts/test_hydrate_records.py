@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,20 +26,6 @@ from tests.contracts.hydrating import (
     refusal,
     world,
 )
-
-
-@pytest.fixture
-def s3(aws: Callable[[str], Any]) -> Any:
-    client = aws("s3")
-    client.create_bucket(Bucket=BUCKET)
-    return client
-
-
-@pytest.fixture
-def kinesis(aws: Callable[[str], Any], stream: str) -> Any:
-    assert stream == "devices"
-    return aws("kinesis")
-
 
 PAYLOADS = [b'{"pm25":1}', b"\x00\xff", b"", b"not json", b'{"pm25":2}']
 

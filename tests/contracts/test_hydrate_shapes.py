@@ -37,18 +37,6 @@ CARRIED = "aws/lambda/8e6f1c2d-0000-4000-8000-000000000000/shardId-000000000000/
 
 
 @pytest.fixture
-def s3(aws: Callable[[str], Any]) -> Any:
-    client = aws("s3")
-    client.create_bucket(Bucket=BUCKET)
-    return client
-
-
-@pytest.fixture
-def kinesis(aws: Callable[[str], Any], stream: str) -> Any:
-    return aws("kinesis")
-
-
-@pytest.fixture
 def letters(kinesis: Any) -> list[DeadLetter]:
     """Where five records lie, amid others of their shard."""
     return put_all(kinesis, [b"before", *PAYLOADS, b"after"])[1:-1]

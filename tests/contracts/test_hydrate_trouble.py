@@ -40,18 +40,6 @@ ARRIVED = 1_480_550_400_123  # when the letters of these tests say that their re
 
 
 @pytest.fixture
-def s3(aws: Callable[[str], Any]) -> Any:
-    client = aws("s3")
-    client.create_bucket(Bucket=BUCKET)
-    return client
-
-
-@pytest.fixture
-def kinesis(aws: Callable[[str], Any], stream: str) -> Any:
-    return aws("kinesis")
-
-
-@pytest.fixture
 def sqs(aws: Callable[[str], Any]) -> Any:
     return aws("sqs")
 

@@ -27,13 +27,6 @@ SIZE = 7
 
 
 @pytest.fixture
-def s3(aws: Callable[[str], Any]) -> Any:
-    client = aws("s3")
-    client.create_bucket(Bucket=BUCKET)
-    return client
-
-
-@pytest.fixture
 def kinesis(aws: Callable[[str], Any], stream: str) -> Any:
     client = aws("kinesis")
     records = [{"Data": b"%d" % at, "PartitionKey": f"station {at % 10}"} for at in range(60)]

@@ -25,13 +25,6 @@ from tests.unit.test_sink_segment import BASE, PLACES, SHARD, segment, segments
 BUCKET = "events-of-the-test"
 
 
-@pytest.fixture
-def s3(aws: Callable[[str], Any]) -> Any:
-    client = aws("s3")
-    client.create_bucket(Bucket=BUCKET)
-    return client
-
-
 def everything(s3: Any) -> dict[str, tuple[bytes, dict[str, str], str]]:
     """Every object: its bytes, metadata and ETag."""
     found = {}
