@@ -22,6 +22,7 @@ from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
 from stream_app.settings import Settings
 from stream_app.sinks.columns import without_helpers
+from stream_app.sinks.origins import Origins
 from stream_app.sinks.segment import Segment, Sink, store, token
 from stream_app.telemetry import log
 from stream_app.telemetry.histogram import Histogram
@@ -73,9 +74,9 @@ class World:
 
 @dataclass(slots=True)
 class _Open:
-    """The segment that has begun: its records, and what became of them so far."""
+    """The segment that has begun: where its rows come from, and what became of them so far."""
 
-    records: list[Record] = field(default_factory=list)
+    records: Origins = field(default_factory=Origins)
     parts: list[tuple[int, Processed]] = field(default_factory=list)
 
 
@@ -164,7 +165,7 @@ class ShardConsumer:
         result = process(records, world.registry, self._state, world.settings.max_record_bytes)
         busy_ms = (time.perf_counter() - begun) * 1_000
         self._open.parts.append((len(self._open.records), _lean(result)))
-        self._open.records += records
+        self._open.records.add(records)
         world.report(self._summary(records, result, behind_ms, busy_ms))
         for batch in result.passed.values():
             if "anomaly" in batch and batch["anomaly"].any():

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from stream_app.record import Batch, Code, Failure, Record
 from stream_app.sinks.columns import Types, stored_columns, text, to_arrow
+from stream_app.sinks.origins import Origins, origins
 
 IDENTITY = ("shard", "sequence", "sub", "partition_key", "arrived")
 _NO_TYPES: Types = {}
@@ -33,11 +34,10 @@ def to_table(
         columns[name], bad = to_arrow(batch[name], types.get(name))
         for at in np.flatnonzero(bad).tolist() if bad is not None else ():
             refused.setdefault(at, name)
-    every = len(batch) == len(records)  # rows only grow
-    taken = records if every else [records[row] for row in batch.rows.tolist()]
-    table = pa.table(
-        {**_identity(taken, shard), **{stored_name(n, batch.event): c for n, c in columns.items()}}
-    )
+    identity = _identity(origins(records), shard)
+    if len(batch) < len(records):  # rows only grow
+        identity = {name: column.take(batch.rows) for name, column in identity.items()}
+    table = pa.table({**identity, **{stored_name(n, batch.event): c for n, c in columns.items()}})
     if not refused:
         return table, []
     kept = np.setdiff1d(np.arange(len(batch)), list(refused))
@@ -98,15 +98,13 @@ def _add_text(digest: hashlib._Hash, values: Any) -> None:
         digest.update(data[int(ends[0]) : int(ends[-1])] if data is not None else b"")
 
 
-def _identity(records: Sequence[Record], shard: str) -> dict[str, pa.Array[Any]]:
-    arrived = np.array([record.approximate_arrival_timestamp for record in records], dtype=np.int64)
-    subs = np.array([record.sub_sequence_number for record in records], dtype=np.int64)
+def _identity(records: Origins, shard: str) -> dict[str, pa.Array[Any]]:
     values = (
         pa.repeat(text([shard])[0], len(records)),
-        text([record.sequence_number for record in records]),
-        pa.array(subs),
-        text([record.partition_key for record in records]),
-        to_arrow(arrived.view("datetime64[ms]"))[0],
+        records.sequences,
+        pa.array(records.subs),
+        text(records.keys),
+        to_arrow(records.arrived.view("datetime64[ms]"))[0],
     )
     return dict(zip(IDENTITY, values, strict=True))
 
