@@ -62,43 +62,60 @@ def would_go(held: Singles, p: int, c: int, at: int, value: np.float32, closest:
 
 
 @compiled_without_nan
-def closest_gap(more: Singles) -> np.float32:
+def closest_gap(held: Singles, p: int, c: int) -> np.float32:
     """The least distance between two values that have one between them."""
     closest = np.float32(np.inf)
-    for i in range(1, len(more) - 1):
-        closest = min(closest, more[i + 1] - more[i - 1])
+    for i in range(1, held.shape[2] - 1):
+        closest = min(closest, held[p, c, i + 1] - held[p, c, i - 1])
     return closest
 
 
 @compiled
-def exchange(held: Singles, p: int, c: int, at: int, value: np.float32, more: Singles) -> np.float32:
+def first_gap(held: Singles, p: int, c: int, gap: np.float32) -> int:
+    """Where the first value is whose neighbours lie so far apart; beyond all where there is none. No branches."""
+    beyond = np.int32(held.shape[2])
+    first = beyond
+    for i in range(1, held.shape[2] - 1):
+        first = min(first, np.int32(i) if held[p, c, i + 1] - held[p, c, i - 1] == gap else beyond)
+    return int(first)
+
+
+@compiled
+def exchange(held: Singles, p: int, c: int, at: int, value: np.float32) -> np.float32:
     """Take a value into full ones, drop the one whose neighbours lie closest together, and tell how close.
 
-    The lowest and the highest stay. `more` has room for one more than is held.
+    The lowest and the highest stay; of several the lowest goes. Gaps are taken between the old ones: those beside
+    the new value are only narrower with it, and are looked at by themselves.
     """
-    for i in range(at):
-        more[i] = held[p, c, i]
-    more[at] = value
-    for i in range(at, held.shape[2]):
-        more[i + 1] = held[p, c, i]
-    closest = closest_gap(more)
-    drop = 1
-    while more[drop + 1] - more[drop - 1] != closest:
-        drop += 1
-    for i in range(min(at, drop), drop):
-        held[p, c, i] = more[i]
-    for i in range(drop, max(at, drop)):
-        held[p, c, i] = more[i + 1]
+    last, far = held.shape[2] - 1, np.float32(np.inf)
+    left = value - held[p, c, at - 2] if at >= 2 else far
+    own = held[p, c, at] - held[p, c, at - 1] if 1 <= at <= last else far
+    right = held[p, c, at + 1] - value if at < last else far
+    closest = min(min(closest_gap(held, p, c), left), min(own, right))
+    drop = first_gap(held, p, c, closest)
+    drop += drop >= at  # counted with the new one among them
+    if right == closest:
+        drop = min(drop, at + 1)
+    if own == closest:
+        drop = min(drop, at)
+    if left == closest:
+        drop = min(drop, at - 1)
+    for i in range(drop, at - 1):
+        held[p, c, i] = held[p, c, i + 1]
+    for i in range(drop - 1, at, -1):
+        held[p, c, i] = held[p, c, i - 1]
+    if drop != at:
+        held[p, c, at - 1 if drop < at else at] = value
     return closest
 
 
 @compiled
 def hold(
-    held: Singles, p: int, c: int, count: int, at: int, value: np.float32, closest: np.float32, more: Singles
+    held: Singles, p: int, c: int, count: int, at: int, value: np.float32, closest: np.float32
 ) -> np.float32:
     """Take a new value into the sorted ones at its place; returns what `closest` is after that."""
     if count == held.shape[2]:
-        return exchange(held, p, c, at, value, more)
+        return exchange(held, p, c, at, value)
     for i in range(count, at, -1):
         held[p, c, i] = held[p, c, i - 1]
     held[p, c, at] = value
@@ -203,13 +220,13 @@ def learn(
 
 
 @compiled
-def keep(stats: Singles, held: Singles, p: int, now: Singles, places: Any, more: Singles) -> None:
+def keep(stats: Singles, held: Singles, p: int, now: Singles, places: Any) -> None:
     """Take what was not seen before into the values held."""
     for c in range(len(now)):
         if places[c] >= 0:
             count = int(stats[p, field.HELD, c])
             stats[p, field.CLOSEST, c] = hold(
-                held, p, c, count, places[c], now[c], stats[p, field.CLOSEST, c], more
+                held, p, c, count, places[c], now[c], stats[p, field.CLOSEST, c]
             )
             stats[p, field.HELD, c] = min(count + 1, held.shape[2])
 
@@ -297,7 +314,7 @@ def all_rows(
     now, lanes = np.zeros(count, np.float32), np.full((LANE, -(-count // VECTOR) * VECTOR), np.nan)
     away, spread, pace, usually = lanes[AWAY], lanes[SPREAD], lanes[PACE], lanes[USUALLY]
     age, root = lanes[AGE], lanes[ROOT]
-    at, more = np.zeros(count, np.intp), np.zeros(held.shape[2] + 1, np.float32)
+    at = np.zeros(count, np.intp)
     for i in range(len(X)):
         p = places[i]
         if fresh[i]:
@@ -308,6 +325,6 @@ def all_rows(
         compare(stats, held, p, now, lanes, at, rules.memory)
         unlike(away, spread, pace, usually, age, rules.warm_up, root)
         learn(stats, p, now, away, pace, usually, age)
-        keep(stats, held, p, now, at, more)
+        keep(stats, held, p, now, at)
         total = combined(key, p, X, i, now, lanes, why)
         scores[i] = controlled(key, p, min(total * total / present, HIGHEST), rules)

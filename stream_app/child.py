@@ -56,7 +56,8 @@ def serve(consumer: ShardConsumer, protocol: IO[bytes]) -> None:
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.thrift import Thrifty
 
-    with open(0, "rb", closefd=False) as stdin:
+    # As much as a pipe holds: a batch comes in a few reads.
+    with open(0, "rb", buffering=1 << 16, closefd=False) as stdin:
         answer(Thrifty(consumer), stdin, protocol)
 
 

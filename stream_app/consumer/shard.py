@@ -22,6 +22,7 @@ from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
 from stream_app.settings import Settings
 from stream_app.sinks.columns import without_helpers
+from stream_app.sinks.origins import Origins
 from stream_app.sinks.segment import Segment, Sink, store, token
 from stream_app.telemetry import log
 from stream_app.telemetry.histogram import Histogram
@@ -29,6 +30,8 @@ from stream_app.telemetry.summary import Summary, by_code
 
 # A snapshot of so many bytes takes some milliseconds, which every segment may cost.
 _SMALL_STATE = 4_000_000
+# A snapshot that takes longer is taken so much more seldom that no more than this share of the time goes into them.
+_QUICK_MS, _SHARE = 100, 0.1
 
 
 class Alerts(Protocol):
@@ -73,9 +76,9 @@ class World:
 
 @dataclass(slots=True)
 class _Open:
-    """The segment that has begun: its records, and what became of them so far."""
+    """The segment that has begun: where its rows come from, and what became of them so far."""
 
-    records: list[Record] = field(default_factory=list)
+    records: Origins = field(default_factory=Origins)
     parts: list[tuple[int, Processed]] = field(default_factory=list)
 
 
@@ -92,6 +95,7 @@ class ShardConsumer:
         self._pending: tuple[Position, bytes] | None = None
         self._pending_records = 0
         self._state_bytes = 0
+        self._snapshot_ms = 0.0
         self._committed: list[str] = []
         self._committed_at = world.now_ms()
         self._lost = False
@@ -144,7 +148,8 @@ class ShardConsumer:
             self._take(records, behind_ms)
             if not records and behind_ms == 0:
                 self._close_by_clock(checkpointer)
-            if self._due():
+            # A large snapshot is there only because it was due: that it took long is for the next one.
+            if self._due() or self._state_bytes > _SMALL_STATE:
                 self._commit(checkpointer)
         except LeaseLostError:
             self.lease_lost()
@@ -157,14 +162,17 @@ class ShardConsumer:
                 self._close(commits=self._due())
 
     def _due(self) -> bool:
-        return self._world.now_ms() - self._committed_at >= self._world.settings.checkpoint_seconds * 1_000
+        """By the clock; where devices are so many that a snapshot takes long, when it will have been worth it."""
+        waited = self._world.now_ms() - self._committed_at
+        enough = self._snapshot_ms / _SHARE if self._snapshot_ms > _QUICK_MS else 0
+        return waited >= max(self._world.settings.checkpoint_seconds * 1_000, enough)
 
     def _process(self, records: Sequence[Record], behind_ms: int | None) -> None:
         world, begun = self._world, time.perf_counter()
         result = process(records, world.registry, self._state, world.settings.max_record_bytes)
         busy_ms = (time.perf_counter() - begun) * 1_000
         self._open.parts.append((len(self._open.records), _lean(result)))
-        self._open.records += records
+        self._open.records.add(records)
         world.report(self._summary(records, result, behind_ms, busy_ms))
         for batch in result.passed.values():
             if "anomaly" in batch and batch["anomaly"].any():
@@ -188,7 +196,9 @@ class ShardConsumer:
         if segment.failed:
             self._world.park(segment)
         if commits or self._state_bytes <= _SMALL_STATE:
+            begun = time.thread_time()
             snapshot = self._state.snapshot()
+            self._snapshot_ms = (time.thread_time() - begun) * 1_000
             self._pending, self._state_bytes = (segment.last, snapshot), len(snapshot)
         self._pending_records += len(segment.records)
         self._world.note("segment", segment=segment.name, records=len(segment.records))
@@ -198,7 +208,9 @@ class ShardConsumer:
             return
         (position, snapshot), world = self._pending, self._world
         name = token(position)
+        begun = time.thread_time()
         world.attempt("state", lambda: world.snapshots.save(self._shard, name, snapshot))
+        self._snapshot_ms += (time.thread_time() - begun) * 1_000
         world.attempt("checkpoint", lambda: checkpointer.checkpoint(position.sequence, position.sub))
         self._done(name)
 

@@ -16,6 +16,7 @@ from stream_app.errors import is_conflict
 from stream_app.event import Event
 from stream_app.record import Batch, Code, Failure, IntVector, Position, Record
 from stream_app.sinks.columns import stored_columns
+from stream_app.sinks.origins import origins
 from stream_app.sinks.segment import Segment, instant
 
 KEY = "device"
@@ -163,13 +164,13 @@ class LatestSink:
     def _items(self, segment: Segment) -> Iterator[tuple[int, str, dict[str, Any]]]:
         for name, batch in segment.passed.items():
             event = self._events[name]
-            records = [segment.records[row] for row in batch.rows.tolist()]
-            arrived = np.array([record.arrived for record in records], dtype=np.int64)
+            arrived = origins(segment.records).arrived[batch.rows]
             times = event_times(batch, time_field(event), arrived)
             for at in newest(batch, event.key, times).tolist():
                 device = latest_key(name, to_value(batch[event.key][at]))
-                item = to_item(batch, at, device, records[at], segment.shard, int(times[at]))
-                yield int(batch.rows[at]), name, {k: _SERIALIZER.serialize(v) for k, v in item.items()}
+                row = int(batch.rows[at])
+                item = to_item(batch, at, device, segment.records[row], segment.shard, int(times[at]))
+                yield row, name, {k: _SERIALIZER.serialize(v) for k, v in item.items()}
 
     def _put(self, item: Mapping[str, Any]) -> None:
         try:

@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 
 from stream_app.record import Batch, Code, Failure, Record
 from stream_app.sinks.columns import Types, stored_columns, text, to_arrow
+from stream_app.sinks.origins import Origins, origins
 
 IDENTITY = ("shard", "sequence", "sub", "partition_key", "arrived")
 _NO_TYPES: Types = {}
+# Rows by which a column of text is judged, and how many different texts are few, however few rows there are.
+_LOOKED_AT, _FEW = 1_000, 8
 
 
 def to_table(
@@ -33,11 +36,10 @@ def to_table(
         columns[name], bad = to_arrow(batch[name], types.get(name))
         for at in np.flatnonzero(bad).tolist() if bad is not None else ():
             refused.setdefault(at, name)
-    every = len(batch) == len(records)  # rows only grow
-    taken = records if every else [records[row] for row in batch.rows.tolist()]
-    table = pa.table(
-        {**_identity(taken, shard), **{stored_name(n, batch.event): c for n, c in columns.items()}}
-    )
+    identity = _identity(origins(records), shard)
+    if len(batch) < len(records):  # rows only grow
+        identity = {name: column.take(batch.rows) for name, column in identity.items()}
+    table = pa.table({**identity, **{stored_name(n, batch.event): c for n, c in columns.items()}})
     if not refused:
         return table, []
     kept = np.setdiff1d(np.arange(len(batch)), list(refused))
@@ -47,10 +49,7 @@ def to_table(
 def encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     """The table as a Parquet file, zstd, with `metadata` among the file's key-value metadata."""
     sink = pa.BufferOutputStream()
-    # Every sequence number is another: a dictionary of them would be as large as the column.
-    named = [
-        field.name for field in table.schema if pa.types.is_string(field.type) and field.name != "sequence"
-    ]
+    named = [field.name for field in table.schema if _repeats(table[field.name])]
     labelled = table.replace_schema_metadata(dict(sorted(metadata.items())))
     # A file has one row group: the range of a measurement in it helps no query to pass it over.
     ranged = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
@@ -64,6 +63,14 @@ def encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     return bytes(sink.getvalue())
 
 
+def _repeats(column: pa.ChunkedArray[Any]) -> bool:
+    """Whether it is text, and the same again and again: a dictionary of ids would be as large as the column."""
+    if not pa.types.is_string(column.type):
+        return False
+    some = column.slice(0, _LOOKED_AT)
+    return 2 * len(some.unique()) <= len(some) + _FEW
+
+
 def rows_digest(table: pa.Table) -> str:
     """SHA-256 (hex) of the table's names, types and values: equal where the rows are, whatever the bytes.
 
@@ -72,9 +79,10 @@ def rows_digest(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
         digest.update(json.dumps([name, str(column.type), len(column)]).encode())
-        valid = column.is_valid().to_numpy()
-        digest.update(np.packbits(valid).tobytes())
-        _add_values(digest, column.drop_null().combine_chunks())
+        full = column.null_count == 0
+        valid = np.ones(len(column), dtype=np.bool_) if full else column.is_valid().to_numpy()
+        digest.update(np.packbits(valid).data)
+        _add_values(digest, (column if full else column.drop_null()).combine_chunks())
     return digest.hexdigest()
 
 
@@ -82,12 +90,12 @@ def _add_values(digest: hashlib._Hash, values: Any) -> None:
     if pa.types.is_string(values.type):
         _add_text(digest, values)
     elif pa.types.is_timestamp(values.type):
-        digest.update(values.cast(pa.int64()).to_numpy().astype("<i8").tobytes())
+        digest.update(values.cast(pa.int64()).to_numpy().astype("<i8", copy=False).data)
     elif pa.types.is_boolean(values.type):
         digest.update(np.packbits(values.to_numpy(zero_copy_only=False)).tobytes())
     else:
         array = values.to_numpy()
-        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
 
 
 def _add_text(digest: hashlib._Hash, values: Any) -> None:
@@ -98,15 +106,13 @@ def _add_text(digest: hashlib._Hash, values: Any) -> None:
         digest.update(data[int(ends[0]) : int(ends[-1])] if data is not None else b"")
 
 
-def _identity(records: Sequence[Record], shard: str) -> dict[str, pa.Array[Any]]:
-    arrived = np.array([record.approximate_arrival_timestamp for record in records], dtype=np.int64)
-    subs = np.array([record.sub_sequence_number for record in records], dtype=np.int64)
+def _identity(records: Origins, shard: str) -> dict[str, pa.Array[Any]]:
     values = (
         pa.repeat(text([shard])[0], len(records)),
-        text([record.sequence_number for record in records]),
-        pa.array(subs),
-        text([record.partition_key for record in records]),
-        to_arrow(arrived.view("datetime64[ms]"))[0],
+        records.sequences,
+        pa.array(records.subs),
+        text(records.keys),
+        to_arrow(records.arrived.view("datetime64[ms]"))[0],
     )
     return dict(zip(IDENTITY, values, strict=True))
 

@@ -22,8 +22,9 @@ _TOKEN = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
 class Segment:
     """Consecutive records of one shard, and what became of each.
 
-    `records` holds all source records in order, at least one; rows of the batches in `passed` (by event
-    name), of the failures and of `repeated` are indexes into it. Every row is in exactly one of the three.
+    `records` holds all source records in order, at least one, maybe without their payloads (`Origins`). Rows of
+    the batches in `passed` (by event name), of the failures and of `repeated` are indexes into it. Every row is in
+    exactly one of the three.
     `by_clock` tells that no record said where it ends: it was closed because none came any more.
     """
 
