@@ -29,7 +29,7 @@ def _serve(listener: socket.socket) -> None:
     begun = time.monotonic()
     consumer, client = child.prepare()
     world = consumer.world
-    rehearse(world.settings, world.registry, client)
+    rehearse(world, client)
     client.disconnect()
     del consumer
     gc.collect()

@@ -21,6 +21,7 @@ from stream_app.sinks.segment import Segment, instant
 
 KEY = "device"
 _THREADS = 8
+_FEW = 16  # items that are put one after the other: a thread and its connection take memory in every shard
 _KEY_BYTES = 2048
 _ITEM_BYTES = 400 * 1024
 _SERIALIZER = TypeSerializer()
@@ -151,8 +152,11 @@ class LatestSink:
                 items.append(item)
             else:
                 failures.append(Failure(row, "sink", Code.SINK_REJECTED, reason, event))
-        waiting = [self._threads.submit(self._put, item) for item in items]
-        errors = [error for future in waiting if (error := future.exception()) is not None]
+        if len(items) <= _FEW:
+            tried = [self._tried(item) for item in items]
+        else:
+            tried = list(self._threads.map(self._tried, items))
+        errors = [error for error in tried if error is not None]
         if errors:
             raise errors[0]
         return failures
@@ -171,6 +175,13 @@ class LatestSink:
                 row = int(batch.rows[at])
                 item = to_item(batch, at, device, segment.records[row], segment.shard, int(times[at]))
                 yield row, name, {k: _SERIALIZER.serialize(v) for k, v in item.items()}
+
+    def _tried(self, item: Mapping[str, Any]) -> Exception | None:
+        try:
+            self._put(item)
+        except Exception as error:
+            return error
+        return None
 
     def _put(self, item: Mapping[str, Any]) -> None:
         try:

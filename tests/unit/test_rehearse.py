@@ -1,0 +1,71 @@
+"""The shard host's rehearsal makes every request of a segment and a commit, and sends none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError
+
+from stream_app import app
+from stream_app.consumer.shard import World
+from stream_app.pipeline.registry import Registry
+from stream_app.rehearse import Unsent, live
+from stream_app.resources import shipped
+from stream_app.settings import Settings, read_properties
+
+SERVICES = ("s3", "sqs", "dynamodb")
+NOWHERE = {  # a port on which nothing can listen
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "AWS_ACCESS_KEY_ID": "a",
+    "AWS_SECRET_ACCESS_KEY": "b",
+    "AWS_REGION": "eu-central-1",
+}
+
+
+@pytest.fixture
+def client() -> app.Clients:
+    return app.clients(NOWHERE, attempts=1)
+
+
+@pytest.fixture
+def world(client: app.Clients) -> World:
+    return app.world(_settings(), Registry.load(), client)
+
+
+def _settings() -> Settings:
+    properties = read_properties(shipped("properties") / "local.properties")
+    more = {
+        "app.bucket": "bucket",
+        "app.dead_letter_queue": "http://127.0.0.1:1/1/dead",
+        "app.latest_table": "latest",
+        "app.retry_attempts": "1",
+    }
+    return Settings.load({}, {**properties, **more})
+
+
+def test_event_types_are_stored_and_committed_without_a_connection(world: World, client: app.Clients) -> None:
+    made: list[str] = []
+    for service in SERVICES:
+        client(service).meta.events.register("before-call", lambda model, **_: made.append(model.name))
+    sending = Unsent(map(client, SERVICES))
+    for codec in world.registry.codecs.values():
+        live(world, codec, sending)
+    assert set(made) == {"PutObject", "PutItem", "DeleteObject", "SendMessageBatch"}
+
+
+def test_what_is_not_held_is_sent(client: app.Clients) -> None:
+    s3: Any = client("s3")
+    sending = Unsent([s3])
+    with sending.held():
+        s3.put_object(Bucket="bucket", Key="key", Body=b"x")
+    with pytest.raises(BotoCoreError):
+        s3.put_object(Bucket="bucket", Key="key", Body=b"x")
+
+
+def test_a_batch_is_taken_whole(client: app.Clients) -> None:
+    sqs: Any = client("sqs")
+    entries = [{"Id": str(at), "MessageBody": "x"} for at in range(3)]
+    with Unsent([sqs]).held():
+        answer = sqs.send_message_batch(QueueUrl="http://127.0.0.1:1/1/dead", Entries=entries)
+    assert [sent["Id"] for sent in answer["Successful"]] == ["0", "1", "2"]
