@@ -113,23 +113,26 @@ class Batch:
 
     def take(self, index: IntVector | Mask | slice) -> Batch:
         """The rows that `index` (integers, a mask, a slice) selects, in that order."""
-        return Batch(self.event, {n: c[index] for n, c in self.columns.items()}, self.rows[index])
+        columns = {name: column[index] for name, column in self.columns.items()}
+        if isinstance(index, slice):  # views of what is read-only are so too
+            return self._of(columns, self.rows[index])
+        return Batch(self.event, columns, self.rows[index])
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Batch:
         """The same rows with further columns; a column of the same name is replaced."""
-        return self._of({**self.columns, **Batch(self.event, columns, self.rows).columns})
+        return self._of({**self.columns, **Batch(self.event, columns, self.rows).columns}, self.rows)
 
     def only(self, names: Iterable[str]) -> Batch:
         """The same rows with some of the columns."""
-        return self._of({name: self.columns[name] for name in names})
+        return self._of({name: self.columns[name] for name in names}, self.rows)
 
-    def _of(self, columns: dict[str, NDArray[Any]]) -> Batch:
-        """The same rows with columns that were looked at already: there are many, and a batch is made often."""
+    def _of(self, columns: dict[str, NDArray[Any]], rows: IntVector) -> Batch:
+        """Rows with columns that were looked at already: there are many, and a batch is made often."""
         batch = object.__new__(Batch)
         for name, value in (
             ("event", self.event),
             ("columns", MappingProxyType(columns)),
-            ("rows", self.rows),
+            ("rows", rows),
         ):
             object.__setattr__(batch, name, value)
         return batch

@@ -77,6 +77,8 @@ def calculate(batch: Batch) -> dict[str, NDArray[Any]]:
     Indices are whole numbers as floats, NaN where the hours at hand do not suffice; `stream_app.aqi` has the
     formulas and their source. Raises KeyError on a wind direction that is not one of the 16 compass points.
     """
+    # First, for it is what can raise: then the rest need not be done for rows that are called again.
+    east, north = wind(batch["wind_speed"], batch["wind_direction"])
     nowcast = {name: aqi.nowcast(batch[f"window.{name}"]) for name in ("pm25", "pm10")}
     indices = {
         "pm25": aqi.index(aqi.PM25, nowcast["pm25"]),
@@ -87,7 +89,6 @@ def calculate(batch: Batch) -> dict[str, NDArray[Any]]:
         "no2": aqi.index(aqi.NO2, aqi.ppb("no2", batch["no2"])),
     }
     highest, dominant = aqi.highest(indices)
-    east, north = wind(batch["wind_speed"], batch["wind_direction"])
     return {
         **{f"aqi_{name}": value for name, value in indices.items()},
         **{f"nowcast_{name}": value for name, value in nowcast.items()},

@@ -13,6 +13,7 @@ from stream_app.record import Batch, Code, Failure, concat
 Columns = Mapping[str, NDArray[Any]]
 UserFunction = Callable[[Batch], Columns]
 _LONGEST = 200
+_FEW = 8
 
 
 def guarded(
@@ -47,10 +48,15 @@ def _bisect(
             reason = short(f"{type(error).__name__}: {error}")
             code = Code.CALCULATION_FAILED
             return [], [Failure(int(batch.rows[0]), stage, code, reason, batch.event, schema)]
-    middle = len(batch) // 2
-    left, left_failed = _bisect(function, batch.take(slice(0, middle)), stage, schema)
-    right, right_failed = _bisect(function, batch.take(slice(middle, len(batch))), stage, schema)
-    return [*left, *right], [*left_failed, *right_failed]
+    # Of a few rows each by itself: where many are guilty, further halves would raise too.
+    size = 1 if len(batch) <= _FEW else (len(batch) + 1) // 2
+    made: list[tuple[Batch, Columns]] = []
+    failed: list[Failure] = []
+    for begin in range(0, len(batch), size):
+        part, guilty = _bisect(function, batch.take(slice(begin, begin + size)), stage, schema)
+        made += part
+        failed += guilty
+    return made, failed
 
 
 def _checked(columns: Columns, rows: int) -> Columns:
