@@ -76,7 +76,8 @@ def test_few_guilty_rows_cost_few_calls() -> None:
 
     _, kept, failed = guarded(counting, batch(list(range(1_024))), "stage", "mark")
     assert (len(kept), len(failed)) == (1_023, 1)
-    assert len(calls) == 23  # once for all, twice for each of seven halvings, and once for each of the last eight
+    # Once for all, twice for each of seven halvings, and once for each of the last eight.
+    assert len(calls) == 23
 
 
 @pytest.mark.parametrize(
