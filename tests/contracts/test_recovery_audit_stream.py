@@ -20,11 +20,10 @@ from tests.contracts.test_recovery_audit import (
     kinesis,
     read,
     run,
-    s3,
     segment,
 )
 
-__all__ = ["done", "kinesis", "s3"]
+__all__ = ["done", "kinesis"]
 
 
 class Trimmed:
