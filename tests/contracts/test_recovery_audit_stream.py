@@ -12,6 +12,7 @@ from stream_app.record import Record
 from stream_app.recovery.stream import shards
 from stream_app.sinks.segment import Segment
 from tests.contracts.test_recovery_audit import (
+    BUCKET,
     STREAM,
     consume,
     cut,
@@ -23,7 +24,7 @@ from tests.contracts.test_recovery_audit import (
     segment,
 )
 
-__all__ = ["done", "kinesis"]
+__all__ = ["BUCKET", "done", "kinesis"]
 
 
 class Trimmed:
