@@ -16,8 +16,8 @@ from stream_app.app import Client, clients
 from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct_queue import Desk, correct_batch, dead_batch
-from stream_app.recovery.correct_work import corrector
-from stream_app.recovery.history import History
+from stream_app.recovery.correct_work import corrector_of
+from stream_app.recovery.history import HISTORY, History
 from stream_app.recovery.hydrate import World, handler
 from stream_app.recovery.limits import Bucket
 from stream_app.recovery.narrow import Judge, pipeline_judge
@@ -94,7 +94,6 @@ def _note(what: str, level: str = "info", **values: Any) -> None:
     getattr(log.get(), level)(what, **values)
 
 
-HISTORY = "STREAM_APP_HISTORY_TABLE"
 CORRECTIONS = "STREAM_APP_CORRECTIONS_QUEUE"
 CORRECTIONS_DEAD = "STREAM_APP_CORRECTIONS_DEAD_QUEUE"
 MANUAL = "STREAM_APP_MANUAL_QUEUE"
@@ -123,19 +122,7 @@ def _desk(queue: str) -> Desk:
     client, settings = _client(), _settings()
     log.configure(settings.log_level)
     history = History(client("dynamodb"), os.environ[HISTORY], _now_ms)
-    work = corrector(
-        kinesis=client("kinesis"),
-        s3=client("s3"),
-        dynamodb=client("dynamodb"),
-        stream=settings.stream,
-        bucket=settings.bucket,
-        application=settings.application,
-        registry=Registry.load(),
-        history=history,
-        max_bytes=settings.max_record_bytes,
-        now_ms=_now_ms,
-        latest_table=settings.latest_table,
-    )
+    work = corrector_of(settings, client, Registry.load(), history, _now_ms)
     rate = float(os.environ.get(PER_SECOND, "1"))
     return Desk(
         sqs=client("sqs"),

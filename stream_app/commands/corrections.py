@@ -9,21 +9,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
 from stream_app import app as root
+from stream_app.commands.failures_options import store_of
 from stream_app.commands.options import err
 from stream_app.errors import ConfigError, FatalError, Problem, code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Position
 from stream_app.recovery.correct import EarlyError, again
 from stream_app.recovery.correct_again import reapply_all
-from stream_app.recovery.correct_work import corrector
-from stream_app.recovery.history import Entry, History
+from stream_app.recovery.correct_work import Corrector, corrector_of
+from stream_app.recovery.history import Entry, History, table_of
 from stream_app.recovery.recalculate import ImpossibleError
 from stream_app.settings import Settings
 from stream_app.sinks.segment import from_token
@@ -33,7 +34,6 @@ app = typer.Typer(
     no_args_is_help=True, help="Corrections: what was changed after it was stored, and by whom."
 )
 
-HISTORY = "STREAM_APP_HISTORY_TABLE"
 _NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 
 Properties = Annotated[Path, typer.Option("--properties", help="The .properties file.", exists=True)]
@@ -108,29 +108,13 @@ def reapply(properties: Properties, as_json: Json = False) -> None:
 
 
 def _desk(properties: Path) -> _Desk:
-    settings = root.load_settings(os.environ, properties)
-    if not settings.bucket:
-        raise ConfigError([Problem("app.bucket is not set", "add app.bucket to the file")])
-    client = root.clients(os.environ, settings.region, attempts=10)
-    table = os.environ.get(HISTORY) or f"{settings.application}-history"
-    return _Desk(settings, client, History(client("dynamodb"), table, _now_ms))
+    store = store_of(properties, None)
+    table = table_of(store.settings.application, os.environ)
+    return _Desk(store.settings, store.client, History(store.client("dynamodb"), table, _now_ms))
 
 
-def _corrector(desk: _Desk) -> Any:
-    settings, client = desk.settings, desk.client
-    return corrector(
-        kinesis=client("kinesis"),
-        s3=client("s3"),
-        dynamodb=client("dynamodb"),
-        stream=settings.stream,
-        bucket=settings.bucket,
-        application=settings.application,
-        registry=Registry.load(),
-        history=desk.history,
-        max_bytes=settings.max_record_bytes,
-        now_ms=_now_ms,
-        latest_table=settings.latest_table,
-    )
+def _corrector(desk: _Desk) -> Corrector:
+    return corrector_of(desk.settings, desk.client, Registry.load(), desk.history, _now_ms)
 
 
 def _entries(desk: _Desk) -> Iterator[Entry]:

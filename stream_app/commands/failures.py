@@ -35,12 +35,13 @@ from stream_app.commands.failures_options import (
     store_of,
     stretch_of,
 )
+from stream_app.commands.options import err
 from stream_app.errors import code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Position
 from stream_app.recovery.find import Query, find
 from stream_app.recovery.find_story import Archive, locate, row, story
-from stream_app.recovery.history import Entry, History
+from stream_app.recovery.history import Entry, History, table_of
 from stream_app.recovery.ledger import Ledger
 from stream_app.recovery.ledger_items import Attempt
 from stream_app.recovery.stats import stats as counted
@@ -51,10 +52,8 @@ from stream_app.terminal.failures_story import show as show_story
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Failures: find them, look at them, send them again.")
 
-HISTORY = "STREAM_APP_HISTORY_TABLE"
 _THREADS = 32
 _COUNTED = 1_000  # letters that wait are counted so far
-err = Console(stderr=True)
 
 
 @app.command()
@@ -207,7 +206,7 @@ def _queued(store: Store) -> int | None:
 
 def _archive(store: Store) -> Archive:
     """The history table, by its name in the template unless the environment names another."""
-    table = os.environ.get(HISTORY) or f"{store.settings.application}-history"
+    table = table_of(store.settings.application, os.environ)
     dynamodb = store.client("dynamodb")
     ledger = Ledger(dynamodb, table, "", lambda: time.time_ns() // 1_000_000)
     history = History(dynamodb, table, lambda: time.time_ns() // 1_000_000)

@@ -25,6 +25,7 @@ from stream_app.recovery.apply_run import Applied, Pace
 from stream_app.recovery.apply_send import InDoubt
 from stream_app.recovery.find import Query
 from stream_app.recovery.find_story import locate
+from stream_app.recovery.history import table_of
 from stream_app.recovery.plan import Newer, Plan, to_text
 from stream_app.recovery.plan import read as read_plan
 from stream_app.recovery.plan_make import Wish, make
@@ -42,7 +43,6 @@ from stream_app.terminal.interrupt import until_interrupted
 
 app = typer.Typer(no_args_is_help=True, help="Send failures again, by a plan, or give them up.")
 
-HISTORY = "STREAM_APP_HISTORY_TABLE"
 _POLL = 2.0  # seconds between looks at what the pipeline has stored
 _SELECT = (
     "name=value[,name=value…]: since, until, partition, shard, code, status, event, reason, fingerprint, limit, key. "
@@ -210,7 +210,7 @@ def _road(properties: Path, consumer: str | None, lease: float = 30) -> Road:
         settings=settings,
         client=root.clients(os.environ, settings.region, attempts=10),
         registry=Registry.load(),
-        history=os.environ.get(HISTORY) or f"{settings.application}-history",
+        history=table_of(settings.application, os.environ),
         now_ms=lambda: time.time_ns() // 1_000_000,
         by=_person(),
         failures_of=consumer or "",

@@ -19,6 +19,7 @@ from stream_app.recovery.correct_segment import File, find, overwrite, read, rec
 from stream_app.recovery.history import Done, Entry, History, Request
 from stream_app.recovery.recalculate import ImpossibleError, Recalculated, decoded, recalculated
 from stream_app.recovery.recalculate_past import Shelf, own_fields, past
+from stream_app.settings import Settings
 from stream_app.sinks import objects
 from stream_app.sinks.parquet import IDENTITY, field_name, stored_name
 from stream_app.sinks.segment import from_token
@@ -234,4 +235,27 @@ def corrector(
         max_bytes=max_bytes,
         now_ms=now_ms,
         latest=latest_in(dynamodb, latest_table) if latest_table else nowhere,
+    )
+
+
+def corrector_of(
+    settings: Settings,
+    client: Callable[[str], Any],
+    registry: Registry,
+    history: History,
+    now_ms: Callable[[], int],
+) -> Corrector:
+    """The corrector of the application that the settings describe; `client` makes boto3 clients, one a service."""
+    return corrector(
+        kinesis=client("kinesis"),
+        s3=client("s3"),
+        dynamodb=client("dynamodb"),
+        stream=settings.stream,
+        bucket=settings.bucket,
+        application=settings.application,
+        registry=registry,
+        history=history,
+        max_bytes=settings.max_record_bytes,
+        now_ms=now_ms,
+        latest_table=settings.latest_table,
     )

@@ -11,10 +11,18 @@ from stream_app.errors import is_conflict
 from stream_app.record import Position
 from stream_app.sinks.segment import token
 
+HISTORY = "STREAM_APP_HISTORY_TABLE"
+"""Names the table of corrections and redrives, where it is not the template's own name for it."""
+
 _PREFIX = "correction#"
 _DIGITS = 60  # a sequence number has 56
 _SUB_DIGITS = 10
 _THERE = "attribute_exists(pk)"
+
+
+def table_of(application: str, environ: Mapping[str, str]) -> str:
+    """The history table of an application, as the environment or else the template names it."""
+    return environ.get(HISTORY) or f"{application}-history"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

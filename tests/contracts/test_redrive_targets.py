@@ -98,7 +98,8 @@ def test_each_entry_has_its_own_answer() -> None:
 
 
 def _client_error(code: str, http: int) -> ClientError:
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": http}}, "PutRecords")  # type: ignore[typeddict-item]
+    said: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": http}}
+    return ClientError(said, "PutRecords")
 
 
 @pytest.mark.parametrize(

@@ -147,11 +147,10 @@ def application(tmp_path: Path) -> Iterator[Application]:
     with aws.start(log=tmp_path / "aws.log") as server:
         environ = {**os.environ, **server.environment(), "STREAM_APP_HISTORY_TABLE": on.HISTORY}
         environ["PYTHONPATH"] = str(Path(__file__).parents[2])
-        session = boto3.Session("AKIAIOSFODNN7EXAMPLE", "local", region_name=environ["AWS_REGION"])
+        session: Any = boto3.Session("AKIAIOSFODNN7EXAMPLE", "local", region_name=environ["AWS_REGION"])
 
         def client(service: str) -> Any:
-            found: Any = session.client(service, endpoint_url=server.endpoint)  # type: ignore[call-overload]
-            return found
+            return session.client(service, endpoint_url=server.endpoint)
 
         on.make_tables(client)
         on.park_readings(client("s3"), RECORDS, DEVICES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from botocore import exceptions as aws
 
@@ -19,7 +21,8 @@ from stream_app.errors import (
 
 
 def refused(code: str, status: int = 400) -> aws.ClientError:
-    return aws.ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Call")  # type: ignore[typeddict-item]
+    said: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return aws.ClientError(said, "Call")
 
 
 @pytest.mark.parametrize("code", sorted(TRANSIENT_CODES))

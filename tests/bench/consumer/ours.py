@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from anomaly.detector import DetectorFactory
 from anomaly.trees import HalfSpaceTrees
 from stream_app import app, child
 from stream_app.events import air_quality
@@ -28,8 +29,8 @@ def arrange() -> None:
             _replace(lambda features: HalfSpaceTrees(features, seed=1))
 
 
-def _replace(detector: object) -> None:
-    vars(air_quality)["EVENT"] = dataclasses.replace(air_quality.EVENT, detector=detector)  # type: ignore[arg-type]
+def _replace(detector: DetectorFactory | None) -> None:
+    vars(air_quality)["EVENT"] = dataclasses.replace(air_quality.EVENT, detector=detector)
 
 
 def main() -> int:
