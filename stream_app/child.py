@@ -56,8 +56,7 @@ def serve(consumer: ShardConsumer, protocol: IO[bytes]) -> None:
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.thrift import Thrifty
 
-    # As much as a pipe holds: a batch comes in a few reads.
-    with open(0, "rb", buffering=1 << 16, closefd=False) as stdin:
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
         answer(Thrifty(consumer), stdin, protocol)
 
 

@@ -23,6 +23,7 @@ from stream_app.pipeline.rules import FLAG
 from stream_app.pipeline.verify import verify
 from stream_app.pipeline.windows import Windows
 from stream_app.record import Batch, Failure, Record
+from stream_app.records import Records
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import to_table
 
@@ -47,10 +48,11 @@ class Recalculated(NamedTuple):
 
 def decoded(record: Record, event: str, registry: Registry, max_bytes: int) -> Batch:
     """The record's fields as a batch of one row. Raises ImpossibleError when it is not of the event."""
-    encoded, failed = decode([record], registry, max_bytes)
+    records = Records.of([record])
+    encoded, failed = decode(records.payloads, registry, max_bytes)
     if event not in encoded:
         raise ImpossibleError(f"its payload is no {event}" + _why(failed))
-    outcome = conform(encoded[event], registry.codecs[event], [record])
+    outcome = conform(encoded[event], registry.codecs[event], records.arrived)
     if not len(outcome.passed):
         raise ImpossibleError("its payload does not conform" + _why(outcome.failed))
     return outcome.passed

@@ -111,7 +111,7 @@ def _identity(records: Origins, shard: str) -> dict[str, pa.Array[Any]]:
         pa.repeat(text([shard])[0], len(records)),
         records.sequences,
         pa.array(records.subs),
-        text(records.keys),
+        records.keys,
         to_arrow(records.arrived.view("datetime64[ms]"))[0],
     )
     return dict(zip(IDENTITY, values, strict=True))
