@@ -13,10 +13,10 @@ from stream_app.record import Failure, Position, Record
 from stream_app.recovery.dead_letters import KIND, VERSION, DeadLetter
 from stream_app.recovery.hydrate_world import Result, World, why
 from stream_app.recovery.narrow import Judge, Run, Verdict, joined, lenient, runs
-from stream_app.recovery.shapes import Range, RawRecord
+from stream_app.recovery.shapes import Range
 from stream_app.recovery.store import failure, put
 from stream_app.recovery.store_letters import LetterRecord, State, letter_key, put_record, record_of
-from stream_app.recovery.stream import user_records
+from stream_app.recovery.stream import RawRecord, user_records
 from stream_app.recovery.stream_runs import Reader, number
 from stream_app.sinks.segment import token
 

@@ -12,7 +12,7 @@ Each may come inside SNS's envelope. What is none of them is malformed (ValueErr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote_plus
@@ -20,6 +20,7 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from stream_app.recovery.dead_letters import KIND, NAME, DeadLetter, is_sequence, parse
+from stream_app.recovery.stream import RawRecord
 
 PIPE, LAMBDA, OWN = "pipe", "lambda", "stream-app"
 _DEEPEST = 3  # a notification of S3 inside SNS's envelope inside SQS
@@ -29,8 +30,6 @@ _PIPE = re.compile(r"arn:[\w-]+:pipes:[\w-]*:\d*:pipe/([\w.-]+)", re.ASCII)
 _FUNCTION = re.compile(r"arn:[\w-]+:lambda:[\w-]*:\d*:function:([\w-]+)(?::[\w$-]+)?", re.ASCII)
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
-# A record in the form in which boto3's GetRecords gives it.
-RawRecord = Mapping[str, Any]
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):

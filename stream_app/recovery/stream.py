@@ -15,6 +15,9 @@ from stream_app.recovery.kpl import UserRecord, delivered, unpack
 _PAGE = 10_000
 _EXPIRED = "ExpiredIteratorException"
 
+# A record in the form in which boto3's GetRecords gives it.
+RawRecord = Mapping[str, Any]
+
 
 class Shard(NamedTuple):
     """A shard and the hash keys that are its own, both ends included."""

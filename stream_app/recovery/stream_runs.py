@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from stream_app.errors import code_of
-from stream_app.recovery.shapes import RawRecord
-from stream_app.recovery.stream import Page, named, pages, pages_since
+from stream_app.recovery.stream import Page, RawRecord, named, pages, pages_since
 from stream_app.sinks.retry import Policy, Sleep, call
 
 # A page is kept for the neighbours of what was asked for; failures often come together.
