@@ -10,12 +10,12 @@ from typing import Any
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.recovery.audit import Audit, audit
+from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.recovery.dead_letters import messages, parse
-from stream_app.recovery.hydrate import World, hydrate
-from stream_app.recovery.redrive import Road
+from stream_app.recovery.hydrate.batch import World, hydrate
+from stream_app.recovery.redrive.road import Road
 from stream_app.recovery.store import failure_keys
-from stream_app.recovery.stream import pages, shards, user_records
+from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.sinks.dynamodb import LatestSink
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
 from stream_app.sinks.segment import Segment, store

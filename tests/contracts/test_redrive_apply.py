@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
-from stream_app.recovery.apply import apply
-from stream_app.recovery.apply_run import Applied, Pace
-from stream_app.recovery.ledger_items import State
-from stream_app.recovery.plan import Plan
-from stream_app.recovery.redrive_discard import discard
-from stream_app.recovery.select import Selection
+from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.run import Applied, Pace
+from stream_app.recovery.redrive.discard import discard
+from stream_app.recovery.redrive.ledger.items import State
+from stream_app.recovery.redrive.plan.file import Plan
+from stream_app.recovery.redrive.select import Selection
+from stream_app.recovery.redrive.targets.target import Answer, Barred, Later, Refused
 from stream_app.recovery.store import failure_keys
-from stream_app.recovery.targets import Answer, Barred, Later, Refused
 from stream_app.sinks.retry import Policy
 from tests import samples
 from tests.contracts import redriving as on

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.recovery.apply import apply
-from stream_app.recovery.apply_run import Applied
-from stream_app.recovery.ledger_items import State
-from stream_app.recovery.plan import Plan
-from stream_app.recovery.plan_make import Wish, make
-from stream_app.recovery.redrive import open_target
-from stream_app.recovery.redrive_discard import discard
-from stream_app.recovery.redrive_follow import Followed, attempts_in, attempts_of, follow
-from stream_app.recovery.redrive_lineage import story
-from stream_app.recovery.repair import repair_of
-from stream_app.recovery.select import Selection
+from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.run import Applied
+from stream_app.recovery.redrive.discard import discard
+from stream_app.recovery.redrive.follow import Followed, attempts_in, attempts_of, follow
+from stream_app.recovery.redrive.ledger.items import State
+from stream_app.recovery.redrive.lineage import story
+from stream_app.recovery.redrive.plan.file import Plan
+from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.road import open_target
+from stream_app.recovery.redrive.select import Selection
+from stream_app.recovery.redrive.targets.target import destination
+from stream_app.recovery.repair.file import repair_of
 from stream_app.recovery.store import parse_key, status
-from stream_app.recovery.targets import destination
 from stream_app.sinks.objects import keys
 from stream_app.sinks.s3 import EVENTS
 from stream_app.sinks.segment import instant
