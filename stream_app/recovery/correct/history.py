@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from stream_app.errors import is_conflict
 from stream_app.record import Position
+from stream_app.recovery.conditions import met
 from stream_app.sinks.segment import token
 
 HISTORY = "STREAM_APP_HISTORY_TABLE"
@@ -106,13 +106,8 @@ class History:
     def start(self, request: Request) -> Entry:
         """The position's entry; the first request makes it, every other one finds it."""
         item = {**_key(request.consumer, request.position), "request": _text(request), "at": self._now()}
-        try:
-            self._dynamodb.put_item(
-                TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(pk)"
-            )
-        except Exception as error:
-            if not is_conflict(error):
-                raise
+        absent = "attribute_not_exists(pk)"
+        met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=absent)
         found = self.get(request.consumer, request.position)
         if found is None:
             raise LookupError(f"the history of {request.position} was deleted while it was written")
@@ -149,19 +144,14 @@ class History:
             yield _entry(item)
 
     def _update(self, request: Request, update: str, condition: str, values: Mapping[str, Any]) -> bool:
-        try:
-            self._dynamodb.update_item(
-                TableName=self._table,
-                Key=_key(request.consumer, request.position),
-                UpdateExpression=update,
-                ConditionExpression=condition,
-                ExpressionAttributeValues=values,
-            )
-        except Exception as error:
-            if is_conflict(error):
-                return False
-            raise
-        return True
+        return met(
+            self._dynamodb.update_item,
+            TableName=self._table,
+            Key=_key(request.consumer, request.position),
+            UpdateExpression=update,
+            ConditionExpression=condition,
+            ExpressionAttributeValues=values,
+        )
 
     def _now(self) -> dict[str, str]:
         return {"N": str(self._now_ms())}

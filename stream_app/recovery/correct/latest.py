@@ -8,9 +8,9 @@ from typing import Any
 
 from boto3.dynamodb.types import TypeSerializer
 
-from stream_app.errors import is_conflict
 from stream_app.event import Event
 from stream_app.record import Position
+from stream_app.recovery.conditions import met
 from stream_app.sinks.dynamodb import KEY, latest_key, time_field, to_value
 
 # (event, device, position, the columns that the correction changed) -> whether the device's latest value was of it.
@@ -36,20 +36,15 @@ def latest_in(dynamodb: Any, table: str) -> Latest:
         names = {"#values": "values", **{f"#{name}": name for name in where}}
         values = {f":{name}": value for name, value in where.items()}
         update = _update(columns, event, names, values)
-        try:
-            dynamodb.update_item(
-                TableName=table,
-                Key={KEY: {"S": latest_key(event.name, device)}},
-                UpdateExpression=update,
-                ConditionExpression=_OF_IT,
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues={name: _SERIALIZER.serialize(v) for name, v in values.items()},
-            )
-        except Exception as error:
-            if not is_conflict(error):
-                raise
-            return False
-        return True
+        return met(
+            dynamodb.update_item,
+            TableName=table,
+            Key={KEY: {"S": latest_key(event.name, device)}},
+            UpdateExpression=update,
+            ConditionExpression=_OF_IT,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues={name: _SERIALIZER.serialize(v) for name, v in values.items()},
+        )
 
     return correct
 

@@ -9,11 +9,10 @@ from stream_app.recovery.redrive.ledger.claims import Mine
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.lineage import lineage_of
 from stream_app.recovery.redrive.message import Lineage
-from stream_app.recovery.redrive.road import Road, advance_status
+from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.select import Selected, Selection, select
-from stream_app.recovery.store import DISCARDED
+from stream_app.recovery.store import DISCARDED, advance_status
 
-_THREADS = 16
 _NO_PLAN = "discard"
 
 
@@ -31,7 +30,7 @@ def discard(road: Road, selection: Selection, reason: str, *, dry_run: bool = Fa
     Each takes the place of its record's next attempt in the ledger, with reason and person: a plan that was made
     before can no longer send it. Safe to repeat. Raises what boto3 raises.
     """
-    with ThreadPoolExecutor(_THREADS, "discard") as threads:
+    with ThreadPoolExecutor(THREADS, "discard") as threads:
         selected = list(select(road.s3, road.bucket, road.consumer, selection, threads))
         if dry_run:
             return Discarded(len(selected))

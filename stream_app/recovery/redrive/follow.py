@@ -15,11 +15,9 @@ from stream_app.recovery.redrive.lineage import traced
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.outcomes import Outcome, outcomes
 from stream_app.recovery.redrive.plan.file import Plan
-from stream_app.recovery.redrive.road import Road, advance_status
+from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.select import Selection, select
-from stream_app.recovery.store import FAILURES, PROCESSED
-
-_THREADS = 16
+from stream_app.recovery.store import FAILURES, PROCESSED, advance_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ def attempts_of(road: Road, plan: Plan) -> list[Attempt]:
 def attempts_in(road: Road, selection: Selection) -> list[Attempt]:
     """The last attempt at each record of a selection (of those `redriven`, as a rule). Raises what boto3 raises."""
     ledger = road.ledger
-    with ThreadPoolExecutor(_THREADS, "follow") as threads:
+    with ThreadPoolExecutor(THREADS, "follow") as threads:
         selected = list(select(road.s3, road.bucket, road.consumer, selection, threads))
         roots = dict.fromkeys(one.lineage.root for one in traced(selected, ledger, road.registry))
         return [history[-1] for history in threads.map(ledger.attempts, roots) if history]
@@ -55,7 +53,7 @@ def follow(road: Road, attempts: Iterable[Attempt], *, thorough: bool = True) ->
     reads more files. Raises what boto3 raises.
     """
     given = list(attempts)
-    with ThreadPoolExecutor(_THREADS, "follow") as threads:
+    with ThreadPoolExecutor(THREADS, "follow") as threads:
         found = outcomes(road, [one for one in given if one.state is State.SENT], threads, thorough)
         list(threads.map(partial(_mark, road, found), given))
     return _counted(given, found)

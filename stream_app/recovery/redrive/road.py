@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from stream_app.errors import ConfigError, Problem, code_of
+from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.owner import is_dead, new_owner
@@ -15,17 +15,11 @@ from stream_app.recovery.redrive.targets.auth import secret_of
 from stream_app.recovery.redrive.targets.aws import BusTarget, StreamTarget
 from stream_app.recovery.redrive.targets.http import HttpTarget
 from stream_app.recovery.redrive.targets.target import Destination, Target
-from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
 from stream_app.settings import Settings
 from stream_app.sinks.segment import instant
 
-# What each status may follow: a late writer does not take back what is known.
-_AFTER = {
-    REDRIVEN: frozenset({OPEN, DISCARDED}),
-    DISCARDED: frozenset({OPEN, EXPIRED, REDRIVEN}),
-    PROCESSED: frozenset({OPEN, REDRIVEN, DISCARDED}),
-}
-_GONE = frozenset({"404", "NoSuchKey", "NotFound"})
+# Requests that go side by side.
+THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +97,3 @@ def open_target(road: Road, to: Destination, environ: Mapping[str, str] | None) 
     if to.auth is not None and environ is not None:
         headers[to.auth.header] = secret_of(to.auth, environ, road.client)
     return HttpTarget(to.name, headers, now=lambda: datetime.now(UTC))
-
-
-def advance_status(s3: Any, bucket: str, key: str, status: str) -> bool:
-    """Set a failure's tag `status` where it may follow the one that it has; other tags stay. False where it may not.
-
-    Not atomic, as tags know no conditions: the ledger is what counts, and the tag follows it. Raises what boto3
-    raises; an object that is gone has no status.
-    """
-    try:
-        tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
-        now = next((tag["Value"] for tag in tags if tag["Key"] == "status"), OPEN)
-        if now not in _AFTER[status]:
-            return False
-        others = [tag for tag in tags if tag["Key"] != "status"]
-        tagging = {"TagSet": [*others, {"Key": "status", "Value": status}]}
-        s3.put_object_tagging(Bucket=bucket, Key=key, Tagging=tagging)
-    except Exception as error:
-        if code_of(error) in _GONE:
-            return False
-        raise
-    return True

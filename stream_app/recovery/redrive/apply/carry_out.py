@@ -18,10 +18,8 @@ from stream_app.recovery.redrive.apply.run import Applied, Pace, Progress, Run, 
 from stream_app.recovery.redrive.apply.send import Sender, Skipped
 from stream_app.recovery.redrive.apply.survey import survey
 from stream_app.recovery.redrive.plan.file import Item, Plan
-from stream_app.recovery.redrive.road import Road
+from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.targets.target import Target
-
-THREADS = 16
 
 
 def apply(

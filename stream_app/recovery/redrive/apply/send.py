@@ -14,7 +14,7 @@ from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of
 from stream_app.recovery.redrive.plan.file import Item, Plan
 from stream_app.recovery.redrive.plan.late import fetch_item
-from stream_app.recovery.redrive.road import Road, advance_status
+from stream_app.recovery.redrive.road import Road
 from stream_app.recovery.redrive.targets.target import (
     Answer,
     Barred,
@@ -26,7 +26,7 @@ from stream_app.recovery.redrive.targets.target import (
     Target,
     Unfit,
 )
-from stream_app.recovery.store import REDRIVEN, load
+from stream_app.recovery.store import REDRIVEN, advance_status, load
 from stream_app.sinks.objects import get_with_etag
 
 # What to do with a record that may have been sent: send it again where the receiver can tell a second copy and else

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream_app.errors import is_conflict
+from stream_app.recovery.conditions import met
 from stream_app.recovery.redrive.ledger.items import (
     Attempt,
     State,
@@ -181,13 +181,7 @@ class Ledger:
         return {by_key[item["pk"]["S"]]: place_of(item) for item in items}
 
     def _put_new(self, item: dict[str, Any]) -> bool:
-        try:
-            self.dynamodb.put_item(TableName=self.table, Item=item, ConditionExpression=_ABSENT)
-        except Exception as error:
-            if not is_conflict(error):
-                raise
-            return False
-        return True
+        return met(self.dynamodb.put_item, TableName=self.table, Item=item, ConditionExpression=_ABSENT)
 
     def _change(self, lineage: Lineage, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
         """Update an item that is as `before` says; also true when our own try whose answer was lost has done so."""
@@ -211,16 +205,11 @@ class Ledger:
     ) -> bool:
         condition = " AND ".join(f"#{name} = :old_{name}" for name in before)
         old = {f":old_{name}": value for name, value in before.items()}
-        try:
-            call(
-                TableName=self.table,
-                ConditionExpression=condition,
-                ExpressionAttributeNames={f"#{name}": name for name in {*before, *names}},
-                ExpressionAttributeValues=serialized({**old, **(values or {})}),
-                **request,
-            )
-        except Exception as error:
-            if not is_conflict(error):
-                raise
-            return False
-        return True
+        return met(
+            call,
+            TableName=self.table,
+            ConditionExpression=condition,
+            ExpressionAttributeNames={f"#{name}": name for name in {*before, *names}},
+            ExpressionAttributeValues=serialized({**old, **(values or {})}),
+            **request,
+        )

@@ -17,13 +17,12 @@ from stream_app.recovery.redrive.plan.file import Item, LeftOut, Newer, Overtake
 from stream_app.recovery.redrive.plan.foretell import Foretold, foretell
 from stream_app.recovery.redrive.plan.late import Late, late_ones, replays
 from stream_app.recovery.redrive.plan.newer import Latest, name_of, newest
-from stream_app.recovery.redrive.road import Road
+from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.select import Selected, Selection, select
 from stream_app.recovery.redrive.targets.target import Destination, Draft, Target
 from stream_app.recovery.repair.file import Repair
 from stream_app.sinks.segment import instant
 
-THREADS = 16
 MOST = 50_000  # failures in a plan, which holds them all in memory while it is made
 NEWER_PROCESSED = "a newer record of its device was processed"
 _SAMPLES, _NAMED = 5, 20
