@@ -302,9 +302,7 @@ def _segment(settings: Settings, shard: str, opened: _Open, by_clock: bool) -> S
         if len(part.repeated):
             repeated.append(part.repeated + offset)
     passed: Mapping[str, Batch] = {
-        name: whole
-        for name in sorted(batches)
-        if (whole := concat(batches[name], offsets[name])) is not None
+        name: whole for name in sorted(batches) if (whole := concat(batches[name], offsets[name])) is not None
     }
     rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
     return Segment(
