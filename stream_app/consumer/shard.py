@@ -305,6 +305,7 @@ def _segment(settings: Settings, shard: str, opened: _Open, by_clock: bool) -> S
         name: whole for name in sorted(batches) if (whole := concat(batches[name], offsets[name])) is not None
     }
     rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
+    opened.parts.clear()  # their memory is for what the sinks need
     return Segment(
         settings.application, settings.stream, shard, opened.records, passed, failed, rows, by_clock
     )

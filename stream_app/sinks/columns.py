@@ -153,7 +153,7 @@ def _nullable(column: NDArray[Any], addresses: IntVector) -> pa.Array[Any] | Non
 
 def _times(column: NDArray[Any]) -> pa.Array[Any]:
     unit = np.datetime_data(column.dtype)[0]
-    ticks = column if unit in _FINE_UNITS else column.astype("datetime64[ms]")
+    ticks = column if unit in _FINE_UNITS else column.astype("datetime64[ms]", copy=False)
     naive: Any = pa.array(ticks)
     utc: pa.Array[Any] = naive.cast(pa.timestamp(naive.type.unit, tz="UTC"))
     return utc

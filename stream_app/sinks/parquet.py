@@ -20,10 +20,8 @@ IDENTITY = ("shard", "sequence", "sub", "partition_key", "arrived")
 _NO_TYPES: Types = {}
 # Rows by which a column is judged, and how many different values are few, however few rows there are.
 _LOOKED_AT, _FEW = 1_000, 8
-# Measurements from which on a dictionary of theirs takes less time than it saves.
+# Rows from which on a dictionary of measurements takes less time than it saves, and a range of texts is all of them.
 _MANY = 4_000
-# Rows that the writer takes in one go.
-_AT_ONCE = 8_192
 # Each byte with its bits the other way round.
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bitorder="little")
 
@@ -61,18 +59,25 @@ def encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     sink = pa.BufferOutputStream()
     named = [field.name for field in table.schema if _repeats(table[field.name])]
     labelled = table.replace_schema_metadata(dict(sorted(metadata.items())))
-    # A file has one row group: the range of a measurement, or of the few texts of a column, in it helps no query
-    # to pass it over.
-    unranged = {*named, *(field.name for field in table.schema if pa.types.is_floating(field.type))}
     options: dict[str, Any] = {
         "compression": "zstd",
         "use_dictionary": named,
         "version": "2.6",
-        "write_batch_size": _AT_ONCE,
-        "write_statistics": [name for name in table.column_names if name not in unranged],
+        "write_statistics": _ranged(table, named),
     }
     pq.write_table(labelled, sink, **options)
     return bytes(sink.getvalue())
+
+
+def _ranged(table: pa.Table, named: Sequence[str]) -> list[str]:
+    """The columns whose range is kept. A file has one row group: a query passes over all of it or nothing.
+
+    The range of a measurement helps no query in that; nor that of texts which come again and again in many rows.
+    """
+    idle = {field.name for field in table.schema if pa.types.is_floating(field.type)}
+    if len(table) >= _MANY:
+        idle |= {*named} - {*IDENTITY[:2]}
+    return [name for name in table.column_names if name not in idle]
 
 
 def _repeats(column: pa.ChunkedArray[Any]) -> bool:
