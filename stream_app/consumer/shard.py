@@ -292,18 +292,21 @@ def _lean(result: Processed) -> Processed:
 def _segment(settings: Settings, shard: str, opened: _Open, by_clock: bool) -> Segment:
     """The parts of a segment as one: rows count from the segment's first record."""
     batches: dict[str, list[Batch]] = {}
+    offsets: dict[str, list[int]] = {}
     failed: list[Failure] = []
     repeated: list[IntVector] = []
     for offset, part in opened.parts:
         for name, batch in part.passed.items():
-            shifted = Batch(name, batch.columns, batch.rows + offset)
-            batches.setdefault(name, []).append(shifted)
+            batches.setdefault(name, []).append(batch)
+            offsets.setdefault(name, []).append(offset)
         failed += [Failure(failure.row + offset, *failure[1:]) for failure in part.failed]
-        repeated.append(part.repeated + offset)
+        if len(part.repeated):
+            repeated.append(part.repeated + offset)
     passed: Mapping[str, Batch] = {
-        name: whole for name in sorted(batches) if (whole := concat(batches[name])) is not None
+        name: whole for name in sorted(batches) if (whole := concat(batches[name], offsets[name])) is not None
     }
     rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
+    opened.parts.clear()  # their memory is for what the sinks need
     return Segment(
         settings.application, settings.stream, shard, opened.records, passed, failed, rows, by_clock
     )
