@@ -53,11 +53,12 @@ def prepare() -> tuple[ShardConsumer, Clients]:
 
 def serve(consumer: ShardConsumer, protocol: IO[bytes]) -> None:
     """Answer KCL until it closes stdin. Raises what the consumer raises."""
+    from stream_app.consumer.gather import Gathering
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.thrift import Thrifty
 
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        answer(Thrifty(consumer), stdin, protocol)
+        answer(Thrifty(Gathering(consumer)), stdin, protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

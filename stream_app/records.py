@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stream_app.record import IntVector, Record
 
+_NONE: IntVector = np.zeros(0, dtype=np.int64)
 _LINE_BREAK, _OPEN, _CLOSE = (ord(character) for character in "\n{}")
 
 
@@ -66,8 +67,22 @@ class Payloads:
         data = b"".join(part for payload in payloads for part in (payload, b"\n"))
         return cls(_bytes(data), _begins(len(payload) + 1 for payload in payloads))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Payloads]) -> Payloads:
+        """All of them, in order."""
+        begins = np.zeros(1 + sum(map(len, parts)), dtype=np.int64)
+        if parts:
+            np.cumsum(np.concatenate([np.diff(part.begins) for part in parts]), out=begins[1:])
+        data = [part.data[part.begins[0] : part.begins[-1]] for part in parts]
+        return cls(np.concatenate(data) if parts else _bytes(b""), begins)
+
     def __len__(self) -> int:
         return len(self.begins) - 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them, line breaks included."""
+        return int(self.begins[-1] - self.begins[0])
 
     def payload(self, at: int) -> bytes:
         """One of them; `at` is not negative."""
@@ -111,6 +126,19 @@ class Records(Sequence[Record]):
             Texts.of([record.sequence_number for record in records]),
             np.array(arrived, dtype=np.int64),
             np.array(subs, dtype=np.int64),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Records]) -> Records:
+        """All of them, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            Payloads.joined([part.payloads for part in parts]),
+            Texts.joined([part.keys for part in parts]),
+            Texts.joined([part.sequences for part in parts]),
+            np.concatenate([_NONE, *(part.arrived for part in parts)]),
+            np.concatenate([_NONE, *(part.subs for part in parts)]),
         )
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ from stream_app.local import aws
 from tests.bench.consumer.data import Case, Lines, lines
 from tests.bench.consumer.hosting import hosted
 from tests.bench.consumer.ways import product_path
-from tests.bench.consumer.wire import MARK, Child, processes
+from tests.bench.consumer.wire import MARK, TICK, Child, processes
 
 _MB = 1024.0  # kB of /proc
 _CASE = Case(records=2_000, warm=500)
@@ -89,7 +89,7 @@ def _fill(
         for at, shard in enumerate(shards):
             children.append(Child(command, environ, folder / f"child-{at}.log", pinned=False))
             ready.append(1000 * children[-1].initialize(shard))
-            for line in (*fed.warm, *fed.timed):
+            for line in (*fed.warm, *fed.timed, TICK):
                 children[-1].send(line)
             if len(children) in counts:
                 time.sleep(1.0)  # what a process does when it is idle belongs to it
