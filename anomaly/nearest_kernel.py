@@ -297,7 +297,19 @@ def all_rows(
 
     Features combine as (Σ √s)², over their number: so the threshold means about the same for one and for many.
     """
-    if state.held.shape[2] == USUAL:
-        rows_of(state, places, fresh, X, hours, rules, scores, why, USUAL)
-    else:
-        rows_of(state, places, fresh, X, hours, rules, scores, why, state.held.shape[2])
+    rows_of(state, places, fresh, X, hours, rules, scores, why, state.held.shape[2])
+
+
+@compiled
+def all_usual_rows(
+    state: Any,
+    places: NDArray[np.intp],
+    fresh: NDArray[np.bool_],
+    X: Floats,
+    hours: NDArray[np.int64],
+    rules: Any,
+    scores: Floats,
+    why: Floats,
+) -> None:
+    """`all_rows` of a detector with room for USUAL values in a lane: the same, and faster."""
+    rows_of(state, places, fresh, X, hours, rules, scores, why, USUAL)
