@@ -30,6 +30,7 @@ class Gathering:
     def __init__(self, handler: Handler, clock: Callable[[], float] = time.monotonic) -> None:
         self._handler, self._clock = handler, clock
         self._kept: list[Records] = []
+        self._count = self._bytes = 0
         self._behind_ms: int | None = None
         self._took = 0.0
         self.initialize = handler.initialize
@@ -38,24 +39,27 @@ class Gathering:
         """Take records in order, or a tick."""
         self._behind_ms = behind_ms
         if records:
-            self._kept.append(Records.of(records))
+            more = Records.of(records)
+            self._kept.append(more)
+            self._count, self._bytes = self._count + len(more), self._bytes + more.payloads.size
         far = behind_ms is not None and behind_ms >= FAR_MS
-        if not (records and far and self._took <= _QUICK) or self._enough():
+        enough = self._count >= ENOUGH or self._bytes >= ENOUGH_BYTES
+        if enough or not (records and far and self._took <= _QUICK):
             self._pass_on(checkpointer)
 
-    def _enough(self) -> bool:
-        records = sum(map(len, self._kept))
-        return records >= ENOUGH or sum(part.payloads.size for part in self._kept) >= ENOUGH_BYTES
+    def _forget(self) -> None:
+        self._kept, self._count, self._bytes = [], 0, 0
 
     def _pass_on(self, checkpointer: Checkpointer) -> None:
-        kept, self._kept = self._kept, []
+        kept = self._kept
+        self._forget()
         begun = self._clock()
         self._handler.process(Records.joined(kept), self._behind_ms, checkpointer)
         self._took = self._clock() - begun
 
     def lease_lost(self) -> None:
         """Another worker reads what was gathered."""
-        self._kept = []
+        self._forget()
         self._handler.lease_lost()
 
     def shard_ended(self, checkpointer: Checkpointer) -> None:
