@@ -15,6 +15,8 @@ from stream_app.records import Payloads
 # No value is of it: a member that has it must be absent. Avro's names are ASCII, so none begins as this one's does.
 _NOTHING = Annotated[int, msgspec.Meta(ge=1, le=0)]
 _MARKS = frozenset({"event", "detail-type"})
+# Where not all can be read at once, so many are tried together: few are held up by an unusual one among them.
+_SOME = 32
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ENVELOPE = b'"detail-type"'
 
@@ -55,18 +57,25 @@ class UsualForm:
         decoder = self._envelopes if len(payloads) and _ENVELOPE in payloads.payload(0) else self._plain
         if decoder is None:
             return [None] * len(payloads)
-        fit = payloads.lengths() <= max_bytes
-        found = _all_at_once(decoder, payloads) if fit.all() else None
-        return _one_by_one(decoder, payloads, fit.tolist()) if found is None else found
+        found = _all_at_once(decoder, payloads, max_bytes)
+        if found is not None:
+            return found
+        parts = (payloads.part(at, min(at + _SOME, len(payloads))) for at in range(0, len(payloads), _SOME))
+        return [item for part in parts for item in _of_some(decoder, part, max_bytes)]
 
 
-def _all_at_once(decoder: msgspec.json.Decoder[Any], payloads: Payloads) -> list[Any] | None:
-    """What all payloads are, None where one of them is not of the form.
+def _of_some(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any]:
+    found = _all_at_once(decoder, payloads, max_bytes)
+    return _one_by_one(decoder, payloads, max_bytes) if found is None else found
+
+
+def _all_at_once(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any] | None:
+    """What all payloads are, None where one of them is not of the form, or is too large.
 
     Each is a line from brace to brace. No value goes over a line's end: what follows a closing brace is no opening
     one, and a line break in a string is no JSON. So as many values as lines are one of each.
     """
-    lines = payloads.lines()
+    lines = payloads.lines() if payloads.lengths().max(initial=0) <= max_bytes else None
     if lines is None:
         return None
     try:
@@ -76,8 +85,9 @@ def _all_at_once(decoder: msgspec.json.Decoder[Any], payloads: Payloads) -> list
     return found if len(found) == len(payloads) else None
 
 
-def _one_by_one(decoder: msgspec.json.Decoder[Any], payloads: Payloads, fit: list[bool]) -> list[Any]:
+def _one_by_one(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any]:
     found: list[Any] = []
+    fit = (payloads.lengths() <= max_bytes).tolist()
     left = (payloads.payload(at) if fits else b"" for at, fits in enumerate(fit))
     while len(found) < len(payloads):
         try:

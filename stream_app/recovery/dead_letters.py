@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from stream_app.errors import TRANSIENT_CODES, FatalError, TransientError
-from stream_app.record import Failure, Position
+from stream_app.record import Failure, Position, Record
 from stream_app.sinks.retry import Policy, Sleep, call
 from stream_app.sinks.segment import Segment, token
 
@@ -55,8 +55,11 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 def messages(segment: Segment) -> list[dict[str, Any]]:
     """One message for each failed row, in the order of the rows: the fields of `DeadLetter`."""
     ordered = sorted(segment.failed, key=lambda failure: failure.row)
-    first = token(segment.first)
-    return [msgspec.structs.asdict(_letter(segment, failure, first)) for failure in ordered]
+    records, first = segment.origins(failure.row for failure in ordered), token(segment.first)
+    return [
+        msgspec.structs.asdict(_letter(segment, record, failure, first))
+        for record, failure in zip(records, ordered, strict=True)
+    ]
 
 
 def parse(body: str | bytes) -> DeadLetter:
@@ -122,8 +125,7 @@ def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
         raise TransientError(f"{len(waiting)} dead letters were not taken")
 
 
-def _letter(segment: Segment, failure: Failure, first: str) -> DeadLetter:
-    record = segment.records[failure.row]
+def _letter(segment: Segment, record: Record, failure: Failure, first: str) -> DeadLetter:
     return DeadLetter(
         kind=KIND,
         version=VERSION,

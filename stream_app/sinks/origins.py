@@ -63,10 +63,17 @@ class Origins(Sequence[Record]):
 
     def __getitem__(self, at: int | slice) -> Record | list[Record]:
         if isinstance(at, slice):
-            return [self[number] for number in range(*at.indices(self._count))]
+            return self.take(range(*at.indices(self._count)))
         all_of, row = self._whole(), range(self._count)[at]
         sequence, key = all_of.sequences.text(row), all_of.keys.text(row)
         return Record(b"", key, sequence, int(all_of.arrived[row]), int(all_of.subs[row]))
+
+    def take(self, rows: Sequence[int]) -> list[Record]:
+        """The records of some rows (not negative), in the order given."""
+        all_of, at = self._whole(), np.array(rows, dtype=np.int64)
+        names = (_arrow(texts).take(at).to_pylist() for texts in (all_of.keys, all_of.sequences))
+        numbers = (all_of.arrived[at].tolist(), all_of.subs[at].tolist())
+        return [Record(b"", *values) for values in zip(*names, *numbers, strict=True)]
 
     @property
     def sequences(self) -> pa.Array[Any]:

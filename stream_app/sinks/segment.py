@@ -13,6 +13,7 @@ import numpy as np
 
 from stream_app.errors import FatalError
 from stream_app.record import Batch, Failure, IntVector, Position, Record
+from stream_app.sinks.origins import origins
 
 _NAMED_ROWS = 10
 _TOKEN = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
@@ -57,9 +58,13 @@ class Segment:
         """When its first record arrived at Kinesis, UTC, to the millisecond."""
         return instant(self.records[0].arrived)
 
+    def origins(self, rows: Iterable[int]) -> list[Record]:
+        """The records of some of its rows, in the order given, without their payloads."""
+        return origins(self.records).take(list(rows))
+
     def positions(self, rows: Iterable[int]) -> list[Position]:
         """The positions of some of its rows, in the order given."""
-        return [self.records[row].position(self.shard) for row in rows]
+        return [record.position(self.shard) for record in self.origins(rows)]
 
     def check(self) -> None:
         """Raise FatalError, naming rows, unless each row is in exactly one of passed, failed and repeated."""
