@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from anomaly.container import Buffer
 from anomaly.detector import Keep
+from anomaly.room import Room
 
 Places = NDArray[np.intp]
 Fresh = NDArray[np.bool_]
@@ -37,25 +38,29 @@ class Table:
         self._places: dict[str, int] = {}
         self._keys: list[str] = []
         self._rows = 0
-        self._seen = np.zeros(0, np.int64)  # the number of the last row of each place
         self._silent: Iterator[tuple[int, int]] = iter(())
-        self.arrays: Arrays = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in columns.items()}
+        self._rooms = {name: Room(most, shape, dtype) for name, (shape, dtype) in columns.items()}
+        self._room_of_seen = Room(most, (), np.int64)
+        self._reach(0)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array of that name, by place. It moves when keys are added."""
+        """The array of that name, by place; longer when keys are added."""
         return self.arrays[name]
 
     def replace(self, arrays: Arrays) -> None:
         """Other arrays with the same places."""
-        self.arrays = dict(arrays)
+        self._rooms = {name: Room(self._most, array.shape[1:], array.dtype) for name, array in arrays.items()}
+        self._reach(len(self._keys))
+        for name, array in arrays.items():
+            self.arrays[name][:] = array
 
     @property
     def bytes_per_key(self) -> int:
         """What the arrays take for one key; its name comes on top, about 150 bytes."""
-        return 8 + sum(array[:0].itemsize * int(np.prod(array.shape[1:])) for array in self.arrays.values())
+        return sum(room.row_bytes for room in (self._room_of_seen, *self._rooms.values()))
 
     def find(self, keys: Sequence[str]) -> Places:
         """The place of each key, -1 where it is not held."""
@@ -88,7 +93,7 @@ class Table:
                     self._keys.append(key)
                     fresh[row] = True
                 places[row] = place
-            self._make_room()
+            self._reach(len(self._keys))
         self._seen[places] = np.arange(
             self._rows + 1, self._rows + 1 + len(keys)
         )  # of several the last stays
@@ -111,7 +116,7 @@ class Table:
             place = len(self._keys)
             self._keys.append(key)
             self._places[key] = place
-            self._make_room()
+            self._reach(len(self._keys))
             return place
         place = self._longest_silent()
         del self._places[self._keys[place]]
@@ -132,13 +137,11 @@ class Table:
         seen = self._seen.tolist()
         return sorted(range(len(self._keys)), key=lambda place: (seen[place], self._keys[place]))
 
-    def _make_room(self) -> None:
-        have = len(self._seen)
-        missing = len(self._keys) - have
-        if missing > 0:
-            more = max(missing, min(have, self._most - have))
-            self._seen = _longer(self._seen, more)
-            self.arrays = {name: _longer(array, more) for name, array in self.arrays.items()}
+    def _reach(self, keys: int) -> None:
+        self._seen: NDArray[np.int64] = self._room_of_seen.rows(
+            keys
+        )  # the number of the last row of each place
+        self.arrays: Arrays = {name: room.rows(keys) for name, room in self._rooms.items()}
 
     def dump(self) -> tuple[Buffer, Arrays]:
         """Keys, and their arrays, the longest silent key first; equal tables give equal bytes."""
@@ -184,10 +187,6 @@ def to_bytes(array: NDArray[Any]) -> memoryview:
 def from_bytes(raw: Buffer, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """The array again: a view of `raw`, not to be written to."""
     return np.frombuffer(raw, _little(dtype)).reshape(shape)
-
-
-def _longer(array: NDArray[Any], more: int) -> NDArray[Any]:
-    return np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
 
 
 def _little(dtype: DTypeLike) -> np.dtype[Any]:
