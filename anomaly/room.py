@@ -47,6 +47,15 @@ class Room:
         self._in_huge_pages()
         return self._all[:count]
 
+    def __getstate__(self) -> tuple[int, tuple[int, ...], np.dtype[Any], NDArray[Any]]:
+        """What is there, and not the addresses: a copy reserves its own."""
+        return self._most, self._shape, self._dtype, self._all[: self._have].copy()
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], np.dtype[Any], NDArray[Any]]) -> None:
+        most, shape, dtype, rows = state
+        Room.__init__(self, most, shape, dtype)
+        self.rows(len(rows))[:] = rows
+
     def _reserve(self) -> None:
         with suppress(OSError, ValueError, OverflowError):
             self._memory = mmap.mmap(-1, max(1, self._most * self.row_bytes), flags=_FLAGS)

@@ -46,6 +46,14 @@ class Table:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the views of what the rooms hold."""
+        return {name: value for name, value in vars(self).items() if name not in ("arrays", "_seen")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._reach(len(self._keys))
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         """The array of that name, by place; longer when keys are added."""
         return self.arrays[name]
@@ -133,9 +141,18 @@ class Table:
             self._silent = iter([(place, int(self._seen[place])) for place in order])
 
     def places(self) -> list[int]:
-        """Where the keys are, the longest silent first; keys of two parents may have spoken in the same row."""
-        seen = self._seen.tolist()
-        return sorted(range(len(self._keys)), key=lambda place: (seen[place], self._keys[place]))
+        """Where the keys are, the longest silent first."""
+        places: list[int] = self.order().tolist()
+        return places
+
+    def order(self) -> Places:
+        """`places` as an array. Keys of two parents may have spoken in the same row: those go by name."""
+        order = np.argsort(self._seen, kind="stable")
+        seen = self._seen[order]
+        if (seen[1:] == seen[:-1]).any():
+            names = self._keys
+            order = np.array(sorted(order.tolist(), key=lambda at: (self._seen[at], names[at])), np.intp)
+        return order
 
     def _reach(self, keys: int) -> None:
         self._seen: NDArray[np.int64] = self._room_of_seen.rows(
@@ -145,11 +162,13 @@ class Table:
 
     def dump(self) -> tuple[Buffer, Arrays]:
         """Keys, and their arrays, the longest silent key first; equal tables give equal bytes."""
-        order = self.places()
-        places = np.array(order, np.intp)
-        keys = [self._keys[place] for place in order]
-        head = msgspec.msgpack.encode((self._rows, keys, to_bytes(self._seen[places])))
-        return head, {name: array[places] for name, array in self.arrays.items()}
+        order = self.order()
+        return self.head(order), {name: array[order] for name, array in self.arrays.items()}
+
+    def head(self, order: Places) -> Buffer:
+        """What a dump says of the keys."""
+        keys = [self._keys[place] for place in order.tolist()]
+        return msgspec.msgpack.encode((self._rows, keys, to_bytes(self._seen[order])))
 
     def load(self, head: Buffer, keep: Keep) -> tuple[Places, Places, int]:
         """Take places for the keys of a dump for which `keep` holds. Where there is no room, those seen last stay.
@@ -181,13 +200,14 @@ class Table:
 
 def to_bytes(array: NDArray[Any]) -> memoryview:
     """An array's numbers, little-endian whatever the machine."""
-    return array.astype(_little(array.dtype), copy=False).reshape(-1).view(np.uint8).data
+    return array.astype(little(array.dtype), copy=False).reshape(-1).view(np.uint8).data
 
 
 def from_bytes(raw: Buffer, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """The array again: a view of `raw`, not to be written to."""
-    return np.frombuffer(raw, _little(dtype)).reshape(shape)
+    return np.frombuffer(raw, little(dtype)).reshape(shape)
 
 
-def _little(dtype: DTypeLike) -> np.dtype[Any]:
+def little(dtype: DTypeLike) -> np.dtype[Any]:
+    """The type as it travels."""
     return np.dtype(dtype).newbyteorder("<")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stream_app.pipeline import seen_kernel as kernel
 from stream_app.pipeline import unpack_kernel
 from stream_app.pipeline.devices import reaching
-from stream_app.pipeline.memory import pack, portable
+from stream_app.pipeline.memory import pack, portable, shown
 from stream_app.record import IntVector, Mask
 
 
@@ -81,13 +81,13 @@ class Seen:
         kernel.drop(rows, met.devices, met.number, self._limit, self._rings)
 
     def dump(self, devices: int) -> Any:
-        """What is known of so many devices, in built-in types."""
+        """What is known of so many devices, in built-in types: arrays as their bytes, to be read at once."""
         self._reach(devices)
         count = self._rings.counts[:devices]
         lengths = np.minimum(count, self._limit)
         marks = np.zeros(int(lengths.sum()), dtype=np.int64)
         kernel.held(self._limit, devices, self._rings, marks)
-        return {"counts": count.tobytes(), "lengths": lengths.tobytes(), "marks": marks.tobytes()}
+        return {"counts": shown(count), "lengths": shown(lengths), "marks": shown(marks)}
 
     def load(self, dumped: Any, of: IntVector, to: IntVector) -> None:
         """Add devices: numbers `of` in the dump, `to` here."""

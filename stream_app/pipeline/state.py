@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from anomaly.detector import StateError
+from anomaly.container import InPieces, Sealed
+from anomaly.detector import Detector, StateError
 from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.pipeline.devices import Devices
-from stream_app.pipeline.memory import Keep, Previous, pack, unpack
+from stream_app.pipeline.memory import Keep, Previous, unpack
+from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.rules import Checks
 from stream_app.pipeline.seen import Seen
 from stream_app.pipeline.windows import Windows
@@ -40,13 +41,12 @@ class EventState:
         }
 
     def dump(self) -> dict[str, Any]:
-        """Built-in types only; arrays go by the order of `keys`."""
+        """What `packing.compressed` takes; arrays go by the order of `keys`."""
         dumped = {
             name: None if part is None else part.dump(len(self.devices))
             for name, part in self._parts().items()
         }
-        detector = None if self.detector is None else self.detector.snapshot()
-        return {"keys": self.devices.keys, **dumped, "detector": detector}
+        return {"keys": self.devices.keys, **dumped, "detector": _dumped(self.detector)}
 
     def load(self, dumped: Mapping[str, Any], keep: Keep) -> None:
         """Add the devices for which `keep` holds; parts that the event no longer declares are passed over."""
@@ -60,6 +60,12 @@ class EventState:
             self.detector.restore(dumped["detector"], keep)
 
 
+def _dumped(detector: Detector | None) -> Sealed | bytes | None:
+    if detector is None:
+        return None
+    return detector.pieces() if isinstance(detector, InPieces) else detector.snapshot()
+
+
 class ShardState:
     """All of it, by event name. `snapshot` and `restore` are exact: scores go on as if nothing had happened."""
 
@@ -70,9 +76,9 @@ class ShardState:
         return self._events[event]
 
     def snapshot(self) -> bytes:
-        """The whole state as bytes."""
+        """The whole state as bytes, compressed."""
         events = {name: state.dump() for name, state in self._events.items()}
-        return pack({"version": VERSION, "events": events})
+        return compressed({"version": VERSION, "events": events})
 
     def restore(self, snapshot: bytes, keep: Keep = lambda _key: True) -> None:
         """Add what a snapshot holds of devices for which `keep` holds.
@@ -81,7 +87,7 @@ class ShardState:
         """
         try:
             stored = unpack(snapshot)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise FatalError(f"not a state snapshot: {error}") from error
         if not isinstance(stored, dict) or stored.get("version") != VERSION:
             raise FatalError(f"a state snapshot of another version than {VERSION} cannot be read")

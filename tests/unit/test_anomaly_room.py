@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import mmap
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly.room import Room
+from anomaly.table import Table
 
 STATM = Path("/proc/self/statm")
 
@@ -54,6 +58,20 @@ def test_room_that_is_not_used_takes_no_memory() -> None:
     room.rows(1_000)[:] = 1.0
     room.rows(900_000)
     assert resident() - before < 8_000_000
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda table: pickle.loads(pickle.dumps(table))])
+def test_a_copy_goes_on_by_itself(copied: Callable[[Table], Table]) -> None:
+    table = Table(1_000_000, {"n": ((200,), np.float64)})
+    places, _ = table.take(["a", "b"])
+    table["n"][places] = 1.0
+    other = copied(table)
+    places, fresh = other.take(["c", "b", "d"])
+    assert fresh.tolist() == [True, False, True]
+    assert other["n"].sum() == 2 * 200
+    other["n"][:] = 5.0
+    assert table["n"].sum() == 2 * 200
+    assert table.find(["c"]).tolist() == [-1]
 
 
 def test_a_key_takes_the_bytes_of_a_row() -> None:
