@@ -1,4 +1,4 @@
-"""A fleet that was met long ago: the state of a shard whose devices have each sent readings for days.
+"""A fleet that was met long ago: the state of a shard whose devices have each sent readings for weeks.
 
 `python -m tests.bench.consumer.grown DEVICES FOLDER` leaves it as the snapshot of checkpoint SEQUENCE, made and saved
 by the product itself, so that a child can be started from it. Feeding so many records to a child would take minutes.
@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly.container import seal_parts, unseal_parts
 from stream_app.consumer.state import S3Snapshots
 from stream_app.events.air_quality import EVENT
+from stream_app.pipeline.memory import unpack
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import EventState, ShardState
 from stream_app.record import Batch
@@ -23,16 +26,55 @@ from tests.bench.consumer import data
 from tests.bench.consumer.local_clients import Objects
 
 SEQUENCE = "1"
-# As many readings as a detector keeps values of a channel: from then on a device's state does not grow.
-HOURS = 64
+# A month, after which a device's state is as large as it gets, and what a reading does to it is what it will do
+# for ever: a younger device has less to compare with, or more to take in.
+HOURS = 800
+# So many devices live that month; those beyond have the state of one of these (of the same station) as theirs.
+_LIVED = 1_200
 _SETTINGS = Settings("bench", "bench")
 _BEGIN = np.datetime64(data.START.replace(tzinfo=None), "ms")
 
 
 def grown(devices: int, hours: int = HOURS) -> ShardState:
     """The state after so many hours before those that `data.sent` begins with."""
-    events = {name: codec.event for name, codec in Registry.load().codecs.items()}
-    state = ShardState(events, _SETTINGS.seen_ids)
+    state = lived(min(devices, _LIVED), hours)
+    if devices <= _LIVED:
+        return state
+    few, whole = unpack(state.snapshot())["events"][EVENT.name], _new()
+    of, to = whole[EVENT.name], np.arange(devices)
+    names = set(map(data.device, range(devices)))
+    of.devices.numbers(map(data.device, range(devices)))
+    for name, part in (("seen", of.seen), ("windows", of.windows), ("checks", of.checks)):
+        if part is not None:
+            part.load(few[name], to % _LIVED, to)
+    if of.detector is not None:
+        for first in range(0, devices, _LIVED):
+            of.detector.restore(_renamed(few["detector"], first), names.__contains__)
+    return whole
+
+
+def _renamed(sealed: bytes, first: int) -> bytes:
+    """The state of a detector for the devices from number `first` on."""
+    start = sealed.index(b"nearest value")
+    kind = sealed[start : sealed.index(b"of a channel", start) + len(b"of a channel")].decode()
+    parts = unseal_parts(kind, sealed)
+    if parts is None:
+        raise RuntimeError(f"not a state of {kind}")
+    rows, keys, seen = msgspec.msgpack.decode(parts[1])
+    at = {data.device(number): number for number in range(_LIVED)}
+    head = msgspec.msgpack.encode((rows, [data.device(first + at[key]) for key in keys], seen))
+    return seal_parts(kind, [parts[0], head, *parts[2:]])
+
+
+def _new() -> ShardState:
+    return ShardState(
+        {name: codec.event for name, codec in Registry.load().codecs.items()}, _SETTINGS.seen_ids
+    )
+
+
+def lived(devices: int, hours: int) -> ShardState:
+    """The state of devices that have sent a reading an hour."""
+    state = _new()
     of, stations, rng = state[EVENT.name], _values(), np.random.default_rng(6)
     names = [data.device(at) for at in range(devices)]
     numbers, each = of.devices.numbers(names), np.arange(devices)

@@ -74,7 +74,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """By number of devices, and what a device costs that is met for the first time, in microseconds."""
+    """By number of devices, and what the first record of a device takes (stages), in microseconds."""
 
     by_devices: Sequence[Linear]
     first_meeting: float
@@ -150,8 +150,7 @@ def found(runs: Mapping[int, Sequence[Run]], new: Sequence[Run], mb: Mapping[int
         )
         for devices, of in runs.items()
     ]
-    known = min(run.first for run in runs[max(runs)])
-    return Found(rows, (min(run.first for run in new) - known) / _FIRST * 1e6)
+    return Found(rows, min(run.first for run in new) / _FIRST * 1e6)
 
 
 def _mb(folder: Path) -> float:

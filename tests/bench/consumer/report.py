@@ -107,7 +107,7 @@ def devices(found: linear.Found) -> Table:
     title = (
         f"By devices, each met long before: a record = stages, and every {linear.INTERVAL} s a snapshot of all, on a "
         f"core that has enough to do;\nalone = the same of one shard with {linear.FULL_SHARD:,} records/s. "
-        f"The first meeting of a device: {found.first_meeting:.1f} µs more."
+        f"A device's first record: {found.first_meeting:.1f} µs."
     )
     table = Table(title=title, title_justify="left")
     for heading in (
