@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
-from anomaly.detector import StateError
+from anomaly.detector import Keep, StateError
 
 Buffer = bytes | memoryview
 
@@ -22,8 +22,8 @@ _LENGTH, _CHECK = 4, 4
 _MAGIC_1, _CHECK_1 = b"stream-app detector state 1\n", 16
 
 
-class Sealed(NamedTuple):
-    """A sealed state in pieces, `length` bytes together, to be used once and one by one.
+class Pieces(NamedTuple):
+    """`length` bytes together, made while they are used: once, and one by one.
 
     What a piece shows may change when the next one is asked for.
     """
@@ -43,16 +43,20 @@ class Sealed(NamedTuple):
 class InPieces(Protocol):
     """A detector whose state may be too large to be copied as a whole."""
 
-    def pieces(self) -> Sealed:
+    def pieces(self) -> Pieces:
         """Its `snapshot`."""
         ...
 
+    def restore(self, state: Buffer, keep: Keep = ...) -> None:
+        """As every detector's; nothing of `state` is kept."""
+        ...
 
-def sealed(kind: str, lengths: Sequence[int], parts: Iterable[Buffer]) -> Sealed:
+
+def sealed(kind: str, lengths: Sequence[int], parts: Iterable[Buffer]) -> Pieces:
     """`parts` of these lengths under the name of what can read them; the same arguments give the same bytes."""
     head = msgspec.msgpack.encode((kind, lengths))
     begin = (_MAGIC, len(head).to_bytes(_LENGTH, "little"), head)
-    return Sealed(sum(map(len, begin)) + sum(lengths) + _CHECK, _checked(chain(begin, parts)))
+    return Pieces(sum(map(len, begin)) + sum(lengths) + _CHECK, _checked(chain(begin, parts)))
 
 
 def _checked(pieces: Iterable[Buffer]) -> Iterator[Buffer]:
@@ -68,7 +72,7 @@ def seal_parts(kind: str, parts: Sequence[Buffer]) -> bytes:
     return sealed(kind, [len(part) for part in parts], parts).joined()
 
 
-def unseal_parts(kind: str, state: bytes) -> list[memoryview] | None:
+def unseal_parts(kind: str, state: Buffer) -> list[memoryview] | None:
     """The parts of a sealed state, as views of it; None when it is of another kind: the detector was exchanged.
 
     Raises StateError when it is not a sealed state, or not the one that was sealed.
@@ -82,13 +86,13 @@ def unseal_parts(kind: str, state: bytes) -> list[memoryview] | None:
     return [content[a:b] for a, b in pairwise(ends)] if found == kind else None
 
 
-def _content(state: bytes) -> memoryview | None:
+def _content(state: Buffer) -> memoryview | None:
     """What was sealed; None when that is not what is there."""
     view = memoryview(state)
-    if state.startswith(_MAGIC):
+    if view[: len(_MAGIC)] == _MAGIC:
         check = zlib.crc32(view[:-_CHECK]).to_bytes(_CHECK, "little")
         return view[len(_MAGIC) : -_CHECK] if view[-_CHECK:] == check else None
-    if state.startswith(_MAGIC_1):
+    if view[: len(_MAGIC_1)] == _MAGIC_1:
         check, content = bytes(view[len(_MAGIC_1) :][:_CHECK_1]), view[len(_MAGIC_1) + _CHECK_1 :]
         return content if hashlib.blake2b(content, digest_size=_CHECK_1).digest() == check else None
     return None

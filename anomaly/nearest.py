@@ -16,7 +16,7 @@ from river import base
 from anomaly import nearest_kernel as kernel
 from anomaly import nearest_packed as packing
 from anomaly import nearest_state as layout
-from anomaly.container import Sealed, sealed, unseal_parts
+from anomaly.container import Buffer, Pieces, sealed, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.judgement import Explanation, Judgement, explain
 from anomaly.one import OneDevice
@@ -168,14 +168,14 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         """The state of every key, the longest silent first; the same states give the same bytes."""
         return self.pieces().joined()
 
-    def pieces(self) -> Sealed:
+    def pieces(self) -> Pieces:
         """`snapshot` piece by piece; to be used up before another row is taken."""
         order = self._table.order()
         begin = [msgspec.msgpack.encode(self._names), self._table.head(order)]
         lengths, blocks = packing.packed(self._table.arrays, order)
         return sealed(self._kind(), [*map(len, begin), *lengths], chain(begin, blocks))
 
-    def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
+    def restore(self, state: Buffer, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
 
         Features go by name: one that the snapshot does not know begins anew. Where there are more than `max_keys`,

@@ -5,20 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from anomaly.container import InPieces, Sealed
+from anomaly.container import InPieces, Pieces
 from anomaly.detector import Detector, StateError
 from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.pipeline.devices import Devices
-from stream_app.pipeline.memory import Keep, Previous, unpack
-from stream_app.pipeline.packing import compressed
+from stream_app.pipeline.memory import Keep, Previous
+from stream_app.pipeline.packing import compressed, opened
 from stream_app.pipeline.rules import Checks
 from stream_app.pipeline.seen import Seen
 from stream_app.pipeline.windows import Windows
 
 VERSION = 2
+# What is read shows where it lies in the snapshot, so that it is not there twice.
+_Part = None | int | float | list[Any] | memoryview
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+class _Stored(msgspec.Struct):
+    """A snapshot: by event `keys` and `detector`, and what each part of the state dumped."""
+
+    events: dict[str, dict[str, _Part | dict[str, _Part]]]
 
 
 class EventState:
@@ -56,11 +69,12 @@ class EventState:
         for name, part in self._parts().items():
             if part is not None and dumped[name] is not None:
                 part.load(dumped[name], of, to)
-        if self.detector is not None and dumped["detector"] is not None:
-            self.detector.restore(dumped["detector"], keep)
+        stored = dumped["detector"]
+        if self.detector is not None and stored is not None:
+            self.detector.restore(stored if isinstance(self.detector, InPieces) else bytes(stored), keep)
 
 
-def _dumped(detector: Detector | None) -> Sealed | bytes | None:
+def _dumped(detector: Detector | None) -> Pieces | bytes | None:
     if detector is None:
         return None
     return detector.pieces() if isinstance(detector, InPieces) else detector.snapshot()
@@ -86,12 +100,14 @@ class ShardState:
         Raises FatalError when it is none, or of another version.
         """
         try:
-            stored = unpack(snapshot)
+            content = opened(snapshot)
+            version = msgspec.msgpack.decode(content, type=_Versioned).version
+            if version != VERSION:
+                raise FatalError(f"a state snapshot of version {version}, not {VERSION}, cannot be read")
+            stored = msgspec.msgpack.decode(content, type=_Stored)
         except ValueError as error:
             raise FatalError(f"not a state snapshot: {error}") from error
-        if not isinstance(stored, dict) or stored.get("version") != VERSION:
-            raise FatalError(f"a state snapshot of another version than {VERSION} cannot be read")
-        for name, dumped in stored["events"].items():
+        for name, dumped in stored.events.items():
             if name in self._events:
                 try:
                     self._events[name].load(dumped, keep)

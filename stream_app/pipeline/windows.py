@@ -58,7 +58,7 @@ class Windows:
         self._stamps[kept.devices], self._values[kept.devices] = kept.stamps, kept.values
 
     def dump(self, devices: int) -> Any:
-        """What is known of so many devices, in built-in types: arrays as their bytes, to be read at once."""
+        """What is known of so many devices, as `packing.compressed` takes it; to be read at once."""
         self._reach(devices)
         arrays = {"stamps": shown(self._stamps[:devices]), "values": shown(self._values[:devices])}
         return {"grid": self._grid(), **arrays}

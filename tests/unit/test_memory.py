@@ -15,6 +15,7 @@ from stream_app.errors import FatalError
 from stream_app.event import Event, Window
 from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.memory import Previous, pack, unpack
+from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.seen import Seen, marks_of
 from stream_app.pipeline.state import ShardState
 from stream_app.pipeline.windows import Windows
@@ -62,7 +63,7 @@ class _SlowSeen:
 def reloaded(seen: Seen, limit: int, devices: int) -> Seen:
     every = np.arange(devices)
     other = Seen(limit)
-    other.load(unpack(pack(seen.dump(devices))), every, every)
+    other.load(unpack(compressed(seen.dump(devices))), every, every)
     return other
 
 
@@ -95,7 +96,7 @@ def test_rows_that_are_dropped_are_not_remembered(
         wrong = [at for at, row in enumerate(part) if not row[2] and at not in givers and not met.again[at]]
         seen.drop(met, np.array(wrong, dtype=np.int64))
         slow.meet(numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool))
-        assert seen.dump(len(devices)) == slow.dump(len(devices))
+        assert compressed(seen.dump(len(devices))) == compressed(slow.dump(len(devices)))
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=80), st.integers(1, 20), st.integers(1, 20))
@@ -106,7 +107,7 @@ def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
     numbers = devices.numbers(keys)
     seen.meet(numbers, marks_of(texts(map(str, range(len(keys))))), np.ones(len(keys), dtype=bool))
     every, other = np.arange(len(devices)), Seen(later)
-    other.load(unpack(pack(seen.dump(len(devices)))), every, every)
+    other.load(unpack(compressed(seen.dump(len(devices)))), every, every)
     for key in set(keys):
         mine = [str(at) for at, other_key in enumerate(keys) if other_key == key]
         for back, event_id in enumerate(reversed(mine), start=1):
@@ -157,7 +158,7 @@ def test_previous_values_of_every_kind_survive_a_snapshot_as_they_were() -> None
     fields = tuple(row.columns)
     before, after = Previous(fields), Previous(fields)
     before.remember(both, row)
-    after.load(unpack(pack(before.dump(2))), both, both)
+    after.load(unpack(compressed(before.dump(2))), both, both)
     # The row before it in the same batch gives the same as what is remembered.
     twice = Batch(row.event, {n: np.concatenate([c, c]) for n, c in row.columns.items()}, np.arange(4))
     here = Previous(fields).recall(np.array([0, 1, 0, 1]), twice, np.ones(4, dtype=bool))
@@ -185,7 +186,7 @@ def test_previous_fields_that_are_declared_anew_are_found_by_name() -> None:
     old, new = Previous(("number", "text")), Previous(("text", "more", "number"))
     one = np.zeros(1, dtype=np.int64)
     old.remember(one, row)
-    new.load(unpack(pack(old.dump(1))), one, one)
+    new.load(unpack(compressed(old.dump(1))), one, one)
     found = {name: column.tolist()[0] for name, column in previous_of(row, one, new).items()}
     assert (found["previous.text"], found["previous.number"]) == ("x", 0.5)
     assert np.isnan(found["previous.more"])
@@ -249,7 +250,7 @@ def test_windows_are_what_a_loop_over_the_rows_would_find(
         expected = [slow.row(key, step, float(value)) for key, step, value in part]
         np.testing.assert_array_equal(found, np.array(expected).reshape(len(part), size))
         if data.draw(st.booleans()):
-            dumped, every = unpack(pack(windows.dump(len(devices)))), np.arange(len(devices))
+            dumped, every = unpack(compressed(windows.dump(len(devices)))), np.arange(len(devices))
             windows = Windows(spec)
             windows.load(dumped, every, every)
 
@@ -278,7 +279,7 @@ def test_a_window_that_is_declared_anew_begins_anew(spec: Window) -> None:
     row = batch(time=times([0]), value=[1.0], level=[5.0])
     one = np.zeros(1, dtype=np.int64)
     old.recall(one, row)
-    new.load(unpack(pack(old.dump(1))), one, one)
+    new.load(unpack(compressed(old.dump(1))), one, one)
     later = batch(time=times([1]), value=[2.0], level=[6.0])
     name = f"window.{spec.fields[0]}"
     np.testing.assert_array_equal(new.recall(one, later)[name], Windows(spec).recall(one, later)[name])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.container import Buffer, Sealed, seal_parts, sealed, unseal_parts
+from anomaly.container import Buffer, Pieces, seal_parts, sealed, unseal_parts
 from stream_app.pipeline import packing
 from stream_app.pipeline.memory import unpack
 from stream_app.pipeline.packing import compressed, opened, pieces
@@ -39,7 +39,7 @@ def _one_by_one(parts: list[bytes]) -> Iterator[Buffer]:
 
 @given(st.lists(st.binary(max_size=200)), st.integers(1, 300))
 def test_a_sealed_state_is_the_same_in_pieces_as_in_one(parts: list[bytes], frame: int) -> None:
-    def made() -> Sealed:
+    def made() -> Pieces:
         return sealed("kind", [len(part) for part in parts], _one_by_one(parts))
 
     assert made().joined() == seal_parts("kind", parts)

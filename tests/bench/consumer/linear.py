@@ -39,12 +39,13 @@ _NEVER = {"STREAM_APP_CHECKPOINT_SECONDS": "86400"}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Seconds of processor time: to restore the state, for the first and for all records, and for the end."""
+    """Seconds of processor time: to restore the state, for the first and for all records, and for the end; MB stored."""
 
     restore: float
     first: float
     timed: float
     end: float
+    mb: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def measure(rounds: int = 2, tree: Path | None = None, counts: Sequence[int] = C
             for devices in counts:
                 runs[devices].append(run(lines[devices], devices, folder / str(devices), tree))
             new.append(run(lines[max(counts)], max(counts), None, tree))
-        return found(runs, new, {devices: _mb(folder / str(devices)) for devices in counts})
+        return found(runs, new)
 
 
 def prepared(devices: int, folder: Path, tree: Path | None) -> Lines:
@@ -121,7 +122,8 @@ def run(lines: Lines, devices: int, state: Path | None, tree: Path | None) -> Ru
         child = start(OURS, replace(_CASE, devices=devices), folder, tree, _NEVER)
         marks = _marks(child, lines, "TRIM_HORIZON" if state is None else grown.SEQUENCE)
         child.close()
-    return Run(marks[1] - marks[0], marks[3] - marks[2], marks[4] - marks[2], marks[5] - marks[4])
+        mb = max(path.stat().st_size for path in (folder / "out").glob("*SHARD_END")) / 1e6
+    return Run(marks[1] - marks[0], marks[3] - marks[2], marks[4] - marks[2], marks[5] - marks[4], mb)
 
 
 def _marks(child: Child, lines: Lines, checkpoint: str) -> list[float]:
@@ -137,7 +139,7 @@ def _marks(child: Child, lines: Lines, checkpoint: str) -> list[float]:
     return [*marks, child.cpu()]
 
 
-def found(runs: Mapping[int, Sequence[Run]], new: Sequence[Run], mb: Mapping[int, float]) -> Found:
+def found(runs: Mapping[int, Sequence[Run]], new: Sequence[Run]) -> Found:
     """The best of each: what the machine did besides only adds."""
     start_up = min(run.restore for run in new)
     rows = [
@@ -146,12 +148,8 @@ def found(runs: Mapping[int, Sequence[Run]], new: Sequence[Run], mb: Mapping[int
             min(run.timed for run in of) / _CASE.records * 1e6,
             min(run.end for run in of),
             max(0.0, min(run.restore for run in of) - start_up),
-            mb[devices],
+            of[-1].mb,
         )
         for devices, of in runs.items()
     ]
     return Found(rows, min(run.first for run in new) / _FIRST * 1e6)
-
-
-def _mb(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.iterdir()) / 1e6
