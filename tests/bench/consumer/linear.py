@@ -39,7 +39,7 @@ _NEVER = {"STREAM_APP_CHECKPOINT_SECONDS": "86400"}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Seconds of processor time: to restore the state, for the first and for all records, and for the end; MB stored."""
+    """Processor seconds: to restore the state, for the first and for all records, for the end; MB stored."""
 
     restore: float
     first: float
