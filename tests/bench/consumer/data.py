@@ -36,7 +36,8 @@ class Case:
     `records` are timed after `warm` others, both rounded to whole batches. `payload` is a record's size in bytes
     (below 300: plain JSON without the bus's envelope), reached by a member that the schema does not know. `bad` is
     the share of records that fail, of five kinds in turn; `repeats` the share of those sent again at once.
-    `detector` is "default", "none" or "trees".
+    `detector` is "default", "none" or "trees". Where `lives` is given, there are so many different devices: others
+    send what one of these does.
     """
 
     devices: int = 100
@@ -48,6 +49,7 @@ class Case:
     detector: str = "default"
     repeats: float = 0.0
     weather: bool = False
+    lives: int | None = None
 
     @property
     def name(self) -> str:
@@ -115,6 +117,8 @@ def sent(case: Case) -> Iterator[Sent]:
 
 
 def _detail(name: str, at: int, hour: int, case: Case) -> dict[str, Any]:
+    if case.lives is not None:
+        at %= case.lives
     station = stations()[at % 12]
     row = station[(at // 12 * 37 + hour) % len(station)]
     time = START + timedelta(hours=hour)

@@ -29,16 +29,16 @@ SEQUENCE = "1"
 # A month, after which a device's state is as large as it gets, and what a reading does to it is what it will do
 # for ever: a younger device has less to compare with, or more to take in.
 HOURS = 800
-# So many devices live that month; those beyond have the state of one of these (of the same station) as theirs.
-_LIVED = 1_200
+# So many devices live that month; each of those beyond has the state of one of these, and sends what it does.
+LIVED = 1_200
 _SETTINGS = Settings("bench", "bench")
 _BEGIN = np.datetime64(data.START.replace(tzinfo=None), "ms")
 
 
 def grown(devices: int, hours: int = HOURS) -> ShardState:
     """The state after so many hours before those that `data.sent` begins with."""
-    state = lived(min(devices, _LIVED), hours)
-    if devices <= _LIVED:
+    state = lived(min(devices, LIVED), hours)
+    if devices <= LIVED:
         return state
     few, whole = unpack(state.snapshot())["events"][EVENT.name], _new()
     of, to = whole[EVENT.name], np.arange(devices)
@@ -46,9 +46,9 @@ def grown(devices: int, hours: int = HOURS) -> ShardState:
     of.devices.numbers(map(data.device, range(devices)))
     for name, part in (("seen", of.seen), ("windows", of.windows), ("checks", of.checks)):
         if part is not None:
-            part.load(few[name], to % _LIVED, to)
+            part.load(few[name], to % LIVED, to)
     if of.detector is not None:
-        for first in range(0, devices, _LIVED):
+        for first in range(0, devices, LIVED):
             of.detector.restore(_renamed(few["detector"], first), names.__contains__)
     return whole
 
@@ -61,7 +61,7 @@ def _renamed(sealed: bytes, first: int) -> bytes:
     if parts is None:
         raise RuntimeError(f"not a state of {kind}")
     rows, keys, seen = msgspec.msgpack.decode(parts[1])
-    at = {data.device(number): number for number in range(_LIVED)}
+    at = {data.device(number): number for number in range(LIVED)}
     head = msgspec.msgpack.encode((rows, [data.device(first + at[key]) for key in keys], seen))
     return seal_parts(kind, [parts[0], head, *parts[2:]])
 

@@ -31,7 +31,7 @@ INTERVAL = Settings("bench", "bench").checkpoint_seconds
 FULL_SHARD = 1_000  # records a second
 # A full shard's minute is a segment of 50,000 records and one of 10,000. The last batch before the clock begins the
 # first minute; the third's large segment is the last that is timed, so that none is open at the shard's end.
-_CASE = Case(warm=10_000, records=169_500)
+_CASE = Case(warm=10_000, records=169_500, lives=grown.LIVED)
 # Of devices that are new, so many are timed.
 _FIRST = 80_000
 _NEVER = {"STREAM_APP_CHECKPOINT_SECONDS": "86400"}
