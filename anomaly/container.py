@@ -5,40 +5,97 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import accumulate, pairwise
-from typing import Any
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain, pairwise
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
-from anomaly.detector import StateError
+from anomaly.detector import Keep, StateError
 
 Buffer = bytes | memoryview
 
-_MAGIC = b"stream-app detector state 1\n"
-_DIGEST, _LENGTH = 16, 4
+_MAGIC = b"stream-app detector state 2\n"
+_LENGTH, _CHECK = 4, 4
+# As it was once written: the check came first, so that all had to be there before any of it.
+_MAGIC_1, _CHECK_1 = b"stream-app detector state 1\n", 16
+
+
+class Pieces(NamedTuple):
+    """`length` bytes together, made while they are used: once, and one by one.
+
+    What a piece shows may change when the next one is asked for.
+    """
+
+    length: int
+    pieces: Iterable[Buffer]
+
+    def joined(self) -> bytes:
+        """All in one."""
+        whole = io.BytesIO()
+        for piece in self.pieces:
+            whole.write(piece)
+        return whole.getvalue()
+
+
+@runtime_checkable
+class InPieces(Protocol):
+    """A detector whose state may be too large to be copied as a whole."""
+
+    def pieces(self) -> Pieces:
+        """Its `snapshot`."""
+        ...
+
+    def restore(self, state: Buffer, keep: Keep = ...) -> None:
+        """As every detector's; nothing of `state` is kept."""
+        ...
+
+
+def sealed(kind: str, lengths: Sequence[int], parts: Iterable[Buffer]) -> Pieces:
+    """`parts` of these lengths under the name of what can read them; the same arguments give the same bytes."""
+    head = msgspec.msgpack.encode((kind, lengths))
+    begin = (_MAGIC, len(head).to_bytes(_LENGTH, "little"), head)
+    return Pieces(sum(map(len, begin)) + sum(lengths) + _CHECK, _checked(chain(begin, parts)))
+
+
+def _checked(pieces: Iterable[Buffer]) -> Iterator[Buffer]:
+    check = 0
+    for piece in pieces:
+        check = zlib.crc32(piece, check)
+        yield piece
+    yield check.to_bytes(_CHECK, "little")
 
 
 def seal_parts(kind: str, parts: Sequence[Buffer]) -> bytes:
-    """`parts` under the name of what can read them, each copied once; the same arguments give the same bytes."""
-    head = msgspec.msgpack.encode((kind, [len(part) for part in parts]))
-    content = [len(head).to_bytes(_LENGTH, "little"), head, *parts]
-    return b"".join([_MAGIC, _digest(content), *content])
+    """`sealed`, in one."""
+    return sealed(kind, [len(part) for part in parts], parts).joined()
 
 
-def unseal_parts(kind: str, state: bytes) -> list[memoryview] | None:
+def unseal_parts(kind: str, state: Buffer) -> list[memoryview] | None:
     """The parts of a sealed state, as views of it; None when it is of another kind: the detector was exchanged.
 
     Raises StateError when it is not a sealed state, or not the one that was sealed.
     """
-    view = memoryview(state)[len(_MAGIC) :]
-    digest, content = view[:_DIGEST], view[_DIGEST:]
-    if not state.startswith(_MAGIC) or digest != _digest([content]):
+    content = _content(state)
+    if content is None:
         raise StateError("the stored state of a detector is damaged, or was written by another version")
     begin = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
     found, lengths = msgspec.msgpack.decode(content[_LENGTH:begin], type=tuple[str, list[int]])
     ends = list(accumulate(lengths, initial=begin))
     return [content[a:b] for a, b in pairwise(ends)] if found == kind else None
+
+
+def _content(state: Buffer) -> memoryview | None:
+    """What was sealed; None when that is not what is there."""
+    view = memoryview(state)
+    if view[: len(_MAGIC)] == _MAGIC:
+        check = zlib.crc32(view[:-_CHECK]).to_bytes(_CHECK, "little")
+        return view[len(_MAGIC) : -_CHECK] if view[-_CHECK:] == check else None
+    if view[: len(_MAGIC_1)] == _MAGIC_1:
+        check, content = bytes(view[len(_MAGIC_1) :][:_CHECK_1]), view[len(_MAGIC_1) + _CHECK_1 :]
+        return content if hashlib.blake2b(content, digest_size=_CHECK_1).digest() == check else None
+    return None
 
 
 def pickled(model: object) -> bytes:
@@ -52,13 +109,6 @@ def pickled(model: object) -> bytes:
 def unpickled(data: bytes, packages: Collection[str]) -> Any:
     """The model again, when it is made of classes of these packages; raises whatever its classes raise."""
     return _Reader(data, packages).load()
-
-
-def _digest(parts: Iterable[Buffer]) -> bytes:
-    digest = hashlib.blake2b(digest_size=_DIGEST)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
 
 
 # What river's models are made of besides river's own classes. Nothing in it runs what a pickle brings.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from river import base
 
 from anomaly import nearest_kernel as kernel
+from anomaly import nearest_packed as packing
 from anomaly import nearest_state as layout
-from anomaly.container import seal_parts, unseal_parts
+from anomaly.container import Buffer, Pieces, sealed, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.judgement import Explanation, Judgement, explain
 from anomaly.one import OneDevice
@@ -160,31 +162,52 @@ class NearestValue(OneDevice, base.AnomalyDetector):
             self._names = (*old, *new)
             self._table.replace(layout.of_features(self._table.arrays, old, self._names))
 
-    def _kind(self) -> str:
-        return f"nearest value 2, {self.capacity} of a channel"
+    def _kind(self, version: int = 3) -> str:
+        return f"nearest value {version}, {self.capacity} of a channel"
 
     def snapshot(self) -> bytes:
         """The state of every key, the longest silent first; the same states give the same bytes."""
-        head, arrays = self._table.dump()
-        return seal_parts(self._kind(), [msgspec.msgpack.encode(self._names), head, *layout.packed(arrays)])
+        return self.pieces().joined()
 
-    def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
+    def pieces(self) -> Pieces:
+        """`snapshot` piece by piece; to be used up before another row is taken."""
+        order = self._table.order()
+        begin = [msgspec.msgpack.encode(self._names), self._table.head(order)]
+        lengths, blocks = packing.packed(self._table.arrays, order)
+        return sealed(self._kind(), [*map(len, begin), *lengths], chain(begin, blocks))
+
+    def restore(self, state: Buffer, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
 
         Features go by name: one that the snapshot does not know begins anew. Where there are more than `max_keys`,
         those seen last stay. A snapshot of another kind of detector is passed over. Raises StateError when it is
         damaged.
         """
-        parts = unseal_parts(self._kind(), state)
+        parts, unpacked = unseal_parts(self._kind(), state), packing.unpacked
+        if parts is None:
+            parts, unpacked = unseal_parts(self._kind(2), state), packing.unpacked_2
         if parts is None:
             return
         names = msgspec.msgpack.decode(parts[0], type=tuple[str, ...])
         if not self.features:
             self._meet(names)
         places, kept, keys = self._table.load(parts[1], keep)
-        stored = layout.unpacked(parts[2:], keys, len(names), self.capacity)
-        for name, array in layout.of_features(stored, names, self._names).items():
-            self._table[name][places] = array[kept]
+        blocks = unpacked(parts[2:], keys, len(names), self.capacity)
+        self._take_over(blocks, names, places, kept)
+
+    def _take_over(
+        self,
+        blocks: Iterable[tuple[int, Arrays]],
+        names: Sequence[str],
+        places: NDArray[np.intp],
+        kept: NDArray[np.intp],
+    ) -> None:
+        """Copy stored states into the table: of the rows `kept`, in order, to their places."""
+        for first, stored in blocks:
+            begin, end = np.searchsorted(kept, (first, first + len(stored["key"])))
+            rows, to = kept[begin:end] - first, places[begin:end]
+            for name, array in layout.of_features(stored, names, self._names).items():
+                self._table[name][to] = array[rows]
 
 
 def _hours(times: Times | None, rows: int) -> NDArray[np.int64]:

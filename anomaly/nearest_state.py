@@ -1,4 +1,4 @@
-"""What `NearestValue` knows of its devices: arrays with a row for each key, and their way to bytes.
+"""What `NearestValue` knows of its devices: arrays with a row for each key.
 
 A lane is one channel of one feature; lanes of a channel lie side by side (lane = channel · features + feature).
 Of each key:
@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.container import Buffer
-from anomaly.table import Arrays, Columns, from_bytes, to_bytes
+from anomaly.table import Arrays, Columns
 
 # These numbers are compiled into nearest_kernel.py, whose stored code is renewed when that file is.
 ROWS, COOLDOWN, LEVEL, ANCHOR = range(4)
@@ -111,26 +110,3 @@ def _by_feature(name: str, array: NDArray[Any]) -> NDArray[Any]:
         keys, lanes, capacity = array.shape
         return np.moveaxis(array.reshape(keys, CHANNELS, lanes // CHANNELS, capacity), 2, -1)
     return array
-
-
-def packed(arrays: Arrays) -> list[Buffer]:
-    """The arrays as bytes, without the room that values held have left.
-
-    The bytes of the values held are sorted by their rank: high ones are much alike, which helps whoever compresses.
-    """
-    held = arrays["held"][arrays["held"] < np.inf]
-    ranked = np.ascontiguousarray(held.astype("<f4").view(np.uint8).reshape(-1, 4).T)
-    return [to_bytes(ranked if name == "held" else array) for name, array in arrays.items()]
-
-
-def unpacked(parts: Sequence[Buffer], keys: int, features: int, capacity: int) -> Arrays:
-    """The arrays of so many keys that `packed` made bytes of."""
-    arrays = unknown(keys, features, capacity)
-    raw = dict(zip(arrays, parts, strict=True))
-    for name, (shape, kind) in layout(features, capacity).items():
-        if name != "held":
-            arrays[name] = from_bytes(raw[name], (keys, *shape), kind)
-    ranked = np.frombuffer(raw["held"], np.uint8).reshape(4, -1)
-    count = arrays["stats"][:, HELD, :, None]
-    arrays["held"][np.arange(capacity) < count] = np.ascontiguousarray(ranked.T).view("<f4").ravel()
-    return arrays

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from anomaly.container import Buffer
 from anomaly.detector import Keep
+from anomaly.room import Room
 
 Places = NDArray[np.intp]
 Fresh = NDArray[np.bool_]
@@ -37,25 +38,37 @@ class Table:
         self._places: dict[str, int] = {}
         self._keys: list[str] = []
         self._rows = 0
-        self._seen = np.zeros(0, np.int64)  # the number of the last row of each place
         self._silent: Iterator[tuple[int, int]] = iter(())
-        self.arrays: Arrays = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in columns.items()}
+        self._rooms = {name: Room(most, shape, dtype) for name, (shape, dtype) in columns.items()}
+        self._room_of_seen = Room(most, (), np.int64)
+        self._reach(0)
 
     def __len__(self) -> int:
         return len(self._places)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the views of what the rooms hold."""
+        return {name: value for name, value in vars(self).items() if name not in ("arrays", "_seen")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._reach(len(self._keys))
+
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array of that name, by place. It moves when keys are added."""
+        """The array of that name, by place; longer when keys are added."""
         return self.arrays[name]
 
     def replace(self, arrays: Arrays) -> None:
         """Other arrays with the same places."""
-        self.arrays = dict(arrays)
+        self._rooms = {name: Room(self._most, array.shape[1:], array.dtype) for name, array in arrays.items()}
+        self._reach(len(self._keys))
+        for name, array in arrays.items():
+            self.arrays[name][:] = array
 
     @property
     def bytes_per_key(self) -> int:
         """What the arrays take for one key; its name comes on top, about 150 bytes."""
-        return 8 + sum(array[:0].itemsize * int(np.prod(array.shape[1:])) for array in self.arrays.values())
+        return sum(room.row_bytes for room in (self._room_of_seen, *self._rooms.values()))
 
     def find(self, keys: Sequence[str]) -> Places:
         """The place of each key, -1 where it is not held."""
@@ -88,7 +101,7 @@ class Table:
                     self._keys.append(key)
                     fresh[row] = True
                 places[row] = place
-            self._make_room()
+            self._reach(len(self._keys))
         self._seen[places] = np.arange(
             self._rows + 1, self._rows + 1 + len(keys)
         )  # of several the last stays
@@ -111,7 +124,7 @@ class Table:
             place = len(self._keys)
             self._keys.append(key)
             self._places[key] = place
-            self._make_room()
+            self._reach(len(self._keys))
             return place
         place = self._longest_silent()
         del self._places[self._keys[place]]
@@ -128,25 +141,34 @@ class Table:
             self._silent = iter([(place, int(self._seen[place])) for place in order])
 
     def places(self) -> list[int]:
-        """Where the keys are, the longest silent first; keys of two parents may have spoken in the same row."""
-        seen = self._seen.tolist()
-        return sorted(range(len(self._keys)), key=lambda place: (seen[place], self._keys[place]))
+        """Where the keys are, the longest silent first."""
+        places: list[int] = self.order().tolist()
+        return places
 
-    def _make_room(self) -> None:
-        have = len(self._seen)
-        missing = len(self._keys) - have
-        if missing > 0:
-            more = max(missing, min(have, self._most - have))
-            self._seen = _longer(self._seen, more)
-            self.arrays = {name: _longer(array, more) for name, array in self.arrays.items()}
+    def order(self) -> Places:
+        """`places` as an array. Keys of two parents may have spoken in the same row: those go by name."""
+        order = np.argsort(self._seen, kind="stable")
+        seen = self._seen[order]
+        if (seen[1:] == seen[:-1]).any():
+            names = self._keys
+            order = np.array(sorted(order.tolist(), key=lambda at: (self._seen[at], names[at])), np.intp)
+        return order
+
+    def _reach(self, keys: int) -> None:
+        self._seen: NDArray[np.int64] = self._room_of_seen.rows(
+            keys
+        )  # the number of the last row of each place
+        self.arrays: Arrays = {name: room.rows(keys) for name, room in self._rooms.items()}
 
     def dump(self) -> tuple[Buffer, Arrays]:
         """Keys, and their arrays, the longest silent key first; equal tables give equal bytes."""
-        order = self.places()
-        places = np.array(order, np.intp)
-        keys = [self._keys[place] for place in order]
-        head = msgspec.msgpack.encode((self._rows, keys, to_bytes(self._seen[places])))
-        return head, {name: array[places] for name, array in self.arrays.items()}
+        order = self.order()
+        return self.head(order), {name: array[order] for name, array in self.arrays.items()}
+
+    def head(self, order: Places) -> Buffer:
+        """What a dump says of the keys."""
+        keys = [self._keys[place] for place in order.tolist()]
+        return msgspec.msgpack.encode((self._rows, keys, to_bytes(self._seen[order])))
 
     def load(self, head: Buffer, keep: Keep) -> tuple[Places, Places, int]:
         """Take places for the keys of a dump for which `keep` holds. Where there is no room, those seen last stay.
@@ -178,17 +200,14 @@ class Table:
 
 def to_bytes(array: NDArray[Any]) -> memoryview:
     """An array's numbers, little-endian whatever the machine."""
-    return array.astype(_little(array.dtype), copy=False).reshape(-1).view(np.uint8).data
+    return array.astype(little(array.dtype), copy=False).reshape(-1).view(np.uint8).data
 
 
 def from_bytes(raw: Buffer, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """The array again: a view of `raw`, not to be written to."""
-    return np.frombuffer(raw, _little(dtype)).reshape(shape)
+    return np.frombuffer(raw, little(dtype)).reshape(shape)
 
 
-def _longer(array: NDArray[Any], more: int) -> NDArray[Any]:
-    return np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
-
-
-def _little(dtype: DTypeLike) -> np.dtype[Any]:
+def little(dtype: DTypeLike) -> np.dtype[Any]:
+    """The type as it travels."""
     return np.dtype(dtype).newbyteorder("<")

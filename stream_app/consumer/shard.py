@@ -29,8 +29,8 @@ from stream_app.telemetry import log
 from stream_app.telemetry.histogram import Histogram
 from stream_app.telemetry.summary import Summary, by_code
 
-# A snapshot of so many bytes takes some milliseconds, which every segment may cost.
-_SMALL_STATE = 4_000_000
+# A snapshot of so many bytes, compressed, takes some milliseconds, which every segment may cost.
+_SMALL_STATE = 1_000_000
 # A snapshot that takes longer is taken so much more seldom that no more than this share of the time goes into them.
 _QUICK_MS, _SHARE = 100, 0.1
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import pyarrow as pa
-
 from stream_app.errors import FatalError
+from stream_app.pipeline.memory import Keep
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Position
 from stream_app.sinks import objects
 from stream_app.sinks.segment import token
 
 SHARD_END = "SHARD_END"
-_ZSTD = b"\x28\xb5\x2f\xfd"
 _SENTINELS = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})
 
 
@@ -74,7 +71,7 @@ def restore(
     name = token(Position(shard, sequence, sub or 0))
     snapshot = snapshots.load(shard, name)
     if snapshot is not None:
-        state.restore(snapshot)
+        _into(state, snapshot, f"{shard}/{name}")
         return name
     if missing == "fresh":
         return "fresh"
@@ -89,13 +86,20 @@ def _inherit(state: ShardState, lineage: Lineage, snapshots: Snapshots) -> str:
     for parent in lineage.parents:
         snapshot = snapshots.load(parent, SHARD_END)
         if snapshot is not None:
-            state.restore(snapshot, lineage.keeps)
+            _into(state, snapshot, f"{parent}/{SHARD_END}", lineage.keeps)
             found.append(parent)
     return "+".join(found) if found else "fresh"
 
 
+def _into(state: ShardState, snapshot: bytes, name: str, keep: Keep = lambda _key: True) -> None:
+    try:
+        state.restore(snapshot, keep)
+    except FatalError as error:
+        raise FatalError(f"{name}: {error}") from error
+
+
 class S3Snapshots:
-    """Snapshots as `state/<consumer>/<shard>/<name>`, compressed."""
+    """Snapshots as `state/<consumer>/<shard>/<name>`, as they are: a state compresses itself."""
 
     def __init__(self, s3: Any, bucket: str, consumer: str) -> None:
         self._s3, self._bucket, self._consumer = s3, bucket, consumer
@@ -104,21 +108,12 @@ class S3Snapshots:
         return f"state/{self._consumer}/{shard}/{name}"
 
     def load(self, shard: str, name: str) -> bytes | None:
-        """Raises FatalError when the object is not a snapshot."""
-        body = objects.get(self._s3, self._bucket, self._key(shard, name))
-        if body is None:
-            return None
-        try:
-            if body.startswith(_ZSTD):
-                return bytes(pa.CompressedInputStream(pa.BufferReader(body), "zstd").read())
-            return zlib.decompress(body)  # as it was once written
-        except (OSError, zlib.error) as error:
-            raise FatalError(f"{self._key(shard, name)} is not a state snapshot: {error}") from error
+        """None where there is none. Whether it is a snapshot is seen when it is restored."""
+        return objects.get(self._s3, self._bucket, self._key(shard, name))
 
     def save(self, shard: str, name: str, snapshot: bytes) -> None:
         """Overwrites: a second run makes the same state."""
-        body = pa.Codec("zstd", compression_level=1).compress(snapshot, asbytes=True)
-        self._s3.put_object(Bucket=self._bucket, Key=self._key(shard, name), Body=body)
+        self._s3.put_object(Bucket=self._bucket, Key=self._key(shard, name), Body=snapshot)
 
     def forget(self, shard: str, name: str) -> None:
         """Deletes; an absent one is no error."""

@@ -45,6 +45,8 @@ def reaching(array: NDArray[Any], count: int, fill: Any) -> NDArray[Any]:
     have = len(array)
     if count <= have:
         return array
-    longer = np.full((max(count, 2 * have, _FIRST_ROOM), *array.shape[1:]), fill, dtype=array.dtype)
+    longer = np.zeros((max(count, 2 * have, _FIRST_ROOM), *array.shape[1:]), dtype=array.dtype)
     longer[:have] = array
+    if fill != 0:  # zeros take no memory before they are written over
+        longer[have:] = fill
     return longer

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stream_app.pipeline import past_kernel as kernel
 from stream_app.pipeline.devices import reaching
+from stream_app.pipeline.packing import opened
 from stream_app.record import Batch, IntVector, Mask
 
 Keep = Callable[[str], bool]
@@ -94,5 +95,10 @@ def pack(state: Any) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """Bytes of `pack` to built-in types."""
-    return msgspec.msgpack.decode(data)
+    """Bytes of `pack`, or of `packing.compressed`, to built-in types. Raises ValueError when it is none."""
+    return msgspec.msgpack.decode(opened(data))
+
+
+def shown(array: NDArray[Any]) -> memoryview:
+    """An array's bytes, where they are: they change with it."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

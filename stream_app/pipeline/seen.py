@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly.container import Pieces
 from stream_app.pipeline import seen_kernel as kernel
 from stream_app.pipeline import unpack_kernel
 from stream_app.pipeline.devices import reaching
-from stream_app.pipeline.memory import pack, portable
+from stream_app.pipeline.memory import pack, portable, shown
 from stream_app.record import IntVector, Mask
+
+# So many devices' marks are given together: as much as a processor's cache holds.
+_TOGETHER = 128
 
 
 class Met(NamedTuple):
@@ -81,13 +86,20 @@ class Seen:
         kernel.drop(rows, met.devices, met.number, self._limit, self._rings)
 
     def dump(self, devices: int) -> Any:
-        """What is known of so many devices, in built-in types."""
+        """What is known of so many devices, as `packing.compressed` takes it; to be read at once."""
         self._reach(devices)
         count = self._rings.counts[:devices]
         lengths = np.minimum(count, self._limit)
-        marks = np.zeros(int(lengths.sum()), dtype=np.int64)
-        kernel.held(self._limit, devices, self._rings, marks)
-        return {"counts": count.tobytes(), "lengths": lengths.tobytes(), "marks": marks.tobytes()}
+        marks = Pieces(8 * int(lengths.sum()), self._marks(lengths))
+        return {"counts": shown(count), "lengths": shown(lengths), "marks": marks}
+
+    def _marks(self, lengths: IntVector) -> Iterator[memoryview]:
+        """Some devices' at a time."""
+        for first in range(0, len(lengths), _TOGETHER):
+            some = lengths[first : first + _TOGETHER]
+            marks = np.zeros(int(some.sum()), dtype=np.int64)
+            kernel.held(self._limit, first, first + len(some), self._rings, marks)
+            yield shown(marks)
 
     def load(self, dumped: Any, of: IntVector, to: IntVector) -> None:
         """Add devices: numbers `of` in the dump, `to` here."""

@@ -138,10 +138,10 @@ def drop(rows: Ints, devices: Ints, number: Ints, limit: int, rings: Any) -> Non
 
 
 @compiled
-def held(limit: int, devices: int, rings: Any, out: Ints) -> None:
-    """Every device's marks, one device after the other, the oldest first."""
+def held(limit: int, first: int, last: int, rings: Any, out: Ints) -> None:
+    """The marks of each device before `last`, from `first` on, one device after the other, the oldest first."""
     at = 0
-    for device in range(devices):
+    for device in range(first, last):
         for number in range(max(rings.counts[device] - limit, 0), rings.counts[device]):
             out[at] = rings.pool[rings.start[device] + number % limit]
             at += 1

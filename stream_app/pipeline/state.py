@@ -8,16 +8,30 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anomaly.detector import StateError
+from anomaly.container import InPieces, Pieces
+from anomaly.detector import Detector, StateError
 from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.pipeline.devices import Devices
-from stream_app.pipeline.memory import Keep, Previous, pack, unpack
+from stream_app.pipeline.memory import Keep, Previous
+from stream_app.pipeline.packing import compressed, opened
 from stream_app.pipeline.rules import Checks
 from stream_app.pipeline.seen import Seen
 from stream_app.pipeline.windows import Windows
 
 VERSION = 2
+# What is read shows where it lies in the snapshot, so that it is not there twice.
+_Part = None | int | float | list[Any] | memoryview
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+class _Stored(msgspec.Struct):
+    """A snapshot: by event `keys` and `detector`, and what each part of the state dumped."""
+
+    events: dict[str, dict[str, _Part | dict[str, _Part]]]
 
 
 class EventState:
@@ -40,13 +54,12 @@ class EventState:
         }
 
     def dump(self) -> dict[str, Any]:
-        """Built-in types only; arrays go by the order of `keys`."""
+        """What `packing.compressed` takes; arrays go by the order of `keys`."""
         dumped = {
             name: None if part is None else part.dump(len(self.devices))
             for name, part in self._parts().items()
         }
-        detector = None if self.detector is None else self.detector.snapshot()
-        return {"keys": self.devices.keys, **dumped, "detector": detector}
+        return {"keys": self.devices.keys, **dumped, "detector": _dumped(self.detector)}
 
     def load(self, dumped: Mapping[str, Any], keep: Keep) -> None:
         """Add the devices for which `keep` holds; parts that the event no longer declares are passed over."""
@@ -56,8 +69,15 @@ class EventState:
         for name, part in self._parts().items():
             if part is not None and dumped[name] is not None:
                 part.load(dumped[name], of, to)
-        if self.detector is not None and dumped["detector"] is not None:
-            self.detector.restore(dumped["detector"], keep)
+        stored = dumped["detector"]
+        if self.detector is not None and stored is not None:
+            self.detector.restore(stored if isinstance(self.detector, InPieces) else bytes(stored), keep)
+
+
+def _dumped(detector: Detector | None) -> Pieces | bytes | None:
+    if detector is None:
+        return None
+    return detector.pieces() if isinstance(detector, InPieces) else detector.snapshot()
 
 
 class ShardState:
@@ -70,9 +90,9 @@ class ShardState:
         return self._events[event]
 
     def snapshot(self) -> bytes:
-        """The whole state as bytes."""
+        """The whole state as bytes, compressed."""
         events = {name: state.dump() for name, state in self._events.items()}
-        return pack({"version": VERSION, "events": events})
+        return compressed({"version": VERSION, "events": events})
 
     def restore(self, snapshot: bytes, keep: Keep = lambda _key: True) -> None:
         """Add what a snapshot holds of devices for which `keep` holds.
@@ -80,12 +100,14 @@ class ShardState:
         Raises FatalError when it is none, or of another version.
         """
         try:
-            stored = unpack(snapshot)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            content = opened(snapshot)
+            version = msgspec.msgpack.decode(content, type=_Versioned).version
+            if version != VERSION:
+                raise FatalError(f"a state snapshot of version {version}, not {VERSION}, cannot be read")
+            stored = msgspec.msgpack.decode(content, type=_Stored)
+        except ValueError as error:
             raise FatalError(f"not a state snapshot: {error}") from error
-        if not isinstance(stored, dict) or stored.get("version") != VERSION:
-            raise FatalError(f"a state snapshot of another version than {VERSION} cannot be read")
-        for name, dumped in stored["events"].items():
+        for name, dumped in stored.events.items():
             if name in self._events:
                 try:
                     self._events[name].load(dumped, keep)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stream_app.event import Window
 from stream_app.pipeline import past_kernel as kernel
 from stream_app.pipeline.devices import reaching
+from stream_app.pipeline.memory import shown
 from stream_app.record import Batch, IntVector
 
 
@@ -57,9 +58,9 @@ class Windows:
         self._stamps[kept.devices], self._values[kept.devices] = kept.stamps, kept.values
 
     def dump(self, devices: int) -> Any:
-        """What is known of so many devices, in built-in types: arrays as bytes."""
+        """What is known of so many devices, as `packing.compressed` takes it; to be read at once."""
         self._reach(devices)
-        arrays = {"stamps": self._stamps[:devices].tobytes(), "values": self._values[:devices].tobytes()}
+        arrays = {"stamps": shown(self._stamps[:devices]), "values": shown(self._values[:devices])}
         return {"grid": self._grid(), **arrays}
 
     def _grid(self) -> list[Any]:

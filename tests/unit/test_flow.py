@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from stream_app.errors import FatalError
 from stream_app.pipeline.flow import process
+from stream_app.pipeline.memory import unpack
+from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Code, Outcome, Record
@@ -125,7 +127,7 @@ def test_ids_are_forgotten_after_as_many_events_of_the_device() -> None:
 def test_what_is_remembered_of_a_device_is_bounded(ids: list[str], limit: int) -> None:
     state = new_state(limit)
     run([record(reading(id=name), at) for at, name in enumerate(ids)], state)
-    known = state["reading"].seen.dump(1)
+    known = unpack(compressed(state["reading"].seen.dump(1)))
     assert np.frombuffer(known["counts"], np.int64).tolist() == [len(ids)]
     assert np.frombuffer(known["lengths"], np.int64).tolist() == [min(len(ids), limit)]
     assert len(np.frombuffer(known["marks"], np.int64)) <= limit

@@ -15,6 +15,7 @@ from stream_app.errors import FatalError
 from stream_app.event import Event, Window
 from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.memory import Previous, pack, unpack
+from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.state import ShardState
 from stream_app.pipeline.windows import Windows
 from stream_app.record import Batch
@@ -47,7 +48,7 @@ def test_previous_values_of_every_kind_survive_a_snapshot_as_they_were() -> None
     fields = tuple(row.columns)
     before, after = Previous(fields), Previous(fields)
     before.remember(both, row)
-    after.load(unpack(pack(before.dump(2))), both, both)
+    after.load(unpack(compressed(before.dump(2))), both, both)
     # The row before it in the same batch gives the same as what is remembered.
     twice = Batch(row.event, {n: np.concatenate([c, c]) for n, c in row.columns.items()}, np.arange(4))
     here = Previous(fields).recall(np.array([0, 1, 0, 1]), twice, np.ones(4, dtype=bool))
@@ -75,7 +76,7 @@ def test_previous_fields_that_are_declared_anew_are_found_by_name() -> None:
     old, new = Previous(("number", "text")), Previous(("text", "more", "number"))
     one = np.zeros(1, dtype=np.int64)
     old.remember(one, row)
-    new.load(unpack(pack(old.dump(1))), one, one)
+    new.load(unpack(compressed(old.dump(1))), one, one)
     found = {name: column.tolist()[0] for name, column in previous_of(row, one, new).items()}
     assert (found["previous.text"], found["previous.number"]) == ("x", 0.5)
     assert np.isnan(found["previous.more"])
@@ -139,7 +140,7 @@ def test_windows_are_what_a_loop_over_the_rows_would_find(
         expected = [slow.row(key, step, float(value)) for key, step, value in part]
         np.testing.assert_array_equal(found, np.array(expected).reshape(len(part), size))
         if data.draw(st.booleans()):
-            dumped, every = unpack(pack(windows.dump(len(devices)))), np.arange(len(devices))
+            dumped, every = unpack(compressed(windows.dump(len(devices)))), np.arange(len(devices))
             windows = Windows(spec)
             windows.load(dumped, every, every)
 
@@ -168,7 +169,7 @@ def test_a_window_that_is_declared_anew_begins_anew(spec: Window) -> None:
     row = batch(time=times([0]), value=[1.0], level=[5.0])
     one = np.zeros(1, dtype=np.int64)
     old.recall(one, row)
-    new.load(unpack(pack(old.dump(1))), one, one)
+    new.load(unpack(compressed(old.dump(1))), one, one)
     later = batch(time=times([1]), value=[2.0], level=[6.0])
     name = f"window.{spec.fields[0]}"
     np.testing.assert_array_equal(new.recall(one, later)[name], Windows(spec).recall(one, later)[name])

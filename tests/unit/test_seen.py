@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.pipeline.devices import Devices
-from stream_app.pipeline.memory import pack, unpack
+from stream_app.pipeline.memory import unpack
+from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.seen import Seen, marks_of
 from tests.samples import splits
 from tests.unit.columns import texts, times
@@ -38,7 +39,7 @@ class _SlowSeen:
 def reloaded(seen: Seen, limit: int, devices: int) -> Seen:
     every = np.arange(devices)
     other = Seen(limit)
-    other.load(unpack(pack(seen.dump(devices))), every, every)
+    other.load(unpack(compressed(seen.dump(devices))), every, every)
     return other
 
 
@@ -71,7 +72,7 @@ def test_rows_that_are_dropped_are_not_remembered(
         wrong = [at for at, row in enumerate(part) if not row[2] and at not in givers and not met.again[at]]
         seen.drop(met, np.array(wrong, dtype=np.int64))
         slow.meet(numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool))
-        assert seen.dump(len(devices)) == slow.dump(len(devices))
+        assert compressed(seen.dump(len(devices))) == compressed(slow.dump(len(devices)))
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=80), st.integers(1, 20), st.integers(1, 20))
@@ -82,7 +83,7 @@ def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
     numbers = devices.numbers(keys)
     seen.meet(numbers, marks_of(texts(map(str, range(len(keys))))), np.ones(len(keys), dtype=bool))
     every, other = np.arange(len(devices)), Seen(later)
-    other.load(unpack(pack(seen.dump(len(devices)))), every, every)
+    other.load(unpack(compressed(seen.dump(len(devices)))), every, every)
     for key in set(keys):
         mine = [str(at) for at, other_key in enumerate(keys) if other_key == key]
         for back, event_id in enumerate(reversed(mine), start=1):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zlib
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from stream_app.consumer.state import SHARD_END, Lineage, S3Snapshots, lineage_of, restore
 from stream_app.errors import FatalError
 from stream_app.pipeline.flow import process
+from stream_app.pipeline.memory import pack, unpack
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Record
 from tests.samples import EVENTS, MAX_BYTES, registry, shards
@@ -169,8 +172,20 @@ def test_snapshots_on_s3_are_what_was_saved(snapshot: bytes) -> None:
 def test_an_object_that_is_no_snapshot_is_fatal_and_named() -> None:
     s3 = _S3()
     s3.objects[f"bucket/state/app/{CHILD}/5"] = b"something else"
-    with pytest.raises(FatalError, match=f"state/app/{CHILD}/5 is not a state snapshot"):
-        S3Snapshots(s3, "bucket", "app").load(CHILD, "5")
+    with pytest.raises(FatalError, match=f"{CHILD}/5: not a state snapshot"):
+        restore(new_state(), CHILD, "5", None, S3Snapshots(s3, "bucket", "app"), of(WHOLE), missing="fail")
+
+
+@pytest.mark.parametrize("squeezed", [pa.Codec("zstd", 1).compress, zlib.compress])
+@given(shards())
+def test_a_snapshot_of_a_version_before_is_read(
+    squeezed: Callable[[Any], Any], records: list[Record]
+) -> None:
+    """They were MessagePack, compressed as a whole: by zstd, and once by zlib."""
+    state, restored = after(records), new_state()
+    plain = pack(unpack(state.snapshot()))
+    restored.restore(bytes(squeezed(plain)))
+    assert restored.snapshot() == state.snapshot()
 
 
 class _Kinesis:

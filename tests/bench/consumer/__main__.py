@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.bench.consumer import measure, memory, parallel, plan, report
+from tests.bench.consumer import linear, measure, memory, parallel, plan, report
 from tests.bench.consumer.data import Case
 from tests.bench.consumer.ways import FLOOR, OURS, STOCK, others
 
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--detector", default="default", choices=("default", "none", "trees"))
     parser.add_argument("--standard", action="store_true", help="everything that `make bench` measures")
     parser.add_argument("--full", action="store_true", help="and every combination of the grid")
+    parser.add_argument("--linear", action="store_true", help="only whether many devices cost more")
     parser.add_argument("--memory", type=int, nargs="*", help="only memory, for these numbers of shards")
     parser.add_argument("--shards", type=int, nargs="*", help="only speed, with these numbers of children")
     parser.add_argument(
@@ -33,6 +34,8 @@ def main() -> None:
         if chosen.memory is not None:
             counts = chosen.memory or (1, 4, 8)
             report.show(report.memory(memory.measure(Path(folder), counts, chosen.tree, host=chosen.host)))
+        elif chosen.linear:
+            report.show(report.devices(linear.measure(chosen.rounds, chosen.tree)))
         elif chosen.shards:
             ran = [parallel.measure(n, plan.SHARD, chosen.tree, host=chosen.host) for n in chosen.shards]
             report.show(report.shards(ran))

@@ -25,7 +25,7 @@ KINDS = ("undecodable", "schema", "missing", "rule", "calculation")
 SEGMENT_MS = 60_000
 # A full shard: one record a millisecond. Later than any reading's own time.
 ARRIVAL = 1_893_456_000_000 // SEGMENT_MS * SEGMENT_MS
-_START = datetime(2016, 12, 1, tzinfo=UTC)
+START = datetime(2016, 12, 1, tzinfo=UTC)
 _MEMBER = len(b',"v":""')
 
 
@@ -36,7 +36,8 @@ class Case:
     `records` are timed after `warm` others, both rounded to whole batches. `payload` is a record's size in bytes
     (below 300: plain JSON without the bus's envelope), reached by a member that the schema does not know. `bad` is
     the share of records that fail, of five kinds in turn; `repeats` the share of those sent again at once.
-    `detector` is "default", "none" or "trees".
+    `detector` is "default", "none" or "trees". Where `lives` is given, there are so many different devices: others
+    send what one of these does.
     """
 
     devices: int = 100
@@ -48,6 +49,7 @@ class Case:
     detector: str = "default"
     repeats: float = 0.0
     weather: bool = False
+    lives: int | None = None
 
     @property
     def name(self) -> str:
@@ -85,7 +87,7 @@ def device(number: int) -> str:
 
 
 @cache
-def _stations() -> list[list[dict[str, Any]]]:
+def stations() -> list[list[dict[str, Any]]]:
     """The readings of each station of the bundled winter, hour by hour."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in readings("beijing-winter"):
@@ -115,9 +117,11 @@ def sent(case: Case) -> Iterator[Sent]:
 
 
 def _detail(name: str, at: int, hour: int, case: Case) -> dict[str, Any]:
-    station = _stations()[at % 12]
+    if case.lives is not None:
+        at %= case.lives
+    station = stations()[at % 12]
     row = station[(at // 12 * 37 + hour) % len(station)]
-    time = _START + timedelta(hours=hour)
+    time = START + timedelta(hours=hour)
     fields = (*POLLUTANTS, *WEATHER) if case.weather else POLLUTANTS
     return {
         "id": f"{name}/{time:%Y-%m-%dT%H}",

@@ -43,8 +43,8 @@ class Objects:
         return {"Metadata": self._metadata[Key], "ETag": Key}
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        """Bytes of what was put."""
-        if Key not in self._metadata:
+        """Bytes of what was put, by this process or one before it."""
+        if not self._path(Key).exists():
             raise _error("NoSuchKey", 404, "GetObject")
         return {"Body": io.BytesIO(self._path(Key).read_bytes()), "ETag": Key}
 

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tests.bench.consumer import measure, memory, parallel, report
+from tests.bench.consumer import linear, measure, memory, parallel, report
 from tests.bench.consumer.data import Case
 from tests.bench.consumer.measure import Found
 from tests.bench.consumer.ways import CANNOT, FLOOR, OURS, STOCK, Way, others
@@ -68,6 +68,7 @@ class Results:
     grid: Sequence[Found]
     shards: Mapping[str, Sequence[parallel.Parallel]]
     memory: Mapping[str, memory.Memory]
+    devices: linear.Found
 
     def to_json(self) -> dict[str, Any]:
         """For build/bench/consumer.json: the four that are watched, then everything."""
@@ -85,6 +86,7 @@ class Results:
             "grid": [found.to_json() for found in self.grid],
             "shards": {how: [asdict(one) for one in found] for how, found in self.shards.items()},
             "memory": {how: found.to_json() for how, found in self.memory.items()},
+            "devices": self.devices.to_json(),
             "not_comparable": CANNOT,
         }
 
@@ -103,13 +105,15 @@ def standard(folder: Path, rounds: int = 3, tree: Path | None = None, *, full: b
         measure.paired(_ways(case), case, 1, tree, _SLOW) for case in (whole_grid() if full else points())
     ]
     report.show(report.grid(grid, (STOCK, FLOOR)))
+    devices = linear.measure(tree=tree)
+    report.show(report.devices(devices))
     shards, used = {}, {}
     for how in _HOWS:
         with suppress(LookupError):
             shards[how] = [parallel.measure(n, SHARD, tree, host=how == "host") for n in (1, 4)]
             used[how] = memory.measure(folder, tree=tree, host=how == "host")
             report.show(report.shards(shards[how], how), report.memory(used[how], how))
-    results = Results(counts, headline, profile, grid, shards, used)
+    results = Results(counts, headline, profile, grid, shards, used, devices)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(results.to_json(), indent=2))
     return results

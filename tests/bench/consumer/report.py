@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.consumer import linear
 from tests.bench.consumer.measure import Found
 from tests.bench.consumer.memory import Memory
 from tests.bench.consumer.parallel import Parallel
@@ -98,4 +99,30 @@ def memory(found: Memory, how: str = "") -> Table:
         table.add_column(heading, justify="right")
     for count, mb in found.mb.items():
         table.add_row(str(count), str(found.processes[count]), f"{mb:,.0f}")
+    return table
+
+
+def devices(found: linear.Found) -> Table:
+    """Whether many devices cost more, and what does."""
+    title = (
+        f"By devices, each met long before: a record = stages, and every {linear.INTERVAL} s a snapshot of all, on a "
+        f"core that has enough to do;\nalone = the same of one shard with {linear.FULL_SHARD:,} records/s. "
+        f"A device's first record: {found.first_meeting:.1f} µs."
+    )
+    table = Table(title=title, title_justify="left")
+    for heading in (
+        "devices",
+        "stages µs",
+        "snapshot s",
+        "MB",
+        "record µs",
+        "rate to 100",
+        "alone µs",
+        "restore s",
+    ):
+        table.add_column(heading, justify="right")
+    for one in found.by_devices:
+        ratio = f"{found.ratio(one):.2f}"
+        texts = (f"{one.stages:.2f}", f"{one.snapshot:.2f}", f"{one.mb:,.1f}", f"{one.record:.2f}", ratio)
+        table.add_row(f"{one.devices:,}", *texts, f"{one.alone:.2f}", f"{one.restore:.2f}")
     return table

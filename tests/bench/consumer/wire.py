@@ -68,9 +68,9 @@ class Child:
         self._out: IO[bytes] = self.process.stdout
         self.checkpoints = 0
 
-    def initialize(self, shard: str = SHARD) -> float:
+    def initialize(self, shard: str = SHARD, checkpoint: str = "TRIM_HORIZON") -> float:
         """Give it a shard; the seconds since its start when it says that it is ready."""
-        self.act("initialize", shardId=shard, sequenceNumber="TRIM_HORIZON", subSequenceNumber=0)
+        self.act("initialize", shardId=shard, sequenceNumber=checkpoint, subSequenceNumber=0)
         return time.perf_counter() - self.begun
 
     def act(self, action: str, **members: object) -> None:

@@ -1,0 +1,125 @@
+"""A fleet that was met long ago: the state of a shard whose devices have each sent readings for weeks.
+
+`python -m tests.bench.consumer.grown DEVICES FOLDER` leaves it as the snapshot of checkpoint SEQUENCE, made and saved
+by the product itself, so that a child can be started from it. Feeding so many records to a child would take minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly.container import seal_parts, unseal_parts
+from stream_app.consumer.state import S3Snapshots
+from stream_app.events.air_quality import EVENT
+from stream_app.pipeline.memory import unpack
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import EventState, ShardState
+from stream_app.record import Batch
+from stream_app.settings import Settings
+from tests.bench.consumer import data
+from tests.bench.consumer.local_clients import Objects
+
+SEQUENCE = "1"
+# A month, after which a device's state is as large as it gets, and what a reading does to it is what it will do
+# for ever: a younger device has less to compare with, or more to take in.
+HOURS = 800
+# So many devices live that month; each of those beyond has the state of one of these, and sends what it does.
+LIVED = 1_200
+_SETTINGS = Settings("bench", "bench")
+_BEGIN = np.datetime64(data.START.replace(tzinfo=None), "ms")
+
+
+def grown(devices: int, hours: int = HOURS) -> ShardState:
+    """The state after so many hours before those that `data.sent` begins with."""
+    state = lived(min(devices, LIVED), hours)
+    if devices <= LIVED:
+        return state
+    few, whole = unpack(state.snapshot())["events"][EVENT.name], _new()
+    of, to = whole[EVENT.name], np.arange(devices)
+    names = set(map(data.device, range(devices)))
+    of.devices.numbers(map(data.device, range(devices)))
+    for name, part in (("seen", of.seen), ("windows", of.windows), ("checks", of.checks)):
+        if part is not None:
+            part.load(few[name], to % LIVED, to)
+    if of.detector is not None:
+        for first in range(0, devices, LIVED):
+            of.detector.restore(_renamed(few["detector"], first), names.__contains__)
+    return whole
+
+
+def _renamed(sealed: bytes, first: int) -> bytes:
+    """The state of a detector for the devices from number `first` on."""
+    start = sealed.index(b"nearest value")
+    kind = sealed[start : sealed.index(b"of a channel", start) + len(b"of a channel")].decode()
+    parts = unseal_parts(kind, sealed)
+    if parts is None:
+        raise RuntimeError(f"not a state of {kind}")
+    rows, keys, seen = msgspec.msgpack.decode(parts[1])
+    at = {data.device(number): number for number in range(LIVED)}
+    head = msgspec.msgpack.encode((rows, [data.device(first + at[key]) for key in keys], seen))
+    return seal_parts(kind, [parts[0], head, *parts[2:]])
+
+
+def _new() -> ShardState:
+    return ShardState(
+        {name: codec.event for name, codec in Registry.load().codecs.items()}, _SETTINGS.seen_ids
+    )
+
+
+def lived(devices: int, hours: int) -> ShardState:
+    """The state of devices that have sent a reading an hour."""
+    state = _new()
+    of, stations, rng = state[EVENT.name], _values(), np.random.default_rng(6)
+    names = [data.device(at) for at in range(devices)]
+    numbers, each = of.devices.numbers(names), np.arange(devices)
+    for hour in range(-hours, 0):
+        values = stations[each % 12, (each // 12 * 37 + hour) % stations.shape[1]]
+        _learn(of, names, numbers, values, _BEGIN + np.timedelta64(hour, "h"), rng)
+    return state
+
+
+def _values() -> NDArray[np.float64]:
+    """(stations, hours, pollutants); NaN where missing. Stations miss hours at their ends."""
+    stations = data.stations()
+    hours = min(map(len, stations))
+    rows = [[[row[name] for name in data.POLLUTANTS] for row in station[:hours]] for station in stations]
+    return np.array(rows, dtype=np.float64)
+
+
+def _learn(
+    of: EventState,
+    names: list[str],
+    numbers: NDArray[np.int64],
+    values: NDArray[np.float64],
+    time: np.datetime64,
+    rng: np.random.Generator,
+) -> None:
+    """One reading of each device; an id's mark is as good as a random number."""
+    missing = np.full(len(names), np.nan)
+    columns: dict[str, NDArray[Any]] = dict.fromkeys(data.WEATHER, missing)
+    columns |= dict(zip(data.POLLUTANTS, values.T, strict=True))
+    batch = Batch(EVENT.name, {**columns, "time": np.full(len(names), time)}, np.arange(len(names)))
+    of.seen.meet(numbers, rng.integers(1, 2**63, len(names)), np.ones(len(names), np.bool_))
+    if of.windows is not None:
+        of.windows.recall(numbers, batch)
+    if of.checks is not None:
+        of.checks.mark(numbers, batch)
+    if of.detector is not None:
+        of.detector.process_many(names, values, batch["time"])
+
+
+def main() -> None:
+    """Into FOLDER, as the child's store of objects."""
+    devices, folder = int(sys.argv[1]), Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    S3Snapshots(Objects(folder), "bench", "bench").save(data.SHARD, SEQUENCE, grown(devices).snapshot())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""A snapshot of `NearestValue`: its blocks, and the one that was written before there were any."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from anomaly.detector import StateError
+from anomaly.nearest import NearestValue
+from anomaly.nearest_packed import BLOCK
+from anomaly.table import to_bytes
+from tests.unit.detectors import drawn, quick
+
+
+def as_once_written(detector: NearestValue) -> bytes:
+    """A snapshot of version 2: each array as a whole, the check before everything."""
+    head, arrays = detector._table.dump()
+    held = arrays["held"][arrays["held"] < np.inf]
+    ranked = np.ascontiguousarray(held.astype("<f4").view(np.uint8).reshape(-1, 4).T)
+    parts = [
+        msgspec.msgpack.encode(detector._names),
+        bytes(head),
+        *(bytes(to_bytes(ranked if name == "held" else array)) for name, array in arrays.items()),
+    ]
+    kind = f"nearest value 2, {detector.capacity} of a channel"
+    begin = msgspec.msgpack.encode((kind, [len(part) for part in parts]))
+    content = b"".join([len(begin).to_bytes(4, "little"), begin, *parts])
+    check = hashlib.blake2b(content, digest_size=16).digest()
+    return b"stream-app detector state 1\n" + check + content
+
+
+def test_a_snapshot_of_the_version_before_is_read_and_one_that_is_damaged_is_not() -> None:
+    old, new = quick(), quick()
+    old.process_many(*drawn(900, 300, seed=11))
+    once = as_once_written(old)
+    new.restore(once)
+    assert new.snapshot() == old.snapshot()
+    for at in (len(once) // 2, len(once) - 1):
+        with pytest.raises(StateError, match="damaged"):
+            quick().restore(once[:at] + bytes([once[at] ^ 1]) + once[at + 1 :])
+
+
+@pytest.mark.parametrize("devices", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 1])
+def test_a_snapshot_in_blocks_holds_every_key(devices: int) -> None:
+    old, new, half = quick(), quick(), quick()
+    rows = drawn(3 * devices, devices, seed=devices)
+    old.process_many(*rows)
+    assert old.pieces().length == len(old.snapshot())
+    new.restore(old.snapshot())
+    assert new.snapshot() == old.snapshot()
+    kept = set(sorted(set(rows.keys))[::2])
+    half.restore(old.snapshot(), kept.__contains__)
+    X = np.array([[1.0, math.nan, 3.0]])
+    for key in sorted(kept)[:3]:
+        assert half.process_many([key], X).tolist() == old.process_many([key], X).tolist()

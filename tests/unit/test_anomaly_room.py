@@ -1,0 +1,78 @@
+"""Room grows without moving, takes memory as it is written to, and does without reserving where that is refused."""
+
+from __future__ import annotations
+
+import copy
+import mmap
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomaly.room import Room
+from anomaly.table import Table
+
+STATM = Path("/proc/self/statm")
+
+
+def refused(*_: Any, **__: Any) -> Any:
+    raise OSError("Cannot allocate memory")
+
+
+@pytest.mark.parametrize("reserved", [True, False])
+@given(counts=st.lists(st.integers(0, 60), max_size=8), shape=st.sampled_from([(), (3,), (2, 5)]))
+def test_what_was_written_stays_and_what_is_new_is_zero(
+    reserved: bool, counts: list[int], shape: tuple[int, ...]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if not reserved:
+            patch.setattr(mmap, "mmap", refused)
+        room, had = Room(60, shape, np.float32), 0
+        for count in sorted(counts):
+            rows = room.rows(count)
+            assert rows.shape == (count, *shape)
+            assert rows.dtype == np.float32
+            assert not rows[had:].any()
+            rows[had:], had = 1.0, count
+            assert (rows == 1.0).all()
+
+
+def test_rows_do_not_move() -> None:
+    room = Room(100_000, (100,), np.float64)
+    first, last = room.rows(1), room.rows(100_000)
+    first[0, 0] = 7.0
+    assert last[0, 0] == 7.0
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="this system does not tell what is resident")
+def test_room_that_is_not_used_takes_no_memory() -> None:
+    def resident() -> int:
+        return int(STATM.read_text().split()[1]) * mmap.PAGESIZE
+
+    room, before = Room(1_000_000, (100,), np.float64), resident()
+    room.rows(1_000)[:] = 1.0
+    room.rows(900_000)
+    assert resident() - before < 8_000_000
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda table: pickle.loads(pickle.dumps(table))])
+def test_a_copy_goes_on_by_itself(copied: Callable[[Table], Table]) -> None:
+    table = Table(1_000_000, {"n": ((200,), np.float64)})
+    places, _ = table.take(["a", "b"])
+    table["n"][places] = 1.0
+    other = copied(table)
+    places, fresh = other.take(["c", "b", "d"])
+    assert fresh.tolist() == [True, False, True]
+    assert other["n"].sum() == 2 * 200
+    other["n"][:] = 5.0
+    assert table["n"].sum() == 2 * 200
+    assert table.find(["c"]).tolist() == [-1]
+
+
+def test_a_key_takes_the_bytes_of_a_row() -> None:
+    assert Room(1, (2, 5), np.float32).row_bytes == 40

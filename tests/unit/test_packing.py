@@ -1,0 +1,58 @@
+"""A state as bytes: what comes out is what went in, in however many frames it travelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomaly.container import Buffer, Pieces, seal_parts, sealed, unseal_parts
+from stream_app.pipeline import packing
+from stream_app.pipeline.memory import unpack
+from stream_app.pipeline.packing import compressed, opened, pieces
+
+_plain = st.none() | st.integers(-(2**63), 2**63) | st.text() | st.binary() | st.lists(st.text())
+_states = st.recursive(
+    st.dictionaries(st.text(), _plain), lambda inner: st.dictionaries(st.text(), inner | _plain), max_leaves=9
+)
+
+
+@given(_states, st.integers(1, 40))
+def test_a_state_comes_back_whatever_frames_it_travelled_in(state: dict[str, Any], frame: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_FRAME", frame)
+        assert unpack(compressed(state)) == state
+    assert msgspec.msgpack.decode(b"".join(pieces(state))) == state
+
+
+def _one_by_one(parts: list[bytes]) -> Iterator[Buffer]:
+    """Parts that lie in the same place, one after the other."""
+    room = bytearray(max(map(len, parts), default=0))
+    for part in parts:
+        room[: len(part)] = part
+        yield memoryview(room)[: len(part)]
+
+
+@given(st.lists(st.binary(max_size=200)), st.integers(1, 300))
+def test_a_sealed_state_is_the_same_in_pieces_as_in_one(parts: list[bytes], frame: int) -> None:
+    def made() -> Pieces:
+        return sealed("kind", [len(part) for part in parts], _one_by_one(parts))
+
+    assert made().joined() == seal_parts("kind", parts)
+    assert made().length == len(made().joined())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_FRAME", frame)
+        found = unpack(compressed({"detector": made(), "shown": memoryview(b"shown")}))
+    assert found == {"detector": seal_parts("kind", parts), "shown": b"shown"}
+    assert unseal_parts("kind", found["detector"]) == parts
+
+
+@pytest.mark.parametrize("cut", [1, 5, 40])
+def test_a_part_of_a_state_is_none(cut: int) -> None:
+    whole = compressed({"keys": ["a", "b"] * 100, "windows": memoryview(bytes(range(256)) * 9)})
+    with pytest.raises(ValueError, match="stream"):
+        opened(whole[:-cut])
