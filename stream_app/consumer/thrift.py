@@ -21,7 +21,6 @@ FRUGAL: Mapping[str, str] = {
 """The environment of shards that share a machine. To be laid under the user's own."""
 
 _EVERY = 10.0  # seconds at least between two returns, which cost some milliseconds each
-_EVERY_BUSY = 30.0  # where the next records need again what was returned
 
 
 def malloc_trim() -> None:
@@ -32,10 +31,11 @@ def malloc_trim() -> None:
 
 
 class Thrifty:
-    """Passes every action on (protocol `multilang.Handler`), and returns memory.
+    """Passes every action on (protocol `multilang.Handler`), and returns memory when something is over.
 
     That is before the first record is read: the beginning needs much that is never needed again, and what came to
-    lie in between would keep it. Then after records on the first idle tick; where they never end, now and then.
+    lie in between would keep it. Then after a commit, which mostly has a segment stored before it, and on the first
+    idle tick after records.
     """
 
     def __init__(
@@ -58,8 +58,23 @@ class Thrifty:
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
         """Take records in order, or a tick."""
-        self._handler.process(records, behind_ms, checkpointer)
-        self._used = self._used or bool(records)
-        if self._used and self._clock() - self._released >= (_EVERY_BUSY if records else _EVERY):
+        noting = _Noting(checkpointer)
+        self._handler.process(records, behind_ms, noting)
+        self._used = self._used or noting.committed or bool(records)
+        over = noting.committed or not records
+        if self._used and over and self._clock() - self._released >= _EVERY:
             self._release()
             self._used, self._released = False, self._clock()
+
+
+class _Noting:
+    """A checkpointer, and whether it was asked for something."""
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self._checkpointer = checkpointer
+        self.committed = False
+
+    def checkpoint(self, sequence: str | None, sub: int | None) -> None:
+        """Raises what the other does."""
+        self.committed = True
+        self._checkpointer.checkpoint(sequence, sub)

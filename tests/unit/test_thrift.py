@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from stream_app.consumer.thrift import Thrifty
-
-RECORDS: Any = ["a record"]
+from stream_app.errors import LeaseLostError
 
 
 class Shard:
@@ -21,7 +20,9 @@ class Shard:
         self._log.append("initialize")
 
     def process(self, records: Any, behind_ms: int | None, checkpointer: Any) -> None:
-        self._log.append("records" if records else "tick")
+        self._log.append(records[0] if records else "tick")
+        if records == ["C"]:
+            checkpointer.checkpoint("5", None)
 
     def lease_lost(self) -> None:
         self._log.append("lost")
@@ -31,6 +32,13 @@ class Shard:
 
     def shutdown_requested(self, checkpointer: Any) -> None:
         self._log.append("shutdown")
+
+
+class Committed:
+    """Every checkpoint succeeds."""
+
+    def checkpoint(self, sequence: str | None, sub: int | None) -> None:
+        pass
 
 
 class Clock:
@@ -58,9 +66,11 @@ def thrifty(log: list[str], clock: Clock) -> Thrifty:
 
 
 def play(thrifty: Thrifty, clock: Clock, ticks: str, step: float) -> None:
-    """`r` for records, `.` for none; each so many seconds after the other."""
+    """`r` for records, `C` for records with a commit, `.` for none; each so many seconds after the other."""
+    records: Any
     for tick in ticks:
-        thrifty.process(RECORDS if tick == "r" else [], 0, Any)
+        records = [] if tick == "." else [tick]
+        thrifty.process(records, 0, Committed())
         clock.now += step
 
 
@@ -76,7 +86,7 @@ def test_it_is_returned_before_the_first_record_and_when_there_are_no_more(
 ) -> None:
     thrifty.initialize("shard", None, None)
     play(thrifty, clock, "..r..", 0.2)
-    assert log == ["initialize", "release", "tick", "tick", "records", "tick", "release", "tick"]
+    assert log == ["initialize", "release", "tick", "tick", "r", "tick", "release", "tick"]
 
 
 def test_a_trickle_is_not_slowed_down(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
@@ -84,11 +94,21 @@ def test_a_trickle_is_not_slowed_down(thrifty: Thrifty, clock: Clock, log: list[
     assert log.count("release") == 10
 
 
-def test_where_records_never_end_it_is_returned_now_and_then(
+def test_where_records_never_end_it_is_returned_after_commits(
     thrifty: Thrifty, clock: Clock, log: list[str]
 ) -> None:
-    play(thrifty, clock, "r" * 200, 0.5)
-    assert 2 <= log.count("release") <= 4
+    play(thrifty, clock, "rrCrrCrr", 6.0)
+    assert log == [*"rrC", "release", *"rrC", "release", *"rr"]
+
+
+def test_what_is_committed_and_refused_reaches_the_shard(log: list[str], clock: Clock) -> None:
+    class Refuses:
+        def checkpoint(self, sequence: str | None, sub: int | None) -> None:
+            raise LeaseLostError(f"{sequence} {sub}")
+
+    thrifty = Thrifty(Shard(log), lambda: log.append("release"), clock)
+    with pytest.raises(LeaseLostError, match="5 None"):
+        thrifty.process(cast(Any, ["C"]), 0, Refuses())
 
 
 def test_who_does_nothing_has_nothing_to_return(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
