@@ -8,14 +8,16 @@ host there is room; where there is none, the fork's objects have pages of their 
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, FrameType, FunctionType
 
 _POOL, _HEADER = 1 << 14, 48  # Python has its small blocks in pools, each of one size, behind a header
 _SIZES = range(16, 513, 16)
-_MOST = 200_000  # of one size, should pools be otherwise one day
+_MOST = 1 << 23  # bytes of one size, should pools be otherwise one day
 _EMPTY = bytes.__basicsize__
 _LARGE = 1 << 29  # from here on an integer takes 28 bytes, which is a block of 32
 
@@ -62,13 +64,18 @@ def gather(codes: Codes) -> int:
 
 
 def fill() -> Sequence[object]:
-    """Take the room between small objects. It is free again when what is returned goes."""
+    """Take the room between small objects. It is free again when what is returned goes.
+
+    Nothing where Python's own allocator does not serve them.
+    """
     kept: list[object] = []
+    if os.environ.get("PYTHONMALLOC") or sys.flags.dev_mode or not sys.getallocatedblocks():
+        return kept
     for size in _SIZES:
-        for number in range(_MOST):
+        for number in range(_MOST // size):
             block = _block(size, number)
             kept.append(block)
-            if id(block) % _POOL == _HEADER:  # the first of a pool: no other had room
+            if _is_alone(id(block)):  # no other pool had room
                 break
     return kept
 
@@ -78,3 +85,8 @@ def _block(size: int, number: int) -> object:
     if size == object.__basicsize__:
         return object()
     return bytes(size - _EMPTY) if size >= _EMPTY else _LARGE + number
+
+
+def _is_alone(address: int) -> bool:
+    """Whether it is the first of its pool, and the only one: a pool begins with the count of its blocks."""
+    return address % _POOL == _HEADER and ctypes.c_uint.from_address(address - _HEADER).value == 1
