@@ -18,6 +18,7 @@ from types import CodeType, FrameType, FunctionType
 _POOL, _HEADER = 1 << 14, 48  # Python has its small blocks in pools, each of one size, behind a header
 _SIZES = range(16, 513, 16)
 _MOST = 1 << 23  # bytes of one size, should pools be otherwise one day
+_FEW = 6
 _EMPTY = bytes.__basicsize__
 _LARGE = 1 << 29  # from here on an integer takes 28 bytes, which is a block of 32
 
@@ -75,7 +76,7 @@ def fill() -> Sequence[object]:
         for number in range(_MOST // size):
             block = _block(size, number)
             kept.append(block)
-            if _is_alone(id(block)):  # no other pool had room
+            if _begins(id(block), size):  # no other pool had room
                 break
     return kept
 
@@ -87,6 +88,12 @@ def _block(size: int, number: int) -> object:
     return bytes(size - _EMPTY) if size >= _EMPTY else _LARGE + number
 
 
-def _is_alone(address: int) -> bool:
-    """Whether it is the first of its pool, and the only one: a pool begins with the count of its blocks."""
-    return address % _POOL == _HEADER and ctypes.c_uint.from_address(address - _HEADER).value == 1
+def _begins(address: int, size: int) -> bool:
+    """Whether it is among the first of its pool, and that holds no others: it begins with the count of its blocks.
+
+    Those that are needed to find out are of some size too.
+    """
+    place = address % _POOL
+    if place >= _HEADER + _FEW * size:
+        return False
+    return ctypes.c_uint.from_address(address - place).value <= _FEW
