@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,9 @@ def _serve(listener: socket.socket) -> None:
 
     def release() -> None:
         malloc_trim()
-        if image is not None:
-            image.restore()
+        with suppress(OSError):  # no descriptor left, or no memory: whoever needs one says so
+            if image is not None:
+                image.restore()
 
     def shard() -> int:
         protocol = child.take_stdout()
