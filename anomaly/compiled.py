@@ -16,17 +16,16 @@ def compiled(function: F) -> F:
     Without fast-math: an operation gives the same bits whatever stands around it, so scores do not depend on how
     rows are batched. The code is kept beside the module, so that the next process does not compile again.
     """
-    return _compiled(function, False)
+    return _compiled(function)
 
 
-def compiled_without_nan(function: F) -> F:
-    """`compiled` of a function that no NaN reaches and that tells no -0 from 0: a least value is then found with
-    vector instructions, and is the same in whatever order they look."""
-    return _compiled(function, {"nnan", "nsz"})
+def inlined(function: F) -> F:
+    """`compiled`, and put in place of each call: what is known there of its arguments then shapes its loops."""
+    return _compiled(function, forceinline=True)
 
 
-def _compiled(function: F, fastmath: bool | set[str]) -> F:
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": fastmath}
+def _compiled(function: F, **more: bool) -> F:
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": False, **more}
     try:
         return cast(F, numba.njit(cache=True, **options)(function))
     except RuntimeError:  # neither the package's folder nor a home can be written: compile in each process

@@ -49,16 +49,15 @@ class Explanation(NamedTuple):
         return {**self._asdict(), "text": str(self)}
 
     def __str__(self) -> str:
-        what = {
-            "value": f"{self.feature} is {self.observed:g}; the nearest value seen is {self.nearest:g}",
-            "average": (
-                f"{self.feature} averages {self.observed:g}; the nearest average seen is {self.nearest:g}"
-            ),
-            "hour": (
+        if self.channel == "value":
+            what = f"{self.feature} is {self.observed:g}; the nearest value seen is {self.nearest:g}"
+        elif self.channel == "average":
+            what = f"{self.feature} averages {self.observed:g}; the nearest average seen is {self.nearest:g}"
+        else:
+            what = (
                 f"{self.feature} is {self.observed:+g} from usual at this hour; "
                 f"the nearest such deviation seen is {self.nearest:+g}"
-            ),
-        }[self.channel]
+            )
         return f"{what}: {self.distance:g} away, where {self.usual:.3g} is usual"
 
 
@@ -79,7 +78,7 @@ class Explaining(Protocol):
 
 def alerts_explained(detector: Explaining, judgement: Judgement) -> NDArray[np.object_]:
     """(n,) objects: of each row that is an alert its explanation as a dict, else None."""
-    told = np.full(len(judgement.scores), None, dtype=object)
+    told = np.empty(len(judgement.scores), dtype=object)  # of None
     for row in np.flatnonzero(judgement.scores >= detector.threshold).tolist():
         why = detector.explain(judgement, row)
         told[row] = None if why is None else why.as_dict()

@@ -147,7 +147,8 @@ class NearestValue(OneDevice, base.AnomalyDetector):
     ) -> Judgement:
         scores, why = np.zeros(len(values)), np.full((len(values), layout.WHY), -1.0)
         state = layout.State(**arrays)
-        kernel.all_rows(state, places, fresh, values, hours, self._rules(), scores, why)
+        judge = kernel.all_usual_rows if self.capacity == kernel.USUAL else kernel.all_rows
+        judge(state, places, fresh, values, hours, self._rules(), scores, why)
         feature, channel = why[:, : layout.OBSERVED].T.astype(np.int64)
         return Judgement(scores, feature, channel, *why[:, layout.OBSERVED :].T)
 

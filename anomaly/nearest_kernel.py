@@ -1,7 +1,8 @@
 """The compiled part of `NearestValue`: what a row does to the state of its key (`nearest_state`).
 
 Only +, -, ·, / and √ are used, which every machine rounds alike: a score has the same bits wherever it is computed
-again.
+again. Loops over lanes have no branches where they can, so that they become vector instructions; indices are unsigned
+where nothing else tells that they are not negative.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly import nearest_state as field
-from anomaly.compiled import compiled, compiled_without_nan
+from anomaly.compiled import compiled, inlined
+from anomaly.nearest_held import END, Whole, hold, nearest, place_of, would_go
 from anomaly.nearest_state import Floats, Singles
+from anomaly.prefetch import LINE, prefetch
 
 # What is known of each lane while its row is judged; AWAY is NaN where there was nothing to compare.
-LANE = 7
-CLOSE, AWAY, SPREAD, PACE, USUALLY, AGE, ROOT = range(LANE)
-# Lanes are reckoned with in vectors: room for them is a multiple of this.
-VECTOR = 8
+LANE = 10
+CLOSE, AWAY, SPREAD, STEPPED, PACE, USUALLY, AGE, NEXT_PACE, NEXT_USUALLY, NEXT_AGE = range(LANE)
+# Lanes are reckoned with in vectors of VECTOR, in blocks: their numbers lie at distances known beforehand.
+VECTOR, BLOCK = 8, 64
+# So many values held are what a detector has when nobody says otherwise: loops over them are unrolled.
+USUAL = 64
+# What is needed AHEAD rows later is asked for when all that is held takes more room than is NEAR the processor.
+AHEAD, NEAR = 2, 1 << 20
 
 # An hour of the day is compared once it was seen FULL times; its usual value moves by at least 1 / MEMORY_OF_HOUR.
 FULL = 12
@@ -30,105 +37,13 @@ LARGEST = 1e30
 HIGHEST = 1e9
 
 
-@compiled
-def place_of(held: Singles, p: int, c: int, value: np.float32) -> int:
-    """How many of the values held are below `value`. All are compared, which takes less than a search."""
-    below = np.int32(0)
-    for i in range(held.shape[2]):
-        below += np.int32(held[p, c, i] < value)
-    return int(below)
-
-
-@compiled
-def nearest(held: Singles, p: int, c: int, at: int, value: np.float32) -> np.float32:
-    """The value held that is nearest to `value`, whose place among them is `at`; the lower of two."""
-    lower, upper = held[p, c, max(at - 1, 0)], held[p, c, min(at, held.shape[2] - 1)]
-    close: np.float32 = lower if abs(value - lower) <= abs(upper - value) else upper
-    return close
-
-
-@compiled
-def would_go(held: Singles, p: int, c: int, at: int, value: np.float32, closest: np.float32) -> bool:
-    """Whether a new value would be the first to be dropped: the commonest case by far, and known at once.
-
-    The neighbours of no value held lie closer than `closest`, but for the two beside the new one. No branches:
-    which way it goes is anyone's guess.
-    """
-    last = held.shape[2] - 1
-    gap = held[p, c, min(at, last)] - held[p, c, max(at - 1, 0)]
-    beside_left = (at < 2) | (gap < value - held[p, c, max(at - 2, 0)])
-    beside_right = (at >= last) | (gap < held[p, c, min(at + 1, last)] - value)
-    return bool((at > 0) & (at <= last) & (gap < closest) & beside_left & beside_right)
-
-
-@compiled_without_nan
-def closest_gap(held: Singles, p: int, c: int) -> np.float32:
-    """The least distance between two values that have one between them."""
-    closest = np.float32(np.inf)
-    for i in range(1, held.shape[2] - 1):
-        closest = min(closest, held[p, c, i + 1] - held[p, c, i - 1])
-    return closest
-
-
-@compiled
-def first_gap(held: Singles, p: int, c: int, gap: np.float32) -> int:
-    """Where the first value is whose neighbours lie so far apart; beyond all where there is none. No branches."""
-    beyond = np.int32(held.shape[2])
-    first = beyond
-    for i in range(1, held.shape[2] - 1):
-        first = min(first, np.int32(i) if held[p, c, i + 1] - held[p, c, i - 1] == gap else beyond)
-    return int(first)
-
-
-@compiled
-def exchange(held: Singles, p: int, c: int, at: int, value: np.float32) -> np.float32:
-    """Take a value into full ones, drop the one whose neighbours lie closest together, and tell how close.
-
-    The lowest and the highest stay; of several the lowest goes. Gaps are taken between the old ones: those beside
-    the new value are only narrower with it, and are looked at by themselves.
-    """
-    last, far = held.shape[2] - 1, np.float32(np.inf)
-    left = value - held[p, c, at - 2] if at >= 2 else far
-    own = held[p, c, at] - held[p, c, at - 1] if 1 <= at <= last else far
-    right = held[p, c, at + 1] - value if at < last else far
-    closest = min(min(closest_gap(held, p, c), left), min(own, right))
-    drop = first_gap(held, p, c, closest)
-    drop += drop >= at  # counted with the new one among them
-    if right == closest:
-        drop = min(drop, at + 1)
-    if own == closest:
-        drop = min(drop, at)
-    if left == closest:
-        drop = min(drop, at - 1)
-    for i in range(drop, at - 1):
-        held[p, c, i] = held[p, c, i + 1]
-    for i in range(drop - 1, at, -1):
-        held[p, c, i] = held[p, c, i - 1]
-    if drop != at:
-        held[p, c, at - 1 if drop < at else at] = value
-    return closest
-
-
-@compiled
-def hold(
-    held: Singles, p: int, c: int, count: int, at: int, value: np.float32, closest: np.float32
-) -> np.float32:
-    """Take a new value into the sorted ones at its place; returns what `closest` is after that."""
-    if count == held.shape[2]:
-        return exchange(held, p, c, at, value)
-    for i in range(count, at, -1):
-        held[p, c, i] = held[p, c, i - 1]
-    held[p, c, at] = value
-    return closest
-
-
-@compiled
+@inlined
 def observe(
     key: Floats,
     moving: Singles,
     usual: Singles,
     times: Any,
-    p: int,
+    p: Whole,
     X: Floats,
     row: int,
     hour: int,
@@ -158,109 +73,122 @@ def observe(
     return present
 
 
-@compiled
+@inlined
 def compare(
-    stats: Singles, held: Singles, p: int, now: Singles, lanes: Floats, places: Any, memory: float
-) -> None:
+    stats: Singles,
+    held: Singles,
+    p: Whole,
+    b: int,
+    now: Singles,
+    lanes: Any,
+    news: Any,
+    new: Whole,
+    memory: float,
+    size: int,
+) -> Whole:
     """What is known of each lane: the nearest value held, how far it is, the range, the means before this row.
 
-    `places` is where a value is to be taken in, -1 where it is not. A first value is taken as it is.
+    `news` are lanes and places of what is to be taken in, `new` how many these are. A first value is taken as it
+    is.
     """
-    for c in range(len(now)):
+    first = b * BLOCK
+    for j in range(min(BLOCK, stats.shape[2] - first)):
+        c = np.uintp(first + j)
         value, count = now[c], int(stats[p, field.HELD, c])
-        lanes[AWAY, c], places[c] = np.nan, -1
+        lanes[b, AWAY, j] = np.nan
         if np.isnan(value):
             continue
         if count == 0:
             held[p, c, 0] = value
             stats[p, field.HELD, c], stats[p, field.LEARNT, c], stats[p, field.LAST, c] = 1.0, 1.0, value
-            lanes[CLOSE, c], lanes[USUALLY, c] = value, 0.0
+            lanes[b, CLOSE, j], lanes[b, USUALLY, j] = value, 0.0
             continue
-        at = place_of(held, p, c, value)
-        close = nearest(held, p, c, at, value)
-        if close != value and not would_go(held, p, c, at, value, stats[p, field.CLOSEST, c]):
-            places[c] = at
-        lanes[CLOSE, c], lanes[AWAY, c] = close, abs(value - close)
-        lanes[SPREAD, c] = held[p, c, count - 1] - held[p, c, 0]
-        lanes[PACE, c], lanes[USUALLY, c] = stats[p, field.STEP, c], stats[p, field.DISTANCE, c]
-        lanes[AGE, c] = min(float(stats[p, field.LEARNT, c]), memory)
+        at = place_of(held, p, c, value, size)
+        close = nearest(held, p, c, at, value, size)
+        goes = would_go(held, p, c, at, value, stats[p, field.CLOSEST, c], size)
+        news[new, 0], news[new, 1] = c, at
+        new += np.uintp((close != value) & (not goes))
+        lanes[b, CLOSE, j], lanes[b, AWAY, j] = close, abs(value - close)
+        lanes[b, SPREAD, j] = held[p, c, max(count - 1, 0)] - held[p, c, 0]
+        lanes[b, STEPPED, j] = abs(value - stats[p, field.LAST, c])
+        lanes[b, PACE, j], lanes[b, USUALLY, j] = stats[p, field.STEP, c], stats[p, field.DISTANCE, c]
+        lanes[b, AGE, j] = min(float(stats[p, field.LEARNT, c]), memory)
+    return new
 
 
-@compiled
-def unlike(
-    away: Floats, spread: Floats, pace: Floats, usually: Floats, age: Floats, warm_up: float, root: Floats
-) -> None:
-    """√ of each lane's score, away / (spread · mean step)^0.375 / (mean away)^0.25 · age^0.25.
+@inlined
+def unlike(lanes: Any, b: int, width: int, warm_up: float, roots: Floats) -> None:
+    """√ of each lane's score, away / (spread · mean step)^0.375 / (mean away)^0.25 · age^0.25; 0 of none.
 
     Free of scale and of offset, and slow to be surprised while little is known. What was constant for longer than
     the warm-up has no step to compare with: its first change is judged by how long it was.
     """
-    for c in range(len(away)):
-        common, square = spread[c] * pace[c], away[c] * away[c]
-        usual = common * np.sqrt(common) * usually[c]
-        strange = np.sqrt(np.sqrt(np.sqrt(square * square * age[c] / usual)))
-        first = np.sqrt(age[c]) if (away[c] > 0.0) & (spread[c] == 0.0) & (age[c] > warm_up) else 0.0
-        root[c] = strange if usual > 0.0 else first
+    for j in range(width):
+        away, spread, age = lanes[b, AWAY, j], lanes[b, SPREAD, j], lanes[b, AGE, j]
+        common, square = spread * lanes[b, PACE, j], away * away
+        usual = common * np.sqrt(common) * lanes[b, USUALLY, j]
+        strange = np.sqrt(np.sqrt(np.sqrt(square * square * age / usual)))
+        first = np.sqrt(age) if (away > 0.0) & (spread == 0.0) & (age > warm_up) else 0.0
+        root = strange if usual > 0.0 else first
+        roots[b * BLOCK + j] = root if away >= 0.0 else 0.0
 
 
-@compiled
-def learn(
-    stats: Singles, p: int, now: Singles, away: Floats, pace: Floats, usually: Floats, age: Floats
-) -> None:
+@inlined
+def learn(stats: Singles, p: Whole, b: int, width: int, now: Singles, lanes: Any) -> None:
     """The means of each lane after the row."""
-    for c in range(len(now)):
-        known, part = away[c] == away[c], 1.0 / age[c]
-        step = abs(now[c] - stats[p, field.LAST, c])
-        stats[p, field.STEP, c] = pace[c] + (step - pace[c]) * part if known else stats[p, field.STEP, c]
-        stats[p, field.DISTANCE, c] = (
-            usually[c] + (away[c] - usually[c]) * part if known else stats[p, field.DISTANCE, c]
-        )
-        stats[p, field.LEARNT, c] = age[c] + 1.0 if known else stats[p, field.LEARNT, c]
-        stats[p, field.LAST, c] = now[c] if known else stats[p, field.LAST, c]
+    for j in range(width):
+        pace, usually, age = lanes[b, PACE, j], lanes[b, USUALLY, j], lanes[b, AGE, j]
+        part = 1.0 / age
+        lanes[b, NEXT_PACE, j] = pace + (lanes[b, STEPPED, j] - pace) * part
+        lanes[b, NEXT_USUALLY, j] = usually + (lanes[b, AWAY, j] - usually) * part
+        lanes[b, NEXT_AGE, j] = age + 1.0
+    first = b * BLOCK
+    for j in range(min(BLOCK, stats.shape[2] - first)):
+        c = np.uintp(first + j)
+        if lanes[b, AWAY, j] >= 0.0:
+            stats[p, field.STEP, c], stats[p, field.LAST, c] = lanes[b, NEXT_PACE, j], now[c]
+            stats[p, field.DISTANCE, c] = lanes[b, NEXT_USUALLY, j]
+            stats[p, field.LEARNT, c] = lanes[b, NEXT_AGE, j]
 
 
-@compiled
-def keep(stats: Singles, held: Singles, p: int, now: Singles, places: Any) -> None:
+@inlined
+def keep(
+    stats: Singles, held: Singles, p: Whole, now: Singles, news: Any, new: Whole, size: int, end: Singles
+) -> None:
     """Take what was not seen before into the values held."""
-    for c in range(len(now)):
-        if places[c] >= 0:
-            count = int(stats[p, field.HELD, c])
-            stats[p, field.CLOSEST, c] = hold(
-                held, p, c, count, places[c], now[c], stats[p, field.CLOSEST, c]
-            )
-            stats[p, field.HELD, c] = min(count + 1, held.shape[2])
+    for n in range(new):
+        c, at, count = news[n, 0], np.int64(news[n, 1]), int(stats[p, field.HELD, news[n, 0]])
+        closest = hold(held, p, c, count, at, now[c], stats[p, field.CLOSEST, c], size, end)
+        stats[p, field.CLOSEST, c], stats[p, field.HELD, c] = closest, min(count + 1, size)
 
 
-@compiled
-def combined(key: Floats, p: int, X: Floats, row: int, now: Singles, lanes: Floats, why: Floats) -> float:
+@inlined
+def combined(
+    key: Floats, p: Whole, X: Floats, row: int, now: Singles, lanes: Any, roots: Floats, why: Floats
+) -> float:
     """Σ over the features of the mean of √score over their channels; says what stood out."""
-    number = len(now) // field.CHANNELS
-    total, strongest = 0.0, -1.0
+    number, total, strongest, feature = X.shape[1], 0.0, -1.0, 0
     for f in range(number):
-        if np.isnan(now[f]):
-            continue
-        roots, channels, first, highest = 0.0, 0, f, 0.0
-        for c in range(f, len(now), number):
-            if now[c] == now[c]:
-                root = lanes[ROOT, c] if lanes[AWAY, c] >= 0.0 else 0.0
-                roots += root
-                channels += 1
-                if root > highest:
-                    highest, first = root, c
-        root = roots / channels
-        total += root
-        if root > strongest:
-            strongest = root
-            offset = key[p, field.ANCHOR + f] if first < field.HOUR * number else 0.0
-            why[row, field.FEATURE], why[row, field.CHANNEL] = f, first // number
-            why[row, field.OBSERVED] = X[row, f] if first == f else now[first] + offset
-            why[row, field.NEAREST] = lanes[CLOSE, first] + offset
-            why[row, field.USUAL] = lanes[USUALLY, first]
+        if not np.isnan(now[f]):
+            channels = 2.0 if np.isnan(now[2 * number + f]) else 3.0
+            root = (roots[f] + roots[number + f] + roots[2 * number + f]) / channels
+            total += root
+            feature = f if root > strongest else feature
+            strongest = max(strongest, root)
+    first, highest = feature, 0.0
+    for c in range(feature, field.CHANNELS * number, number):
+        if roots[c] > highest:
+            highest, first = roots[c], c
+    offset = key[p, field.ANCHOR + feature] if first < field.HOUR * number else 0.0
+    why[row, field.FEATURE], why[row, field.CHANNEL] = feature, first // number
+    why[row, field.OBSERVED] = X[row, feature] if first == feature else now[first] + offset
+    why[row, field.NEAREST] = lanes[first // BLOCK, CLOSE, first % BLOCK] + offset
+    why[row, field.USUAL] = lanes[first // BLOCK, USUALLY, first % BLOCK]
     return total
 
 
-@compiled
-def controlled(key: Floats, p: int, raw: float, rules: Any) -> float:
+@inlined
+def controlled(key: Floats, p: Whole, raw: float, rules: Any) -> float:
     """The score after the key's own alert level, which each alert raises and time lowers.
 
     An alert multiplies what it takes to alert by `rise`, and every row by `fall`, down to the threshold itself. So
@@ -280,8 +208,8 @@ def controlled(key: Floats, p: int, raw: float, rules: Any) -> float:
     return float(score if key[p, field.ROWS] > rules.warm_up else 0.0)
 
 
-@compiled
-def begin(state: Any, place: int) -> None:
+@inlined
+def begin(state: Any, place: Whole) -> None:
     """Clear what is known of a key."""
     state.key[place] = np.nan
     state.key[place, field.ROWS], state.key[place, field.COOLDOWN], state.key[place, field.LEVEL] = (
@@ -291,6 +219,67 @@ def begin(state: Any, place: int) -> None:
     )
     state.stats[place], state.held[place] = 0.0, np.inf
     state.moving[place], state.usual[place], state.times[place] = 0.0, 0.0, 0
+
+
+@inlined
+def ask(array: Any, row: int, size: int) -> None:
+    """Ask for a row of an array, seen as rows of so many numbers."""
+    for item in range(row * size, (row + 1) * size, LINE // array.itemsize):
+        prefetch(array, item)
+
+
+@inlined
+def ask_for(state: Any, p: Whole, hour: int) -> None:
+    """Ask for what is known of a key."""
+    number = state.usual.shape[2]
+    ask(state.key, p, state.key.shape[1])
+    ask(state.held, 2 * p, state.held.shape[1] * state.held.shape[2] // 2)
+    ask(state.stats, p, field.STATS * state.stats.shape[2])
+    ask(state.moving, p, 2 * number)
+    if hour >= 0:
+        ask(state.usual, p * field.HOURS + hour, number)
+        ask(state.times, p * field.HOURS + hour, number)
+
+
+@inlined
+def rows_of(
+    state: Any,
+    places: NDArray[np.intp],
+    fresh: NDArray[np.bool_],
+    X: Floats,
+    hours: NDArray[np.int64],
+    rules: Any,
+    scores: Floats,
+    why: Floats,
+    size: int,
+) -> None:
+    """`all_rows`, where so many values are held of a lane."""
+    key, stats, held = state.key, state.stats, state.held
+    moving, usual, times = state.moving, state.usual, state.times
+    count = stats.shape[2]
+    blocks, far = -(-count // BLOCK), held.nbytes > NEAR
+    now, lanes = np.full(blocks * BLOCK, np.nan, np.float32), np.full((blocks, LANE, BLOCK), np.nan)
+    roots, news, end = np.zeros(blocks * BLOCK), np.zeros((count + 1, 2), np.uintp), np.zeros(END, np.float32)
+    for i in range(len(X)):
+        p = np.uintp(places[i])
+        if fresh[i]:
+            begin(state, p)
+        if far & (i + AHEAD < len(X)):
+            ask_for(state, places[i + AHEAD], hours[i + AHEAD])
+        present = observe(key, moving, usual, times, p, X, i, hours[i], rules.window, now)
+        if present == 0:
+            continue
+        new = np.uintp(0)
+        for b in range(blocks):
+            width = -(-min(BLOCK, count - b * BLOCK) // VECTOR) * VECTOR
+            new = compare(stats, held, p, b, now, lanes, news, new, rules.memory, size)
+            unlike(lanes, b, width, rules.warm_up, roots)
+            learn(stats, p, b, width, now, lanes)
+        if far & (i + AHEAD < len(X)):
+            ask(held, 2 * places[i + AHEAD] + 1, count * size // 2)
+        keep(stats, held, p, now, news, np.int64(new), size, end)
+        total = combined(key, p, X, i, now, lanes, roots, why)
+        scores[i] = controlled(key, p, min(total * total / present, HIGHEST), rules)
 
 
 @compiled
@@ -308,23 +297,19 @@ def all_rows(
 
     Features combine as (Σ √s)², over their number: so the threshold means about the same for one and for many.
     """
-    key, stats, held = state.key, state.stats, state.held
-    moving, usual, times = state.moving, state.usual, state.times
-    count = stats.shape[2]
-    now, lanes = np.zeros(count, np.float32), np.full((LANE, -(-count // VECTOR) * VECTOR), np.nan)
-    away, spread, pace, usually = lanes[AWAY], lanes[SPREAD], lanes[PACE], lanes[USUALLY]
-    age, root = lanes[AGE], lanes[ROOT]
-    at = np.zeros(count, np.intp)
-    for i in range(len(X)):
-        p = places[i]
-        if fresh[i]:
-            begin(state, p)
-        present = observe(key, moving, usual, times, p, X, i, hours[i], rules.window, now)
-        if present == 0:
-            continue
-        compare(stats, held, p, now, lanes, at, rules.memory)
-        unlike(away, spread, pace, usually, age, rules.warm_up, root)
-        learn(stats, p, now, away, pace, usually, age)
-        keep(stats, held, p, now, at)
-        total = combined(key, p, X, i, now, lanes, why)
-        scores[i] = controlled(key, p, min(total * total / present, HIGHEST), rules)
+    rows_of(state, places, fresh, X, hours, rules, scores, why, state.held.shape[2])
+
+
+@compiled
+def all_usual_rows(
+    state: Any,
+    places: NDArray[np.intp],
+    fresh: NDArray[np.bool_],
+    X: Floats,
+    hours: NDArray[np.int64],
+    rules: Any,
+    scores: Floats,
+    why: Floats,
+) -> None:
+    """`all_rows` of a detector with room for USUAL values in a lane: the same, and faster."""
+    rows_of(state, places, fresh, X, hours, rules, scores, why, USUAL)

@@ -23,7 +23,7 @@ from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Record
 from stream_app.recovery import dead_letters
-from stream_app.recovery.stream import timestamp
+from stream_app.recovery.stream.read import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.dynamodb import LatestSink

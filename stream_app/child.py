@@ -56,12 +56,12 @@ def serve(consumer: ShardConsumer, protocol: IO[bytes], release: Callable[[], No
 
     `release` gives memory back that is not needed now.
     """
+    from stream_app.consumer.gather import Gathering
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.thrift import Thrifty, malloc_trim
 
-    # As much as a pipe holds: a batch comes in a few reads.
-    with open(0, "rb", buffering=1 << 16, closefd=False) as stdin:
-        answer(Thrifty(consumer, release or malloc_trim), stdin, protocol)
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
+        answer(Thrifty(Gathering(consumer), release or malloc_trim), stdin, protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

@@ -15,12 +15,12 @@ from botocore.handlers import add_expect_header
 from stream_app.app import Client, clients
 from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.correct_queue import Desk, correct_batch, dead_batch
-from stream_app.recovery.correct_work import corrector_of
-from stream_app.recovery.history import HISTORY, History
-from stream_app.recovery.hydrate import World, handler
-from stream_app.recovery.limits import Bucket
-from stream_app.recovery.narrow import Judge, pipeline_judge
+from stream_app.recovery.correct.history import HISTORY, History
+from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.queue import Desk, correct_batch, dead_batch
+from stream_app.recovery.correct.work import corrector_of
+from stream_app.recovery.hydrate.batch import World, handler
+from stream_app.recovery.hydrate.narrow import Judge, pipeline_judge
 from stream_app.settings import Settings
 from stream_app.telemetry import log
 

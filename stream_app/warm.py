@@ -41,7 +41,7 @@ def warm_up(settings: Settings, registry: Registry, client: Callable[[str], Any]
     warm_detectors(registry)
     warm_pipeline(registry)
     for codec in registry.codecs.values():
-        nothing = conform(Encoded(codec.event.name), codec, []).passed
+        nothing = conform(Encoded(codec.event.name), codec, np.zeros(0, np.int64)).passed
         encode(to_table(nothing, [], "")[0], {})
 
 

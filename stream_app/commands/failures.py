@@ -39,13 +39,13 @@ from stream_app.commands.options import err
 from stream_app.errors import code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Position
-from stream_app.recovery.find import Query, find
-from stream_app.recovery.find_story import Archive, locate, row, story
-from stream_app.recovery.history import Entry, History, table_of
-from stream_app.recovery.ledger import Ledger
-from stream_app.recovery.ledger_items import Attempt
-from stream_app.recovery.stats import stats as counted
-from stream_app.recovery.store_letters import LetterRecord, get_record, letters, waiting, waiting_keys
+from stream_app.recovery.correct.history import Entry, History, table_of
+from stream_app.recovery.find.query import Query, find
+from stream_app.recovery.find.stats import stats as counted
+from stream_app.recovery.hydrate.letters import LetterRecord, get_record, letters, waiting, waiting_keys
+from stream_app.recovery.redrive.ledger.claims import Ledger
+from stream_app.recovery.redrive.ledger.items import Attempt
+from stream_app.recovery.story import Archive, locate, row, story
 from stream_app.terminal import failures as shown
 from stream_app.terminal.failures_story import show as show_story
 

@@ -12,9 +12,9 @@ import typer
 
 from stream_app import app as root
 from stream_app.errors import ConfigError, Problem
-from stream_app.recovery.find import Query
-from stream_app.recovery.find_time import hour as whole_hour
-from stream_app.recovery.find_time import moment
+from stream_app.recovery.find.query import Query
+from stream_app.recovery.find.times import hour as whole_hour
+from stream_app.recovery.find.times import moment
 from stream_app.recovery.store import STATUSES
 from stream_app.settings import Settings
 

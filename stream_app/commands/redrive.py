@@ -20,23 +20,23 @@ from stream_app.commands.failures_options import Consumer
 from stream_app.commands.options import Json, Properties, err
 from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.apply import apply as apply_plan
-from stream_app.recovery.apply_run import Applied, Pace
-from stream_app.recovery.apply_send import InDoubt
-from stream_app.recovery.find import Query
-from stream_app.recovery.find_story import locate
-from stream_app.recovery.history import table_of
-from stream_app.recovery.plan import Newer, Plan, to_text
-from stream_app.recovery.plan import read as read_plan
-from stream_app.recovery.plan_make import Wish, make
-from stream_app.recovery.redrive import Road, open_target
-from stream_app.recovery.redrive_discard import discard as discard_all
-from stream_app.recovery.redrive_follow import Followed, attempts_in, attempts_of, follow
-from stream_app.recovery.repair import read_repair
-from stream_app.recovery.select import Selection, parse_selection
+from stream_app.recovery.correct.history import table_of
+from stream_app.recovery.find.query import Query
+from stream_app.recovery.redrive.apply.carry_out import apply as apply_plan
+from stream_app.recovery.redrive.apply.run import Applied, Pace
+from stream_app.recovery.redrive.apply.send import InDoubt
+from stream_app.recovery.redrive.discard import discard as discard_all
+from stream_app.recovery.redrive.follow import Followed, attempts_in, attempts_of, follow
+from stream_app.recovery.redrive.plan.file import Newer, Plan, to_text
+from stream_app.recovery.redrive.plan.file import read as read_plan
+from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.road import Road, open_target
+from stream_app.recovery.redrive.select import Selection, parse_selection
+from stream_app.recovery.redrive.targets.auth import parse_auth
+from stream_app.recovery.redrive.targets.target import destination
+from stream_app.recovery.repair.file import read_repair
 from stream_app.recovery.store import REDRIVEN
-from stream_app.recovery.targets import destination
-from stream_app.recovery.targets_auth import parse_auth
+from stream_app.recovery.story import locate
 from stream_app.sinks.segment import instant
 from stream_app.terminal import redrive as shown
 from stream_app.terminal.interrupt import until_interrupted

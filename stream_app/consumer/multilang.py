@@ -11,6 +11,7 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
+from stream_app.consumer.lines import LineReader, Source, Taken, taken
 from stream_app.errors import FatalError, LeaseLostError, TransientError
 from stream_app.record import Record
 
@@ -62,6 +63,7 @@ Message = (
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encode = msgspec.json.encode
 
+_PROCESS = "processRecords"
 _LOST = frozenset({"ShutdownException", "LeaseLostException"})
 _AGAIN = frozenset(
     {"ThrottlingException", "KinesisClientLibDependencyException", "ProvisionedThroughputExceededException"}
@@ -103,13 +105,16 @@ class Handler(Protocol):
 class _Wire:
     """The two pipes. A checkpoint may be sent only while an action is being answered."""
 
-    def __init__(self, stdin: IO[bytes], stdout: IO[bytes]) -> None:
-        self._in, self._out = stdin, stdout
+    def __init__(self, stdin: Source, stdout: IO[bytes]) -> None:
+        self._in, self._out = LineReader(stdin), stdout
 
-    def read(self) -> Message | None:
-        line = self._in.readline()
-        if not line:
+    def read(self) -> Message | Taken | None:
+        line = self._in.read()
+        if line is None:
             return None
+        records = taken(line)
+        if records is not None:
+            return records
         try:
             return _decoder.decode(line)
         except msgspec.DecodeError as error:
@@ -139,19 +144,25 @@ class _Wire:
         raise FatalError(f"KCL refused checkpoint {sequence}: {reply.error}")
 
 
-def serve(handler: Handler, stdin: IO[bytes], stdout: IO[bytes]) -> None:
+def serve(handler: Handler, stdin: Source, stdout: IO[bytes]) -> None:
     """Answer the daemon until it closes stdin, or is gone. What the handler raises ends it, without an answer."""
     wire = _Wire(stdin, stdout)
     while (message := wire.read()) is not None:
         _dispatch(handler, message, wire)
         try:
-            wire.write({"action": "status", "responseFor": message.__struct_config__.tag})
+            wire.write({"action": "status", "responseFor": _action(message)})
         except LeaseLostError:
             return
 
 
-def _dispatch(handler: Handler, message: Message, wire: _Wire) -> None:
+def _action(message: Message | Taken) -> str:
+    return _PROCESS if isinstance(message, Taken) else str(message.__struct_config__.tag)
+
+
+def _dispatch(handler: Handler, message: Message | Taken, wire: _Wire) -> None:
     match message:
+        case Taken(records, behind):
+            handler.process(records, behind, wire)
         case ProcessRecords(records, behind):
             handler.process(records, behind, wire)
         case Initialize(shard, sequence, sub):

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stream_app.record import IntVector
+
 
 class Piece(NamedTuple):
     """A run of records of one segment: [start, stop) of those given; `closes` when the segment ends after it."""
@@ -34,7 +36,7 @@ class Segmenter:
         """Whether a segment has begun and not ended."""
         return self._bucket is not None
 
-    def cut(self, arrivals: Sequence[int]) -> list[Piece]:
+    def cut(self, arrivals: Sequence[int] | IntVector) -> list[Piece]:
         """Pieces of records with these arrival times (ms since the epoch), in order; they cover all of them.
 
         A piece may be empty: the first record given ends the segment that was open.

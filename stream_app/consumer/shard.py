@@ -20,6 +20,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.score import unscored
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
+from stream_app.records import Records
 from stream_app.settings import Settings
 from stream_app.sinks.columns import without_helpers
 from stream_app.sinks.origins import Origins
@@ -145,7 +146,7 @@ class ShardConsumer:
             self._reading = True
             self._world.note("reading")  # KCL begins to read up to two seconds after it initialized
         try:
-            self._take(records, behind_ms)
+            self._take(Records.of(records), behind_ms)
             if not records and behind_ms == 0:
                 self._close_by_clock(checkpointer)
             # A large snapshot is there only because it was due: that it took long is for the next one.
@@ -154,10 +155,10 @@ class ShardConsumer:
         except LeaseLostError:
             self.lease_lost()
 
-    def _take(self, records: Sequence[Record], behind_ms: int | None) -> None:
-        for piece in self._segmenter.cut([record.approximate_arrival_timestamp for record in records]):
+    def _take(self, records: Records, behind_ms: int | None) -> None:
+        for piece in self._segmenter.cut(records.arrived):
             if piece.stop > piece.start:
-                self._process(records[piece.start : piece.stop], behind_ms)
+                self._process(records.part(piece.start, piece.stop), behind_ms)
             if piece.closes:
                 self._close(commits=self._due())
 
@@ -167,7 +168,7 @@ class ShardConsumer:
         enough = self._snapshot_ms / _SHARE if self._snapshot_ms > _QUICK_MS else 0
         return waited >= max(self._world.settings.checkpoint_seconds * 1_000, enough)
 
-    def _process(self, records: Sequence[Record], behind_ms: int | None) -> None:
+    def _process(self, records: Records, behind_ms: int | None) -> None:
         world, begun = self._world, time.perf_counter()
         result = process(records, world.registry, self._state, world.settings.max_record_bytes)
         busy_ms = (time.perf_counter() - begun) * 1_000
@@ -291,18 +292,21 @@ def _lean(result: Processed) -> Processed:
 def _segment(settings: Settings, shard: str, opened: _Open, by_clock: bool) -> Segment:
     """The parts of a segment as one: rows count from the segment's first record."""
     batches: dict[str, list[Batch]] = {}
+    offsets: dict[str, list[int]] = {}
     failed: list[Failure] = []
     repeated: list[IntVector] = []
     for offset, part in opened.parts:
         for name, batch in part.passed.items():
-            shifted = Batch(name, batch.columns, batch.rows + offset)
-            batches.setdefault(name, []).append(shifted)
+            batches.setdefault(name, []).append(batch)
+            offsets.setdefault(name, []).append(offset)
         failed += [Failure(failure.row + offset, *failure[1:]) for failure in part.failed]
-        repeated.append(part.repeated + offset)
+        if len(part.repeated):
+            repeated.append(part.repeated + offset)
     passed: Mapping[str, Batch] = {
-        name: whole for name in sorted(batches) if (whole := concat(batches[name])) is not None
+        name: whole for name in sorted(batches) if (whole := concat(batches[name], offsets[name])) is not None
     }
     rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
+    opened.parts.clear()  # their memory is for what the sinks need
     return Segment(
         settings.application, settings.stream, shard, opened.records, passed, failed, rows, by_clock
     )

@@ -30,8 +30,8 @@ from stream_app.local.second_act import SecondAct, second_act
 from stream_app.local.tally import report_of
 from stream_app.local.tracker import Tracker
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery import checkpoints
-from stream_app.recovery.audit import Audit, audit
+from stream_app.recovery.audit import checkpoints
+from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.resources import shipped
 from stream_app.settings import Settings
 from stream_app.warm import warm_detectors

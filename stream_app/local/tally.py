@@ -12,8 +12,8 @@ from stream_app.local.anomalies import strangest
 from stream_app.local.report import Report, unexpected
 from stream_app.local.second_act import SecondAct
 from stream_app.local.tracker import Tracker
-from stream_app.recovery.audit import Audit
-from stream_app.recovery.history import counts
+from stream_app.recovery.audit.proof import Audit
+from stream_app.recovery.correct.history import counts
 from stream_app.recovery.store import failure_keys
 from stream_app.sinks import objects
 from stream_app.sinks.s3 import SEGMENTS

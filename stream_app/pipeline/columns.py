@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
@@ -44,13 +44,32 @@ def build(
 
     A time that is finer than its column is cut down. Values in `rows` beyond the fields are passed over.
     """
+    return _built(rows, [itemgetter(at) for at in range(len(fields))], 0, fields, required)
+
+
+def build_from(
+    structs: Sequence[msgspec.Struct], fields: Sequence[Field], required: Sequence[str]
+) -> dict[str, Column]:
+    """The same of Structs whose members begin with the fields, in order and under their names; they may be tagged."""
+    tagged = bool(structs) and structs[0].__struct_config__.tag is not None
+    return _built(structs, [attrgetter(field.name) for field in fields], int(tagged), fields, required)
+
+
+def _built(
+    rows: Sequence[Any],
+    getters: Sequence[Callable[[Any], Any]],
+    lead: int,
+    fields: Sequence[Field],
+    required: Sequence[str],
+) -> dict[str, Column]:
+    """`lead` is how many values come before those of the fields."""
     kinds = np.array([_read_as(field, required) for field in fields], dtype=np.int64)
     per_second = np.array([_PER_SECOND.get(field.kind, 0) for field in fields], dtype=np.int64)
     reals = np.empty((len(fields), len(rows)))
     bits = reals.view(np.int64)
-    kernel.columns(np.frombuffer(_pack(rows), np.uint8), kinds, per_second, reals, bits)
+    kernel.columns(np.frombuffer(_pack(rows), np.uint8), kinds, per_second, lead, reals, bits)
     return {
-        field.name: _objects(map(itemgetter(at), rows), len(rows), field)
+        field.name: _objects(map(getters[at], rows), len(rows), field)
         if kinds[at] == kernel.PASS
         else _numbers(reals[at], bits[at], field.kind)
         for at, field in enumerate(fields)

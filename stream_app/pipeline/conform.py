@@ -13,41 +13,44 @@ import fastavro
 import msgspec
 import numpy as np
 
-from stream_app.pipeline.columns import build
+from stream_app.pipeline.columns import build, build_from
 from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.guard import short
 from stream_app.pipeline.json_form import renamed
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import IDENTITY, TEXT, Json, NotAvroError, Schema, through_avro
 from stream_app.pipeline.usual_form import detail_of, id_of
-from stream_app.record import Batch, Code, Failure, Outcome, Record
+from stream_app.record import Batch, Code, Failure, IntVector, Outcome
 
 STAGE = "conform"
 _object = msgspec.json.Decoder(dict[str, Any])
 _AVRO_TYPES = (bytes, datetime, date, time, Decimal, UUID)
 
 
-def conform(encoded: Encoded, codec: Codec, records: Sequence[Record]) -> Outcome:
-    """Decode every body against the schema.
+def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
+    """Decode every body against the schema; `arrived` is of all records of the call, milliseconds since the epoch.
 
     What does not fit is a SCHEMA_VIOLATION; a required field that is absent or null is FIELD_MISSING. The batch
     has the schema's fields in order, and `arrived`.
     """
     rows, values, failed = _read(encoded, codec)
     rows, values, missing = _required(rows, values, codec)
-    rows, values = _merged(encoded.usual_rows, _usual(encoded, codec), rows, values)
-    columns = build(values, codec.schema.fields, codec.event.required)
-    arrived = [records[row].approximate_arrival_timestamp for row in rows]
-    columns["arrived"] = np.array(arrived, dtype=np.int64).view("datetime64[ms]")
-    return Outcome(Batch(codec.event.name, columns, np.array(rows, dtype=np.int64)), [*failed, *missing])
+    usual = list(map(detail_of, encoded.usual)) if encoded.enveloped else encoded.usual
+    if rows or (encoded.enveloped and codec.event.id not in codec.event.required):
+        rows, values = _merged(encoded.usual_rows, _usual(usual, encoded, codec), rows, values)
+        columns = build(values, codec.schema.fields, codec.event.required)
+    else:
+        rows = encoded.usual_rows
+        columns = build_from(usual, codec.schema.fields, codec.event.required)
+    at = np.array(rows, dtype=np.int64)
+    columns["arrived"] = arrived[at].view("datetime64[ms]")
+    return Outcome(Batch(codec.event.name, columns, at), [*failed, *missing])
 
 
-def _usual(encoded: Encoded, codec: Codec) -> list[tuple[Any, ...]]:
+def _usual(usual: Sequence[msgspec.Struct], encoded: Encoded, codec: Codec) -> list[tuple[Any, ...]]:
     """The values of rows that were read at once: required ones are there, and nothing has an older name."""
-    if not encoded.enveloped:
-        return list(map(msgspec.structs.astuple, encoded.usual))
-    values = list(map(msgspec.structs.astuple, map(detail_of, encoded.usual)))
-    if codec.event.id in codec.event.required:
+    values = list(map(msgspec.structs.astuple, usual))
+    if not encoded.enveloped or codec.event.id in codec.event.required:
         return values
     ids = map(id_of, encoded.usual)
     return [v if name is None else _with_id(v, name, codec) for v, name in zip(values, ids, strict=True)]

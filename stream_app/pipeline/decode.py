@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,8 @@ import msgspec
 from stream_app.pipeline.guard import short
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import Schema
-from stream_app.record import Code, Failure, Record
+from stream_app.record import Code, Failure
+from stream_app.records import Payloads
 
 STAGE = "decode"
 _GZIP = b"\x1f\x8b"
@@ -57,18 +57,17 @@ _frame = msgspec.json.Decoder(_Frame)
 
 
 def decode(
-    records: Sequence[Record], registry: Registry, max_bytes: int
+    payloads: Payloads, registry: Registry, max_bytes: int
 ) -> tuple[dict[str, Encoded], list[Failure]]:
-    """Group records by event type in order of arrival; what cannot be read is a Failure.
+    """Group records' payloads by event type in order of arrival; what cannot be read is a Failure.
 
     `max_bytes` bounds a record before and after it is unpacked, so that a small gzip cannot fill the memory.
     """
-    payloads = [record.data for record in records]
-    items = registry.usual.read(_no_larger(payloads, max_bytes))
+    items = registry.usual.read(payloads, max_bytes)
     found = _usual(items, registry)
     failed: list[Failure] = []
     for row in _others(items):
-        data = payloads[row]
+        data = payloads.payload(row)
         if data[:2] == _GZIP:
             unpacked = _gunzip(row, data, max_bytes)
             if isinstance(unpacked, Failure):
@@ -82,12 +81,6 @@ def decode(
         if failure is not None:
             failed.append(failure)
     return found, failed
-
-
-def _no_larger(payloads: list[bytes], max_bytes: int) -> list[bytes]:
-    if max(map(len, payloads), default=0) <= max_bytes:
-        return payloads
-    return [data if len(data) <= max_bytes else b"" for data in payloads]
 
 
 def _usual(items: list[Any], registry: Registry) -> dict[str, Encoded]:

@@ -16,6 +16,7 @@ from stream_app.pipeline.score import score
 from stream_app.pipeline.settle import settle
 from stream_app.pipeline.state import EventState, ShardState
 from stream_app.record import Batch, Failure, IntVector, Record
+from stream_app.records import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,12 @@ def process(records: Sequence[Record], registry: Registry, state: ShardState, ma
     A function of the records' order alone: any split into calls gives the same rows and scores. Raises
     FatalError when a row is not accounted for, which would be a bug of ours.
     """
-    encoded, failed = decode(records, registry, max_bytes)
+    records = Records.of(records)
+    encoded, failed = decode(records.payloads, registry, max_bytes)
     passed: dict[str, Batch] = {}
     repeated: list[IntVector] = []
     for event, rows in encoded.items():
-        batch, failures, again = _one_event(rows, registry.codecs[event], records, state[event])
+        batch, failures, again = _one_event(rows, registry.codecs[event], records.arrived, state[event])
         if len(batch):
             passed[event] = batch
         failed += failures
@@ -52,9 +54,9 @@ _NO_ROWS: IntVector = np.zeros(0, dtype=np.int64)
 
 
 def _one_event(
-    encoded: Encoded, codec: Codec, records: Sequence[Record], state: EventState
+    encoded: Encoded, codec: Codec, arrived: IntVector, state: EventState
 ) -> tuple[Batch, list[Failure], IntVector]:
-    conformed = conform(encoded, codec, records)
+    conformed = conform(encoded, codec, arrived)
     batch = conformed.passed
     if not len(batch):
         return batch, list(conformed.failed), _NO_ROWS

@@ -36,7 +36,8 @@ def judged(batch: Batch, flags: _Flags, event: Event, detector: Detector | None)
     if not flagged.any():
         return score(marked, event, detector)
     scores, anomaly = np.full(len(marked), np.nan), flagged.copy()
-    clean = score(marked.take(~flagged), event, detector)
+    needed = {event.key, "time", *event.features}.intersection(marked.columns)
+    clean = score(marked.only(needed).take(~flagged), event, detector)
     if len(clean):
         scores[~flagged], anomaly[~flagged] = clean["score"], clean["anomaly"]
     columns: dict[str, NDArray[Any]] = {"score": scores, "anomaly": anomaly}

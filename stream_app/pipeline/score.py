@@ -25,7 +25,9 @@ def score(batch: Batch, event: Event, detector: Detector | None) -> Batch:
     """
     if detector is None or not len(batch):
         return batch
-    features = np.stack([batch[name].astype(np.float64) for name in event.features], axis=1)
+    features = np.empty((len(batch), len(event.features)))
+    for at, name in enumerate(event.features):
+        features[:, at] = batch[name]  # None becomes NaN
     keys = batch[event.key].tolist()
     times = batch["time"] if "time" in batch and batch["time"].dtype.kind == "M" else None
     return batch.with_columns(_judged(detector, keys, features, times))

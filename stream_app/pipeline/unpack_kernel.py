@@ -115,18 +115,25 @@ def columns(
     data: Bytes,
     kinds: NDArray[np.int64],
     per_second: NDArray[np.int64],
+    lead: int,
     reals: NDArray[np.float64],
     bits: NDArray[np.int64],
 ) -> None:
-    """Read a list of rows. `bits` is `reals` seen as integers, shape (fields, rows): each field is written as its
-    kind says, into the one or the other; missing numbers are NaN, missing times the least integer.
+    """Read a list of rows, which are lists of values or maps whose keys are passed over, as are the first `lead`.
+
+    `bits` is `reals` seen as integers, shape (fields, rows): each field is written as its kind says, into the one or
+    the other; missing numbers are NaN, missing times the least integer.
     """
     at, _, rows = head(data, 0)
     for row in range(rows):
-        begin, _, fields = head(data, at)
+        keyed = 0x80 <= data[at] <= 0x8F or data[at] >= 0xDE
+        begin, _, values = head(data, at)
         at = begin
-        for field in range(fields):
-            kind = kinds[field] if field < len(kinds) else PASS
+        for place in range(values // 2 if keyed else values):
+            if keyed:
+                at = after(data, at)
+            field = place - lead
+            kind = kinds[field] if 0 <= field < len(kinds) else PASS
             if kind == PASS:
                 at = after(data, at)
                 continue

@@ -10,6 +10,7 @@ import msgspec
 
 from stream_app.pipeline.json_form import absent_value, python_type
 from stream_app.pipeline.schema import OBJECT, Field, Schema
+from stream_app.records import Payloads
 
 # No value is of it: a member that has it must be absent. Avro's names are ASCII, so none begins as this one's does.
 _NOTHING = Annotated[int, msgspec.Meta(ge=1, le=0)]
@@ -45,23 +46,45 @@ class UsualForm:
         self.events = {kind: str(kind.__struct_config__.tag) for kind in (*envelopes, *plain)}
         self.enveloped = frozenset(envelopes)
 
-    def read(self, payloads: Sequence[bytes]) -> list[Any]:
-        """Of each payload a Struct of one of `events`, None where it is not of a usual form.
+    def read(self, payloads: Payloads, max_bytes: int) -> list[Any]:
+        """Of each payload a Struct of one of `events`, None where it is not of a usual form or larger than the limit.
 
         An envelope (`enveloped`) has `detail` and `id`; the others have an event's fields themselves. Payloads are
         expected to be as the first is, enveloped or not.
         """
-        decoder = self._envelopes if payloads and _ENVELOPE in payloads[0] else self._plain
+        decoder = self._envelopes if len(payloads) and _ENVELOPE in payloads.payload(0) else self._plain
         if decoder is None:
             return [None] * len(payloads)
-        found: list[Any] = []
-        left = iter(payloads)
-        while len(found) < len(payloads):
-            try:
-                found.extend(map(decoder.decode, left))
-            except _UNREADABLE:  # those before it are in `found`
-                found.append(None)
-        return found
+        fit = payloads.lengths() <= max_bytes
+        found = _all_at_once(decoder, payloads) if fit.all() else None
+        return _one_by_one(decoder, payloads, fit.tolist()) if found is None else found
+
+
+def _all_at_once(decoder: msgspec.json.Decoder[Any], payloads: Payloads) -> list[Any] | None:
+    """What all payloads are, None where one of them is not of the form.
+
+    Each is a line from brace to brace. No value goes over a line's end: what follows a closing brace is no opening
+    one, and a line break in a string is no JSON. So as many values as lines are one of each.
+    """
+    lines = payloads.lines()
+    if lines is None:
+        return None
+    try:
+        found: list[Any] = decoder.decode_lines(lines)
+    except _UNREADABLE:
+        return None
+    return found if len(found) == len(payloads) else None
+
+
+def _one_by_one(decoder: msgspec.json.Decoder[Any], payloads: Payloads, fit: list[bool]) -> list[Any]:
+    found: list[Any] = []
+    left = (payloads.payload(at) if fits else b"" for at, fits in enumerate(fit))
+    while len(found) < len(payloads):
+        try:
+            found.extend(map(decoder.decode, left))
+        except _UNREADABLE:  # those before it are in `found`
+            found.append(None)
+    return found
 
 
 def _members(schema: Schema, required: Sequence[str]) -> list[tuple[Any, ...]]:

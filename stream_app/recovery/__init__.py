@@ -1,1 +1,1 @@
-"""What failed: dead letters, hydrate, the failure store."""
+"""What failed and what was accepted: kept, found, repaired, sent again, corrected, and accounted for."""

@@ -22,6 +22,12 @@ FAILURES = "failures/"
 KIND = "stream-app.failure"
 OPEN, REDRIVEN, PROCESSED, DISCARDED, EXPIRED = "open", "redriven", "processed", "discarded", "expired"
 STATUSES = (OPEN, REDRIVEN, PROCESSED, DISCARDED, EXPIRED)
+# What each status may follow: a late writer does not take back what is known.
+_AFTER = {
+    REDRIVEN: frozenset({OPEN, DISCARDED}),
+    DISCARDED: frozenset({OPEN, EXPIRED, REDRIVEN}),
+    PROCESSED: frozenset({OPEN, REDRIVEN, DISCARDED}),
+}
 
 # S3 keys have at most 1024 bytes; a partition key of 256 characters can need 3072 when percent-encoded.
 _FOLDER_LENGTH = 400
@@ -46,7 +52,7 @@ class StoredFailure(msgspec.Struct, frozen=True, kw_only=True):
 
     `encoding` is "json" (the payload is the record's own text), "base64", or "none" (the record had left the
     stream). `arrived` is in milliseconds since the epoch; `attempts` counts how often it was sent again. `origin` is
-    the key of the dead letter's own record (`store_letters`), where the letter named a range of records.
+    the key of the dead letter's own record (`hydrate.letters`), where the letter named a range of records.
     """
 
     kind: str = KIND
@@ -202,6 +208,27 @@ def status(s3: Any, bucket: str, key: str) -> str | None:
             return None
         raise
     return next((tag["Value"] for tag in tags if tag["Key"] == "status"), None)
+
+
+def advance_status(s3: Any, bucket: str, key: str, new: str) -> bool:
+    """Set a failure's tag `status` where it may follow the one that it has; other tags stay. False where it may not.
+
+    Not atomic, as tags know no conditions: the ledger is what counts, and the tag follows it. Raises what boto3
+    raises; an object that is gone has no status.
+    """
+    try:
+        tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+        now = next((tag["Value"] for tag in tags if tag["Key"] == "status"), OPEN)
+        if now not in _AFTER[new]:
+            return False
+        others = [tag for tag in tags if tag["Key"] != "status"]
+        tagging = {"TagSet": [*others, {"Key": "status", "Value": new}]}
+        s3.put_object_tagging(Bucket=bucket, Key=key, Tagging=tagging)
+    except Exception as error:
+        if code_of(error) in _GONE:
+            return False
+        raise
+    return True
 
 
 def failure_keys(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
 
 from stream_app.record import IntVector, Record
-from stream_app.sinks.columns import text
+from stream_app.records import Records, Texts
 
 
 class _Part(NamedTuple):
-    sequences: pa.Array[Any]
-    keys: list[str]
+    sequences: Texts
+    keys: Texts
     arrived: IntVector
     subs: IntVector
 
@@ -34,25 +34,22 @@ class Origins(Sequence[Record]):
 
     def add(self, records: Sequence[Record]) -> None:
         """Append records, at least one."""
-        arrived = [record.approximate_arrival_timestamp for record in records]
-        subs = [record.sub_sequence_number for record in records]
-        self._parts.append(
-            _Part(
-                text([record.sequence_number for record in records]),
-                [record.partition_key for record in records],
-                np.array(arrived, dtype=np.int64),
-                np.array(subs, dtype=np.int64),
-            )
-        )
-        self._count += len(records)
+        more = Records.of(records)
+        self._parts.append(_Part(more.sequences, more.keys, more.arrived, more.subs))
+        self._count += len(more)
 
     def _whole(self) -> _Part:
         """All of it; joined once."""
         if len(self._parts) != 1:
             parts = self._parts or [_NOTHING]
-            keys = [key for part in parts for key in part.keys]
-            arrived, subs = (np.concatenate([part[at] for part in parts]) for at in (2, 3))
-            self._parts = [_Part(pa.concat_arrays([part.sequences for part in parts]), keys, arrived, subs)]
+            self._parts = [
+                _Part(
+                    Texts.joined([part.sequences for part in parts]),
+                    Texts.joined([part.keys for part in parts]),
+                    np.concatenate([part.arrived for part in parts]),
+                    np.concatenate([part.subs for part in parts]),
+                )
+            ]
         return self._parts[0]
 
     def __len__(self) -> int:
@@ -67,21 +64,19 @@ class Origins(Sequence[Record]):
     def __getitem__(self, at: int | slice) -> Record | list[Record]:
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(self._count))]
-        all_of, number = self._whole(), range(self._count)[at]
-        sequence = all_of.sequences[number].as_py()
-        return Record(
-            b"", all_of.keys[number], sequence, int(all_of.arrived[number]), int(all_of.subs[number])
-        )
+        all_of, row = self._whole(), range(self._count)[at]
+        sequence, key = all_of.sequences.text(row), all_of.keys.text(row)
+        return Record(b"", key, sequence, int(all_of.arrived[row]), int(all_of.subs[row]))
 
     @property
     def sequences(self) -> pa.Array[Any]:
         """Sequence numbers, text."""
-        return self._whole().sequences
+        return _arrow(self._whole().sequences)
 
     @property
-    def keys(self) -> list[str]:
-        """Partition keys."""
-        return self._whole().keys
+    def keys(self) -> pa.Array[Any]:
+        """Partition keys, text."""
+        return _arrow(self._whole().keys)
 
     @property
     def arrived(self) -> IntVector:
@@ -94,9 +89,14 @@ class Origins(Sequence[Record]):
         return self._whole().subs
 
 
-_NOTHING = _Part(text([]), [], np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+_NOTHING = _Part(Texts.of([]), Texts.of([]), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
-def origins(records: Iterable[Record]) -> Origins:
+def origins(records: Sequence[Record]) -> Origins:
     """The records as columns."""
-    return records if isinstance(records, Origins) else Origins(list(records))
+    return records if isinstance(records, Origins) else Origins(records)
+
+
+def _arrow(texts: Texts) -> pa.Array[Any]:
+    begins = np.ascontiguousarray(texts.begins)
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(begins.data), pa.py_buffer(texts.data.data))

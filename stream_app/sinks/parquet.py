@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from stream_app.record import Batch, Code, Failure, Record
 from stream_app.sinks.columns import Types, stored_columns, text, to_arrow
@@ -17,8 +18,12 @@ from stream_app.sinks.origins import Origins, origins
 
 IDENTITY = ("shard", "sequence", "sub", "partition_key", "arrived")
 _NO_TYPES: Types = {}
-# Rows by which a column of text is judged, and how many different texts are few, however few rows there are.
+# Rows by which a column is judged, and how many different values are few, however few rows there are.
 _LOOKED_AT, _FEW = 1_000, 8
+# Rows from which on a dictionary of measurements takes less time than it saves, and a range of texts is all of them.
+_MANY = 4_000
+# Each byte with its bits the other way round.
+_REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bitorder="little")
 
 
 def to_table(
@@ -47,25 +52,42 @@ def to_table(
 
 
 def encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """The table as a Parquet file, zstd, with `metadata` among the file's key-value metadata."""
+    """The table as a Parquet file, zstd, with `metadata` among the file's key-value metadata.
+
+    Encodings are those that every reader knows, PLAIN and RLE_DICTIONARY, and follow from the rows alone.
+    """
     sink = pa.BufferOutputStream()
     named = [field.name for field in table.schema if _repeats(table[field.name])]
     labelled = table.replace_schema_metadata(dict(sorted(metadata.items())))
-    # A file has one row group: the range of a measurement in it helps no query to pass it over.
-    ranged = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
     options: dict[str, Any] = {
         "compression": "zstd",
         "use_dictionary": named,
         "version": "2.6",
-        "write_statistics": ranged,
+        "write_statistics": _ranged(table, named),
     }
     pq.write_table(labelled, sink, **options)
     return bytes(sink.getvalue())
 
 
+def _ranged(table: pa.Table, named: Sequence[str]) -> list[str]:
+    """The columns whose range is kept. A file has one row group: a query passes over all of it or nothing.
+
+    The range of a measurement helps no query in that; nor that of texts which come again and again in many rows.
+    """
+    idle = {field.name for field in table.schema if pa.types.is_floating(field.type)}
+    if len(table) >= _MANY:
+        idle |= {*named} - {*IDENTITY[:2]}
+    return [name for name in table.column_names if name not in idle]
+
+
 def _repeats(column: pa.ChunkedArray[Any]) -> bool:
-    """Whether it is text, and the same again and again: a dictionary of ids would be as large as the column."""
-    if not pa.types.is_string(column.type):
+    """Whether its texts, or its many measurements, are the same again and again.
+
+    Places in a dictionary are quicker to compress than 8 bytes each, and smaller; a dictionary of ids would be as
+    large as the column.
+    """
+    many = pa.types.is_floating(column.type) and len(column) >= _MANY
+    if not many and not pa.types.is_string(column.type):
         return False
     some = column.slice(0, _LOOKED_AT)
     return 2 * len(some.unique()) <= len(some) + _FEW
@@ -79,11 +101,23 @@ def rows_digest(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
         digest.update(json.dumps([name, str(column.type), len(column)]).encode())
-        full = column.null_count == 0
-        valid = np.ones(len(column), dtype=np.bool_) if full else column.is_valid().to_numpy()
-        digest.update(np.packbits(valid).data)
-        _add_values(digest, (column if full else column.drop_null()).combine_chunks())
+        values: Any = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        digest.update(_validity(values).data)
+        _add_values(digest, values.drop_null() if values.null_count else values)
     return digest.hexdigest()
+
+
+def _validity(values: Any) -> NDArray[np.uint8]:
+    """A bit for each value, set where it is one, the first in the highest bit; Arrow's own begin with the lowest."""
+    if not values.null_count:
+        return np.packbits(np.ones(len(values), dtype=np.bool_))
+    bitmap = values.buffers()[0]
+    if bitmap is None or values.offset:
+        return np.packbits(values.is_valid().to_numpy(zero_copy_only=False))
+    bits: NDArray[np.uint8] = _REVERSED[np.frombuffer(bitmap, dtype=np.uint8)[: -(-len(values) // 8)]]
+    if len(values) % 8:
+        bits[-1] &= 0xFF << (8 - len(values) % 8) & 0xFF
+    return bits
 
 
 def _add_values(digest: hashlib._Hash, values: Any) -> None:
@@ -102,7 +136,7 @@ def _add_text(digest: hashlib._Hash, values: Any) -> None:
     if len(values):
         _, offsets, data = values.buffers()
         ends = np.frombuffer(offsets, dtype=np.int32)[values.offset : values.offset + len(values) + 1]
-        digest.update(np.diff(ends).astype("<i8").tobytes())
+        digest.update(np.diff(ends).astype("<i8").data)
         digest.update(data[int(ends[0]) : int(ends[-1])] if data is not None else b"")
 
 
@@ -111,7 +145,7 @@ def _identity(records: Origins, shard: str) -> dict[str, pa.Array[Any]]:
         pa.repeat(text([shard])[0], len(records)),
         records.sequences,
         pa.array(records.subs),
-        text(records.keys),
+        records.keys,
         to_arrow(records.arrived.view("datetime64[ms]"))[0],
     )
     return dict(zip(IDENTITY, values, strict=True))

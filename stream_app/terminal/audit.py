@@ -10,8 +10,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from stream_app.recovery import checkpoints
-from stream_app.recovery.audit import Audit, ShardAudit, Tally, audit
+from stream_app.recovery.audit import checkpoints
+from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, audit
 from stream_app.settings import Settings
 from stream_app.terminal.names import short_shard
 

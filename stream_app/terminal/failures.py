@@ -12,11 +12,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from stream_app.recovery.find_payload import printable
-from stream_app.recovery.narrow import Verdict
-from stream_app.recovery.stats import Cause, Stats, stamp, table
+from stream_app.recovery.find.payload import printable
+from stream_app.recovery.find.stats import Cause, Stats, stamp, table
+from stream_app.recovery.hydrate.letters import LetterRecord, State
+from stream_app.recovery.hydrate.narrow import Verdict
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
-from stream_app.recovery.store_letters import LetterRecord, State
 from stream_app.sinks.segment import instant
 from stream_app.terminal.lines import Line, aligned
 

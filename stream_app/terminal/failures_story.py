@@ -10,14 +10,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stream_app.recovery.find import cause, handle
-from stream_app.recovery.find_payload import Readable, SchemaVersion, printable
-from stream_app.recovery.find_story import Story
-from stream_app.recovery.history import Entry
-from stream_app.recovery.ledger_items import Attempt
-from stream_app.recovery.narrow import Verdict
-from stream_app.recovery.stats import stamp
-from stream_app.recovery.store_letters import LetterRecord
+from stream_app.recovery.correct.history import Entry
+from stream_app.recovery.find.payload import Readable, SchemaVersion, printable
+from stream_app.recovery.find.query import cause, handle
+from stream_app.recovery.find.stats import stamp
+from stream_app.recovery.hydrate.letters import LetterRecord
+from stream_app.recovery.hydrate.narrow import Verdict
+from stream_app.recovery.redrive.ledger.items import Attempt
+from stream_app.recovery.story import Story
 from stream_app.sinks.segment import instant
 from stream_app.terminal.failures import said, status
 

@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from stream_app.recovery.apply_run import Applied
-from stream_app.recovery.plan import STORED, Plan, Sample
-from stream_app.recovery.redrive_discard import Discarded
-from stream_app.recovery.redrive_follow import Followed
+from stream_app.recovery.redrive.apply.run import Applied
+from stream_app.recovery.redrive.discard import Discarded
+from stream_app.recovery.redrive.follow import Followed
+from stream_app.recovery.redrive.plan.file import STORED, Plan, Sample
 
 _NAMED = 10
 _SAMPLES = 3  # the plan holds more

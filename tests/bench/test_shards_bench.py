@@ -23,8 +23,8 @@ from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded, embedded
 from stream_app.local.leases import write_leases
 from stream_app.local.tracker import Tracker
-from stream_app.recovery import checkpoints
-from stream_app.recovery.audit import audit
+from stream_app.recovery.audit import checkpoints
+from stream_app.recovery.audit.proof import audit
 from stream_app.resources import shipped
 from tests.bench.hosted import by_kind, envelopes
 

@@ -16,11 +16,11 @@ from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Record
-from stream_app.recovery.correct_queue import Desk
-from stream_app.recovery.correct_work import Corrector, corrector
-from stream_app.recovery.history import History, Request
-from stream_app.recovery.limits import Bucket
-from stream_app.recovery.stream import pages, user_records
+from stream_app.recovery.correct.history import History, Request
+from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.queue import Desk
+from stream_app.recovery.correct.work import Corrector, corrector
+from stream_app.recovery.stream.read import pages, user_records
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
 from stream_app.sinks.segment import Segment, store, token

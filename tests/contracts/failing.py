@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stream_app.commands import failures as commands
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate import hydrate
+from stream_app.recovery.hydrate.batch import hydrate
 from tests.contracts.hydrating import BUCKET, put, world
 
 NOW = round(time.time() * 1000)

@@ -12,14 +12,23 @@ import msgspec
 
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Position
-from stream_app.recovery.apply_run import World
-from stream_app.recovery.plan import Plan
-from stream_app.recovery.plan_make import Wish, make
-from stream_app.recovery.redrive import Road
-from stream_app.recovery.redrive_message import Lineage
-from stream_app.recovery.select import Selection
+from stream_app.recovery.redrive.apply.run import World
+from stream_app.recovery.redrive.message import Lineage
+from stream_app.recovery.redrive.plan.file import Plan
+from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.road import Road
+from stream_app.recovery.redrive.select import Selection
+from stream_app.recovery.redrive.targets.target import (
+    Answer,
+    Delivered,
+    Destination,
+    Draft,
+    Later,
+    Parcel,
+    Target,
+    Unfit,
+)
 from stream_app.recovery.store import failure, put, status
-from stream_app.recovery.targets import Answer, Delivered, Destination, Draft, Later, Parcel, Target, Unfit
 from stream_app.settings import Settings
 from tests import samples
 from tests.unit.test_recovery_store import letter

@@ -10,12 +10,20 @@ from typing import Any
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.recovery.audit import Audit, audit
+from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.recovery.dead_letters import messages, parse
-from stream_app.recovery.hydrate import World, hydrate
-from stream_app.recovery.redrive import Road
+from stream_app.recovery.hydrate.batch import World, hydrate
+from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.run import Applied
+from stream_app.recovery.redrive.follow import Followed, attempts_of, follow
+from stream_app.recovery.redrive.plan.file import Plan
+from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.road import Road, open_target
+from stream_app.recovery.redrive.select import Selection
+from stream_app.recovery.redrive.targets.target import destination
+from stream_app.recovery.repair.file import repair_of
 from stream_app.recovery.store import failure_keys
-from stream_app.recovery.stream import pages, shards, user_records
+from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.sinks.dynamodb import LatestSink
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
 from stream_app.sinks.segment import Segment, store
@@ -24,6 +32,13 @@ from tests.contracts import redriving as on
 from tests.contracts.redriving import BUCKET, BUS, STREAM
 
 SOURCE = "stream-app.devices"
+MEND = repair_of(
+    {
+        "when": [{"field": "value", "is": "above", "value": 100}],
+        "steps": [{"do": "set", "field": "value", "value": 12.5}],
+    }
+)
+USELESS = repair_of({"steps": [{"do": "set", "field": "value", "value": 700}]})
 
 
 class Pipeline:
@@ -123,4 +138,14 @@ class Pipeline:
         )
 
 
-Make = Callable[..., Pipeline]
+def planned(pipeline: Pipeline, to: str, **wish: Any) -> Plan:
+    road, where = pipeline.road, destination(to, bus=BUS, stream=STREAM)
+    return make(road, Wish(wish.pop("selection", Selection()), where, **wish), open_target(road, where, None))
+
+
+def applied(pipeline: Pipeline, plan: Plan) -> Applied:
+    return apply(pipeline.road, plan, open_target(pipeline.road, plan.destination, {}))
+
+
+def followed(pipeline: Pipeline, plan: Plan) -> Followed:
+    return follow(pipeline.road, attempts_of(pipeline.road, plan))

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream_app.recovery.audit import audit
-from stream_app.recovery.correct import EarlyError, Verdict, correct
-from stream_app.recovery.history import Done, counts
-from stream_app.recovery.recalculate import ImpossibleError
-from stream_app.recovery.recalculate_past import Shelf
+from stream_app.recovery.audit.proof import audit
+from stream_app.recovery.correct.history import Done, counts
+from stream_app.recovery.correct.past import Shelf
+from stream_app.recovery.correct.recalculate import ImpossibleError
+from stream_app.recovery.correct.request import EarlyError, Verdict, correct
 from stream_app.sinks.parquet import rows_digest
 from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, TABLE, World, checked, reading
 from tests.samples import SCHEMAS

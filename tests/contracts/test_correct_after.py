@@ -16,9 +16,9 @@ from stream_app.pipeline.flow import process
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Record
 from stream_app.recovery import store
-from stream_app.recovery.correct import Verdict
-from stream_app.recovery.correct_again import Reapplied, reapply_all
-from stream_app.recovery.recalculate import ImpossibleError
+from stream_app.recovery.correct.again import Reapplied, reapply_all
+from stream_app.recovery.correct.recalculate import ImpossibleError
+from stream_app.recovery.correct.request import Verdict
 from stream_app.sinks.dynamodb import LatestSink
 from stream_app.sinks.objects import keys
 from stream_app.sinks.parquet import encode

@@ -15,7 +15,7 @@ from stream_app.events.air_quality import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
 from stream_app.ingest.devices import sendings_of, written_forms
 from stream_app.ingest.producer import publish
-from stream_app.recovery.correct import Verdict, correct
+from stream_app.recovery.correct.request import Verdict, correct
 from stream_app.sinks.segment import token
 from tests.contracts.correcting import APPLICATION, World
 from tests.contracts.test_correct_after import Trimmed

@@ -14,7 +14,7 @@ from stream_app import app as root
 from stream_app.commands import corrections
 from stream_app.errors import ConfigError, FatalError
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.correct import correct
+from stream_app.recovery.correct.request import correct
 from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, World, checked, reading
 
 Run = Callable[..., str]

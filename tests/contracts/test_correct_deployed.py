@@ -13,8 +13,8 @@ import pytest
 from stream_app import lambdas
 from stream_app.local.deploy import deploy, placed, templates
 from stream_app.local.functions import variables
-from stream_app.recovery.correct_queue import parse
-from stream_app.recovery.history import Request, counts
+from stream_app.recovery.correct.history import Request, counts
+from stream_app.recovery.correct.queue import parse
 from tests.unit.test_infra_rules import RESOURCES, listed, of_type, statements
 
 Clients = Callable[[str], Any]

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from stream_app.record import Position
-from stream_app.recovery.correct_queue import correct_batch, dead_batch, manual_key, parse
-from stream_app.recovery.history import Done, History, Request, counts
-from stream_app.recovery.limits import Bucket
+from stream_app.recovery.correct.history import Done, History, Request, counts
+from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.queue import correct_batch, dead_batch, manual_key, parse
 from tests.contracts.correcting import APPLICATION, BUCKET, NOW, TABLE, World, checked, envelope, reading
 
 Json = dict[str, Any]

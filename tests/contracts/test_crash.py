@@ -13,8 +13,9 @@ from stream_app.consumer.state import SHARD_END, Lineage
 from stream_app.errors import FatalError, LeaseLostError
 from stream_app.record import Record
 from stream_app.sinks.segment import token
+from tests.kcl import Kcl, Step, steps
 from tests.samples import registry, shards
-from tests.support import SHARD, CrashError, Effect, Kcl, Step, Stores, known, steps
+from tests.support import SHARD, CrashError, Effect, Stores, known
 
 REGISTRY = registry()
 

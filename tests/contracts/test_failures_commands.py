@@ -13,7 +13,7 @@ import pytest
 from stream_app.errors import ConfigError
 from stream_app.local.faults import Trim, inject
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate import hydrate, hydrate_batch
+from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
 from tests.contracts.failing import HOUR, NOW, failed, letters, properties, run, told
 from tests.contracts.hydrating import Meddled, event, of_pipe, own, put_all, world
 

@@ -13,14 +13,14 @@ import pytest
 
 from stream_app.event import schema_files
 from stream_app.pipeline.registry import Registry
+from stream_app.recovery.correct.history import Done, History, Request
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.find_story import NoSuchFailureError
-from stream_app.recovery.history import Done, History, Request
-from stream_app.recovery.hydrate import hydrate, hydrate_batch
-from stream_app.recovery.ledger import Ledger
-from stream_app.recovery.ledger_items import Attempt, State
-from stream_app.recovery.narrow import pipeline_judge
+from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
+from stream_app.recovery.hydrate.narrow import pipeline_judge
+from stream_app.recovery.redrive.ledger.claims import Ledger
+from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.store import failure_keys
+from stream_app.recovery.story import NoSuchFailureError
 from tests import samples
 from tests.contracts.failing import NOW, failed, letters, properties, run, told
 from tests.contracts.hydrating import BUCKET, event, of_pipe, put_all, world

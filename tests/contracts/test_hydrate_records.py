@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
 
-from stream_app.recovery.hydrate import hydrate, hydrate_batch
+from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
 from stream_app.recovery.store import failure_keys, load, status
 from tests.contracts.hydrating import (
     ALL_DONE,

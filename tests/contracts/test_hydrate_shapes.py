@@ -11,8 +11,8 @@ import pytest
 
 from stream_app.errors import TransientError
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate import hydrate_batch
-from stream_app.recovery.store_letters import State
+from stream_app.recovery.hydrate.batch import hydrate_batch
+from stream_app.recovery.hydrate.letters import State
 from tests.contracts.hydrating import (
     ALL_DONE,
     BUCKET,

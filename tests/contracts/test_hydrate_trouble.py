@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from stream_app import lambdas
-from stream_app.recovery.hydrate import Hydrated, World, handler, hydrate_batch
-from stream_app.recovery.hydrate_report import LEFT
-from stream_app.recovery.retention import Retention
-from stream_app.recovery.store_letters import State, waiting
+from stream_app.recovery.hydrate.batch import Hydrated, World, handler, hydrate_batch
+from stream_app.recovery.hydrate.letters import State, waiting
+from stream_app.recovery.hydrate.report import LEFT
+from stream_app.recovery.stream.retention import Retention
 from tests.contracts.hydrating import (
     ALL_DONE,
     ARN,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,6 @@ from stream_app.local.deploy import LOCAL_PARAMETERS, deploy, placed, templates
 
 Clients = Callable[[str], Any]
 REGION, ACCOUNT = "us-east-1", "123456789012"
-
-
-@pytest.fixture
-def clients(aws: Clients) -> Clients:
-    return cache(aws)
-
-
-@pytest.fixture
-def outputs(clients: Clients) -> dict[str, str]:
-    return deploy(templates(), clients, shards=2)
 
 
 def test_a_second_deployment_changes_nothing(clients: Clients, outputs: dict[str, str]) -> None:

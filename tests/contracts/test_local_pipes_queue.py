@@ -6,37 +6,17 @@ import json
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError, TransientError
 from stream_app.local.corrections import clock
-from stream_app.local.counters import Counters
-from stream_app.local.deploy import Placed, deploy, placed, templates
-from stream_app.local.patterns import compile_filters, compile_template
+from stream_app.local.deploy import Placed, placed, templates
 from stream_app.local.pipes import Worker, World, pipes
-from stream_app.local.queue_pipe import QueuePipe
-from stream_app.local.queues import Queue
 from stream_app.local.targets import StreamTarget, Unresolved
-from stream_app.local.way import Way
-from stream_app.sinks.retry import Policy
 
 Clients = Callable[[str], Any]
-AT_ONCE = Policy(attempts=3, base_ms=0, cap_ms=0)
-
-
-@pytest.fixture
-def clients(aws: Clients) -> Clients:
-    return cache(aws)
-
-
-@pytest.fixture
-def outputs(clients: Clients) -> dict[str, str]:
-    return deploy(templates(), clients, shards=2)
 
 
 class RefusingKinesis:
@@ -212,113 +192,6 @@ def test_what_was_sent_is_deleted_though_it_takes_several_tries(
     run_until(found, lambda c: c["delivered"] >= 3)
     assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 0)
     assert len(in_stream(clients, outputs)) == 3
-
-
-class Flaky:
-    """A target that refuses an entry as often as the entry itself says; None stands for ever."""
-
-    most = 500
-
-    def __init__(self) -> None:
-        self.taken: list[str] = []
-        self._tries: dict[str, int] = {}
-
-    def prepare(self, seen: Mapping[str, Any], data: bytes) -> Any:
-        if seen["body"].get("unresolved"):
-            raise Unresolved("as asked")
-        return seen["messageId"], seen["body"]["refused"]
-
-    def send(self, entries: Sequence[Any]) -> list[int]:
-        failed = []
-        for place, (name, refused) in enumerate(entries):
-            self._tries[name] = self._tries.get(name, 0) + 1
-            if refused is None or self._tries[name] <= refused:
-                failed.append(place)
-            else:
-                self.taken.append(name)
-        return failed
-
-
-MESSAGES = st.lists(
-    st.tuples(
-        st.sampled_from("abc"),
-        st.sampled_from([0, 0, 1, 2, 3, None]),
-        st.integers(0, 9).map(lambda n: n == 0),
-    ),
-    max_size=10,
-)
-
-
-def body_of(raw: Mapping[str, Any]) -> bytes:
-    return str(raw["body"]).encode()
-
-
-def handled(messages: list[Mapping[str, Any]], *, fifo: bool) -> tuple[list[str], list[str], dict[str, int]]:
-    target, counters = Flaky(), Counters()
-    way = Way(
-        name="p",
-        arn="arn",
-        payload="body",
-        body=body_of,
-        matches=compile_filters([]),
-        transform=compile_template("<$.body>", "body", body_of, {}),
-        target=target,
-    )
-    queue = Queue("url", "arn", "us-east-1", fifo=fifo, last_chance=5)
-    pipe = QueuePipe(way, queue, counters, random.Random(1), AT_ONCE)
-    done = pipe.handle(messages, threading.Event())
-    return [message["MessageId"] for message in done], target.taken, counters.snapshot()
-
-
-def message(n: int, group: str | None, refused: int | None, unresolved: bool) -> Mapping[str, Any]:
-    attributes = {"MessageGroupId": group} if group else {}
-    body = json.dumps({"refused": refused, "unresolved": unresolved})
-    return {"MessageId": str(n), "ReceiptHandle": f"r-{n}", "Body": body, "Attributes": attributes}
-
-
-@given(MESSAGES)
-def test_a_message_is_done_exactly_when_it_was_taken(asked: list[tuple[str, int | None, bool]]) -> None:
-    messages = [message(n, None, refused, unresolved) for n, (_, refused, unresolved) in enumerate(asked)]
-    done, taken, counts = handled(messages, fifo=False)
-    able = [
-        str(n)
-        for n, (_, refused, unresolved) in enumerate(asked)
-        if not unresolved and refused is not None and refused < AT_ONCE.attempts
-    ]
-    assert sorted(done) == sorted(taken) == sorted(able)
-    assert counts["delivered"] == len(able)
-
-
-@given(MESSAGES)
-def test_a_group_goes_in_order_and_waits_behind_what_failed(
-    asked: list[tuple[str, int | None, bool]],
-) -> None:
-    messages = [
-        message(n, group, refused, unresolved) for n, (group, refused, unresolved) in enumerate(asked)
-    ]
-    done, taken, _ = handled(messages, fifo=True)
-    for group in "abc":
-        mine = [(str(n), refused, bad) for n, (g, refused, bad) in enumerate(asked) if g == group]
-        able = []
-        for name, refused, bad in mine:
-            if bad or refused is None or refused >= AT_ONCE.attempts:
-                break
-            able.append(name)
-        names = {name for name, _, _ in mine}
-        assert [name for name in taken if name in names] == able
-        assert sorted(name for name in done if name in names) == sorted(able)
-
-
-def test_what_is_in_hand_is_sent_though_the_runner_is_told_to_stop() -> None:
-    stop = threading.Event()
-    stop.set()
-    target, counters = Flaky(), Counters()
-    transform = compile_template("<$.body>", "body", body_of, {})
-    way = Way("p", "arn", "body", body_of, compile_filters([]), transform, target)
-    queue = Queue("url", "arn", "us-east-1", fifo=False, last_chance=None)
-    pipe = QueuePipe(way, queue, counters, random.Random(1), Policy(attempts=3, base_ms=10**9, cap_ms=10**9))
-    messages = [message(0, None, 1, False), message(1, None, 0, False)]
-    assert {m["MessageId"] for m in pipe.handle(messages, stop)} == {"0", "1"}
 
 
 def pipe_with(clients: Clients, **changes: Any) -> list[Placed]:

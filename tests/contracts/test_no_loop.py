@@ -17,18 +17,18 @@ import pytest
 
 from stream_app.consumer.alerts import Outbox, details
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.apply import apply
-from stream_app.recovery.correct_queue import ASKED, Desk, correct_batch
-from stream_app.recovery.correct_work import corrector
-from stream_app.recovery.history import Entry, History
-from stream_app.recovery.limits import Bucket
-from stream_app.recovery.plan_make import Wish, make
-from stream_app.recovery.redrive import open_target
-from stream_app.recovery.redrive_follow import attempts_of, follow
-from stream_app.recovery.repair import repair_of
-from stream_app.recovery.select import Selection
-from stream_app.recovery.stream import pages, shards, user_records
-from stream_app.recovery.targets import destination
+from stream_app.recovery.correct.history import Entry, History
+from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.queue import ASKED, Desk, correct_batch
+from stream_app.recovery.correct.work import corrector
+from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.follow import attempts_of, follow
+from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.road import open_target
+from stream_app.recovery.redrive.select import Selection
+from stream_app.recovery.redrive.targets.target import destination
+from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.sinks.segment import Segment
 from tests.contracts import redriving as on
 from tests.contracts.correcting import checked

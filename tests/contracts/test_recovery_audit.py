@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from stream_app.record import Batch, Code, Failure, Record
-from stream_app.recovery.audit import Audit, audit
+from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.recovery.dead_letters import messages, parse
-from stream_app.recovery.hydrate import World, hydrate
+from stream_app.recovery.hydrate.batch import World, hydrate
 from stream_app.recovery.store import failure_keys
-from stream_app.recovery.stream import pages, shards, user_records
+from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.sinks.parquet import encode
 from stream_app.sinks.s3 import ManifestSink, ParquetSink, event_key, manifest_key
 from stream_app.sinks.segment import Segment, store, token

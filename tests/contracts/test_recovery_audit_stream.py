@@ -9,7 +9,7 @@ from typing import Any
 from aws_kinesis_agg.aggregator import RecordAggregator
 
 from stream_app.record import Record
-from stream_app.recovery.stream import shards
+from stream_app.recovery.stream.read import shards
 from stream_app.sinks.segment import Segment
 from tests.contracts.test_recovery_audit import (
     BUCKET,

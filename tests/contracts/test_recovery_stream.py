@@ -11,7 +11,7 @@ from botocore.utils import parse_timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_app.recovery.stream import pages, shards, timestamp
+from stream_app.recovery.stream.read import pages, shards, timestamp
 
 
 @pytest.fixture

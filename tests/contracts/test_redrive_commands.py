@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from stream_app.commands import redrive as commands
 from stream_app.errors import ConfigError
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.find import handle
-from stream_app.recovery.plan import parse
+from stream_app.recovery.find.query import handle
+from stream_app.recovery.redrive.plan.file import parse
 from tests.contracts import redriving as on
 from tests.contracts.redriving import BUCKET, statuses
 from tests.contracts.redriving_pipeline import Pipeline

@@ -19,13 +19,22 @@ from hypothesis import strategies as st
 
 from stream_app.commands import redrive as commands
 from stream_app.errors import ConfigError
-from stream_app.recovery.plan_cases import draft_of
-from stream_app.recovery.redrive import open_target
-from stream_app.recovery.redrive_message import Lineage
-from stream_app.recovery.repair import repair_of
-from stream_app.recovery.targets import Answer, Barred, Delivered, Draft, Later, Parcel, Refused, destination
-from stream_app.recovery.targets_auth import Auth, secret_of
-from stream_app.recovery.targets_http import HttpTarget, answer, seconds
+from stream_app.recovery.redrive.message import Lineage
+from stream_app.recovery.redrive.plan.cases import draft_of
+from stream_app.recovery.redrive.road import open_target
+from stream_app.recovery.redrive.targets.auth import Auth, secret_of
+from stream_app.recovery.redrive.targets.http import HttpTarget, answer, seconds
+from stream_app.recovery.redrive.targets.target import (
+    Answer,
+    Barred,
+    Delivered,
+    Draft,
+    Later,
+    Parcel,
+    Refused,
+    destination,
+)
+from stream_app.recovery.repair.file import repair_of
 from tests import samples
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

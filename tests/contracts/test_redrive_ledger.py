@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_app.recovery.ledger import Busy, Ledger, Mine, Taken
-from stream_app.recovery.ledger_items import Attempt, State, from_item, to_item
-from stream_app.recovery.redrive_message import Lineage
+from stream_app.recovery.redrive.ledger.claims import Busy, Ledger, Mine, Taken
+from stream_app.recovery.redrive.ledger.items import Attempt, State, from_item, to_item
+from stream_app.recovery.redrive.message import Lineage
 from tests.contracts import redriving as on
 from tests.contracts.redriving import Clock
 

@@ -12,11 +12,11 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.recovery.plan_cases import draft_of
-from stream_app.recovery.redrive_message import Lineage
-from stream_app.recovery.repair import repair_of
-from stream_app.recovery.targets import Barred, Delivered, Draft, Later, Parcel, Refused, Unfit
-from stream_app.recovery.targets_aws import BusTarget, StreamTarget
+from stream_app.recovery.redrive.message import Lineage
+from stream_app.recovery.redrive.plan.cases import draft_of
+from stream_app.recovery.redrive.targets.aws import BusTarget, StreamTarget
+from stream_app.recovery.redrive.targets.target import Barred, Delivered, Draft, Later, Parcel, Refused, Unfit
+from stream_app.recovery.repair.file import repair_of
 from stream_app.sinks.entries import BUS_BYTES, BUS_ENTRIES
 from tests import samples
 

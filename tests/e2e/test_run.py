@@ -22,8 +22,8 @@ from stream_app.local.embedded import Embedded
 from stream_app.local.report import Report
 from stream_app.local.run import Options, Stage, run
 from stream_app.local.tracker import Tracker
-from stream_app.recovery import checkpoints
-from stream_app.recovery.audit import Audit
+from stream_app.recovery.audit import checkpoints
+from stream_app.recovery.audit.proof import Audit
 from stream_app.resources import shipped
 from stream_app.sinks import objects
 

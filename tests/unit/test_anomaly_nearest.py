@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly import laws
-from anomaly import nearest_kernel as kernel
+from anomaly import nearest_held as kernel
 from anomaly.judgement import Explaining, alerts_explained, severity
 from anomaly.nearest import NearestValue, at_most_one_alert
+from anomaly.nearest_kernel import NEAR
 from tests.unit.detectors import FEATURES, drawn, quick, rows
 
 DAY = np.timedelta64(24, "h")
@@ -48,20 +49,20 @@ def test_the_first_channel_is_the_formula_it_says() -> None:
 
 
 @given(
-    st.lists(st.floats(-1e3, 1e3) | st.integers(-20, 20).map(float), min_size=1, max_size=80),
-    st.integers(3, 9),
+    st.lists(st.floats(-1e3, 1e3) | st.integers(-20, 20).map(float), min_size=1, max_size=160),
+    st.integers(3, 9) | st.sampled_from([17, 18, 19, 33, 64]),
 )
 @settings(max_examples=200, deadline=None)
 def test_what_is_kept_is_thinned_where_it_is_closest(values: list[float], capacity: int) -> None:
     held = np.full((1, 1, capacity), np.inf, np.float32)
-    closest = np.float32(0.0)
+    closest, end = np.float32(0.0), np.zeros(kernel.END, np.float32)
     kept: list[float] = []
     for value in np.array(values, np.float32):
-        at = kernel.place_of(held, 0, 0, value)
+        at = kernel.place_of(held, 0, 0, value, capacity)
         assert at == sum(other < value for other in kept)
-        if kept and kernel.nearest(held, 0, 0, at, value) == value:
+        if kept and kernel.nearest(held, 0, 0, at, value, capacity) == value:
             continue
-        closest = kernel.hold(held, 0, 0, len(kept), at, value, closest)
+        closest = kernel.hold(held, 0, 0, len(kept), at, value, closest, capacity, end)
         kept = sorted([*kept, value])
         if len(kept) > capacity:
             gaps = [after - before for before, after in zip(kept, kept[2:], strict=False)]
@@ -243,6 +244,19 @@ def test_a_judgement_does_not_depend_on_batches(rows: laws.Rows, cut: int) -> No
 )
 def test_severity_is_how_far_the_score_is_above_the_threshold(score: float, expected: str | None) -> None:
     assert severity(score * 0.45, 0.45) == expected
+
+
+def test_many_devices_are_judged_as_each_is_alone() -> None:
+    devices, times = 1000, 5  # of as much state as is asked for beforehand
+    keys = [f"device {number}" for number in range(devices)] * times
+    X = np.random.default_rng(10).lognormal(size=(len(keys), 3)).round(2)
+    many = NearestValue(FEATURES, warm_up=1)
+    judged = many.judge_many(keys, X)
+    assert many.bytes_per_key * devices > 2 * NEAR
+    for number in (0, 1, 500, 998, 999):
+        alone = NearestValue(FEATURES, warm_up=1).judge_many(keys[number::devices], X[number::devices])
+        for name, column in alone._asdict().items():
+            assert getattr(judged, name)[number::devices].tobytes() == column.tobytes(), name
 
 
 def test_scoring_alone_changes_nothing() -> None:

@@ -10,10 +10,10 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.recovery.accepted import Accepted
-from stream_app.recovery.accounts import Accounts, Kind, Source
-from stream_app.recovery.audit import Audit, ShardAudit, Tally, compare
-from stream_app.recovery.tally import NAMED
+from stream_app.recovery.audit.accepted import Accepted
+from stream_app.recovery.audit.accounts import Accounts, Kind, Source
+from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, compare
+from stream_app.recovery.audit.tally import NAMED
 from stream_app.sinks.segment import from_token
 
 SHARD = "shardId-000000000001"

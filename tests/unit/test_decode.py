@@ -15,6 +15,7 @@ from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Code, Failure
+from stream_app.records import Payloads
 from stream_app.testing import record
 from tests import avro
 from tests.samples import EVENTS, MAX_BYTES, READING, SCHEMAS, START, STEP, as_avro, as_envelope, as_json
@@ -46,7 +47,7 @@ def run(*payloads: bytes, max_bytes: int = MAX_BYTES) -> dict[int, Any]:
 
 
 def failure(payload: bytes, max_bytes: int = MAX_BYTES) -> Failure:
-    _, failed = decode([record(payload)], REGISTRY, max_bytes)
+    _, failed = decode(Payloads.of([payload]), REGISTRY, max_bytes)
     assert len(failed) == 1
     return failed[0]
 
@@ -257,7 +258,7 @@ def test_a_small_gzip_cannot_fill_the_memory() -> None:
 
 def test_rows_are_grouped_by_event_in_their_order() -> None:
     rows = [as_json(name, FIELDS) for name in ("step", "reading", "step", "reading")]
-    found, failed = decode([record(row, at) for at, row in enumerate(rows)], REGISTRY, MAX_BYTES)
+    found, failed = decode(Payloads.of(rows), REGISTRY, MAX_BYTES)
     assert not failed
     assert {name: [*encoded.rows, *encoded.usual_rows] for name, encoded in found.items()} == {
         STEP.name: [0, 2],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.recovery.fingerprint import fingerprint, pattern
+from stream_app.recovery.find.fingerprint import fingerprint, pattern
 
 TEMPLATES = [
     "not a JSON object of a known form: JSON is malformed: invalid character (byte {n})",

@@ -15,125 +15,15 @@ from stream_app.errors import FatalError
 from stream_app.event import Event, Window
 from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.memory import Previous, pack, unpack
-from stream_app.pipeline.seen import Seen, marks_of
 from stream_app.pipeline.state import ShardState
 from stream_app.pipeline.windows import Windows
 from stream_app.record import Batch
-from tests.samples import EVENTS, HOUR, READING, START, STEP, Drift, splits
-
-
-def texts(values: Any) -> np.ndarray[Any, Any]:
-    return np.array(list(values), dtype=object)
-
-
-def batch(**columns: Any) -> Batch:
-    arrays = {name.replace("__", "."): np.asarray(column) for name, column in columns.items()}
-    return Batch("reading", arrays, np.arange(len(next(iter(arrays.values())))))
-
-
-def times(hours: Any) -> np.ndarray[Any, Any]:
-    return np.array([START + int(hour * HOUR) for hour in hours], dtype="datetime64[ms]")
+from tests.samples import EVENTS, READING, START, STEP, Drift, splits
+from tests.unit.columns import batch, texts, times
 
 
 def always(_key: str) -> bool:
     return True
-
-
-# ---- Seen
-
-_ids = st.one_of(st.none(), st.sampled_from("12345"))
-_rows = st.lists(st.tuples(st.sampled_from("ab"), _ids, st.booleans()), max_size=40)
-
-
-class _SlowSeen:
-    """What it is to be seen: the ids of accepted events among the last `limit` of a device."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._history: dict[str, list[str | None]] = {}
-
-    def row(self, key: str, event_id: str | None, accepted: bool) -> bool:
-        history = self._history.setdefault(key, [])
-        known = event_id is not None and event_id in history[-self._limit :]
-        history.append(event_id if accepted and not known else None)
-        return known
-
-
-def reloaded(seen: Seen, limit: int, devices: int) -> Seen:
-    every = np.arange(devices)
-    other = Seen(limit)
-    other.load(unpack(pack(seen.dump(devices))), every, every)
-    return other
-
-
-@given(_rows, st.integers(1, 40), st.data())
-def test_an_id_is_known_for_as_many_events_of_its_device(
-    rows: list[tuple[str, str | None, bool]], limit: int, data: st.DataObject
-) -> None:
-    seen, slow, devices = Seen(limit), _SlowSeen(limit), Devices()
-    for part in data.draw(splits(rows)):
-        numbers = devices.numbers(key for key, *_ in part)
-        marks, accepted = marks_of(texts(i for _, i, _ in part)), np.array([a for *_, a in part], dtype=bool)
-        for _ in range(data.draw(st.integers(0, 2), label="guessed wrongly")):
-            guess = np.array(data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool)
-            seen.undo(seen.meet(numbers, marks, guess))
-        met = seen.meet(numbers, marks, accepted)
-        assert met.again.tolist() == [slow.row(*row) for row in part]
-        if data.draw(st.booleans()):
-            seen = reloaded(seen, limit, len(devices))
-
-
-@given(_rows, st.integers(1, 9), st.data())
-def test_rows_that_are_dropped_are_not_remembered(
-    rows: list[tuple[str, str | None, bool]], limit: int, data: st.DataObject
-) -> None:
-    seen, slow, devices = Seen(limit), Seen(limit), Devices()
-    for part in data.draw(splits(rows)):
-        numbers, marks = devices.numbers(key for key, *_ in part), marks_of(texts(i for _, i, _ in part))
-        met = seen.meet(numbers, marks, np.ones(len(part), dtype=bool))
-        givers = set(met.by.tolist())
-        wrong = [at for at, row in enumerate(part) if not row[2] and at not in givers and not met.again[at]]
-        seen.drop(met, np.array(wrong, dtype=np.int64))
-        slow.meet(numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool))
-        assert seen.dump(len(devices)) == slow.dump(len(devices))
-
-
-@given(st.lists(st.sampled_from("abc"), max_size=80), st.integers(1, 20), st.integers(1, 20))
-def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
-    keys: list[str], limit: int, later: int
-) -> None:
-    seen, devices = Seen(limit), Devices()
-    numbers = devices.numbers(keys)
-    seen.meet(numbers, marks_of(texts(map(str, range(len(keys))))), np.ones(len(keys), dtype=bool))
-    every, other = np.arange(len(devices)), Seen(later)
-    other.load(unpack(pack(seen.dump(len(devices)))), every, every)
-    for key in set(keys):
-        mine = [str(at) for at, other_key in enumerate(keys) if other_key == key]
-        for back, event_id in enumerate(reversed(mine), start=1):
-            met = other.meet(devices.numbers([key]), marks_of(texts([event_id])), np.ones(1, dtype=bool))
-            assert met.again.tolist() == [back <= min(limit, later)]
-            other.undo(met)
-
-
-@pytest.mark.parametrize(
-    "ids",
-    [np.array([1, 2], dtype=np.int64), times([1, 2]), texts(["x", "y"]), texts([1, 2**60])],
-    ids=["whole numbers", "times", "text", "numbers that may be missing"],
-)
-def test_ids_of_every_kind_survive_a_snapshot(ids: np.ndarray[Any, Any]) -> None:
-    seen, one = Seen(9), np.zeros(2, dtype=np.int64)
-    assert seen.meet(one, marks_of(ids), np.ones(2, dtype=bool)).again.tolist() == [False, False]
-    assert reloaded(seen, 9, 1).meet(one, marks_of(ids), np.ones(2, dtype=bool)).again.tolist() == [
-        True,
-        True,
-    ]
-
-
-@given(st.lists(st.one_of(st.none(), st.text(max_size=40), st.integers(-(2**63), 2**63 - 1)), unique=True))
-def test_ids_that_differ_have_marks_that_differ(ids: list[Any]) -> None:
-    marks = marks_of(texts(ids)).tolist()
-    assert len(set(marks)) == len(ids)
-    assert [mark == 0 for mark in marks] == [name is None for name in ids]
 
 
 # ---- Previous

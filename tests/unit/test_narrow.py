@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Position, Record
-from stream_app.recovery.narrow import Run, Verdict, joined, lenient, pipeline_judge, runs
+from stream_app.recovery.hydrate.narrow import Run, Verdict, joined, lenient, pipeline_judge, runs
 from tests import samples
 
 REGISTRY = samples.registry()

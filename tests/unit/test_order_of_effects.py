@@ -15,8 +15,9 @@ from stream_app.errors import FatalError, LeaseLostError, TransientError
 from stream_app.record import Record
 from stream_app.sinks.segment import token
 from stream_app.testing import Played, record
+from tests.kcl import Kcl, Step, steps
 from tests.samples import START, as_json, registry, shards
-from tests.support import SHARD, SINKS, Effect, Kcl, Step, Stores, failing, passing, steps, world
+from tests.support import SHARD, SINKS, Effect, Stores, failing, passing, world
 
 REGISTRY = registry()
 

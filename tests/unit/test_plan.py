@@ -13,11 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
-from stream_app.recovery.plan import Item, LeftOut, Place, Plan, Sample, parse, read, sealed, to_text
-from stream_app.recovery.repair import repair_of
-from stream_app.recovery.select import Selection, digest, parse_selection
-from stream_app.recovery.targets import Destination, destination, token
-from stream_app.recovery.targets_auth import Auth, parse_auth
+from stream_app.recovery.redrive.plan.file import (
+    Item,
+    LeftOut,
+    Place,
+    Plan,
+    Sample,
+    parse,
+    read,
+    sealed,
+    to_text,
+)
+from stream_app.recovery.redrive.select import Selection, digest, parse_selection
+from stream_app.recovery.redrive.targets.auth import Auth, parse_auth
+from stream_app.recovery.redrive.targets.target import Destination, destination, token
+from stream_app.recovery.repair.file import repair_of
 
 NOW = datetime(2026, 1, 31, 3, tzinfo=UTC)
 KEYS = st.text(min_size=1, max_size=20)

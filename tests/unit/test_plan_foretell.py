@@ -17,12 +17,12 @@ from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Record
-from stream_app.recovery.plan_cases import draft_of
-from stream_app.recovery.plan_foretell import Foretold, foretell
-from stream_app.recovery.plan_newer import Latest
-from stream_app.recovery.redrive_message import Lineage
-from stream_app.recovery.repair import repair_of
-from stream_app.recovery.targets import Draft
+from stream_app.recovery.redrive.message import Lineage
+from stream_app.recovery.redrive.plan.cases import draft_of
+from stream_app.recovery.redrive.plan.foretell import Foretold, foretell
+from stream_app.recovery.redrive.plan.newer import Latest
+from stream_app.recovery.redrive.targets.target import Draft
+from stream_app.recovery.repair.file import repair_of
 from tests import samples
 
 REGISTRY = samples.registry()

@@ -94,3 +94,34 @@ def test_a_column_that_some_batches_lack_is_none_in_their_rows() -> None:
     mixed = concat([batch(a=[1.0]), batch(a=np.array([0], dtype="datetime64[ms]"))])
     assert mixed is not None
     assert mixed["a"].dtype == object
+
+
+def test_large_parts_put_together_are_the_same_as_small_ones_and_count_their_rows_from_an_offset() -> None:
+    times = np.arange(70_000).astype("datetime64[ms]")
+    columns = {
+        "number": np.arange(70_000) / 3,
+        "time": times,
+        "whole": np.arange(70_000),
+        "unit": times,
+        "single": np.ones(70_000, dtype=np.float32),
+        "lacking": np.ones(70_000),
+        "wide": np.ones((70_000, 2)),
+        "text": np.full(70_000, "a", dtype=object),
+    }
+    other = {**columns, "unit": times.astype("datetime64[us]"), "whole": np.arange(70_000)[::-1]}
+    del other["lacking"]
+    parts = [batch(**columns), batch(**other), batch(**columns).take(np.arange(3))]
+    whole = concat(parts, [5, 100_000, 300_000])
+    assert whole is not None
+    assert list(whole.columns) == list(columns)
+    assert whole.rows.tolist() == [*range(5, 70_005), *range(100_000, 170_000), 300_000, 300_001, 300_002]
+    for name in columns.keys() - {"lacking"}:
+        wanted = np.concatenate([part[name] for part in parts])
+        assert whole[name].dtype == wanted.dtype
+        assert (whole[name] == wanted).all()
+        assert not whole[name].flags.writeable
+    assert whole["lacking"].tolist() == [1.0] * 70_000 + [None] * 70_000 + [1.0] * 3
+    alone = concat(parts[2:], [7])
+    assert alone is not None
+    assert alone.rows.tolist() == [7, 8, 9]
+    assert concat([], []) is None

@@ -9,7 +9,7 @@ from aws_kinesis_agg.aggregator import RecordAggregator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.recovery.kpl import MAGIC, UserRecord, delivered, unpack
+from stream_app.recovery.stream.kpl import MAGIC, UserRecord, delivered, unpack
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 HASHES = st.none() | st.integers(0, 2**128 - 1).map(str)

@@ -17,7 +17,7 @@ from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Record
-from stream_app.recovery.redrive_message import (
+from stream_app.recovery.redrive.message import (
     Lineage,
     Message,
     as_envelope,
@@ -29,8 +29,8 @@ from stream_app.recovery.redrive_message import (
     mended,
     read,
 )
-from stream_app.recovery.repair import repair_of
-from stream_app.recovery.repair_steps import Unrepaired
+from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.steps import Unrepaired
 from tests import samples
 
 REGISTRY = samples.registry()

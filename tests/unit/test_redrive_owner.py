@@ -8,9 +8,11 @@ import sys
 
 import pytest
 
-from stream_app.recovery.ledger_owner import is_dead, new_owner
+from stream_app.recovery.redrive.ledger.owner import is_dead, new_owner
 
-CODE = "from stream_app.recovery.ledger_owner import new_owner; print(new_owner(), flush=True); input()"
+CODE = (
+    "from stream_app.recovery.redrive.ledger.owner import new_owner; print(new_owner(), flush=True); input()"
+)
 
 
 def test_a_process_that_was_killed_is_dead_at_once_and_not_before() -> None:

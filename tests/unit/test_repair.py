@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
-from stream_app.recovery import repair_units as units
-from stream_app.recovery.repair import Repair, read_repair, repair_of
-from stream_app.recovery.repair_steps import Unrepaired, meets, repaired
+from stream_app.recovery.repair import units
+from stream_app.recovery.repair.file import Repair, read_repair, repair_of
+from stream_app.recovery.repair.steps import Unrepaired, meets, repaired
 
 NAMES = st.sampled_from(["pm25", "temp", "site", "note", "a.b", "site.height"])
 SCALARS = (

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stream_app.record import Position
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.shapes import Pointer, Range, read
-from stream_app.recovery.shapes_events import messages
+from stream_app.recovery.hydrate.events import messages
+from stream_app.recovery.hydrate.shapes import Pointer, Range, read
 from tests.contracts.hydrating import by_sns, event, invocation, of_function, of_pipe, own
 from tests.unit.test_recovery_store import POSITIONS, letter
 

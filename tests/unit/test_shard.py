@@ -18,8 +18,9 @@ from stream_app.record import Record
 from stream_app.sinks.segment import token
 from stream_app.telemetry.histogram import Histogram
 from stream_app.testing import record
+from tests.kcl import Kcl, Step, steps
 from tests.samples import START, as_json, registry, shards
-from tests.support import SHARD, Effect, Kcl, Step, Stores, known, steps
+from tests.support import SHARD, Effect, Stores, known
 
 REGISTRY = registry()
 MARGIN = 100

@@ -90,6 +90,55 @@ def test_the_digest_does_not_depend_on_how_the_table_is_cut_in_memory() -> None:
     assert rows_digest(table.slice(1, 3)) == rows_digest(pieces.slice(1, 3)) != rows_digest(table.slice(0, 3))
 
 
+def every_kind() -> pa.Table:
+    """Columns of every type that is stored, with nulls and without."""
+    rows = range(37)
+    floats = [None if at % 5 == 0 else at / 3 for at in rows]
+    return pa.table(
+        {
+            "number": pa.array(floats, pa.float64()),
+            "single": pa.array(floats, pa.float32()),
+            "whole": pa.array([None if at % 7 == 0 else at - 9 for at in rows], pa.int64()),
+            "flag": pa.array([None if at % 11 == 0 else at % 2 == 0 for at in rows], pa.bool_()),
+            "time": pa.array([None if at % 3 == 0 else at * 1_000 for at in rows], pa.timestamp("ms", "UTC")),
+            "text": pa.array([None if at % 4 == 0 else "é" * (at % 3) for at in rows], pa.string()),
+            "full": pa.array([f"d{at}" for at in rows], pa.string()),
+            "none": pa.array([None for _ in rows], pa.string()),
+        }
+    )
+
+
+def test_the_digest_is_the_one_that_stored_objects_carry() -> None:
+    table = every_kind()
+    whole = "8c0f90e51e37d8c266e0fea1c1364f35c3d736e60cad7668ec0a37acd4aa7244"
+    assert rows_digest(table) == rows_digest(pa.concat_tables([table.slice(0, 5), table.slice(5)])) == whole
+    part = "0e52443401a3c24c217690c2ceaced35ad265f3aa1bf47fafc1c421d11b842fd"
+    assert rows_digest(table.slice(3, 20)) == part
+    nothing = "0f5fd9f7825e6ce354f7c5bd1a107a8b8b0753eb0ab50bfee838fe07fcf4d65d"
+    assert rows_digest(table.slice(0, 0)) == nothing
+
+
+@given(st.lists(FLOATS, min_size=1, max_size=5), st.sampled_from([np.float64, np.float32]))
+@settings(max_examples=10)
+def test_many_measurements_of_few_values_keep_their_bits_in_encodings_that_all_readers_know(
+    values: list[float], kind: type[Any]
+) -> None:
+    with np.errstate(over="ignore"):
+        few = np.resize(np.array([0.0, -0.0, *values]).astype(kind), 5_000)
+    columns = {"few": few, "many": np.arange(5_000) / 3, "id": np.arange(5_000).astype("U").astype(object)}
+    rows = Batch("air_quality", columns, np.arange(5_000))
+    table, _ = to_table(rows, [record(at) for at in range(5_000)], SHARD)
+    body = encode(table, {})
+    assert body == encode(pa.Table.from_batches(table.to_batches()), {})
+    read = pq.read_table(pa.BufferReader(body))
+    assert rows_digest(read) == rows_digest(table)
+    group = pq.read_metadata(pa.BufferReader(body)).row_group(0)
+    stored = {c.path_in_schema: c for c in map(group.column, range(group.num_columns))}
+    assert {"PLAIN", "RLE", "RLE_DICTIONARY"} >= {e for column in stored.values() for e in column.encodings}
+    coded = {name for name, column in stored.items() if column.has_dictionary_page}
+    assert coded == {"shard", "partition_key", "few"}
+
+
 def test_the_columns_are_identity_then_event_then_score_and_anomaly() -> None:
     rows = [1, 4]
     table, refused = to_table(batch("air_quality", rows), [record(at) for at in range(5)], SHARD)

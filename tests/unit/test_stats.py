@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.record import Position
-from stream_app.recovery.find import Found, cause
-from stream_app.recovery.stats import stats, table
+from stream_app.recovery.find.query import Found, cause
+from stream_app.recovery.find.stats import stats, table
 from stream_app.recovery.store import STATUSES, failure
 from tests.unit.test_recovery_store import letter
 

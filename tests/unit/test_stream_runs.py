@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import FatalError
-from stream_app.recovery.stream_runs import Reader, number, patient
+from stream_app.recovery.stream.runs import Reader, number, patient
 from stream_app.sinks.retry import Policy
 
 BEGIN = 1_480_550_400_000

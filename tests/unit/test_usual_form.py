@@ -15,6 +15,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.pipeline.usual_form import UsualForm
 from stream_app.record import Record
+from stream_app.records import Payloads
 from stream_app.testing import record
 from tests.samples import EVENTS, MAX_BYTES, START, as_json, registry, shards
 from tests.support import Fate, fates_of
@@ -80,7 +81,7 @@ def test_what_is_unusual_does_not_keep_its_neighbours_from_being_read_at_once(
 ) -> None:
     good = as_json("reading", {"device": "a", "time": START})
     payloads = [good, *[good] * before, b"{", *[good] * after]
-    found, failed = decode([record(data, at) for at, data in enumerate(payloads)], QUICK, MAX_BYTES)
+    found, failed = decode(Payloads.of(payloads), QUICK, MAX_BYTES)
     assert [failure.row for failure in failed] == [before + 1]
     assert found["reading"].usual_rows == [at for at, data in enumerate(payloads) if data == good]
     assert not found["reading"].rows
@@ -88,5 +89,5 @@ def test_what_is_unusual_does_not_keep_its_neighbours_from_being_read_at_once(
 
 def test_an_event_with_nested_fields_is_never_usual() -> None:
     nested = thing(one_schema({"name": "x", "type": {"type": "array", "items": "int"}}))
-    assert nested.usual.read([as_json("thing", {"key": "k", "x": [1]})]) == [None]
+    assert nested.usual.read(Payloads.of([as_json("thing", {"key": "k", "x": [1]})]), MAX_BYTES) == [None]
     assert EVENTS.keys() == set(QUICK.usual.events.values())

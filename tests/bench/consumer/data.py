@@ -173,12 +173,12 @@ def _line(records: Sequence[Sent], first: int, begins: int | None, since: int) -
     arrived = [ARRIVAL + SEGMENT_MS + since + n if begins is None else begins for n in range(len(records))]
     items = [
         {
-            "action": "record",
             "data": base64.b64encode(record.data).decode(),
             "partitionKey": record.key,
             "approximateArrivalTimestamp": arrived[n],
             "sequenceNumber": str(FIRST_SEQUENCE + first + n),
             "subSequenceNumber": 0,
+            "action": "record",
         }
         for n, record in enumerate(records)
     ]

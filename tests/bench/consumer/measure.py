@@ -76,7 +76,7 @@ def profile(case: Case, tree: Path | None = None) -> dict[str, Any]:
     lines = data.lines(case)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = Path(folder) / "profile.json"
-        further = {"BENCH_PROFILE": str(path), "BENCH_WARM": str(1 + len(lines.warm))}
+        further = {"BENCH_PROFILE": str(path), "BENCH_WARM": str(2 + len(lines.warm))}
         run(OURS, lines, case, tree, further)
         found: dict[str, Any] = json.loads(path.read_text())
         return found

@@ -25,7 +25,7 @@ from stream_app.local import aws
 from tests.bench.consumer.data import Case, Lines, lines
 from tests.bench.consumer.hosting import hosted
 from tests.bench.consumer.ways import product_path
-from tests.bench.consumer.wire import MARK, Child, processes
+from tests.bench.consumer.wire import MARK, TICK, Child, processes
 
 _MB = 1024.0  # kB of /proc
 _CASE = Case(records=2_000, warm=1_500, bad=0.01)
@@ -125,10 +125,10 @@ def _fill(
 
 def _feed(child: Child, fed: Lines) -> None:
     """A segment and its end, a commit, and the beginning of the next."""
-    for line in fed.warm:
+    for line in (*fed.warm, TICK):
         child.send(line)
     time.sleep(1.1)  # a commit is due
-    for line in fed.timed:
+    for line in (*fed.timed, TICK):
         child.send(line)
     if not child.checkpoints:
         raise AssertionError("no segment was committed")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.consumer.data import Case, lines
 from tests.bench.consumer.hosting import hosted
 from tests.bench.consumer.ways import OURS, prepared, start
-from tests.bench.consumer.wire import Child
+from tests.bench.consumer.wire import TICK, Child
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def _race(children: Sequence[Child], case: Case) -> Parallel:
     fed = lines(case)
     for child in children:
         child.initialize()
-        for line in fed.warm:
+        for line in (*fed.warm, TICK):
             child.send(line)
 
     def feed(child: Child) -> None:

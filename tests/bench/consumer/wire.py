@@ -18,6 +18,8 @@ from tests.bench.consumer.data import SHARD, Lines
 
 # In the environment of a child and of whatever it starts; its value is the run's own.
 MARK = "BENCH_RUN"
+# Whatever was kept back to be done together is done at a tick.
+TICK = b'{"action":"processRecords","records":[],"millisBehindLatest":1000}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def play(child: Child, lines: Lines, passes: int = 1, *, limit: int | None = Non
     `passes` sends the timed lines again, for children that keep nothing; `limit` sends only so many of them.
     """
     ready = child.initialize()
-    for line in lines.warm:
+    for line in (*lines.warm, TICK):
         child.send(line)
     timed = lines.timed[:limit]
     count = lines.timed_records // len(lines.timed) * len(timed) * passes

@@ -1,0 +1,71 @@
+"""Batches of a shard that is far behind, gathered into larger ones: what a batch costs by itself is paid less often.
+
+The daemon reads a shard some hundreds of records at a time, and waits for an answer to each batch. To answer is not
+to commit: a checkpoint names what was processed, so records that were only gathered are read again after a crash.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from stream_app.consumer.multilang import Checkpointer, Handler
+from stream_app.record import Record
+from stream_app.records import Records
+
+# Who is so far behind does not notice the wait for some more batches, each of which comes at once.
+FAR_MS = 1_000
+# What is passed on: so many records, or so many bytes. More are no quicker, and take memory.
+ENOUGH, ENOUGH_BYTES = 4_000, 2_000_000
+# Where a batch takes longer than this, what it costs by itself does not matter, and the daemon should not wait.
+_QUICK = 0.25
+
+
+class Gathering:
+    """Passes every action on (protocol `multilang.Handler`); records in their order, at last before any other action.
+
+    Records are kept back only while the shard is `FAR_MS` behind, until they are enough.
+    """
+
+    def __init__(self, handler: Handler, clock: Callable[[], float] = time.monotonic) -> None:
+        self._handler, self._clock = handler, clock
+        self._kept: list[Records] = []
+        self._behind_ms: int | None = None
+        self._took = 0.0
+        self.initialize = handler.initialize
+
+    def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
+        """Take records in order, or a tick."""
+        self._behind_ms = behind_ms
+        if records:
+            self._kept.append(Records.of(records))
+        far = behind_ms is not None and behind_ms >= FAR_MS
+        if not (records and far and self._took <= _QUICK) or self._enough():
+            self._pass_on(checkpointer)
+
+    def _enough(self) -> bool:
+        records = sum(map(len, self._kept))
+        return records >= ENOUGH or sum(part.payloads.size for part in self._kept) >= ENOUGH_BYTES
+
+    def _pass_on(self, checkpointer: Checkpointer) -> None:
+        kept, self._kept = self._kept, []
+        begun = self._clock()
+        self._handler.process(Records.joined(kept), self._behind_ms, checkpointer)
+        self._took = self._clock() - begun
+
+    def lease_lost(self) -> None:
+        """Another worker reads what was gathered."""
+        self._kept = []
+        self._handler.lease_lost()
+
+    def shard_ended(self, checkpointer: Checkpointer) -> None:
+        """Nothing may be left before the end is committed."""
+        if self._kept:
+            self._pass_on(checkpointer)
+        self._handler.shard_ended(checkpointer)
+
+    def shutdown_requested(self, checkpointer: Checkpointer) -> None:
+        """What was gathered may end a segment that can still be committed."""
+        if self._kept:
+            self._pass_on(checkpointer)
+        self._handler.shutdown_requested(checkpointer)

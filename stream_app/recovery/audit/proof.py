@@ -1,0 +1,172 @@
+"""The proof: every record that Kinesis accepted is accounted for exactly once."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream_app.record import IntVector, Mask
+from stream_app.recovery.audit.accepted import Accepted, Progress, Tokens, accepted
+from stream_app.recovery.audit.accounts import Accounts, Kind, accounts, stray
+from stream_app.recovery.audit.inventory import NO_SHARD, Files, inventory
+from stream_app.recovery.audit.tally import NAMED, Audit, Duplicate, ShardAudit, Tally
+from stream_app.recovery.stream.read import shards
+from stream_app.sinks.segment import from_token
+
+__all__ = ["Audit", "Duplicate", "ShardAudit", "Tally", "audit", "compare"]
+
+_THREADS = 8
+_NOTHING_DONE = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})
+_ALL_DONE = "SHARD_END"
+_NO_ACCOUNT = len(Kind)
+
+
+def audit(
+    *,
+    kinesis: Any,
+    s3: Any,
+    stream: str,
+    bucket: str,
+    consumer: str,
+    checkpoints: Mapping[str, str] | None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Compare every position in the stream with what the bucket accounts for.
+
+    `checkpoints` gives each shard's checkpoint: a position's token (`segment.token`) or one of KCL's words; take
+    them before calling, so that what lies behind them is sure to be stored. Without them nothing is pending.
+    The stream is read first, and what is stored of later records is left out. `progress` is told (shard,
+    positions read). Holds about 60 bytes a position. Raises what boto3 raises.
+    """
+    known = {shard.id: accepted(kinesis, stream, shard, progress) for shard in shards(kinesis, stream)}
+    oldest = min((one.oldest for one in known.values() if one.oldest), default=None)
+    files = inventory(s3, bucket, consumer, oldest)
+    origin = (consumer, stream)
+    strays, unreadable = stray(s3, bucket, origin, files.pop(NO_SHARD, Files()).events)
+    found = []
+    with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="audit") as threads:
+        for shard in sorted({*known, *files, *strays}):
+            # Popped, so that no more than one shard's accounts are held at a time.
+            here = known.pop(shard, None) or Accepted.nothing(shard)
+            first = here.tokens[0].as_py() if len(here.tokens) else None
+            of_shard = files.pop(shard, Files())
+            told = accounts(s3, bucket, origin, of_shard, strays.pop(shard, ()), first, threads)
+            unreadable += told.unreadable
+            done = None if checkpoints is None else checkpoints.get(shard, "TRIM_HORIZON")
+            found.append(compare(here, told, done))
+    return Audit(stream, consumer, tuple(found), tuple(unreadable))
+
+
+def compare(here: Accepted, told: Accounts, checkpoint: str | None) -> ShardAudit:
+    """One shard's audit. Without a checkpoint everything should be accounted for."""
+    joined = _join(here.tokens, told)
+    kinds = np.full(len(here.tokens), _NO_ACCOUNT, dtype=np.int64)
+    inside = joined.at >= 0
+    kinds[joined.at[inside]] = joined.kind[inside]
+    open_from = len(kinds) if checkpoint is None else _done(here.tokens, checkpoint)
+    unaccounted = np.flatnonzero(kinds == _NO_ACCOUNT)
+    missing = unaccounted[unaccounted < open_from]
+    lost: list[str] = here.tokens.take(pa.array(missing)).to_pylist()
+    trimmed, unknown = _outside(here.tokens, joined)
+    doubled = np.flatnonzero(joined.times > 1)
+    count = Tally(
+        accepted=len(kinds),
+        stored=int((kinds == Kind.STORED).sum()),
+        repeated=int((kinds == Kind.REPEATED).sum()),
+        parked=_parked(told, joined),
+        pending=len(unaccounted) - len(missing),
+        missing=len(missing),
+        unhydrated=sum(position in told.announced for position in lost),
+        misrouted=int(here.misrouted[missing].sum()),
+        duplicated=len(doubled),
+        unknown=len(unknown),
+        trimmed=trimmed,
+    )
+    duplicates = tuple(_duplicates(told, joined, doubled[:NAMED]))
+    return ShardAudit(here.shard, count, tuple(lost[:NAMED]), duplicates, tuple(unknown[:NAMED]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """The accounts by position: `account[i]` is the index in `unique` of account i's position.
+
+    Of each unique position: how many accounts it has, its least kind, and where it is among the accepted (-1:
+    nowhere).
+    """
+
+    unique: Tokens
+    account: IntVector
+    source: IntVector
+    times: IntVector
+    kind: IntVector
+    at: IntVector
+
+
+def _join(accepted_tokens: Tokens, told: Accounts) -> _Joined:
+    compute: Any = pc
+    encoded = told.tokens.dictionary_encode()
+    unique, account = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
+    kinds = np.array([source.kind for source in told.sources], dtype=np.int64)
+    kind = np.full(len(unique), _NO_ACCOUNT, dtype=np.int64)
+    np.minimum.at(kind, account, kinds[told.source])
+    found = compute.index_in(unique, value_set=accepted_tokens)
+    at = compute.fill_null(found, -1).to_numpy().astype(np.int64)
+    return _Joined(unique, account, told.source, np.bincount(account, minlength=len(unique)), kind, at)
+
+
+def _done(tokens: Tokens, checkpoint: str) -> int:
+    """How many of the accepted positions lie behind a checkpoint."""
+    if checkpoint in _NOTHING_DONE:
+        return 0
+    if checkpoint == _ALL_DONE:
+        return len(tokens)
+    bound = from_token("", checkpoint).order
+    return bisect.bisect_right(range(len(tokens)), bound, key=lambda i: _order(tokens[i].as_py()))
+
+
+def _outside(tokens: Tokens, joined: _Joined) -> tuple[int, list[str]]:
+    """Accounts of positions that the stream does not hold: how many stored ones it has trimmed, which it never had.
+
+    What is newer than the newest position read came later and is neither.
+    """
+    outside: Mask = joined.at < 0
+    if not len(tokens):
+        return int((outside & (joined.kind == Kind.STORED)).sum()), []
+    oldest, newest = _order(tokens[0].as_py()), _order(tokens[-1].as_py())
+    trimmed, unknown = 0, []
+    for index in np.flatnonzero(outside).tolist():
+        position = joined.unique[index].as_py()
+        if _order(position) < oldest:
+            trimmed += int(joined.kind[index] == Kind.STORED)
+        elif _order(position) < newest:
+            unknown.append(position)
+    return trimmed, unknown
+
+
+def _parked(told: Accounts, joined: _Joined) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    only_parked = (joined.kind == Kind.PARKED) & (joined.at >= 0)
+    # The first account of each position, so that one parked twice is counted once.
+    positions, first = np.unique(joined.account, return_index=True)
+    for account in first[only_parked[positions]].tolist():
+        code = told.sources[joined.source[account]].code
+        counts[code] = counts.get(code, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _duplicates(told: Accounts, joined: _Joined, doubled: IntVector) -> list[Duplicate]:
+    where: dict[int, list[str]] = {index: [] for index in doubled.tolist()}
+    for account in np.flatnonzero(np.isin(joined.account, doubled)).tolist():
+        where[int(joined.account[account])].append(told.sources[joined.source[account]].key)
+    return [Duplicate(joined.unique[index].as_py(), tuple(found)) for index, found in where.items()]
+
+
+def _order(position: str) -> tuple[int, int]:
+    return from_token("", position).order

@@ -1,0 +1,1 @@
+"""Corrections: one request, one recalculation, one row overwritten in its segment."""

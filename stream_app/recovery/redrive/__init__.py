@@ -1,0 +1,1 @@
+"""Failures sent again, none twice: select, plan, apply, and follow what became of them."""

@@ -1,0 +1,1 @@
+"""Plans carried out: wave after wave, claimed before they are sent."""

@@ -1,0 +1,81 @@
+"""What the pipeline made of records that were sent again: stored is `processed`, parked again is `failed`.
+
+What went to an endpoint is the endpoint's own business; its failure stays `redriven`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from stream_app.recovery.redrive.ledger.items import Attempt, State
+from stream_app.recovery.redrive.lineage import traced
+from stream_app.recovery.redrive.message import Lineage
+from stream_app.recovery.redrive.outcomes import Outcome, outcomes
+from stream_app.recovery.redrive.plan.file import Plan
+from stream_app.recovery.redrive.road import THREADS, Road
+from stream_app.recovery.redrive.select import Selection, select
+from stream_app.recovery.store import FAILURES, PROCESSED, advance_status
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How many attempts are processed, failed again, on their way, with an endpoint, or came to another end."""
+
+    processed: int = 0
+    failed: int = 0
+    waiting: int = 0
+    delivered: int = 0
+    other: int = 0
+
+
+def attempts_of(road: Road, plan: Plan) -> list[Attempt]:
+    """The attempts of a plan that were made so far. Raises what boto3 raises."""
+    known = road.ledger.known(item.lineage for item in plan.items)
+    return [attempt for attempt in known.values() if attempt.plan == plan.id]
+
+
+def attempts_in(road: Road, selection: Selection) -> list[Attempt]:
+    """The last attempt at each record of a selection (of those `redriven`, as a rule). Raises what boto3 raises."""
+    ledger = road.ledger
+    with ThreadPoolExecutor(THREADS, "follow") as threads:
+        selected = list(select(road.s3, road.bucket, road.consumer, selection, threads))
+        roots = dict.fromkeys(one.lineage.root for one in traced(selected, ledger, road.registry))
+        return [history[-1] for history in threads.map(ledger.attempts, roots) if history]
+
+
+def follow(road: Road, attempts: Iterable[Attempt], *, thorough: bool = True) -> Followed:
+    """Find out what became of sent records, and mark it: in the ledger, and on the failures of their line.
+
+    Safe to repeat. `thorough` also looks where a device may have had a good copy of the event stored before, which
+    reads more files. Raises what boto3 raises.
+    """
+    given = list(attempts)
+    with ThreadPoolExecutor(THREADS, "follow") as threads:
+        found = outcomes(road, [one for one in given if one.state is State.SENT], threads, thorough)
+        list(threads.map(partial(_mark, road, found), given))
+    return _counted(given, found)
+
+
+def _mark(road: Road, found: Mapping[Lineage, Outcome], attempt: Attempt) -> None:
+    outcome = found.get(attempt.lineage)
+    if outcome is not None:
+        road.ledger.follow(attempt, outcome.state, outcome.why)
+    # Whoever marked it may have died before the tags.
+    if State.PROCESSED in (attempt.state, outcome.state if outcome else None):
+        for one in road.ledger.attempts(attempt.root):
+            if one.failure.startswith(FAILURES):
+                advance_status(road.s3, road.bucket, one.failure, PROCESSED)
+
+
+def _counted(given: Iterable[Attempt], found: Mapping[Lineage, Outcome]) -> Followed:
+    counts = dict.fromkeys(Followed.__dataclass_fields__, 0)
+    for one in given:
+        state = found[one.lineage].state if one.lineage in found else one.state
+        name = state.value if state in (State.PROCESSED, State.FAILED) else "other"
+        if state is State.SENT:
+            name = "delivered" if one.target.startswith(("http://", "https://")) else "waiting"
+        counts[name] += 1
+    return Followed(**counts)

@@ -1,0 +1,1 @@
+"""Who sends what: claims and marks, so that no two appliers send the same record."""

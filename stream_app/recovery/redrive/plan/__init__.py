@@ -1,0 +1,1 @@
+"""Plans: what will be sent again, repaired and foretold before anything is sent."""

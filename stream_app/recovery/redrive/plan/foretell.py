@@ -1,0 +1,122 @@
+"""What the pipeline would make of records now: the very stages that the consumer runs, on what would be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stream_app.event import Event
+from stream_app.pipeline.flow import Processed, process
+from stream_app.pipeline.registry import Codec, Registry
+from stream_app.pipeline.schema import TIME_MS, TIME_US
+from stream_app.pipeline.state import ShardState
+from stream_app.record import Batch, IntVector, Record
+from stream_app.recovery.redrive.message import as_it_came, identified
+from stream_app.recovery.redrive.plan.file import REPEATED, STORED
+from stream_app.recovery.redrive.plan.newer import Latest, name_of
+from stream_app.recovery.redrive.targets.target import Draft
+from stream_app.sinks.dynamodb import event_times
+
+_AT_ONCE = 5_000
+
+
+class Foretold(NamedTuple):
+    """What would become of one record: stored, repeated, or a code and why.
+
+    Of one that would be stored, `device` is its name in the latest table, `time` the event's (ms since the epoch),
+    and `event`, `id` how it will be found again.
+    """
+
+    outcome: str
+    because: str = ""
+    device: str | None = None
+    time: int | None = None
+    event: str | None = None
+    id: str | None = None
+
+
+def foretell(
+    drafts: Iterable[Draft], registry: Registry, latest: Mapping[str, Latest], *, now_ms: int, max_bytes: int
+) -> list[Foretold]:
+    """What the pipeline would make of each draft, if they came now, in this order, and nothing else.
+
+    `latest` gives the newest row of each device, for rules that look at a device's last values; the consumer's own
+    state (windows, ids seen long ago) is not known here. So a repeat of what was stored before is not foretold.
+    """
+    # Scores decide nothing about a record's fate, and detectors are the slowest stage.
+    events = {name: replace(codec.event, detector=None) for name, codec in registry.codecs.items()}
+    state = ShardState(events, _AT_ONCE)
+    for name, codec in registry.codecs.items():
+        _remember(state, name, codec, latest)
+    found: list[Foretold] = []
+    remaining = iter(drafts)
+    while some := list(islice(remaining, _AT_ONCE)):
+        records = [_record(draft, registry, number, now_ms) for number, draft in enumerate(some)]
+        found += _told(process(records, registry, state, max_bytes), events, records)
+    return found
+
+
+def _record(draft: Draft, registry: Registry, number: int, now_ms: int) -> Record:
+    if draft.message is None or draft.message.event is None:
+        return Record(draft.data, draft.key, str(number), now_ms)
+    message = identified(draft.message, registry, draft.token)
+    given = draft.mended or message is not draft.message
+    return Record(as_it_came(message) if given else draft.data, draft.key, str(number), now_ms)
+
+
+def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Record]) -> list[Foretold]:
+    found = [Foretold(REPEATED)] * len(records)
+    for failure in result.failed:
+        found[failure.row] = Foretold(failure.code.value, failure.reason)
+    for name, batch in result.passed.items():
+        event = events[name]
+        times = event_times(batch, time_field(event), _arrivals(batch, records)).tolist()
+        ids = batch[event.id].tolist() if event.id in batch else [None] * len(batch)
+        for at, row in enumerate(batch.rows.tolist()):
+            device = name_of(name, batch[event.key][at])
+            id = None if ids[at] is None else str(ids[at])
+            found[row] = Foretold(STORED, "", device, times[at], name, id)
+    return found
+
+
+def time_field(event: Event) -> str:
+    """The field that holds an event's time."""
+    return event.window.time if event.window else "time"
+
+
+def _arrivals(batch: Batch, records: Sequence[Record]) -> IntVector:
+    return np.array([records[row].arrived for row in batch.rows.tolist()], dtype=np.int64)
+
+
+def _remember(state: ShardState, name: str, codec: Codec, latest: Mapping[str, Latest]) -> None:
+    """Give the state each device's last values, where the event's rules ask for them."""
+    fields = codec.event.previous
+    kinds = {field.name: field.kind for field in codec.schema.fields}
+    last = {
+        one.device: [_portable(one.values.get(field), kinds.get(field, "")) for field in fields]
+        for one in latest.values()
+        if one.event == name
+    }
+    previous = state[name].previous
+    if previous is not None:
+        dumped = {"fields": fields, "last": list(last.values())}
+        previous.load(dumped, np.arange(len(last)), state[name].devices.numbers(last))
+
+
+def _portable(value: Any, kind: str) -> Any:
+    """A value of the latest table in the form in which a snapshot holds it."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() and kind != "float" else float(value)
+    if kind in (TIME_MS, TIME_US) and isinstance(value, str):
+        try:
+            moment = np.datetime64(datetime.fromisoformat(value).replace(tzinfo=None), "us").astype(np.int64)
+        except ValueError:
+            return None
+        return int(moment) // (1_000 if kind == TIME_MS else 1)
+    return value

@@ -1,0 +1,1 @@
+"""Where failures are sent: the bus, the stream, an HTTP endpoint."""

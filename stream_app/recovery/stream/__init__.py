@@ -1,0 +1,1 @@
+"""Reading a stream beside its consumer: shards, pages, runs, and what its retention still leaves."""
