@@ -51,14 +51,17 @@ def prepare() -> tuple[ShardConsumer, Clients]:
     return consumer, client
 
 
-def serve(consumer: ShardConsumer, protocol: IO[bytes]) -> None:
-    """Answer KCL until it closes stdin. Raises what the consumer raises."""
+def serve(consumer: ShardConsumer, protocol: IO[bytes], release: Callable[[], None] | None = None) -> None:
+    """Answer KCL until it closes stdin. Raises what the consumer raises.
+
+    `release` gives memory back that is not needed now.
+    """
     from stream_app.consumer.gather import Gathering
     from stream_app.consumer.multilang import serve as answer
-    from stream_app.consumer.thrift import Thrifty
+    from stream_app.consumer.thrift import Thrifty, malloc_trim
 
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        answer(Thrifty(Gathering(consumer)), stdin, protocol)
+        answer(Thrifty(Gathering(consumer), release or malloc_trim), stdin, protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

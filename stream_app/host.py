@@ -10,14 +10,21 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stream_app import child
+from stream_app.consumer import host_dense, host_image
 from stream_app.consumer.host_fork import ForkServer
 from stream_app.consumer.host_keeper import UNFIT
-from stream_app.consumer.shard import ShardConsumer
+from stream_app.consumer.shard import ShardConsumer, World
+from stream_app.consumer.thrift import malloc_trim
 from stream_app.rehearse import rehearse
 from stream_app.telemetry import log
+
+if TYPE_CHECKING:
+    from stream_app.app import Clients
 
 
 def main() -> int:
@@ -29,20 +36,37 @@ def _serve(listener: socket.socket) -> None:
     begun = time.monotonic()
     consumer, client = child.prepare()
     world = consumer.world
-    rehearse(world, client)
-    client.disconnect()
+    _rehearse(world, client)
     del consumer
     gc.collect()
     _check_alone(listener)
+    _room = host_dense.fill()
+    image = host_image.take()
     gc.freeze()  # else the first collection in a fork would write to every page
+
+    def release() -> None:
+        malloc_trim()
+        with suppress(OSError):  # no descriptor left, or no memory: whoever needs one says so
+            if image is not None:
+                image.restore()
 
     def shard() -> int:
         protocol = child.take_stdout()
         child.ignore_signals()
-        return child.ended(lambda: child.serve(ShardConsumer(world), protocol))
+        return child.ended(lambda: child.serve(ShardConsumer(world), protocol, release))
 
     log.get().info("host ready", pid=os.getpid(), in_seconds=round(time.monotonic() - begun, 3))
     ForkServer(listener, shard, log.get().warning).run()
+
+
+def _rehearse(world: World, client: Clients) -> None:
+    """Have all that a shard runs loaded, compiled and learnt, and its code in one place. No connection is left."""
+    rehearse(world, client, 1)  # what happens once is no shard's
+    client.disconnect()
+    host_dense.gather(host_dense.run(lambda: rehearse(world, client, 1)))
+    rehearse(world, client)
+    client.disconnect()
+    host_image.prepare()
 
 
 def _check_alone(listener: socket.socket) -> None:

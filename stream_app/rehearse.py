@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, redirect_stderr, suppress
+from contextvars import copy_context
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import IO, Any, cast
+from uuid import uuid4
 
 import msgspec
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 
-from stream_app.consumer.shard import World
-from stream_app.consumer.state import S3Snapshots, lineage_of
+from stream_app.consumer.multilang import (
+    CheckpointReply,
+    Initialize,
+    Message,
+    ProcessRecords,
+    ShardEnded,
+    ShutdownRequested,
+    serve,
+)
+from stream_app.consumer.shard import ShardConsumer, World
+from stream_app.consumer.state import Lineage, S3Snapshots, lineage_of
 from stream_app.errors import FatalError
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TIME_MS, TIME_US
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Record
-from stream_app.sinks.columns import without_helpers
-from stream_app.sinks.segment import Segment, store
+from stream_app.sinks.entries import envelope
 
 _REHEARSALS = 8
+_LAST_HASH = 2**128 - 1
 _WRITTEN = ("s3", "sqs", "dynamodb")
 
 
-def rehearse(world: World, client: Callable[[str], Any]) -> None:
-    """A shard's life some times over with made-up rows: look for its snapshot and parents, process, store, commit.
+def rehearse(world: World, client: Callable[[str], Any], times: int = _REHEARSALS) -> None:
+    """A shard's life some times over with made-up rows: look for its snapshot and parents, then all that KCL says.
 
     Before the shard host forks: what is loaded or compiled at first use is then shared, and Python rewrites the
     bytecode of what it runs often. Nothing is written anywhere: requests that would are made up to the point where
@@ -46,7 +61,7 @@ def rehearse(world: World, client: Callable[[str], Any]) -> None:
         lineage_of(client("kinesis"), settings.stream)("warm-up")
 
     asks: list[Callable[[], None]] = [snapshot, parents]
-    for _ in range(_REHEARSALS):
+    for _ in range(times):
         asks = [ask for ask in asks if _answered(ask)]
         for codec in registry.codecs.values():
             with suppress(Exception):
@@ -64,35 +79,60 @@ def _answered(ask: Callable[[], None]) -> bool:
 
 
 def live(world: World, codec: Codec, sending: Unsent | None) -> None:
-    """A segment of three made-up rows of one event type; stored and committed where `sending` holds requests back.
+    """The life of a shard of three segments with rows of one event type, from the first word of KCL to the last.
 
-    Raises what the world's parts raise.
+    Where `sending` does not hold requests back, rows are only processed. Raises what the world's parts raise.
     """
-    registry, now = world.registry, time.time_ns() // 1_000_000
-    # Values that are missing keep every rule; those that are made up break some, which is a way to be known too.
-    bodies = [_made_up(codec, now, f"warm-up {at}", bare=at != 1) for at in range(3)]
-    records = [Record(msgspec.json.encode(body), "warm-up", str(at), now) for at, body in enumerate(bodies)]
-    state = ShardState({name: other.event for name, other in registry.codecs.items()}, len(records))
-    found = process(records, registry, state, world.settings.max_record_bytes)
-    passed = {name: without_helpers(batch) for name, batch in found.passed.items()}
-    settings = world.settings
-    segment = Segment(
-        settings.application, settings.stream, "warm-up", records, passed, found.failed, found.repeated
-    )
-    snapshot = state.snapshot()
-    if sending is not None:
-        with sending.held():
-            _store(world, segment, snapshot)
-    state.restore(snapshot)
+    now = time.time_ns() // 1_000_000
+    if sending is None:
+        events = {name: other.event for name, other in world.registry.codecs.items()}
+        records = _records(codec, now, 0)
+        process(records, world.registry, ShardState(events, len(records)), world.settings.max_record_bytes)
+        return
+    apart = replace(world, lineage=lambda _: Lineage((), 0, _LAST_HASH))
+    segments = [_records(codec, now + 1_000 * world.settings.segment_seconds * at, at) for at in range(3)]
+    daemon = Daemon([Initialize("warm-up", "TRIM_HORIZON", 0), *_spoken(segments), ShardEnded()])
+    # Log lines go to stderr, and bear the shard's name from now on.
+    with sending.held(), closing(daemon), redirect_stderr(io.StringIO()):
+        copy_context().run(serve, ShardConsumer(apart), cast(Any, daemon.stdin), cast(Any, daemon))
 
 
-def _store(world: World, segment: Segment, snapshot: bytes) -> None:
-    """The effects of a segment and a commit, in their order."""
-    segment = store(segment, world.sinks)
-    if segment.failed:
-        world.park(segment)
-    world.snapshots.save(segment.shard, "warm-up", snapshot)
-    world.snapshots.forget(segment.shard, "warm-up")
+def _spoken(segments: Iterable[Sequence[Record]]) -> Iterator[Message]:
+    """What KCL says on the way; a commit of what is complete in between."""
+    for records in segments:
+        yield ProcessRecords([], 0)
+        yield ProcessRecords(list(records), 0)
+        yield ShutdownRequested()
+
+
+class Daemon:
+    """The daemon's side of a child's pipes: says the next message after each answer, and yes to each checkpoint."""
+
+    def __init__(self, messages: Iterable[Message]) -> None:
+        self._messages = iter(messages)
+        reading, writing = os.pipe()
+        self.stdin: IO[bytes] = os.fdopen(reading, "rb")
+        self._out = os.fdopen(writing, "wb", buffering=0)
+        self._say(next(self._messages, None))
+
+    def write(self, line: bytes) -> None:
+        """What the child writes to its stdout."""
+        asked = line.lstrip().startswith(b'{"action":"checkpoint"')
+        self._say(CheckpointReply() if asked else next(self._messages, None))
+
+    def flush(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Both ends; safe to repeat."""
+        self.stdin.close()
+        self._out.close()
+
+    def _say(self, message: Message | None) -> None:
+        if message is None:
+            self._out.close()
+        else:
+            self._out.write(msgspec.json.encode(message) + b"\n")
 
 
 class Unsent:
@@ -135,6 +175,23 @@ class _Reply:
             yield msgspec.json.encode({"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]]})
 
 
+def _records(codec: Codec, now_ms: int, turn: int) -> list[Record]:
+    """Three rows as devices send them, every other time in the envelope of the bus.
+
+    Values that are missing keep every rule; those that are made up break some, which is a way to be known too.
+    """
+    bodies = [_made_up(codec, now_ms, f"warm-up {turn} {at}", bare=at != 1) for at in range(3)]
+    name, told = codec.event.name, datetime.fromtimestamp(now_ms / 1_000, UTC)
+    if turn % 2:
+        texts = [msgspec.json.encode({"event": name, **body}) for body in bodies]
+    else:
+        texts = [
+            envelope(name, "warm-up", body, id=str(uuid4()), time=told, region="warm-up", account="0")
+            for body in bodies
+        ]
+    return [Record(text, "warm-up", str(10 * turn + at), now_ms) for at, text in enumerate(texts)]
+
+
 def _made_up(codec: Codec, now_ms: int, text: str, bare: bool) -> dict[str, Any]:
     """An event as JSON has it; `bare`: without the values that may be missing."""
     samples = {FLOAT: 1.5, SINGLE: 1.5, INTEGER: 1, BOOLEAN: True, TIME_MS: now_ms, TIME_US: now_ms * 1_000}
@@ -144,4 +201,4 @@ def _made_up(codec: Codec, now_ms: int, text: str, bare: bool) -> dict[str, Any]
         for field in codec.schema.fields
         if not field.nullable or field.name in required or not bare
     }
-    return {"event": codec.event.name, **fields, codec.event.key: "warm-up"}
+    return {**fields, codec.event.key: "warm-up"}

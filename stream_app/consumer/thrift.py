@@ -20,7 +20,7 @@ FRUGAL: Mapping[str, str] = {
 }
 """The environment of shards that share a machine. To be laid under the user's own."""
 
-_EVERY = 10.0  # seconds at least between two returns, which cost a millisecond each
+_EVERY = 10.0  # seconds at least between two returns, which cost some milliseconds each
 
 
 def malloc_trim() -> None:
@@ -31,7 +31,12 @@ def malloc_trim() -> None:
 
 
 class Thrifty:
-    """Passes every action on (protocol `multilang.Handler`); after records, the first idle tick returns memory."""
+    """Passes every action on (protocol `multilang.Handler`), and returns memory when something is over.
+
+    That is before the first record is read: the beginning needs much that is never needed again, and what came to
+    lie in between would keep it. Then after a commit, which mostly has a segment stored before it, and on the first
+    idle tick after records.
+    """
 
     def __init__(
         self,
@@ -42,16 +47,34 @@ class Thrifty:
         self._handler, self._release, self._clock = handler, release, clock
         self._used = False
         self._released = clock() - _EVERY
-        self.initialize = handler.initialize
         self.lease_lost = handler.lease_lost
         self.shard_ended = handler.shard_ended
         self.shutdown_requested = handler.shutdown_requested
 
+    def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
+        """Load the state of the checkpoint given."""
+        self._handler.initialize(shard, sequence, sub)
+        self._release()
+
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
         """Take records in order, or a tick."""
-        self._handler.process(records, behind_ms, checkpointer)
-        if records:
-            self._used = True
-        elif self._used and self._clock() - self._released >= _EVERY:
+        noting = _Noting(checkpointer)
+        self._handler.process(records, behind_ms, noting)
+        self._used = self._used or noting.committed or bool(records)
+        over = noting.committed or not records
+        if self._used and over and self._clock() - self._released >= _EVERY:
             self._release()
             self._used, self._released = False, self._clock()
+
+
+class _Noting:
+    """A checkpointer, and whether it was asked for something."""
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self._checkpointer = checkpointer
+        self.committed = False
+
+    def checkpoint(self, sequence: str | None, sub: int | None) -> None:
+        """Raises what the other does."""
+        self.committed = True
+        self._checkpointer.checkpoint(sequence, sub)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog
 from botocore.exceptions import BotoCoreError
 
 from stream_app import app
@@ -69,3 +70,23 @@ def test_a_batch_is_taken_whole(client: app.Clients) -> None:
     with Unsent([sqs]).held():
         answer = sqs.send_message_batch(QueueUrl="http://127.0.0.1:1/1/dead", Entries=entries)
     assert [sent["Id"] for sent in answer["Successful"]] == ["0", "1", "2"]
+
+
+def test_a_life_is_told_to_its_end_with_every_commit_in_it(world: World, client: app.Clients) -> None:
+    saved: list[str] = []
+    client("s3").meta.events.register(
+        "provide-client-params.s3.PutObject", lambda params, **_: saved.append(params["Key"])
+    )
+    live(world, world.registry.codecs["air_quality"], Unsent(map(client, SERVICES)))
+    names = [key.rpartition("/")[2] for key in saved if key.startswith("state/")]
+    assert names == ["2", "12", "SHARD_END"]
+    assert sum(key.endswith(".parquet") for key in saved) == 3
+    assert "warm-up" not in structlog.contextvars.get_contextvars().values()
+
+
+def test_what_is_not_held_back_is_not_tried(world: World, client: app.Clients) -> None:
+    made: list[str] = []
+    for service in SERVICES:
+        client(service).meta.events.register("before-call", lambda model, **_: made.append(model.name))
+    live(world, world.registry.codecs["parcel"], None)
+    assert not made

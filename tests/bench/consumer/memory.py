@@ -1,17 +1,19 @@
 """What a further shard takes: proportional set size of everything that serves 1, 4, 8 … shards, and time to ready.
 
-The real child with boto3's clients on the embedded AWS, each fed some batches first. PSS shares out pages that
-processes have in common, so that its sum over them is what the machine has to have.
+The real child with boto3's clients on the embedded AWS. Each has stored a segment with dead letters and committed it,
+and has another open. PSS shares out pages that processes have in common, so that its sum over them is what the
+machine has to have; pages of files, which strangers on the machine share too, count once.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,15 +28,20 @@ from tests.bench.consumer.ways import product_path
 from tests.bench.consumer.wire import MARK, TICK, Child, processes
 
 _MB = 1024.0  # kB of /proc
-_CASE = Case(records=2_000, warm=500)
+_CASE = Case(records=2_000, warm=1_500, bad=0.01)
+_TICK = b'{"action":"processRecords","records":[],"millisBehindLatest":0}\n'
 _NAME = "bench"
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """`mb` and `processes` by number of shards; `ready_ms` of each child, the first apart."""
+    """Megabytes and `processes` by number of shards; `ready_ms` of each child, the first apart.
+
+    `busy` is with batches and nothing else since they began; `mb` when each had a tick without records after them.
+    """
 
     mb: Mapping[int, float]
+    busy: Mapping[int, float]
     processes: Mapping[int, int]
     first_ready_ms: float
     ready_ms: float
@@ -42,8 +49,12 @@ class Memory:
     @property
     def mb_per_extra_shard(self) -> float:
         """The slope between the smallest and the largest number of shards."""
-        few, many = min(self.mb), max(self.mb)
-        return (self.mb[many] - self.mb[few]) / (many - few)
+        return _slope(self.mb)
+
+    @property
+    def busy_per_extra_shard(self) -> float:
+        """The same of `busy`."""
+        return _slope(self.busy)
 
     def to_json(self) -> dict[str, Any]:
         """Built-in types."""
@@ -53,9 +64,16 @@ class Memory:
             "processes": {str(shards): count for shards, count in self.processes.items()},
             "mb_per_extra_shard": self.mb_per_extra_shard,
             "mb_per_extra_shard_by_step": steps,
+            "busy_mb": {str(shards): mb for shards, mb in self.busy.items()},
+            "busy_mb_per_extra_shard": self.busy_per_extra_shard,
             "first_ready_ms": self.first_ready_ms,
             "ready_ms": self.ready_ms,
         }
+
+
+def _slope(mb: Mapping[int, float]) -> float:
+    few, many = min(mb), max(mb)
+    return (mb[many] - mb[few]) / (many - few)
 
 
 def measure(
@@ -66,45 +84,62 @@ def measure(
     with aws.start(log=folder / "aws.log") as running:
         environ = _environ({**os.environ, **running.environment()}, folder, tree)
         shards = _shards(environ, max(counts))
-        if not host:
-            return _fill(
-                [sys.executable, "-P", "-m", "stream_app.child"], environ, shards, counts, fed, folder
+        alone = [sys.executable, "-P", "-m", "stream_app.child"]
+        with (
+            hosted(folder, environ, arranged=False) if host else nullcontext((alone, environ)) as (
+                command,
+                more,
             )
-        with hosted(folder, environ, arranged=False) as (command, more):
-            return _fill(command, more, shards, counts, fed, folder)
+        ):
+
+            def start(at: int) -> Child:
+                return Child(command, more, folder / f"child-{at}.log", pinned=False)
+
+            busy, _, _ = _fill(start, shards, counts, fed, idle=False)
+            mb, number, ready = _fill(start, shards, counts, fed, idle=True)
+    return Memory(mb, busy, number, ready[0], median(ready[1:]))
 
 
 def _fill(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    shards: Sequence[str],
-    counts: Sequence[int],
-    fed: Lines,
-    folder: Path,
-) -> Memory:
+    start: Callable[[int], Child], shards: Sequence[str], counts: Sequence[int], fed: Lines, *, idle: bool
+) -> tuple[dict[int, float], dict[int, int], list[float]]:
+    """Megabytes and processes at each count, and each child's time to ready."""
     children: list[Child] = []
     ready: list[float] = []
     mb, number = {}, {}
     try:
         for at, shard in enumerate(shards):
-            children.append(Child(command, environ, folder / f"child-{at}.log", pinned=False))
+            children.append(start(at))
             ready.append(1000 * children[-1].initialize(shard))
-            for line in (*fed.warm, *fed.timed, TICK):
-                children[-1].send(line)
+            _feed(children[-1], fed)
+            if idle:
+                children[-1].send(_TICK)
             if len(children) in counts:
                 time.sleep(1.0)  # what a process does when it is idle belongs to it
-                mb[len(children)], number[len(children)] = pss_mb(environ[MARK])
+                mb[len(children)], number[len(children)] = pss_mb(children[-1].mark)
     finally:
         for child in children:
             child.close()
-    return Memory(mb, number, ready[0], median(ready[1:]))
+    return mb, number, ready
+
+
+def _feed(child: Child, fed: Lines) -> None:
+    """A segment and its end, a commit, and the beginning of the next."""
+    for line in (*fed.warm, TICK):
+        child.send(line)
+    time.sleep(1.1)  # a commit is due
+    for line in (*fed.timed, TICK):
+        child.send(line)
+    if not child.checkpoints:
+        raise AssertionError("no segment was committed")
 
 
 def _environ(base: Mapping[str, str], folder: Path, tree: Path | None) -> dict[str, str]:
     properties = folder / "bench.properties"
     properties.write_text(
         f"applicationName = {_NAME}\nstreamName = {_NAME}\nregionName = us-east-1\n"
-        f"app.bucket = {_NAME}\napp.dead_letter_queue = {base['AWS_ENDPOINT_URL']}/123456789012/{_NAME}\n"
+        f"app.bucket = {_NAME}\napp.checkpoint_seconds = 1\n"
+        f"app.dead_letter_queue = {base['AWS_ENDPOINT_URL']}/123456789012/{_NAME}\n"
     )
     path = {"PYTHONPATH": product_path(tree), "STREAM_APP_PROPERTIES": str(properties)}
     return {**base, **path, MARK: uuid.uuid4().hex}
@@ -120,10 +155,33 @@ def _shards(environ: Mapping[str, str], count: int) -> list[str]:
 
 def pss_mb(mark: str) -> tuple[float, int]:
     """Megabytes of all processes of a run, and how many they are."""
-    total, count = 0.0, 0
+    kb, count = 0, 0
+    files: dict[str, int] = {}
     for process in processes(mark):
         with suppress(OSError):
-            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-            total += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) / _MB
+            folder = Path(f"/proc/{process.pid}")
+            kb += sum(_sizes(folder / "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:")))
+            for mapping, resident in _of_files(folder):
+                files[mapping] = max(resident, files.get(mapping, 0))
             count += 1
-    return total, count
+    return (kb + sum(files.values())) / _MB, count
+
+
+def _sizes(path: Path, names: Sequence[str]) -> Iterator[int]:
+    for line in path.read_text().splitlines():
+        if line.startswith(tuple(names)):
+            yield int(line.split()[1])
+
+
+def _of_files(folder: Path) -> Iterator[tuple[str, int]]:
+    """Each mapping of a file on disk, as file and place in it, with how much of it is resident and not a copy."""
+    text = (folder / "smaps").read_text()
+    for piece in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.MULTILINE)[1:]:
+        head, *lines = piece.splitlines()
+        _, access, offset, device, inode, *name = head.split(maxsplit=5)
+        if name and name[0].startswith("/") and not name[0].startswith(_IN_MEMORY):
+            sizes = {words[0]: int(words[1]) for line in lines if (words := line.split())[-1] == "kB"}
+            yield f"{device} {inode} {offset} {access}", sizes["Rss:"] - sizes["Anonymous:"]
+
+
+_IN_MEMORY = ("/memfd:", "/dev/shm/", "/dev/zero")

@@ -92,13 +92,14 @@ def shards(found: Sequence[Parallel], how: str = "") -> Table:
 def memory(found: Memory, how: str = "") -> Table:
     """What shards take."""
     title = (
-        f"{how}: {found.mb_per_extra_shard:.1f} MB for each further shard; ready in {found.ready_ms:.0f} ms"
+        f"{how}: {found.mb_per_extra_shard:.1f} MB for each further shard "
+        f"({found.busy_per_extra_shard:.1f} busy); ready in {found.ready_ms:.0f} ms"
     )
     table = Table(title=title, title_justify="left")
-    for heading in ("shards", "processes", "MB (PSS)"):
+    for heading in ("shards", "processes", "MB (PSS)", "busy"):
         table.add_column(heading, justify="right")
     for count, mb in found.mb.items():
-        table.add_row(str(count), str(found.processes[count]), f"{mb:,.0f}")
+        table.add_row(str(count), str(found.processes[count]), f"{mb:,.0f}", f"{found.busy[count]:,.0f}")
     return table
 
 

@@ -1,0 +1,116 @@
+"""Memory is returned when the beginning is over, and after records, but not all the time."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from stream_app.consumer.thrift import Thrifty
+from stream_app.errors import LeaseLostError
+
+
+class Shard:
+    """Notes what it is asked for."""
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
+        self._log.append("initialize")
+
+    def process(self, records: Any, behind_ms: int | None, checkpointer: Any) -> None:
+        self._log.append(records[0] if records else "tick")
+        if records == ["C"]:
+            checkpointer.checkpoint("5", None)
+
+    def lease_lost(self) -> None:
+        self._log.append("lost")
+
+    def shard_ended(self, checkpointer: Any) -> None:
+        self._log.append("ended")
+
+    def shutdown_requested(self, checkpointer: Any) -> None:
+        self._log.append("shutdown")
+
+
+class Committed:
+    """Every checkpoint succeeds."""
+
+    def checkpoint(self, sequence: str | None, sub: int | None) -> None:
+        pass
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def log() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def thrifty(log: list[str], clock: Clock) -> Thrifty:
+    return Thrifty(Shard(log), lambda: log.append("release"), clock)
+
+
+def play(thrifty: Thrifty, clock: Clock, ticks: str, step: float) -> None:
+    """`r` for records, `C` for records with a commit, `.` for none; each so many seconds after the other."""
+    records: Any
+    for tick in ticks:
+        records = [] if tick == "." else [tick]
+        thrifty.process(records, 0, Committed())
+        clock.now += step
+
+
+def test_everything_is_passed_on(thrifty: Thrifty, log: list[str]) -> None:
+    thrifty.lease_lost()
+    thrifty.shard_ended(Any)
+    thrifty.shutdown_requested(Any)
+    assert log == ["lost", "ended", "shutdown"]
+
+
+def test_it_is_returned_before_the_first_record_and_when_there_are_no_more(
+    thrifty: Thrifty, clock: Clock, log: list[str]
+) -> None:
+    thrifty.initialize("shard", None, None)
+    play(thrifty, clock, "..r..", 0.2)
+    assert log == ["initialize", "release", "tick", "tick", "r", "tick", "release", "tick"]
+
+
+def test_a_trickle_is_not_slowed_down(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
+    play(thrifty, clock, "r." * 100, 0.5)  # 100 seconds
+    assert log.count("release") == 10
+
+
+def test_where_records_never_end_it_is_returned_after_commits(
+    thrifty: Thrifty, clock: Clock, log: list[str]
+) -> None:
+    play(thrifty, clock, "rrCrrCrr", 6.0)
+    assert log == [*"rrC", "release", *"rrC", "release", *"rr"]
+
+
+def test_what_is_committed_and_refused_reaches_the_shard(log: list[str], clock: Clock) -> None:
+    class Refuses:
+        def checkpoint(self, sequence: str | None, sub: int | None) -> None:
+            raise LeaseLostError(f"{sequence} {sub}")
+
+    thrifty = Thrifty(Shard(log), lambda: log.append("release"), clock)
+    with pytest.raises(LeaseLostError, match="5 None"):
+        thrifty.process(cast(Any, ["C"]), 0, Refuses())
+
+
+def test_who_does_nothing_has_nothing_to_return(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
+    play(thrifty, clock, "." * 100, 1.0)
+    assert "release" not in log
