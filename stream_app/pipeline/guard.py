@@ -24,12 +24,12 @@ def guarded(
     Row-wise functions only: the neighbours of a guilty row are called again without it.
     """
     columns = _columns(function, batch)
-    if isinstance(columns, Mapping):
+    if not isinstance(columns, str):
         return dict(columns), batch, []
     reasons = _guilty(function, batch, columns)
     kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(reasons)))
     columns = _columns(function, kept) if len(kept) else {}
-    if not isinstance(columns, Mapping):
+    if isinstance(columns, str):
         columns, kept, reasons = _one_by_one(function, batch)
     failed = [
         Failure(int(batch.rows[at]), stage, Code.CALCULATION_FAILED, reasons[at], batch.event, schema)
@@ -43,43 +43,45 @@ def short(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _guilty(function: UserFunction, batch: Batch, error: Exception) -> dict[int, str]:
-    """The rows on which it raises, counted from the batch's first, and why; it raised `error` on all of them.
+def _guilty(function: UserFunction, batch: Batch, reason: str) -> dict[int, str]:
+    """The rows on which it raises, counted from the batch's first, and why; it raised on all of them for `reason`.
 
     Halves are called, and what raises is halved again. Where the first half does not, the second must, and is not
-    called. Of a few rows where both halves do, each is called by itself: where many are guilty, halves are in vain.
+    called. Of a few rows in halves that both raised each is called by itself: where many are guilty, further halves
+    would raise too.
     """
     found: dict[int, str] = {}
-    left: list[tuple[int, int, Exception | None, bool]] = [(0, len(batch), error, False)]
+    left: list[tuple[int, int, str | None, bool]] = [(0, len(batch), reason, False)]
     while left:
-        start, stop, raised, alone = left.pop()
-        if stop - start == 1 and raised is None:
-            raised = _error(function, batch, start, stop)
+        start, stop, known, both = left.pop()
         if stop - start == 1:
-            if raised is not None:
-                found[start] = _reason(raised)
-            continue
-        if alone and stop - start <= _FEW:
+            why = known or _reason(function, batch, start, stop)
+            if why:
+                found[start] = why
+        elif both and stop - start <= _FEW:
             left += [(at, at + 1, None, False) for at in range(start, stop)]
-            continue
-        middle = (start + stop) // 2
-        first = _error(function, batch, start, middle)
-        second = _error(function, batch, middle, stop) if first is not None else None
-        both = first is not None and second is not None
-        if first is not None:
-            left.append((start, middle, first, both))
-        if first is None or second is not None:
-            left.append((middle, stop, second, both))
+        else:
+            left += _halves(function, batch, start, stop)
     return found
 
 
-def _reason(error: Exception) -> str:
-    return short(f"{type(error).__name__}: {error}")
+def _halves(
+    function: UserFunction, batch: Batch, start: int, stop: int
+) -> list[tuple[int, int, str | None, bool]]:
+    """Of rows on which it raises, the halves on which it does; why, where it was called; and whether on both."""
+    middle = (start + stop) // 2
+    first = _reason(function, batch, start, middle)
+    if not first:
+        return [(middle, stop, None, False)]
+    second = _reason(function, batch, middle, stop)
+    halves = [(start, middle, first, bool(second)), (middle, stop, second, True)]
+    return [half for half in halves if half[2]]
 
 
-def _error(function: UserFunction, batch: Batch, start: int, stop: int) -> Exception | None:
+def _reason(function: UserFunction, batch: Batch, start: int, stop: int) -> str | None:
+    """Why it raises on these rows, None where it does not."""
     columns = _columns(function, batch.take(slice(start, stop)))
-    return None if isinstance(columns, Mapping) else columns
+    return columns if isinstance(columns, str) else None
 
 
 def _one_by_one(function: UserFunction, batch: Batch) -> tuple[Columns, Batch, dict[int, str]]:
@@ -88,20 +90,28 @@ def _one_by_one(function: UserFunction, batch: Batch) -> tuple[Columns, Batch, d
     for at in range(len(batch)):
         row = batch.take(slice(at, at + 1))
         columns = _columns(function, row)
-        if isinstance(columns, Mapping):
-            made.append(Batch(batch.event, columns, row.rows))
+        if isinstance(columns, str):
+            reasons[at] = columns
         else:
-            reasons[at] = _reason(columns)
+            made.append(Batch(batch.event, columns, row.rows))
     whole = concat(made)
     kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(reasons)))
     return {} if whole is None else whole.columns, kept, reasons
 
 
-def _columns(function: UserFunction, batch: Batch) -> Columns | Exception:
+def _columns(function: UserFunction, batch: Batch) -> Columns | str:
+    """The function's columns, or why there are none: words, for an error would keep alive all that it has seen."""
     try:
         return _checked(function(batch), len(batch))
     except Exception as error:  # whatever a user's code raises is a fact about the data
-        return error
+        return _told(error)
+
+
+def _told(error: Exception) -> str:
+    try:
+        return short(f"{type(error).__name__}: {error}")
+    except Exception:  # its own words are a user's code, too
+        return type(error).__name__
 
 
 def _checked(columns: Columns, rows: int) -> Columns:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -126,6 +128,29 @@ def test_a_reason_is_cut_to_what_a_dead_letter_can_carry() -> None:
     assert failure.reason.startswith("ValueError: xxx")
     assert len(failure.reason) == 200
     assert short("brief") == "brief"
+
+
+def test_an_error_that_cannot_say_what_it_is_is_known_by_its_kind() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    def mute(_part: Batch) -> Mapping[str, NDArray[Any]]:
+        raise MuteError
+
+    assert [f.reason for f in calculated(mute, [1, 2]).failed] == ["MuteError"] * 2
+
+
+def test_nothing_of_a_batch_is_kept_alive_by_its_errors() -> None:
+    whole = batch([1, 2, 3, 4])
+    mine = weakref.ref(whole["w"].base)
+    gc.disable()
+    try:
+        guarded(raises_on({2, 3}), whole, "stage", "mark")
+        del whole
+        assert mine() is None
+    finally:
+        gc.enable()
 
 
 def test_a_column_that_is_returned_at_times_is_none_where_it_is_not() -> None:

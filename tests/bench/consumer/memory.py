@@ -30,6 +30,8 @@ from tests.bench.consumer.wire import MARK, TICK, Child, processes
 _MB = 1024.0  # kB of /proc
 _CASE = Case(records=2_000, warm=1_500, bad=0.01)
 _TICK = b'{"action":"processRecords","records":[],"millisBehindLatest":0}\n'
+_BEHIND, _HERE = b'"millisBehindLatest":1000', b'"millisBehindLatest":0'
+_QUIET = 11.0  # seconds after which an idle shard has returned what it does not need
 _NAME = "bench"
 
 
@@ -80,7 +82,7 @@ def measure(
     folder: Path, counts: Sequence[int] = (1, 4, 8), tree: Path | None = None, *, host: bool = False
 ) -> Memory:
     """One process a shard, or with `host` the shard host. Raises LookupError where the checkout has none."""
-    fed = lines(_CASE)
+    fed = _at_the_tip(lines(_CASE))
     with aws.start(log=folder / "aws.log") as running:
         environ = _environ({**os.environ, **running.environment()}, folder, tree)
         shards = _shards(environ, max(counts))
@@ -112,15 +114,21 @@ def _fill(
             children.append(start(at))
             ready.append(1000 * children[-1].initialize(shard))
             _feed(children[-1], fed)
-            if idle:
-                children[-1].send(_TICK)
             if len(children) in counts:
-                time.sleep(1.0)  # what a process does when it is idle belongs to it
+                time.sleep(_QUIET if idle else 1.0)  # what a process does when it is idle belongs to it
+                for child in children if idle else ():
+                    child.send(_TICK)
                 mb[len(children)], number[len(children)] = pss_mb(children[-1].mark)
     finally:
         for child in children:
             child.close()
     return mb, number, ready
+
+
+def _at_the_tip(fed: Lines) -> Lines:
+    """As a shard's records come that is not behind: each batch is done at once."""
+    warm, timed = ([line.replace(_BEHIND, _HERE) for line in part] for part in (fed.warm, fed.timed))
+    return fed._replace(warm=warm, timed=timed)
 
 
 def _feed(child: Child, fed: Lines) -> None:
