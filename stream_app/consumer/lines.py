@@ -74,7 +74,7 @@ class LineReader:
         """
         part = self._data[self._begin : self._end]
         size, have = len(self._data) - kernel.SLACK, len(part)
-        if 2 * have > size:
+        if 4 * have > 3 * size:
             self._data = bytearray(2 * size + kernel.SLACK)
         elif size > _SPARE * max(have, self._last, _ROOM):
             self._data = bytearray(_ROOM + kernel.SLACK)
@@ -109,7 +109,9 @@ def taken(line: memoryview) -> Taken | None:
     if keys is None or sequences is None:
         return None
     payloads = Payloads(room.payloads, room.payload_begins[: count + 1])
-    return Taken(Records(payloads, keys, sequences, room.arrived[:count], room.subs[:count]), behind_ms)
+    # Copies: a segment keeps them, and should not keep the room that others would have had.
+    arrived, subs = room.arrived[:count].copy(), room.subs[:count].copy()
+    return Taken(Records(payloads, keys, sequences, arrived, subs), behind_ms)
 
 
 def _texts(data: NDArray[np.uint8], begins: NDArray[np.int32], count: int) -> Texts | None:
