@@ -88,6 +88,16 @@ class Payloads:
         """One of them; `at` is not negative."""
         return self.data[self.begins[at] : self.begins[at + 1] - 1].tobytes()
 
+    def each(self) -> list[bytes]:
+        """All of them."""
+        first, *begins = self.begins.tolist()
+        whole, found = self.data[first : begins[-1] if begins else first].tobytes(), []
+        at = 0
+        for begin in begins:
+            found.append(whole[at : begin - first - 1])
+            at = begin - first
+        return found
+
     def part(self, start: int, stop: int) -> Payloads:
         """Those of [start, stop)."""
         return Payloads(self.data, self.begins[start : stop + 1])

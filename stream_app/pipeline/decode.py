@@ -66,8 +66,10 @@ def decode(
     items = registry.usual.read(payloads, max_bytes)
     found = _usual(items, registry)
     failed: list[Failure] = []
-    for row in _others(items):
-        data = payloads.payload(row)
+    others = _others(items)
+    data_of = payloads.each() if others else []
+    for row in others:
+        data = data_of[row]
         if data[:2] == _GZIP:
             unpacked = _gunzip(row, data, max_bytes)
             if isinstance(unpacked, Failure):

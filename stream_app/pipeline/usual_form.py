@@ -87,8 +87,7 @@ def _all_at_once(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_byt
 
 def _one_by_one(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any]:
     found: list[Any] = []
-    fit = (payloads.lengths() <= max_bytes).tolist()
-    left = (payloads.payload(at) if fits else b"" for at, fits in enumerate(fit))
+    left = (data if len(data) <= max_bytes else b"" for data in payloads.each())
     while len(found) < len(payloads):
         try:
             found.extend(map(decoder.decode, left))

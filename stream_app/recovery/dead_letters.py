@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -57,8 +57,7 @@ def messages(segment: Segment) -> list[dict[str, Any]]:
     ordered = sorted(segment.failed, key=lambda failure: failure.row)
     records, first = segment.origins(failure.row for failure in ordered), token(segment.first)
     return [
-        msgspec.structs.asdict(_letter(segment, record, failure, first))
-        for record, failure in zip(records, ordered, strict=True)
+        _letter(segment, record, failure, first) for record, failure in zip(records, ordered, strict=True)
     ]
 
 
@@ -125,26 +124,27 @@ def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
         raise TransientError(f"{len(waiting)} dead letters were not taken")
 
 
-def _letter(segment: Segment, record: Record, failure: Failure, first: str) -> DeadLetter:
-    return DeadLetter(
-        kind=KIND,
-        version=VERSION,
-        consumer=segment.consumer,
-        stream=segment.stream,
-        shard=segment.shard,
-        sequence=record.sequence_number,
-        sub=record.sub_sequence_number,
-        partition_key=record.partition_key,
-        arrived=record.arrived,
-        event=failure.event,
-        schema=failure.schema,
-        stage=failure.stage,
-        code=failure.code.value,
-        reason=_bounded(failure.reason),
-        segment=first,
-    )
+def _letter(segment: Segment, record: Record, failure: Failure, first: str) -> dict[str, Any]:
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        "consumer": segment.consumer,
+        "stream": segment.stream,
+        "shard": segment.shard,
+        "sequence": record.sequence_number,
+        "sub": record.sub_sequence_number,
+        "partition_key": record.partition_key,
+        "arrived": record.approximate_arrival_timestamp,
+        "event": failure.event,
+        "schema": failure.schema,
+        "stage": failure.stage,
+        "code": str(failure.code),
+        "reason": _bounded(failure.reason),
+        "segment": first,
+    }
 
 
+@lru_cache(maxsize=1_000)  # most failures of a segment have few reasons
 def _bounded(reason: str) -> str:
     """At most REASON_LENGTH characters, all of them printable, so that it can stand in a log line."""
     short = reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 1] + "…"

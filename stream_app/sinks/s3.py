@@ -38,10 +38,8 @@ def manifest(segment: Segment) -> dict[str, Any]:
     Positions are `segment.token`s; `arrived` is in milliseconds since the epoch.
     """
     parked: dict[str, list[str]] = {}
-    for failure, position in zip(
-        segment.failed, segment.positions(f.row for f in segment.failed), strict=True
-    ):
-        parked.setdefault(failure.code.value, []).append(token(position))
+    for failure, name in zip(segment.failed, segment.tokens(f.row for f in segment.failed), strict=True):
+        parked.setdefault(str(failure.code), []).append(name)
     stored = {
         event: {"count": len(batch), "key": event_key(segment, event)}
         for event, batch in segment.passed.items()
@@ -57,7 +55,7 @@ def manifest(segment: Segment) -> dict[str, Any]:
         "count": len(segment.records),
         "stored": {event: stored[event] for event in sorted(stored)},
         "anomalies": sum(int(b["anomaly"].sum()) for b in segment.passed.values() if "anomaly" in b),
-        "repeated": [token(position) for position in segment.positions(segment.repeated.tolist())],
+        "repeated": segment.tokens(segment.repeated.tolist()),
         "parked": {code: parked[code] for code in sorted(parked)},
     }
 

@@ -66,6 +66,10 @@ class Segment:
         """The positions of some of its rows, in the order given."""
         return [record.position(self.shard) for record in self.origins(rows)]
 
+    def tokens(self, rows: Iterable[int]) -> list[str]:
+        """The same as text (`token`)."""
+        return [_text(r.sequence_number, r.sub_sequence_number) for r in self.origins(rows)]
+
     def check(self) -> None:
         """Raise FatalError, naming rows, unless each row is in exactly one of passed, failed and repeated."""
         count = len(self.records)
@@ -125,7 +129,11 @@ def store(segment: Segment, sinks: Sequence[Sink]) -> Segment:
 
 def token(position: Position) -> str:
     """A position within its shard as text: `<sequence>`, or `<sequence>.<sub>` where sub is above 0."""
-    return f"{position.sequence}.{position.sub}" if position.sub else position.sequence
+    return _text(position.sequence, position.sub)
+
+
+def _text(sequence: str, sub: int) -> str:
+    return f"{sequence}.{sub}" if sub else sequence
 
 
 def from_token(shard: str, text: str) -> Position:
