@@ -153,6 +153,9 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
             client("sqs"), settings.dead_letter_queue, bodies, policy, sleep=time.sleep, rng=rng
         )
 
+    def note(event: str, **fields: Any) -> None:
+        logger.info(event, **fields)  # looked up at each call, as is stderr
+
     def report(summary: Summary) -> None:
         logger.info(**summary.to_json())
 
@@ -166,7 +169,7 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
         lineage=lineage_of(client("kinesis"), settings.stream),
         attempt=attempt,
         report=report,
-        note=logger.info,
+        note=note,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )
 

@@ -18,6 +18,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 
+from stream_app.consumer.gather import Gathering
 from stream_app.consumer.multilang import (
     CheckpointReply,
     Initialize,
@@ -94,7 +95,7 @@ def live(world: World, codec: Codec, sending: Unsent | None) -> None:
     daemon = Daemon([Initialize("warm-up", "TRIM_HORIZON", 0), *_spoken(segments), ShardEnded()])
     # Log lines go to stderr, and bear the shard's name from now on.
     with sending.held(), closing(daemon), redirect_stderr(io.StringIO()):
-        copy_context().run(serve, ShardConsumer(apart), cast(Any, daemon.stdin), cast(Any, daemon))
+        copy_context().run(serve, Gathering(ShardConsumer(apart)), cast(Any, daemon.stdin), cast(Any, daemon))
 
 
 def _spoken(segments: Iterable[Sequence[Record]]) -> Iterator[Message]:

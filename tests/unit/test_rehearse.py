@@ -14,6 +14,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.rehearse import Unsent, live
 from stream_app.resources import shipped
 from stream_app.settings import Settings, read_properties
+from stream_app.telemetry import log
 
 SERVICES = ("s3", "sqs", "dynamodb")
 NOWHERE = {  # a port on which nothing can listen
@@ -72,7 +73,10 @@ def test_a_batch_is_taken_whole(client: app.Clients) -> None:
     assert [sent["Id"] for sent in answer["Successful"]] == ["0", "1", "2"]
 
 
-def test_a_life_is_told_to_its_end_with_every_commit_in_it(world: World, client: app.Clients) -> None:
+def test_a_life_is_told_to_its_end_with_every_commit_in_it(
+    world: World, client: app.Clients, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure()
     saved: list[str] = []
     client("s3").meta.events.register(
         "provide-client-params.s3.PutObject", lambda params, **_: saved.append(params["Key"])
@@ -82,6 +86,7 @@ def test_a_life_is_told_to_its_end_with_every_commit_in_it(world: World, client:
     assert names == ["2", "12", "SHARD_END"]
     assert sum(key.endswith(".parquet") for key in saved) == 3
     assert "warm-up" not in structlog.contextvars.get_contextvars().values()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_not_held_back_is_not_tried(world: World, client: app.Clients) -> None:
