@@ -16,7 +16,7 @@ from anomaly import nearest_state as field
 from anomaly.compiled import compiled, inlined
 from anomaly.nearest_held import END, Whole, hold, nearest, place_of, would_go
 from anomaly.nearest_state import Floats, Singles
-from anomaly.prefetch import LINE, prefetch
+from anomaly.prefetch import ask
 
 # What is known of each lane while its row is judged; AWAY is NaN where there was nothing to compare.
 LANE = 10
@@ -219,13 +219,6 @@ def begin(state: Any, place: Whole) -> None:
     )
     state.stats[place], state.held[place] = 0.0, np.inf
     state.moving[place], state.usual[place], state.times[place] = 0.0, 0.0, 0
-
-
-@inlined
-def ask(array: Any, row: int, size: int) -> None:
-    """Ask for a row of an array, seen as rows of so many numbers."""
-    for item in range(row * size, (row + 1) * size, LINE // array.itemsize):
-        prefetch(array, item)
 
 
 @inlined

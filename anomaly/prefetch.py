@@ -7,6 +7,8 @@ from typing import Any
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from anomaly.compiled import inlined
+
 LINE = 64  # bytes that come at once, on nearly every processor; of others too many or too few are asked for
 _READ, _SECOND_CACHE, _DATA = 0, 2, 1  # into the first cache fewer lines can be under way at a time
 _build: Any = cgutils
@@ -29,3 +31,10 @@ def _prefetch(_context: Any, array: Any, item: Any) -> Any:
 
 
 prefetch: Any = intrinsic(_prefetch)
+
+
+@inlined
+def ask(array: Any, row: int, size: int) -> None:
+    """Ask for a row of an array, seen as rows of so many numbers."""
+    for item in range(row * size, (row + 1) * size, LINE // array.itemsize):
+        prefetch(array, item)

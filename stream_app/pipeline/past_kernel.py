@@ -6,12 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.compiled import compiled
+from anomaly.prefetch import ask
 
 STALE = np.iinfo(np.int64).min
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+
+# What so many bytes hold is in the cache anyway; else it is asked for so many rows before it is needed.
+_CACHED, _AHEAD = 2**20, 4
 
 
 @compiled
@@ -21,8 +26,12 @@ def windows(devices: Ints, steps: Ints, given: Floats, stamps: Ints, values: Flo
     `stamps` (device, slot) are the steps that slots hold, `values` (device, slot, field) what was seen then.
     """
     slots, (fields, size, _) = stamps.shape[1], out.shape
+    many = values.nbytes > _CACHED
     for row in range(len(devices)):
         device, step = devices[row], steps[row]
+        if many and row + _AHEAD < len(devices):
+            ask(stamps, devices[row + _AHEAD], slots)
+            ask(values, devices[row + _AHEAD], slots * fields)
         slot = step % slots
         if step >= stamps[device, slot]:  # never let an ancient reading push out a newer one
             stamps[device, slot] = step
