@@ -17,6 +17,6 @@ from tests.bench.consumer.ways import FLOOR, OURS, STOCK
 def test_the_whole_consumer(tmp_path: Path) -> None:
     results = plan.standard(tmp_path)
     # All ways ran in turn on this machine: factors hold where seconds do not.
-    assert results.headline.ratio(STOCK) > 3
-    assert results.headline.ratio(FLOOR) > 0.05
+    assert results.headline.ratio(STOCK) > 10
+    assert results.headline.ratio(FLOOR) > 0.2
     assert results.headline.best(OURS) > 0
