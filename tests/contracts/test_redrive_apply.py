@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,9 @@ from stream_app.errors import ConfigError
 from stream_app.recovery.redrive.apply.carry_out import apply
 from stream_app.recovery.redrive.apply.run import Pace
 from stream_app.recovery.redrive.discard import discard
-from stream_app.recovery.redrive.ledger.items import State
+from stream_app.recovery.redrive.ledger.claims import Ledger
+from stream_app.recovery.redrive.ledger.items import Attempt, State
+from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import Answer, Barred, Later, Refused
 from stream_app.recovery.store import failure_keys
@@ -75,6 +77,26 @@ def test_two_appliers_share_the_work(client: Any) -> None:
     for device in "AB":
         times = [d.message.detail["time"] for d in here.endpoint.calls if d.message and d.key == device]
         assert times == sorted(times)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_another_may_apply_all_of_it_while_the_ledger_is_looked_at(
+    client: Any, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    here, looking = case(client, count=6), Ledger.known
+
+    def known(ledger: Ledger, lineages: Iterable[Lineage]) -> Mapping[Lineage, Attempt]:
+        monkeypatch.setattr(Ledger, "known", looking)
+        wanted = list(lineages)
+        found = {} if before else looking(ledger, wanted)
+        assert here.apply().sent == 6
+        return looking(ledger, wanted) if before else found
+
+    monkeypatch.setattr(Ledger, "known", known)
+    done = here.apply()
+    assert (done.sent, done.complete) == (0, True)
+    assert set(here.endpoint.counts.values()) == {1}
+    assert sorted(here.endpoint.roots()) == here.keys
 
 
 def test_what_was_discarded_cannot_be_sent_by_a_plan_that_has_begun(client: Any) -> None:

@@ -34,8 +34,10 @@ def survey(road: Road, plan: Plan, threads: Executor) -> Survey:
     query finds other failures, other contents, or statuses that are not this plan's doing. And what boto3 raises.
     """
     _check_place(road, plan)
-    known = road.ledger.known(item.lineage for item in plan.items)
+    # The store first: whoever applies the same plan meanwhile writes to the ledger before it changes a status. So the
+    # ledger accounts for every status that was seen changed.
     found = list(select(road.s3, road.bucket, road.consumer, plan.selection, threads, any_status=True))
+    known = road.ledger.known(item.lineage for item in plan.items)
     _check_selection(plan, found, known)
     statuses = {one.key: one.status for one in found}
     waiting: list[Item] = []
