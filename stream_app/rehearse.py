@@ -102,7 +102,7 @@ def _spoken(segments: Iterable[Sequence[Record]]) -> Iterator[Message]:
     """What KCL says on the way; a commit of what is complete in between."""
     for records in segments:
         yield ProcessRecords([], 0)
-        yield ProcessRecords(list(records), 0)
+        yield ProcessRecords(records, 0)
         yield ShutdownRequested()
 
 

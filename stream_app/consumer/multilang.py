@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
-from stream_app.consumer.lines import LineReader, Source, Taken, taken
+from stream_app.consumer.lines import LineReader, Source, taken
 from stream_app.errors import FatalError, LeaseLostError, TransientError
 from stream_app.record import Record
 
@@ -27,7 +27,7 @@ class Initialize(msgspec.Struct, tag="initialize", tag_field="action", rename="c
 class ProcessRecords(msgspec.Struct, tag="processRecords", tag_field="action", rename="camel", frozen=True):
     """Records in order; an empty list is a tick."""
 
-    records: list[Record]
+    records: Sequence[Record]
     millis_behind_latest: int | None = None
 
 
@@ -63,7 +63,6 @@ Message = (
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encode = msgspec.json.encode
 
-_PROCESS = "processRecords"
 _LOST = frozenset({"ShutdownException", "LeaseLostException"})
 _AGAIN = frozenset(
     {"ThrottlingException", "KinesisClientLibDependencyException", "ProvisionedThroughputExceededException"}
@@ -108,13 +107,13 @@ class _Wire:
     def __init__(self, stdin: Source, stdout: IO[bytes]) -> None:
         self._in, self._out = LineReader(stdin), stdout
 
-    def read(self) -> Message | Taken | None:
+    def read(self) -> Message | None:
         line = self._in.read()
         if line is None:
             return None
-        records = taken(line)
-        if records is not None:
-            return records
+        found = taken(line)
+        if found is not None:
+            return ProcessRecords(found.records, found.behind_ms)
         try:
             return _decoder.decode(line)
         except msgspec.DecodeError as error:
@@ -150,19 +149,13 @@ def serve(handler: Handler, stdin: Source, stdout: IO[bytes]) -> None:
     while (message := wire.read()) is not None:
         _dispatch(handler, message, wire)
         try:
-            wire.write({"action": "status", "responseFor": _action(message)})
+            wire.write({"action": "status", "responseFor": message.__struct_config__.tag})
         except LeaseLostError:
             return
 
 
-def _action(message: Message | Taken) -> str:
-    return _PROCESS if isinstance(message, Taken) else str(message.__struct_config__.tag)
-
-
-def _dispatch(handler: Handler, message: Message | Taken, wire: _Wire) -> None:
+def _dispatch(handler: Handler, message: Message, wire: _Wire) -> None:
     match message:
-        case Taken(records, behind):
-            handler.process(records, behind, wire)
         case ProcessRecords(records, behind):
             handler.process(records, behind, wire)
         case Initialize(shard, sequence, sub):

@@ -80,8 +80,7 @@ def to_arrow(column: NDArray[Any], declared: pa.DataType | None = None) -> tuple
 def text(values: Sequence[str]) -> pa.Array[Any]:
     """Text, with what is not Unicode replaced: for names that must be kept although they are broken."""
     try:
-        array = _texts(values)
-        return pa.array(values, pa.string()) if array is None else array
+        return pa.array(values, pa.string())
     except UnicodeError:
         return pa.array([value.encode("utf-8", "replace").decode() for value in values], pa.string())
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from boto3.dynamodb.types import TypeSerializer
 
-from stream_app.errors import is_conflict
 from stream_app.event import Event
 from stream_app.record import Batch, Code, Failure, IntVector, Position, Record
 from stream_app.sinks.columns import stored_columns
+from stream_app.sinks.conditions import met
 from stream_app.sinks.origins import origins
 from stream_app.sinks.segment import Segment, instant
 
@@ -184,17 +184,14 @@ class LatestSink:
         return None
 
     def _put(self, item: Mapping[str, Any]) -> None:
-        try:
-            self._dynamodb.put_item(
-                TableName=self._table,
-                Item=item,
-                ConditionExpression=_CONDITION,
-                ExpressionAttributeNames={"#key": KEY, "#standing": _ORDER},
-                ExpressionAttributeValues={":standing": item[_ORDER]},
-            )
-        except Exception as error:
-            if not is_conflict(error):
-                raise
+        met(
+            self._dynamodb.put_item,
+            TableName=self._table,
+            Item=item,
+            ConditionExpression=_CONDITION,
+            ExpressionAttributeNames={"#key": KEY, "#standing": _ORDER},
+            ExpressionAttributeValues={":standing": item[_ORDER]},
+        )
 
 
 def _too_large(item: Mapping[str, Any]) -> str | None:

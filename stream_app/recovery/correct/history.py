@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from stream_app.record import Position
-from stream_app.recovery.conditions import met
+from stream_app.sinks.conditions import met
 from stream_app.sinks.segment import token
 
 HISTORY = "STREAM_APP_HISTORY_TABLE"

@@ -10,7 +10,7 @@ from boto3.dynamodb.types import TypeSerializer
 
 from stream_app.event import Event
 from stream_app.record import Position
-from stream_app.recovery.conditions import met
+from stream_app.sinks.conditions import met
 from stream_app.sinks.dynamodb import KEY, latest_key, time_field, to_value
 
 # (event, device, position, the columns that the correction changed) -> whether the device's latest value was of it.

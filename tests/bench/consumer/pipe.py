@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -25,7 +26,7 @@ class Pipe:
         os.dup2(2, 1)  # a library that prints does not disturb the protocol
         self._asked: str | None = None
 
-    def records(self) -> list[Record] | None:
+    def records(self) -> Sequence[Record] | None:
         """The records of the next line, none for an action without any; None at the end of input."""
         if self._asked is not None:
             self._write(b'{"action":"status","responseFor":"%s"}' % self._asked.encode())

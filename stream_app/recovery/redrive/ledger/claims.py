@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream_app.recovery.conditions import met
 from stream_app.recovery.redrive.ledger.items import (
     Attempt,
     State,
@@ -33,6 +32,7 @@ from stream_app.recovery.redrive.ledger.items import (
     to_item,
 )
 from stream_app.recovery.redrive.message import Lineage
+from stream_app.sinks.conditions import met
 
 _ABSENT = "attribute_not_exists(pk)"
 # What an attempt takes over from the plan by which it goes on.
