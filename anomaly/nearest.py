@@ -19,6 +19,7 @@ from anomaly import nearest_state as layout
 from anomaly.container import Buffer, Pieces, sealed, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.judgement import Explanation, Judgement, explain
+from anomaly.numbered import Numbered
 from anomaly.one import OneDevice
 from anomaly.rows import checked
 from anomaly.table import Arrays, Table
@@ -112,6 +113,10 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         values, hours = checked(X, len(keys), len(self._names)), _hours(times, len(keys))
         places, fresh = self._table.take(keys)
         return self._run(self._table.arrays, places, fresh, values, hours)
+
+    def expect(self, keys: Numbered) -> None:
+        """Rows of these keys will come with these numbers: what is held of them is looked up now."""
+        self._table.expect(keys)
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""

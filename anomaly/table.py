@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from anomaly.container import Buffer
 from anomaly.detector import Keep
+from anomaly.numbered import PlacesByNumber
 from anomaly.room import Room
 
 Places = NDArray[np.intp]
@@ -39,6 +40,7 @@ class Table:
         self._keys: list[str] = []
         self._rows = 0
         self._silent: Iterator[tuple[int, int]] = iter(())
+        self._by_number: PlacesByNumber | None = PlacesByNumber()  # None once a place had two keys
         self._rooms = {name: Room(most, shape, dtype) for name, (shape, dtype) in columns.items()}
         self._room_of_seen = Room(most, (), np.int64)
         self._reach(0)
@@ -47,11 +49,13 @@ class Table:
         return len(self._places)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the views of what the rooms hold."""
-        return {name: value for name, value in vars(self).items() if name not in ("arrays", "_seen")}
+        """Without the views of what the rooms hold, and without what is known of somebody's numbers."""
+        left_out = ("arrays", "_seen", "_by_number")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._by_number = PlacesByNumber() if len(self._keys) < self._most else None
         self._reach(len(self._keys))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -87,9 +91,9 @@ class Table:
 
     def take(self, keys: Sequence[str]) -> tuple[Places, Fresh]:
         """For each row the place of its key, and whether that place begins anew with this row."""
-        places = self.find(keys)
+        places, unknown = self._known(keys)
         fresh = np.zeros(len(keys), np.bool_)
-        new = np.flatnonzero(places < 0)
+        new = unknown[places[unknown] < 0]
         if len(new):
             names = [keys[row] for row in new.tolist()]
             if len(self._places) + len(set(names)) > self._most:
@@ -102,14 +106,31 @@ class Table:
                     fresh[row] = True
                 places[row] = place
             self._reach(len(self._keys))
-        self._seen[places] = np.arange(
-            self._rows + 1, self._rows + 1 + len(keys)
-        )  # of several the last stays
+        if self._by_number is not None:
+            self._by_number.learn(keys, unknown, places[unknown])
+        # Of several rows of a key the last stays.
+        self._seen[places] = np.arange(self._rows + 1, self._rows + 1 + len(keys))
         self._rows += len(keys)
         return places, fresh
 
+    def _known(self, keys: Sequence[str]) -> tuple[Places, Places]:
+        """`find`, and the rows whose keys had to be looked up, their number not being known."""
+        if self._by_number is None:
+            return self.find(keys), np.arange(len(keys))
+        places = self._by_number.find(keys)
+        unknown = np.flatnonzero(places < 0)
+        places[unknown] = self.find([keys[row] for row in unknown.tolist()])
+        return places, unknown
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """Rows of these keys, with these numbers, will come."""
+        if self._by_number is not None:
+            places, unknown = self._known(keys)
+            self._by_number.learn(keys, unknown, places[unknown])
+
     def _take_evicting(self, keys: Sequence[str], places: Places, fresh: Fresh) -> None:
         """Row by row: who is evicted depends on the rows before."""
+        self._by_number = None
         for row, key in enumerate(keys):
             place = self._places.get(key, -1)
             if place < 0:

@@ -32,7 +32,7 @@ from stream_app.telemetry.summary import Summary, by_code
 # A snapshot of so many bytes, compressed, takes some milliseconds, which every segment may cost.
 _SMALL_STATE = 1_000_000
 # A snapshot that takes longer is taken so much more seldom that no more than this share of the time goes into them.
-_QUICK_MS, _SHARE = 100, 0.1
+_QUICK_MS, SNAPSHOT_SHARE = 100, 0.025
 
 
 class Alerts(Protocol):
@@ -165,7 +165,7 @@ class ShardConsumer:
     def _due(self) -> bool:
         """By the clock; where devices are so many that a snapshot takes long, when it will have been worth it."""
         waited = self._world.now_ms() - self._committed_at
-        enough = self._snapshot_ms / _SHARE if self._snapshot_ms > _QUICK_MS else 0
+        enough = self._snapshot_ms / SNAPSHOT_SHARE if self._snapshot_ms > _QUICK_MS else 0
         return waited >= max(self._world.settings.checkpoint_seconds * 1_000, enough)
 
     def _process(self, records: Records, behind_ms: int | None) -> None:

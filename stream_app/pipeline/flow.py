@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from anomaly.numbered import Numbered
 from stream_app.errors import FatalError
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded, decode
@@ -60,19 +62,21 @@ def _one_event(
     batch = conformed.passed
     if not len(batch):
         return batch, list(conformed.failed), _NO_ROWS
-    devices = state.devices.numbers(batch[codec.event.key].tolist())
+    keys: list[Any] = batch[codec.event.key].tolist()
+    devices = state.devices.numbers(keys)
     settled = settle(batch, devices, codec, state)
     # Only accepted events are learnt from: what failed may come again, repaired, under the same id.
     if len(settled.passed) < len(batch):
         at = np.searchsorted(batch.rows, settled.passed.rows)
-        batch, devices = batch.take(at), devices[at]
+        batch, devices, keys = batch.take(at), devices[at], [keys[row] for row in at.tolist()]
     if state.previous is not None:
         state.previous.remember(devices, batch)
+    numbered = Numbered(keys, devices, state.devices)
     if state.checks is None:
-        scored = score(settled.passed, codec.event, state.detector)
+        scored = score(settled.passed, codec.event, state.detector, numbered)
     else:
         flags = state.checks.mark(devices, batch)
-        scored = judged(settled.passed, flags, codec.event, state.detector)
+        scored = judged(settled.passed, flags, codec.event, state.detector, numbered)
     return scored, [*conformed.failed, *settled.failed], settled.repeated
 
 

@@ -22,10 +22,12 @@ _COST: Mapping[type[Any], int] = {Range: 0, Rate: 1, Stuck: 2}
 _Flags = NDArray[np.object_]
 
 
-def judged(batch: Batch, flags: _Flags, event: Event, detector: Detector | None) -> Batch:
+def judged(
+    batch: Batch, flags: _Flags, event: Event, detector: Detector | None, keys: Sequence[Any] | None = None
+) -> Batch:
     """Add `flag`, and what the model says of the rows that have none: a broken sensor teaches it nothing.
 
-    A flagged row is an anomaly with the score NaN.
+    A flagged row is an anomaly with the score NaN. `keys` as in `score`.
     """
     flagged: Mask = (flags != np.array(None)).astype(np.bool_)
     marked = batch.with_columns({FLAG: flags})
@@ -34,7 +36,7 @@ def judged(batch: Batch, flags: _Flags, event: Event, detector: Detector | None)
     if detector is None:
         return marked.with_columns({"anomaly": flagged})
     if not flagged.any():
-        return score(marked, event, detector)
+        return score(marked, event, detector, keys)
     scores, anomaly = np.full(len(marked), np.nan), flagged.copy()
     needed = {event.key, "time", *event.features}.intersection(marked.columns)
     clean = score(marked.only(needed).take(~flagged), event, detector)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ EXPLANATION = "explanation"
 Columns = Mapping[str, NDArray[Any]]
 
 
-def score(batch: Batch, event: Event, detector: Detector | None) -> Batch:
+def score(batch: Batch, event: Event, detector: Detector | None, keys: Sequence[Any] | None = None) -> Batch:
     """Add `score` (float, ≥ 0) and `anomaly` (bool). Without a detector both are absent.
+
+    `keys` are those of the rows, for who has them at hand with their numbers (`anomaly.numbered`).
 
     A detector that can say why adds `explanation`: a dict for each anomaly, else None. It is for alerts, not stored.
     A row on which the detector raises has the score NaN, is no anomaly, and was not learnt.
@@ -28,7 +30,7 @@ def score(batch: Batch, event: Event, detector: Detector | None) -> Batch:
     features = np.empty((len(batch), len(event.features)))
     for at, name in enumerate(event.features):
         features[:, at] = batch[name]  # None becomes NaN
-    keys = batch[event.key].tolist()
+    keys = batch[event.key].tolist() if keys is None else keys
     times = batch["time"] if "time" in batch and batch["time"].dtype.kind == "M" else None
     return batch.with_columns(_judged(detector, keys, features, times))
 
@@ -38,7 +40,7 @@ def unscored(batch: Batch) -> int:
     return int((np.isnan(batch["score"]) & ~batch["anomaly"]).sum()) if "score" in batch else 0
 
 
-def _judged(detector: Detector, keys: list[Any], X: FloatMatrix, times: Times | None) -> Columns:
+def _judged(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Times | None) -> Columns:
     """Rows are halved down to those on which the detector raises.
 
     A call that raises leaves the detector as it was (`anomaly.detector`), and rows go to it in their order: what is
@@ -57,7 +59,7 @@ def _judged(detector: Detector, keys: list[Any], X: FloatMatrix, times: Times | 
     return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
 
 
-def _columns(detector: Detector, keys: list[Any], X: FloatMatrix, times: Times | None) -> Columns:
+def _columns(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Times | None) -> Columns:
     if not isinstance(detector, Explaining):
         scores = detector.process_many(keys, X, times)
         return {"score": scores, "anomaly": scores >= detector.threshold}

@@ -10,6 +10,7 @@ import numpy as np
 
 from anomaly.container import InPieces, Pieces
 from anomaly.detector import Detector, StateError
+from anomaly.numbered import Expecting, Numbered
 from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.pipeline.devices import Devices
@@ -65,13 +66,19 @@ class EventState:
         """Add the devices for which `keep` holds; parts that the event no longer declares are passed over."""
         keys = dumped["keys"]
         of = np.array([number for number, key in enumerate(keys) if keep(key)], dtype=np.int64)
-        to = self.devices.numbers(keys[number] for number in of.tolist())
+        kept = [keys[number] for number in of.tolist()]
+        to = self.devices.numbers(kept)
         for name, part in self._parts().items():
             if part is not None and dumped[name] is not None:
                 part.load(dumped[name], of, to)
-        stored = dumped["detector"]
-        if self.detector is not None and stored is not None:
-            self.detector.restore(stored if isinstance(self.detector, InPieces) else bytes(stored), keep)
+        if self.detector is not None and dumped["detector"] is not None:
+            _restore(self.detector, dumped["detector"], keep)
+            if isinstance(self.detector, Expecting):
+                self.detector.expect(Numbered(kept, to, self.devices))
+
+
+def _restore(detector: Detector, stored: Any, keep: Keep) -> None:
+    detector.restore(stored if isinstance(detector, InPieces) else bytes(stored), keep)
 
 
 def _dumped(detector: Detector | None) -> Pieces | bytes | None:

@@ -106,7 +106,7 @@ def memory(found: Memory, how: str = "") -> Table:
 def devices(found: linear.Found) -> Table:
     """Whether many devices cost more, and what does."""
     title = (
-        f"By devices, each met long before: a record = stages, and every {linear.INTERVAL} s a snapshot of all, on a "
+        f"By devices, each met long before: a record = stages and, as often as it is due, a snapshot of all, on a "
         f"core that has enough to do;\nalone = the same of one shard with {linear.FULL_SHARD:,} records/s. "
         f"A device's first record: {found.first_meeting:.1f} µs."
     )
@@ -115,15 +115,17 @@ def devices(found: linear.Found) -> Table:
         "devices",
         "stages µs",
         "snapshot s",
+        "every s",
         "MB",
         "record µs",
-        "rate to 100",
+        "rate",
         "alone µs",
         "restore s",
     ):
         table.add_column(heading, justify="right")
     for one in found.by_devices:
         ratio = f"{found.ratio(one):.2f}"
-        texts = (f"{one.stages:.2f}", f"{one.snapshot:.2f}", f"{one.mb:,.1f}", f"{one.record:.2f}", ratio)
-        table.add_row(f"{one.devices:,}", *texts, f"{one.alone:.2f}", f"{one.restore:.2f}")
+        texts = (f"{one.stages:.2f}", f"{one.snapshot:.2f}", f"{one.every:.0f}", f"{one.mb:,.1f}")
+        rest = (f"{one.record:.2f}", ratio, f"{one.alone:.2f}", f"{one.restore:.2f}")
+        table.add_row(f"{one.devices:,}", *texts, *rest)
     return table
