@@ -38,3 +38,4 @@ def ask(array: Any, row: int, size: int) -> None:
     """Ask for a row of an array, seen as rows of so many numbers."""
     for item in range(row * size, (row + 1) * size, LINE // array.itemsize):
         prefetch(array, item)
+    prefetch(array, (row + 1) * size - 1)  # a row may begin and end amid a line
