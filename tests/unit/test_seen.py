@@ -86,11 +86,11 @@ def test_marks_that_are_much_alike_are_not_taken_for_each_other(marks: list[int]
 
 def test_many_devices_are_known_as_each_is_alone() -> None:
     devices, times, limit = 9_000, 21, 16  # of as many ids as are asked for beforehand
-    rng = np.random.default_rng(7)
-    numbers = np.concatenate([rng.permutation(devices) for _ in range(times)])
-    marks, seen = rng.integers(1, 30, len(numbers)), Seen(limit)
+    rng, seen = np.random.default_rng(7), Seen(limit)
+    numbers = np.array([rng.permutation(devices) for _ in range(times)])
+    marks, accepted = rng.integers(1, 30, numbers.shape), np.ones(devices, dtype=bool)
+    again = np.array([seen.meet(*row, accepted).again for row in zip(numbers, marks, strict=True)])
     assert 8 * limit * devices > CACHED
-    again = seen.meet(numbers, marks, np.ones(len(numbers), dtype=bool)).again
     for device in (0, 1, 4_500, devices - 1):
         mine, slow = numbers == device, _SlowSeen(limit)
         assert again[mine].tolist() == [slow.row("one", str(mark), True) for mark in marks[mine].tolist()]
