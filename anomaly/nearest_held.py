@@ -1,6 +1,7 @@
 """The compiled part of `NearestValue` that minds the values held of one lane: sorted, distinct, then +inf.
 
-Loops have no branches and as many rounds as there is room, whatever is held: so they become vector instructions.
+Loops that only read have no branches and as many rounds as there is room, whatever is held: so they become vector
+instructions. What is written is only what changes: of many devices each line that was written to goes back to memory.
 All of it is compiled into nearest_kernel.py, whose stored code is renewed when that file is.
 """
 
@@ -14,8 +15,6 @@ from anomaly.compiled import inlined
 from anomaly.nearest_state import Singles
 
 Whole = Any  # whole numbers, signed or not
-# So many values are put in order by themselves, so that the loop over the others has no odd rest.
-END = 16
 
 
 @inlined
@@ -74,41 +73,20 @@ def narrowest(held: Singles, p: Whole, c: Whole, size: int) -> Any:
 
 
 @inlined
-def in_order(
-    before: np.float32, here: np.float32, after: np.float32, value: np.float32, gone: np.float32
-) -> np.float32:
-    """What comes to lie `here`, between two neighbours, when `value` is put in its place and `gone` taken out."""
-    low, high = value if value < here else here, value if value < after else after
-    low, high = before if before > low else low, here if here > high else high
-    return low if low < gone else high
+def put(held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, gone: Whole) -> None:
+    """Put a new value in its place, over the one that lies at `gone`: those between move by one."""
+    if gone >= at:
+        for i in range(gone, at, -1):
+            held[p, c, np.uintp(i)] = held[p, c, np.uintp(i - 1)]
+        held[p, c, np.uintp(at)] = value
+    else:
+        for i in range(gone, at - 1):
+            held[p, c, np.uintp(i)] = held[p, c, np.uintp(i + 1)]
+        held[p, c, np.uintp(at - 1)] = value
 
 
 @inlined
-def merge(
-    held: Singles, p: Whole, c: Whole, value: np.float32, gone: np.float32, size: int, end: Singles
-) -> None:
-    """Put a new value among the sorted ones and take `gone` out, +inf where there is room."""
-    far, last = np.float32(np.inf), size - 1
-    part = min(END, last - 1)
-    rest = last - part
-    for i in range(part):
-        before, here, after = held[p, c, rest + i - 1], held[p, c, rest + i], held[p, c, rest + i + 1]
-        end[i] = in_order(before, here, after, value, gone)
-    highest = in_order(held[p, c, last - 1], held[p, c, last], far, value, gone)
-    before = -far
-    for i in range(min(-(-rest // END) * END, last)):
-        here = held[p, c, i]
-        held[p, c, i] = in_order(before, here, held[p, c, i + 1], value, gone)
-        before = here
-    for i in range(part):
-        held[p, c, rest + i] = end[i]
-    held[p, c, last] = highest
-
-
-@inlined
-def exchange(
-    held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, size: int, end: Singles
-) -> np.float32:
+def exchange(held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, size: int) -> np.float32:
     """Take a value into full ones, drop the one whose neighbours lie closest together, and tell how close.
 
     The lowest and the highest stay; of several the lowest goes. Gaps are taken between the old ones: those beside
@@ -121,13 +99,12 @@ def exchange(
     right = held[p, c, min(at + 1, last)] - value if at < last else far
     gap, place = narrowest(held, p, c, size)
     closest: np.float32 = min(min(gap, left), min(own, right))
-    of_old = held[p, c, place]
-    gone = upper if right == closest else of_old
-    gone = value if own == closest else gone
-    gone = lower if left == closest else gone
-    gone = of_old if (gap == closest) & (place < at) else gone
-    if gone != value:
-        merge(held, p, c, value, gone, size, end)
+    gone = np.int64(at) if right == closest else np.int64(place)
+    gone = np.int64(-1) if own == closest else gone
+    gone = np.int64(at - 1) if left == closest else gone
+    gone = np.int64(place) if (gap == closest) & (place < at) else gone
+    if gone >= 0:
+        put(held, p, c, at, value, gone)
     return closest
 
 
@@ -141,10 +118,9 @@ def hold(
     value: np.float32,
     closest: np.float32,
     size: int,
-    end: Singles,
 ) -> np.float32:
     """Take a new value into the sorted ones at its place; returns what `closest` is after that."""
     if count == size:
-        return exchange(held, p, c, at, value, size, end)
-    merge(held, p, c, value, np.float32(np.inf), size, end)
+        return exchange(held, p, c, at, value, size)
+    put(held, p, c, at, value, count)
     return closest

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from anomaly import nearest_state as field
 from anomaly.compiled import compiled, inlined
-from anomaly.nearest_held import END, Whole, hold, nearest, place_of, would_go
+from anomaly.nearest_held import Whole, hold, nearest, place_of, would_go
 from anomaly.nearest_state import Floats, Singles
 from anomaly.prefetch import ask
 
@@ -152,13 +152,11 @@ def learn(stats: Singles, p: Whole, b: int, width: int, now: Singles, lanes: Any
 
 
 @inlined
-def keep(
-    stats: Singles, held: Singles, p: Whole, now: Singles, news: Any, new: Whole, size: int, end: Singles
-) -> None:
+def keep(stats: Singles, held: Singles, p: Whole, now: Singles, news: Any, new: Whole, size: int) -> None:
     """Take what was not seen before into the values held."""
     for n in range(new):
         c, at, count = news[n, 0], np.int64(news[n, 1]), int(stats[p, field.HELD, news[n, 0]])
-        closest = hold(held, p, c, count, at, now[c], stats[p, field.CLOSEST, c], size, end)
+        closest = hold(held, p, c, count, at, now[c], stats[p, field.CLOSEST, c], size)
         stats[p, field.CLOSEST, c], stats[p, field.HELD, c] = closest, min(count + 1, size)
 
 
@@ -252,7 +250,7 @@ def rows_of(
     count = stats.shape[2]
     blocks, far = -(-count // BLOCK), held.nbytes > NEAR
     now, lanes = np.full(blocks * BLOCK, np.nan, np.float32), np.full((blocks, LANE, BLOCK), np.nan)
-    roots, news, end = np.zeros(blocks * BLOCK), np.zeros((count + 1, 2), np.uintp), np.zeros(END, np.float32)
+    roots, news = np.zeros(blocks * BLOCK), np.zeros((count + 1, 2), np.uintp)
     for i in range(len(X)):
         p = np.uintp(places[i])
         if fresh[i]:
@@ -270,7 +268,7 @@ def rows_of(
             learn(stats, p, b, width, now, lanes)
         if far & (i + AHEAD < len(X)):
             ask(held, 2 * places[i + AHEAD] + 1, count * size // 2)
-        keep(stats, held, p, now, news, np.int64(new), size, end)
+        keep(stats, held, p, now, news, np.int64(new), size)
         total = combined(key, p, X, i, now, lanes, roots, why)
         scores[i] = controlled(key, p, min(total * total / present, HIGHEST), rules)
 

@@ -36,5 +36,12 @@ prefetch: Any = intrinsic(_prefetch)
 @inlined
 def ask(array: Any, row: int, size: int) -> None:
     """Ask for a row of an array, seen as rows of so many numbers."""
-    for item in range(row * size, (row + 1) * size, LINE // array.itemsize):
+    ask_for_items(array, row * size, (row + 1) * size)
+
+
+@inlined
+def ask_for_items(array: Any, first: int, end: int) -> None:
+    """Ask for some items of an array, counted over all its axes, which may begin and end amid a line."""
+    for item in range(first, end, LINE // array.itemsize):
         prefetch(array, item)
+    prefetch(array, end - 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
-from anomaly.prefetch import ask
+from anomaly.compiled import compiled, inlined
+from anomaly.prefetch import ask_for_items, prefetch
 
 STALE = np.iinfo(np.int64).min
 
@@ -17,6 +19,17 @@ Mask = NDArray[np.bool_]
 
 # What so many bytes hold is in the cache anyway; else it is asked for so many rows before it is needed.
 _CACHED, _AHEAD = 2**20, 4
+# Of what takes a line or less of each device, in several arrays, so many devices' are in the cache.
+_FEW = _CACHED // 256
+
+
+@inlined
+def ask_for_slots(array: Any, device: int, slot: int, size: int, slots: int, fields: int) -> None:
+    """Ask for so many slots of a device that end with one; before the first comes the last."""
+    begin, first = device * slots, slot + 1 - size
+    ask_for_items(array, (begin + max(first, 0)) * fields, (begin + slot + 1) * fields)
+    if first < 0:
+        ask_for_items(array, (begin + slots + first) * fields, (begin + slots) * fields)
 
 
 @compiled
@@ -30,8 +43,9 @@ def windows(devices: Ints, steps: Ints, given: Floats, stamps: Ints, values: Flo
     for row in range(len(devices)):
         device, step = devices[row], steps[row]
         if many and row + _AHEAD < len(devices):
-            ask(stamps, devices[row + _AHEAD], slots)
-            ask(values, devices[row + _AHEAD], slots * fields)
+            later, last = devices[row + _AHEAD], steps[row + _AHEAD] % slots
+            ask_for_slots(stamps, later, last, size, slots, 1)
+            ask_for_slots(values, later, last, size, slots, fields)
         slot = step % slots
         if step >= stamps[device, slot]:  # never let an ancient reading push out a newer one
             stamps[device, slot] = step
@@ -64,15 +78,19 @@ def rates(
     `at` and `last` (device, rate) are the time and the value to compare with; where a check of `spoils` (checks,
     rates) trips, the value is none to compare later ones with.
     """
+    rates, many = len(most), len(at) > _FEW
     for row in range(len(devices)):
+        if many and row + _AHEAD < len(devices):
+            prefetch(at, devices[row + _AHEAD] * rates)
+            prefetch(last, devices[row + _AHEAD] * rates)
         device = devices[row]
-        for rate in range(len(most)):
+        for rate in range(rates):
             value, moment, before = values[rate, row], moments[rate, row], at[device, rate]
             if before == STALE or moment == STALE or moment <= before or np.isnan(value):
                 continue
             allowed = most[rate] * max(1.0, (moment - before) / per[rate])
             tripped[row, first + rate] = abs(value - last[device, rate]) > allowed
-        for rate in range(len(most)):
+        for rate in range(rates):
             value, moment, before = values[rate, row], moments[rate, row], at[device, rate]
             if moment == STALE or (before != STALE and moment <= before) or np.isnan(value):
                 continue
@@ -95,9 +113,13 @@ def stuck(
     tripped: Mask,
 ) -> None:
     """Values that stay the same; `values` and `usual` (never tripping) are (checks, rows)."""
+    checks, many = len(times), len(same) > _FEW
     for row in range(len(devices)):
+        if many and row + _AHEAD < len(devices):
+            prefetch(same, devices[row + _AHEAD] * checks)
+            prefetch(run, devices[row + _AHEAD] * checks)
         device = devices[row]
-        for check in range(len(times)):
+        for check in range(checks):
             value = values[check, row]
             if np.isnan(value):
                 continue

@@ -49,13 +49,15 @@ class Seen:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         empty, free = np.zeros(0, dtype=np.int64), np.full(kernel.SIZES, -1, dtype=np.int64)
-        self._rings = kernel.Rings(empty, empty, empty, empty, np.zeros(1, dtype=np.int64), free)
+        tags, used = np.zeros(0, dtype=np.uint16), np.zeros(1, dtype=np.int64)
+        self._rings = kernel.Rings(empty, empty, empty, empty, tags, used, free)
 
     def _reach(self, devices: int, places: int = 0) -> None:
         """Room for so many devices, and so many places in the pool."""
-        count, start, room, pool, used, free = self._rings
+        count, start, room, pool, tags, used, free = self._rings
         count, start, room = (reaching(array, devices, 0) for array in (count, start, room))
-        self._rings = kernel.Rings(count, start, room, reaching(pool, places, 0), used, free)
+        pool, tags = reaching(pool, places, 0), reaching(tags, places, 0)
+        self._rings = kernel.Rings(count, start, room, pool, tags, used, free)
 
     def meet(self, devices: IntVector, marks: IntVector, accepted: Mask) -> Met:
         """Rows come, in order, and are remembered as far as `accepted` expects them to be.

@@ -3,6 +3,9 @@
 Event number n (from 1) of a device has the place (n - 1) % limit of its ring, 0 stands where no id was accepted. A
 ring begins small and doubles up to `limit` places. All rings lie in one pool; one that grew leaves its old place to
 the next of that size: `free` holds for each size where such a place is (-1: nowhere), and each place where the next.
+
+Beside the pool lie `tags`, the low bits of each mark: a quarter of the memory has to be looked at to know that an id
+is new. A tag that is there says nothing, then the marks themselves are compared.
 """
 
 from __future__ import annotations
@@ -12,22 +15,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly.compiled import compiled, inlined
+from anomaly.prefetch import LINE, prefetch
 
 SMALLEST = 8
 SIZES = 40
+# What so many bytes hold is in the cache anyway; else it is asked for so many rows before it is needed.
+CACHED, AHEAD = 2**20, 4
 
 Ints = NDArray[np.int64]
+Tags = NDArray[np.uint16]
 Mask = NDArray[np.bool_]
 
 
 class Rings(NamedTuple):
-    """The state of all devices: `counts`, `start` and `room` by device, `used` how much of the pool is taken."""
+    """The state of all devices: `counts`, `start` and `room` by device, `used` how much of the pool is taken.
+
+    `tags` are as long as the pool.
+    """
 
     counts: Ints
     start: Ints
     room: Ints
     pool: Ints
+    tags: Tags
     used: Ints
     free: Ints
 
@@ -59,15 +70,49 @@ def grow(device: int, wanted: int, limit: int, rings: Any) -> bool:
         rings.used[0] += more
     old, had = rings.start[device], rings.room[device]
     for i in range(had):
-        rings.pool[begin + i] = rings.pool[old + i]
+        rings.pool[begin + i], rings.tags[begin + i] = rings.pool[old + i], rings.tags[old + i]
     for i in range(had, more):
-        rings.pool[begin + i] = 0
+        rings.pool[begin + i], rings.tags[begin + i] = 0, 0
     if had > 0:
         size = size_of(had)
         rings.pool[old] = rings.free[size]
         rings.free[size] = old
     rings.start[device], rings.room[device] = begin, more
     return True
+
+
+@inlined
+def tag_of(mark: Any) -> np.uint16:
+    """The low bits of a mark."""
+    return np.uint16(mark & 0xFFFF)
+
+
+@inlined
+def note(rings: Any, place: Any, mark: Any) -> None:
+    """Put a mark into the pool."""
+    rings.pool[place], rings.tags[place] = mark, tag_of(mark)
+
+
+@inlined
+def knows(rings: Any, begin: Any, held: Any, mark: Any) -> bool:
+    """Whether the mark is among so many from `begin` on. To the end, so that several are compared at once."""
+    tags, pool, tag = rings.tags[begin : begin + held], rings.pool[begin : begin + held], tag_of(mark)
+    likely, known = np.uint16(0), False
+    for there in tags:
+        likely = np.uint16(likely | np.uint16(there == tag))
+    if likely:
+        for other in pool:
+            known |= other == mark
+    return known
+
+
+@inlined
+def ask_for(rings: Any, device: Any, limit: int) -> None:
+    """Ask for what will be looked at of a device's ring."""
+    begin, count = rings.start[device], rings.counts[device]
+    for place in range(begin, begin + min(count + 1, limit), LINE // 2):
+        prefetch(rings.tags, place)
+    prefetch(rings.pool, begin + count % limit)
 
 
 @compiled
@@ -88,26 +133,28 @@ def meet(
     `again` says whether the row's id was accepted before, `by` which of these rows had it (-1: none of them),
     `number` which of its device's events the row is, `before` what its place held.
     """
-    pool = rings.pool
-    for row in range(first, len(devices)):
+    many, rows = rings.pool.nbytes > CACHED, len(devices)
+    for row in range(first, rows):
+        if many and row + 2 * AHEAD < rows:
+            later = devices[row + 2 * AHEAD]
+            prefetch(rings.counts, later)
+            prefetch(rings.start, later)
+            prefetch(rings.room, later)
+            ask_for(rings, devices[row + AHEAD], limit)
         device, mark = devices[row], marks[row]
         held = min(rings.counts[device], limit)
         if rings.room[device] < min(held + 1, limit) and not grow(device, held + 1, limit, rings):
             return row
         begin = rings.start[device]
-        known = False
-        if mark != 0:
-            # To the end, whatever is found, so that several places are looked at together.
-            for place in range(begin, begin + held):
-                known |= pool[place] == mark
+        known = mark != 0 and knows(rings, begin, held, mark)
         rings.counts[device] += 1
         again[row], number[row], by[row] = known, rings.counts[device], -1
         place = begin + (rings.counts[device] - 1) % limit
-        before[row] = pool[place]
+        before[row] = rings.pool[place]
         if known:
             by[row] = giver(row, mark, devices, marks, again, accepted)
-        pool[place] = mark if accepted[row] and not known else 0
-    return len(devices)
+        note(rings, place, mark if accepted[row] and not known else 0)
+    return rows
 
 
 @compiled
@@ -124,7 +171,7 @@ def undo(devices: Ints, before: Ints, limit: int, rings: Any) -> None:
     """As if these rows, which were the last to be met, had not come."""
     for row in range(len(devices) - 1, -1, -1):
         device = devices[row]
-        rings.pool[rings.start[device] + (rings.counts[device] - 1) % limit] = before[row]
+        note(rings, rings.start[device] + (rings.counts[device] - 1) % limit, before[row])
         rings.counts[device] -= 1
 
 
@@ -134,7 +181,7 @@ def drop(rows: Ints, devices: Ints, number: Ints, limit: int, rings: Any) -> Non
     for row in rows:
         device = devices[row]
         if rings.counts[device] - number[row] < limit:  # else its place is another's by now
-            rings.pool[rings.start[device] + (number[row] - 1) % limit] = 0
+            note(rings, rings.start[device] + (number[row] - 1) % limit, 0)
 
 
 @compiled
@@ -165,8 +212,8 @@ def put(
         if rings.room[device] < wanted:
             grow(device, wanted, limit, rings)
         for place in range(rings.room[device]):
-            rings.pool[rings.start[device] + place] = 0
+            note(rings, rings.start[device] + place, 0)
         known = min(lengths[i], wanted)
         for back in range(known):
             place = rings.start[device] + (counts[i] - 1 - back) % limit
-            rings.pool[place] = marks[begins[i] + lengths[i] - 1 - back]
+            note(rings, place, marks[begins[i] + lengths[i] - 1 - back])

@@ -55,14 +55,14 @@ def test_the_first_channel_is_the_formula_it_says() -> None:
 @settings(max_examples=200, deadline=None)
 def test_what_is_kept_is_thinned_where_it_is_closest(values: list[float], capacity: int) -> None:
     held = np.full((1, 1, capacity), np.inf, np.float32)
-    closest, end = np.float32(0.0), np.zeros(kernel.END, np.float32)
+    closest = np.float32(0.0)
     kept: list[float] = []
     for value in np.array(values, np.float32):
         at = kernel.place_of(held, 0, 0, value, capacity)
         assert at == sum(other < value for other in kept)
         if kept and kernel.nearest(held, 0, 0, at, value, capacity) == value:
             continue
-        closest = kernel.hold(held, 0, 0, len(kept), at, value, closest, capacity, end)
+        closest = kernel.hold(held, 0, 0, len(kept), at, value, closest, capacity)
         kept = sorted([*kept, value])
         if len(kept) > capacity:
             gaps = [after - before for before, after in zip(kept, kept[2:], strict=False)]

@@ -13,6 +13,7 @@ from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.memory import unpack
 from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.seen import Seen, marks_of
+from stream_app.pipeline.seen_kernel import CACHED
 from tests.samples import splits
 from tests.unit.columns import texts, times
 
@@ -73,6 +74,27 @@ def test_rows_that_are_dropped_are_not_remembered(
         seen.drop(met, np.array(wrong, dtype=np.int64))
         slow.meet(numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool))
         assert compressed(seen.dump(len(devices))) == compressed(slow.dump(len(devices)))
+
+
+@given(st.lists(st.integers(1, 6), max_size=60), st.integers(1, 40))
+def test_marks_that_are_much_alike_are_not_taken_for_each_other(marks: list[int], limit: int) -> None:
+    alike = np.array(marks, dtype=np.int64) << 40
+    met = Seen(limit).meet(np.zeros(len(marks), np.int64), alike, np.ones(len(marks), dtype=bool))
+    slow = _SlowSeen(limit)
+    assert met.again.tolist() == [slow.row("one", str(mark), True) for mark in marks]
+
+
+def test_many_devices_are_known_as_each_is_alone() -> None:
+    devices, times, limit = 9_000, 21, 16  # of as many ids as are asked for beforehand
+    rng, seen = np.random.default_rng(7), Seen(limit)
+    numbers = np.array([rng.permutation(devices) for _ in range(times)])
+    marks, accepted = rng.integers(1, 30, numbers.shape), np.ones(devices, dtype=bool)
+    again = np.array([seen.meet(*row, accepted).again for row in zip(numbers, marks, strict=True)])
+    assert 8 * limit * devices > CACHED
+    for device in (0, 1, 4_500, devices - 1):
+        mine, slow = numbers == device, _SlowSeen(limit)
+        assert again[mine].tolist() == [slow.row("one", str(mark), True) for mark in marks[mine].tolist()]
+    assert again.any()
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=80), st.integers(1, 20), st.integers(1, 20))
