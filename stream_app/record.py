@@ -70,8 +70,11 @@ class Code(StrEnum):
     SINK_REJECTED = "SINK_REJECTED"
 
 
-class Failure(NamedTuple):
-    """One row that cannot go on: index of its source record, stage, code, reason, and what was known of it."""
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """One row that cannot go on: index of its source record, stage, code, reason, and what was known of it.
+
+    There may be one for each record of a segment: made quickly, and nothing for the garbage collector to look into.
+    """
 
     row: int
     stage: str
@@ -79,6 +82,10 @@ class Failure(NamedTuple):
     reason: str
     event: str | None = None
     schema: str | None = None
+
+    def moved(self, by: int) -> Failure:
+        """The same among rows that are counted from so many before."""
+        return Failure(self.row + by, self.stage, self.code, self.reason, self.event, self.schema)
 
 
 @dataclass(frozen=True, slots=True)

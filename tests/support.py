@@ -57,7 +57,7 @@ def fates(
             columns = {column: value_of(batch[column], at) for column in batch.columns}
             found[start + row] = ("passed", name, columns)
     for failure in failed:
-        found[start + failure.row] = ("failed", *failure[1:])
+        found[start + failure.row] = ("failed", failure.moved(-failure.row))
     for row in repeated.tolist():
         found[start + row] = ("repeated",)
     return found

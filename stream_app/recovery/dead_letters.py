@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from stream_app.errors import TRANSIENT_CODES, FatalError, TransientError
-from stream_app.record import Failure, Position, Record
+from stream_app.record import Failure, Position
+from stream_app.sinks.origins import origins
 from stream_app.sinks.retry import Policy, Sleep, call
 from stream_app.sinks.segment import Segment, token
 
@@ -23,6 +25,9 @@ _BATCH = 10
 _encode = msgspec.json.Encoder().encode
 _MOST_DIGITS = 128
 _MOST_TIME = 253_402_300_800_000  # the year 10000, beyond which datetime ends
+# What of a letter is its own, as msgspec writes JSON, and as `json` does, which escapes what is not ASCII.
+_OWN = ',"sequence":%s,"sub":%d,"partition_key":%s,"arrived":%d,'
+_OWN_ESCAPED = ', "sequence": %s, "sub": %d, "partition_key": %s, "arrived": %d, '
 # Of consumers, streams and shards: they become parts of keys on S3.
 NAME = re.compile(r"[\w.-]{1,256}", re.ASCII)
 
@@ -52,13 +57,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         return Position(self.shard, self.sequence, self.sub)
 
 
-def messages(segment: Segment) -> list[dict[str, Any]]:
-    """One message for each failed row, in the order of the rows: the fields of `DeadLetter`."""
-    ordered = sorted(segment.failed, key=lambda failure: failure.row)
-    records, first = segment.origins(failure.row for failure in ordered), token(segment.first)
-    return [
-        _letter(segment, record, failure, first) for record, failure in zip(records, ordered, strict=True)
-    ]
+def messages(segment: Segment) -> list[str]:
+    """The body of one message for each failed row, in the order of the rows: a `DeadLetter` as JSON.
+
+    Plain ASCII: a partition key may hold characters that SQS refuses.
+    """
+    ordered = sorted(segment.failed, key=attrgetter("row"))
+    columns = origins(segment.records).columns([failure.row for failure in ordered])
+    return list(map(_Writer(segment).body, ordered, *columns))
 
 
 def parse(body: str | bytes) -> DeadLetter:
@@ -84,7 +90,7 @@ def is_sequence(text: str) -> bool:
 def send(
     sqs: Any,
     queue_url: str,
-    bodies: Sequence[Mapping[str, Any]],
+    bodies: Sequence[str],
     policy: Policy,
     *,
     sleep: Sleep,
@@ -96,18 +102,9 @@ def send(
     cannot be sent: going on would lose it.
     """
     for start in range(0, len(bodies), _BATCH):
-        waiting = {str(at): _ascii(body) for at, body in enumerate(bodies[start : start + _BATCH])}
+        waiting = {str(at): body for at, body in enumerate(bodies[start : start + _BATCH])}
         what = f"{len(waiting)} dead letters to {queue_url}"
         call(partial(_send_some, sqs, queue_url, waiting), policy, sleep=sleep, rng=rng, what=what)
-
-
-def _ascii(body: Mapping[str, Any]) -> str:
-    """Plain ASCII: a partition key may hold characters that SQS refuses."""
-    try:
-        text = _encode(body)
-    except UnicodeEncodeError:
-        return json.dumps(body)
-    return text.decode("ascii") if text.isascii() else json.dumps(body)
 
 
 def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
@@ -124,24 +121,53 @@ def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
         raise TransientError(f"{len(waiting)} dead letters were not taken")
 
 
-def _letter(segment: Segment, record: Record, failure: Failure, first: str) -> dict[str, Any]:
-    return {
-        "kind": KIND,
-        "version": VERSION,
-        "consumer": segment.consumer,
-        "stream": segment.stream,
-        "shard": segment.shard,
-        "sequence": record.sequence_number,
-        "sub": record.sub_sequence_number,
-        "partition_key": record.partition_key,
-        "arrived": record.approximate_arrival_timestamp,
-        "event": failure.event,
-        "schema": failure.schema,
-        "stage": failure.stage,
-        "code": str(failure.code),
-        "reason": _bounded(failure.reason),
-        "segment": first,
-    }
+class _Writer:
+    """Writes the letters of a segment. What many have in common is written once, as a template for their own."""
+
+    def __init__(self, segment: Segment) -> None:
+        names = {"consumer": segment.consumer, "stream": segment.stream, "shard": segment.shard}
+        before = {"kind": KIND, "version": VERSION, **names}
+        self._before, self._before_escaped = _ascii(before), json.dumps(before)
+        self._first = token(segment.first)
+        self._templates: dict[tuple[Any, ...], tuple[str, Callable[[str], str]]] = {}
+
+    def body(self, failure: Failure, key: str, sequence: str, arrived: int, sub: int) -> str:
+        """The letter of one failure, whose record is told by the others."""
+        plain = key.isascii() and sequence.isascii()
+        common = (failure.event, failure.schema, failure.stage, failure.code, failure.reason, plain)
+        known = self._templates.get(common)
+        if known is None:
+            known = self._templates[common] = self._template(failure, plain=plain)
+        template, quoted = known
+        return template % (quoted(sequence), sub, quoted(key), arrived)
+
+    def _template(self, failure: Failure, *, plain: bool) -> tuple[str, Callable[[str], str]]:
+        """A letter with room for its own part, and the way to write texts into it; `plain` where these are ASCII."""
+        after = {
+            "event": failure.event,
+            "schema": failure.schema,
+            "stage": failure.stage,
+            "code": str(failure.code),
+            "reason": _bounded(failure.reason),
+            "segment": self._first,
+        }
+        before, own, quoted, end = self._before, _OWN, _compact, _ascii(after) if plain else None
+        if before is None or end is None:
+            before, own, quoted, end = self._before_escaped, _OWN_ESCAPED, json.dumps, json.dumps(after)
+        return before[:-1].replace("%", "%%") + own + end[1:].replace("%", "%%"), quoted
+
+
+def _ascii(value: Any) -> str | None:
+    """As JSON without spaces, None where that is not ASCII."""
+    try:
+        text = _encode(value)
+    except UnicodeEncodeError:
+        return None
+    return text.decode() if text.isascii() else None
+
+
+def _compact(text: str) -> str:
+    return _encode(text).decode()
 
 
 @lru_cache(maxsize=1_000)  # most failures of a segment have few reasons
