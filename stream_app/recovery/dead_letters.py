@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,9 +25,6 @@ _BATCH = 10
 _encode = msgspec.json.Encoder().encode
 _MOST_DIGITS = 128
 _MOST_TIME = 253_402_300_800_000  # the year 10000, beyond which datetime ends
-# What of a letter is its own, as msgspec writes JSON, and as `json` does, which escapes what is not ASCII.
-_OWN = ',"sequence":%s,"sub":%d,"partition_key":%s,"arrived":%d,'
-_OWN_ESCAPED = ', "sequence": %s, "sub": %d, "partition_key": %s, "arrived": %d, '
 # Of consumers, streams and shards: they become parts of keys on S3.
 NAME = re.compile(r"[\w.-]{1,256}", re.ASCII)
 
@@ -121,29 +118,60 @@ def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
         raise TransientError(f"{len(waiting)} dead letters were not taken")
 
 
+class _Quoted(dict[str, str]):
+    """Texts as JSON: a device has many letters."""
+
+    def __init__(self, quote: Callable[[str], str]) -> None:
+        super().__init__()
+        self._quote = quote
+
+    def __missing__(self, text: str) -> str:
+        quoted = self[text] = self._quote(text)
+        return quoted
+
+
+class _Frame(NamedTuple):
+    """What letters have in common: the beginning and the end, whether without spaces, and how their texts are quoted.
+
+    msgspec writes JSON without spaces; what is not ASCII is escaped by `json`, which writes some.
+    """
+
+    before: str
+    after: str
+    compact: bool
+    quoted: _Quoted
+
+
 class _Writer:
-    """Writes the letters of a segment. What many have in common is written once, as a template for their own."""
+    """Writes the letters of a segment."""
 
     def __init__(self, segment: Segment) -> None:
         names = {"consumer": segment.consumer, "stream": segment.stream, "shard": segment.shard}
         before = {"kind": KIND, "version": VERSION, **names}
         self._before, self._before_escaped = _ascii(before), json.dumps(before)
         self._first = token(segment.first)
-        self._templates: dict[tuple[Any, ...], tuple[str, Callable[[str], str]]] = {}
+        self._compact, self._escaped = _Quoted(_compact), _Quoted(json.dumps)
+        self._frames: dict[tuple[Any, ...], _Frame] = {}
 
     def body(self, failure: Failure, key: str, sequence: str, arrived: int, sub: int) -> str:
         """The letter of one failure, whose record is told by the others."""
         plain = key.isascii() and sequence.isascii()
         common = (failure.event, failure.schema, failure.stage, failure.code, failure.reason, plain)
-        known = self._templates.get(common)
+        known = self._frames.get(common)
         if known is None:
-            known = self._templates[common] = self._template(failure, plain=plain)
-        template, quoted = known
-        return template % (quoted(sequence), sub, quoted(key), arrived)
+            known = self._frames[common] = self._frame(failure, plain=plain)
+        before, after, compact, quoted = known
+        number = f'"{sequence}"' if plain and sequence.isdigit() else quoted[sequence]
+        own = quoted[key]
+        if compact:
+            return (
+                f'{before},"sequence":{number},"sub":{sub},"partition_key":{own},"arrived":{arrived},{after}'
+            )
+        return f'{before}, "sequence": {number}, "sub": {sub}, "partition_key": {own}, "arrived": {arrived}, {after}'
 
-    def _template(self, failure: Failure, *, plain: bool) -> tuple[str, Callable[[str], str]]:
-        """A letter with room for its own part, and the way to write texts into it; `plain` where these are ASCII."""
-        after = {
+    def _frame(self, failure: Failure, *, plain: bool) -> _Frame:
+        """`plain` tells that what is its own is ASCII."""
+        about = {
             "event": failure.event,
             "schema": failure.schema,
             "stage": failure.stage,
@@ -151,10 +179,10 @@ class _Writer:
             "reason": _bounded(failure.reason),
             "segment": self._first,
         }
-        before, own, quoted, end = self._before, _OWN, _compact, _ascii(after) if plain else None
-        if before is None or end is None:
-            before, own, quoted, end = self._before_escaped, _OWN_ESCAPED, json.dumps, json.dumps(after)
-        return before[:-1].replace("%", "%%") + own + end[1:].replace("%", "%%"), quoted
+        after = _ascii(about) if plain else None
+        if self._before is None or after is None:
+            return _Frame(self._before_escaped[:-1], json.dumps(about)[1:], False, self._escaped)
+        return _Frame(self._before[:-1], after[1:], True, self._compact)
 
 
 def _ascii(value: Any) -> str | None:
