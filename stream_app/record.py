@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -70,8 +70,11 @@ class Code(StrEnum):
     SINK_REJECTED = "SINK_REJECTED"
 
 
-class Failure(NamedTuple):
-    """One row that cannot go on: index of its source record, stage, code, reason, and what was known of it."""
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """One row that cannot go on: index of its source record, stage, code, reason, and what was known of it.
+
+    There may be one for each record of a segment: made quickly, and nothing for the garbage collector to look into.
+    """
 
     row: int
     stage: str
@@ -79,6 +82,32 @@ class Failure(NamedTuple):
     reason: str
     event: str | None = None
     schema: str | None = None
+
+    def moved(self, by: int) -> Failure:
+        """The same among rows that are counted from so many before."""
+        return Failure(self.row + by, self.stage, self.code, self.reason, self.event, self.schema)
+
+
+class _Cut(Mapping[str, NDArray[Any]]):
+    """A part of columns. Each is cut when it is asked for: there are many, and of a row few may matter."""
+
+    __slots__ = ("_rows", "_whole")
+
+    def __init__(self, whole: Mapping[str, NDArray[Any]], rows: slice) -> None:
+        self._whole, self._rows = whole, rows
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        part: NDArray[Any] = self._whole[name][self._rows]
+        return part
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +142,9 @@ class Batch:
 
     def take(self, index: IntVector | Mask | slice) -> Batch:
         """The rows that `index` (integers, a mask, a slice) selects, in that order."""
-        columns = {name: column[index] for name, column in self.columns.items()}
         if isinstance(index, slice):  # views of what is read-only are so too
-            return self._of(columns, self.rows[index])
+            return self._of(_Cut(self.columns, index), self.rows[index])
+        columns = {name: column[index] for name, column in self.columns.items()}
         return Batch(self.event, columns, self.rows[index])
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Batch:
@@ -126,7 +155,7 @@ class Batch:
         """The same rows with some of the columns."""
         return self._of({name: self.columns[name] for name in names}, self.rows)
 
-    def _of(self, columns: dict[str, NDArray[Any]], rows: IntVector) -> Batch:
+    def _of(self, columns: Mapping[str, NDArray[Any]], rows: IntVector) -> Batch:
         """Rows with columns that were looked at already: there are many, and a batch is made often."""
         batch = object.__new__(Batch)
         for name, value in (

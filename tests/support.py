@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from stream_app.consumer.shard import World as ConsumerWorld
@@ -57,7 +58,7 @@ def fates(
             columns = {column: value_of(batch[column], at) for column in batch.columns}
             found[start + row] = ("passed", name, columns)
     for failure in failed:
-        found[start + failure.row] = ("failed", *failure[1:])
+        found[start + failure.row] = ("failed", *msgspec.structs.astuple(failure)[1:])
     for row in repeated.tolist():
         found[start + row] = ("repeated",)
     return found

@@ -299,7 +299,7 @@ def _segment(settings: Settings, shard: str, opened: _Open, by_clock: bool) -> S
         for name, batch in part.passed.items():
             batches.setdefault(name, []).append(batch)
             offsets.setdefault(name, []).append(offset)
-        failed += [Failure(failure[0] + offset, *failure[1:]) for failure in part.failed]
+        failed += [failure.moved(offset) for failure in part.failed] if offset else part.failed
         if len(part.repeated):
             repeated.append(part.repeated + offset)
     passed: Mapping[str, Batch] = {

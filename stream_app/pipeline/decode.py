@@ -18,13 +18,14 @@ STAGE = "decode"
 _GZIP = b"\x1f\x8b"
 _AVRO = b"\xc3\x01"  # Avro single-object encoding: marker, then 8 bytes of fingerprint
 _JSON_STARTS = frozenset(b"{ \t\r\n")
+_NO_DETAIL = msgspec.Raw()
 
 
 class _Frame(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
     """As much of a JSON record as says what it is."""
 
     detail_type: str | None = None
-    detail: msgspec.Raw = msgspec.Raw()
+    detail: msgspec.Raw = _NO_DETAIL
     event: str | None = None
     id: Any = None
 
@@ -66,10 +67,7 @@ def decode(
     items = registry.usual.read(payloads, max_bytes)
     found = _usual(items, registry)
     failed: list[Failure] = []
-    others = _others(items)
-    data_of = payloads.each() if others else []
-    for row in others:
-        data = data_of[row]
+    for row, data in _others(items):
         if data[:2] == _GZIP:
             unpacked = _gunzip(row, data, max_bytes)
             if isinstance(unpacked, Failure):
@@ -100,8 +98,8 @@ def _usual(items: list[Any], registry: Registry) -> dict[str, Encoded]:
     return found
 
 
-def _others(items: list[Any]) -> list[int]:
-    return [row for row, item in enumerate(items) if item is None]
+def _others(items: list[Any]) -> list[tuple[int, bytes]]:
+    return [(row, item) for row, item in enumerate(items) if type(item) is bytes]
 
 
 def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -> Failure | None:
@@ -116,7 +114,7 @@ def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -
         return Failure(row, STAGE, Code.UNDECODABLE, reason)
     if frame.detail_type is None:
         return _add(row, frame.event, data, None, registry, found)
-    if not bytes(frame.detail):
+    if frame.detail is _NO_DETAIL:
         event = short(frame.detail_type)
         return Failure(row, STAGE, Code.UNDECODABLE, "the envelope has no detail", event)
     envelope_id = frame.id if isinstance(frame.id, str) else None

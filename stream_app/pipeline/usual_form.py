@@ -49,24 +49,30 @@ class UsualForm:
         self.enveloped = frozenset(envelopes)
 
     def read(self, payloads: Payloads, max_bytes: int) -> list[Any]:
-        """Of each payload a Struct of one of `events`, None where it is not of a usual form or larger than the limit.
+        """Of each payload a Struct of one of `events`, its bytes where it is not of a usual form or beyond the limit.
 
         An envelope (`enveloped`) has `detail` and `id`; the others have an event's fields themselves. Payloads are
         expected to be as the first is, enveloped or not.
         """
         decoder = self._envelopes if len(payloads) and _ENVELOPE in payloads.payload(0) else self._plain
         if decoder is None:
-            return [None] * len(payloads)
+            return list(payloads.each())
         found = _all_at_once(decoder, payloads, max_bytes)
-        if found is not None:
-            return found
-        parts = (payloads.part(at, min(at + _SOME, len(payloads))) for at in range(0, len(payloads), _SOME))
-        return [item for part in parts for item in _of_some(decoder, part, max_bytes)]
+        return _by_parts(decoder, payloads, max_bytes) if found is None else found
 
 
-def _of_some(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any]:
-    found = _all_at_once(decoder, payloads, max_bytes)
-    return _one_by_one(decoder, payloads, max_bytes) if found is None else found
+def _by_parts(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any]:
+    """What each payload is, where not all are of the form. Where many were not, the next are taken one by one."""
+    found: list[Any] = list(payloads.each())
+    many = False
+    for start in range(0, len(found), _SOME):
+        stop = min(start + _SOME, len(found))
+        part = None if many else _all_at_once(decoder, payloads.part(start, stop), max_bytes)
+        if part is None:
+            part = _one_by_one(decoder, found[start:stop], max_bytes)
+            many = list(map(type, part)).count(bytes) > _SOME // 4
+        found[start:stop] = part
+    return found
 
 
 def _all_at_once(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any] | None:
@@ -85,14 +91,14 @@ def _all_at_once(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_byt
     return found if len(found) == len(payloads) else None
 
 
-def _one_by_one(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any]:
+def _one_by_one(decoder: msgspec.json.Decoder[Any], data: Sequence[bytes], max_bytes: int) -> list[Any]:
     found: list[Any] = []
-    left = (data if len(data) <= max_bytes else b"" for data in payloads.each())
-    while len(found) < len(payloads):
+    left = iter([one if len(one) <= max_bytes else b"" for one in data])
+    while len(found) < len(data):
         try:
             found.extend(map(decoder.decode, left))
         except _UNREADABLE:  # those before it are in `found`
-            found.append(None)
+            found.append(data[len(found)])
     return found
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
 from stream_app.errors import TRANSIENT_CODES, FatalError, TransientError
-from stream_app.record import Failure, Position, Record
+from stream_app.record import Failure, Position
+from stream_app.sinks.origins import origins
 from stream_app.sinks.retry import Policy, Sleep, call
 from stream_app.sinks.segment import Segment, token
 
@@ -52,13 +54,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         return Position(self.shard, self.sequence, self.sub)
 
 
-def messages(segment: Segment) -> list[dict[str, Any]]:
-    """One message for each failed row, in the order of the rows: the fields of `DeadLetter`."""
-    ordered = sorted(segment.failed, key=lambda failure: failure.row)
-    records, first = segment.origins(failure.row for failure in ordered), token(segment.first)
-    return [
-        _letter(segment, record, failure, first) for record, failure in zip(records, ordered, strict=True)
-    ]
+def messages(segment: Segment) -> list[str]:
+    """The body of one message for each failed row, in the order of the rows: a `DeadLetter` as JSON.
+
+    Plain ASCII: a partition key may hold characters that SQS refuses.
+    """
+    ordered = sorted(segment.failed, key=attrgetter("row"))
+    columns = origins(segment.records).columns([failure.row for failure in ordered])
+    return list(map(_Writer(segment).body, ordered, *columns))
 
 
 def parse(body: str | bytes) -> DeadLetter:
@@ -84,7 +87,7 @@ def is_sequence(text: str) -> bool:
 def send(
     sqs: Any,
     queue_url: str,
-    bodies: Sequence[Mapping[str, Any]],
+    bodies: Sequence[str],
     policy: Policy,
     *,
     sleep: Sleep,
@@ -96,18 +99,9 @@ def send(
     cannot be sent: going on would lose it.
     """
     for start in range(0, len(bodies), _BATCH):
-        waiting = {str(at): _ascii(body) for at, body in enumerate(bodies[start : start + _BATCH])}
+        waiting = {str(at): body for at, body in enumerate(bodies[start : start + _BATCH])}
         what = f"{len(waiting)} dead letters to {queue_url}"
         call(partial(_send_some, sqs, queue_url, waiting), policy, sleep=sleep, rng=rng, what=what)
-
-
-def _ascii(body: Mapping[str, Any]) -> str:
-    """Plain ASCII: a partition key may hold characters that SQS refuses."""
-    try:
-        text = _encode(body)
-    except UnicodeEncodeError:
-        return json.dumps(body)
-    return text.decode("ascii") if text.isascii() else json.dumps(body)
 
 
 def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
@@ -124,24 +118,84 @@ def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
         raise TransientError(f"{len(waiting)} dead letters were not taken")
 
 
-def _letter(segment: Segment, record: Record, failure: Failure, first: str) -> dict[str, Any]:
-    return {
-        "kind": KIND,
-        "version": VERSION,
-        "consumer": segment.consumer,
-        "stream": segment.stream,
-        "shard": segment.shard,
-        "sequence": record.sequence_number,
-        "sub": record.sub_sequence_number,
-        "partition_key": record.partition_key,
-        "arrived": record.approximate_arrival_timestamp,
-        "event": failure.event,
-        "schema": failure.schema,
-        "stage": failure.stage,
-        "code": str(failure.code),
-        "reason": _bounded(failure.reason),
-        "segment": first,
-    }
+class _Quoted(dict[str, str]):
+    """Texts as JSON: a device has many letters."""
+
+    def __init__(self, quote: Callable[[str], str]) -> None:
+        super().__init__()
+        self._quote = quote
+
+    def __missing__(self, text: str) -> str:
+        quoted = self[text] = self._quote(text)
+        return quoted
+
+
+class _Frame(NamedTuple):
+    """What letters have in common: the beginning and the end, whether without spaces, and how their texts are quoted.
+
+    msgspec writes JSON without spaces; what is not ASCII is escaped by `json`, which writes some.
+    """
+
+    before: str
+    after: str
+    compact: bool
+    quoted: _Quoted
+
+
+class _Writer:
+    """Writes the letters of a segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        names = {"consumer": segment.consumer, "stream": segment.stream, "shard": segment.shard}
+        before = {"kind": KIND, "version": VERSION, **names}
+        self._before, self._before_escaped = _ascii(before), json.dumps(before)
+        self._first = token(segment.first)
+        self._compact, self._escaped = _Quoted(_compact), _Quoted(json.dumps)
+        self._frames: dict[tuple[Any, ...], _Frame] = {}
+
+    def body(self, failure: Failure, key: str, sequence: str, arrived: int, sub: int) -> str:
+        """The letter of one failure, whose record is told by the others."""
+        plain = key.isascii() and sequence.isascii()
+        common = (failure.event, failure.schema, failure.stage, failure.code, failure.reason, plain)
+        known = self._frames.get(common)
+        if known is None:
+            known = self._frames[common] = self._frame(failure, plain=plain)
+        before, after, compact, quoted = known
+        number = f'"{sequence}"' if plain and sequence.isdigit() else quoted[sequence]
+        own = quoted[key]
+        if compact:
+            return (
+                f'{before},"sequence":{number},"sub":{sub},"partition_key":{own},"arrived":{arrived},{after}'
+            )
+        return f'{before}, "sequence": {number}, "sub": {sub}, "partition_key": {own}, "arrived": {arrived}, {after}'
+
+    def _frame(self, failure: Failure, *, plain: bool) -> _Frame:
+        """`plain` tells that what is its own is ASCII."""
+        about = {
+            "event": failure.event,
+            "schema": failure.schema,
+            "stage": failure.stage,
+            "code": str(failure.code),
+            "reason": _bounded(failure.reason),
+            "segment": self._first,
+        }
+        after = _ascii(about) if plain else None
+        if self._before is None or after is None:
+            return _Frame(self._before_escaped[:-1], json.dumps(about)[1:], False, self._escaped)
+        return _Frame(self._before[:-1], after[1:], True, self._compact)
+
+
+def _ascii(value: Any) -> str | None:
+    """As JSON without spaces, None where that is not ASCII."""
+    try:
+        text = _encode(value)
+    except UnicodeEncodeError:
+        return None
+    return text.decode() if text.isascii() else None
+
+
+def _compact(text: str) -> str:
+    return _encode(text).decode()
 
 
 @lru_cache(maxsize=1_000)  # most failures of a segment have few reasons

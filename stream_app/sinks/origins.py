@@ -70,10 +70,18 @@ class Origins(Sequence[Record]):
 
     def take(self, rows: Sequence[int]) -> list[Record]:
         """The records of some rows (not negative), in the order given."""
+        return [Record(b"", *values) for values in zip(*self.columns(rows), strict=True)]
+
+    def columns(self, rows: Sequence[int]) -> tuple[list[str], list[str], list[int], list[int]]:
+        """The same as partition keys, sequence numbers, arrivals and sub-sequence numbers."""
         all_of, at = self._whole(), np.array(rows, dtype=np.int64)
-        names = (_arrow(texts).take(at).to_pylist() for texts in (all_of.keys, all_of.sequences))
-        numbers = (all_of.arrived[at].tolist(), all_of.subs[at].tolist())
-        return [Record(b"", *values) for values in zip(*names, *numbers, strict=True)]
+        keys, sequences = (_arrow(texts).take(at).to_pylist() for texts in (all_of.keys, all_of.sequences))
+        return keys, sequences, all_of.arrived[at].tolist(), all_of.subs[at].tolist()
+
+    def names(self, rows: Sequence[int]) -> tuple[list[str], list[int]]:
+        """Sequence and sub-sequence numbers of some rows."""
+        all_of, at = self._whole(), np.array(rows, dtype=np.int64)
+        return _arrow(all_of.sequences).take(at).to_pylist(), all_of.subs[at].tolist()
 
     @property
     def sequences(self) -> pa.Array[Any]:

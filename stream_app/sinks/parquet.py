@@ -22,6 +22,8 @@ _NO_TYPES: Types = {}
 _LOOKED_AT, _FEW = 1_000, 8
 # Rows from which on a dictionary of measurements takes less time than it saves, and a range of texts is all of them.
 _MANY = 4_000
+# Rows that are handed to a column's encoder at once: as many as hold little memory even where a text is long.
+_AT_ONCE = 16_384
 # Each byte with its bits the other way round.
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bitorder="little")
 
@@ -63,20 +65,22 @@ def encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
         "compression": "zstd",
         "use_dictionary": named,
         "version": "2.6",
-        "write_statistics": _ranged(table, named),
+        "write_statistics": _ranged(table),
+        "write_batch_size": _AT_ONCE,
     }
     pq.write_table(labelled, sink, **options)
     return bytes(sink.getvalue())
 
 
-def _ranged(table: pa.Table, named: Sequence[str]) -> list[str]:
+def _ranged(table: pa.Table) -> list[str]:
     """The columns whose range is kept. A file has one row group: a query passes over all of it or nothing.
 
-    The range of a measurement helps no query in that; nor that of texts which come again and again in many rows.
+    The range of a measurement helps no query in that; nor in many rows that of ids, of devices, or of texts which
+    come again and again.
     """
     idle = {field.name for field in table.schema if pa.types.is_floating(field.type)}
     if len(table) >= _MANY:
-        idle |= {*named} - {*IDENTITY[:2]}
+        idle |= {field.name for field in table.schema if pa.types.is_string(field.type)} - {*IDENTITY[:2]}
     return [name for name in table.column_names if name not in idle]
 
 

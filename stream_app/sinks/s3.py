@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,9 +38,9 @@ def manifest(segment: Segment) -> dict[str, Any]:
 
     Positions are `segment.token`s; `arrived` is in milliseconds since the epoch.
     """
-    parked: dict[str, list[str]] = {}
+    parked: defaultdict[str, list[str]] = defaultdict(list)
     for failure, name in zip(segment.failed, segment.tokens(f.row for f in segment.failed), strict=True):
-        parked.setdefault(str(failure.code), []).append(name)
+        parked[failure.code].append(name)
     stored = {
         event: {"count": len(batch), "key": event_key(segment, event)}
         for event, batch in segment.passed.items()
@@ -56,7 +57,7 @@ def manifest(segment: Segment) -> dict[str, Any]:
         "stored": {event: stored[event] for event in sorted(stored)},
         "anomalies": sum(int(b["anomaly"].sum()) for b in segment.passed.values() if "anomaly" in b),
         "repeated": segment.tokens(segment.repeated.tolist()),
-        "parked": {code: parked[code] for code in sorted(parked)},
+        "parked": {str(code): parked[code] for code in sorted(parked)},
     }
 
 

@@ -68,7 +68,7 @@ class Segment:
 
     def tokens(self, rows: Iterable[int]) -> list[str]:
         """The same as text (`token`)."""
-        return [_text(r.sequence_number, r.sub_sequence_number) for r in self.origins(rows)]
+        return list(map(_text, *origins(self.records).names(list(rows))))
 
     def check(self) -> None:
         """Raise FatalError, naming rows, unless each row is in exactly one of passed, failed and repeated."""

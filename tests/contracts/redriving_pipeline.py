@@ -119,7 +119,7 @@ class Pipeline:
         latest.close()
         self.stored(segment)
         if hydrating:
-            letters = [parse(json.dumps(message)) for message in messages(segment)]
+            letters = [parse(message) for message in messages(segment)]
             assert not hydrate(letters, World(self.client("kinesis"), s3, BUCKET)).failed
 
     def failures(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -70,7 +69,7 @@ def consume(kinesis: Any, s3: Any, segments: Sequence[Segment]) -> None:
     """What the consumer and the hydrate function do with segments."""
     for one in segments:
         after = store(one, [ParquetSink(s3, BUCKET), ManifestSink(s3, BUCKET)])
-        letters = [parse(json.dumps(message)) for message in messages(after)]
+        letters = [parse(message) for message in messages(after)]
         assert not hydrate(letters, World(kinesis, s3, BUCKET)).failed
 
 
@@ -194,7 +193,7 @@ def test_what_is_stored_and_parked_is_a_duplicate(kinesis: Any, s3: Any, done: l
     wrong = dataclasses.replace(
         one, passed={}, failed=[Failure(row, "verify", Code.RULE_BROKEN, "no")], repeated=one.repeated
     )
-    hydrate([parse(json.dumps(message)) for message in messages(wrong)], World(kinesis, s3, BUCKET))
+    hydrate([parse(message) for message in messages(wrong)], World(kinesis, s3, BUCKET))
     _, doubled, _ = faults(run(kinesis, s3))
     assert [(position, len(where)) for position, where in doubled] == [(rows_of(one)[0], 2)]
 

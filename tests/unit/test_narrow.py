@@ -47,7 +47,7 @@ def test_the_guilty_are_those_that_fail_in_the_pipeline_however_the_range_is_pag
     trial, start = judge(), 0
     guilty = {}
     for part in data.draw(samples.splits(records)):
-        guilty |= {row + start: one._replace(row=row + start) for row, one in trial(part).items()}
+        guilty |= {row + start: one.moved(row + start - one.row) for row, one in trial(part).items()}
         start += len(part)
     assert guilty == expected
     assert judge()(records) == expected, "the next range begins afresh"

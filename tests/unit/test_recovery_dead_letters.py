@@ -6,6 +6,8 @@ import json
 import random
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,15 +15,16 @@ from hypothesis import strategies as st
 from stream_app.errors import FatalError, TransientError
 from stream_app.record import Code, Failure
 from stream_app.recovery.dead_letters import REASON_LENGTH, messages, parse, send
+from stream_app.sinks.origins import Origins
 from stream_app.sinks.retry import Policy
 from stream_app.sinks.segment import Segment
-from tests.unit.test_sink_segment import SHARD, segment, segments
+from tests.unit.test_sink_segment import SHARD, record, segment, segments
 
 
 @given(segments)
 def test_every_failed_row_is_one_message_that_names_its_record(one: Segment) -> None:
-    made = messages(one)
-    letters = [parse(json.dumps(message)) for message in made]
+    made = [json.loads(message) for message in messages(one)]
+    letters = [parse(message) for message in messages(one)]
     assert [letter.position for letter in letters] == one.positions(f.row for f in one.failed)
     for letter, message, failed in zip(letters, made, one.failed, strict=True):
         record = one.records[failed.row]
@@ -49,15 +52,35 @@ def test_every_failed_row_is_one_message_that_names_its_record(one: Segment) -> 
 def test_a_reason_is_bounded_and_can_stand_in_a_log_line(reason: str) -> None:
     one = segment(["failed"])
     failed = Failure(0, "decode", Code.UNDECODABLE, reason)
-    sent = messages(Segment("a", "b", SHARD, one.records, {}, [failed], one.repeated))[0]["reason"]
+    body = messages(Segment("a", "b", SHARD, one.records, {}, [failed], one.repeated))[0]
+    sent = json.loads(body)["reason"]
     assert len(sent) <= REASON_LENGTH
     assert sent.isprintable()
     if reason.isprintable() and len(reason) <= REASON_LENGTH:
         assert sent == reason
-    json.dumps(sent).encode("ascii")
+    body.encode("ascii")
 
 
-GOOD = messages(segment(["failed"]))[0]
+NAMES = st.text('a%é\\"', max_size=3)
+KEYS = st.text(st.characters(min_codepoint=1, exclude_categories=()), max_size=4) | NAMES
+
+
+@given(st.lists(st.tuples(KEYS, KEYS, st.sampled_from([None, "a", "b%d"])), min_size=1, max_size=6), NAMES)
+def test_a_letter_has_the_bytes_that_its_fields_have_as_json(
+    rows: list[tuple[str, str, str | None]], consumer: str
+) -> None:
+    """Without spaces where all of it is ASCII, else as Python's own encoder writes it."""
+    records = [record(at, key=key) for at, (key, _, _) in enumerate(rows)]
+    failed = [Failure(at, "decode", Code.TOO_LARGE, why, event) for at, (_, why, event) in enumerate(rows)]
+    one = Segment(consumer, "b", SHARD, records, {}, failed, np.zeros(0, dtype=np.int64))
+    for body, kept in zip(messages(one), Origins(records), strict=True):
+        fields = json.loads(body)
+        assert fields["partition_key"] == kept.partition_key
+        plain = json.dumps(fields, ensure_ascii=False).isascii()
+        assert body == (msgspec.json.encode(fields).decode() if plain else json.dumps(fields))
+
+
+GOOD = json.loads(messages(segment(["failed"]))[0])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +140,7 @@ FATES = st.lists(st.lists(st.sampled_from(["ok", "busy", "throttled", "silence"]
 def test_every_message_is_taken_once_or_the_process_ends(
     count: int, fates: list[list[str]], attempts: int
 ) -> None:
-    queue, bodies = Queue(list(fates)), [{"n": at} for at in range(count)]
+    queue, bodies = Queue(list(fates)), [json.dumps({"n": at}) for at in range(count)]
     pauses: list[float] = []
     try:
         send(queue, "q", bodies, Policy(attempts), sleep=pauses.append, rng=random.Random(1))
@@ -131,7 +154,7 @@ def test_every_message_is_taken_once_or_the_process_ends(
 
 def test_only_the_failed_ones_are_sent_again() -> None:
     queue = Queue([["ok", "busy", "ok", "throttled"], ["busy", "ok"], ["ok"]])
-    bodies = [{"n": at} for at in range(4)]
+    bodies = [json.dumps({"n": at}) for at in range(4)]
     send(queue, "q", bodies, Policy(), sleep=lambda _: None, rng=random.Random(1))
     assert queue.requests == [4, 2, 1]
     assert [body["n"] for body in queue.taken] == [0, 2, 3, 1]
@@ -139,12 +162,12 @@ def test_only_the_failed_ones_are_sent_again() -> None:
 
 def test_a_request_without_an_answer_is_sent_again_whole() -> None:
     queue = Queue([["raise"], []])
-    send(queue, "q", [{"n": 0}, {"n": 1}], Policy(), sleep=lambda _: None, rng=random.Random(1))
+    send(queue, "q", ['{"n":0}', '{"n":1}'], Policy(), sleep=lambda _: None, rng=random.Random(1))
     assert queue.requests == [2, 2]
 
 
 def test_a_message_that_is_refused_for_good_ends_the_process_at_once() -> None:
     queue = Queue([["ok", "refused"]])
     with pytest.raises(FatalError, match="InvalidMessageContents"):
-        send(queue, "q", [{"n": 0}, {"n": 1}], Policy(), sleep=lambda _: None, rng=random.Random(1))
+        send(queue, "q", ['{"n":0}', '{"n":1}'], Policy(), sleep=lambda _: None, rng=random.Random(1))
     assert queue.requests == [2]

@@ -137,6 +137,10 @@ def test_many_measurements_of_few_values_keep_their_bits_in_encodings_that_all_r
     assert {"PLAIN", "RLE", "RLE_DICTIONARY"} >= {e for column in stored.values() for e in column.encodings}
     coded = {name for name, column in stored.items() if column.has_dictionary_page}
     assert coded == {"shard", "partition_key", "few"}
+    ranged = {
+        name for name, column in stored.items() if column.is_stats_set and column.statistics.has_min_max
+    }
+    assert ranged == {"shard", "sequence", "sub", "arrived"}
 
 
 def test_the_columns_are_identity_then_event_then_score_and_anomaly() -> None:
