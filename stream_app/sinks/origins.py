@@ -75,13 +75,13 @@ class Origins(Sequence[Record]):
     def columns(self, rows: Sequence[int]) -> tuple[list[str], list[str], list[int], list[int]]:
         """The same as partition keys, sequence numbers, arrivals and sub-sequence numbers."""
         all_of, at = self._whole(), np.array(rows, dtype=np.int64)
-        keys, sequences = (_arrow(texts).take(at).to_pylist() for texts in (all_of.keys, all_of.sequences))
+        keys, sequences = (_taken(texts, at) for texts in (all_of.keys, all_of.sequences))
         return keys, sequences, all_of.arrived[at].tolist(), all_of.subs[at].tolist()
 
     def names(self, rows: Sequence[int]) -> tuple[list[str], list[int]]:
         """Sequence and sub-sequence numbers of some rows."""
         all_of, at = self._whole(), np.array(rows, dtype=np.int64)
-        return _arrow(all_of.sequences).take(at).to_pylist(), all_of.subs[at].tolist()
+        return _taken(all_of.sequences, at), all_of.subs[at].tolist()
 
     @property
     def sequences(self) -> pa.Array[Any]:
@@ -110,6 +110,12 @@ _NOTHING = _Part(Texts.of([]), Texts.of([]), np.zeros(0, dtype=np.int64), np.zer
 def origins(records: Sequence[Record]) -> Origins:
     """The records as columns."""
     return records if isinstance(records, Origins) else Origins(records)
+
+
+def _taken(texts: Texts, rows: IntVector) -> list[str]:
+    taken: Any = _arrow(texts).take(rows)
+    found: list[str] = taken.to_pylist()
+    return found
 
 
 def _arrow(texts: Texts) -> pa.Array[Any]:
