@@ -17,10 +17,11 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-# What so many bytes hold is in the cache anyway; else it is asked for so many rows before it is needed.
-_CACHED, _AHEAD = 2**20, 4
+# What so many bytes hold is in the cache anyway, beside what others keep there; else it is asked for so many rows
+# before it is needed.
+_CACHED, _AHEAD = 2**18, 4
 # Of what takes a line or less of each device, in several arrays, so many devices' are in the cache.
-_FEW = _CACHED // 256
+_FEW = _CACHED // 64
 
 
 @inlined

@@ -20,8 +20,9 @@ from anomaly.prefetch import LINE, prefetch
 
 SMALLEST = 8
 SIZES = 40
-# What so many bytes hold is in the cache anyway; else it is asked for so many rows before it is needed.
-CACHED, AHEAD = 2**20, 4
+# What so many bytes hold is in the cache anyway, beside what others keep there; else it is asked for so many rows
+# before it is needed.
+CACHED, AHEAD = 2**18, 4
 
 Ints = NDArray[np.int64]
 Tags = NDArray[np.uint16]
