@@ -18,6 +18,9 @@ FRUGAL: Mapping[str, str] = {
     # Arrow's own pools keep some 10 MB for themselves; what the C library has in hand can be asked back.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
+    # What the end of a segment takes, the end of the next takes again: it goes back when `Thrifty` says so.
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
 }
 """The environment of shards that share a machine. To be laid under the user's own."""
 
