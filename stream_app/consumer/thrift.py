@@ -70,7 +70,7 @@ class Thrifty:
         self._handler.process(records, behind_ms, noting)
         self._used = self._used or noting.committed or bool(records)
         over = noting.committed or not records
-        if self._used and over and self._due(bool(records) and behind_ms is not None and behind_ms >= FAR_MS):
+        if self._used and over and self._due(behind_ms is not None and behind_ms >= FAR_MS):
             self._release()
             self._used, self._released, self._released_worked = False, self._clock(), self._worked()
 

@@ -109,11 +109,11 @@ def test_where_records_never_end_it_is_returned_after_commits(
 def test_far_behind_it_is_kept_for_the_next_segment_until_enough_was_done(
     thrifty: Thrifty, clock: Clock, worked: Clock, log: list[str]
 ) -> None:
-    play(thrifty, clock, "rCrC", 100.0, behind_ms=60_000)
+    play(thrifty, clock, "rCr.", 100.0, behind_ms=60_000)
     assert "release" not in log
     worked.now += 5.0
     play(thrifty, clock, "rCrC", 100.0, behind_ms=60_000)
-    assert log == [*"rCrC", *"rC", "release", *"rC"]
+    assert log == ["r", "C", "r", "tick", "r", "C", "release", "r", "C"]
 
 
 def test_who_has_come_to_the_tip_returns_what_it_kept(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
