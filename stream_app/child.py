@@ -58,10 +58,11 @@ def serve(consumer: ShardConsumer, protocol: IO[bytes], release: Callable[[], No
     """
     from stream_app.consumer.gather import Gathering
     from stream_app.consumer.multilang import serve as answer
+    from stream_app.consumer.pipe import WidePipe
     from stream_app.consumer.thrift import Thrifty, malloc_trim
 
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        answer(Thrifty(Gathering(consumer), release or malloc_trim), stdin, protocol)
+        answer(Thrifty(Gathering(consumer), release or malloc_trim), WidePipe(stdin), protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

@@ -6,6 +6,7 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from stream_app.consumer.gather import FAR_MS
 from stream_app.consumer.multilang import Checkpointer, Handler
 from stream_app.record import Record
 
@@ -17,10 +18,16 @@ FRUGAL: Mapping[str, str] = {
     # Arrow's own pools keep some 10 MB for themselves; what the C library has in hand can be asked back.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
+    # What the end of a segment takes, the end of the next takes again: it goes back when `Thrifty` says so.
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
 }
 """The environment of shards that share a machine. To be laid under the user's own."""
 
 _EVERY = 10.0  # seconds at least between two returns, which cost some milliseconds each
+# Seconds of its own work at least, where more records wait: the next segment needs the same again, and memory that
+# was given back is slow to come by. By the clock, it would be the more of their work the more shards share a core.
+_EVERY_WORKED = 5.0
 
 
 def malloc_trim() -> None:
@@ -35,7 +42,7 @@ class Thrifty:
 
     That is before the first record is read: the beginning needs much that is never needed again, and what came to
     lie in between would keep it. Then after a commit, which mostly has a segment stored before it, and on the first
-    idle tick after records.
+    idle tick after records. `worked` tells the seconds of processor time that this process took.
     """
 
     def __init__(
@@ -43,10 +50,11 @@ class Thrifty:
         handler: Handler,
         release: Callable[[], None] = malloc_trim,
         clock: Callable[[], float] = time.monotonic,
+        worked: Callable[[], float] = time.process_time,
     ) -> None:
-        self._handler, self._release, self._clock = handler, release, clock
+        self._handler, self._release, self._clock, self._worked = handler, release, clock, worked
         self._used = False
-        self._released = clock() - _EVERY
+        self._released, self._released_worked = clock() - _EVERY, worked()
         self.lease_lost = handler.lease_lost
         self.shard_ended = handler.shard_ended
         self.shutdown_requested = handler.shutdown_requested
@@ -62,9 +70,14 @@ class Thrifty:
         self._handler.process(records, behind_ms, noting)
         self._used = self._used or noting.committed or bool(records)
         over = noting.committed or not records
-        if self._used and over and self._clock() - self._released >= _EVERY:
+        if self._used and over and self._due(behind_ms is not None and behind_ms >= FAR_MS):
             self._release()
-            self._used, self._released = False, self._clock()
+            self._used, self._released, self._released_worked = False, self._clock(), self._worked()
+
+    def _due(self, far: bool) -> bool:
+        if far and self._worked() - self._released_worked < _EVERY_WORKED:
+            return False
+        return self._clock() - self._released >= _EVERY
 
 
 class _Noting:

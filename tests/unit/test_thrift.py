@@ -61,16 +61,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def thrifty(log: list[str], clock: Clock) -> Thrifty:
-    return Thrifty(Shard(log), lambda: log.append("release"), clock)
+def worked() -> Clock:
+    return Clock()
 
 
-def play(thrifty: Thrifty, clock: Clock, ticks: str, step: float) -> None:
+@pytest.fixture
+def thrifty(log: list[str], clock: Clock, worked: Clock) -> Thrifty:
+    return Thrifty(Shard(log), lambda: log.append("release"), clock, worked)
+
+
+def play(thrifty: Thrifty, clock: Clock, ticks: str, step: float, behind_ms: int = 0) -> None:
     """`r` for records, `C` for records with a commit, `.` for none; each so many seconds after the other."""
     records: Any
     for tick in ticks:
         records = [] if tick == "." else [tick]
-        thrifty.process(records, 0, Committed())
+        thrifty.process(records, behind_ms, Committed())
         clock.now += step
 
 
@@ -99,6 +104,22 @@ def test_where_records_never_end_it_is_returned_after_commits(
 ) -> None:
     play(thrifty, clock, "rrCrrCrr", 6.0)
     assert log == [*"rrC", "release", *"rrC", "release", *"rr"]
+
+
+def test_far_behind_it_is_kept_for_the_next_segment_until_enough_was_done(
+    thrifty: Thrifty, clock: Clock, worked: Clock, log: list[str]
+) -> None:
+    play(thrifty, clock, "rCr.", 100.0, behind_ms=60_000)
+    assert "release" not in log
+    worked.now += 5.0
+    play(thrifty, clock, "rCrC", 100.0, behind_ms=60_000)
+    assert log == ["r", "C", "r", "tick", "r", "C", "release", "r", "C"]
+
+
+def test_who_has_come_to_the_tip_returns_what_it_kept(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
+    play(thrifty, clock, "rC", 1.0, behind_ms=60_000)
+    play(thrifty, clock, "rC", 1.0)
+    assert log == [*"rC", *"rC", "release"]
 
 
 def test_what_is_committed_and_refused_reaches_the_shard(log: list[str], clock: Clock) -> None:

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.bench.consumer import linear, measure, memory, parallel, plan, report
+from tests.bench.consumer import linear, measure, memory, paced, parallel, plan, report
 from tests.bench.consumer.data import Case
 from tests.bench.consumer.ways import FLOOR, OURS, STOCK, others
 
@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="and every combination of the grid")
     parser.add_argument("--linear", action="store_true", help="only whether many devices cost more")
     parser.add_argument("--memory", type=int, nargs="*", help="only memory, for these numbers of shards")
-    parser.add_argument("--shards", type=int, nargs="*", help="only speed, with these numbers of children")
+    parser.add_argument("--shards", type=int, nargs="*", help="only speed, with these numbers of busy shards")
+    parser.add_argument("--tip", type=int, nargs="*", help="the same of shards that are not behind")
     parser.add_argument(
         "--host", action="store_true", help="with --memory or --shards: through the shard host"
     )
@@ -36,13 +37,21 @@ def main() -> None:
             report.show(report.memory(memory.measure(Path(folder), counts, chosen.tree, host=chosen.host)))
         elif chosen.linear:
             report.show(report.devices(linear.measure(chosen.rounds, chosen.tree)))
-        elif chosen.shards:
-            ran = [parallel.measure(n, plan.SHARD, chosen.tree, host=chosen.host) for n in chosen.shards]
-            report.show(report.shards(ran))
+        elif chosen.shards is not None:
+            report.show(report.shards(*ran(chosen)))
+        elif chosen.tip is not None:
+            report.show(report.tips(paced.measure(chosen.tip or paced.COUNTS, chosen.tree)))
         elif chosen.standard or chosen.full:
             plan.standard(Path(folder), chosen.rounds, chosen.tree, full=chosen.full)
         else:
             one_point(chosen)
+
+
+def ran(chosen: argparse.Namespace) -> tuple[list[parallel.Parallel], str]:
+    """Shards side by side, and how."""
+    usual = parallel.COUNTS if chosen.host else parallel.COUNTS_ALONE
+    found = parallel.measure(chosen.shards or usual, chosen.tree, host=chosen.host)
+    return found, "host" if chosen.host else "alone"
 
 
 def one_point(chosen: argparse.Namespace) -> None:

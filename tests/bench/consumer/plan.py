@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tests.bench.consumer import linear, measure, memory, parallel, report
+from tests.bench.consumer import linear, measure, memory, paced, parallel, report
 from tests.bench.consumer.data import Case
 from tests.bench.consumer.measure import Found
 from tests.bench.consumer.ways import CANNOT, FLOOR, OURS, STOCK, Way, others
@@ -18,13 +18,12 @@ from tests.bench.consumer.ways import CANNOT, FLOOR, OURS, STOCK, Way, others
 OUT = Path("build/bench/consumer.json")
 HEADLINE = Case()
 _POINT = replace(HEADLINE, records=60_000, warm=15_000)
-SHARD = replace(_POINT, records=40_000)
 _SLOW = 10_000
 # river's model of a device takes 1.25 MB and 17 ms to begin: ten thousand of them are not timed.
 _STOCK_DEVICES = 1_000
 
 # The one that counts comes last in order of the alphabet: with a host, where the checkout has one.
-_HOWS = ("alone", "host")
+_COUNTS = {"alone": parallel.COUNTS_ALONE, "host": parallel.COUNTS}
 
 
 def points() -> list[Case]:
@@ -67,6 +66,7 @@ class Results:
     profile: dict[str, Any]
     grid: Sequence[Found]
     shards: Mapping[str, Sequence[parallel.Parallel]]
+    tips: Sequence[paced.Paced]
     memory: Mapping[str, memory.Memory]
     devices: linear.Found
 
@@ -84,7 +84,8 @@ class Results:
             "headline": self.headline.to_json(),
             "profile": self.profile,
             "grid": [found.to_json() for found in self.grid],
-            "shards": {how: [asdict(one) for one in found] for how, found in self.shards.items()},
+            "shards": {how: [one.to_json() for one in found] for how, found in self.shards.items()},
+            "shards_at_the_tip": [one.to_json() for one in self.tips],
             "memory": {how: found.to_json() for how, found in self.memory.items()},
             "devices": self.devices.to_json(),
             "not_comparable": CANNOT,
@@ -108,12 +109,16 @@ def standard(folder: Path, rounds: int = 3, tree: Path | None = None, *, full: b
     devices = linear.measure(tree=tree)
     report.show(report.devices(devices))
     shards, used = {}, {}
-    for how in _HOWS:
+    for how in _COUNTS:
         with suppress(LookupError):
-            shards[how] = [parallel.measure(n, SHARD, tree, host=how == "host") for n in (1, 4)]
+            shards[how] = parallel.measure(_COUNTS[how], tree, host=how == "host")
             used[how] = memory.measure(folder, tree=tree, host=how == "host")
             report.show(report.shards(shards[how], how), report.memory(used[how], how))
-    results = Results(counts, headline, profile, grid, shards, used, devices)
+    tips: list[paced.Paced] = []
+    with suppress(LookupError):
+        tips = paced.measure(tree=tree)
+        report.show(report.tips(tips))
+    results = Results(counts, headline, profile, grid, shards, tips, used, devices)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(results.to_json(), indent=2))
     return results

@@ -11,6 +11,7 @@ from rich.table import Table
 from tests.bench.consumer import linear
 from tests.bench.consumer.measure import Found
 from tests.bench.consumer.memory import Memory
+from tests.bench.consumer.paced import Paced
 from tests.bench.consumer.parallel import Parallel
 from tests.bench.consumer.ways import OURS, Way
 
@@ -81,11 +82,23 @@ def show(*tables: Table) -> None:
 
 def shards(found: Sequence[Parallel], how: str = "") -> Table:
     """Several children at once."""
-    table = Table(title=f"Children side by side, {how}", title_justify="left")
-    for heading in ("shards", "records/CPU s", "records/s"):
+    table = Table(title=f"Shards side by side, all far behind, {how}", title_justify="left")
+    for heading in ("busy shards", "records/CPU s", "ratio", "records/s"):
         table.add_column(heading, justify="right")
     for one in found:
-        table.add_row(str(one.shards), f"{one.per_cpu_second:,.0f}", f"{one.per_second:,.0f}")
+        rates = (f"{one.per_cpu_second:,.0f}", f"{one.ratio:.2f}", f"{one.per_second:,.0f}")
+        table.add_row(str(one.shards), *rates)
+    return table
+
+
+def tips(found: Sequence[Paced]) -> Table:
+    """Several children that are not behind."""
+    table = Table(title="Shards at the tip, 250 records/s each in batches of 50", title_justify="left")
+    for heading in ("shards", "records/CPU s", "ratio", "batch ms", "cores"):
+        table.add_column(heading, justify="right")
+    for one in found:
+        texts = (f"{one.per_cpu_second:,.0f}", f"{one.ratio:.2f}", f"{one.batch_ms:.2f}", f"{one.cores:.2f}")
+        table.add_row(str(one.shards), *texts)
     return table
 
 

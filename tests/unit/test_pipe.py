@@ -1,0 +1,69 @@
+"""The daemon's pipe: what is read is what was written, and a pipe that was full is made wider."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from stream_app.consumer.lines import LineReader
+from stream_app.consumer.pipe import WidePipe
+
+_GET_SIZE = getattr(fcntl, "F_GETPIPE_SZ", None)
+USUAL = 65_536
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    if _GET_SIZE is None or fcntl.fcntl(reading, _GET_SIZE) != USUAL:
+        pytest.skip("pipes of another size than usual")
+    yield reading, writing
+    os.close(reading)
+
+
+def size(pipe: int) -> int:
+    return fcntl.fcntl(pipe, _GET_SIZE or 0)
+
+
+def read(pipe: int) -> list[bytes]:
+    with open(pipe, "rb", buffering=0, closefd=False) as file:
+        reader, lines = LineReader(WidePipe(file)), []
+        while (line := reader.read()) is not None:
+            lines.append(bytes(line))
+    return lines
+
+
+def write(pipe: int, lines: list[bytes]) -> None:
+    with open(pipe, "wb", buffering=0) as file:
+        for line in lines:
+            left = memoryview(line)
+            while left:
+                left = left[file.write(left) :]
+
+
+def test_long_lines_arrive_as_they_were_sent_and_have_more_room(ends: tuple[int, int]) -> None:
+    sent = [bytes([ord("a") + at]) * length + b"\n" for at, length in enumerate((5, 300_000, 1, 900_000))]
+    writer = Thread(target=write, args=(ends[1], sent))
+    writer.start()
+    assert read(ends[0]) == sent
+    writer.join()
+    assert size(ends[0]) > USUAL
+
+
+def test_short_lines_leave_it_as_it_is(ends: tuple[int, int]) -> None:
+    sent = [b"tick\n"] * 100
+    write(ends[1], sent)
+    assert read(ends[0]) == sent
+    assert size(ends[0]) == USUAL
+
+
+def test_what_is_no_pipe_is_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"x" * 200_000 + b"\nend\n")
+    with path.open("rb", buffering=0) as file:
+        assert [len(line) for line in read(file.fileno())] == [200_001, 4]
