@@ -212,7 +212,7 @@ def test_whatever_is_killed_nothing_shows_in_what_is_stored(begin: Begin, host: 
 @HOST
 def test_a_shard_that_hangs_is_ended_with_its_daemon(begin: Begin, host: str) -> None:
     rng = random.Random(2)
-    with begin(host, timeoutInSeconds="15") as scene:
+    with begin(host, timeoutInSeconds="20") as scene:
         sent = scene.disturb([it.stop_shard], rng)
         scene.drain()
         told = scene.consumer.told
