@@ -14,7 +14,7 @@ REMARKS = (
     "Data between the tasks and S3, DynamoDB in one region is free through gateway endpoints; interface endpoints "
     "for Kinesis, SQS, EventBridge and CloudWatch cost by the hour, zone and GB, and so does a NAT gateway.",
     "Not counted: KMS requests, Firehose and Delta sinks, ordered devices' FIFO queues, enhanced fan-out, "
-    "alarms, the reading of what is stored.",
+    "On-demand Advantage, alarms, the reading of what is stored.",
 )
 
 _SHARDS = "shards (provisioned)"

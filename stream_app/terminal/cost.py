@@ -24,9 +24,8 @@ def show(
     doubtful = sorted(
         {line.price for lines in bills.values() for line in lines if not prices[line.price].verified}
     )
-    console.print(
-        f"List prices of {prices.region}, table of {prices.date}. Not verified: {', '.join(doubtful)}"
-    )
+    rests = f"List prices of {prices.region}, table of {prices.date}."
+    console.print(f"{rests} Not verified: {', '.join(doubtful)}" if doubtful else rests)
     for remark in REMARKS:
         console.print(remark)
 

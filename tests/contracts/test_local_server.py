@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -104,6 +105,19 @@ def test_an_s3_key_of_any_characters_comes_back(client, key):
     assert httpx.get(presigned).content == b"body"
     s3.delete_object(Bucket="bucket", Key=key)
     assert s3.list_objects_v2(Bucket="bucket")["KeyCount"] == 0
+
+
+@pytest.mark.parametrize("came", [b"", b"a body that"])
+def test_of_a_body_whose_sender_died_nothing_is_stored(server, client, came):
+    s3 = client("s3")
+    s3.create_bucket(Bucket="cut-off")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sender:
+        sender.sendall(b"PUT /cut-off/key HTTP/1.1\r\nHost: s3\r\nContent-Length: 19\r\n\r\n" + came)
+        sender.shutdown(socket.SHUT_WR)
+        assert b" 200 " not in sender.recv(4096)
+    assert s3.list_objects_v2(Bucket="cut-off")["KeyCount"] == 0
+    s3.put_object(Bucket="cut-off", Key="key", Body=b"")
+    assert s3.list_objects_v2(Bucket="cut-off")["KeyCount"] == 1
 
 
 def test_every_service_of_the_template_answers(client):

@@ -198,6 +198,15 @@ def test_the_command() -> None:
     shown = CliRunner().invoke(app, ["cost", "--records-per-s", "1000", "--bytes", "361"])
     assert "on-demand" in shown.stdout
     assert "Kinesis" in shown.stdout
+    assert "Not verified" not in shown.stdout
+
+
+def test_a_price_that_nobody_verified_is_named(tmp_path: Path) -> None:
+    entry = {**json.loads(SHIPPED.read_text())["regions"]["us-east-1"]["s3.put"], "verified": False}
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"date": "today", "regions": {"us-east-1": {"s3.put": entry}}}))
+    how = ["cost", "--records-per-s", "1000", "--bytes", "361", "--prices", str(path)]
+    assert "Not verified: s3.put" in CliRunner().invoke(app, how).stdout
 
 
 def test_wrong_input_names_the_hint() -> None:
