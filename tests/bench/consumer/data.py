@@ -116,11 +116,20 @@ def sent(case: Case) -> Iterator[Sent]:
         number += 1
 
 
+def other(winter: int) -> float:
+    """What makes readings of the bundled winter, number 0, those of another: a factor some per cent from 1.
+
+    Devices to which the same winter comes again have less to learn than any that are in use.
+    """
+    return 1 + 0.02 * ((5 * winter + 3) % 7 - 3) + 0.001 * winter
+
+
 def _detail(name: str, at: int, hour: int, case: Case) -> dict[str, Any]:
     if case.lives is not None:
         at %= case.lives
     station = stations()[at % 12]
-    row = station[(at // 12 * 37 + hour) % len(station)]
+    winter, row_at = divmod(at // 12 * 37 + hour, len(station))
+    row = station[row_at]
     time = START + timedelta(hours=hour)
     fields = (*POLLUTANTS, *WEATHER) if case.weather else POLLUTANTS
     return {
@@ -128,7 +137,13 @@ def _detail(name: str, at: int, hour: int, case: Case) -> dict[str, Any]:
         "station": name,
         "time": time,
         **{field: row[field] for field in fields},
+        **_of_winter(row, winter),
     }
+
+
+def _of_winter(row: dict[str, Any], winter: int) -> dict[str, Any]:
+    known = (field for field in POLLUTANTS if winter and row[field] is not None)
+    return {field: round(row[field] * other(winter), 1) for field in known}
 
 
 def _bytes(detail: dict[str, Any], kind: str | None, case: Case) -> bytes:

@@ -1,7 +1,8 @@
-"""A fleet that was met long ago: the state of a shard whose devices have each sent readings for weeks.
+"""Fleets that were met long ago: the state of a shard whose devices have each sent readings for months.
 
-`python -m tests.bench.consumer.grown DEVICES FOLDER` leaves it as the snapshot of checkpoint SEQUENCE, made and saved
-by the product itself, so that a child can be started from it. Feeding so many records to a child would take minutes.
+`python -m tests.bench.consumer.grown FOLDER DEVICES...` leaves them as snapshots of checkpoint SEQUENCE, each in the
+folder of its number, made and saved by the product itself, so that a child can be started from it. Feeding so many
+records to a child would take an hour.
 """
 
 from __future__ import annotations
@@ -26,23 +27,22 @@ from tests.bench.consumer import data
 from tests.bench.consumer.local_clients import Objects
 
 SEQUENCE = "1"
-# A month, after which a device's state is as large as it gets, and what a reading does to it is what it will do
-# for ever: a younger device has less to compare with, or more to take in.
-HOURS = 800
-# So many devices live that month; each of those beyond has the state of one of these, and sends what it does.
+# A year. After a month a device's state is as large as it gets, but what a reading does to it grows less for many
+# more: of few devices each lives through a year and more while it is timed, of many through an hour.
+HOURS = 8_760
+# So many devices live that year; each of those beyond has the state of one of these, and sends what it does.
 LIVED = 1_200
 _SETTINGS = Settings("bench", "bench")
 _BEGIN = np.datetime64(data.START.replace(tzinfo=None), "ms")
 
 
-def grown(devices: int, hours: int = HOURS) -> ShardState:
-    """The state after so many hours before those that `data.sent` begins with."""
-    state = lived(min(devices, LIVED), hours)
+def grown(devices: int, year: bytes) -> ShardState:
+    """The state of so many devices, from the snapshot of those that lived through the year."""
+    whole, names = _new(), set(map(data.device, range(devices)))
     if devices <= LIVED:
-        return state
-    few, whole = unpack(state.snapshot())["events"][EVENT.name], _new()
-    of, to = whole[EVENT.name], np.arange(devices)
-    names = set(map(data.device, range(devices)))
+        whole.restore(year, names.__contains__)
+        return whole
+    few, of, to = unpack(year)["events"][EVENT.name], whole[EVENT.name], np.arange(devices)
     of.devices.numbers(map(data.device, range(devices)))
     for name, part in (("seen", of.seen), ("windows", of.windows), ("checks", of.checks)):
         if part is not None:
@@ -73,13 +73,15 @@ def _new() -> ShardState:
 
 
 def lived(devices: int, hours: int) -> ShardState:
-    """The state of devices that have sent a reading an hour."""
+    """The state of devices that have sent a reading an hour, up to those that `data.sent` begins with."""
     state = _new()
     of, stations, rng = state[EVENT.name], _values(), np.random.default_rng(6)
     names = [data.device(at) for at in range(devices)]
     numbers, each = of.devices.numbers(names), np.arange(devices)
     for hour in range(-hours, 0):
-        values = stations[each % 12, (each // 12 * 37 + hour) % stations.shape[1]]
+        winter, row = np.divmod(each // 12 * 37 + hour, stations.shape[1])
+        factor = np.array([data.other(number) for number in winter.tolist()])
+        values = (stations[each % 12, row] * factor[:, None]).round(1)
         _learn(of, names, numbers, values, _BEGIN + np.timedelta64(hour, "h"), rng)
     return state
 
@@ -115,10 +117,13 @@ def _learn(
 
 
 def main() -> None:
-    """Into FOLDER, as the child's store of objects."""
-    devices, folder = int(sys.argv[1]), Path(sys.argv[2])
-    folder.mkdir(parents=True, exist_ok=True)
-    S3Snapshots(Objects(folder), "bench", "bench").save(data.SHARD, SEQUENCE, grown(devices).snapshot())
+    """Into folders, each a child's store of objects."""
+    year = lived(LIVED, HOURS).snapshot()
+    for devices in map(int, sys.argv[2:]):
+        folder = Path(sys.argv[1]) / str(devices)
+        folder.mkdir(parents=True, exist_ok=True)
+        store = S3Snapshots(Objects(folder), "bench", "bench")
+        store.save(data.SHARD, SEQUENCE, grown(devices, year).snapshot())
 
 
 if __name__ == "__main__":

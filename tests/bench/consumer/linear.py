@@ -25,7 +25,7 @@ from stream_app.settings import Settings
 from tests.bench.consumer import data, grown
 from tests.bench.consumer.data import Case, Lines
 from tests.bench.consumer.ways import OURS, product_path, start
-from tests.bench.consumer.wire import Child
+from tests.bench.consumer.wire import TICK, Child
 
 COUNTS = (10, 100, 1_000, 10_000, 100_000)
 INTERVAL = Settings("bench", "bench").checkpoint_seconds
@@ -100,7 +100,8 @@ def measure(rounds: int = 2, tree: Path | None = None, counts: Sequence[int] = C
     """All numbers of devices in turn, `rounds` times: about 20 s, and 25 s a round."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        lines = {devices: prepared(devices, folder / str(devices), tree) for devices in counts}
+        prepare(counts, folder, tree)
+        lines = {devices: data.lines(replace(_CASE, devices=devices)) for devices in counts}
         runs: dict[int, list[Run]] = {devices: [] for devices in counts}
         new: list[Run] = []
         for _ in range(rounds):
@@ -110,12 +111,11 @@ def measure(rounds: int = 2, tree: Path | None = None, counts: Sequence[int] = C
         return found(runs, new)
 
 
-def prepared(devices: int, folder: Path, tree: Path | None) -> Lines:
-    """The lines of a fleet, and its state in `folder`, made by the product that is measured."""
+def prepare(counts: Sequence[int], folder: Path, tree: Path | None) -> None:
+    """The states of fleets, each in the folder of its number, made by the product that is measured."""
     environ = {**os.environ, "PYTHONPATH": product_path(tree)}
-    command = [sys.executable, "-P", "-m", grown.__name__, str(devices), str(folder)]
+    command = [sys.executable, "-P", "-m", grown.__name__, str(folder), *map(str, counts)]
     subprocess.run(command, env=environ, check=True)
-    return data.lines(replace(_CASE, devices=devices))
 
 
 def run(lines: Lines, devices: int, state: Path | None, tree: Path | None) -> Run:
@@ -136,7 +136,7 @@ def _marks(child: Child, lines: Lines, checkpoint: str) -> list[float]:
     marks = [child.cpu()]
     child.initialize(checkpoint=checkpoint)
     first = _FIRST // _CASE.batch
-    for part in ((), lines.warm, lines.timed[:first], lines.timed[first:]):
+    for part in ((), (*lines.warm, TICK), lines.timed[:first], (*lines.timed[first:], TICK)):
         for line in part:
             child.send(line)
         marks.append(child.cpu())
