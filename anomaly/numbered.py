@@ -21,6 +21,10 @@ class Numbered(list[str]):
         super().__init__(keys)
         self.numbers, self.of = numbers, of
 
+    def take(self, rows: NDArray[np.intp]) -> Numbered:
+        """Those of some rows."""
+        return Numbered([self[row] for row in rows.tolist()], self.numbers[rows], self.of)
+
 
 @runtime_checkable
 class Expecting(Protocol):

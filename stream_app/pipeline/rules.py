@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from anomaly.detector import Detector
 from anomaly.judgement import Explaining
+from anomaly.numbered import Numbered
 from stream_app.event import Check, Event, Range, Rate, Stuck
 from stream_app.pipeline import past_kernel as kernel
 from stream_app.pipeline.devices import reaching
@@ -23,7 +24,7 @@ _Flags = NDArray[np.object_]
 
 
 def judged(
-    batch: Batch, flags: _Flags, event: Event, detector: Detector | None, keys: Sequence[Any] | None = None
+    batch: Batch, flags: _Flags, event: Event, detector: Detector | None, keys: Numbered | None = None
 ) -> Batch:
     """Add `flag`, and what the model says of the rows that have none: a broken sensor teaches it nothing.
 
@@ -39,7 +40,8 @@ def judged(
         return score(marked, event, detector, keys)
     scores, anomaly = np.full(len(marked), np.nan), flagged.copy()
     needed = {event.key, "time", *event.features}.intersection(marked.columns)
-    clean = score(marked.only(needed).take(~flagged), event, detector)
+    own = None if keys is None else keys.take(np.flatnonzero(~flagged))
+    clean = score(marked.only(needed).take(~flagged), event, detector, own)
     if len(clean):
         scores[~flagged], anomaly[~flagged] = clean["score"], clean["anomaly"]
     columns: dict[str, NDArray[Any]] = {"score": scores, "anomaly": anomaly}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from anomaly.detector import Detector, FloatMatrix, Times
 from anomaly.judgement import Explaining, alerts_explained
+from anomaly.numbered import Numbered
 from stream_app.event import Event
 from stream_app.record import Batch
 
@@ -17,7 +18,7 @@ EXPLANATION = "explanation"
 Columns = Mapping[str, NDArray[Any]]
 
 
-def score(batch: Batch, event: Event, detector: Detector | None, keys: Sequence[Any] | None = None) -> Batch:
+def score(batch: Batch, event: Event, detector: Detector | None, keys: Numbered | None = None) -> Batch:
     """Add `score` (float, ≥ 0) and `anomaly` (bool). Without a detector both are absent.
 
     `keys` are those of the rows, for who has them at hand with their numbers (`anomaly.numbered`).
@@ -30,9 +31,9 @@ def score(batch: Batch, event: Event, detector: Detector | None, keys: Sequence[
     features = np.empty((len(batch), len(event.features)))
     for at, name in enumerate(event.features):
         features[:, at] = batch[name]  # None becomes NaN
-    keys = batch[event.key].tolist() if keys is None else keys
+    names = batch[event.key].tolist() if keys is None else keys
     times = batch["time"] if "time" in batch and batch["time"].dtype.kind == "M" else None
-    return batch.with_columns(_judged(detector, keys, features, times))
+    return batch.with_columns(_judged(detector, names, features, times))
 
 
 def unscored(batch: Batch) -> int:

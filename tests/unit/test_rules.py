@@ -22,7 +22,7 @@ from stream_app.pipeline.rules import Checks
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch
 from stream_app.testing import record
-from tests.samples import HOUR, MAX_BYTES, READING, SCHEMAS, START, as_json, shards, splits
+from tests.samples import HOUR, MAX_BYTES, READING, SCHEMAS, START, Drift, as_json, shards, splits
 from tests.support import fates_of
 
 CHECKS: tuple[Check, ...] = (
@@ -137,6 +137,27 @@ def test_a_flagged_row_is_an_anomaly_that_the_model_never_sees() -> None:
     assert whole["anomaly"].tolist() == [False, False, True, False, False]
     assert np.isnan(whole["score"][2])
     assert np.delete(whole["score"], 2).tobytes() == without["score"].tobytes()
+
+
+def test_a_model_gets_keys_with_their_numbers_whatever_is_flagged() -> None:
+    met = []
+
+    class Meeting(Drift):
+        def process_many(self, keys: Any, X: Any, times: Any = None) -> Any:
+            met.append((list(keys), keys.numbers.tolist(), keys.of))
+            return super().process_many(keys, X, times)
+
+    event = dataclasses.replace(CHECKED, detector=Meeting)
+    registry = Registry.of([event], {"reading": [SCHEMAS["reading"]]})
+    state = ShardState({"reading": event}, 3)
+    for hour, values in enumerate([(1.0, 2.0, 3.0), (1.0, 70.0, 3.0)]):
+        rows = [
+            record(as_json("reading", {"device": name, "time": START + hour * HOUR, "value": value}), at)
+            for at, (name, value) in enumerate(zip("abc", values, strict=True))
+        ]
+        process(rows, registry, state, MAX_BYTES)
+    devices = state["reading"].devices
+    assert met == [(["a", "b", "c"], [0, 1, 2], devices), (["a", "c"], [0, 2], devices)]
 
 
 def test_an_event_without_checks_has_neither_flag_nor_state_of_them() -> None:
