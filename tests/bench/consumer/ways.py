@@ -37,6 +37,8 @@ BYTEWAX = Way("Bytewax: same rows' code", "tests.bench.consumer.on_bytewax", slo
 STREAMZ = Way("streamz: same rows' code", "tests.bench.consumer.on_streamz", slow=True)
 FLOOR = Way("floor: read, base64, typed JSON", "tests.bench.consumer.floor", stateless=True)
 
+# They get the environment that the daemon's launcher lays under that of its shards; it says where memory comes from.
+_LAUNCHED = (OURS, FLOOR)
 # Which cannot run the job from these bytes, and why.
 CANNOT = {
     "Quix Streams, Faust": "read from Kafka topics alone, no other source of bytes",
@@ -62,16 +64,13 @@ def start(
     pinned: bool = True,
 ) -> Child:
     """Start a child with everything it needs in `folder`; `tree` is another checkout to take the product from."""
-    environ = {**prepared(case, folder, tree), **(further or {})}
+    launched = frugality() if way in _LAUNCHED else {}
+    environ = {**launched, **prepared(case, folder, tree), **(further or {})}
     return Child([sys.executable, "-P", "-m", way.module], environ, folder / "child.log", pinned=pinned)
 
 
 def prepared(case: Case, folder: Path, tree: Path | None) -> dict[str, str]:
-    """The environment of a child whose settings and outputs are in `folder`, as the daemon's launcher makes it.
-
-    It says where memory comes from too: Arrow's own pool gives back what a segment took, huge pages at that, and to
-    have them again for the next one takes as long as half its encoding, by turns.
-    """
+    """The environment of a child whose settings and outputs are in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "bench.properties"
     properties.write_text(
@@ -80,7 +79,6 @@ def prepared(case: Case, folder: Path, tree: Path | None) -> dict[str, str]:
         "app.segment_seconds = 60\napp.segment_records = 50000\napp.checkpoint_seconds = 1\n"
     )
     return {
-        **frugality(),
         **os.environ,
         "PYTHONPATH": product_path(tree),
         "STREAM_APP_PROPERTIES": str(properties),
