@@ -10,6 +10,8 @@ from numba.extending import intrinsic
 from anomaly.compiled import inlined
 
 LINE = 64  # bytes that come at once, on nearly every processor; of others too many or too few are asked for
+# What so many bytes hold is in the second cache anyway, beside what others keep there: it need not be asked for.
+CACHED = 2**18
 _READ, _SECOND_CACHE, _DATA = 0, 2, 1  # into the first cache fewer lines can be under way at a time
 _build: Any = cgutils
 

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.compiled import compiled, inlined
-from anomaly.prefetch import ask, prefetch
+from anomaly.prefetch import CACHED, ask, prefetch
 from stream_app.pipeline.unpack_kernel import after, head, mark_of_text
 
 SLOT = 4
 MARK, NUMBER, BEGIN, END = range(SLOT)
-# What so many bytes hold is in the cache anyway; else a slot is asked for twice so many rows before it is needed,
-# and the bytes that it names so many rows before.
-_CACHED, _AHEAD = 2**18, 16
+# Of many keys a slot is asked for twice so many rows before it is needed, the bytes that it names once so many.
+_AHEAD = 16
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
@@ -51,7 +50,7 @@ def place_of(data: Bytes, begin: int, end: int, mark: int, slots: Ints, names: B
 @compiled
 def find(data: Bytes, begins: Ints, marks: Ints, slots: Ints, names: Bytes, found: Ints) -> int:
     """The number of each key, -1 where it has none; returns how many have none."""
-    unknown, last, many = 0, len(slots) - 1, slots.nbytes > _CACHED
+    unknown, last, many = 0, len(slots) - 1, slots.nbytes > CACHED
     for row in range(len(marks)):
         if many and row + 2 * _AHEAD < len(marks):
             ask(slots, marks[row + 2 * _AHEAD] & last, SLOT)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.compiled import compiled, inlined
-from anomaly.prefetch import ask_for_items, prefetch
+from anomaly.prefetch import CACHED, ask_for_items, prefetch
 
 STALE = np.iinfo(np.int64).min
 
@@ -17,11 +17,10 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-# What so many bytes hold is in the cache anyway, beside what others keep there; else it is asked for so many rows
-# before it is needed.
-_CACHED, _AHEAD = 2**18, 4
+# What is known of many devices is asked for so many rows before it is needed.
+_AHEAD = 4
 # Of what takes a line or less of each device, in several arrays, so many devices' are in the cache.
-_FEW = _CACHED // 64
+_FEW = CACHED // 64
 
 
 @inlined
@@ -40,7 +39,7 @@ def windows(devices: Ints, steps: Ints, given: Floats, stamps: Ints, values: Flo
     `stamps` (device, slot) are the steps that slots hold, `values` (device, slot, field) what was seen then.
     """
     slots, (fields, size, _) = stamps.shape[1], out.shape
-    many = values.nbytes > _CACHED
+    many = values.nbytes > CACHED
     for row in range(len(devices)):
         device, step = devices[row], steps[row]
         if many and row + _AHEAD < len(devices):

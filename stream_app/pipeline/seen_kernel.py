@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.compiled import compiled, inlined
-from anomaly.prefetch import LINE, prefetch
+from anomaly.prefetch import CACHED, LINE, prefetch
 
 SMALLEST = 8
 SIZES = 40
-# What so many bytes hold is in the cache anyway, beside what others keep there; else it is asked for so many rows
-# before it is needed.
-CACHED, AHEAD = 2**18, 4
+# What is known of many devices is asked for so many rows before it is needed.
+AHEAD = 4
 
 Ints = NDArray[np.int64]
 Tags = NDArray[np.uint16]

@@ -1,18 +1,13 @@
-"""The embedded AWS as a program: who it answers, how it starts, and that it always ends."""
+"""The embedded AWS as a server: who it answers, and what."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -21,10 +16,11 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from stream_app.errors import ConfigError, FatalError, code_of, is_conflict
-from stream_app.local.aws import LocalAws, start
+from stream_app.errors import ConfigError, code_of, is_conflict
+from stream_app.local.aws import start
 from stream_app.local.faults import Fail, ThrottlePuts, Trim
 from tests.contracts.local_kinesis import datas, iterator, put
+from tests.contracts.local_server import family
 
 SCOPE = (
     "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/kinesis/aws4_request, Signature=x"
@@ -47,17 +43,6 @@ def client(server, monkeypatch) -> Callable[[str], Any]:
     yield lambda service: boto3.session.Session().client(service)
     server.clear_faults()
     httpx.post(f"{server.endpoint}/moto-api/reset").raise_for_status()
-
-
-def family(server: LocalAws) -> list[psutil.Process]:
-    main = psutil.Process(server.pid)
-    return [main, *main.children(recursive=True)]
-
-
-def ended(processes: list[psutil.Process]) -> bool:
-    """Whether all of them come to their end soon."""
-    _, alive = psutil.wait_procs(processes, timeout=15)
-    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_one_port_speaks_http_1_and_http_2_in_the_clear(server, client):
@@ -219,104 +204,3 @@ def test_its_own_paths_say_what_is_wrong(server):
     assert httpx.get(f"{server.endpoint}/stream-app/other").status_code == 404
     wrong = httpx.post(f"{server.endpoint}/stream-app/faults", content=b'{"fault":"flood"}')
     assert (wrong.status_code, "flood" in wrong.json()["error"]) == (400, True)
-
-
-def test_stopping_ends_main_and_worker_and_may_be_repeated():
-    running = start()
-    processes = family(running)
-    assert len(processes) == 2
-    running.stop()
-    running.stop()
-    assert not running.running()
-    assert ended(processes)
-    with pytest.raises(FatalError):
-        running.clear_faults()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_even_while_a_client_waits(number, tmp_path):
-    running = start(log=tmp_path / "aws.log")
-    processes = family(running)
-    where = {"endpoint_url": running.endpoint, "region_name": "us-east-1"}
-    sqs = boto3.session.Session("testing", "testing").client("sqs", **where)
-    url = sqs.create_queue(QueueName="queue")["QueueUrl"]
-    with httpx.Client() as http, ThreadPoolExecutor(1) as pool:
-        poll = pool.submit(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=20)
-        http.get(f"{running.endpoint}/stream-app/health")
-        os.kill(running.pid, number)
-        assert running._process.wait(15) == 0
-        assert ended(processes)
-        poll.exception()
-    assert [json.loads(line)["pid"] for line in (tmp_path / "aws.log").read_text().splitlines()] == [
-        running.pid
-    ]
-
-
-def test_killing_the_main_process_leaves_no_worker():
-    running = start()
-    processes = family(running)
-    os.kill(running.pid, signal.SIGKILL)
-    assert ended(processes)
-    running.stop()
-
-
-def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path):
-    program = (
-        "import sys, time, psutil; from stream_app.local.aws import start; a = start();"
-        "m = psutil.Process(a.pid); print(m.pid, *[p.pid for p in m.children()], flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
-        processes = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
-        assert len(processes) == 2
-        parent.kill()
-    assert ended(processes)
-
-
-def test_it_does_not_end_with_the_thread_that_started_it():
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(start).result()
-    with running:
-        # It looks for its parent at least every second; so many answers span more than one look.
-        for _ in range(8):
-            assert httpx.get(f"{running.endpoint}/stream-app/health").status_code == 200
-            running._process.poll()
-            with pytest.raises(subprocess.TimeoutExpired):
-                running._process.wait(0.25)
-
-
-def test_a_port_that_is_taken_is_said_so(server):
-    with pytest.raises(ConfigError, match=f"port {server.port}"):
-        start(port=server.port)
-    assert httpx.get(f"{server.endpoint}/stream-app/health").status_code == 200
-
-
-def test_what_keeps_it_from_coming_up_is_shown(tmp_path, monkeypatch):
-    (tmp_path / "moto").mkdir()
-    (tmp_path / "moto" / "__init__.py").write_text("raise RuntimeError('broken on purpose')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    log = tmp_path / "aws.log"
-    with pytest.raises(FatalError, match="broken on purpose") as failed:
-        start(log=log)
-    assert str(log) in str(failed.value)
-
-
-def test_a_server_that_takes_too_long_is_ended():
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
-    with pytest.raises(FatalError, match="did not answer in 0 s"):
-        start(timeout=0)
-    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
-
-
-def test_the_program_says_where_it_is(tmp_path):
-    ready = tmp_path / "ready.json"
-    command = [sys.executable, "-m", "stream_app.local.server", "--ready-file", str(ready)]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root
-    ) as process:
-        said = json.loads(process.stdout.readline())
-        assert said == json.loads(ready.read_text())
-        assert said["pid"] == process.pid
-        assert httpx.get(f"{said['endpoint']}/stream-app/health").status_code == 200
-        process.terminate()
-        assert process.wait(15) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -13,21 +14,20 @@ import pytest
 from stream_app.consumer.lines import LineReader
 from stream_app.consumer.pipe import WidePipe
 
-_GET_SIZE = getattr(fcntl, "F_GETPIPE_SZ", None)
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's pipes")
 USUAL = 65_536
 
 
 @pytest.fixture
 def ends() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
-    if _GET_SIZE is None or fcntl.fcntl(reading, _GET_SIZE) != USUAL:
-        pytest.skip("pipes of another size than usual")
+    fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, USUAL)  # whatever this user's pipes have now
     yield reading, writing
     os.close(reading)
 
 
 def size(pipe: int) -> int:
-    return fcntl.fcntl(pipe, _GET_SIZE or 0)
+    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
 
 
 def read(pipe: int) -> list[bytes]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.bench.consumer.data import Case, lines
 from tests.bench.consumer.parallel import together, used, warm
@@ -32,10 +31,6 @@ class Paced:
     batch_ms: float
     cores: float
     ratio: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
-        return asdict(self)
 
 
 def measure(counts: Sequence[int] = COUNTS, tree: Path | None = None) -> list[Paced]:

@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from tests.bench.consumer.data import Case, lines
 from tests.bench.consumer.hosting import hosted
@@ -43,10 +42,6 @@ class Parallel:
     per_cpu_second: float
     per_second: float
     ratio: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
-        return asdict(self)
 
 
 def measure(counts: Sequence[int] = COUNTS, tree: Path | None = None, *, host: bool = True) -> list[Parallel]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,8 @@ class Results:
             "headline": self.headline.to_json(),
             "profile": self.profile,
             "grid": [found.to_json() for found in self.grid],
-            "shards": {how: [one.to_json() for one in found] for how, found in self.shards.items()},
-            "shards_at_the_tip": [one.to_json() for one in self.tips],
+            "shards": {how: list(map(asdict, found)) for how, found in self.shards.items()},
+            "shards_at_the_tip": list(map(asdict, self.tips)),
             "memory": {how: found.to_json() for how, found in self.memory.items()},
             "devices": self.devices.to_json(),
             "not_comparable": CANNOT,
