@@ -152,7 +152,7 @@ class _NoSnapshots:
 
 
 def _dependencies(registry: Registry, sink: _ReadBack, settings: Mapping[str, Any]) -> World:
-    def attempt(_what: str, action: Callable[[], Any]) -> Any:
+    def attempt(what: str, action: Callable[[], Any]) -> Any:
         return action()
 
     return World(
