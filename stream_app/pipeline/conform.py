@@ -31,8 +31,9 @@ def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
     """
     fields, required = codec.schema.fields, codec.event.required
     usual = list(map(detail_of, encoded.usual)) if encoded.enveloped else encoded.usual
-    columns, doubtful = build_from(usual, fields, required, _compared(codec, arrived[encoded.usual_rows]))
     rows, failed = np.array(encoded.usual_rows, dtype=np.int64), []
+    compared = arrived[rows] if codec.event.reject_coarse_times else None
+    columns, doubtful = build_from(usual, fields, required, compared)
     if encoded.enveloped and codec.event.id not in required:
         _add_ids(columns, encoded, codec)
     if encoded.rows or doubtful.any():
@@ -67,10 +68,6 @@ def _add_ids(columns: Columns, encoded: Encoded, codec: Codec) -> None:
         for value, other in zip(own, given, strict=True)
     ]
     columns[field.name] = np.fromiter(ids, dtype=object, count=len(ids))
-
-
-def _compared(codec: Codec, arrived: IntVector) -> IntVector | None:
-    return arrived if codec.event.reject_coarse_times else None
 
 
 def _arrival(codec: Codec, arrived: IntVector, row: int) -> int | None:

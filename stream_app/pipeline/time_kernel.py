@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly.compiled import compiled, inlined
 from stream_app.pipeline.scalar_times import PLAUSIBLE_MS
 from stream_app.pipeline.time_text import FIRST_SECOND, LAST_SECOND
 
@@ -19,16 +19,11 @@ _PLAUSIBLE = PLAUSIBLE_MS
 _FIRST, _LAST = FIRST_SECOND, LAST_SECOND
 
 
-@compiled
-def digits(data: Bytes, at: int, count: int) -> int:
-    """The number that so many digits say; negative if one is not a digit."""
-    value = 0
-    for i in range(at, at + count):
-        digit = int(data[i]) - 48
-        if digit < 0 or digit > 9:
-            return -1
-        value = 10 * value + digit
-    return value
+@inlined
+def pair(data: Bytes, at: int) -> int:
+    """The number that two digits say; at least 100 if one of them is not a digit."""
+    tens, ones = (np.int64(data[at]) - 48) & 0xFF, (np.int64(data[at + 1]) - 48) & 0xFF
+    return 10 * tens + ones if tens <= 9 and ones <= 9 else 1_000
 
 
 @compiled
@@ -48,8 +43,8 @@ def offset_at(data: Bytes, at: int, end: int) -> Any:
         return 0, True
     if at != end - 6 or data[at + 3] != 0x3A or not (data[at] == 0x2B or data[at] == 0x2D):  # +HH:MM
         return 0, False
-    hours, minutes = digits(data, at + 1, 2), digits(data, at + 4, 2)
-    if hours < 0 or hours > 23 or minutes < 0 or minutes > 59:
+    hours, minutes = pair(data, at + 1), pair(data, at + 4)
+    if hours > 23 or minutes > 59:
         return 0, False
     seconds = 3600 * hours + 60 * minutes
     return (seconds if data[at] == 0x2B else -seconds), True
@@ -66,12 +61,14 @@ def of_text(data: Bytes, at: int, size: int, per_second: int) -> int:
         return DOUBTFUL
     if data[at + 10] != 0x54 or data[at + 13] != 0x3A or data[at + 16] != 0x3A:
         return DOUBTFUL
-    year, month, day = digits(data, at, 4), digits(data, at + 5, 2), digits(data, at + 8, 2)
-    hour, minute, second = digits(data, at + 11, 2), digits(data, at + 14, 2), digits(data, at + 17, 2)
-    if year < 1 or month < 1 or month > 12 or day < 1:
+    century, year = pair(data, at), pair(data, at + 2)
+    month, day = pair(data, at + 5), pair(data, at + 8)
+    hour, minute, second = pair(data, at + 11), pair(data, at + 14), pair(data, at + 17)
+    if century > 99 or year > 99 or month > 12 or day > 31 or century + year == 0:
         return DOUBTFUL
-    if hour < 0 or hour > 23 or minute < 0 or minute > 59 or second < 0 or second > 59:
+    if hour > 23 or minute > 59 or second > 59 or month == 0 or day == 0:
         return DOUBTFUL
+    year += 100 * century
     first = days_before(year, month)
     if day > 28 and first + day > (days_before(year, month + 1) if month < 12 else first + 31):
         return DOUBTFUL

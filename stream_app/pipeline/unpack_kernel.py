@@ -140,23 +140,23 @@ def columns(
                 reals[field, row] = float(whole(data, at))
                 at = after(data, at)
             elif kind == TICKS:
-                bits[field, row] = ticks(data, at, per_second[field], arrived[row])
-                doubtful[row] |= bits[field, row] == time_kernel.DOUBTFUL
-                at = after(data, at)
+                begin, size, _ = head(data, at)
+                value = ticks(data, at, begin, size, per_second[field], arrived[row])
+                if value == time_kernel.DOUBTFUL:
+                    doubtful[row] = True
+                bits[field, row] = value
+                at = begin + size
             else:
                 bits[field, row] = whole(data, at)
                 at = after(data, at)
 
 
 @compiled
-def ticks(data: Bytes, at: int, per_second: int, arrived: int) -> int:
-    """The time at `at`, text or a whole number, in ticks since the epoch."""
+def ticks(data: Bytes, at: int, begin: int, size: int, per_second: int, arrived: int) -> int:
+    """The time at `at`, text of `size` bytes at `begin` or a whole number, in ticks since the epoch."""
     tag = data[at]
-    if 0xA0 <= tag <= 0xBF or tag == 0xD9:
-        begin, size, _ = head(data, at)
+    if 0xA0 <= tag <= 0xBF or 0xD9 <= tag <= 0xDB:
         return time_kernel.of_text(data, begin, size, per_second)
-    if 0xDA <= tag <= 0xDB:
-        return time_kernel.DOUBTFUL
     value = whole(data, at)
     if value > 0 and arrived != time_kernel.NEVER and time_kernel.coarser(value, per_second, arrived):
         return time_kernel.DOUBTFUL
