@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stream_app.record import Code
 
+_LONGEST_PATH = 80
 _KINDS = {ord('"'): "text", ord("{"): "an object", ord("["): "an array", ord("n"): "null"}
 _KINDS |= {ord("t"): "a boolean", ord("f"): "a boolean"}
 
@@ -27,6 +28,8 @@ class ViolationError(Exception):
     def __str__(self) -> str:
         said = f"expected {self.expected}, found {self.found}"
         path = "".join(reversed(self._path)).removeprefix(".")
+        if len(path) > _LONGEST_PATH:
+            path = f"{path[: _LONGEST_PATH // 2]}…{path[-_LONGEST_PATH // 2 :]}"
         return f"field {path}: {said}" if path else said
 
 
