@@ -47,6 +47,10 @@ def report_of(
     problems = list(tracker.errors)
     if found.unreadable:
         problems.append(f"{len(found.unreadable)} objects cannot be read, the first: {found.unreadable[0]}")
+    if total.dropped:
+        problems.append(
+            f"{total.dropped} records are dropped by KCL, which cannot read their aggregate's keys"
+        )
     if check_expected and not sent.stopped:
         problems += unexpected(expected, total.parked, total.repeated)
     if act.processed != act.planned:

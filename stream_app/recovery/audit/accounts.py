@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -20,11 +21,12 @@ from stream_app.recovery.audit.accepted import Tokens
 from stream_app.recovery.audit.inventory import Files
 from stream_app.recovery.store import load
 from stream_app.sinks.objects import get
-from stream_app.sinks.segment import from_token
+from stream_app.sinks.segment import TOKEN, from_token
 
 T = TypeVar("T")
 Origin = tuple[str, str]  # consumer and stream
 NO_CODE = "UNKNOWN"
+_TOKEN = f"^(?:{TOKEN.pattern})$"
 
 
 class Kind(IntEnum):
@@ -139,9 +141,11 @@ def stored(s3: Any, bucket: str, origin: Origin, key: str) -> pa.Table:
     for name, value in zip((b"consumer", b"stream"), origin, strict=True):
         if metadata.get(name, value.encode()) != value.encode():
             return empty
-    return file.read(columns=["shard", "sequence", "sub"], use_threads=False).select(
+    table = file.read(columns=["shard", "sequence", "sub"], use_threads=False).select(
         ["shard", "sequence", "sub"]
     )
+    _check(tokens_of(table))
+    return table
 
 
 def tokens_of(table: pa.Table) -> Tokens:
@@ -176,7 +180,16 @@ def _add_parked(
 
 def _decoded(s3: Any, bucket: str, key: str) -> Manifest:
     body = get(s3, bucket, key)
-    return Manifest([], {}) if body is None else msgspec.json.decode(body, type=Manifest)
+    manifest = Manifest([], {}) if body is None else msgspec.json.decode(body, type=Manifest)
+    _check(pa.array([*manifest.repeated, *chain.from_iterable(manifest.parked.values())], pa.string()))
+    return manifest
+
+
+def _check(tokens: Tokens) -> None:
+    """Raise ValueError where one of them is not a position."""
+    compute: Any = pc
+    if not compute.all(compute.match_substring_regex(tokens, _TOKEN), min_count=0, skip_nulls=False).as_py():
+        raise ValueError("not positions")
 
 
 def _code(s3: Any, bucket: str, key: str) -> str:
@@ -188,7 +201,8 @@ def _code(s3: Any, bucket: str, key: str) -> str:
 def _try(read: Callable[[Any], T], what: Any) -> T | None:
     try:
         return read(what)
-    except (ValueError, KeyError):  # Arrow's errors and msgspec's are ValueErrors
+    except (ValueError, KeyError, TypeError, OSError, NotImplementedError, RecursionError, MemoryError):
+        # What Arrow and msgspec raise for bytes that are not what they should be.
         return None
 
 
@@ -201,6 +215,13 @@ def _from(manifests: Sequence[str], oldest: str | None) -> list[str]:
     ordered = sorted((order, key) for key, order in found.items() if order is not None)
     before = sum(order <= bound for order, _ in ordered)
     return [key for _, key in ordered[max(0, before - 1) :]]
+
+
+def newest(manifests: Sequence[str]) -> str | None:
+    """The manifest of the last segment of a shard."""
+    return max(
+        ((order, key) for key in manifests if (order := _order(key)) is not None), default=(None, None)
+    )[1]
 
 
 def _order(key: str) -> tuple[int, int] | None:

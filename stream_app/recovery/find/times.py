@@ -29,6 +29,14 @@ def moment(text: str, now: datetime) -> datetime | None:
         raise ConfigError([Problem(f"{text!r} is no time", _HINT)]) from error
 
 
+def duration(text: str) -> timedelta:
+    """A length of time: 300s, 5m, 1h, 2d, 1w. Raises ConfigError."""
+    found = _AGO.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError([Problem(f"{text!r} is not a length of time", "write 300s, 5m, 1h or 2d")])
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
 def hour(text: str, now: datetime) -> tuple[datetime, datetime]:
     """The whole hour in which a time lies, and its end. Raises ConfigError."""
     at = moment(text, now)
