@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -83,6 +84,7 @@ def report_of(
         strangest=strangest(client("sqs"), anomalies_queue),
         interrupted=sent.stopped,
         problems=tuple(problems),
+        unsendable={why: asdict(some) for why, some in sent.unsendable.items()},
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from stream_app.errors import ConfigError, Problem
 
-_AGO = re.compile(r"(\d{1,6})([smhdw])")
+_AGO = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _HINT = "write 90m, 24h, 7d, 2026-01-31, 2026-01-31T08, 2026-01-31T08:30:00+01:00, or all"
 
