@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from stream_app.record import IntVector
 from stream_app.recovery.audit.accepted import Tokens
 from stream_app.recovery.audit.inventory import Files
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.store import load
 from stream_app.sinks.objects import get
 from stream_app.sinks.segment import TOKEN, from_token
@@ -180,7 +181,7 @@ def _add_parked(
 
 def _decoded(s3: Any, bucket: str, key: str) -> Manifest:
     body = get(s3, bucket, key)
-    manifest = Manifest([], {}) if body is None else msgspec.json.decode(body, type=Manifest)
+    manifest = Manifest([], {}) if body is None else decoded(body, Manifest)
     _check(pa.array([*manifest.repeated, *chain.from_iterable(manifest.parked.values())], pa.string()))
     return manifest
 

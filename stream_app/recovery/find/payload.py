@@ -14,6 +14,7 @@ from stream_app.errors import ConfigError
 from stream_app.event import schema_files
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import compile_schema
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.stream.kpl import MAGIC
 
 _GZIP, _AVRO = b"\x1f\x8b", b"\xc3\x01"
@@ -64,8 +65,8 @@ def _read_plain(data: bytes, registry: Registry) -> tuple[str, Any]:
         if found is not None:
             return "avro", found
     try:
-        return "json", msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "json", decoded(data)
+    except ValueError:
         pass
     try:
         text = data.decode()

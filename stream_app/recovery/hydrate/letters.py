@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hours import hours
 from stream_app.recovery.hydrate.narrow import Run
@@ -200,6 +201,6 @@ def get_record(s3: Any, bucket: str, key: str) -> LetterRecord | None:
     if body is None:
         return None
     try:
-        return msgspec.json.decode(body, type=LetterRecord)
-    except (msgspec.DecodeError, UnicodeError):
+        return decoded(body, LetterRecord)
+    except ValueError:
         return None

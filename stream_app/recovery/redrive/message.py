@@ -14,6 +14,7 @@ import msgspec
 
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.schema import IDENTITY, TEXT
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.repair.file import EVENT, Repair
 from stream_app.recovery.repair.steps import Unrepaired, meets, repaired
 from stream_app.sinks.entries import SOURCE
@@ -79,8 +80,8 @@ def read(data: bytes, registry: Registry) -> Message | None:
     if data.startswith(_AVRO):
         return _from_avro(data, registry)
     try:
-        document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        document = decoded(data)
+    except ValueError:
         return None
     if not isinstance(document, dict):
         return None
@@ -112,10 +113,10 @@ def _from_avro(data: bytes, registry: Registry) -> Message | None:
     reader = None if writer is codec.schema else codec.reader
     try:
         record = fastavro.schemaless_reader(body, writer.parsed, reader)
+        # Bytes as base64, times as ISO-8601: the JSON form that the pipeline reads as the same values.
+        detail = msgspec.to_builtins(record)
     except Exception:  # fastavro raises many kinds on broken bytes
         return None
-    # Bytes as base64, times as ISO-8601: the JSON form that the pipeline reads as the same values.
-    detail = msgspec.to_builtins(record)
     return Message(event, detail) if isinstance(detail, dict) else None
 
 
