@@ -145,7 +145,7 @@ def stored(s3: Any, bucket: str, origin: Origin, key: str) -> pa.Table:
     table = file.read(columns=["shard", "sequence", "sub"], use_threads=False).select(
         ["shard", "sequence", "sub"]
     )
-    _check(tokens_of(table))
+    check(tokens_of(table))
     return table
 
 
@@ -181,12 +181,17 @@ def _add_parked(
 
 def _decoded(s3: Any, bucket: str, key: str) -> Manifest:
     body = get(s3, bucket, key)
-    manifest = Manifest([], {}) if body is None else decoded(body, Manifest)
-    _check(pa.array([*manifest.repeated, *chain.from_iterable(manifest.parked.values())], pa.string()))
+    return Manifest([], {}) if body is None else manifest_of(body)
+
+
+def manifest_of(body: bytes) -> Manifest:
+    """The manifest in an object's body. Raises ValueError where there is none, or it names no positions."""
+    manifest = decoded(body, Manifest)
+    check(pa.array([*manifest.repeated, *chain.from_iterable(manifest.parked.values())], pa.string()))
     return manifest
 
 
-def _check(tokens: Tokens) -> None:
+def check(tokens: Tokens) -> None:
     """Raise ValueError where one of them is not a position."""
     compute: Any = pc
     if not compute.all(compute.match_substring_regex(tokens, _TOKEN), min_count=0, skip_nulls=False).as_py():
@@ -225,8 +230,13 @@ def newest(manifests: Sequence[str]) -> str | None:
     )[1]
 
 
+def order_of(text: str) -> tuple[int, int]:
+    """What positions are sorted by. Raises ValueError where a token is not one."""
+    return from_token("", text).order
+
+
 def _order(key: str) -> tuple[int, int] | None:
     try:
-        return from_token("", key.rpartition("/")[2].removesuffix(".json")).order
+        return order_of(key.rpartition("/")[2].removesuffix(".json"))
     except ValueError:
         return None

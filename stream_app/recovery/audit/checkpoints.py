@@ -24,7 +24,7 @@ def read(dynamodb: Any, table: str) -> dict[str, str]:
         except dynamodb.exceptions.ResourceNotFoundException:
             return {}
         for item in page["Items"]:
-            if "checkpoint" in item and "leaseKey" in item:
+            if "checkpoint" in item and "S" in item.get("leaseKey", {}):
                 found[item["leaseKey"]["S"]] = _token(item, table)
         if "LastEvaluatedKey" not in page:
             return found
@@ -38,6 +38,6 @@ def _token(item: dict[str, Any], table: str) -> str:
     sub: str = item.get("checkpointSubSequenceNumber", {}).get("N", "0")
     text = f"{sequence}.{sub}" if sub != "0" else sequence
     if TOKEN.fullmatch(text) is None:
-        shard = item["leaseKey"].get("S", "")
+        shard = item["leaseKey"]["S"]
         raise FatalError(f"the lease table {table} has no valid checkpoint for shard {shard[:100]!r}")
     return text
