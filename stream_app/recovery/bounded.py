@@ -13,11 +13,17 @@ import numpy as np
 T = TypeVar("T")
 # A record may be nested 64 levels deep; the documents that hold records add some of their own.
 DEEPEST = 100
+_MOST_TIME = 253_402_300_800_000  # beyond which datetime ends
 # An unfinished string ends at the end, so that each byte is looked at once.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _STEPS = np.zeros(256, dtype=np.int64)
 _STEPS[[ord("["), ord("{")]] = 1
 _STEPS[[ord("]"), ord("}")]] = -1
+
+
+def is_time(milliseconds: int | None) -> bool:
+    """Whether it can be a time in milliseconds since the epoch, before the year 10000; None can be."""
+    return milliseconds is None or 0 <= milliseconds < _MOST_TIME
 
 
 def is_deep(data: bytes, deepest: int = DEEPEST) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from stream_app.errors import TRANSIENT_CODES, FatalError, TransientError
 from stream_app.record import Failure, Position
-from stream_app.recovery.bounded import decoded
+from stream_app.recovery.bounded import decoded, is_time
 from stream_app.sinks.origins import origins
 from stream_app.sinks.retry import Policy, Sleep, call
 from stream_app.sinks.segment import Segment, token
@@ -26,7 +26,6 @@ _BATCH = 10
 _encode = msgspec.json.Encoder().encode
 _MOST_DIGITS = 128
 _MOST_SUB = 10**18
-_MOST_TIME = 253_402_300_800_000  # the year 10000, beyond which datetime ends
 # Of consumers, streams and shards: they become parts of keys on S3.
 NAME = re.compile(r"[\w.-]{1,256}", re.ASCII)
 
@@ -88,7 +87,7 @@ def is_sequence(text: str) -> bool:
 
 def is_position(sequence: str, sub: int, arrived: int) -> bool:
     """Whether they can be a record's sequence number, its place in an aggregate, and its arrival (ms)."""
-    return is_sequence(sequence) and 0 <= sub < _MOST_SUB and 0 <= arrived < _MOST_TIME
+    return is_sequence(sequence) and 0 <= sub < _MOST_SUB and is_time(arrived)
 
 
 def send(

@@ -28,6 +28,7 @@ from stream_app.recovery.repair.file import Repair, repair_of
 from stream_app.recovery.repair.steps import meets, repaired
 from stream_app.recovery.store import failure, failure_key, load, parse_key
 from stream_app.recovery.stream import kpl
+from stream_app.sinks.segment import instant
 from stream_app.terminal.names import short_shard
 from tests import samples
 from tests.fuzz.mutations import mutated
@@ -109,7 +110,26 @@ def _shape(data: bytes) -> None:
     found = shapes.read(data)
     if isinstance(found, shapes.Range | DeadLetter):
         letters.letter_key(found)
-        bounds.plain(letters.record_of(found, letters.State.WAITING))
+        _letter_record(msgspec.json.encode(letters.record_of(found, letters.State.WAITING)))
+
+
+def _letter_record(data: bytes) -> None:
+    found = letters.parse_record(data)
+    if found is not None:
+        bounds.plain(found)
+        instant(found.vanishes or found.arrived)
+
+
+def _entry(item: Mapping[str, Any]) -> None:
+    found = history.entry_of(item)
+    instant(found.at)
+    instant(found.done_at or 0)
+
+
+def _attempt(item: Mapping[str, Any]) -> None:
+    found = items.from_item(item)
+    instant(found.claimed_at)
+    instant(found.settled_at)
 
 
 def _stored(data: bytes) -> None:
@@ -294,6 +314,9 @@ _PIPE = {
     },
     "version": "1.0", "timestamp": "2016-12-01T00:00:02.000Z", "KinesisBatchInfo": _RANGE,
 }  # fmt: skip
+_LETTER_RECORD = msgspec.json.encode(
+    letters.record_of(_DEAD_LETTER, letters.State.WAITING, reason="throttled", vanishes=_AT)
+)
 _MANIFEST = {
     "first": {"position": "100"}, "last": {"position": "200.1"}, "repeated": ["101", "102.3"],
     "parked": {"RULE_BROKEN": ["103"]}, "stored": {},
@@ -308,6 +331,7 @@ _REQUEST = {
 _ATTEMPT = {
     "root": {"S": "r"}, "attempt": {"N": "1"}, "failure": {"S": "f"}, "plan": {"S": "p"}, "target": {"S": "bus"},
     "token": {"S": "t"}, "state": {"S": "sent"}, "receipt": {"M": {"shard": {"S": _SHARD}}},
+    "claimed_at": {"N": "5"},
 }  # fmt: skip
 _PLAN = {
     "made_at": "2026-01-31T03:00:00Z", "by": "ann", "consumer": "air", "stream": "devices", "bucket": "b",
@@ -343,6 +367,7 @@ READERS: dict[str, Reader] = {
         (ValueError,),
         _shape,
     ),
+    "record of a letter": Reader([_LETTER_RECORD], (), _letter_record),
     "stored failure": Reader(
         [msgspec.json.encode(failure(_DEAD_LETTER, data)) for data in (*_PAYLOADS, None)],
         (ValueError,),
@@ -360,9 +385,9 @@ READERS: dict[str, Reader] = {
     "item of the history": Reader(
         [_json({"request": {"S": json.dumps(_REQUEST)}, "at": {"N": "1"}, "done_at": {"N": "2"}})],
         (StreamAppError, ValueError),
-        _item(history.entry_of),
+        _item(_entry),
     ),
-    "item of the ledger": Reader([_json(_ATTEMPT)], (StreamAppError, ValueError), _item(items.from_item)),
+    "item of the ledger": Reader([_json(_ATTEMPT)], (StreamAppError, ValueError), _item(_attempt)),
     "place": Reader(
         [_json({"root": {"S": "r"}, "attempt": {"N": "1"}})],
         (StreamAppError, ValueError),

@@ -146,6 +146,8 @@ def stored(s3: Any, bucket: str, origin: Origin, key: str) -> pa.Table:
         ["shard", "sequence", "sub"]
     )
     check(tokens_of(table))
+    if table["shard"].null_count or not pa.types.is_string(table["shard"].type):
+        raise ValueError("no names of shards")
     return table
 
 

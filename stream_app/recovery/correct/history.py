@@ -9,7 +9,7 @@ import msgspec
 
 from stream_app.errors import FatalError
 from stream_app.record import Position
-from stream_app.recovery.bounded import decoded
+from stream_app.recovery.bounded import decoded, is_time
 from stream_app.sinks.conditions import met
 from stream_app.sinks.segment import token
 
@@ -203,7 +203,7 @@ def entry_of(item: Mapping[str, Any]) -> Entry:
     """The entry in an item of the table. Raises FatalError where the item is not one."""
     done, refusal = item.get("done"), item.get("refusal")
     try:
-        return Entry(
+        entry = Entry(
             request=decoded(item["request"]["S"], Request),
             at=int(item["at"]["N"]),
             done=None if done is None else decoded(done["S"], Done),
@@ -213,6 +213,9 @@ def entry_of(item: Mapping[str, Any]) -> Entry:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FatalError(f"an item of the history of corrections cannot be read: {error}") from error
+    if not (is_time(entry.at) and is_time(entry.done_at)):
+        raise FatalError("an item of the history of corrections cannot be read: its time is none")
+    return entry
 
 
 def name_of(request: Request) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from stream_app.errors import FatalError
+from stream_app.recovery.bounded import is_time
 from stream_app.recovery.redrive.message import Lineage
 
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
@@ -92,9 +93,12 @@ def from_item(item: Mapping[str, Any]) -> Attempt:
     """The attempt in an item. Raises FatalError where the item is not one."""
     try:
         values = {name: _plain(_DESERIALIZER.deserialize(value)) for name, value in item.items()}
-        return msgspec.convert(values, Attempt)
+        attempt = msgspec.convert(values, Attempt)
     except _UNREADABLE as error:
         raise FatalError(f"an item of the ledger is not an attempt: {error}") from error
+    if not (is_time(attempt.claimed_at) and is_time(attempt.settled_at)):
+        raise FatalError("an item of the ledger is not an attempt: its time is none")
+    return attempt
 
 
 def _plain(value: Any) -> Any:
