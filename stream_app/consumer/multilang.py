@@ -64,6 +64,7 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encode = msgspec.json.encode
 
 _GONE = "the daemon is gone"
+_LINE_BREAK = ord("\n")
 _LOST = frozenset({"ShutdownException", "LeaseLostException"})
 _AGAIN = frozenset(
     {"ThrottlingException", "KinesisClientLibDependencyException", "ProvisionedThroughputExceededException"}
@@ -118,7 +119,7 @@ class _Wire:
         try:
             return _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            if line[-1:] != b"\n":  # the end of input: the daemon was killed while it wrote
+            if line[-1] != _LINE_BREAK:  # the end of input: the daemon was killed while it wrote
                 raise LeaseLostError(_GONE) from error
             raise FatalError(f"the daemon sent a line that is not of the protocol: {error}") from error
 
