@@ -45,8 +45,9 @@ def name_of(event: str, device: Any) -> str:
 
 
 def newest(dynamodb: Any, table: str, names: Iterable[str]) -> dict[str, Latest]:
-    """The newest rows of devices, by name (`name_of`), where there are any. Raises what boto3 raises, and FatalError for a row
-    that cannot be read.
+    """The newest rows of devices, by name (`name_of`), where there are any.
+
+    Raises what boto3 raises, and FatalError for a row that cannot be read.
     """
     found: dict[str, Latest] = {}
     wanted = [serialized({KEY: name}) for name in dict.fromkeys(names)]
