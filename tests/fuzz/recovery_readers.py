@@ -301,6 +301,7 @@ _PAYLOADS = (
     _json({"detail-type": "reading", "detail": {"value": "12", "a": {"b": 1}}, "resources": ["k"]}),
     b"\xff\xfe",
     kpl.MAGIC + b"x" * 20,
+    samples.encoded("reading", {"id": "a/1", "device": "a", "time": samples.START, "value": 3.5}, "avro"),
 )
 _RANGE = {
     "startSequenceNumber": "100", "endSequenceNumber": "200", "batchSize": 2, "shardId": _SHARD,
