@@ -305,7 +305,7 @@ def test_kcl_hands_on_what_the_audit_says_that_it_does(begin: Begin, client: Cal
     aggregates = {
         "good": ("1", "2"),
         "undefined": ("1", "undefined", "2"),
-        "first": ("", "1"),
+        "first": ("x", "1"),
         "signed": ("+1", "-0", "0" * 5_000 + "3"),
         "long": ("1", "9" * 4_301, "2"),
         "negative": ("1", "-1"),
