@@ -31,7 +31,8 @@ def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
     """
     fields, required = codec.schema.fields, codec.event.required
     usual = list(map(detail_of, encoded.usual)) if encoded.enveloped else encoded.usual
-    rows, failed = np.array(encoded.usual_rows, dtype=np.int64), []
+    rows: IntVector = np.array(encoded.usual_rows, dtype=np.int64)
+    failed: list[Failure] = []
     compared = arrived[rows] if codec.event.reject_coarse_times else None
     columns, doubtful = build_from(usual, fields, required, compared)
     if encoded.enveloped and codec.event.id not in required:

@@ -274,9 +274,10 @@ class _Uuid(Scalar):
 def _default_bytes(value: Any, scalar: Scalar) -> bytes:
     """In a schema, bytes are written as text, a character a byte."""
     try:
-        return value.encode("latin-1")
+        data: bytes = value.encode("latin-1")
     except (AttributeError, UnicodeEncodeError):
         raise scalar.wrong(type(value).__name__) from None
+    return data
 
 
 def scalar_of(avro: AvroType, *, column: bool, nullable: bool) -> Scalar | None:

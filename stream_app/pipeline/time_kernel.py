@@ -22,7 +22,7 @@ _FIRST, _LAST = FIRST_SECOND, LAST_SECOND
 @inlined
 def pair(data: Bytes, at: int) -> int:
     """The number that two digits say; at least 100 if one of them is not a digit."""
-    tens, ones = (np.int64(data[at]) - 48) & 0xFF, (np.int64(data[at + 1]) - 48) & 0xFF
+    tens, ones = (int(data[at]) - 48) & 0xFF, (int(data[at + 1]) - 48) & 0xFF
     return 10 * tens + ones if tens <= 9 and ones <= 9 else 1_000
 
 
@@ -87,7 +87,7 @@ def of_text(data: Bytes, at: int, size: int, per_second: int) -> int:
     seconds = 86_400 * (first + day - 1) + 3_600 * hour + 60 * minute + second - offset
     if not known or seconds < _FIRST or seconds > _LAST:
         return DOUBTFUL
-    return seconds * per_second + ticks
+    return int(seconds) * per_second + ticks
 
 
 @compiled

@@ -14,6 +14,7 @@ from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.schema import IDENTITY, TEXT
 from stream_app.pipeline.time_text import instant_text
 from stream_app.pipeline.violation import ViolationError
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.repair.file import EVENT, Repair
 from stream_app.recovery.repair.steps import Unrepaired, meets, repaired
 from stream_app.sinks.entries import SOURCE
@@ -79,8 +80,8 @@ def read(data: bytes, registry: Registry) -> Message | None:
     if data.startswith(_AVRO):
         return _from_avro(data, registry)
     try:
-        document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        document = decoded(data)
+    except ValueError:
         return None
     if not isinstance(document, dict):
         return None
