@@ -8,7 +8,8 @@ from typing import Any
 from stream_app.pipeline.avro_bytes import Cursor
 from stream_app.pipeline.avro_types import DECIMAL, UUID, AvroType
 from stream_app.pipeline.scalar import Scalar
-from stream_app.pipeline.scalars import Decimal, scalar_of
+from stream_app.pipeline.scalar_decimal import Decimal
+from stream_app.pipeline.scalars import scalar_of
 from stream_app.pipeline.violation import ViolationError
 
 Read = Callable[[Cursor], Any]
