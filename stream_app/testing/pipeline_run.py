@@ -47,5 +47,5 @@ def run(event: Event, rows: Sequence[Mapping[str, Any]], *, schema: dict[str, An
 def _plain(event: Event, row: Mapping[str, Any], at: int) -> Record:
     data = msgspec.json.encode({"event": event.name, **row})
     return record(
-        data, at, key=str(row.get(event.key, "")), arrived=int(np.datetime64("now", "ms").astype(int))
+        data, at, key=str(row.get(event.key) or ""), arrived=int(np.datetime64("now", "ms").astype(int))
     )
