@@ -16,10 +16,12 @@ from stream_app.record import Batch, IntVector, Mask
 
 Keep = Callable[[str], bool]
 _STALE = np.iinfo(np.int64).min
+# Kinds of NumPy's whole, floating-point and boolean numbers: as past values all are of floating point, which has NaN.
+_NUMBERS = "iufb"
 
 
 class Previous:
-    """The last accepted values of each device, as columns `previous.<field>` (None where there is none)."""
+    """The last accepted values of each device as columns `previous.<field>`: NaN, NaT or None where there is none."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = tuple(fields)
@@ -79,14 +81,16 @@ def _like(column: NDArray[Any], values: list[Any]) -> NDArray[Any]:
     if column.dtype.kind == "M":
         ticks = [_STALE if v is None else v for v in values]
         return np.array(ticks, dtype=np.int64).view(column.dtype)
-    if column.dtype.kind == "f":
+    if column.dtype.kind in _NUMBERS:
         return np.array(values, dtype=np.float64)
     return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _own(column: NDArray[Any]) -> NDArray[Any]:
     """A column as `_like` gives past values of it."""
-    return column if column.dtype.kind in "Mf" else np.fromiter(column.tolist(), object, len(column))
+    if column.dtype.kind in _NUMBERS:
+        return column.astype(np.float64, copy=False)
+    return column if column.dtype.kind == "M" else np.fromiter(column.tolist(), object, len(column))
 
 
 def pack(state: Any) -> bytes:
