@@ -158,8 +158,8 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
             client("sqs"), settings.dead_letter_queue, bodies, policy, sleep=time.sleep, rng=rng
         )
 
-    def note(event: str, **fields: Any) -> None:
-        logger.info(event, **fields)  # looked up at each call, as is stderr
+    def note(event: str, *, level: str = "info", **fields: Any) -> None:
+        getattr(logger, level)(event, **fields)  # looked up at each call, as is stderr
 
     def report(summary: Summary) -> None:
         logger.info(**summary.to_json())

@@ -67,11 +67,10 @@ def serve(
     from stream_app.consumer.gather import Gathering
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.pipe import WidePipe
-    from stream_app.consumer.quarantine import FIRST
     from stream_app.consumer.thrift import Thrifty, malloc_trim
 
-    seconds = consumer.world.settings.batch_limit
-    consumer.limit_batches(BatchTimer(seconds, seconds if warm else FIRST * seconds), warm=warm)
+    timer = BatchTimer(consumer.world.settings.batch_limit, warm=warm)
+    consumer.limit_batches(timer, warm=warm)
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         answer(Thrifty(Gathering(consumer), release or malloc_trim), WidePipe(stdin), protocol)
 

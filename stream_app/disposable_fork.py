@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -30,6 +30,8 @@ _TOLD, _RAISED, _FINISHED = "t", "r", "f"
 _LONGEST_ERROR = 200
 _DUMP_SECONDS = 2.0  # for the fork to write its stack after SIGABRT
 _POLL_SECONDS = 0.01  # where the kernel has no pidfd
+_SHORTEST = 0.02  # a wait for a process that is close to its limit
+_UTIME, _STIME = 11, 12  # in /proc/<pid>/stat, after the name
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 
@@ -41,28 +43,39 @@ class Frame(NamedTuple):
     function: str
 
 
+class Limit(NamedTuple):
+    """How long a fork may go on without a report: seconds of processor time, and seconds on the clock.
+
+    A fork that has to wait for a busy machine uses little processor time: it is given the longer time on the clock.
+    Without /proc there is only the clock.
+    """
+
+    busy: float
+    waiting: float
+
+
 class Ended(NamedTuple):
     """How the fork ended.
 
-    `told` are its reports, in order. `finished`: the function returned. `timed_out`: it was killed because it
-    reported nothing for too long. `code`: the exit code, negative for a signal, None where it is not known.
-    `error`: the exception that the function raised, as text. `stack`: the frames at the time of a fatal signal or of
-    the time limit, the most recent call first; empty for other ends.
+    `told` are its reports, in order. `finished`: the function returned. `exceeded`: the limit after which it was
+    killed, "busy" or "waiting", empty where it ended by itself. `code`: the exit code, negative for a signal, None
+    where it is not known. `error`: the exception that the function raised, as text. `stack`: the frames at the time
+    of a fatal signal or of the limit, the most recent call first; empty for other ends.
     """
 
     told: list[str]
-    finished: bool
-    timed_out: bool
-    code: int | None
-    error: str
-    stack: list[Frame]
+    finished: bool = False
+    exceeded: str = ""
+    code: int | None = None
+    error: str = ""
+    stack: Sequence[Frame] = ()
 
 
-def run(work: Work, limit: Callable[[str], float]) -> Ended:
+def run(work: Work, limit: Callable[[str], Limit]) -> Ended:
     """Run `work` in a fork and wait until it ends.
 
-    `limit` gives the seconds that may pass after a report (the empty text: after the start) until the next one; then
-    the fork is killed. Raises OSError when there can be no fork.
+    `limit` gives the time that may pass after a report (the empty text: after the start) until the next one; then the
+    fork is killed. Raises OSError when there can be no fork.
     """
     reading, writing = os.pipe()
     with suppress(OSError, ValueError):  # else the fork might write again what was not yet written
@@ -89,26 +102,27 @@ def run(work: Work, limit: Callable[[str], float]) -> Ended:
 class _Follower:
     """The parent's side: reads the reports, enforces the limit, waits for the end."""
 
-    def __init__(self, pid: int, reports: IO[bytes], limit: Callable[[str], float]) -> None:
+    def __init__(self, pid: int, reports: IO[bytes], limit: Callable[[str], Limit]) -> None:
         os.set_blocking(reports.fileno(), False)
         self._pid, self._reports, self._limit = pid, reports, limit
         self._open = True
         self._rest = b""
         self._told: list[str] = []
         self._error = ""
-        self._finished = self._timed_out = self._over = False
+        self._finished = self._over = False
+        self._exceeded = ""
         self._code: int | None = None
 
     def follow(self) -> None:
         """Return when the fork has ended and its reports are read."""
-        deadline = time.monotonic() + self._limit("")
+        watch = _Watch(self._pid, self._limit(""))
         with _Waiter(self._pid) as waiter:
             while not self._reap():
-                waiter.wait(self._reports.fileno() if self._open else None, deadline - time.monotonic())
+                waiter.wait(self._reports.fileno() if self._open else None, watch.left())
                 if self._read():
-                    deadline = time.monotonic() + self._limit(self._told[-1] if self._told else "")
-                elif time.monotonic() >= deadline and not self._reap():
-                    self._timed_out = True
+                    watch = _Watch(self._pid, self._limit(self._told[-1] if self._told else ""))
+                elif watch.left() <= 0 and not self._reap():
+                    self._exceeded = watch.exceeded
                     self._stop(waiter)
         self._read()
 
@@ -123,8 +137,8 @@ class _Follower:
 
     def ended(self, stack: list[Frame]) -> Ended:
         """How it ended, once `follow` has returned."""
-        finished = self._finished and not self._timed_out
-        return Ended(self._told, finished, self._timed_out, self._code, self._error, stack)
+        finished = self._finished and not self._exceeded
+        return Ended(self._told, finished, self._exceeded, self._code, self._error, stack)
 
     def _stop(self, waiter: _Waiter) -> None:
         """SIGABRT makes faulthandler write the stack even while a C loop holds the interpreter's lock."""
@@ -167,6 +181,40 @@ class _Follower:
         elif kind == _RAISED:
             self._error = text
         self._finished |= kind == _FINISHED
+
+
+class _Watch:
+    """The time since a report of a process."""
+
+    def __init__(self, pid: int, limit: Limit) -> None:
+        self._pid, self._limit = pid, limit
+        self._begun, self._used = time.monotonic(), _processor_seconds(pid)
+
+    def left(self) -> float:
+        """Seconds on the clock after which to look again; 0 where the limit is exceeded."""
+        return 0.0 if self.exceeded else max(_SHORTEST, min(self._busy(), self._waiting()))
+
+    @property
+    def exceeded(self) -> str:
+        """Which limit is exceeded, if any."""
+        if self._waiting() <= 0:
+            return "waiting"
+        return "busy" if self._busy() <= 0 else ""
+
+    def _waiting(self) -> float:
+        return self._limit.waiting - (time.monotonic() - self._begun)
+
+    def _busy(self) -> float:
+        return self._limit.busy - (_processor_seconds(self._pid) - self._used)
+
+
+def _processor_seconds(pid: int) -> float:
+    """Processor time of a process; 0 where it cannot be read."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[_UTIME]) + int(fields[_STIME])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class _Waiter:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import signal
 import threading
 
+from stream_app.consumer.quarantine import LONGER
+
+_SIGNALS = {signal.SIGPROF, signal.SIGALRM}
+
 
 class BatchTimer:
-    """A context manager around a batch. One that takes longer than `seconds` (0: for ever) ends by SIGALRM.
+    """A context manager around a batch. One that exceeds the limit ends the process by SIGPROF or SIGALRM.
 
-    Until a first batch was processed, `first` seconds are allowed: a user's function may import or compile. For a
-    process of its own, in its main thread: SIGALRM and the process's real-time timer are taken.
+    The limit is `seconds` of processor time and `LONGER` times as many on the clock; 0 is no limit. Until a first
+    batch was processed, unless batches were rehearsed (`warm`), the longer one holds for processor time as well: a
+    user's function may import or compile. For a process of its own, whose timers are taken.
     """
 
-    def __init__(self, seconds: float, first: float) -> None:
+    def __init__(self, seconds: float, *, warm: bool) -> None:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-        self._seconds, self._next = seconds, first
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        self._busy, self._waiting = seconds, LONGER * seconds
+        self._next = self._busy if warm else self._waiting
 
     def __enter__(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, self._next)
+        signal.setitimer(signal.ITIMER_PROF, self._next)
+        signal.setitimer(signal.ITIMER_REAL, self._waiting)
 
     def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._next = self._seconds
+        self._next = self._busy

@@ -7,6 +7,9 @@ from enum import Enum
 
 from stream_app.consumer.daemon_log import Line
 
+CONFIG_ERROR = 2
+"""The exit code of a child, and then of the launcher, whose configuration is wrong."""
+
 _LAST_WORDS = frozenset({"shard_ended", "lease_lost", "shard_stopping", "child_silent"})
 
 
@@ -71,7 +74,12 @@ class Watch:
             self._failed = True
         elif event == "child_exited" and self._failed:
             self._failed_left = True
-            self.child = self.child or line["code"] or None
+            self.child = self.child or self._code(line["code"], shard) or None
+
+    def _code(self, code: int, shard: str) -> int:
+        """A user's code may exit as a wrong configuration does; but that is found before a shard is initialised."""
+        begun = shard in self._busy or shard in self._had_last_words
+        return 1 if begun and code == CONFIG_ERROR else code
 
     def decide(self, wishes: int, now: float) -> Act | None:
         """What to do, if anything, given how often a stop was asked for and the time in seconds."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import Signals
 from typing import NamedTuple
 
-from stream_app.disposable_fork import Ended, Frame, Tell
+from stream_app.disposable_fork import Ended, Frame, Limit, Tell
 from stream_app.errors import FatalError
 from stream_app.record import Code
 
@@ -73,20 +73,20 @@ class Progress(NamedTuple):
         return cls(int(done), stage, event or None, schema or None)
 
 
-def inspect(rows: int, trial: Trial, seconds: float) -> Finding:
+def inspect(rows: int, trial: Trial, limit: Limit) -> Finding:
     """The rows, counted from the first, that a process survives, and the first that it does not.
 
     A row is to blame only where two forks in a row ended at it after all rows before it had passed. Raises
     FatalError where forks end without such a row: then the machine is at fault, for example for lack of memory.
     """
     for _ in range(_TRIES):
-        finding = _inspect(rows, trial, seconds)
+        finding = _inspect(rows, trial, limit)
         if finding is not None:
             return finding
     raise FatalError(f"processes that try {rows} records end now here, now there: is there memory enough?")
 
 
-def _inspect(rows: int, trial: Trial, seconds: float) -> Finding | None:
+def _inspect(rows: int, trial: Trial, limit: Limit) -> Finding | None:
     cuts, snapshots = _pieces(rows), False
     first = trial(cuts, snapshots)
     if not first.finished and Progress.of(first.told).stage == SNAPSHOT:  # of all rows: of which piece is it?
@@ -104,7 +104,7 @@ def _inspect(rows: int, trial: Trial, seconds: float) -> Finding | None:
     third = trial([cut for cut in singly if cut <= row] + [row + 1], snapshots)
     if third.finished or Progress.of(third.told).done != row:
         return None
-    return Finding([cut for cut in singly if cut <= row], _death(third, seconds))
+    return Finding([cut for cut in singly if cut <= row], _death(third, limit))
 
 
 def _pieces(rows: int) -> list[int]:
@@ -118,17 +118,19 @@ def _singly(cuts: Sequence[int], done: int) -> list[int]:
     return [*(cut for cut in cuts if cut <= begin), *range(begin + 1, end + 1)]
 
 
-def _death(ended: Ended, seconds: float) -> Death:
+def _death(ended: Ended, limit: Limit) -> Death:
     progress = Progress.of(ended.told)
     where = _where(ended.stack)
-    code = Code.TIMED_OUT if ended.timed_out else Code.PROCESS_KILLED
+    code = Code.TIMED_OUT if ended.exceeded else Code.PROCESS_KILLED
     stage = _stage(ended.stack, progress.stage)
-    return Death(code, stage, _how(ended, seconds) + where, progress.event, progress.schema)
+    return Death(code, stage, _how(ended, limit) + where, progress.event, progress.schema)
 
 
-def _how(ended: Ended, seconds: float) -> str:
-    if ended.timed_out:
-        return f"processing took longer than {seconds:g} s"
+def _how(ended: Ended, limit: Limit) -> str:
+    if ended.exceeded == "busy":
+        return f"processing took more than {limit.busy:.3g} s of processor time"
+    if ended.exceeded:
+        return f"processing made no progress within {limit.waiting:.3g} s"
     if ended.error:
         return f"processing ended the process: {ended.error}"
     if ended.code is None:

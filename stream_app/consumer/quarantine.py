@@ -17,7 +17,7 @@ import msgspec
 
 from stream_app import disposable_fork
 from stream_app.consumer.inspection import Finding, Trial, inspect
-from stream_app.disposable_fork import Ended, Work
+from stream_app.disposable_fork import Ended, Limit, Work
 from stream_app.record import Failure, Position
 from stream_app.records import Records
 from stream_app.settings import INSPECTED_ROWS, Settings
@@ -28,17 +28,20 @@ CAREFUL_FROM = 3
 """The attempt at a checkpoint from which on records are first processed in forks."""
 UNLIMITED_SECONDS = 30.0
 """The time limit of a fork where the settings give none."""
+LONGER = 4
+"""How many times the limit a batch may take on the clock: processor time is what counts on a busy machine.
+
+And in processor time until a first batch was processed (a user's function may import or compile), and for a snapshot.
+"""
 # Careful processing ends after this many checkpoint intervals or seconds, whichever is longer: what ended the process
 # lay within one interval of ordinary processing, which is faster.
 _MOST_INTERVALS, _MOST_SECONDS = 20, 600
-# How many times the limit is allowed until a first batch was processed: a user's function may import or compile.
-FIRST = 4
 # Records that are held back until a later action at most, in bytes.
 _MOST_HELD = 64_000_000
 # The share of KCL's time limit for an action after which no further inspection begins.
 _SHARE = 0.25
 
-Fork = Callable[[Work, Callable[[str], float]], Ended]
+Fork = Callable[[Work, Callable[[str], Limit]], Ended]
 
 
 class Attempt(Protocol):
@@ -102,10 +105,10 @@ class Quarantine:
         return bool(self._held)
 
     @property
-    def limit(self) -> float:
-        """The time limit of a step of an inspection, in seconds."""
-        limit = self._settings.batch_limit or UNLIMITED_SECONDS
-        return limit if self.warm else FIRST * limit
+    def limit(self) -> Limit:
+        """The time limit of a step of an inspection."""
+        seconds = self._settings.batch_limit or UNLIMITED_SECONDS
+        return Limit(seconds if self.warm else LONGER * seconds, LONGER * seconds)
 
     def load(self, shard: str, checkpoint: str) -> None:
         """Take up the shard at a checkpoint: the attempts that were made there, and the decisions."""
@@ -217,7 +220,8 @@ class Quarantine:
         kept: Decision = self._attempt("quarantine decision", lambda: store.decide(decision))
         self._set([*self._decisions, kept])
         position = Position(self._shard, record.sequence_number, record.sub_sequence_number)
-        self._note("record_quarantined", position=str(position), code=kept.code, stage=kept.stage)
+        known = {"position": str(position), "code": kept.code, "stage": kept.stage, "type": kept.event}
+        self._note("record_quarantined", level="warning", **known)
 
     def _begin(self, records: Records) -> None:
         """Count the attempt, once, before the first records are processed."""
@@ -229,10 +233,12 @@ class Quarantine:
             until = max(attempts.careful_until, now + self._settings.clock_margin_ms)
             attempts = self._attempts = msgspec.structs.replace(attempts, careful_until=until)
         self._attempt("attempts", lambda: store.save_attempts(self._shard, attempts))
-        self._note("attempt", attempt=attempts.attempts, checkpoint=attempts.checkpoint)
+        known = {"attempt": attempts.attempts, "checkpoint": attempts.checkpoint}
+        # The launcher reads it (`crash_report`): a further attempt is told at every usual level of the log.
+        self._note("attempt", level="warning" if attempts.attempts > 1 else "info", **known)
         if attempts.attempts >= CAREFUL_FROM or int(records.arrived[0]) <= attempts.careful_until:
             self._careful = _Careful(attempts.careful_until, now)
-            self._note("quarantine_started", attempt=attempts.attempts, checkpoint=attempts.checkpoint)
+            self._note("quarantine_started", level="warning", **known)
 
     def committed(self, arrived: int) -> None:
         """A checkpoint was made at a record that arrived then (ms since the epoch)."""

@@ -192,7 +192,7 @@ class ShardConsumer:
             excluded=self._quarantine.excluded,
             alert=self._alert,
             with_state=self._state_bytes <= _SMALL_STATE,
-            seconds=self._quarantine.limit,
+            limit=self._quarantine.limit,
         ).of(records)
 
     def _alert(self, records: Records, result: Processed) -> None:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from stream_app.consumer.inspection import PROCESS, SINK, SNAPSHOT, STARTING, Progress, Trial
-from stream_app.consumer.quarantine import FIRST, Isolation
-from stream_app.disposable_fork import Ended, Tell
+from stream_app.consumer.quarantine import Isolation
+from stream_app.disposable_fork import Ended, Limit, Tell
 from stream_app.pipeline.decode import decode
 from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import Processed
@@ -38,7 +38,7 @@ class Trials:
     excluded: Callable[[Records], Mapping[int, Failure]]
     alert: Callable[[Records, Processed], None]
     with_state: bool
-    seconds: float
+    limit: Limit
 
     def of(self, records: Records) -> Trial:
         """The trial of these records."""
@@ -48,10 +48,10 @@ class Trials:
 
         return trial
 
-    def _limit(self, report: str) -> float:
-        """Seconds until the next report. A snapshot may take long where devices are many."""
-        stage = Progress.of([report] if report else []).stage
-        return self.seconds * (FIRST if stage == SNAPSHOT or not report else 1)
+    def _limit(self, report: str) -> Limit:
+        """The time until the next report. A snapshot may take long where devices are many."""
+        snapshot = bool(report) and Progress.of([report]).stage == SNAPSHOT
+        return Limit(self.limit.waiting, self.limit.waiting) if snapshot else self.limit
 
     def _work(self, records: Records, cuts: Sequence[int], snapshots: bool, tell: Tell) -> None:
         if snapshots:
@@ -59,23 +59,24 @@ class Trials:
             self.state.snapshot()
         Progress(0).tell(tell)
         for start, stop in zip([0, *cuts], cuts, strict=False):
-            self._try(records.part(start, stop), start, tell)
+            part = records.part(start, stop)
+            event, schema = self._event(part) if len(part) == 1 else (None, None)
+            Progress(start, PROCESS, event, schema).tell(tell)
+            result = self._processed(part)
+            Progress(start, SINK, event, schema).tell(tell)
+            self.alert(part, result)
+            self.isolation.build(self._segment(part, result))
             if snapshots:
-                Progress(start, SNAPSHOT).tell(tell)
+                Progress(start, SNAPSHOT, event, schema).tell(tell)
                 self.state.snapshot()
             Progress(stop).tell(tell)
         if self.with_state and not snapshots:
             Progress(len(records), SNAPSHOT).tell(tell)
             self.state.snapshot()
 
-    def _try(self, records: Records, done: int, tell: Tell) -> None:
-        event, schema = self._event(records) if len(records) == 1 else (None, None)
-        Progress(done, PROCESS, event, schema).tell(tell)
+    def _processed(self, records: Records) -> Processed:
         most = self.settings.max_record_bytes
-        result = process_without(records, self.registry, self.state, most, self.excluded(records))
-        Progress(done, SINK, event, schema).tell(tell)
-        self.alert(records, result)
-        self.isolation.build(self._segment(records, result))
+        return process_without(records, self.registry, self.state, most, self.excluded(records))
 
     def _event(self, records: Records) -> tuple[str | None, str | None]:
         """The event type of a record, and its schema, where it can be decoded."""
