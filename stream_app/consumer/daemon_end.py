@@ -53,6 +53,7 @@ class Watch:
         self._patience = patience
         self._busy: set[str] = set()
         self._had_last_words: set[str] = set()
+        self._initialized: set[str] = set()
         self._failed = self._failed_left = self._taken_up_again = False
         self._stop_by: float | None = None
         self._leave_by: float | None = None
@@ -63,6 +64,8 @@ class Watch:
         if line.get("source") != "kcl":
             return
         event, shard = line.get("event"), str(line.get("shard"))
+        if event == "shard_initialized":
+            self._initialized.add(shard)
         if event == "shard_initialized" and self._stop_by is None:
             self._busy.add(shard)
         elif event == "shard_initialized":
@@ -78,8 +81,7 @@ class Watch:
 
     def _code(self, code: int, shard: str) -> int:
         """A user's code may exit as a wrong configuration does; but that is found before a shard is initialised."""
-        begun = shard in self._busy or shard in self._had_last_words
-        return 1 if begun and code == CONFIG_ERROR else code
+        return 1 if code == CONFIG_ERROR and shard in self._initialized else code
 
     def decide(self, wishes: int, now: float) -> Act | None:
         """What to do, if anything, given how often a stop was asked for and the time in seconds."""
