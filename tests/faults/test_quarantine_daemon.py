@@ -87,11 +87,11 @@ POISON: dict[str, dict[str, Any]] = {
     "time": {"time": "0001-01-01T00:00:00+01:00"},
     "decimal": {"price": "1e1000000"},
 }
-CODES = {
-    "exit": "PROCESS_KILLED",
-    "configuration": "PROCESS_KILLED",
-    "loop": "TIMED_OUT",
-    "memory": "PROCESS_KILLED",
+DECIDED = {
+    "exit": ("PROCESS_KILLED", "the process ended with exit code 0"),
+    "configuration": ("PROCESS_KILLED", "the process ended with exit code 2"),
+    "loop": ("TIMED_OUT", "processing "),
+    "memory": ("PROCESS_KILLED", "the process was killed by SIGKILL"),
 }
 
 
@@ -216,11 +216,13 @@ def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
     assert sorted(scene.stored()) == sorted(set(scene.sender.sent.values()) - set(POISON))
     store = S3QuarantineStore(client("s3"), scene.properties["app.bucket"], scene.name)
     decided = {
-        scene.sender.sent[one.shard, one.sequence]: one.code
+        scene.sender.sent[one.shard, one.sequence]: one
         for shard in store.shards()
         for one in store.decisions(shard)
     }
-    assert CODES.items() <= decided.items()
+    for kind, (code, reason) in DECIDED.items():
+        assert decided[kind].code == code
+        assert decided[kind].reason.startswith(reason)
     assert decided.keys() <= POISON.keys(), "no other record is to blame"
     assert not consumer.told.of("daemon_gave_up")
     assert len(consumer.told.of("record_quarantined")) >= len(decided)
