@@ -10,7 +10,6 @@ import ctypes
 import faulthandler
 import os
 import re
-import select
 import signal
 import sys
 import tempfile
@@ -20,6 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from stream_app.process_limits import Limit, Waiter, Watch
+
+__all__ = ["Ended", "Frame", "Limit", "Tell", "Work", "run"]
 Tell = Callable[[str], None]
 """Reports progress to the parent: one line of text."""
 Work = Callable[[Tell], None]
@@ -29,9 +31,6 @@ _MOST_LIKELY_KILLED = "1000"  # oom_score_adj
 _TOLD, _RAISED, _FINISHED = "t", "r", "f"
 _LONGEST_ERROR = 200
 _DUMP_SECONDS = 2.0  # for the fork to write its stack after SIGABRT
-_POLL_SECONDS = 0.01  # where the kernel has no pidfd
-_SHORTEST = 0.02  # a wait for a process that is close to its limit
-_UTIME, _STIME = 11, 12  # in /proc/<pid>/stat, after the name
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 
@@ -41,17 +40,6 @@ class Frame(NamedTuple):
     path: str
     line: int
     function: str
-
-
-class Limit(NamedTuple):
-    """How long a fork may go on without a report: seconds of processor time, and seconds on the clock.
-
-    A fork that has to wait for a busy machine uses little processor time: it is given the longer time on the clock.
-    Without /proc there is only the clock.
-    """
-
-    busy: float
-    waiting: float
 
 
 class Ended(NamedTuple):
@@ -115,12 +103,12 @@ class _Follower:
 
     def follow(self) -> None:
         """Return when the fork has ended and its reports are read."""
-        watch = _Watch(self._pid, self._limit(""))
-        with _Waiter(self._pid) as waiter:
+        watch = Watch(self._pid, self._limit(""))
+        with Waiter(self._pid) as waiter:
             while not self._reap():
                 waiter.wait(self._reports.fileno() if self._open else None, watch.left())
                 if self._read():
-                    watch = _Watch(self._pid, self._limit(self._told[-1] if self._told else ""))
+                    watch = Watch(self._pid, self._limit(self._told[-1] if self._told else ""))
                 elif watch.left() <= 0 and not self._reap():
                     self._exceeded = watch.exceeded
                     self._stop(waiter)
@@ -140,7 +128,7 @@ class _Follower:
         finished = self._finished and not self._exceeded
         return Ended(self._told, finished, self._exceeded, self._code, self._error, stack)
 
-    def _stop(self, waiter: _Waiter) -> None:
+    def _stop(self, waiter: Waiter) -> None:
         """SIGABRT makes faulthandler write the stack even while a C loop holds the interpreter's lock."""
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGABRT)
@@ -181,65 +169,6 @@ class _Follower:
         elif kind == _RAISED:
             self._error = text
         self._finished |= kind == _FINISHED
-
-
-class _Watch:
-    """The time since a report of a process."""
-
-    def __init__(self, pid: int, limit: Limit) -> None:
-        self._pid, self._limit = pid, limit
-        self._begun, self._used = time.monotonic(), _processor_seconds(pid)
-
-    def left(self) -> float:
-        """Seconds on the clock after which to look again; 0 where the limit is exceeded."""
-        return 0.0 if self.exceeded else max(_SHORTEST, min(self._busy(), self._waiting()))
-
-    @property
-    def exceeded(self) -> str:
-        """Which limit is exceeded, if any."""
-        if self._waiting() <= 0:
-            return "waiting"
-        return "busy" if self._busy() <= 0 else ""
-
-    def _waiting(self) -> float:
-        return self._limit.waiting - (time.monotonic() - self._begun)
-
-    def _busy(self) -> float:
-        return self._limit.busy - (_processor_seconds(self._pid) - self._used)
-
-
-def _processor_seconds(pid: int) -> float:
-    """Processor time of a process; 0 where it cannot be read."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[_UTIME]) + int(fields[_STIME])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
-class _Waiter:
-    """Waits for a report or for the end of a process."""
-
-    def __init__(self, pid: int) -> None:
-        self._descriptor: int | None = None
-        with suppress(OSError, AttributeError):
-            self._descriptor = os.pidfd_open(pid)
-
-    def __enter__(self) -> _Waiter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-
-    def wait(self, reports: int | None, seconds: float) -> None:
-        """Return when one of both is there, or after the time."""
-        poll = select.poll()
-        for descriptor in (reports, self._descriptor):
-            if descriptor is not None:
-                poll.register(descriptor, select.POLLIN)
-        longest = seconds if self._descriptor is not None else min(seconds, _POLL_SECONDS)
-        poll.poll(max(0.0, longest) * 1_000)
 
 
 def _become(work: Work, writing: int, stack: IO[bytes], parent: int) -> None:
