@@ -1,7 +1,7 @@
 """Run a function in a fork of this process that may die: what it reported, and how it ended.
 
-The fork shares this process's memory copy-on-write, so the function sees everything and changes nothing. It is ended
-by SIGKILL when its parent ends (Linux), and the kernel prefers it when memory runs out.
+The fork shares this process's memory copy-on-write, so the function sees all of it and changes nothing. The kernel
+ends the fork when its parent ends (Linux), and kills it first when memory runs out.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ _PROGRESS = frozenset({"checkpoint", "record_quarantined"})
 class CrashReport:
     """Decides whether another start of the daemon brings the shards that failed any further.
 
-    That is so for a shard which made progress (a checkpoint, or a record in quarantine), and for one that made an
-    attempt after which its records will be processed with care. A shard of which neither is known, for example
-    because its state cannot be loaded, would only fail again.
+    A shard gets further if it made progress (a checkpoint, or a record in quarantine), or if its next attempts lead
+    to careful processing. A shard for which neither is known, for example because its state cannot be loaded, would
+    fail again.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """Find out which records end a process, by processing them in disposable forks first.
 
-Rows are tried in pieces; of a piece in which the fork ended, row by row; and the row in which it ended once more.
-The fork reports how far it came, so that three forks are enough for any number of rows, and the time limit is for a
-piece or a row, never for the sum of rows that are slow but pass.
+The first fork processes rows in pieces, the second the piece in which the first ended row by row, and the third
+confirms the row. Forks report their progress, so three are enough for any number of rows, and the time limit applies to
+a piece or a row, never to the sum of rows that are slow but pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stream_app.record import Code
 PIECE = 64
 SNAPSHOT, SINK, PROCESS = "snapshot", "sink", "process"
 STARTING = -1
-"""The rows done while a fork only begins: what ends it then is no row's fault."""
+"""The number of rows done while a fork starts: if it ends then, no row is the cause."""
 _TRIES = 3
 _STAGES = frozenset({"decode", "conform", "verify", "calculate", "score"})
 _PIPELINE = re.compile(r"/stream_app/pipeline/(\w+)\.py$")
@@ -41,14 +41,14 @@ class Death(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Rows that were processed in a fork without trouble, up to each of `cuts`; then maybe one that ended it."""
+    """Rows that a fork processed, up to each of `cuts`, and the death of the row after them if there was one."""
 
     cuts: list[int]
     death: Death | None = None
 
     @property
     def passed(self) -> int:
-        """How many rows passed; the row of this number is the one that did not, where there is one."""
+        """The number of rows that passed, which is also the index of the row that did not."""
         return self.cuts[-1] if self.cuts else 0
 
 
@@ -76,20 +76,20 @@ class Progress(NamedTuple):
 def inspect(rows: int, trial: Trial, limit: Limit) -> Finding:
     """The rows, counted from the first, that a process survives, and the first that it does not.
 
-    A row is to blame only where two forks in a row ended at it after all rows before it had passed. Raises
-    FatalError where forks end without such a row: then the machine is at fault, for example for lack of memory.
+    A row is reported only if two forks in a row ended at it after all rows before it had passed. Raises FatalError
+    if forks keep ending at different rows: then the machine is the cause, for example for lack of memory.
     """
     for _ in range(_TRIES):
         finding = _inspect(rows, trial, limit)
         if finding is not None:
             return finding
-    raise FatalError(f"processes that try {rows} records end now here, now there: is there memory enough?")
+    raise FatalError(f"forks that process {rows} records end at different records: check the memory limit")
 
 
 def _inspect(rows: int, trial: Trial, limit: Limit) -> Finding | None:
     cuts, snapshots = _pieces(rows), False
     first = trial(cuts, snapshots)
-    if not first.finished and Progress.of(first.told).stage == SNAPSHOT:  # of all rows: of which piece is it?
+    if not first.finished and Progress.of(first.told).stage == SNAPSHOT:  # after all rows: find the piece
         snapshots = True
         first = trial(cuts, snapshots)
     if first.finished:

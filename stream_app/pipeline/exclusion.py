@@ -1,4 +1,4 @@
-"""Process records of which some rows are excluded: these were quarantined, and no code may see them again."""
+"""Process records without the rows that are quarantined."""
 
 from __future__ import annotations
 

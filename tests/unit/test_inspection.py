@@ -66,7 +66,7 @@ def test_who_is_killed_once_or_twice_by_somebody_else_blames_no_record(
 
 
 def test_forks_that_end_now_here_now_there_are_the_machines_fault() -> None:
-    with pytest.raises(FatalError, match="memory"):
+    with pytest.raises(FatalError, match="memory limit"):
         inspect(100, Forks(set(), lambda trial, row: row == 7 * trial % 60), LIMIT)
 
 
