@@ -1,8 +1,8 @@
 """Find out which records end a process, by processing them in disposable forks first.
 
 The first fork processes rows in pieces, the second the piece in which the first ended row by row, and the third
-confirms the row. Forks report their progress, so three are enough for any number of rows, and the time limit applies to
-a piece or a row, never to the sum of rows that are slow but pass.
+confirms the row. Forks report their progress, so three are enough for any number of rows, and the time limit applies
+to a piece or a row, never to the sum of rows that are slow but pass.
 """
 
 from __future__ import annotations
