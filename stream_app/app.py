@@ -17,6 +17,7 @@ from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
 from stream_app.consumer import alerts
+from stream_app.consumer.quarantine import Isolation
 from stream_app.consumer.shard import ShardConsumer, World
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
@@ -27,9 +28,10 @@ from stream_app.recovery.stream.read import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.dynamodb import LatestSink
+from stream_app.sinks.quarantine import S3QuarantineStore
 from stream_app.sinks.retry import Policy, call, retrying
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
-from stream_app.sinks.segment import Segment, Sink
+from stream_app.sinks.segment import Building, Segment, Sink
 from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary
 from stream_app.warm import warm_up
@@ -129,12 +131,15 @@ def check(settings: Settings, client: Client) -> None:
 
 
 def consumer(settings: Settings, client: Client) -> ShardConsumer:
-    """The consumer of one shard, wired to AWS. Raises ConfigError when a setting that it needs is empty."""
-    empty = [name for name in _CONSUMER_NEEDS if not getattr(settings, name)]
-    if empty:
-        raise ConfigError(
-            [Problem(f"app.{name} is not set", f"add app.{name} to the file") for name in empty]
-        )
+    """The consumer of one shard, wired to AWS. Raises ConfigError for settings that it cannot work with."""
+    problems = [
+        Problem(f"app.{name} is not set", f"add app.{name} to the file")
+        for name in _CONSUMER_NEEDS
+        if not getattr(settings, name)
+    ]
+    problems += settings.batch_problems()
+    if problems:
+        raise ConfigError(problems)
     return ShardConsumer(world(settings, Registry.load(), client))
 
 
@@ -153,16 +158,17 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
             client("sqs"), settings.dead_letter_queue, bodies, policy, sleep=time.sleep, rng=rng
         )
 
-    def note(event: str, **fields: Any) -> None:
-        logger.info(event, **fields)  # looked up at each call, as is stderr
+    def note(event: str, *, level: str = "info", **fields: Any) -> None:
+        getattr(logger, level)(event, **fields)  # looked up at each call, as is stderr
 
     def report(summary: Summary) -> None:
         logger.info(**summary.to_json())
 
+    sinks = _sinks(settings, registry, client)
     return World(
         registry=registry,
         settings=settings,
-        sinks=[retrying(s, policy, sleep=time.sleep, rng=rng) for s in _sinks(settings, registry, client)],
+        sinks=[retrying(sink, policy, sleep=time.sleep, rng=rng) for sink in sinks],
         park=park,
         alerts=_alerts(settings, registry, client),
         snapshots=S3Snapshots(client("s3"), settings.bucket, settings.application),
@@ -171,7 +177,22 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
         report=report,
         note=note,
         now_ms=lambda: time.time_ns() // 1_000_000,
+        isolation=Isolation(
+            S3QuarantineStore(client("s3"), settings.bucket, settings.application), _builder(sinks)
+        ),
     )
+
+
+def _builder(sinks: Sequence[Sink]) -> Callable[[Segment], None]:
+    """What the sinks do with a segment before their requests."""
+    building = [sink for sink in sinks if isinstance(sink, Building)]
+
+    def build(segment: Segment) -> None:
+        for sink in building:
+            sink.build(segment)
+        dead_letters.messages(segment)
+
+    return build
 
 
 def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]:
