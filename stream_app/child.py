@@ -62,7 +62,8 @@ def serve(consumer: ShardConsumer, protocol: IO[bytes], release: Callable[[], No
     from stream_app.consumer.thrift import Thrifty, malloc_trim
 
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        answer(Thrifty(Gathering(consumer), release or malloc_trim), WidePipe(stdin), protocol)
+        gathering = Gathering(consumer, max_record_bytes=consumer.world.settings.max_record_bytes)
+        answer(Thrifty(gathering, release or malloc_trim), WidePipe(stdin), protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

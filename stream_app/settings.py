@@ -26,6 +26,7 @@ class Settings:
     latest_table: str = ""
     segment_seconds: int = 60
     segment_records: int = 50_000
+    segment_bytes: int = 64 << 20
     checkpoint_seconds: int = 60
     clock_margin_ms: int = 1_000
     max_record_bytes: int = 262_144
@@ -68,6 +69,7 @@ _SOURCE = {"application": "applicationName", "stream": "streamName", "region": "
 _LEAST = {
     "segment_seconds": 1,
     "segment_records": 1,
+    "segment_bytes": 1,
     "checkpoint_seconds": 1,
     "clock_margin_ms": 0,
     "max_record_bytes": 1,

@@ -12,13 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from stream_app.consumer.multilang import Checkpointer
-from stream_app.consumer.segments import Segmenter
+from stream_app.consumer.segments import Segmenter, chunks
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
 from stream_app.errors import LeaseLostError
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.score import unscored
 from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.unpacked_size import unpacked_sizes
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
 from stream_app.records import Records
 from stream_app.settings import Settings
@@ -29,6 +30,9 @@ from stream_app.telemetry import log
 from stream_app.telemetry.histogram import Histogram
 from stream_app.telemetry.summary import Summary, by_code
 
+# The most bytes after decompression that are processed together. A read of Kinesis (10 MiB) and the records that were
+# kept back before it are less, so only compressed records are ever divided.
+BATCH_BYTES = 16 << 20
 # A snapshot of so many bytes, compressed, takes some milliseconds, which every segment may cost.
 _SMALL_STATE = 1_000_000
 # A snapshot that takes longer is taken so much more seldom that no more than this share of the time goes into them.
@@ -89,7 +93,8 @@ class ShardConsumer:
     def __init__(self, world: World) -> None:
         self._world = world
         settings = world.settings
-        self._segmenter = Segmenter(settings.segment_seconds, settings.segment_records)
+        limits = (settings.segment_records, settings.segment_bytes)
+        self._segmenter = Segmenter(settings.segment_seconds, *limits)
         self._shard = ""
         self._state = self._new_state()
         self._open = _Open()
@@ -156,9 +161,10 @@ class ShardConsumer:
             self.lease_lost()
 
     def _take(self, records: Records, behind_ms: int | None) -> None:
-        for piece in self._segmenter.cut(records.arrived):
-            if piece.stop > piece.start:
-                self._process(records.part(piece.start, piece.stop), behind_ms)
+        sizes = unpacked_sizes(records.payloads, self._world.settings.max_record_bytes)
+        for piece in self._segmenter.cut(records.arrived, sizes):
+            for start, stop in chunks(sizes, piece.start, piece.stop, BATCH_BYTES):
+                self._process(records.part(start, stop), behind_ms)
             if piece.closes:
                 self._close(commits=self._due())
 
