@@ -1,4 +1,4 @@
-"""One shard's consumer, and the order of its effects: sinks → dead letters → snapshot → checkpoint."""
+"""One shard's consumer, and the order of its effects: sinks → dead letters → alerts → snapshot → checkpoint."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stream_app.consumer.alerts import Alerts
 from stream_app.consumer.multilang import Checkpointer
 from stream_app.consumer.segments import Segmenter, chunks
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
@@ -37,18 +38,6 @@ BATCH_BYTES = 16 << 20
 _SMALL_STATE = 1_000_000
 # A snapshot that takes longer is taken so much more seldom that no more than this share of the time goes into them.
 _QUICK_MS, SNAPSHOT_SHARE = 100, 0.025
-
-
-class Alerts(Protocol):
-    """Tells the world of anomalies before their segment closes."""
-
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        """Queue one alert a row."""
-        ...
-
-    def flush(self) -> None:
-        """Send what is queued; safe to repeat."""
-        ...
 
 
 class Attempt(Protocol):
@@ -141,6 +130,8 @@ class ShardConsumer:
         self._committed = (
             [source] if source[:1].isdigit() else []
         )  # a checkpoint of this shard, not inherited
+        inherited = not self._committed and source != "fresh"
+        world.alerts.start(shard, source.split("+") if inherited else ())
         world.note("initialized", checkpoint=sequence, state=source)
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
@@ -152,6 +143,7 @@ class ShardConsumer:
             self._world.note("reading")  # KCL begins to read up to two seconds after it initialized
         try:
             self._take(Records.of(records), behind_ms)
+            self._world.alerts.flush()
             if not records and behind_ms == 0:
                 self._close_by_clock(checkpointer)
             # A large snapshot is there only because it was due: that it took long is for the next one.
@@ -180,11 +172,11 @@ class ShardConsumer:
         busy_ms = (time.perf_counter() - begun) * 1_000
         self._open.parts.append((len(self._open.records), _lean(result)))
         self._open.records.add(records)
-        world.report(self._summary(records, result, behind_ms, busy_ms))
+        self._report(records, result, behind_ms, busy_ms)
         for batch in result.passed.values():
             if "anomaly" in batch and batch["anomaly"].any():
                 world.alerts.add(self._shard, records, batch.take(batch["anomaly"]))
-        world.attempt("alerts", world.alerts.flush)
+        world.alerts.flush()
 
     def _close_by_clock(self, checkpointer: Checkpointer) -> None:
         if self._segmenter.overdue(self._world.now_ms(), self._world.settings.clock_margin_ms):
@@ -215,6 +207,7 @@ class ShardConsumer:
             return
         (position, snapshot), world = self._pending, self._world
         name = token(position)
+        world.alerts.secure(position)
         begun = time.thread_time()
         world.attempt("state", lambda: world.snapshots.save(self._shard, name, snapshot))
         self._snapshot_ms += (time.thread_time() - begun) * 1_000
@@ -249,6 +242,7 @@ class ShardConsumer:
                 self._segmenter.close()
                 self._close(commits=False)
             snapshot, world = self._state.snapshot(), self._world
+            world.alerts.secure(None)
             world.attempt("state", lambda: world.snapshots.save(self._shard, SHARD_END, snapshot))
             world.attempt("checkpoint", lambda: checkpointer.checkpoint(None, None))
             self._done(SHARD_END)
@@ -264,6 +258,15 @@ class ShardConsumer:
             self._world.note("shutdown requested")
         except LeaseLostError:
             self.lease_lost()
+
+    def _report(
+        self, records: Sequence[Record], result: Processed, behind_ms: int | None, busy_ms: float
+    ) -> None:
+        """A metric that fails does not stop the shard."""
+        try:
+            self._world.report(self._summary(records, result, behind_ms, busy_ms))
+        except Exception as error:
+            self._world.note("report failed", error=repr(error), records=len(records))
 
     def _summary(
         self, records: Sequence[Record], result: Processed, behind_ms: int | None, busy_ms: float
@@ -282,6 +285,8 @@ class ShardConsumer:
             repeated=len(result.repeated),
             failed=by_code(Counter(failure.code for failure in result.failed)),
             anomalies=anomalies,
+            alerts_waiting=self._world.alerts.waiting,
+            alerts_dropped=self._world.alerts.dropped,
             unscored=sum(map(unscored, result.passed.values())),
             behind_ms=behind_ms,
             busy_ms=busy_ms,

@@ -116,9 +116,7 @@ def catch_up(
     with start(log=folder / "aws.log") as aws:
         client = _clients(aws)
         _fill(client("kinesis"), case)
-        write_leases(
-            client("dynamodb"), client("kinesis"), application="heap", stream="heap", worker="w"
-        )
+        write_leases(client("dynamodb"), client("kinesis"), application="heap", stream="heap", worker="w")
         return _read(case, folder, aws, dict(environ or {}), dict(properties or {}), held)
 
 
