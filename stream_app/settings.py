@@ -37,6 +37,8 @@ class Settings:
     missing_state: str = "fail"
     log_level: str = "INFO"
     shard_host: str = "true"
+    java_heap: str = ""
+    record_bytes: int = 0
 
     @classmethod
     def load(cls, environ: Mapping[str, str], properties: Mapping[str, str]) -> Settings:
@@ -77,6 +79,7 @@ _LEAST = {
     "retry_attempts": 1,
     "retry_base_ms": 0,
     "retry_cap_ms": 0,
+    "record_bytes": 0,
 }
 _CHOICES = {
     "missing_state": ("fail", "fresh"),

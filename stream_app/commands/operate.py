@@ -67,6 +67,7 @@ def daemon(
         stop=stop,
         debug=debug,
         before=lambda worker: _give_back(client, settings.application, worker),
+        shards=_open_shards(client, settings.stream),
     )
     raise typer.Exit(code)
 
@@ -79,3 +80,9 @@ def _give_back(client: Callable[[str], Any], application: str, worker: str) -> N
         release(client("dynamodb"), application, worker)
     except Exception as error:
         err.print(f"the leader lock was not looked at: {escape(str(error))}", highlight=False)
+
+
+def _open_shards(client: Callable[[str], Any], stream: str) -> int:
+    """How many shards a worker holds when it is alone."""
+    summary = client("kinesis").describe_stream_summary(StreamName=stream)
+    return int(summary["StreamDescriptionSummary"]["OpenShardCount"])

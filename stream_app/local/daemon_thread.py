@@ -33,6 +33,7 @@ class DaemonThread:
         log: IO[bytes],
         restarts: Restarts,
         before: Callable[[str], object],
+        shards: int | None = None,
     ) -> None:
         self.pid: int | None = None
         self.host: int | None = None
@@ -42,7 +43,7 @@ class DaemonThread:
         self._on_line, self._log, self._stop = on_line, log, Stop()
         self._thread = threading.Thread(
             target=self._run,
-            args=(properties, environ, overrides, restarts, before),
+            args=(properties, environ, overrides, restarts, before, shards),
             name="daemon",
             daemon=True,
         )
@@ -54,6 +55,7 @@ class DaemonThread:
         overrides: Mapping[str, str | None],
         restarts: Restarts,
         before: Callable[[str], object],
+        shards: int | None,
     ) -> None:
         try:
             self.code = run_daemon(
@@ -64,6 +66,7 @@ class DaemonThread:
                 overrides=overrides,
                 restarts=restarts,
                 before=before,
+                shards=shards,
             )
         except Exception as error:  # raised again by check(), where somebody waits
             self.error = error

@@ -111,6 +111,28 @@ def test_the_launcher_tells_what_it_does(environ: dict[str, str]) -> None:
     assert all({"ts", "level"} <= line.keys() for line in seen)
 
 
+def test_after_a_lack_of_memory_the_next_daemon_reads_fewer_records_at_once(environ: dict[str, str]) -> None:
+    _, seen = run(environ | {"ENDS_WITH": "3", "STREAM_APP_JAVA_HEAP": "600m"})
+    texts = [parse_properties(line["text"]) for line in seen if line["event"] == "given"]
+    assert [text["maxRecords"] for text in texts] == ["10000", "1250"]
+    assert {name: value for name, value in texts[0].items() if texts[1][name] != value} == {
+        "maxRecords": "10000"
+    }
+    assert [line["mode"] for line in seen if line["event"] == "given"] == [0o600] * 2
+    assert [line["max_records"] for line in seen if line["event"] == "out_of_memory"] == [1250, 156]
+    _, seen = run(environ | {"ENDS_WITH": "1"})
+    texts = [parse_properties(line["text"]) for line in seen if line["event"] == "given"]
+    assert [text["maxRecords"] for text in texts] == ["10000", "10000"]
+
+
+def test_the_heap_of_the_properties_yields_to_the_environment(environ: dict[str, str]) -> None:
+    heap = {"app.java_heap": "700m"}
+    assert "-Xmx700m" in given(run(environ, **heap)[1])["argv"]
+    assert "-Xmx1g" in given(run(environ | {"STREAM_APP_JAVA_HEAP": "1g"}, **heap)[1])["argv"]
+    (started,) = [line for line in run(environ, **heap)[1] if line["event"] == "launcher_started"]
+    assert (started["heap"], started["max_records"]) == ("700m", 10_000)
+
+
 def test_a_wrong_configuration_found_by_a_child_is_not_tried_again(environ: dict[str, str]) -> None:
     code, seen = run(environ | {"ENDS_WITH": "1", "CHILD_FAILS_WITH": "2"})
     assert code == 2
