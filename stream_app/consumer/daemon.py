@@ -64,8 +64,8 @@ def run_daemon(
     `host_keeper`), whose lines have the source `host`.
 
     The heap is sized for `shards`, the open shards of the stream where they are known (see `java_heap`), and told
-    with launcher_started. After one that ran out of memory (the event out_of_memory of the source `kcl`) the next daemon
-    reads fewer records at once.
+    with launcher_started. After one that ran out of memory (the event out_of_memory of the source `kcl`) the next
+    daemon reads fewer records at once.
 
     `before` is called with the worker's id before each start, when no daemon of that id runs here any more.
     Call it in a thread that lives until it returns: Linux ends the daemon with that thread.

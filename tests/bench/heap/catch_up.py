@@ -6,15 +6,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import boto3
 import psutil
 
+from stream_app import app
 from stream_app.consumer.daemon import run_daemon
 from stream_app.consumer.supervise import Restarts, Stop
 from stream_app.local.aws import LocalAws, start
@@ -25,6 +25,7 @@ _PATIENCE = 900.0
 _LOOK = 0.1
 # The first batch is held for so long that KCL's prefetch is full when the shard begins to catch up.
 _HELD_SECONDS = 4.0
+ONE_DAEMON = Restarts(limit=0)
 _PUT_RECORDS, _PUT_BYTES = 500, 4_500_000
 
 CHILD = """
@@ -58,14 +59,14 @@ class Case(NamedTuple):
 
 @dataclass
 class Result:
-    """What became of it; memory in MiB, `cpu_s` and `rss` are the JVM's."""
+    """What became of it; memory in MiB, `cpu_s` and `rss` are the JVM's, `out_of_memory` counts daemons."""
 
     case: Case
     java: str
     heap: str
     read: int
     code: int | None
-    out_of_memory: bool
+    out_of_memory: int
     seconds: float
     cpu_s: float
     rss: float
@@ -73,8 +74,13 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Everything was read, by the first daemon."""
-        return self.read == self.case.shards * self.case.records and not self.out_of_memory
+        """Everything was read by one daemon."""
+        return self.complete and not self.out_of_memory
+
+    @property
+    def complete(self) -> bool:
+        """Everything was read."""
+        return self.read == self.case.shards * self.case.records
 
     def to_json(self) -> dict[str, Any]:
         """Built-in types."""
@@ -88,7 +94,8 @@ class _Watch:
         self.read: dict[str, int] = {}
         self.largest = 0
         self.pid: int | None = None
-        self.out_of_memory = False
+        self.out_of_memory = 0
+        self.heap = ""
 
     def line(self, line: Mapping[str, Any]) -> None:
         """Take one in."""
@@ -97,8 +104,10 @@ class _Watch:
             self.largest = max(self.largest, line["batch"])
         elif line.get("event") == "daemon_started":
             self.pid = line["pid"]
-        elif "OutOfMemoryError" in str(line):
-            self.out_of_memory = True
+        elif line.get("event") == "launcher_started":
+            self.heap = line["heap"]
+        elif line.get("event") == "out_of_memory":
+            self.out_of_memory += 1
 
 
 def catch_up(
@@ -108,27 +117,17 @@ def catch_up(
     environ: Mapping[str, str] | None = None,
     properties: Mapping[str, str | None] | None = None,
     held: float = _HELD_SECONDS,
+    restarts: Restarts = ONE_DAEMON,
 ) -> Result:
-    """Fill a stream of the embedded AWS, then have one daemon read all of it.
+    """Fill a stream of the embedded AWS, then have one daemon (or those that follow it) read all of it.
 
     `environ` (JAVA_HOME, STREAM_APP_JAVA_HEAP) and `properties` go over the shipped settings.
     """
     with start(log=folder / "aws.log") as aws:
-        client = _clients(aws)
+        client = app.clients(aws.environment())
         _fill(client("kinesis"), case)
         write_leases(client("dynamodb"), client("kinesis"), application="heap", stream="heap", worker="w")
-        return _read(case, folder, aws, dict(environ or {}), dict(properties or {}), held)
-
-
-def _clients(aws: LocalAws) -> Callable[[str], Any]:
-    environ = aws.environment()
-    return lambda service: boto3.client(
-        service,
-        endpoint_url=aws.endpoint,
-        region_name=environ["AWS_REGION"],
-        aws_access_key_id=environ["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
-    )
+        return _read(case, folder, aws, dict(environ or {}), dict(properties or {}), held, restarts)
 
 
 def _fill(kinesis: Any, case: Case) -> None:
@@ -156,6 +155,7 @@ def _read(
     environ: dict[str, str],
     properties: dict[str, str | None],
     held: float,
+    restarts: Restarts,
 ) -> Result:
     child = folder / "child.py"
     child.write_text(CHILD)
@@ -178,7 +178,8 @@ def _read(
                 overrides=given,
                 on_line=watch.line,
                 stop=stop,
-                restarts=Restarts(limit=0),
+                restarts=restarts,
+                shards=case.shards,
             )
         )
 
@@ -199,7 +200,7 @@ def _read(
     return Result(
         case=case,
         java=environ.get("JAVA_HOME") or "bundled",
-        heap=environ.get("STREAM_APP_JAVA_HEAP", "by default"),
+        heap=watch.heap,
         read=sum(watch.read.values()),
         code=codes[0] if codes else None,
         out_of_memory=watch.out_of_memory,
