@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from stream_app.consumer.daemon import run_daemon
+from stream_app.consumer.daemon_log import json_lines
 from stream_app.consumer.supervise import Restarts, Stop
 from stream_app.errors import ConfigError
 from stream_app.resources import shipped
 from stream_app.settings import ENVIRONMENT, Settings, parse_properties
+from stream_app.telemetry.best_effort import BestEffortFile
 
 Line = dict[str, Any]
 TWICE = Restarts(limit=1, base_seconds=0)
@@ -131,6 +133,24 @@ def test_the_heap_of_the_properties_yields_to_the_environment(environ: dict[str,
     assert "-Xmx1g" in given(run(environ | {"STREAM_APP_JAVA_HEAP": "1g"}, **heap)[1])["argv"]
     (started,) = [line for line in run(environ, **heap)[1] if line["event"] == "launcher_started"]
     assert (started["heap"], started["max_records"]) == ("700m", 10_000)
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "no reader"])
+def test_a_log_that_cannot_be_written_ends_no_daemon(environ: dict[str, str], log: str) -> None:
+    if log == "no reader":
+        reading, fd = os.pipe()
+        os.close(reading)
+    else:
+        fd = os.open(log, os.O_WRONLY)
+    file, stop = BestEffortFile(fd), Stop()
+    properties = shipped("properties") / "production.properties"
+    code = run_daemon(
+        properties, environ=environ, on_line=json_lines(file, "DEBUG"), stop=stop, restarts=TWICE
+    )
+    stop.close()
+    os.close(fd)
+    assert code == 0
+    assert file.lost >= 4
 
 
 def test_a_wrong_configuration_found_by_a_child_is_not_tried_again(environ: dict[str, str]) -> None:

@@ -341,6 +341,21 @@ def test_a_summary_accounts_for_every_record() -> None:
     json.dumps(summary.to_json())
 
 
+def test_a_metric_that_fails_stops_no_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("a latency that cannot be counted")
+
+    monkeypatch.setattr(Histogram, "add", fail)
+    kcl = shard(*(reading(at, sent_at=START) for at in range(3)))
+    kcl.arrive(3)
+    kcl.deliver(3)
+    kcl.tick(2_000 + MARGIN)
+    assert kcl.committed == [(kcl.records[2].sequence_number, 0)]
+    assert kcl.stores.summaries == []
+    ((_, told),) = [note for note in kcl.stores.notes if note[0] == "report failed"]
+    assert told["records"] == 3
+
+
 @given(shards(), steps)
 def test_summaries_count_every_record_that_was_read_once(records: list[Record], what: list[Step]) -> None:
     kcl = Kcl(Stores(), REGISTRY, records)
