@@ -18,12 +18,12 @@ from botocore.httpsession import URLLib3Session
 from stream_app import __version__
 from stream_app.consumer.alert_outbox import Outbox
 from stream_app.consumer.alert_store import S3Alerts
-from stream_app.consumer.alerts import Alerts, details
+from stream_app.consumer.alerts import Alerts, NoAlerts, details
 from stream_app.consumer.shard import Attempt, ShardConsumer, World
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch, Position, Record
+from stream_app.record import Batch, Record
 from stream_app.recovery import dead_letters
 from stream_app.recovery.stream.read import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties
@@ -220,24 +220,6 @@ class OutboxAlerts:
             self._outbox.add(details(self._consumer, shard, records, batch, event, name))
         except Exception as error:
             self._outbox.lost(len(batch), repr(error))
-
-
-class NoAlerts:
-    """For an application without a bus: the anomaly column in the files is all there is."""
-
-    waiting = dropped = 0
-
-    def start(self, shard: str, parents: Sequence[str]) -> None:
-        pass
-
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def secure(self, last: Position | None) -> None:
-        pass
 
 
 def _alerts(settings: Settings, registry: Registry, client: Client, attempt: Attempt) -> Alerts:

@@ -48,6 +48,24 @@ class Alerts(Protocol):
         ...
 
 
+class NoAlerts:
+    """For an application without a bus: the anomaly column in the files is all there is (protocol `Alerts`)."""
+
+    waiting = dropped = 0
+
+    def start(self, shard: str, parents: Sequence[str]) -> None:
+        """Nothing was kept."""
+
+    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
+        """Nothing is queued."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def secure(self, last: Position | None) -> None:
+        """Nothing waits."""
+
+
 def details(
     consumer: str, shard: str, records: Sequence[Record], batch: Batch, event: Event, detector: str
 ) -> list[dict[str, Any]]:
