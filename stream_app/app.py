@@ -16,9 +16,11 @@ from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
-from stream_app.consumer import alerts
+from stream_app.consumer.alert_outbox import Outbox
+from stream_app.consumer.alert_store import S3Alerts
+from stream_app.consumer.alerts import Alerts, NoAlerts, details
 from stream_app.consumer.quarantine import Isolation
-from stream_app.consumer.shard import ShardConsumer, World
+from stream_app.consumer.shard import Attempt, ShardConsumer, World
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
@@ -38,6 +40,10 @@ from stream_app.warm import warm_up
 
 T = TypeVar("T")
 Client = Callable[[str], Any]
+
+
+# A shard does not wait for its alerts: seconds to connect to the bus, and to be answered by it.
+_BUS_TIMEOUTS = Config(connect_timeout=2, read_timeout=5)
 
 
 def _config(attempts: int) -> Config:
@@ -69,8 +75,9 @@ class Clients:
         """The client of a service."""
         with _lock:
             if service not in self._made:
+                config = self._config.merge(_BUS_TIMEOUTS) if service == "events" else self._config
                 self._made[service] = self._session.client(
-                    service, endpoint_url=self._endpoint, config=self._config
+                    service, endpoint_url=self._endpoint, config=config
                 )
             return self._made[service]
 
@@ -84,7 +91,11 @@ class Clients:
                 item.close()
 
 
-def clients(environ: Mapping[str, str], region: str | None = None, attempts: int = 2) -> Clients:
+def clients(
+    environ: Mapping[str, str],
+    region: str | None = None,
+    attempts: int = 2,
+) -> Clients:
     """A maker of boto3 clients, one a service, with the endpoint, region and keys of `environ`.
 
     Without keys there, boto3 looks where it always does: profile, container, instance. `attempts` counts the
@@ -170,7 +181,7 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
         settings=settings,
         sinks=[retrying(sink, policy, sleep=time.sleep, rng=rng) for sink in sinks],
         park=park,
-        alerts=_alerts(settings, registry, client),
+        alerts=_alerts(settings, registry, client, attempt),
         snapshots=S3Snapshots(client("s3"), settings.bucket, settings.application),
         lineage=lineage_of(client("kinesis"), settings.stream),
         attempt=attempt,
@@ -208,32 +219,33 @@ def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]
     return [*latest, ParquetSink(s3, bucket, fingerprints, types), ManifestSink(s3, bucket)]
 
 
-class _Alerts:
-    """Alerts of all event types into one outbox."""
+class OutboxAlerts:
+    """Alerts of all event types into one outbox (protocol `consumer.shard.Alerts`)."""
 
-    def __init__(self, settings: Settings, registry: Registry, outbox: alerts.Outbox) -> None:
+    def __init__(self, settings: Settings, registry: Registry, outbox: Outbox) -> None:
         self._consumer, self._registry, self._outbox = settings.application, registry, outbox
+        self.start, self.flush, self.secure = outbox.start, outbox.flush, outbox.secure
+
+    @property
+    def waiting(self) -> int:
+        return self._outbox.waiting
+
+    @property
+    def dropped(self) -> int:
+        return self._outbox.dropped
 
     def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
         event = self._registry.codecs[batch.event].event
         name = getattr(event.detector, "__name__", "detector")
-        self._outbox.add(alerts.details(self._consumer, shard, records, batch, event, name))
-
-    def flush(self) -> None:
-        self._outbox.flush()
-
-
-class _NoAlerts:
-    """For an application without a bus: the anomaly column in the files is all there is."""
-
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
+        try:
+            self._outbox.add(details(self._consumer, shard, records, batch, event, name))
+        except Exception as error:
+            self._outbox.lost(len(batch), repr(error))
 
 
-def _alerts(settings: Settings, registry: Registry, client: Client) -> _Alerts | _NoAlerts:
+def _alerts(settings: Settings, registry: Registry, client: Client, attempt: Attempt) -> Alerts:
     if not settings.bus:
-        return _NoAlerts()
-    return _Alerts(settings, registry, alerts.Outbox(client("events"), settings.bus))
+        return NoAlerts()
+    store = S3Alerts(client("s3"), settings.bucket, settings.application)
+    outbox = Outbox(client("events"), settings.bus, store, warn=log.get().warning, attempt=attempt)
+    return OutboxAlerts(settings, registry, outbox)

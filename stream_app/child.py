@@ -24,10 +24,16 @@ def main() -> int:
 
 
 def take_stdout() -> IO[bytes]:
-    """What is the protocol's alone. A print or a C extension that writes to stdout lands in the log from here on."""
+    """What is the protocol's alone. A print or a C extension that writes to stdout lands in the log from here on.
+
+    A print never raises, whatever has become of stderr: the outcome of a row must not depend on it.
+    """
+    from stream_app.telemetry.best_effort import open_standard_files, text
+
+    open_standard_files()
     protocol = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    sys.stdout = sys.stderr
+    sys.stdout, sys.stderr = text(2), text(2)
     return protocol
 
 
@@ -72,7 +78,8 @@ def serve(
     timer = BatchTimer(consumer.world.settings.batch_limit, warm=warm)
     consumer.limit_batches(timer, warm=warm)
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        answer(Thrifty(Gathering(consumer), release or malloc_trim), WidePipe(stdin), protocol)
+        gathering = Gathering(consumer, max_record_bytes=consumer.world.settings.max_record_bytes)
+        answer(Thrifty(gathering, release or malloc_trim), WidePipe(stdin), protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

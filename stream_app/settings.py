@@ -30,6 +30,7 @@ class Settings:
     latest_table: str = ""
     segment_seconds: int = 60
     segment_records: int = 50_000
+    segment_bytes: int = 64 << 20
     checkpoint_seconds: int = 60
     clock_margin_ms: int = 1_000
     max_record_bytes: int = 262_144
@@ -40,6 +41,8 @@ class Settings:
     missing_state: str = "fail"
     log_level: str = "INFO"
     shard_host: str = "true"
+    java_heap: str = ""
+    record_bytes: int = 0
     batch_seconds: int = 0
     timeout_seconds: int = 0
 
@@ -97,6 +100,7 @@ _SOURCE = {
 _LEAST = {
     "segment_seconds": 1,
     "segment_records": 1,
+    "segment_bytes": 1,
     "checkpoint_seconds": 1,
     "clock_margin_ms": 0,
     "max_record_bytes": 1,
@@ -106,6 +110,7 @@ _LEAST = {
     "retry_cap_ms": 0,
     "batch_seconds": 0,
     "timeout_seconds": 0,
+    "record_bytes": 0,
 }
 _CHOICES = {
     "missing_state": ("fail", "fresh"),

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from stream_app.app import OutboxAlerts
+from stream_app.consumer.alert_outbox import Outbox
+from stream_app.consumer.alerts import Alerts
 from stream_app.consumer.quarantine import Isolation
 from stream_app.consumer.shard import World as ConsumerWorld
 from stream_app.consumer.state import Lineage
@@ -17,7 +20,7 @@ from stream_app.errors import TransientError
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.memory import pack, unpack
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch, Failure, Record
+from stream_app.record import Batch, Failure, Position
 from stream_app.settings import Settings
 from stream_app.sinks.quarantine import Attempts, Decision
 from stream_app.sinks.retry import Policy, call, retrying
@@ -116,6 +119,7 @@ class Stores:
     stored: dict[str, dict[str, Fate]] = field(default_factory=dict)
     parked: dict[str, str] = field(default_factory=dict)
     alerts: list[str] = field(default_factory=list)
+    stored_alerts: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     snapshots: dict[tuple[str, str], bytes] = field(default_factory=dict)
     log: list[Effect] = field(default_factory=list)
     summaries: list[Summary] = field(default_factory=list)
@@ -209,19 +213,50 @@ LAST_SINK = SINKS[-1]
 
 
 @dataclass
-class MemoryAlerts:
-    """Alerts that wait, and those that left."""
+class MemoryBus:
+    """PutEvents of alerts, each of which may be in trouble."""
 
     stores: Stores
-    waiting: list[str] = field(default_factory=list)
 
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        self.waiting += [str(records[row].position(shard)) for row in batch.rows]
+    def put_events(self, *, Entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        for entry in Entries:
+            alert = msgspec.json.decode(entry["Detail"])
+            name = str(Position(alert["shard"], alert["sequence"], alert["sub"]))
+            self.stores.trouble(Effect("alert", name))
+            self.stores.alerts.append(name)
+        return {"Entries": [{"EventId": "1"} for _ in Entries]}
 
-    def flush(self) -> None:
-        while self.waiting:
-            self.stores.trouble(Effect("alert", self.waiting[0]))
-            self.stores.alerts.append(self.waiting.pop(0))
+
+@dataclass
+class MemoryAlertStore:
+    """Alerts that the bus did not take (protocol `AlertStore`)."""
+
+    stores: Stores
+
+    def save(self, shard: str, name: str, alerts: Sequence[Mapping[str, Any]]) -> None:
+        self.stores.act("alerts", name)
+        self.stores.stored_alerts[shard, name] = [dict(alert) for alert in alerts]
+
+    def load(self, shard: str, name: str) -> list[dict[str, Any]]:
+        return self.stores.stored_alerts.get((shard, name), [])
+
+    def names(self, shard: str) -> list[str]:
+        return [name for owner, name in self.stores.stored_alerts if owner == shard]
+
+    def forget(self, shard: str, name: str) -> None:
+        self.stores.stored_alerts.pop((shard, name), None)
+
+
+def alerts(stores: Stores, registry: Registry) -> Alerts:
+    """The product's outbox between a bus and a store in memory."""
+    outbox = Outbox(
+        MemoryBus(stores),
+        "bus",
+        MemoryAlertStore(stores),
+        warn=lambda what, **values: stores.notes.append((what, values)),
+        clock=lambda: stores.now_ms / 1_000,
+    )
+    return OutboxAlerts(settings(), registry, outbox)
 
 
 def settings(**values: Any) -> Settings:
@@ -246,7 +281,7 @@ def world(
         settings=settings(**values),
         sinks=[sink(kind) for kind in SINKS],
         park=lambda segment: attempt("dead letters", lambda: stores.park(segment)),
-        alerts=MemoryAlerts(stores),
+        alerts=alerts(stores, registry),
         snapshots=stores,
         lineage=lambda shard: stores.lineages.get(shard, WHOLE),
         attempt=attempt,

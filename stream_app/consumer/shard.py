@@ -1,4 +1,4 @@
-"""One shard's consumer, and the order of its effects: sinks → dead letters → snapshot → checkpoint."""
+"""One shard's consumer, and the order of its effects: sinks → dead letters → alerts → snapshot → checkpoint."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stream_app.consumer.alerts import Alerts
 from stream_app.consumer.inspection import Trial
 from stream_app.consumer.multilang import Checkpointer
 from stream_app.consumer.quarantine import Isolation, Quarantine
-from stream_app.consumer.segments import Segmenter
+from stream_app.consumer.segments import Segmenter, chunks
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
 from stream_app.consumer.trial import Trials
 from stream_app.errors import LeaseLostError
@@ -24,6 +25,7 @@ from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.score import unscored
 from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.unpacked_size import unpacked_sizes
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
 from stream_app.records import Records
 from stream_app.settings import Settings
@@ -34,22 +36,13 @@ from stream_app.telemetry import log
 from stream_app.telemetry.histogram import Histogram
 from stream_app.telemetry.summary import Summary, by_code
 
+# The most bytes after decompression that are processed together. A read of Kinesis (10 MiB) and the records that were
+# kept back before it are less, so only compressed records are ever divided.
+BATCH_BYTES = 16 << 20
 # A snapshot of so many bytes, compressed, takes some milliseconds, which every segment may cost.
 _SMALL_STATE = 1_000_000
 # A snapshot that takes longer is taken so much more seldom that no more than this share of the time goes into them.
 _QUICK_MS, SNAPSHOT_SHARE = 100, 0.025
-
-
-class Alerts(Protocol):
-    """Tells the world of anomalies before their segment closes."""
-
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        """Queue one alert a row."""
-        ...
-
-    def flush(self) -> None:
-        """Send what is queued; safe to repeat."""
-        ...
 
 
 class Attempt(Protocol):
@@ -96,7 +89,8 @@ class ShardConsumer:
     def __init__(self, world: World) -> None:
         self._world = world
         settings = world.settings
-        self._segmenter = Segmenter(settings.segment_seconds, settings.segment_records)
+        limits = (settings.segment_records, settings.segment_bytes)
+        self._segmenter = Segmenter(settings.segment_seconds, *limits)
         self._shard = ""
         self._state = self._new_state()
         self._open = _Open()
@@ -156,6 +150,8 @@ class ShardConsumer:
             [source] if source[:1].isdigit() else []
         )  # a checkpoint of this shard, not inherited
         self._quarantine.load(shard, token(Position(shard, sequence or "", sub or 0)))
+        inherited = not self._committed and source != "fresh"
+        world.alerts.start(shard, source.split("+") if inherited else ())
         world.note("initialized", checkpoint=sequence, state=source)
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
@@ -167,6 +163,7 @@ class ShardConsumer:
             self._world.note("reading")  # KCL begins to read up to two seconds after it initialized
         try:
             self._take_all(Records.of(records), behind_ms)
+            self._world.alerts.flush()
             if not records and behind_ms == 0 and not self._quarantine.holding:
                 self._close_by_clock(checkpointer)
             # A large snapshot is there only because it was due: that it took long is for the next one.
@@ -201,9 +198,10 @@ class ShardConsumer:
                 self._world.alerts.add(self._shard, records, batch.take(batch["anomaly"]))
 
     def _take(self, records: Records, behind_ms: int | None) -> None:
-        for piece in self._segmenter.cut(records.arrived):
-            if piece.stop > piece.start:
-                self._process(records.part(piece.start, piece.stop), behind_ms)
+        sizes = unpacked_sizes(records.payloads, self._world.settings.max_record_bytes)
+        for piece in self._segmenter.cut(records.arrived, sizes):
+            for start, stop in chunks(sizes, piece.start, piece.stop, BATCH_BYTES):
+                self._process(records.part(start, stop), behind_ms)
             if piece.closes:
                 self._close(commits=self._due())
 
@@ -223,9 +221,9 @@ class ShardConsumer:
         busy_ms = (time.perf_counter() - begun) * 1_000
         self._open.parts.append((len(self._open.records), _lean(result)))
         self._open.records.add(records)
-        world.report(self._summary(records, result, behind_ms, busy_ms))
+        self._report(records, result, behind_ms, busy_ms)
         self._alert(records, result)
-        world.attempt("alerts", world.alerts.flush)
+        world.alerts.flush()
 
     def _close_by_clock(self, checkpointer: Checkpointer) -> None:
         if self._segmenter.overdue(self._world.now_ms(), self._world.settings.clock_margin_ms):
@@ -257,6 +255,7 @@ class ShardConsumer:
             return
         (position, snapshot, arrived), world = self._pending, self._world
         name = token(position)
+        world.alerts.secure(position)
         begun = time.thread_time()
         world.attempt("state", lambda: world.snapshots.save(self._shard, name, snapshot))
         self._snapshot_ms += (time.thread_time() - begun) * 1_000
@@ -295,6 +294,7 @@ class ShardConsumer:
                 self._segmenter.close()
                 self._close(commits=False)
             snapshot, world = self._state.snapshot(), self._world
+            world.alerts.secure(None)
             world.attempt("state", lambda: world.snapshots.save(self._shard, SHARD_END, snapshot))
             world.attempt("checkpoint", lambda: checkpointer.checkpoint(None, None))
             self._done(SHARD_END)
@@ -310,6 +310,15 @@ class ShardConsumer:
             self._world.note("shutdown requested")
         except LeaseLostError:
             self.lease_lost()
+
+    def _report(
+        self, records: Sequence[Record], result: Processed, behind_ms: int | None, busy_ms: float
+    ) -> None:
+        """A metric that fails does not stop the shard."""
+        try:
+            self._world.report(self._summary(records, result, behind_ms, busy_ms))
+        except Exception as error:
+            self._world.note("report failed", error=repr(error), records=len(records))
 
     def _summary(
         self, records: Sequence[Record], result: Processed, behind_ms: int | None, busy_ms: float
@@ -328,6 +337,8 @@ class ShardConsumer:
             repeated=len(result.repeated),
             failed=by_code(Counter(failure.code for failure in result.failed)),
             anomalies=anomalies,
+            alerts_waiting=self._world.alerts.waiting,
+            alerts_dropped=self._world.alerts.dropped,
             unscored=sum(map(unscored, result.passed.values())),
             behind_ms=behind_ms,
             busy_ms=busy_ms,

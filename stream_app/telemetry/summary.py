@@ -12,7 +12,8 @@ from typing import Any
 class Summary:
     """What became of one batch. Times in milliseconds; `latency` is a Histogram's counts, device to processed.
 
-    `unscored` rows are those on which the detector raised."""
+    `unscored` rows are those on which the detector raised. `alerts_waiting` were not accepted by the bus yet, before
+    those of this batch; `alerts_dropped` were lost since the consumer started."""
 
     shard: str
     records: int
@@ -24,6 +25,8 @@ class Summary:
     busy_ms: float
     latency: Mapping[int, int] = field(default_factory=dict)
     unscored: int = 0
+    alerts_waiting: int = 0
+    alerts_dropped: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Built-in types, for a log line."""
@@ -36,6 +39,8 @@ class Summary:
             "failed": dict(self.failed),
             "anomalies": self.anomalies,
             "unscored": self.unscored,
+            "alerts_waiting": self.alerts_waiting,
+            "alerts_dropped": self.alerts_dropped,
             "behind_ms": self.behind_ms,
             "busy_ms": round(self.busy_ms, 3),
             "latency": {str(bucket): count for bucket, count in self.latency.items()},

@@ -51,6 +51,7 @@ def test_every_problem_is_told_at_once() -> None:
     wrong = {
         "app.segment_seconds": "0",
         "app.segment_records": "many",
+        "app.segment_bytes": "0",
         "app.checkpoint_second": "5",
         "app.clock_margin_ms": "-1",
         "app.retry_attempts": "0",
@@ -65,6 +66,7 @@ def test_every_problem_is_told_at_once() -> None:
         "streamName is not set",
         "app.segment_seconds = 0 is below 1",
         "app.segment_records = 'many' is not a whole number",
+        "app.segment_bytes = 0 is below 1",
         "unknown property app.checkpoint_second",
         "app.clock_margin_ms = -1 is below 0",
         "app.retry_attempts = 0 is below 1",
@@ -75,7 +77,7 @@ def test_every_problem_is_told_at_once() -> None:
         "app.seen_ids = -3 is below 1",
     ):
         assert words in found
-    assert len(found) == 12
+    assert len(found) == 13
 
 
 def test_an_unknown_property_is_told_which_there_are() -> None:
