@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -117,6 +117,10 @@ class NearestValue(OneDevice, base.AnomalyDetector):
     def expect(self, keys: Numbered) -> None:
         """Rows of these keys will come with these numbers: what is held of them is looked up now."""
         self._table.expect(keys)
+
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen."""
+        self._table.forget(keys)
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import metadata
 from typing import Protocol
 
@@ -95,6 +95,11 @@ class RiverDetector:
                 seen[place] += 1
         return scores
 
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen."""
+        for place in self._table.forget(keys):
+            del self._models[place]
+
     def _judged(self, model: Model, x: dict[str, float], warm: bool) -> float:
         """Which rows a model takes is a fact about them: row by row it is the same however they are batched."""
         try:
@@ -170,6 +175,10 @@ class StandardDeviation(OneDevice, base.AnomalyDetector):
         places, fresh = self._table.take(keys)
         deviations(self._table[_MOMENTS], places, fresh, values, float(self.warm_up), scores)
         return scores
+
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen."""
+        self._table.forget(keys)
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""

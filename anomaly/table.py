@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from anomaly.container import Buffer
-from anomaly.detector import Keep
-from anomaly.numbered import PlacesByNumber
+from anomaly.detector import Keep, StateError
+from anomaly.numbered import PlacesByNumber, first_rows_of_renewed
 from anomaly.room import Room
 
 Places = NDArray[np.intp]
@@ -22,6 +23,8 @@ Columns = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
 
 _HEAD = tuple[int, list[str], bytes]
+# More rows than there can ever have been; a sum of two such numbers cannot overflow.
+_MOST_ROWS = 2**62
 
 
 class Table:
@@ -38,6 +41,7 @@ class Table:
         self._most = most
         self._places: dict[str, int] = {}
         self._keys: list[str] = []
+        self._vacant: list[int] = []  # places of keys that were forgotten
         self._rows = 0
         self._silent: Iterator[tuple[int, int]] = iter(())
         self._by_number: PlacesByNumber | None = PlacesByNumber()  # None once a place had two keys
@@ -93,6 +97,7 @@ class Table:
         """For each row the place of its key, and whether that place begins anew with this row."""
         places, unknown = self._known(keys)
         fresh = np.zeros(len(keys), np.bool_)
+        fresh[first_rows_of_renewed(keys)] = True
         new = unknown[places[unknown] < 0]
         if len(new):
             names = [keys[row] for row in new.tolist()]
@@ -100,10 +105,9 @@ class Table:
                 self._take_evicting(keys, places, fresh)
                 return places, fresh
             for row, key in zip(new.tolist(), names, strict=True):
-                place = self._places.setdefault(key, len(self._keys))
-                if place == len(self._keys):
-                    self._keys.append(key)
-                    fresh[row] = True
+                place = self._places.get(key, -1)
+                if place < 0:
+                    place, fresh[row] = self._put(key), True
                 places[row] = place
             self._reach(len(self._keys))
         if self._by_number is not None:
@@ -140,11 +144,30 @@ class Table:
             self._rows += 1
             self._seen[place] = self._rows
 
-    def _room_for(self, key: str) -> int:
-        if len(self._keys) < self._most:
+    def _put(self, key: str) -> int:
+        """Give a new key a place, of which there is one; `_reach` has to follow."""
+        if self._vacant:
+            place = self._vacant.pop()
+            self._keys[place] = key
+        else:
             place = len(self._keys)
             self._keys.append(key)
-            self._places[key] = place
+        self._places[key] = place
+        return place
+
+    def forget(self, keys: Iterable[str]) -> list[int]:
+        """Forget those of these keys that are held; returns their places, which others may take from now on.
+
+        Whoever gives keys numbers gives a key that was forgotten another one.
+        """
+        places = [place for key in keys if (place := self._places.pop(key, -1)) >= 0]
+        self._vacant += places
+        self._seen[places] = 0  # no row has this number
+        return places
+
+    def _room_for(self, key: str) -> int:
+        if len(self._places) < self._most:
+            place = self._put(key)
             self._reach(len(self._keys))
             return place
         place = self._longest_silent()
@@ -169,6 +192,7 @@ class Table:
     def order(self) -> Places:
         """`places` as an array. Keys of two parents may have spoken in the same row: those go by name."""
         order = np.argsort(self._seen, kind="stable")
+        order = order[len(self._vacant) :]  # their rows have the least number
         seen = self._seen[order]
         if (seen[1:] == seen[:-1]).any():
             names = self._keys
@@ -196,7 +220,7 @@ class Table:
 
         Gives their places, their rows in the dump's arrays and how many rows these have: the caller copies them.
         """
-        rows, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
+        rows, keys, raw = _decoded(head)
         kept = self.kept(head, keep)
         places, _ = self.take([keys[number] for number in kept.tolist()])
         self._seen[places], self._silent = from_bytes(raw, (len(keys),), np.int64)[kept], iter(())
@@ -205,7 +229,7 @@ class Table:
 
     def kept(self, head: Buffer, keep: Keep) -> Places:
         """Which rows of a dump's arrays `load` would take."""
-        _, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
+        _, keys, raw = _decoded(head)
         seen = from_bytes(raw, (len(keys),), np.int64).tolist()
         last = {key: number for key, number in zip(keys, seen, strict=True) if keep(key)}
         stay = self._seen_last(last)
@@ -219,14 +243,31 @@ class Table:
         return set(sorted(last, key=lambda key: (last[key], key))[-self._most :])
 
 
+def _decoded(head: Buffer) -> tuple[int, list[str], bytes]:
+    """Number of rows, keys, and each key's last row. Raises StateError when they contradict each other."""
+    try:
+        rows, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
+    except ValueError as error:
+        raise StateError(f"the keys cannot be read: {error}") from error
+    seen = from_bytes(raw, (len(keys),), np.int64)
+    if not 0 <= rows < _MOST_ROWS or (len(keys) and not 0 < seen.min() <= seen.max() <= rows):
+        raise StateError(f"the last rows of keys are not among {rows} rows")
+    if len(set(keys)) < len(keys):
+        raise StateError("a key is there twice")
+    return rows, keys, raw
+
+
 def to_bytes(array: NDArray[Any]) -> memoryview:
     """An array's numbers, little-endian whatever the machine."""
     return array.astype(little(array.dtype), copy=False).reshape(-1).view(np.uint8).data
 
 
 def from_bytes(raw: Buffer, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """The array again: a view of `raw`, not to be written to."""
-    return np.frombuffer(raw, little(dtype)).reshape(shape)
+    """The array again: a view of `raw`, not to be written to. Raises StateError when it is not of this shape."""
+    kind = little(dtype)
+    if len(raw) != kind.itemsize * math.prod(shape):
+        raise StateError(f"an array of {len(raw)} bytes has not the shape {shape}")
+    return np.frombuffer(raw, kind).reshape(shape)
 
 
 def little(dtype: DTypeLike) -> np.dtype[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -82,6 +82,10 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         places, fresh = self._table.take(keys)
         built = self._built(places, fresh, values)
         return self._run([self._table[name] for name in self._layout()], places, fresh, built, values)
+
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen."""
+        self._table.forget(keys)
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""
@@ -179,12 +183,19 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
 
     def snapshot(self) -> bytes:
         """The state of every key, the longest silent first; the same states give the same bytes."""
-        masks = [mask for mask, _ in sorted(self._known.items(), key=lambda item: item[1])]
         head, arrays = self._table.dump()
-        return seal_parts(
-            self._kind(),
-            [msgspec.msgpack.encode((self._names, masks)), head, *map(to_bytes, arrays.values())],
-        )
+        masks, header = self._used(arrays["header"])
+        parts = map(to_bytes, {**arrays, "header": header}.values())
+        return seal_parts(self._kind(), [msgspec.msgpack.encode((self._names, masks)), head, *parts])
+
+    def _used(self, header: NDArray[np.int64]) -> tuple[list[int], NDArray[np.int64]]:
+        """The features that the trees of these keys are over, sorted, and the headers that name trees by that."""
+        known = {number: mask for mask, number in self._known.items()}
+        mine = [known.get(number, -1) for number in header[:, kernel.TREES].tolist()]
+        masks = sorted({mask for mask in mine if mask >= 0})
+        renamed = header.copy()
+        renamed[:, kernel.TREES] = [masks.index(mask) if mask >= 0 else -1 for mask in mine]
+        return masks, renamed
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
