@@ -192,10 +192,10 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         """The features that the trees of these keys are over, sorted, and the headers that name trees by that."""
         known = {number: mask for mask, number in self._known.items()}
         mine = [known.get(number, -1) for number in header[:, kernel.TREES].tolist()]
-        masks = sorted({mask for mask in mine if mask >= 0})
+        masks = {mask: at for at, mask in enumerate(sorted({mask for mask in mine if mask >= 0}))}
         renamed = header.copy()
-        renamed[:, kernel.TREES] = [masks.index(mask) if mask >= 0 else -1 for mask in mine]
-        return masks, renamed
+        renamed[:, kernel.TREES] = [masks.get(mask, -1) for mask in mine]
+        return list(masks), renamed
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
