@@ -42,7 +42,7 @@ class Devices:
 
     def __init__(self, forget_after: int = 0) -> None:
         self._forget_after = forget_after
-        self._counts = np.zeros(3, dtype=np.int64)  # numbers, slots, bytes of names
+        self._counts = np.zeros(4, dtype=np.int64)  # numbers, slots, bytes of names, devices forgotten
         self._seed = new_seed()
         self._slots = _empty(_FIRST_ROOM)
         self._names = np.zeros(0, dtype=np.uint8)
@@ -52,6 +52,11 @@ class Devices:
     def __len__(self) -> int:
         """How many numbers were given, those of forgotten devices included."""
         return int(self._counts[0])
+
+    @property
+    def forgotten(self) -> int:
+        """How many devices were forgotten."""
+        return int(self._counts[3])
 
     @property
     def arrived(self) -> IntVector:
@@ -91,7 +96,7 @@ class Devices:
 
     def _reach(self, new: int, rows: int, used: int) -> None:
         """Room for so many more keys, numbers, and bytes of names."""
-        count, keys, names = self._counts.tolist()
+        count, keys, names, _ = self._counts.tolist()
         self._names = reaching(self._names, names + used, 0)
         self._arrived = reaching(self._arrived, count + rows, FORGOTTEN)
         if 2 * (keys + new) > len(self._slots):
@@ -119,6 +124,7 @@ class Devices:
     def forget(self, numbers: IntVector) -> None:
         """Their next records begin anew."""
         self._arrived[numbers] = FORGOTTEN
+        self._counts[3] += len(numbers)
 
     def remembered(self) -> IntVector:
         """The numbers of devices that are not forgotten."""
@@ -127,7 +133,7 @@ class Devices:
     @property
     def keys(self) -> list[Any]:
         """The keys in the order of their numbers."""
-        count, _, used = self._counts.tolist()
+        count, _, used, _ = self._counts.tolist()
         packed = _LIST + count.to_bytes(4, "big") + self._names[:used].tobytes()
         keys: list[Any] = msgspec.msgpack.decode(packed)
         return keys

@@ -89,7 +89,7 @@ def add(
     """Give each key its number: new keys, and those forgotten, get the next ones, in the order of their rows.
 
     `arrived` holds by number when the last record arrived, and takes `moments` (n,) over. `counts` are how many
-    numbers, slots and bytes of names are used; there is room for all. The rows of keys that begin anew are put into
+    numbers, slots and bytes of names are used, of which there is room for all, and how many devices were forgotten. The rows of keys that begin anew are put into
     `renewed`; returns how many they are.
     """
     again = 0
@@ -98,6 +98,7 @@ def add(
         place = place_of(data, begin, end, marks[row], slots, names)
         number = slots[place, NUMBER]
         if number >= 0 and is_forgotten(arrived[number], moments[row], most):
+            counts[3] += arrived[number] != FORGOTTEN
             arrived[number] = FORGOTTEN
             renewed[again], number, again = row, -1, again + 1
         elif number < 0:

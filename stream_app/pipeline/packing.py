@@ -1,8 +1,8 @@
 """A shard's state as bytes: one versioned container with a checksum, compressed while it is made.
 
 Version 3 is MAGIC, MessagePack in LZ4 frames, the length of the MessagePack (8 bytes, little-endian), and the CRC-32
-of all bytes before it (4 bytes). Earlier versions, which are still read, are the compressed MessagePack alone. No copy
-of the uncompressed state is made when it is written, and one when it is read.
+of all bytes before it (4 bytes). Earlier versions, which are still read, are the compressed MessagePack alone. No
+copy of the uncompressed state is made when it is written, and one when it is read.
 """
 
 from __future__ import annotations

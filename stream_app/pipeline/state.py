@@ -42,7 +42,7 @@ class EventState:
         self.detector = self._new_detector()
         # What a detector that cannot forget calls a device that began anew, by number.
         self._labels: dict[int, str] = {}
-        self.forgotten = 0
+        self._forgotten_before = 0
         self._tidy_from, self._tidy_at = FEW, 0
 
     def _begin(self) -> None:
@@ -67,11 +67,15 @@ class EventState:
 
     # ---- Devices that are forgotten
 
+    @property
+    def forgotten(self) -> int:
+        """How many devices were forgotten since this state was made."""
+        return self._forgotten_before + self.devices.forgotten
+
     def renew(self, keys: list[Any], arrived: Arrived, moments: IntVector) -> dict[int, Any]:
         """Note which devices begin anew with rows that arrived; returns their new numbers, and their keys."""
         rows = arrived.renewed.tolist()
         renewed = {int(arrived.numbers[row]): keys[row] for row in rows}
-        self.forgotten += len(rows)
         if self.detector is not None and not isinstance(self.detector, Forgetting):
             for row in rows:
                 self._labels[int(arrived.numbers[row])] = f"{keys[row]}\0{int(moments[row])}"
@@ -99,7 +103,6 @@ class EventState:
         for number in silent:
             self._labels.pop(number, None)
         self.devices.forget(np.array(silent, dtype=np.int64))
-        self.forgotten += len(silent)
 
     def tidy(self, moment: int) -> None:
         """Give the memory of forgotten devices back, when they are many. The cost is spread over what came since."""
@@ -121,6 +124,7 @@ class EventState:
         if self.detector is not None and not isinstance(self.detector, Forgetting):
             old, self.detector = self.detector.snapshot(), self._new_detector()
             _restore(self.detector, old, self._names(kept, labels))
+        self._forgotten_before = self.forgotten
         self._begin()
         self._labels = labels
         to = self.devices.numbers(kept)

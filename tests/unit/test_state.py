@@ -188,7 +188,9 @@ def test_a_snapshot_of_a_version_before_is_read(
         del parts["arrived"], parts["labels"]
     restored.restore(bytes(squeezed(pack(content))))
     found = {name: value for name, value in known(state.snapshot()).items() if name[1] != "arrived"}
-    assert found == {name: value for name, value in known(restored.snapshot()).items() if name[1] != "arrived"}
+    assert found == {
+        name: value for name, value in known(restored.snapshot()).items() if name[1] != "arrived"
+    }
 
 
 class _Kinesis:
