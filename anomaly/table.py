@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from anomaly.container import Buffer
+from anomaly.container import Buffer, refusing
 from anomaly.detector import Keep, StateError
 from anomaly.numbered import PlacesByNumber, first_rows_of_renewed
 from anomaly.room import Room
@@ -22,7 +22,8 @@ Arrays = Mapping[str, NDArray[Any]]
 Columns = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
 
-_HEAD = tuple[int, list[str], bytes]
+# A key is text, or whatever else an event's key may be.
+_HEAD = tuple[int, list[str | int | float | None], bytes]
 # More rows than there can ever have been; a sum of two such numbers cannot overflow.
 _MOST_ROWS = 2**62
 
@@ -215,23 +216,23 @@ class Table:
         keys = [self._keys[place] for place in order.tolist()]
         return msgspec.msgpack.encode((self._rows, keys, to_bytes(self._seen[order])))
 
-    def load(self, head: Buffer, keep: Keep) -> tuple[Places, Places, int]:
+    def load(self, head: Buffer, keep: Keep, rows: int) -> tuple[Places, Places]:
         """Take places for the keys of a dump for which `keep` holds. Where there is no room, those seen last stay.
 
-        Gives their places, their rows in the dump's arrays and how many rows these have: the caller copies them.
+        `rows` is how many rows the dump's arrays have. Gives the keys' places, and their rows in these arrays: the
+        caller copies them. Raises StateError, and takes nothing, when the head is not of so many rows.
         """
-        rows, keys, raw = _decoded(head)
-        kept = self.kept(head, keep)
+        kept = self.kept(head, keep, rows)
+        total, keys, seen = _decoded(head, rows)
         places, _ = self.take([keys[number] for number in kept.tolist()])
-        self._seen[places], self._silent = from_bytes(raw, (len(keys),), np.int64)[kept], iter(())
-        self._rows = max(self._rows, rows)
-        return places, kept, len(keys)
+        self._seen[places], self._silent = seen[kept], iter(())
+        self._rows = max(self._rows, total)
+        return places, kept
 
-    def kept(self, head: Buffer, keep: Keep) -> Places:
+    def kept(self, head: Buffer, keep: Keep, rows: int) -> Places:
         """Which rows of a dump's arrays `load` would take."""
-        _, keys, raw = _decoded(head)
-        seen = from_bytes(raw, (len(keys),), np.int64).tolist()
-        last = {key: number for key, number in zip(keys, seen, strict=True) if keep(key)}
+        _, keys, seen = _decoded(head, rows)
+        last = {key: number for key, number in zip(keys, seen.tolist(), strict=True) if keep(key)}
         stay = self._seen_last(last)
         return np.array([number for number, key in enumerate(keys) if key in last and key in stay], np.intp)
 
@@ -243,18 +244,29 @@ class Table:
         return set(sorted(last, key=lambda key: (last[key], key))[-self._most :])
 
 
-def _decoded(head: Buffer) -> tuple[int, list[str], bytes]:
+def keys_in(head: Buffer) -> int:
+    """How many keys a dump has. Raises StateError."""
+    with refusing():
+        return len(msgspec.msgpack.decode(head, type=_HEAD)[1])
+
+
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of features. Raises StateError when one is there twice."""
+    if len(set(names)) < len(names):
+        raise StateError("a feature is there twice")
+    return names
+
+
+def _decoded(head: Buffer, expected: int) -> tuple[int, list[Any], NDArray[np.int64]]:
     """Number of rows, keys, and each key's last row. Raises StateError when they contradict each other."""
-    try:
+    with refusing():
         rows, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
-    except ValueError as error:
-        raise StateError(f"the keys cannot be read: {error}") from error
     seen = from_bytes(raw, (len(keys),), np.int64)
+    if len(keys) != expected or len(set(keys)) < len(keys):
+        raise StateError(f"there are not {expected} different keys")
     if not 0 <= rows < _MOST_ROWS or (len(keys) and not 0 < seen.min() <= seen.max() <= rows):
         raise StateError(f"the last rows of keys are not among {rows} rows")
-    if len(set(keys)) < len(keys):
-        raise StateError("a key is there twice")
-    return rows, keys, raw
+    return rows, keys, seen
 
 
 def to_bytes(array: NDArray[Any]) -> memoryview:

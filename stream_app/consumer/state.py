@@ -40,9 +40,9 @@ class Lineage(NamedTuple):
     first_hash: int
     last_hash: int
 
-    def keeps(self, key: str) -> bool:
-        """Whether records of this partition key come to the shard."""
-        return self.first_hash <= int.from_bytes(_md5(key.encode())) <= self.last_hash
+    def keeps(self, key: object) -> bool:
+        """Whether records of this device's key come to the shard: the partition key is the key as text."""
+        return self.first_hash <= int.from_bytes(_md5(str(key).encode())) <= self.last_hash
 
 
 def _md5(data: bytes) -> bytes:

@@ -89,8 +89,8 @@ def add(
     """Give each key its number: new keys, and those forgotten, get the next ones, in the order of their rows.
 
     `arrived` holds by number when the last record arrived, and takes `moments` (n,) over. `counts` are how many
-    numbers, slots and bytes of names are used, of which there is room for all, and how many devices were forgotten. The rows of keys that begin anew are put into
-    `renewed`; returns how many they are.
+    numbers, slots and bytes of names are used, of which there is room for all, and how many devices were forgotten.
+    The rows of keys that begin anew are put into `renewed`; returns how many they are.
     """
     again = 0
     for row in range(len(marks)):
