@@ -16,8 +16,9 @@ from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
-from stream_app.consumer import alerts
+from stream_app.consumer import alerts, silence
 from stream_app.consumer.shard import ShardConsumer, World
+from stream_app.consumer.signed import SignedSnapshots, read_keys
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
@@ -135,7 +136,11 @@ def consumer(settings: Settings, client: Client) -> ShardConsumer:
         raise ConfigError(
             [Problem(f"app.{name} is not set", f"add app.{name} to the file") for name in empty]
         )
-    return ShardConsumer(world(settings, Registry.load(), client))
+    registry = Registry.load()
+    found = silence.problems(settings, [codec.event for codec in registry.codecs.values()])
+    if found:
+        raise ConfigError(found)
+    return ShardConsumer(world(settings, registry, client))
 
 
 def world(settings: Settings, registry: Registry, client: Client) -> World:
@@ -165,13 +170,20 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
         sinks=[retrying(s, policy, sleep=time.sleep, rng=rng) for s in _sinks(settings, registry, client)],
         park=park,
         alerts=_alerts(settings, registry, client),
-        snapshots=S3Snapshots(client("s3"), settings.bucket, settings.application),
+        snapshots=_snapshots(settings, client),
         lineage=lineage_of(client("kinesis"), settings.stream),
         attempt=attempt,
         report=report,
         note=note,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )
+
+
+def _snapshots(settings: Settings, client: Client) -> SignedSnapshots:
+    keys = read_keys(settings.state_key, settings.state_key_file)
+    stored = S3Snapshots(client("s3"), settings.bucket, settings.application)
+    accept = settings.unsigned_state == "accept"
+    return SignedSnapshots(stored, keys, settings.application, accept_unsigned=accept)
 
 
 def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]:

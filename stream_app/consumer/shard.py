@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from stream_app.consumer.multilang import Checkpointer
 from stream_app.consumer.segments import Segmenter
+from stream_app.consumer.silence import forget_after
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
 from stream_app.errors import LeaseLostError
 from stream_app.pipeline.flow import Processed, process
@@ -114,7 +115,8 @@ class ShardConsumer:
 
     def _new_state(self) -> ShardState:
         events = {name: codec.event for name, codec in self._world.registry.codecs.items()}
-        return ShardState(events, self._world.settings.seen_ids)
+        settings = self._world.settings
+        return ShardState(events, settings.seen_ids, forget_after(settings))
 
     def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
         """Load the state that belongs to the checkpoint. Raises FatalError when it is not to be had."""
@@ -170,11 +172,14 @@ class ShardConsumer:
 
     def _process(self, records: Records, behind_ms: int | None) -> None:
         world, begun = self._world, time.perf_counter()
+        forgotten = self._state.forgotten
         result = process(records, world.registry, self._state, world.settings.max_record_bytes)
+        forgotten = self._state.forgotten - forgotten
         busy_ms = (time.perf_counter() - begun) * 1_000
         self._open.parts.append((len(self._open.records), _lean(result)))
         self._open.records.add(records)
-        world.report(self._summary(records, result, behind_ms, busy_ms))
+        summary = self._summary(records, result, behind_ms, busy_ms)
+        world.report(replace(summary, devices=self._state.devices, forgotten=forgotten))
         for batch in result.passed.values():
             if "anomaly" in batch and batch["anomaly"].any():
                 world.alerts.add(self._shard, records, batch.take(batch["anomaly"]))

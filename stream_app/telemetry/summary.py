@@ -12,7 +12,8 @@ from typing import Any
 class Summary:
     """What became of one batch. Times in milliseconds; `latency` is a Histogram's counts, device to processed.
 
-    `unscored` rows are those on which the detector raised."""
+    `unscored` rows are those on which the detector raised. `devices` are those that the shard's state holds after the
+    batch, `forgotten` those that it forgot during it."""
 
     shard: str
     records: int
@@ -24,6 +25,8 @@ class Summary:
     busy_ms: float
     latency: Mapping[int, int] = field(default_factory=dict)
     unscored: int = 0
+    devices: int = 0
+    forgotten: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Built-in types, for a log line."""
@@ -36,6 +39,8 @@ class Summary:
             "failed": dict(self.failed),
             "anomalies": self.anomalies,
             "unscored": self.unscored,
+            "devices": self.devices,
+            "forgotten": self.forgotten,
             "behind_ms": self.behind_ms,
             "busy_ms": round(self.busy_ms, 3),
             "latency": {str(bucket): count for bucket, count in self.latency.items()},
