@@ -16,11 +16,13 @@ from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
+from stream_app.consumer import silence
 from stream_app.consumer.alert_outbox import Outbox
 from stream_app.consumer.alert_store import S3Alerts
 from stream_app.consumer.alerts import Alerts, NoAlerts, details
 from stream_app.consumer.quarantine import Isolation
 from stream_app.consumer.shard import Attempt, ShardConsumer, World
+from stream_app.consumer.signed import SignedSnapshots, read_keys
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
@@ -151,7 +153,11 @@ def consumer(settings: Settings, client: Client) -> ShardConsumer:
     problems += settings.batch_problems()
     if problems:
         raise ConfigError(problems)
-    return ShardConsumer(world(settings, Registry.load(), client))
+    registry = Registry.load()
+    problems = silence.problems(settings, [codec.event for codec in registry.codecs.values()])
+    if problems:
+        raise ConfigError(problems)
+    return ShardConsumer(world(settings, registry, client))
 
 
 def world(settings: Settings, registry: Registry, client: Client) -> World:
@@ -182,7 +188,7 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
         sinks=[retrying(sink, policy, sleep=time.sleep, rng=rng) for sink in sinks],
         park=park,
         alerts=_alerts(settings, registry, client, attempt),
-        snapshots=S3Snapshots(client("s3"), settings.bucket, settings.application),
+        snapshots=_snapshots(settings, client),
         lineage=lineage_of(client("kinesis"), settings.stream),
         attempt=attempt,
         report=report,
@@ -204,6 +210,13 @@ def _builder(sinks: Sequence[Sink]) -> Callable[[Segment], None]:
         dead_letters.messages(segment)
 
     return build
+
+
+def _snapshots(settings: Settings, client: Client) -> SignedSnapshots:
+    keys = read_keys(settings.state_key, settings.state_key_file)
+    stored = S3Snapshots(client("s3"), settings.bucket, settings.application)
+    accept = settings.unsigned_state == "accept"
+    return SignedSnapshots(stored, keys, settings.application, accept_unsigned=accept)
 
 
 def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]:

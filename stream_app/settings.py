@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ class Settings:
     retry_base_ms: int = 100
     retry_cap_ms: int = 10_000
     missing_state: str = "fail"
+    unsigned_state: str = "fail"
+    state_key_file: str = ""
+    state_key: str = field(default="", repr=False)
+    forget_devices_after_days: int = 30
     log_level: str = "INFO"
     shard_host: str = "true"
     java_heap: str = ""
@@ -90,6 +94,8 @@ class Settings:
         return cls(**values)
 
 
+# Set by the environment alone: KCL logs every property.
+_SECRET = frozenset({"state_key"})
 _SOURCE = {
     "application": "applicationName",
     "stream": "streamName",
@@ -111,15 +117,19 @@ _LEAST = {
     "batch_seconds": 0,
     "timeout_seconds": 0,
     "record_bytes": 0,
+    "forget_devices_after_days": 0,
 }
 _CHOICES = {
     "missing_state": ("fail", "fresh"),
+    "unsigned_state": ("fail", "accept"),
     "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
     "shard_host": ("true", "false"),
 }
 
 
 def _raw(name: str, environ: Mapping[str, str], properties: Mapping[str, str]) -> str | None:
+    if name in _SECRET:
+        return environ.get(f"STREAM_APP_{name.upper()}")
     return (
         environ.get(f"STREAM_APP_{name.upper()}")
         or properties.get(f"app.{name}")
@@ -128,9 +138,14 @@ def _raw(name: str, environ: Mapping[str, str], properties: Mapping[str, str]) -
 
 
 def _unknown(properties: Mapping[str, str]) -> list[Problem]:
-    known = {f"app.{item.name}" for item in fields(Settings)}
-    unknown = [name for name in properties if name.startswith("app.") and name not in known]
-    return [Problem(f"unknown property {name}", f"known are {', '.join(sorted(known))}") for name in unknown]
+    known = {f"app.{item.name}" for item in fields(Settings) if item.name not in _SECRET}
+    secret = [f"app.{name}" for name in _SECRET if f"app.{name}" in properties]
+    unknown = [name for name in properties if name.startswith("app.") and name not in (*known, *secret)]
+    hint = "KCL logs every property; set STREAM_APP_STATE_KEY, or name a file in app.state_key_file"
+    return [
+        *(Problem(f"{name} is set as a property", hint) for name in secret),
+        *(Problem(f"unknown property {name}", f"known are {', '.join(sorted(known))}") for name in unknown),
+    ]
 
 
 def _out_of_range(values: Mapping[str, Any]) -> list[Problem]:

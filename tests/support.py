@@ -80,6 +80,7 @@ def known(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
     for event, parts in unpack(snapshot)["events"].items():
         keys = parts["keys"]
         devices = {
+            "arrived": np.frombuffer(parts["arrived"], np.int64).tolist(),
             "seen": _seen(parts["seen"]),
             "previous": (parts["previous"] or {"last": [None] * len(keys)})["last"],
             "windows": _places(parts["windows"], ("stamps", "values"), len(keys)),

@@ -17,6 +17,7 @@ from stream_app.consumer.inspection import Trial
 from stream_app.consumer.multilang import Checkpointer
 from stream_app.consumer.quarantine import Isolation, Quarantine
 from stream_app.consumer.segments import Segmenter, chunks
+from stream_app.consumer.silence import forget_after
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
 from stream_app.consumer.trial import Trials
 from stream_app.errors import LeaseLostError
@@ -100,6 +101,7 @@ class ShardConsumer:
         self._snapshot_ms = 0.0
         self._committed: list[str] = []
         self._committed_at = world.now_ms()
+        self._forgotten = 0
         self._lost = False
         self._reading = False
         self._quarantine = Quarantine(
@@ -127,7 +129,8 @@ class ShardConsumer:
 
     def _new_state(self) -> ShardState:
         events = {name: codec.event for name, codec in self._world.registry.codecs.items()}
-        return ShardState(events, self._world.settings.seen_ids)
+        settings = self._world.settings
+        return ShardState(events, settings.seen_ids, forget_after(settings))
 
     def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
         """Load the state that belongs to the checkpoint. Raises FatalError when it is not to be had."""
@@ -329,6 +332,7 @@ class ShardConsumer:
             if sent is not None:
                 times = batch[sent][~np.isnat(batch[sent])].astype("datetime64[ms]").view(np.int64)
                 latency.add(self._world.now_ms() - times)
+        forgotten, self._forgotten = self._state.forgotten - self._forgotten, self._state.forgotten
         anomalies = sum(int(b["anomaly"].sum()) for b in result.passed.values() if "anomaly" in b)
         return Summary(
             shard=self._shard,
@@ -340,6 +344,8 @@ class ShardConsumer:
             alerts_waiting=self._world.alerts.waiting,
             alerts_dropped=self._world.alerts.dropped,
             unscored=sum(map(unscored, result.passed.values())),
+            devices=self._state.devices,
+            forgotten=forgotten,
             behind_ms=behind_ms,
             busy_ms=busy_ms,
             latency=latency.counts,

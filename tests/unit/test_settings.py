@@ -38,13 +38,31 @@ def test_the_environment_wins_over_the_applications_property_and_that_over_the_d
 
 
 def test_every_field_can_be_set() -> None:
-    given_ = {"missing_state": "fresh", "log_level": "DEBUG", "shard_host": "false"}
+    given_ = {
+        "missing_state": "fresh",
+        "log_level": "DEBUG",
+        "shard_host": "false",
+        "unsigned_state": "accept",
+    }
     values = {
         item.name: "7" if item.type == "int" else given_.get(item.name, item.name)
         for item in fields(Settings)
+        if item.name != "state_key"
     }
     settings = Settings.load({}, {f"app.{name}": value for name, value in values.items()})
     assert {name: str(getattr(settings, name)) for name in values} == values
+
+
+def test_a_key_comes_from_the_environment_alone_and_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load({}, {**NAMED, "app.state_key": "hidden"})
+    (problem,) = caught.value.problems
+    assert problem.what == "app.state_key is set as a property"
+    assert "STREAM_APP_STATE_KEY" in problem.hint
+    assert "hidden" not in str(caught.value)
+    settings = Settings.load({"STREAM_APP_STATE_KEY": "hidden"}, NAMED)
+    assert settings.state_key == "hidden"
+    assert "hidden" not in repr(settings)
 
 
 def test_every_problem_is_told_at_once() -> None:
