@@ -24,9 +24,9 @@ from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.state import EventState
 from stream_app.record import Batch, Failure, IntVector, Mask, concat
 
-WHOLE = 4
+WHOLE = 3
 """How many times all rows that are not final are evaluated, before fewer are taken at a time."""
-FEWEST = 16
+FEWEST = 128
 """Rows of a device that are evaluated together at least: a few cost as much as one."""
 
 Decided = tuple[Batch, list[Failure], IntVector]
