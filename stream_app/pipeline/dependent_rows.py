@@ -60,9 +60,9 @@ class _Results:
 
     def add(self, rows: Rows, evaluated: Evaluated, codec: Codec, state: EventState) -> Mask:
         """Keep what is final of an evaluation, remember it in `state`, and return which rows it is."""
-        final = _final(rows.devices, evaluate.misleading(rows, evaluated, codec))
-        known = rows
-        if final.all():
+        misleading = evaluate.misleading(evaluated, codec)
+        final, known = _final(rows.devices, misleading), rows
+        if not misleading.any():
             evaluate.accept(evaluated, state)
         else:
             known = rows.take(final)

@@ -70,7 +70,7 @@ def evaluate(rows: Rows, guess: Mask, codec: Codec, state: EventState, *, again:
     return Evaluated(expected, accepted, noted, met, calculated.passed, failed, kept)
 
 
-def misleading(rows: Rows, evaluated: Evaluated, codec: Codec) -> Mask:
+def misleading(evaluated: Evaluated, codec: Codec) -> Mask:
     """Return the rows that were guessed wrong, as far as a later row may have been evaluated differently for it."""
     wrong: Mask = evaluated.expected != evaluated.accepted
     if codec.event.previous or not wrong.any():

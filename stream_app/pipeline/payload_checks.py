@@ -41,7 +41,7 @@ def survey(payloads: Payloads) -> Survey:
 
 
 def problem(data: bytes) -> str | None:
-    """Return why a JSON text is refused, None where nothing is wrong. Its limit on size is for the caller to check."""
+    """Return why a JSON text is refused, None where nothing is wrong. Its size is for the caller to check."""
     if not data.isascii():
         try:
             str(data, "utf-8")

@@ -53,10 +53,10 @@ def depth(data: Bytes) -> int:
                 quoted = False
         elif byte == _QUOTE:
             quoted = True
-        elif byte == _OPEN or byte == _OPEN_LIST:
+        elif byte in (_OPEN, _OPEN_LIST):
             level += 1
             deepest = max(deepest, level)
-        elif byte == _CLOSE or byte == _CLOSE_LIST:
+        elif byte in (_CLOSE, _CLOSE_LIST):
             level -= 1
         at += 1
     return deepest

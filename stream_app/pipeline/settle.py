@@ -38,7 +38,7 @@ def settle(batch: Batch, devices: IntVector, codec: Codec, state: EventState) ->
     rows = Rows(batch, devices, _marks(batch, codec))
     guess = np.ones(len(batch), dtype=np.bool_)
     first = evaluate.evaluate(rows, guess, codec, state)
-    if not evaluate.misleading(rows, first, codec).any():
+    if not evaluate.misleading(first, codec).any():
         evaluate.accept(first, state)
         return Settled(first.passed, first.failed, batch.rows[first.met.again])
     return Settled(*decide(rows, first, codec, state))

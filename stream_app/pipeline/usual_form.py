@@ -137,7 +137,7 @@ def _struct(name: str, members: Sequence[tuple[Any, ...]], **options: Any) -> ty
 
 
 def _decoder(kinds: Sequence[type[msgspec.Struct]], tag_field: str) -> msgspec.json.Decoder[Any] | None:
-    """A decoder of one of the types, by their tags. msgspec requires a tag only where it has several to choose from."""
+    """A decoder of one of the types, by their tags. msgspec requires a tag only where there are several types."""
     if not kinds:
         return None
     union: Any = _struct("Never", [("never", _NOTHING)], tag_field=tag_field, tag="")

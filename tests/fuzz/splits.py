@@ -1,0 +1,130 @@
+"""Mutated records in sequences: what becomes of each does not depend on how the sequence is cut into calls."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.usual_form import UsualForm
+from stream_app.record import Record
+from stream_app.testing import record
+from tests.fuzz.mutations import mutated
+from tests.fuzz.split_worlds import ARRIVED, World, without_fields, worlds
+from tests.fuzz.watch import bounded
+from tests.support import Fate, fates_of
+
+_MAX_BYTES = 3_000
+_SEEN_IDS = 5
+_SEEDS = 60
+
+
+class _Prepared(NamedTuple):
+    world: World
+    registry: Registry
+    careful: Registry
+    """The same without the fast path of `usual_form`."""
+
+
+class _Result(NamedTuple):
+    outcomes: dict[int, Fate]
+    snapshot: bytes
+
+
+def fuzz(seed: int, count: int) -> None:
+    """Try `count` records. Raises AssertionError, with a short sequence of them, where a property does not hold."""
+    rng = random.Random(seed)
+    done = 0
+    while done < count:
+        prepared = rng.choice(_prepared())
+        payloads = _sequence(prepared.world, rng, min(rng.choice((1, 2, 3, 8, 12, 40)), count - done))
+        with bounded(payloads, len(payloads)):
+            wrong = difference(prepared, payloads, rng.randrange(2**32))
+        if wrong:
+            events = ", ".join(prepared.world.events)
+            payloads, wrong = _shortest(prepared, payloads, wrong)
+            raise AssertionError(f"{wrong}\nevents: {events}\npayloads: {payloads!r}")
+        done += len(payloads)
+
+
+@cache
+def _prepared() -> list[_Prepared]:
+    found = []
+    for world in worlds():
+        registry = world.registry()
+        found.append(_Prepared(world, registry, replace(registry, usual=UsualForm(()))))
+    return found
+
+
+def _sequence(world: World, rng: random.Random, length: int) -> list[bytes]:
+    base = [world.payload(rng) for _ in range(length)]
+    wild = rng.choice((0.0, 0.1, 0.5))
+    return [_changed(data, rng, base) if rng.random() < wild else data for data in base]
+
+
+def _changed(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
+    return without_fields(data) if rng.random() < 0.1 else mutated(data, rng, others)
+
+
+def difference(prepared: _Prepared, payloads: Sequence[bytes], seed: int) -> str | None:
+    """Return what differs between one call, one record a call, a random split and the careful way of reading."""
+    records = [record(data, at, arrived=ARRIVED + at) for at, data in enumerate(payloads)]
+    whole = _run(records, [len(records)], prepared.registry, prepared.world)
+    rng = random.Random(seed)
+    others = {"one by one": (prepared.registry, [1] * len(records))}
+    if len(records) > 2:
+        others["a random split"] = (prepared.registry, list(_sizes(len(records), rng)))
+    if rng.random() < 0.3:
+        others["the careful way"] = (prepared.careful, [len(records)])
+    for name, (registry, sizes) in others.items():
+        other = _run(records, sizes, registry, prepared.world)
+        if wrong := _compared(whole, other):
+            return f"one call and {name} differ: {wrong}"
+    return None
+
+
+def _sizes(left: int, rng: random.Random) -> Iterator[int]:
+    while left > 0:
+        size = rng.randint(1, left)
+        yield size
+        left -= size
+
+
+def _run(records: Sequence[Record], sizes: Sequence[int], registry: Registry, world: World) -> _Result:
+    state, found, start = ShardState(world.events, _SEEN_IDS), dict[int, Fate](), 0
+    for size in sizes:
+        result = process(records[start : start + size], registry, state, _MAX_BYTES)
+        found |= fates_of(result, start)
+        start += size
+    return _Result(found, state.snapshot())
+
+
+def _compared(one: _Result, other: _Result) -> str | None:
+    # As text, in which NaN equals NaN; numbers outside objects are compared as bits.
+    texts = [{row: repr(outcome) for row, outcome in each.outcomes.items()} for each in (one, other)]
+    for row in sorted(texts[0].keys() | texts[1].keys()):
+        if texts[0].get(row) != texts[1].get(row):
+            return f"row {row}\n  {texts[0].get(row)}\n  {texts[1].get(row)}"
+    if one.snapshot != other.snapshot:
+        return "the snapshots"
+    return None
+
+
+def _shortest(prepared: _Prepared, payloads: list[bytes], wrong: str) -> tuple[list[bytes], str]:
+    """Leave out records as long as something still differs."""
+    at = 0
+    while at < len(payloads) and len(payloads) > 1:
+        fewer = payloads[:at] + payloads[at + 1 :]
+        found = next(filter(None, (difference(prepared, fewer, seed) for seed in range(8))), None)
+        if found:
+            payloads, wrong = fewer, found
+        else:
+            at += 1
+    return payloads, wrong
+
+
