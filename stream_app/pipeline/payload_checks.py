@@ -68,4 +68,3 @@ def _is_utf8(payloads: Payloads) -> bool:
 
 def _depth(data: bytes) -> int:
     return int(kernel.depth(np.frombuffer(data, dtype=np.uint8)))
-

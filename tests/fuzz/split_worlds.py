@@ -260,6 +260,11 @@ def _world(**given: tuple[Event, Sequence[Json], Callable[[random.Random], Json]
     )
 
 
+def only(name: str) -> Registry:
+    """A registry of one of the event types by itself."""
+    return next(world.registry() for world in worlds() if list(world.events) == [name])
+
+
 def worlds() -> list[World]:
     """One, two and many event types."""
     every_kind = {
