@@ -116,7 +116,7 @@ class Payloads:
         if not ((self.data[self.begins[:-1]] == _OPEN).all() and (last == _CLOSE).all()):
             return None
         if line_breaks is None:
-            line_breaks = np.count_nonzero(whole == _LINE_BREAK)
+            line_breaks = int(np.count_nonzero(whole == _LINE_BREAK))
         return whole.data if line_breaks == len(self) else None
 
 

@@ -34,9 +34,10 @@ def survey(payloads: Payloads) -> Survey:
     data = payloads.data.view()
     data.flags.writeable = False  # the one type that the loops are compiled for
     line_breaks, either = kernel.survey(data, payloads.begins, opening)
-    rows = np.flatnonzero(opening > MAX_DEPTH).tolist()
+    looked_at = opening > MAX_DEPTH
     if either > _ASCII and not _is_utf8(payloads):
-        rows = range(len(payloads))
+        looked_at[:] = True
+    rows: list[int] = np.flatnonzero(looked_at).tolist()
     return Survey(line_breaks, [row for row in rows if _refused(payloads, row)])
 
 

@@ -33,8 +33,8 @@ def survey(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -
                 is_open = np.uint8(byte & np.uint8(0xDF)) == np.uint8(_OPEN_LIST)
                 open_here = np.uint8(open_here + np.uint8(is_open))
                 breaks_here = np.uint8(breaks_here + np.uint8(byte == np.uint8(_LINE_BREAK)))
-            total += open_here
-            breaks += breaks_here
+            total += int(open_here)
+            breaks += int(breaks_here)
             at = end
         opening[row] = total
     return breaks, int(either)
