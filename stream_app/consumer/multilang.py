@@ -116,7 +116,7 @@ class _Wire:
             return ProcessRecords(found.records, found.behind_ms)
         try:
             return _decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FatalError(f"the daemon sent a line that is not of the protocol: {error}") from error
 
     def write(self, message: dict[str, Any]) -> None:
