@@ -20,6 +20,7 @@ from stream_app.consumer import alerts
 from stream_app.consumer.shard import ShardConsumer, World
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
+from stream_app.pipeline.checks import without_deduplication
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Record
 from stream_app.recovery import dead_letters
@@ -135,7 +136,11 @@ def consumer(settings: Settings, client: Client) -> ShardConsumer:
         raise ConfigError(
             [Problem(f"app.{name} is not set", f"add app.{name} to the file") for name in empty]
         )
-    return ShardConsumer(world(settings, Registry.load(), client))
+    registry = Registry.load()
+    for codec in registry.codecs.values():
+        if (told := without_deduplication(codec.event, codec.schema)) is not None:
+            log.get().warning(told.what, hint=told.hint, event_type=codec.event.name)
+    return ShardConsumer(world(settings, registry, client))
 
 
 def world(settings: Settings, registry: Registry, client: Client) -> World:
@@ -153,8 +158,8 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
             client("sqs"), settings.dead_letter_queue, bodies, policy, sleep=time.sleep, rng=rng
         )
 
-    def note(event: str, **fields: Any) -> None:
-        logger.info(event, **fields)  # looked up at each call, as is stderr
+    def note(event: str, level: str = "info", **fields: Any) -> None:
+        getattr(logger, level)(event, **fields)  # looked up at each call, as is stderr
 
     def report(summary: Summary) -> None:
         logger.info(**summary.to_json())

@@ -33,6 +33,7 @@ class Settings:
     retry_attempts: int = 8
     retry_base_ms: int = 100
     retry_cap_ms: int = 10_000
+    stop_after_failures: int = 0
     missing_state: str = "fail"
     log_level: str = "INFO"
     shard_host: str = "true"
@@ -75,6 +76,7 @@ _LEAST = {
     "retry_attempts": 1,
     "retry_base_ms": 0,
     "retry_cap_ms": 0,
+    "stop_after_failures": 0,
 }
 _CHOICES = {
     "missing_state": ("fail", "fresh"),

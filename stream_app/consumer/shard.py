@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stream_app.consumer.failing_code import FailingCode
 from stream_app.consumer.multilang import Checkpointer
 from stream_app.consumer.segments import Segmenter
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
@@ -93,6 +94,7 @@ class ShardConsumer:
         self._shard = ""
         self._state = self._new_state()
         self._open = _Open()
+        self._failing_code = FailingCode(settings.stop_after_failures)
         self._pending: tuple[Position, bytes] | None = None
         self._pending_records = 0
         self._state_bytes = 0
@@ -139,7 +141,10 @@ class ShardConsumer:
         world.note("initialized", checkpoint=sequence, state=source)
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
-        """Process records as they come; close the segments that they end; commit when it is time."""
+        """Process records as they come; close the segments that they end; commit when it is time.
+
+        Raises ConfigError where a user's code fails on as many records as `stop_after_failures` says.
+        """
         if self._lost:
             return
         if not self._reading:
@@ -172,6 +177,10 @@ class ShardConsumer:
         world, begun = self._world, time.perf_counter()
         result = process(records, world.registry, self._state, world.settings.max_record_bytes)
         busy_ms = (time.perf_counter() - begun) * 1_000
+        for failing in self._failing_code.take(result):
+            world.note(
+                "every record fails at one line", level="warning", event_type=failing.event, **failing.told()
+            )
         self._open.parts.append((len(self._open.records), _lean(result)))
         self._open.records.add(records)
         world.report(self._summary(records, result, behind_ms, busy_ms))
@@ -280,6 +289,7 @@ class ShardConsumer:
             behind_ms=behind_ms,
             busy_ms=busy_ms,
             latency=latency.counts,
+            failing_at_one_line=self._failing_code.records(),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app import standard_output
 from stream_app.errors import Problem
 from stream_app.pipeline import calculate, column_laws, verify
 from stream_app.pipeline.generated_rows import Rows, generated, with_windows
@@ -51,12 +52,13 @@ class _Trial(NamedTuple):
 def problems(codec: Codec) -> list[Problem]:
     """What is wrong with the functions of an event type, with file and line; each is called some fifty times.
 
-    A row that makes a function raise is normal, as bad data is. Reported is what no record could mend.
+    A row that makes a function raise is normal, as bad data is. Reported is what no record could mend. What is
+    printed is discarded.
     """
     event = codec.event
     if not (event.verify or event.calculate or event.correct or event.detector):
         return []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), standard_output.discarded():
         warnings.simplefilter("ignore")  # extreme values overflow
         rows = generated(codec)
         found = [] if rows is None else [*_functions(codec, rows)]

@@ -12,6 +12,7 @@ from anomaly.numbered import Numbered
 from stream_app.errors import FatalError
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded, decode
+from stream_app.pipeline.payload_identity import with_identity
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import judged
 from stream_app.pipeline.score import score
@@ -41,7 +42,7 @@ def process(records: Sequence[Record], registry: Registry, state: ShardState, ma
     passed: dict[str, Batch] = {}
     repeated: list[IntVector] = []
     for event, rows in encoded.items():
-        batch, failures, again = _one_event(rows, registry.codecs[event], records.arrived, state[event])
+        batch, failures, again = _one_event(rows, registry.codecs[event], records, state[event])
         if len(batch):
             passed[event] = batch
         failed += failures
@@ -56,12 +57,12 @@ _NO_ROWS: IntVector = np.zeros(0, dtype=np.int64)
 
 
 def _one_event(
-    encoded: Encoded, codec: Codec, arrived: IntVector, state: EventState
+    encoded: Encoded, codec: Codec, records: Records, state: EventState
 ) -> tuple[Batch, list[Failure], IntVector]:
-    conformed = conform(encoded, codec, arrived)
-    batch = conformed.passed
-    if not len(batch):
-        return batch, list(conformed.failed), _NO_ROWS
+    conformed = conform(encoded, codec, records.arrived)
+    if not len(conformed.passed):
+        return conformed.passed, list(conformed.failed), _NO_ROWS
+    batch = with_identity(conformed.passed, records.payloads, codec.event)
     keys: list[Any] = batch[codec.event.key].tolist()
     devices = state.devices.numbers(keys)
     settled = settle(batch, devices, codec, state)

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stream_app.event import PAYLOAD
 from stream_app.pipeline.schema import BOOLEAN, INTEGER, Field
 from stream_app.record import Batch, IntVector, Mask
 
 Types = Mapping[str, pa.DataType]
-_HELPERS = ("window.", "previous.", "explanation")
+_HELPERS = ("window.", "previous.", "explanation", PAYLOAD)
 _LAST = ("score", "anomaly")
 # Parquet has no whole seconds; days and the like become milliseconds too.
 _FINE_UNITS = ("us", "ns")

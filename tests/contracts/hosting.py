@@ -47,7 +47,7 @@ def calculate(batch):
             while True:
                 pass
         if note == "exit":
-            sys.exit(7)
+            os._exit(7)
         if note == "start":
             subprocess.Popen(["sleep", "1000"])
     return {"doubled": 2 * batch["value"]}
