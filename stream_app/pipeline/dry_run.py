@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_app import standard_output
 from stream_app.errors import Problem
@@ -20,8 +19,8 @@ from stream_app.pipeline.user_calls import (
     Accept,
     Columns,
     Refused,
-    ResultError,
     UserFunction,
+    as_it_is,
     call,
     is_interrupt,
 )
@@ -80,8 +79,8 @@ def _functions(codec: Codec, rows: Rows) -> _Found:
         flags = [None, *(check.name for check in event.checks)]
         column = np.array([flags[at % len(flags)] for at in range(len(rows.batch))], dtype=object)
         flagged = rows.batch.with_columns({FLAG: column})
-        trial = _Trial("correct", event.correct, flagged, rows.ordinary, _replacing(codec, rows.batch))
-        yield from _alone(trial)[1]  # a correction is of one row
+        # A correction is of one row. Which fields it may replace is told when it is made.
+        yield from _alone(_Trial("correct", event.correct, flagged, rows.ordinary, as_it_is))[1]
 
 
 def _verified(codec: Codec, rows: Rows) -> Rows:
@@ -89,24 +88,6 @@ def _verified(codec: Codec, rows: Rows) -> Rows:
     passed = verify.verify(rows.batch, codec).passed
     ordinary = int((passed.rows <= rows.batch.rows[rows.ordinary - 1]).sum())
     return Rows(passed, ordinary) if ordinary else rows
-
-
-def _replacing(codec: Codec, fields: Batch) -> Accept:
-    """What a column that `correct` returned must be."""
-    event = codec.event
-    known = {field.name for field in codec.schema.fields} - {event.key, event.id}
-
-    def accept(name: str, column: NDArray[Any]) -> NDArray[Any]:
-        if name not in known:
-            raise ResultError(f"returned column {name!r}, which a correction may not replace")
-        try:
-            return column.astype(fields[name].dtype)
-        except (TypeError, ValueError) as error:
-            raise ResultError(
-                f"returned column {name!r}, which is not of type {fields[name].dtype}"
-            ) from error
-
-    return accept
 
 
 def _row_wise(trial: _Trial) -> _Found:
