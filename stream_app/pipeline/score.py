@@ -12,6 +12,7 @@ from anomaly.detector import Detector, FloatMatrix, Times
 from anomaly.judgement import Explaining, alerts_explained
 from anomaly.numbered import Numbered
 from stream_app.event import Event
+from stream_app.pipeline.user_calls import is_interrupt
 from stream_app.record import Batch
 
 EXPLANATION = "explanation"
@@ -65,8 +66,11 @@ def _judged(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Time
     learnt is the same however the rows came in batches, and no row is learnt twice.
     """
     try:
-        return _columns(detector, keys, X, times)
-    except Exception:  # whatever a user's model raises is a fact about the row
+        with np.errstate():
+            return _columns(detector, keys, X, times)
+    except BaseException as error:  # whatever a user's model raises is a fact about the row
+        if is_interrupt(error):
+            raise
         if len(keys) == 1:
             return _unjudged(detector)
     middle = len(keys) // 2
@@ -83,14 +87,25 @@ def _part(keys: Sequence[Any], rows: slice) -> Sequence[Any]:
 
 def _columns(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Times | None) -> Columns:
     if not isinstance(detector, Explaining):
-        scores = detector.process_many(keys, X, times)
+        scores = _checked(detector.process_many(keys, X, times), len(keys))
         return {"score": scores, "anomaly": scores >= detector.threshold}
     judged = detector.judge_many(keys, X, times)
+    scores = _checked(judged.scores, len(keys))
     return {
-        "score": judged.scores,
-        "anomaly": judged.scores >= detector.threshold,
+        "score": scores,
+        "anomaly": scores >= detector.threshold,
         EXPLANATION: alerts_explained(detector, judged),
     }
+
+
+def _checked(scores: Any, rows: int) -> NDArray[Any]:
+    """A detector's scores as real numbers of shape (rows,). Raises ValueError where they are none."""
+    column = np.asarray(scores)
+    if column.shape != (rows,) or column.dtype.kind not in "fiu":
+        raise ValueError(
+            f"scores have shape {column.shape} and dtype {column.dtype}, expected ({rows},) numbers"
+        )
+    return column
 
 
 def _unjudged(detector: Detector) -> Columns:
