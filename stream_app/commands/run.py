@@ -78,4 +78,4 @@ def run(
         Console().print(render(report))
     if report.interrupted:
         raise typer.Exit(130)
-    raise typer.Exit(0 if report.balanced else 1)
+    raise typer.Exit(0 if report.balanced and not report.unsendable else 1)

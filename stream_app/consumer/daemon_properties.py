@@ -99,3 +99,12 @@ def private_file(text: str, name: str = "effective.properties") -> Iterator[Path
         ) as file:
             file.write(text)
         yield path
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Give a private file another text at once: whoever reads it gets the one or the other."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+    new.replace(path)

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run's outcome. `expected` is what the seeded bad input should have led to, by code and "repeated"."""
+    """One run's outcome. `expected` is what the seeded bad input should have led to, by code and "repeated".
+
+    `unsendable` are records that Kinesis cannot take, by why: their `count`, and the first `rows` of the data.
+    """
 
     sent: int
     accepted: int
@@ -38,6 +41,7 @@ class Report:
     strangest: tuple[Mapping[str, Any], ...] = field(default=())
     interrupted: bool = False
     problems: tuple[str, ...] = field(default=())
+    unsendable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:

@@ -19,10 +19,11 @@ Keep = Callable[[str], bool]
 _STALE = np.iinfo(np.int64).min
 _MOST = np.iinfo(np.int64).max
 _NUMBERS = (float, int, bool)
+_NUMERIC_KINDS = "iufb"
 
 
 class Previous:
-    """The last accepted values of each device, as columns `previous.<field>` (None where there is none)."""
+    """The last accepted values of each device as columns `previous.<field>`: NaN, NaT or None where there is none."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = tuple(fields)
@@ -93,14 +94,16 @@ def _like(column: NDArray[Any], values: list[Any]) -> NDArray[Any]:
     if column.dtype.kind == "M":
         ticks = [v if type(v) is int and abs(v) <= _MOST else _STALE for v in values]
         return np.array(ticks, dtype=np.int64).view(column.dtype)
-    if column.dtype.kind == "f":
+    if column.dtype.kind in _NUMERIC_KINDS:  # as past values all are of floating point, which has NaN
         return np.array([v if type(v) in _NUMBERS else None for v in values], dtype=np.float64)
     return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _own(column: NDArray[Any]) -> NDArray[Any]:
     """A column as `_like` gives past values of it."""
-    return column if column.dtype.kind in "Mf" else np.fromiter(column.tolist(), object, len(column))
+    if column.dtype.kind in _NUMERIC_KINDS:
+        return column.astype(np.float64, copy=False)
+    return column if column.dtype.kind == "M" else np.fromiter(column.tolist(), object, len(column))
 
 
 def pack(state: Any) -> bytes:

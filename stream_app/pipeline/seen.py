@@ -32,7 +32,7 @@ class Met(NamedTuple):
 
 
 def marks_of(ids: NDArray[Any]) -> IntVector:
-    """A 64-bit number for each id, shape (n,), 0 for None: equal ids have equal ones.
+    """A 64-bit number for each id, shape (n,), 0 for None and for empty text: equal ids have equal ones.
 
     Two ids of one device have the same by chance once in 10^19 pairs.
     """

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from stream_app.record import Batch, Failure, IntVector, Position, Record
 from stream_app.sinks.origins import origins
 
 _NAMED_ROWS = 10
-_TOKEN = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
+# Kinesis numbers records with 56 digits; Python refuses to read more than 4,300.
+TOKEN = re.compile(r"([0-9]{1,128})(?:\.([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,15 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class Building(Protocol):
+    """A sink whose work before its requests can be done by itself, for example in a disposable fork."""
+
+    def build(self, segment: Segment) -> object:
+        """All that `write` does without a request."""
+        ...
+
+
 def store(segment: Segment, sinks: Sequence[Sink]) -> Segment:
     """Hand the segment to each sink in turn; returns it with the rows that one rejected among `failed`.
 
@@ -138,7 +148,7 @@ def _text(sequence: str, sub: int) -> str:
 
 def from_token(shard: str, text: str) -> Position:
     """The position that `token` wrote. Raises ValueError when it is none."""
-    found = _TOKEN.fullmatch(text)
+    found = TOKEN.fullmatch(text)
     if found is None:
         raise ValueError(f"not a position: {text!r}")
     return Position(shard, found[1], int(found[2] or 0))

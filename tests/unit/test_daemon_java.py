@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,20 +52,18 @@ def test_a_package_without_jars_is_told() -> None:
             java.jars(package)
 
 
-@pytest.mark.parametrize("size", ["256m", "2g", "524288K"])
-def test_a_heap_of_some_size(size: str) -> None:
-    assert java.heap({java.HEAP_ENVIRONMENT: size}) == size
-
-
-@pytest.mark.parametrize("size", ["256", "much", "256m -Dx=y", "-1m"])
-def test_a_heap_of_no_size_is_refused(size: str) -> None:
-    with pytest.raises(ConfigError, match=java.HEAP_ENVIRONMENT):
-        java.heap({java.HEAP_ENVIRONMENT: size})
-
-
 def test_the_command_names_program_settings_and_file() -> None:
     line = java.command(Path("/j/java"), Path("/p/f.properties"), heap="256m", cbor=False, debug=False)
     assert line[:2] == ["/j/java", "-Xmx256m"]
     assert line[-3:] == [java.DAEMON, "--properties-file", "/p/f.properties"]
     assert "-Daws.cborEnabled=false" in line
     assert java.LOGBACK.is_file()
+    classpath = line[line.index("-cp") + 1].split(os.pathsep)
+    assert classpath == [str(java.jars() / "*"), str(java.CLASSES)]
+
+
+def test_the_class_of_jaxb_that_kcl_calls_is_there_for_every_java_from_11_on() -> None:
+    found = (java.CLASSES / "javax" / "xml" / "bind" / "DatatypeConverter.class").read_bytes()
+    assert found[:4] == b"\xca\xfe\xba\xbe"
+    assert int.from_bytes(found[6:8], "big") == 55  # the class file version of Java 11
+    assert b"printBase64Binary" in found

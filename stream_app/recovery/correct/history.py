@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from stream_app.errors import FatalError
 from stream_app.record import Position
+from stream_app.recovery.bounded import decoded, is_time
 from stream_app.sinks.conditions import met
 from stream_app.sinks.segment import token
 
@@ -134,14 +136,14 @@ class History:
         answer = self._dynamodb.get_item(
             TableName=self._table, Key=_key(consumer, position), ConsistentRead=True
         )
-        return _entry(answer["Item"]) if "Item" in answer else None
+        return entry_of(answer["Item"]) if "Item" in answer else None
 
     def entries(
         self, consumer: str, first: Position | None = None, last: Position | None = None
     ) -> Iterator[Entry]:
         """Entries in order of shard and position, all of them, or those of one shard from `first` to `last`."""
         for item in _query(self._dynamodb, self._table, consumer, first, last):
-            yield _entry(item)
+            yield entry_of(item)
 
     def _update(self, request: Request, update: str, condition: str, values: Mapping[str, Any]) -> bool:
         return met(
@@ -197,16 +199,23 @@ def _text(value: msgspec.Struct) -> dict[str, str]:
     return {"S": msgspec.json.encode(value).decode()}
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
+def entry_of(item: Mapping[str, Any]) -> Entry:
+    """The entry in an item of the table. Raises FatalError where the item is not one."""
     done, refusal = item.get("done"), item.get("refusal")
-    return Entry(
-        request=msgspec.json.decode(item["request"]["S"], type=Request),
-        at=int(item["at"]["N"]),
-        done=None if done is None else msgspec.json.decode(done["S"], type=Done),
-        done_at=int(item["done_at"]["N"]) if "done_at" in item else None,
-        refusal=None if refusal is None else msgspec.json.decode(refusal["S"], type=Refusal),
-        notified=bool(item.get("notified", {}).get("BOOL", False)),
-    )
+    try:
+        entry = Entry(
+            request=decoded(item["request"]["S"], Request),
+            at=int(item["at"]["N"]),
+            done=None if done is None else decoded(done["S"], Done),
+            done_at=int(item["done_at"]["N"]) if "done_at" in item else None,
+            refusal=None if refusal is None else decoded(refusal["S"], Refusal),
+            notified=bool(item.get("notified", {}).get("BOOL", False)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FatalError(f"an item of the history of corrections cannot be read: {error}") from error
+    if not (is_time(entry.at) and is_time(entry.done_at)):
+        raise FatalError("an item of the history of corrections cannot be read: its time is none")
+    return entry
 
 
 def name_of(request: Request) -> str:

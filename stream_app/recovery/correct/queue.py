@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.correct.history import Refusal, Request
 from stream_app.recovery.correct.limits import Bucket, delay_seconds
 from stream_app.recovery.correct.request import Book, Verdict, Work, correct, finally_correct
@@ -66,8 +67,8 @@ class Desk:
 def parse(body: str, consumer: str) -> Request:
     """The request in a message of the queue: an event of the bus. Raises ValueError when it is none of ours."""
     try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        envelope = decoded(body, _Envelope)
+    except ValueError as error:
         raise ValueError(f"not a request for a correction: {error}") from error
     detail = envelope.detail
     problems = [

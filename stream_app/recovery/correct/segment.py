@@ -11,8 +11,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stream_app.errors import TransientError, code_of, is_conflict
+from stream_app.errors import FatalError, TransientError, code_of, is_conflict
 from stream_app.record import Position
+from stream_app.recovery.bounded import decoded
 from stream_app.sinks import objects
 from stream_app.sinks.objects import CORRECTED, DIGEST
 from stream_app.sinks.parquet import encode, rows_digest
@@ -85,11 +86,21 @@ def find(
     for order, first in (pair for at in hours for pair in _hour(s3, bucket, event, position.shard, at)):
         if order <= position.order:
             body = objects.get(s3, bucket, f"{SEGMENTS}{consumer}/{position.shard}/{first}.json")
-            found = None if body is None else msgspec.json.decode(body, type=Manifest)
+            found = None if body is None else parse(body)
             if found is None or from_token("", found.last.position).order < position.order:
                 return None
             return found
     return None
+
+
+def parse(body: bytes) -> Manifest:
+    """The manifest in an object's body. Raises FatalError where there is none."""
+    try:
+        found = decoded(body, Manifest)
+        from_token("", found.last.position)
+    except ValueError as error:
+        raise FatalError(f"the manifest of a segment cannot be read: {error}") from error
+    return found
 
 
 def earlier(s3: Any, bucket: str, event: str, position: Position, arrived: int, hours: int) -> Iterator[str]:

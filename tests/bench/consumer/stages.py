@@ -52,7 +52,7 @@ POINTS = (
     ("stream_app.recovery.dead_letters", "messages", "dead letters"),
     ("stream_app.recovery.dead_letters", "send", "dead letters"),
     ("stream_app.consumer.alerts", "details", "alerts"),
-    ("stream_app.consumer.alerts", "Outbox.flush", "alerts"),
+    ("stream_app.consumer.alert_outbox", "Outbox.flush", "alerts"),
     ("stream_app.pipeline.state", "ShardState.snapshot", "snapshot"),
     ("stream_app.consumer.state", "S3Snapshots.save", "snapshot: compress, put"),
 )
