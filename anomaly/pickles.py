@@ -117,5 +117,5 @@ def _is_plain(data: NDArray[np.uint8], arguments: NDArray[np.int64]) -> bool:
             return False
         at += follows
         if opcode == 0x2E:  # STOP
-            return at == size
+            return bool(at == size)
     return False

@@ -89,7 +89,7 @@ class EventState:
 
     def forget_unscored(self, keys: Numbered) -> None:
         """Let the detector forget devices that began anew, of which it got no row."""
-        if keys.renewed and isinstance(self.detector, Forgetting):
+        if keys.renewed and self.detector is not None and isinstance(self.detector, Forgetting):
             self.detector.forget_keys(list(keys.renewed.values()))
 
     def forget_silent(self, moment: int) -> None:
@@ -97,7 +97,7 @@ class EventState:
         silent = self.devices.silent(moment).tolist()
         if not silent:
             return
-        if isinstance(self.detector, Forgetting):
+        if self.detector is not None and isinstance(self.detector, Forgetting):
             keys = self.devices.keys
             self.detector.forget_keys([keys[number] for number in silent])
         for number in silent:
@@ -140,7 +140,7 @@ class EventState:
         return {labels.get(at, key) for at, key in enumerate(keys)} if labels else set(keys)
 
     def _expect(self, keys: list[Any], numbers: IntVector) -> None:
-        if isinstance(self.detector, Expecting):
+        if self.detector is not None and isinstance(self.detector, Expecting):
             self.detector.expect(Numbered(keys, numbers, self.devices))
 
     # ---- Snapshots
