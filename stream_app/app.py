@@ -16,10 +16,13 @@ from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
+from stream_app.consumer import silence
 from stream_app.consumer.alert_outbox import Outbox
 from stream_app.consumer.alert_store import S3Alerts
 from stream_app.consumer.alerts import Alerts, NoAlerts, details
+from stream_app.consumer.quarantine import Isolation
 from stream_app.consumer.shard import Attempt, ShardConsumer, World
+from stream_app.consumer.signed import SignedSnapshots, read_keys
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.registry import Registry
@@ -29,9 +32,10 @@ from stream_app.recovery.stream.read import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.dynamodb import LatestSink
+from stream_app.sinks.quarantine import S3QuarantineStore
 from stream_app.sinks.retry import Policy, call, retrying
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
-from stream_app.sinks.segment import Segment, Sink
+from stream_app.sinks.segment import Building, Segment, Sink
 from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary
 from stream_app.warm import warm_up
@@ -140,13 +144,20 @@ def check(settings: Settings, client: Client) -> None:
 
 
 def consumer(settings: Settings, client: Client) -> ShardConsumer:
-    """The consumer of one shard, wired to AWS. Raises ConfigError when a setting that it needs is empty."""
-    empty = [name for name in _CONSUMER_NEEDS if not getattr(settings, name)]
-    if empty:
-        raise ConfigError(
-            [Problem(f"app.{name} is not set", f"add app.{name} to the file") for name in empty]
-        )
-    return ShardConsumer(world(settings, Registry.load(), client))
+    """The consumer of one shard, wired to AWS. Raises ConfigError for settings that it cannot work with."""
+    problems = [
+        Problem(f"app.{name} is not set", f"add app.{name} to the file")
+        for name in _CONSUMER_NEEDS
+        if not getattr(settings, name)
+    ]
+    problems += settings.batch_problems()
+    if problems:
+        raise ConfigError(problems)
+    registry = Registry.load()
+    problems = silence.problems(settings, [codec.event for codec in registry.codecs.values()])
+    if problems:
+        raise ConfigError(problems)
+    return ShardConsumer(world(settings, registry, client))
 
 
 def world(settings: Settings, registry: Registry, client: Client) -> World:
@@ -164,25 +175,48 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
             client("sqs"), settings.dead_letter_queue, bodies, policy, sleep=time.sleep, rng=rng
         )
 
-    def note(event: str, **fields: Any) -> None:
-        logger.info(event, **fields)  # looked up at each call, as is stderr
+    def note(event: str, *, level: str = "info", **fields: Any) -> None:
+        getattr(logger, level)(event, **fields)  # looked up at each call, as is stderr
 
     def report(summary: Summary) -> None:
         logger.info(**summary.to_json())
 
+    sinks = _sinks(settings, registry, client)
     return World(
         registry=registry,
         settings=settings,
-        sinks=[retrying(s, policy, sleep=time.sleep, rng=rng) for s in _sinks(settings, registry, client)],
+        sinks=[retrying(sink, policy, sleep=time.sleep, rng=rng) for sink in sinks],
         park=park,
         alerts=_alerts(settings, registry, client, attempt),
-        snapshots=S3Snapshots(client("s3"), settings.bucket, settings.application),
+        snapshots=_snapshots(settings, client),
         lineage=lineage_of(client("kinesis"), settings.stream),
         attempt=attempt,
         report=report,
         note=note,
         now_ms=lambda: time.time_ns() // 1_000_000,
+        isolation=Isolation(
+            S3QuarantineStore(client("s3"), settings.bucket, settings.application), _builder(sinks)
+        ),
     )
+
+
+def _builder(sinks: Sequence[Sink]) -> Callable[[Segment], None]:
+    """What the sinks do with a segment before their requests."""
+    building = [sink for sink in sinks if isinstance(sink, Building)]
+
+    def build(segment: Segment) -> None:
+        for sink in building:
+            sink.build(segment)
+        dead_letters.messages(segment)
+
+    return build
+
+
+def _snapshots(settings: Settings, client: Client) -> SignedSnapshots:
+    keys = read_keys(settings.state_key, settings.state_key_file)
+    stored = S3Snapshots(client("s3"), settings.bucket, settings.application)
+    accept = settings.unsigned_state == "accept"
+    return SignedSnapshots(stored, keys, settings.application, accept_unsigned=accept)
 
 
 def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]:

@@ -57,16 +57,26 @@ def prepare() -> tuple[ShardConsumer, Clients]:
     return consumer, client
 
 
-def serve(consumer: ShardConsumer, protocol: IO[bytes], release: Callable[[], None] | None = None) -> None:
+def serve(
+    consumer: ShardConsumer,
+    protocol: IO[bytes],
+    release: Callable[[], None] | None = None,
+    *,
+    warm: bool = False,
+) -> None:
     """Answer KCL until it closes stdin. Raises what the consumer raises.
 
-    `release` gives memory back that is not needed now.
+    `release` gives memory back that is not needed now; `warm` tells that batches were rehearsed in this process. A
+    batch that takes longer than the settings allow ends the process.
     """
+    from stream_app.consumer.batch_timer import BatchTimer
     from stream_app.consumer.gather import Gathering
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.pipe import WidePipe
     from stream_app.consumer.thrift import Thrifty, malloc_trim
 
+    timer = BatchTimer(consumer.world.settings.batch_limit, warm=warm)
+    consumer.limit_batches(timer, warm=warm)
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         gathering = Gathering(consumer, max_record_bytes=consumer.world.settings.max_record_bytes)
         answer(Thrifty(gathering, release or malloc_trim), WidePipe(stdin), protocol)

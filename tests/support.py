@@ -13,6 +13,7 @@ import numpy as np
 from stream_app.app import OutboxAlerts
 from stream_app.consumer.alert_outbox import Outbox
 from stream_app.consumer.alerts import Alerts
+from stream_app.consumer.quarantine import Isolation
 from stream_app.consumer.shard import World as ConsumerWorld
 from stream_app.consumer.state import Lineage
 from stream_app.errors import TransientError
@@ -21,6 +22,7 @@ from stream_app.pipeline.memory import pack, unpack
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Failure, Position
 from stream_app.settings import Settings
+from stream_app.sinks.quarantine import Attempts, Decision
 from stream_app.sinks.retry import Policy, call, retrying
 from stream_app.sinks.segment import Segment, token
 from stream_app.telemetry.summary import Summary
@@ -78,6 +80,7 @@ def known(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
     for event, parts in unpack(snapshot)["events"].items():
         keys = parts["keys"]
         devices = {
+            "arrived": np.frombuffer(parts["arrived"], np.int64).tolist(),
             "seen": _seen(parts["seen"]),
             "previous": (parts["previous"] or {"last": [None] * len(keys)})["last"],
             "windows": _places(parts["windows"], ("stamps", "values"), len(keys)),
@@ -156,6 +159,30 @@ class Stores:
         self.act("park", segment.name)
         for failure in segment.failed:
             self.parked[token(segment.records[failure.row].position(segment.shard))] = failure.code.value
+
+
+@dataclass
+class MemoryQuarantine:
+    """Attempts and decisions that survive a crash; `log` names what was written, in order."""
+
+    saved: dict[str, Attempts] = field(default_factory=dict)
+    decided: dict[str, Decision] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+
+    def attempts(self, shard: str) -> Attempts | None:
+        return self.saved.get(shard)
+
+    def save_attempts(self, shard: str, attempts: Attempts) -> None:
+        self.log.append("attempts")
+        self.saved[shard] = attempts
+
+    def decisions(self, shard: str) -> list[Decision]:
+        mine = (decision for decision in self.decided.values() if decision.shard == shard)
+        return sorted(mine, key=lambda decision: decision.position.order)
+
+    def decide(self, decision: Decision) -> Decision:
+        self.log.append("decision")
+        return self.decided.setdefault(str(decision.position), decision)
 
 
 @dataclass
@@ -239,7 +266,9 @@ def settings(**values: Any) -> Settings:
     return Settings("app", "devices", **{**known, "max_record_bytes": 4_096, "seen_ids": 4, **values})
 
 
-def world(stores: Stores, registry: Registry, **values: Any) -> ConsumerWorld:
+def world(
+    stores: Stores, registry: Registry, isolation: Isolation | None = None, **values: Any
+) -> ConsumerWorld:
     """A world over these stores; what fails passingly is tried three times, without a pause."""
 
     def attempt(what: str, action: Callable[[], Any]) -> Any:
@@ -260,6 +289,7 @@ def world(stores: Stores, registry: Registry, **values: Any) -> ConsumerWorld:
         report=stores.summaries.append,
         note=lambda what, **values: stores.notes.append((what, values)),
         now_ms=lambda: stores.now_ms,
+        isolation=isolation,
     )
 
 

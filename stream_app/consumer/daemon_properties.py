@@ -27,7 +27,7 @@ FROM_ENVIRONMENT = {
     "STREAM_APP_REGION": "regionName",
     "STREAM_APP_WORKER_ID": "workerId",
 }
-_SECRET = re.compile(r"secret|password|token|access_?key", re.IGNORECASE)
+_SECRET = re.compile(r"secret|password|token|access_?key|state_?key$", re.IGNORECASE)
 _GIVES_KEYS = re.compile(r"(Static|Basic|AwsBasic)\w*CredentialsProvider\b.*\|")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -12,11 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from stream_app.consumer.alerts import Alerts
+from stream_app.consumer.inspection import Trial
 from stream_app.consumer.multilang import Checkpointer
+from stream_app.consumer.quarantine import Isolation, Quarantine
 from stream_app.consumer.segments import Segmenter, chunks
+from stream_app.consumer.silence import forget_after
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
+from stream_app.consumer.trial import Trials
 from stream_app.errors import LeaseLostError
-from stream_app.pipeline.flow import Processed, process
+from stream_app.pipeline.exclusion import process_without
+from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.score import unscored
 from stream_app.pipeline.state import ShardState
@@ -52,7 +58,8 @@ class Attempt(Protocol):
 class World:
     """Everything outside that a shard's consumer touches; tests bring their own.
 
-    `sinks` and `park` try again by themselves; `attempt` does so for the rest.
+    `sinks` and `park` try again by themselves; `attempt` does so for the rest. Without `isolation` no record is
+    quarantined.
     """
 
     registry: Registry
@@ -66,6 +73,7 @@ class World:
     report: Callable[[Summary], None]
     note: Callable[..., None]
     now_ms: Callable[[], int]
+    isolation: Isolation | None = None
 
 
 @dataclass(slots=True)
@@ -87,14 +95,27 @@ class ShardConsumer:
         self._shard = ""
         self._state = self._new_state()
         self._open = _Open()
-        self._pending: tuple[Position, bytes] | None = None
+        self._pending: tuple[Position, bytes, int] | None = None
         self._pending_records = 0
         self._state_bytes = 0
         self._snapshot_ms = 0.0
         self._committed: list[str] = []
         self._committed_at = world.now_ms()
+        self._forgotten = 0
         self._lost = False
         self._reading = False
+        self._quarantine = Quarantine(
+            world.isolation.store if world.isolation is not None else None,
+            settings,
+            attempt=world.attempt,
+            note=world.note,
+            now_ms=world.now_ms,
+        )
+        self._limit: AbstractContextManager[None] = nullcontext()
+
+    def limit_batches(self, limit: AbstractContextManager[None], *, warm: bool) -> None:
+        """Process each batch within `limit`. `warm` tells that what is loaded at first use was loaded before."""
+        self._limit, self._quarantine.warm = limit, warm
 
     @property
     def world(self) -> World:
@@ -108,7 +129,8 @@ class ShardConsumer:
 
     def _new_state(self) -> ShardState:
         events = {name: codec.event for name, codec in self._world.registry.codecs.items()}
-        return ShardState(events, self._world.settings.seen_ids)
+        settings = self._world.settings
+        return ShardState(events, settings.seen_ids, forget_after(settings))
 
     def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
         """Load the state that belongs to the checkpoint. Raises FatalError when it is not to be had."""
@@ -130,6 +152,7 @@ class ShardConsumer:
         self._committed = (
             [source] if source[:1].isdigit() else []
         )  # a checkpoint of this shard, not inherited
+        self._quarantine.load(shard, token(Position(shard, sequence or "", sub or 0)))
         inherited = not self._committed and source != "fresh"
         world.alerts.start(shard, source.split("+") if inherited else ())
         world.note("initialized", checkpoint=sequence, state=source)
@@ -142,15 +165,40 @@ class ShardConsumer:
             self._reading = True
             self._world.note("reading")  # KCL begins to read up to two seconds after it initialized
         try:
-            self._take(Records.of(records), behind_ms)
+            self._take_all(Records.of(records), behind_ms)
             self._world.alerts.flush()
-            if not records and behind_ms == 0:
+            if not records and behind_ms == 0 and not self._quarantine.holding:
                 self._close_by_clock(checkpointer)
             # A large snapshot is there only because it was due: that it took long is for the next one.
             if self._due() or self._state_bytes > _SMALL_STATE:
                 self._commit(checkpointer)
         except LeaseLostError:
             self.lease_lost()
+
+    def _take_all(self, records: Records, behind_ms: int | None, *, all_of: bool = False) -> None:
+        for part in self._quarantine.parts(records, self._trial, all_of=all_of):
+            self._take(part, behind_ms)
+
+    def _trial(self, records: Records) -> Trial:
+        world = self._world
+        if world.isolation is None:
+            raise ValueError("nothing is quarantined without isolation")
+        return Trials(
+            settings=world.settings,
+            registry=world.registry,
+            shard=self._shard,
+            state=self._state,
+            isolation=world.isolation,
+            excluded=self._quarantine.excluded,
+            alert=self._alert,
+            with_state=self._state_bytes <= _SMALL_STATE,
+            limit=self._quarantine.limit,
+        ).of(records)
+
+    def _alert(self, records: Records, result: Processed) -> None:
+        for batch in result.passed.values():
+            if "anomaly" in batch and batch["anomaly"].any():
+                self._world.alerts.add(self._shard, records, batch.take(batch["anomaly"]))
 
     def _take(self, records: Records, behind_ms: int | None) -> None:
         sizes = unpacked_sizes(records.payloads, self._world.settings.max_record_bytes)
@@ -168,14 +216,16 @@ class ShardConsumer:
 
     def _process(self, records: Records, behind_ms: int | None) -> None:
         world, begun = self._world, time.perf_counter()
-        result = process(records, world.registry, self._state, world.settings.max_record_bytes)
+        excluded = self._quarantine.excluded(records)
+        with self._limit:
+            result = process_without(
+                records, world.registry, self._state, world.settings.max_record_bytes, excluded
+            )
         busy_ms = (time.perf_counter() - begun) * 1_000
         self._open.parts.append((len(self._open.records), _lean(result)))
         self._open.records.add(records)
         self._report(records, result, behind_ms, busy_ms)
-        for batch in result.passed.values():
-            if "anomaly" in batch and batch["anomaly"].any():
-                world.alerts.add(self._shard, records, batch.take(batch["anomaly"]))
+        self._alert(records, result)
         world.alerts.flush()
 
     def _close_by_clock(self, checkpointer: Checkpointer) -> None:
@@ -198,14 +248,15 @@ class ShardConsumer:
             begun = time.thread_time()
             snapshot = self._state.snapshot()
             self._snapshot_ms = (time.thread_time() - begun) * 1_000
-            self._pending, self._state_bytes = (segment.last, snapshot), len(snapshot)
+            self._pending = segment.last, snapshot, segment.records[-1].arrived
+            self._state_bytes = len(snapshot)
         self._pending_records += len(segment.records)
         self._world.note("segment", segment=segment.name, records=len(segment.records))
 
     def _commit(self, checkpointer: Checkpointer) -> None:
         if self._pending is None:
             return
-        (position, snapshot), world = self._pending, self._world
+        (position, snapshot, arrived), world = self._pending, self._world
         name = token(position)
         world.alerts.secure(position)
         begun = time.thread_time()
@@ -213,6 +264,7 @@ class ShardConsumer:
         self._snapshot_ms += (time.thread_time() - begun) * 1_000
         world.attempt("checkpoint", lambda: checkpointer.checkpoint(position.sequence, position.sub))
         self._done(name)
+        self._quarantine.committed(arrived)
 
     def _done(self, name: str) -> None:
         """After a commit: what no checkpoint can ask for any more may go. One before stays, for a late worker."""
@@ -232,12 +284,15 @@ class ShardConsumer:
             self._world.note("lease lost")
         self._lost = True
         self._open, self._pending = _Open(), None
+        self._quarantine.drop()
 
     def shard_ended(self, checkpointer: Checkpointer) -> None:
         """Close what is open, keep the state for the children, commit the end."""
         if self._lost:
             return
         try:
+            if self._quarantine.holding:
+                self._take_all(Records.of(()), None, all_of=True)
             if self._segmenter.open:
                 self._segmenter.close()
                 self._close(commits=False)
@@ -277,6 +332,7 @@ class ShardConsumer:
             if sent is not None:
                 times = batch[sent][~np.isnat(batch[sent])].astype("datetime64[ms]").view(np.int64)
                 latency.add(self._world.now_ms() - times)
+        forgotten, self._forgotten = self._state.forgotten - self._forgotten, self._state.forgotten
         anomalies = sum(int(b["anomaly"].sum()) for b in result.passed.values() if "anomaly" in b)
         return Summary(
             shard=self._shard,
@@ -288,6 +344,8 @@ class ShardConsumer:
             alerts_waiting=self._world.alerts.waiting,
             alerts_dropped=self._world.alerts.dropped,
             unscored=sum(map(unscored, result.passed.values())),
+            devices=self._state.devices,
+            forgotten=forgotten,
             behind_ms=behind_ms,
             busy_ms=busy_ms,
             latency=latency.counts,

@@ -54,10 +54,14 @@ def _judged(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Time
             return _unjudged(detector)
     middle = len(keys) // 2
     halves = [
-        _judged(detector, keys[part], X[part], None if times is None else times[part])
+        _judged(detector, _part(keys, part), X[part], None if times is None else times[part])
         for part in (slice(0, middle), slice(middle, None))
     ]
     return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+
+
+def _part(keys: Sequence[Any], rows: slice) -> Sequence[Any]:
+    return keys.part(rows) if isinstance(keys, Numbered) else keys[rows]
 
 
 def _columns(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Times | None) -> Columns:

@@ -83,7 +83,7 @@ def _marks(batch: Batch, codec: Codec) -> IntVector:
     """The ids by which repeats are known; 0 where there is none."""
     name = codec.event.id
     marks: NDArray[np.int64] = (
-        marks_of(batch[name]) if name in batch else np.zeros(len(batch), dtype=np.int64)
+        marks_of(batch.exact(name)) if name in batch else np.zeros(len(batch), dtype=np.int64)
     )
     return marks
 

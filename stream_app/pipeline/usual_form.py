@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from stream_app.pipeline.json_form import absent_value, python_type
-from stream_app.pipeline.schema import OBJECT, Field, Schema
+from stream_app.pipeline.json_form import fast_default, fast_type
+from stream_app.pipeline.schema import Field, Schema
 from stream_app.records import Payloads
 
 # No value is of it: a member that has it must be absent. Avro's names are ASCII, so none begins as this one's does.
@@ -25,17 +25,17 @@ id_of = attrgetter("id")
 
 
 class UsualForm:
-    """Reads records of these events (name, schema, required fields): envelopes, or JSON without one.
+    """Reads records of these events (name, schema, required fields, id's field): envelopes, or JSON without one.
 
     It takes a record only where `decode` and `conform` would take it with the same fields: every required field is
     there, none goes by an older name. What it refuses may be right all the same, and is for them to read.
     """
 
-    def __init__(self, events: Iterable[tuple[str, Schema, Sequence[str]]]) -> None:
+    def __init__(self, events: Iterable[tuple[str, Schema, Sequence[str], str]]) -> None:
         envelopes: list[type[msgspec.Struct]] = []
         plain: list[type[msgspec.Struct]] = []
-        for name, schema, required in events:
-            members = _members(schema, required)
+        for name, schema, required, identity in events:
+            members = _members(schema, required, identity)
             if not members:
                 continue
             detail = _struct("Detail", members)
@@ -102,26 +102,26 @@ def _one_by_one(decoder: msgspec.json.Decoder[Any], data: Sequence[bytes], max_b
     return found
 
 
-def _members(schema: Schema, required: Sequence[str]) -> list[tuple[Any, ...]]:
+def _members(schema: Schema, required: Sequence[str], identity: str) -> list[tuple[Any, ...]]:
     """Fields in order, then older names, which must be absent; nothing for a schema that wants more care."""
     names = {field.name for field in schema.fields}
     older = {alias for field in schema.fields for alias in field.aliases}
-    if names & older or any(field.kind == OBJECT for field in schema.fields):
+    kinds = [
+        fast_type(field, required=field.name in required, identity=field.name == identity)
+        for field in schema.fields
+    ]
+    if names & older or None in kinds:
         return []
     absent = [
         (f"ø{at}", _NOTHING, msgspec.field(default=0, name=name)) for at, name in enumerate(sorted(older))
     ]
-    return [*(_member(field, required) for field in schema.fields), *absent]
+    members = [_member(field, kind, required) for field, kind in zip(schema.fields, kinds, strict=True)]
+    return [*members, *absent]
 
 
-def _member(field: Field, required: Sequence[str]) -> tuple[Any, ...]:
-    if field.name in required:
-        branches = field.avro if isinstance(field.avro, list) else [field.avro]
-        return (field.name, python_type([branch for branch in branches if branch != "null"]))
-    kind = python_type(field.avro)
-    if field.has_default or field.nullable:
-        return (field.name, kind, absent_value(field.default))
-    return (field.name, kind)
+def _member(field: Field, kind: Any, required: Sequence[str]) -> tuple[Any, ...]:
+    optional = field.name not in required and (field.has_default or field.nullable)
+    return (field.name, kind, fast_default(field)) if optional else (field.name, kind)
 
 
 def _struct(name: str, members: Sequence[tuple[Any, ...]], **options: Any) -> type[msgspec.Struct]:

@@ -13,7 +13,9 @@ class Summary:
     """What became of one batch. Times in milliseconds; `latency` is a Histogram's counts, device to processed.
 
     `unscored` rows are those on which the detector raised. `alerts_waiting` were not accepted by the bus yet, before
-    those of this batch; `alerts_dropped` were lost since the consumer started."""
+    those of this batch; `alerts_dropped` were lost since the consumer started. `devices` are those that the shard's
+    state holds after the batch, `forgotten` those that it forgot during it.
+    """
 
     shard: str
     records: int
@@ -27,6 +29,8 @@ class Summary:
     unscored: int = 0
     alerts_waiting: int = 0
     alerts_dropped: int = 0
+    devices: int = 0
+    forgotten: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Built-in types, for a log line."""
@@ -41,6 +45,8 @@ class Summary:
             "unscored": self.unscored,
             "alerts_waiting": self.alerts_waiting,
             "alerts_dropped": self.alerts_dropped,
+            "devices": self.devices,
+            "forgotten": self.forgotten,
             "behind_ms": self.behind_ms,
             "busy_ms": round(self.busy_ms, 3),
             "latency": {str(bucket): count for bucket, count in self.latency.items()},

@@ -17,7 +17,7 @@ from stream_app.event import Event, schema_files
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Failure, Record
 from stream_app.settings import Settings
-from stream_app.sinks.columns import Types, column_types
+from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import IDENTITY, encode, field_name, to_table
 from stream_app.sinks.segment import Segment
 from stream_app.testing.records import record
@@ -57,7 +57,7 @@ def outcomes(
     'UNDECODABLE'
     """
     registry = _registry(event, schemas)
-    stored = _ReadBack({name: column_types(codec.schema.fields) for name, codec in registry.codecs.items()})
+    stored = _ReadBack(registry)
     consumer = ShardConsumer(_dependencies(registry, stored, dict(settings or {})))
     at = time.time_ns() // 1_000_000 if arrived is None else arrived
     records = [record(bytes(data), number, arrived=at) for number, data in enumerate(payloads)]
@@ -89,8 +89,10 @@ def _batches(records: Sequence[Record], sizes: Sequence[int]) -> Iterator[Sequen
 class _ReadBack:
     """A sink that writes each segment as Parquet, reads it back, and keeps what became of every row."""
 
-    def __init__(self, types: Mapping[str, Types]) -> None:
-        self._types = types
+    def __init__(self, registry: Registry) -> None:
+        schemas = {name: codec.schema for name, codec in registry.codecs.items()}
+        self._types = {name: column_types(schema.fields) for name, schema in schemas.items()}
+        self._fields = {name: {field.name for field in schema.fields} for name, schema in schemas.items()}
         self.found: list[Outcome] = []
 
     def write(self, segment: Segment) -> Sequence[Failure]:
@@ -117,7 +119,7 @@ class _ReadBack:
         table, refused = to_table(batch, segment.records, segment.shard, self._types[batch.event])
         read = pq.read_table(io.BytesIO(encode(table, {"event": batch.event})))
         names = [name for name in read.column_names if name not in IDENTITY]
-        fields = [field_name(name, batch.event) for name in names]
+        fields = [field_name(name, batch.event, self._fields[batch.event]) for name in names]
         bad = {failure.row for failure in refused}
         kept = [row for row in batch.rows.tolist() if row not in bad]
         columns = [read[name].to_pylist() for name in names]

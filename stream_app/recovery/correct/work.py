@@ -100,7 +100,8 @@ class Corrector:
         return not same(row, after)
 
     def _latest(self, request: Request, codec: Codec, device: str, after: Mapping[str, Any]) -> bool:
-        fields = {field_name(column, request.event): value for column, value in after.items()}
+        names = {field.name for field in codec.schema.fields}
+        fields = {field_name(column, request.event, names): value for column, value in after.items()}
         return bool(fields) and self.latest(codec.event, device, request.position, fields)
 
     def _locate(self, request: Request) -> tuple[File, int]:

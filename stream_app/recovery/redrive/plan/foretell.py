@@ -77,7 +77,7 @@ def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Reco
     for name, batch in result.passed.items():
         event = events[name]
         times = event_times(batch, time_field(event), _arrivals(batch, records)).tolist()
-        ids = batch[event.id].tolist() if event.id in batch else [None] * len(batch)
+        ids = batch.exact(event.id).tolist() if event.id in batch else [None] * len(batch)
         for at, row in enumerate(batch.rows.tolist()):
             device = name_of(name, batch[event.key][at])
             id = None if ids[at] is None else str(ids[at])
