@@ -68,6 +68,8 @@ class Code(StrEnum):
     CALCULATION_FAILED = "CALCULATION_FAILED"
     TOO_LARGE = "TOO_LARGE"
     SINK_REJECTED = "SINK_REJECTED"
+    PROCESS_KILLED = "PROCESS_KILLED"
+    TIMED_OUT = "TIMED_OUT"
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):

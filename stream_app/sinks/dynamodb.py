@@ -162,6 +162,11 @@ class LatestSink:
             raise errors[0]
         return failures
 
+    def build(self, segment: Segment) -> None:
+        """Make the items, and drop them (protocol `segment.Building`)."""
+        for _row, _event, item in self._items(segment):
+            _too_large(item)
+
     def close(self) -> None:
         """Wait for the threads to end."""
         self._threads.shutdown()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from stream_app.consumer.alerts import NoAlerts
 from stream_app.consumer.shard import ShardConsumer, World
 from stream_app.consumer.state import Lineage
 from stream_app.event import Event, schema_files
@@ -134,14 +135,6 @@ class _Checkpoints:
         pass
 
 
-class _NoAlerts:
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-
 class _NoSnapshots:
     def load(self, shard: str, name: str) -> bytes | None:
         return None
@@ -162,7 +155,7 @@ def _dependencies(registry: Registry, sink: _ReadBack, settings: Mapping[str, An
         settings=Settings(**{"application": "testing", "stream": "testing", **settings}),
         sinks=[sink],
         park=lambda _segment: None,
-        alerts=_NoAlerts(),
+        alerts=NoAlerts(),
         snapshots=_NoSnapshots(),
         lineage=lambda _shard: _WHOLE_RANGE,
         attempt=attempt,

@@ -205,6 +205,7 @@ def test_a_detector_that_is_empty_is_a_detector_all_the_same() -> None:
     before, after = (ShardState({"reading": event}, 4) for _ in range(2))
     detector = before["reading"].detector
     assert detector is not None
+    before["reading"].devices.numbers(["a"])
     detector.process_many(["a"], np.array([[1.0]]))
     after.restore(before.snapshot())
     assert after.snapshot() == before.snapshot()
