@@ -17,7 +17,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Record
 from stream_app.recovery.correct.history import History, Request
-from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import Desk
 from stream_app.recovery.correct.work import Corrector, corrector
 from stream_app.recovery.stream.read import pages, user_records
@@ -151,10 +151,10 @@ class World:
             bucket=BUCKET,
             consumer=APPLICATION,
             book=self.history,
-            work=self.corrector(),
+            work=self.corrector().correct_all,
             queue=self.queue,
             manual=self.manual,
-            tokens=Bucket(1000.0, 1000.0, lambda: 0.0, lambda _seconds: None),
+            reads=Reads(1000.0, 1000.0, lambda: 0.0, lambda _seconds: None),
         )
         return dataclasses.replace(made, **changes)
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import msgspec
 
 from stream_app.record import Position
 from stream_app.sinks.conditions import met
+from stream_app.sinks.dynamodb import batch_get
 from stream_app.sinks.segment import token
 
 HISTORY = "STREAM_APP_HISTORY_TABLE"
 """Names the table of corrections and redrives, where it is not the template's own name for it."""
 
+T = TypeVar("T")
+
 _PREFIX = "correction#"
+_THREADS = 4
 _DIGITS = 60  # a sequence number has 56
 _SUB_DIGITS = 10
 _THERE = "attribute_exists(pk)"
@@ -98,16 +103,48 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """The history in DynamoDB (keys pk and sk). `now_ms` is the clock. Raises what boto3 raises."""
+    """The history in DynamoDB (keys pk and sk). `now_ms` is the clock. Raises what boto3 raises.
+
+    `start_all` and `finish_all` are for many requests, each of another position; they give the error of a request in
+    its place.
+    """
 
     def __init__(self, dynamodb: Any, table: str, now_ms: Callable[[], int]) -> None:
         self._dynamodb, self._table, self._now_ms = dynamodb, table, now_ms
 
+    def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
+        """Each position's entry, as `start` gives it. Those that are there are read together."""
+        keys = [_key(request.consumer, request.position) for request in requests]
+        known = {
+            (item["pk"]["S"], item["sk"]["S"]): _entry(item)
+            for item in batch_get(self._dynamodb, self._table, keys)
+        }
+        there = [known.get((key["pk"]["S"], key["sk"]["S"])) for key in keys]
+        new = iter(_each(self._start_new, [(r,) for r, e in zip(requests, there, strict=True) if e is None]))
+        return [next(new) if entry is None else entry for entry in there]
+
+    def finish_all(self, made: Sequence[tuple[Request, Done]]) -> list[bool | Exception]:
+        """Note corrections, as `finish` does."""
+        return _each(self.finish, made)
+
+    def _start_new(self, request: Request) -> Entry:
+        """The entry of a request that was probably not there a moment ago."""
+        entry = Entry(request=request, at=self._now_ms())
+        return entry if self._put(entry) else self.start(request)
+
+    def _put(self, entry: Entry) -> bool:
+        request = entry.request
+        item = {
+            **_key(request.consumer, request.position),
+            "request": _text(request),
+            "at": {"N": str(entry.at)},
+        }
+        absent = "attribute_not_exists(pk)"
+        return met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=absent)
+
     def start(self, request: Request) -> Entry:
         """The position's entry; the first request makes it, every other one finds it."""
-        item = {**_key(request.consumer, request.position), "request": _text(request), "at": self._now()}
-        absent = "attribute_not_exists(pk)"
-        met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=absent)
+        self._put(Entry(request=request, at=self._now_ms()))
         found = self.get(request.consumer, request.position)
         if found is None:
             raise LookupError(f"the history of {request.position} was deleted while it was written")
@@ -155,6 +192,21 @@ class History:
 
     def _now(self) -> dict[str, str]:
         return {"N": str(self._now_ms())}
+
+
+def _each(act: Callable[..., T], given: Sequence[tuple[Any, ...]]) -> list[T | Exception]:
+    """What an act gives or raises for each, side by side."""
+
+    def tried(arguments: tuple[Any, ...]) -> T | Exception:
+        try:
+            return act(*arguments)
+        except Exception as error:
+            return error
+
+    if len(given) < 2:
+        return [tried(arguments) for arguments in given]
+    with ThreadPoolExecutor(min(_THREADS, len(given)), thread_name_prefix="history") as pool:
+        return list(pool.map(tried, given))
 
 
 def counts(dynamodb: Any, table: str, consumer: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -13,7 +13,6 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from stream_app.recovery.redrive.message import Lineage
 
 _SERIALIZER, _DESERIALIZER = TypeSerializer(), TypeDeserializer()
-_READ_AT_ONCE = 100  # keys that BatchGetItem takes
 _ATTEMPTS, _PLACES, _PLACE = "redrive#", "redriven-as#", "position"
 
 
@@ -111,13 +110,3 @@ def place_of(item: Mapping[str, Any]) -> Lineage:
     """The lineage in an item of `place_item`."""
     values = {name: _DESERIALIZER.deserialize(item[name]) for name in ("root", "attempt")}
     return Lineage(values["root"], int(values["attempt"]))
-
-
-def batch_get(dynamodb: Any, table: str, keys: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The items that there are of distinct keys, in any order, read consistently. Raises what boto3 raises."""
-    for start in range(0, len(keys), _READ_AT_ONCE):
-        waiting: Any = {table: {"Keys": list(keys[start : start + _READ_AT_ONCE]), "ConsistentRead": True}}
-        while waiting:
-            answer = dynamodb.batch_get_item(RequestItems=waiting)
-            yield from answer["Responses"].get(table, ())
-            waiting = answer.get("UnprocessedKeys")
