@@ -26,7 +26,9 @@ from stream_app.recovery.correct.segment import TRIES, File, read, replace
 from stream_app.sinks.parquet import field_name, stored_name
 
 _GONE = "it is not among the stored rows"
-_NO_PAYLOAD = "its payload is neither in the stream nor in the failure store, and its row lacks fields of the schema"
+_NO_PAYLOAD = (
+    "its payload is neither in the stream nor in the failure store, and its row lacks fields of the schema"
+)
 _NOT_NOTED = "a correction in its file is not noted yet"
 
 Outcome = Done | Exception

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,10 +19,12 @@ HISTORY = "STREAM_APP_HISTORY_TABLE"
 T = TypeVar("T")
 
 _PREFIX = "correction#"
-_THREADS = 4
+_AT_ONCE = 100  # items that a transaction takes
 _DIGITS = 60  # a sequence number has 56
 _SUB_DIGITS = 10
 _THERE = "attribute_exists(pk)"
+_ABSENT = "attribute_not_exists(pk)"
+_OPEN = f"{_THERE} AND attribute_not_exists(done) AND attribute_not_exists(refusal)"
 
 
 def table_of(application: str, environ: Mapping[str, str]) -> str:
@@ -105,46 +107,67 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class History:
     """The history in DynamoDB (keys pk and sk). `now_ms` is the clock. Raises what boto3 raises.
 
-    `start_all` and `finish_all` are for many requests, each of another position; they give the error of a request in
-    its place.
+    `start_all` and `finish_all` are for many requests, each of another position; an error stands in its place.
     """
 
     def __init__(self, dynamodb: Any, table: str, now_ms: Callable[[], int]) -> None:
         self._dynamodb, self._table, self._now_ms = dynamodb, table, now_ms
 
     def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
-        """Each position's entry, as `start` gives it. Those that are there are read together."""
+        """Each position's entry, as `start` gives it: those that are there are read together, new ones made so."""
         keys = [_key(request.consumer, request.position) for request in requests]
-        known = {
-            (item["pk"]["S"], item["sk"]["S"]): _entry(item)
-            for item in batch_get(self._dynamodb, self._table, keys)
-        }
+        items = batch_get(self._dynamodb, self._table, keys)
+        known = {(item["pk"]["S"], item["sk"]["S"]): _entry(item) for item in items}
         there = [known.get((key["pk"]["S"], key["sk"]["S"])) for key in keys]
-        new = iter(_each(self._start_new, [(r,) for r, e in zip(requests, there, strict=True) if e is None]))
-        return [next(new) if entry is None else entry for entry in there]
+        new = [Entry(request=r, at=self._now_ms()) for r, e in zip(requests, there, strict=True) if e is None]
+        made = iter(
+            self._together(new, _ABSENT, lambda entry: entry, lambda entry: self.start(entry.request))
+        )
+        return [next(made) if entry is None else entry for entry in there]
 
-    def finish_all(self, made: Sequence[tuple[Request, Done]]) -> list[bool | Exception]:
-        """Note corrections, as `finish` does."""
-        return _each(self.finish, made)
+    def finish_all(self, made: Sequence[tuple[Entry, Done]]) -> list[bool | Exception]:
+        """Note the corrections of entries that were found without one, as `finish` does."""
+        now = self._now_ms()
+        entries = [msgspec.structs.replace(entry, done=done, done_at=now) for entry, done in made]
 
-    def _start_new(self, request: Request) -> Entry:
-        """The entry of a request that was probably not there a moment ago."""
-        entry = Entry(request=request, at=self._now_ms())
-        return entry if self._put(entry) else self.start(request)
+        def alone(entry: Entry) -> bool:
+            return entry.done is not None and self.finish(entry.request, entry.done)
 
-    def _put(self, entry: Entry) -> bool:
-        request = entry.request
-        item = {
-            **_key(request.consumer, request.position),
-            "request": _text(request),
-            "at": {"N": str(entry.at)},
-        }
-        absent = "attribute_not_exists(pk)"
-        return met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=absent)
+        return self._together(entries, _OPEN, lambda _entry: True, alone)
+
+    def _together(
+        self,
+        entries: Sequence[Entry],
+        condition: str,
+        written: Callable[[Entry], T],
+        alone: Callable[[Entry], T],
+    ) -> list[T | Exception]:
+        """Write entries in transactions, on a condition of each; those of one that is refused `alone`."""
+        found: list[T | Exception] = []
+        for start in range(0, len(entries), _AT_ONCE):
+            part = entries[start : start + _AT_ONCE]
+            if self._written(part, condition):
+                found += map(written, part)
+            else:
+                found += [_tried(alone, entry) for entry in part]
+        return found
+
+    def _written(self, entries: Sequence[Entry], condition: str) -> bool:
+        """Whether a transaction was made of them. What refuses it meets those alone that it is about."""
+        if len(entries) < 2:
+            return False
+        put = {"TableName": self._table, "ConditionExpression": condition}
+        with suppress(Exception):
+            self._dynamodb.transact_write_items(
+                TransactItems=[{"Put": {**put, "Item": _item(entry)}} for entry in entries]
+            )
+            return True
+        return False
 
     def start(self, request: Request) -> Entry:
         """The position's entry; the first request makes it, every other one finds it."""
-        self._put(Entry(request=request, at=self._now_ms()))
+        item = _item(Entry(request=request, at=self._now_ms()))
+        met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=_ABSENT)
         found = self.get(request.consumer, request.position)
         if found is None:
             raise LookupError(f"the history of {request.position} was deleted while it was written")
@@ -194,19 +217,11 @@ class History:
         return {"N": str(self._now_ms())}
 
 
-def _each(act: Callable[..., T], given: Sequence[tuple[Any, ...]]) -> list[T | Exception]:
-    """What an act gives or raises for each, side by side."""
-
-    def tried(arguments: tuple[Any, ...]) -> T | Exception:
-        try:
-            return act(*arguments)
-        except Exception as error:
-            return error
-
-    if len(given) < 2:
-        return [tried(arguments) for arguments in given]
-    with ThreadPoolExecutor(min(_THREADS, len(given)), thread_name_prefix="history") as pool:
-        return list(pool.map(tried, given))
+def _tried(act: Callable[[Entry], T], entry: Entry) -> T | Exception:
+    try:
+        return act(entry)
+    except Exception as error:
+        return error
 
 
 def counts(dynamodb: Any, table: str, consumer: str) -> dict[str, int]:
@@ -247,6 +262,18 @@ def _sort_key(position: Position) -> str:
 
 def _text(value: msgspec.Struct) -> dict[str, str]:
     return {"S": msgspec.json.encode(value).decode()}
+
+
+def _item(entry: Entry) -> dict[str, Any]:
+    """An entry without a refusal in the table's form."""
+    request = entry.request
+    item = {
+        **_key(request.consumer, request.position),
+        "request": _text(request),
+        "at": {"N": str(entry.at)},
+    }
+    done = None if entry.done is None else {"done": _text(entry.done), "done_at": {"N": str(entry.done_at)}}
+    return {**item, **(done or {})}
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:

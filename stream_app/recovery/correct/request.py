@@ -47,8 +47,8 @@ class Book(Protocol):
         """The same for requests of different positions; an error of one stands in its place."""
         ...
 
-    def finish_all(self, made: Sequence[tuple[Request, Done]]) -> list[bool | Exception]:
-        """Note corrections, as `finish` does; an error of one stands in its place."""
+    def finish_all(self, made: Sequence[tuple[Entry, Done]]) -> list[bool | Exception]:
+        """Note the corrections of entries, as `finish` does; an error of one stands in its place."""
         ...
 
     def finish(self, request: Request, done: Done) -> bool:
@@ -103,22 +103,26 @@ def correct_all(
     point as well.
     """
     verdicts: dict[Position, Verdict | Exception] = {}
-    waiting = list[Request]()
+    waiting = list[tuple[Request, Entry]]()
     for request, entry in zip(requests, book.start_all(requests), strict=True):
-        known = entry if isinstance(entry, Exception) else _tried(_known, entry, request, book, tell)
+        if isinstance(entry, Exception):
+            verdicts[request.position] = entry
+            continue
+        known = _tried(_known, entry, request, book, tell)
         if known is None:
-            waiting.append(request)
+            waiting.append((request, entry))
         else:
             verdicts[request.position] = known
-    made = list[tuple[Request, Done]]()
-    for request, done in zip(waiting, work(waiting) if waiting else (), strict=True):
+    made = list[tuple[Entry, Done]]()
+    given = work([request for request, _ in waiting]) if waiting else ()
+    for (request, entry), done in zip(waiting, given, strict=True):
         if isinstance(done, Exception):
             verdicts[request.position] = _tried(_not_made, done, request, book, tell)
         else:
-            made.append((request, done))
-    for (request, _), noted in zip(made, book.finish_all(made) if made else (), strict=True):
+            made.append((entry, done))
+    for (entry, _), noted in zip(made, book.finish_all(made) if made else (), strict=True):
         verdict = Verdict.CORRECTED if noted is True else Verdict.REPEATED
-        verdicts[request.position] = noted if isinstance(noted, Exception) else verdict
+        verdicts[entry.request.position] = noted if isinstance(noted, Exception) else verdict
     return [verdicts[request.position] for request in requests]
 
 
