@@ -116,8 +116,11 @@ def solve(table: pa.Table, codec: Codec, known: Known, cases: Sequence[Case]) ->
 
 
 def _is_doubtful(solved: Solved) -> bool:
-    """Whether a row must be looked at alone, and with it the later rows of its device."""
-    return not isinstance(solved, Corrected) and str(solved) != _NOTHING
+    """Whether a row must be looked at alone, and with it the later rows of its device.
+
+    One that is stored as corrected already is not what the rows after it were first calculated from.
+    """
+    return solved.there if isinstance(solved, Corrected) else str(solved) != _NOTHING
 
 
 def _values(case: Case, codec: Codec) -> dict[str, Any]:
@@ -158,8 +161,12 @@ class _Round:
         if not case.changes:
             return ImpossibleError(_NOTHING)
         there = after.equal(at)
-        if not there and not before.equal(at):
-            return self._unproven(case)
+        if there or not before.equal(at):
+            # What an earlier row held before can be told only when its correction is noted.
+            if self._must_wait(case):
+                return EarlyError("an earlier row of the device is just being corrected")
+            if not there:
+                return ImpossibleError(_UNPROVEN)
         if not after.fits:
             return ImpossibleError(_NO_FORM)
         was, now = before.row(at), after.row(at)
@@ -167,11 +174,9 @@ class _Round:
         changed = ({name: was.get(name) for name in names}, {name: now[name] for name in names})
         return Corrected(after.table(at), *changed, there)
 
-    def _unproven(self, case: Case) -> Solved:
+    def _must_wait(self, case: Case) -> bool:
         oldest = case.earlier[0].position.order if case.earlier else case.position.order
-        if any(oldest <= one.order < case.position.order for one in self.known.in_progress):
-            return EarlyError("an earlier row of the device is just being corrected")
-        return ImpossibleError(_UNPROVEN)
+        return any(oldest <= one.order < case.position.order for one in self.known.in_progress)
 
     def _calculated(self, fields: Sequence[Batch], changes: Replacements, stored: pa.Table) -> _Compared:
         past = [self._restored(one, changes) for case in self.cases for one in case.earlier]

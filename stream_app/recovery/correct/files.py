@@ -21,6 +21,7 @@ from stream_app.sinks.parquet import stored_name
 from stream_app.sinks.s3 import EVENTS, SEGMENTS
 from stream_app.sinks.segment import from_token, instant
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 _HOUR_MS = 3_600_000
@@ -127,7 +128,7 @@ class Files:
     s3: Any
     bucket: str
     cache: RowsCache
-    _hours: dict[str, list[Stored]] = field(default_factory=dict)
+    _hours: dict[tuple[str, str, int], list[Stored]] = field(default_factory=dict)
     _manifests: dict[str, Manifest | None] = field(default_factory=dict)
 
     def find(self, consumer: str, event: str, position: Position, arrived: int) -> Manifest | None:
@@ -185,9 +186,8 @@ class Files:
 
     def _hour(self, event: str, shard: str, milliseconds: int) -> list[Stored]:
         """The files of one hour, the latest first."""
-        at = instant(milliseconds)
-        prefix = f"{EVENTS}{event}/date={at:%Y-%m-%d}/hour={at:%H}/{shard}-"
-        return _once(self._hours, prefix, lambda: _listed(self.s3, self.bucket, prefix))
+        name = (event, shard, milliseconds // _HOUR_MS)
+        return _once(self._hours, name, lambda: _listed(self.s3, self.bucket, event, shard, milliseconds))
 
     def _manifest(self, key: str) -> Manifest | None:
         def load() -> Manifest | None:
@@ -197,15 +197,16 @@ class Files:
         return _once(self._manifests, key, load)
 
 
-def _once(known: dict[str, T], name: str, load: Callable[[], T]) -> T:
+def _once(known: dict[K, T], name: K, load: Callable[[], T]) -> T:
     """What is known, or else loaded; two threads at once may both load it."""
     if name not in known:
         known[name] = load()
     return known[name]
 
 
-def _listed(s3: Any, bucket: str, prefix: str) -> list[Stored]:
-    found = []
+def _listed(s3: Any, bucket: str, event: str, shard: str, milliseconds: int) -> list[Stored]:
+    at, found = instant(milliseconds), []
+    prefix = f"{EVENTS}{event}/date={at:%Y-%m-%d}/hour={at:%H}/{shard}-"
     for key, etag in objects.etags(s3, bucket, prefix):
         first = key.removeprefix(prefix).removesuffix(".parquet")
         try:

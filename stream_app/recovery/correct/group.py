@@ -77,6 +77,10 @@ class Group:
         """Where it stands among the groups of its shard."""
         return self.requests[0].position.order
 
+    def read(self) -> File | None:
+        """The file as it is now."""
+        return read(self.of.s3, self.of.bucket, self.key)
+
     def correct(self, file: File | None) -> list[Outcome]:
         """Correct them all, `file` as it was read; what became of each. Safe to repeat.
 
@@ -89,7 +93,7 @@ class Group:
             found = self._attempt(file)
             if found is not None:
                 return found
-            file = read(self.of.s3, self.of.bucket, self.key)
+            file = self.read()
         raise TransientError(
             f"s3://{self.of.bucket}/{self.key} changed {TRIES} times while it was being corrected"
         )

@@ -115,7 +115,7 @@ class History:
 
     def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
         """Each position's entry, as `start` gives it: those that are there are read together, new ones made so."""
-        keys = [_key(request.consumer, request.position) for request in requests]
+        keys = [key_of(request.consumer, request.position) for request in requests]
         items = batch_get(self._dynamodb, self._table, keys)
         known = {(item["pk"]["S"], item["sk"]["S"]): _entry(item) for item in items}
         there = [known.get((key["pk"]["S"], key["sk"]["S"])) for key in keys]
@@ -192,7 +192,7 @@ class History:
     def get(self, consumer: str, position: Position) -> Entry | None:
         """The entry of a position."""
         answer = self._dynamodb.get_item(
-            TableName=self._table, Key=_key(consumer, position), ConsistentRead=True
+            TableName=self._table, Key=key_of(consumer, position), ConsistentRead=True
         )
         return _entry(answer["Item"]) if "Item" in answer else None
 
@@ -207,7 +207,7 @@ class History:
         return met(
             self._dynamodb.update_item,
             TableName=self._table,
-            Key=_key(request.consumer, request.position),
+            Key=key_of(request.consumer, request.position),
             UpdateExpression=update,
             ConditionExpression=condition,
             ExpressionAttributeValues=values,
@@ -251,7 +251,8 @@ def _query(
         yield from page["Items"]
 
 
-def _key(consumer: str, position: Position) -> dict[str, dict[str, str]]:
+def key_of(consumer: str, position: Position) -> dict[str, dict[str, str]]:
+    """The key of a position's item."""
     return {"pk": {"S": f"{_PREFIX}{consumer}"}, "sk": {"S": _sort_key(position)}}
 
 
@@ -268,7 +269,7 @@ def _item(entry: Entry) -> dict[str, Any]:
     """An entry without a refusal in the table's form."""
     request = entry.request
     item = {
-        **_key(request.consumer, request.position),
+        **key_of(request.consumer, request.position),
         "request": _text(request),
         "at": {"N": str(entry.at)},
     }

@@ -110,7 +110,10 @@ class Corrector:
 
     def _read(self, group: Group) -> _Read:
         try:
-            return _Read(group, read(self.of.s3, self.of.bucket, group.key))
+            file = group.read()
+            if file is not None:  # rows of its neighbours are looked for in it
+                group.batch.files.keep(file, group.codec)
+            return _Read(group, file)
         except Exception as error:
             return _Read(group, error)
 
@@ -184,7 +187,7 @@ def _devices(one: _Read) -> frozenset[tuple[str, str, str]]:
 def _correct(chain: _Chain) -> dict[Position, Outcome]:
     """Correct the groups of a chain, one after the other. After one that failed the others wait."""
     found: dict[Position, Outcome] = {}
-    failed = False
+    failed, keys = False, set[str]()
     for group, file in chain.reads:
         outcomes: Sequence[Outcome]
         if failed:
@@ -195,7 +198,8 @@ def _correct(chain: _Chain) -> dict[Position, Outcome]:
             try:
                 if isinstance(file, Exception):
                     raise file
-                outcomes = group.correct(file)
+                outcomes = group.correct(file if group.key not in keys else group.read())
+                keys.add(group.key)
             except Exception as error:
                 outcomes, failed = [error] * len(group.requests), not isinstance(error, EarlyError)
         found |= {request.position: one for request, one in zip(group.requests, outcomes, strict=True)}
