@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run's outcome. `expected` is what the seeded bad input should have led to, by code and "repeated"."""
+    """One run's outcome. `expected` is what the seeded bad input should have led to, by code and "repeated".
+
+    `error` says why a run ended before everything was accounted for, `waiting` what it waited for then.
+    """
 
     sent: int
     accepted: int
@@ -38,6 +41,8 @@ class Report:
     strangest: tuple[Mapping[str, Any], ...] = field(default=())
     interrupted: bool = False
     problems: tuple[str, ...] = field(default=())
+    error: str | None = None
+    waiting: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:
@@ -47,6 +52,7 @@ class Report:
             accounted == self.accepted
             and not (self.missing or self.duplicated or self.pending)
             and not self.problems
+            and self.error is None
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def report_of(
     memory: Mapping[str, Mapping[str, float]],
     restarts: int,
     check_expected: bool,
+    error: str | None = None,
+    waiting: Mapping[str, Any] | None = None,
 ) -> Report:
     """The summary. Counts are the audit's, read back from storage; only times come from the logs."""
     total = found.total
@@ -47,7 +49,7 @@ def report_of(
     problems = list(tracker.errors)
     if found.unreadable:
         problems.append(f"{len(found.unreadable)} objects cannot be read, the first: {found.unreadable[0]}")
-    if check_expected and not sent.stopped:
+    if check_expected and not sent.stopped and error is None:
         problems += unexpected(expected, total.parked, total.repeated)
     if act.processed != act.planned:
         problems.append(f"of {act.planned} failures sent again {act.processed} were stored")
@@ -79,6 +81,8 @@ def report_of(
         strangest=strangest(client("sqs"), anomalies_queue),
         interrupted=sent.stopped,
         problems=tuple(problems),
+        error=error,
+        waiting=waiting or {},
     )
 
 
