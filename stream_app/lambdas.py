@@ -122,8 +122,8 @@ def _desk(queue: str) -> Desk:
     client, settings = _client(), _settings()
     log.configure(settings.log_level)
     history = History(client("dynamodb"), os.environ[HISTORY], _now_ms)
-    work = corrector_of(settings, client, Registry.load(), history, _now_ms)
     rate = float(os.environ.get(PER_SECOND, "1"))
+    work = corrector_of(settings, client, Registry.load(), history, _now_ms, rate)
     return Desk(
         sqs=client("sqs"),
         s3=client("s3"),

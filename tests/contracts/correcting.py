@@ -88,8 +88,9 @@ class World:
     def store(self, payloads: Sequence[bytes], sizes: Sequence[int]) -> None:
         """One segment of each size."""
         known = len(self.records)
-        for data in payloads:
-            self.kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="p")
+        for start in range(0, len(payloads), 500):
+            entries = [{"Data": data, "PartitionKey": "p"} for data in payloads[start : start + 500]]
+            assert not self.kinesis.put_records(StreamName=STREAM, Records=entries)["FailedRecordCount"]
         found = [r for page in pages(self.kinesis, STREAM, self.shard) for r in page.records]
         self.records = [user for r in found for user in user_records(r)[0]]
         start = known

@@ -260,12 +260,11 @@ def test_latest_values_are_corrected_in_a_batch_as_one_by_one(aws: Callable[[str
 
 
 def test_records_that_lie_apart_are_read_apart_and_what_was_trimmed_is_found_out_in_few_reads(
-    aws: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+    aws: Callable[[str], Any],
 ) -> None:
     world = world_of(aws, checked(correct=halved))
-    monkeypatch.setattr(payload, "NEAR", 2)
     kinesis = Counted(world.kinesis)
-    look = payload.from_stream(kinesis, "corrected-stream")
+    look = payload.from_stream(kinesis, "corrected-stream", 2)
     wanted = [wanted_of(world, at) for at in (0, 1, 2, 9, 10, 20)]
     found = look(wanted, lambda _shard: True)
     assert [record and record.sequence_number for record in found] == [
@@ -273,7 +272,6 @@ def test_records_that_lie_apart_are_read_apart_and_what_was_trimmed_is_found_out
     ]
     assert kinesis.calls["get_records"] == 3
     gone = payload.from_stream(Partly(world, 5), "corrected-stream")
-    monkeypatch.setattr(payload, "NEAR", 500)
     records = gone([wanted_of(world, at) for at in range(16)], lambda _shard: True)
     assert [record is not None for record in records] == [at >= 5 for at in range(16)]
 
@@ -316,3 +314,7 @@ def test_a_busy_stream_makes_them_early_and_nothing_is_refused(world: World) -> 
     found = world.corrector().correct_all(all_of(world), lambda _shard: False)
     assert {type(one).__mro__[1] for one in found} == {EarlyError}
     assert not [one for one in found if isinstance(one, ImpossibleError)]
+
+
+def test_the_fewer_reads_are_allowed_the_more_is_read_at_once() -> None:
+    assert [payload.near(rate) for rate in (0.01, 1.0, 2.0, 5.0, 1_000.0)] == [500, 500, 250, 150, 150]

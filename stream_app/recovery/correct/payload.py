@@ -15,8 +15,9 @@ from stream_app.sinks.objects import get
 
 # Records of one GetRecords at most. A shard takes 1,000 a second, so that one read a second keeps up with it.
 PAGE = 1_000
-# Records that lie within so many rows of each other are read together: a call costs about as much as they do.
-NEAR = 500
+# Records that lie within so many rows of each other are read together. A call costs about as much time as
+# reading NEAR records does; where calls are few, farther ones are read together, too.
+NEAR, FAR = 150, 500
 # Pages may be empty on the way to a record.
 _EMPTY_PAGES = 20
 _NOT_THERE = frozenset({"InvalidArgumentException", "ResourceNotFoundException"})
@@ -38,8 +39,13 @@ MayRead = Callable[[str], bool]
 Payloads = Callable[[Sequence[Wanted], MayRead], list[Record | None]]
 
 
-def from_stream(kinesis: Any, stream: str) -> Payloads:
-    """Reads records by their positions, those near each other at once. Raises what boto3 raises.
+def near(per_second: float) -> int:
+    """How far apart records may be to be read together, where a shard may be read so many times a second."""
+    return round(min(FAR, max(NEAR, FAR / per_second)))
+
+
+def from_stream(kinesis: Any, stream: str, apart: int = FAR) -> Payloads:
+    """Reads records by their positions, those at most so many rows `apart` at once. Raises what boto3 raises.
 
     A position that the stream does not know (any more) has no record.
     """
@@ -47,7 +53,7 @@ def from_stream(kinesis: Any, stream: str) -> Payloads:
     def look(wanted: Sequence[Wanted], may_read: MayRead) -> list[Record | None]:
         reader = _Reader(kinesis, stream, may_read)
         found: dict[str, dict[str, Any]] = {}
-        for run in _runs(wanted):
+        for run in _runs(wanted, apart):
             found |= reader.records(run)
         return [_user_record(found.get(one.position.sequence), one.position) for one in wanted]
 
@@ -99,9 +105,9 @@ class _Reader(NamedTuple):
             yield page.records
 
 
-def _runs(wanted: Sequence[Wanted]) -> list[Sequence[Wanted]]:
+def _runs(wanted: Sequence[Wanted], apart: int) -> list[Sequence[Wanted]]:
     """Cut where the next one is far."""
-    cuts = [at for at, (one, other) in enumerate(pairwise(wanted), 1) if other.row - one.row > NEAR]
+    cuts = [at for at, (one, other) in enumerate(pairwise(wanted), 1) if other.row - one.row > apart]
     return [wanted[start:stop] for start, stop in pairwise([0, *cuts, len(wanted)])]
 
 

@@ -21,7 +21,7 @@ from stream_app.recovery.correct.group import Batched, Dependencies, Group, Outc
 from stream_app.recovery.correct.history import Done, Entry, History, Request
 from stream_app.recovery.correct.latest import Change, latest_in, nowhere
 from stream_app.recovery.correct.limits import unlimited
-from stream_app.recovery.correct.payload import MayRead, first_of, from_store, from_stream
+from stream_app.recovery.correct.payload import MayRead, first_of, from_store, from_stream, near
 from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import EarlyError
 from stream_app.recovery.correct.segment import MOST_ROWS, File, overwrite, read, recorded, same
@@ -245,17 +245,21 @@ def corrector(
     max_bytes: int,
     now_ms: Callable[[], int],
     latest_table: str = "",
+    reads_per_second: float = 1.0,
 ) -> Corrector:
     """A corrector of one consumer: payloads from the stream, else the failure store; checkpoints from its leases.
 
-    Where a `latest_table` is named, the latest values in it are corrected, too.
+    Where a `latest_table` is named, the latest values in it are corrected, too. `reads_per_second` is how often a
+    shard may be read.
     """
     of = Dependencies(
         s3=s3,
         bucket=bucket,
         registry=registry,
         history=history,
-        payloads=first_of(from_stream(kinesis, stream), from_store(s3, bucket, application)),
+        payloads=first_of(
+            from_stream(kinesis, stream, near(reads_per_second)), from_store(s3, bucket, application)
+        ),
         latest=latest_in(dynamodb, latest_table) if latest_table else nowhere,
         max_bytes=max_bytes,
         now_ms=now_ms,
@@ -269,6 +273,7 @@ def corrector_of(
     registry: Registry,
     history: History,
     now_ms: Callable[[], int],
+    reads_per_second: float = 1.0,
 ) -> Corrector:
     """The corrector of the application that the settings describe; `client` makes boto3 clients, one a service."""
     return corrector(
@@ -283,4 +288,5 @@ def corrector_of(
         max_bytes=settings.max_record_bytes,
         now_ms=now_ms,
         latest_table=settings.latest_table,
+        reads_per_second=reads_per_second,
     )
