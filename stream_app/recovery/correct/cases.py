@@ -208,7 +208,7 @@ class _Compared:
         self._fitted = fitted(made.table, stored) if order and usable else None
         self.fits = self._fitted is not None
         found = None if self._fitted is None else alike(beside, self._fitted)
-        self._equal = {} if found is None else dict(zip(order, found.tolist(), strict=True))
+        self._equal: dict[int, bool] = {} if found is None else dict(zip(order, found.tolist(), strict=True))
         self._rows: list[dict[str, Any]] = made.table.to_pylist()
 
     def equal(self, case: int) -> bool:
@@ -233,7 +233,7 @@ def _columns(table: pa.Table) -> list[tuple[str, Any]]:
 def _is_alike(column: Any, name: str, stored: pa.Table) -> bool:
     if name not in stored.column_names:
         return False
-    return column.type == stored.schema.field(name).type or column.null_count == len(column)
+    return bool(column.type == stored.schema.field(name).type or column.null_count == len(column))
 
 
 def _together(fields: Sequence[Batch], codec: Codec) -> Batch:

@@ -50,7 +50,7 @@ class Reads:
     def __init__(
         self, rate: float, burst: float, clock: Callable[[], float], sleep: Callable[[float], None]
     ) -> None:
-        self._new, self._clock = (lambda: Bucket(rate, burst, clock, sleep)), clock
+        self._rate, self._burst, self._clock, self._sleep = rate, burst, clock, sleep
         self._buckets: dict[str, Bucket] = {}
         self._lock = threading.Lock()
 
@@ -69,7 +69,7 @@ class Reads:
     def _bucket(self, shard: str) -> Bucket:
         with self._lock:
             if shard not in self._buckets:
-                self._buckets[shard] = self._new()
+                self._buckets[shard] = Bucket(self._rate, self._burst, self._clock, self._sleep)
             return self._buckets[shard]
 
 
