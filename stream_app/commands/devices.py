@@ -77,4 +77,6 @@ def play(
         typer.echo(json.dumps(to_json(sent)))
     else:
         Console().print(as_table(sent))
-    raise typer.Exit(130 if sent.stopped else 0)
+    if sent.stopped:
+        raise typer.Exit(130)
+    raise typer.Exit(1 if sent.unsendable else 0)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Annotated, Any, TypeVar
 
-import msgspec
 import typer
 from rich.console import Console
 
@@ -39,6 +38,7 @@ from stream_app.commands.options import err
 from stream_app.errors import code_of
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Position
+from stream_app.recovery.bounded import plain
 from stream_app.recovery.correct.history import Entry, History, table_of
 from stream_app.recovery.find.query import Query, find
 from stream_app.recovery.find.stats import stats as counted
@@ -176,7 +176,7 @@ def _letters(store: Store, stretch: Stretch | None, limit: int, *, as_json: bool
         found = letters(store.s3, store.bucket, store.consumer, *stretch)
     some: Sequence[LetterRecord] = list(islice(found, limit))
     if as_json:
-        _print({"letters": [msgspec.json.decode(msgspec.json.encode(one)) for one in some]})
+        _print({"letters": [plain(one) for one in some]})
     else:
         Console().print(shown.letters(some, now(), waiting=stretch is None))
 

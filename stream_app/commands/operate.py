@@ -19,14 +19,19 @@ from stream_app.commands.options import Json, Properties, err
 def audit(
     properties: Properties,
     limit: Annotated[int, typer.Option(help="Positions to name of each kind.", min=0)] = 20,
+    pending_for: Annotated[
+        str, typer.Option(help="Records pending for longer do not balance: 300s, 5m, 1h.")
+    ] = "5m",
     as_json: Json = False,
 ) -> None:
     """Compare what the stream holds with what is stored and parked; exit code 1 when it does not balance."""
     from stream_app import app as root
+    from stream_app.recovery.find.times import duration
     from stream_app.terminal.audit import checked, show
 
+    allowed = duration(pending_for)
     settings = root.load_settings(os.environ, properties)
-    found = checked(settings, root.clients(os.environ, settings.region, attempts=10), err)
+    found = checked(settings, root.clients(os.environ, settings.region, attempts=10), err, allowed)
     if as_json:
         typer.echo(found.to_json().decode())
     else:

@@ -88,7 +88,7 @@ def run(
         Console().print(render(report))
     if report.interrupted:
         raise typer.Exit(130)
-    raise typer.Exit(0 if report.balanced else 1)
+    raise typer.Exit(0 if report.balanced and not report.unsendable else 1)
 
 
 def _told(error: Exception) -> str:

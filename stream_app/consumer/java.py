@@ -13,6 +13,8 @@ from stream_app.errors import ConfigError, Problem
 DAEMON = "software.amazon.kinesis.multilang.MultiLangDaemon"
 HEAP_ENVIRONMENT = "STREAM_APP_JAVA_HEAP"
 LOGBACK = Path(__file__).with_name("logback.xml")
+# A class that KCL calls and Java no longer has; its source, which lies beside it, says when.
+CLASSES = Path(__file__).with_name("kcl_classes")
 
 _HEAP = re.compile(r"\d+[kKmMgG]")
 
@@ -84,7 +86,7 @@ def command(java: Path, properties: Path, *, heap: str, cbor: bool, debug: bool)
         f"-Dlogback.configurationFile={LOGBACK}",
         f"-Dstream_app.kcl.level={'INFO' if debug else 'WARN'}",
         "-cp",
-        str(jars() / "*"),
+        os.pathsep.join((str(jars() / "*"), str(CLASSES))),
         DAEMON,
         "--properties-file",
         str(properties),

@@ -63,6 +63,8 @@ Message = (
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encode = msgspec.json.encode
 
+_GONE = "the daemon is gone"
+_LINE_BREAK = ord("\n")
 _LOST = frozenset({"ShutdownException", "LeaseLostException"})
 _AGAIN = frozenset(
     {"ThrottlingException", "KinesisClientLibDependencyException", "ProvisionedThroughputExceededException"}
@@ -116,7 +118,9 @@ class _Wire:
             return ProcessRecords(found.records, found.behind_ms)
         try:
             return _decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            if line[-1] != _LINE_BREAK:  # the end of input: the daemon was killed while it wrote
+                raise LeaseLostError(_GONE) from error
             raise FatalError(f"the daemon sent a line that is not of the protocol: {error}") from error
 
     def write(self, message: dict[str, Any]) -> None:
@@ -125,13 +129,13 @@ class _Wire:
             self._out.write(b"\n" + _encode(message) + b"\n")
             self._out.flush()
         except BrokenPipeError as error:
-            raise LeaseLostError("the daemon is gone") from error
+            raise LeaseLostError(_GONE) from error
 
     def checkpoint(self, sequence: str | None, sub: int | None) -> None:
         self.write({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": sub})
         reply = self.read()
         if reply is None:
-            raise LeaseLostError("the daemon is gone")
+            raise LeaseLostError(_GONE)
         if not isinstance(reply, CheckpointReply):
             raise FatalError(f"expected the answer to a checkpoint, got {type(reply).__name__}")
         if reply.error is None:
@@ -144,7 +148,10 @@ class _Wire:
 
 
 def serve(handler: Handler, stdin: Source, stdout: IO[bytes]) -> None:
-    """Answer the daemon until it closes stdin, or is gone. What the handler raises ends it, without an answer."""
+    """Answer the daemon until it closes stdin, or is gone. What the handler raises ends it, without an answer.
+
+    Raises LeaseLostError where the input ends in the middle of a line.
+    """
     wire = _Wire(stdin, stdout)
     while (message := wire.read()) is not None:
         _dispatch(handler, message, wire)

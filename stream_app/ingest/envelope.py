@@ -23,6 +23,7 @@ Detail = Mapping[str, Any]
 # A record's bytes, out of the event's name and its detail.
 Encode = Callable[[str, Detail], bytes]
 
+PARTITION_KEY_LENGTH: Final = 256  # as Kinesis limits it
 ENVELOPE, JSON, GZIP, AVRO, AVRO_PAST = "envelope", "json", "gzip", "avro", "avro-past"
 
 
@@ -32,7 +33,7 @@ class Sending(NamedTuple):
     `detail` is an event's fields, or bytes that go onto the stream as they are. `form` says how a detail on the
     stream is written; on the bus it is always the envelope. `expected` is what the application should make of
     it: a failure's code, "repeated", or None where it is good. `time` is the data's own. `sent` names the field
-    in which the device writes when it sends.
+    in which the device writes when it sends. `row` is the number of the reading in its data set, from 1.
     """
 
     route: Route
@@ -43,12 +44,30 @@ class Sending(NamedTuple):
     form: str = ENVELOPE
     time: datetime | None = None
     sent: str | None = None
+    row: int | None = None
+
+    @property
+    def unsendable(self) -> str | None:
+        """Why Kinesis cannot take it, because its key is the record's partition key; None where it can."""
+        if not self.key:
+            return "the key is empty"
+        if len(self.key) > PARTITION_KEY_LENGTH:
+            return f"the key is longer than {PARTITION_KEY_LENGTH} characters"
+        return None if self.key.isascii() or _is_unicode(self.key) else "the key is not valid Unicode"
 
     @property
     def name(self) -> str:
         """For messages: event, device and id, never the payload."""
         known = None if isinstance(self.detail, bytes) else self.detail.get("id")
         return f"{self.event} of {self.key}" + (f" ({known})" if known is not None else "")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def plain(event: str, detail: Detail) -> bytes:

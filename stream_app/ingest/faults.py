@@ -176,7 +176,8 @@ def plan(
     writing = tuple(form for form in FORMS if form in forms)
 
     def sent(reading: Mapping[str, Any], rng: Random) -> Sending:
-        key = str(reading.get(event.key, ""))
+        value = reading.get(event.key)
+        key = "" if value is None else str(value)
         form = rng.choice(writing) if direct and _draw(seed, key) < direct else ENVELOPE
         route: Route = "bus" if form == ENVELOPE else "stream"
         return Sending(route, event.name, key, reading, None, form, reading.get("time"), event.sent)
@@ -186,7 +187,10 @@ def plan(
 
 def _draw(seed: int, key: str) -> float:
     """From 0 to 1, the same for a device wherever it comes up."""
-    return int.from_bytes(blake2b(f"{seed}/{key}".encode(), digest_size=4).digest()) / 2**32
+    return (
+        int.from_bytes(blake2b(f"{seed}/{key}".encode("utf-8", "surrogatepass"), digest_size=4).digest())
+        / 2**32
+    )
 
 
 def _check(rates: Mapping[str, float]) -> None:
@@ -211,7 +215,7 @@ def _plan(
     later: list[tuple[int, int, Sending]] = []  # (due, number, repeat)
     time = None
     for number, reading in enumerate(readings):
-        good = sent(reading, rng)
+        good = sent(reading, rng)._replace(row=number + 1)
         time = good.time
         while later and later[0][0] <= number:
             yield heapq.heappop(later)[2]._replace(time=time)

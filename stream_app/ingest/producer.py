@@ -29,6 +29,21 @@ LINGER = 0.05  # seconds that a record may wait for others to share its request
 _SHORTEST = 0.001  # seconds; a shorter wait is made up for by the next one
 _LOOK = 0.1  # seconds between looks at whether to stop
 _QUEUED = 4  # chunks for each sender
+_NAMED_ROWS = 20
+
+
+@dataclass(slots=True)
+class Unsendable:
+    """Records that cannot be sent for one reason: their count, and the rows of the first of them."""
+
+    count: int = 0
+    rows: list[int] = field(default_factory=list)
+
+    def add(self, row: int | None) -> None:
+        """Count one."""
+        self.count += 1
+        if row is not None and len(self.rows) < _NAMED_ROWS and row not in self.rows:
+            self.rows.append(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,7 @@ class Sent:
     """What was sent. `expected` counts what the application should make of it: codes, "repeated", None for good.
 
     `again` counts entries that were put more than once; `unsent` those that were due when `stop` was set.
+    `unsendable` are those that Kinesis cannot take, by why, which were left out.
     """
 
     by_route: Mapping[str, int]
@@ -44,6 +60,7 @@ class Sent:
     again: int = 0
     unsent: int = 0
     stopped: bool = False
+    unsendable: Mapping[str, Unsendable] = field(default_factory=dict)
 
     @property
     def sent(self) -> int:
@@ -120,6 +137,7 @@ def publish(
 
     `progress(n)` is called, by one sender at a time, with the number taken so far. `stop` ends early. Raises
     FatalError naming the first record that could not be delivered, ConfigError for a rate or speed that is none.
+    A record whose key Kinesis cannot take is left out and counted (`Sent.unsendable`).
     """
     stop = stop or threading.Event()
     world = world or World()
@@ -140,6 +158,7 @@ def publish(
         tally.again,
         taken - tally.by_route.total(),
         stop.is_set(),
+        crew.unsendable,
     )
 
 
@@ -165,6 +184,7 @@ class _Crew:
         ]
         self._chunks: list[Chunk] = [[] for _ in self._inboxes]
         self._most = doors[via].entries
+        self.unsendable: dict[str, Unsendable] = {}
 
     def run(self, sendings: Iterable[Sending], pacer: Pacer) -> int:
         """Deal everything out and wait for the senders. Returns how many records were taken from the plan."""
@@ -184,6 +204,10 @@ class _Crew:
     def _deal(self, sendings: Iterable[Sending], pacer: Pacer) -> int:
         taken, flush_by = 0, math.inf
         for sending in sendings:
+            why = sending.unsendable
+            if why is not None:
+                self.unsendable.setdefault(why, Unsendable()).add(sending.row)
+                continue
             now = self._world.clock()
             wait = pacer.wait(now, sending.time)
             if now + wait > flush_by:

@@ -12,6 +12,7 @@ class Report:
     """One run's outcome. `expected` is what the seeded bad input should have led to, by code and "repeated".
 
     `error` says why a run ended before everything was accounted for, `waiting` what it waited for then.
+    `unsendable` are records that Kinesis cannot take, by why: their `count`, and the first `rows` of the data.
     """
 
     sent: int
@@ -43,6 +44,7 @@ class Report:
     problems: tuple[str, ...] = field(default=())
     error: str | None = None
     waiting: Mapping[str, Any] = field(default_factory=dict)
+    unsendable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:

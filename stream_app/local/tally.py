@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -49,6 +50,10 @@ def report_of(
     problems = list(tracker.errors)
     if found.unreadable:
         problems.append(f"{len(found.unreadable)} objects cannot be read, the first: {found.unreadable[0]}")
+    if total.dropped:
+        problems.append(
+            f"{total.dropped} records are dropped by KCL, which cannot read their aggregate's keys"
+        )
     if check_expected and not sent.stopped and error is None:
         problems += unexpected(expected, total.parked, total.repeated)
     if act.processed != act.planned:
@@ -83,6 +88,7 @@ def report_of(
         problems=tuple(problems),
         error=error,
         waiting=waiting or {},
+        unsendable={why: asdict(some) for why, some in sent.unsendable.items()},
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from stream_app.errors import TRANSIENT_CODES, FatalError, TransientError
 from stream_app.record import Failure, Position
+from stream_app.recovery.bounded import decoded, is_time
 from stream_app.sinks.origins import origins
 from stream_app.sinks.retry import Policy, Sleep, call
 from stream_app.sinks.segment import Segment, token
@@ -24,7 +25,7 @@ REASON_LENGTH = 500
 _BATCH = 10
 _encode = msgspec.json.Encoder().encode
 _MOST_DIGITS = 128
-_MOST_TIME = 253_402_300_800_000  # the year 10000, beyond which datetime ends
+_MOST_SUB = 10**18
 # Of consumers, streams and shards: they become parts of keys on S3.
 NAME = re.compile(r"[\w.-]{1,256}", re.ASCII)
 
@@ -67,12 +68,12 @@ def messages(segment: Segment) -> list[str]:
 def parse(body: str | bytes) -> DeadLetter:
     """The dead letter in the body of a message. Raises ValueError when it is none of ours."""
     try:
-        letter = msgspec.json.decode(body, type=DeadLetter)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        letter = decoded(body, DeadLetter)
+    except ValueError as error:
         raise ValueError(f"not a dead letter: {error}") from error
     if letter.kind != KIND or letter.version != VERSION:
         raise ValueError(f"not a dead letter of version {VERSION}: {letter.kind[:40]!r} {letter.version}")
-    if not is_sequence(letter.sequence) or letter.sub < 0 or not 0 <= letter.arrived < _MOST_TIME:
+    if not is_position(letter.sequence, letter.sub, letter.arrived):
         raise ValueError("not a dead letter: its position or arrival is none")
     if not all(map(NAME.fullmatch, (letter.consumer, letter.stream, letter.shard))):
         raise ValueError("not a dead letter: its consumer, stream or shard is no name")
@@ -82,6 +83,11 @@ def parse(body: str | bytes) -> DeadLetter:
 def is_sequence(text: str) -> bool:
     """Whether a text can be a sequence number: decimal digits, few enough to be read as a number."""
     return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
+def is_position(sequence: str, sub: int, arrived: int) -> bool:
+    """Whether they can be a record's sequence number, its place in an aggregate, and its arrival (ms)."""
+    return is_sequence(sequence) and 0 <= sub < _MOST_SUB and is_time(arrived)
 
 
 def send(

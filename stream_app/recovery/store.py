@@ -14,7 +14,8 @@ import msgspec
 
 from stream_app.errors import code_of
 from stream_app.record import Position
-from stream_app.recovery.dead_letters import DeadLetter
+from stream_app.recovery.bounded import DEEPEST, decoded, is_deep
+from stream_app.recovery.dead_letters import DeadLetter, is_position
 from stream_app.sinks.objects import keys, put_new
 from stream_app.sinks.segment import instant
 
@@ -35,7 +36,8 @@ _HASH_LENGTH = 32
 _GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 _JSON_SPACE = b" \t\r\n"
 _STAMP = "%Y%m%dT%H%M%S"
-_NAME = re.compile(r"(\d{8}T\d{6})\.(\d{3})Z-(.+)-(\d+)-(\d+)\.json")
+_NAME = re.compile(r"(\d{8}T\d{6})\.(\d{3})Z-(.+)-(\d{1,128})-(\d{1,18})\.json", re.ASCII | re.DOTALL)
+_PAYLOAD = b',"encoding":"json","payload":'
 
 
 class FailureKey(NamedTuple):
@@ -134,7 +136,10 @@ def parse_key(key: str) -> FailureKey | None:
 def _unfolded(name: str) -> str | None:
     if name == "~":
         return ""
-    return None if "~" in name else unquote(name, errors="surrogatepass")
+    try:
+        return None if "~" in name else unquote(name, errors="surrogatepass")
+    except UnicodeError:
+        return None
 
 
 def failure(letter: DeadLetter, data: bytes | None, origin: str | None = None) -> StoredFailure:
@@ -165,10 +170,10 @@ def _payload(data: bytes | None) -> tuple[str, bytes]:
     if data is None:
         return "none", b"null"
     try:
-        msgspec.json.decode(data)
+        decoded(data)
         # The text itself, not a rendering of it: what is sent again are the bytes that came.
         return "json", data.strip(_JSON_SPACE)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except ValueError:
         return "base64", msgspec.json.encode(base64.b64encode(data).decode())
 
 
@@ -191,12 +196,30 @@ def put(s3: Any, bucket: str, stored: StoredFailure) -> bool:
 def load(body: bytes) -> StoredFailure:
     """The failure in an object's body. Raises ValueError when it is none."""
     try:
-        stored = msgspec.json.decode(body, type=StoredFailure)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        stored = _deep(body) if is_deep(body) else decoded(body, StoredFailure)
+    except ValueError as error:
         raise ValueError(f"not a stored failure: {error}") from error
     if stored.kind != KIND:
         raise ValueError(f"not a stored failure: {stored.kind[:40]!r}")
+    letter = stored.dead_letter
+    if not is_position(stored.sequence, stored.sub, stored.arrived) or not is_position(
+        letter.sequence, letter.sub, letter.arrived
+    ):
+        raise ValueError("not a stored failure: its position or arrival is none")
+    try:
+        stored.data  # noqa: B018  # base64 that is none is told here
+    except ValueError:
+        raise ValueError("not a stored failure: its payload cannot be read") from None
     return stored
+
+
+def _deep(body: bytes) -> StoredFailure:
+    """A failure whose payload is nested deeper than others: such ones were once stored as JSON."""
+    head, found, payload = body.partition(_PAYLOAD)
+    if not found or not payload.endswith(b"}"):
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    stored = decoded(head + found + b"null}", StoredFailure)
+    return msgspec.structs.replace(stored, payload=msgspec.Raw(payload[:-1]))
 
 
 def status(s3: Any, bucket: str, key: str) -> str | None:

@@ -12,6 +12,7 @@ from stream_app.errors import StreamAppError
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Position
 from stream_app.recovery import store
+from stream_app.recovery.bounded import plain
 from stream_app.recovery.correct.history import Entry
 from stream_app.recovery.find.payload import Readable, SchemaVersion, readable, schema_version
 from stream_app.recovery.find.query import Query, cause, find_named, handle
@@ -58,8 +59,8 @@ class Story:
             "form": self.payload.form,
             "payload": self.payload.value,
             "schema": None if self.schema is None else self.schema._asdict(),
-            "stored": msgspec.json.decode(msgspec.json.encode(self.stored)),
-            "letter": None if self.letter is None else msgspec.json.decode(msgspec.json.encode(self.letter)),
+            "stored": plain(self.stored),
+            "letter": None if self.letter is None else plain(self.letter),
             "correction": msgspec.to_builtins(self.correction),
             "redrives": msgspec.to_builtins(list(self.redrives)),
         }

@@ -16,7 +16,8 @@ from stream_app.record import Batch, Failure, IntVector, Position, Record
 from stream_app.sinks.origins import origins
 
 _NAMED_ROWS = 10
-_TOKEN = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
+# Kinesis numbers records with 56 digits; Python refuses to read more than 4,300.
+TOKEN = re.compile(r"([0-9]{1,128})(?:\.([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _text(sequence: str, sub: int) -> str:
 
 def from_token(shard: str, text: str) -> Position:
     """The position that `token` wrote. Raises ValueError when it is none."""
-    found = _TOKEN.fullmatch(text)
+    found = TOKEN.fullmatch(text)
     if found is None:
         raise ValueError(f"not a position: {text!r}")
     return Position(shard, found[1], int(found[2] or 0))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -16,12 +18,21 @@ from stream_app.settings import Settings
 from stream_app.terminal.names import short_shard
 
 _ALWAYS = ("accepted", "stored", "repeated", "parked", "missing", "duplicated")
-_WHEN_ANY = ("pending", "unknown", "trimmed")
+_WHEN_ANY = ("pending", "overdue", "dropped", "unknown", "trimmed")
 
 
-def checked(settings: Settings, client: Callable[[str], Any], console: Console) -> Audit:
-    """Audit the application of the settings, telling the console how far it has read."""
-    committed = checkpoints.read(client("dynamodb"), settings.application)
+def checked(
+    settings: Settings,
+    client: Callable[[str], Any],
+    console: Console,
+    pending_for: timedelta | None = None,
+) -> Audit:
+    """Audit the application of the settings, telling the console how far it has read.
+
+    Records that have been pending for longer than `pending_for` do not balance.
+    """
+    committed_now = partial(checkpoints.read, client("dynamodb"), settings.application)
+    committed = committed_now()
     columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f} positions"))
     with Progress(*columns, console=console, transient=True) as shown:
         tasks: dict[str, Any] = {}
@@ -39,6 +50,8 @@ def checked(settings: Settings, client: Callable[[str], Any], console: Console) 
             consumer=settings.application,
             checkpoints=committed,
             progress=progress,
+            pending_for=pending_for,
+            checkpoints_after=committed_now,
         )
 
 
@@ -49,6 +62,7 @@ def show(found: Audit, limit: int) -> RenderableType:
     parts.append(Text(f"parked: {parked or 'none'}"))
     for shard in found.shards:
         parts += _wrong(shard, limit)
+    parts += _dropped(found.total)
     parts += [Text(f"cannot be read: {key}", style="red") for key in found.unreadable[:limit]]
     good = Text("balanced: every accepted record is accounted for exactly once", style="bold green")
     parts.append(good if found.balanced else Text("NOT balanced", style="bold red"))
@@ -78,4 +92,21 @@ def _wrong(shard: ShardAudit, limit: int) -> list[RenderableType]:
         for twice in shard.duplicated[:limit]
     ]
     lines += [Text(f"unknown: {shard.shard}/{position}", style="red") for position in shard.unknown[:limit]]
+    lines += [
+        Text(f"dropped by KCL: {shard.shard}/{position}", style="red") for position in shard.dropped[:limit]
+    ]
+    if shard.waiting is not None:
+        lines.append(Text(shard.waiting.message, style="red"))
+    return lines
+
+
+def _dropped(total: Tally) -> list[RenderableType]:
+    """Why KCL hands records on to no consumer."""
+    lines: list[RenderableType] = []
+    if total.dropped:
+        why = "they lie in KPL aggregates at or behind a record whose hash key or index it cannot read"
+        lines.append(Text(f"{total.dropped:,} records are dropped by KCL: {why}", style="red"))
+    if total.misrouted:
+        why = "they lie in KPL aggregates with a hash key outside the shard's range"
+        lines.append(Text(f"{total.misrouted:,} of the missing are dropped by KCL: {why}", style="red"))
     return lines

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -37,6 +38,7 @@ def to_json(sent: Sent) -> dict[str, Any]:
         "put_again": sent.again,
         "unsent": sent.unsent,
         "stopped": sent.stopped,
+        "unsendable": {why: asdict(some) for why, some in sent.unsendable.items()},
     }
 
 
@@ -49,4 +51,12 @@ def as_table(sent: Sent) -> Table:
     table.add_column("records", justify="right")
     for name, count in sorted(sent.expected.items(), key=lambda pair: str(pair[0] or "")):
         table.add_row(str(name or "stored"), f"{count:,}")
+    for why, some in sent.unsendable.items():
+        table.add_row(f"not sent, {why} ({rows_of(some.rows, some.count)})", f"{some.count:,}", style="red")
     return table
+
+
+def rows_of(rows: Sequence[int], count: int) -> str:
+    """The rows of a data set that are meant: `rows 3, 17 and more`."""
+    named = ", ".join(map(str, rows))
+    return f"row{'s' if len(rows) != 1 else ''} {named}{' and more' if count > len(rows) else ''}"

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from stream_app.local.report import Report
 from stream_app.terminal.names import short_shard
+from stream_app.terminal.sent import rows_of
 
 
 def render(report: Report) -> RenderableType:
@@ -16,6 +17,10 @@ def render(report: Report) -> RenderableType:
     parts += [_strangest(report)] if report.strangest else []
     parts += [_verdict(report)]
     parts += [Text(problem, style="red") for problem in (*report.problems, *filter(None, [report.error]))]
+    parts += [
+        Text(f"{some['count']:,} not sent, {why}: {rows_of(some['rows'], some['count'])}", style="red")
+        for why, some in report.unsendable.items()
+    ]
     return Group(*parts)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from stream_app.record import Batch, Code, Failure, Record
 from stream_app.recovery.audit.proof import Audit, audit
+from stream_app.recovery.audit.waiting import arrived_at
 from stream_app.recovery.dead_letters import messages, parse
 from stream_app.recovery.hydrate.batch import World, hydrate
 from stream_app.recovery.store import failure_keys
@@ -214,6 +217,69 @@ def test_what_lies_behind_no_checkpoint_is_pending_and_behind_one_missing(kinesi
     ended = run(kinesis, s3, {first: "SHARD_END"})
     assert ended.total.missing == sum(len(one.records) for one in early[2:])
     assert run(kinesis, s3).total.missing == everything - behind
+
+
+def test_pending_records_beyond_the_limit_do_not_balance(kinesis: Any, s3: Any) -> None:
+    read_again: list[int] = []
+
+    def audited(later_s: float, moved: dict[str, str] | None = None) -> Audit:
+        def checkpoints_after() -> dict[str, str]:
+            read_again.append(1)
+            return moved or {}
+
+        return audit(
+            kinesis=kinesis, s3=s3, stream=STREAM, bucket=BUCKET, consumer=CONSUMER, checkpoints={},
+            pending_for=timedelta(minutes=5), now=datetime.now(UTC) + timedelta(seconds=later_s),
+            checkpoints_after=checkpoints_after,
+        )  # fmt: skip
+
+    young = audited(200)
+    assert young.balanced
+    assert (young.total.pending, young.total.overdue, read_again) == (60, 0, [])
+    stalled = audited(400)
+    assert not stalled.balanced
+    assert (stalled.total.pending, stalled.total.overdue, stalled.total.missing) == (60, 60, 0)
+    assert len(read_again) == 1
+    oldest = {shard: min(record.arrived for record in records) for shard, records in read(kinesis).items()}
+    for one in stalled.shards:
+        assert one.waiting is not None
+        since = arrived_at(oldest[one.shard])
+        assert (
+            f"nobody is reading shard {one.shard} since {since}: {one.count.overdue} records"
+            in one.waiting.message
+        )
+        assert "no segment was stored" in one.waiting.message
+        assert (one.waiting.stored_at, one.waiting.checkpoint_moved) == (None, False)
+    plain = json.loads(stalled.to_json())
+    assert plain["balanced"] is False
+    assert [one["waiting"]["oldest"] for one in plain["shards"]] == [
+        arrived_at(oldest[k]) for k in sorted(oldest)
+    ]
+    moving, still = audited(400, {stalled.shards[0].shard: "1"}).shards
+    assert moving.waiting is not None
+    assert still.waiting is not None
+    assert moving.waiting.message.startswith(f"the consumer of shard {moving.shard} is behind")
+    assert still.waiting.message.startswith(f"nobody is reading shard {still.shard}")
+
+
+def test_a_shard_without_a_reader_is_told_with_its_last_segment_and_checkpoint(kinesis: Any, s3: Any) -> None:
+    first, *_ = cut(kinesis)
+    consume(kinesis, s3, [first])
+    found = audit(
+        kinesis=kinesis, s3=s3, stream=STREAM, bucket=BUCKET, consumer=CONSUMER,
+        checkpoints={first.shard: token(first.last)},
+        pending_for=timedelta(minutes=5), now=datetime.now(UTC) + timedelta(minutes=6),
+    )  # fmt: skip
+    assert not found.balanced
+    (shard,) = [one for one in found.shards if one.shard == first.shard]
+    assert shard.waiting is not None
+    stored = s3.head_object(Bucket=BUCKET, Key=manifest_key(first))["LastModified"]
+    assert datetime.fromisoformat(shard.waiting.stored_at or "") == stored
+    message = shard.waiting.message
+    assert message.startswith(f"nobody is reading shard {first.shard} since ")
+    assert message.endswith(
+        f"its checkpoint is {token(first.last)}, the last segment was stored at {shard.waiting.stored_at}"
+    )
 
 
 def test_what_another_consumer_or_stream_stored_does_not_count(

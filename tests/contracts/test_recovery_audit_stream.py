@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from aws_kinesis_agg.aggregator import RecordAggregator
+from rich.console import Console
 
 from stream_app.record import Record
 from stream_app.recovery.stream.read import shards
 from stream_app.sinks.segment import Segment
+from stream_app.terminal.audit import show
 from tests.contracts.test_recovery_audit import (
     BUCKET,
     STREAM,
@@ -109,3 +112,38 @@ def test_an_empty_stream_is_balanced(aws: Callable[[str], Any], s3: Any) -> None
     result = run(kinesis, s3)
     assert result.balanced
     assert result.total.accepted == 0
+
+
+def aggregate_of(explicit: Sequence[str]) -> bytes:
+    packed = RecordAggregator()
+    for hash_key in explicit:
+        packed.add_user_record("k", b"0", hash_key)
+    content: bytes = packed.clear_and_get().get_contents()[2]
+    return content
+
+
+def test_what_kcl_drops_behind_a_hash_key_that_it_cannot_read_is_named(kinesis: Any, s3: Any) -> None:
+    low, _ = shards(kinesis, STREAM)
+    good = str(low.first_hash)
+    sequences = [
+        kinesis.put_record(
+            StreamName=STREAM, Data=aggregate_of(keys), PartitionKey="k", ExplicitHashKey=good
+        )["SequenceNumber"]
+        for keys in ((good, "undefined", good), ("undefined", good), (good, good), ("9" * 4_301, good))
+    ]
+    consume(kinesis, s3, list(cut(kinesis, size=4)))
+    result = run(kinesis, s3)
+    assert not result.balanced
+    total = result.total
+    assert (total.accepted, total.dropped, total.missing, total.misrouted) == (60 + 9, 2 + 2, 2, 2)
+    (shard,) = [one for one in result.shards if one.shard == low.id]
+    assert shard.dropped == (f"{sequences[0]}.1", f"{sequences[0]}.2", sequences[1], f"{sequences[1]}.1")
+    # A hash key of 4,301 digits is a number to KCL, and outside of every shard's range.
+    assert shard.missing == (sequences[3], f"{sequences[3]}.1")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(show(result, 20))
+    text = console.export_text()
+    assert f"dropped by KCL: {low.id}/{sequences[0]}.1" in text
+    assert "4 records are dropped by KCL" in text
+    assert "2 of the missing are dropped by KCL" in text
+    assert "NOT balanced" in text

@@ -114,6 +114,7 @@ def test_ctrl_c_ends_a_run_in_order(tmp_path: Path) -> None:
         (["run", "--speed", "fast"], "fast"),
         (["run", "--via", "pigeon"], "pigeon"),
         (["devices", "play", "--event", "nothing"], "nothing"),
+        (["audit", "--properties", __file__, "--pending-for", "soon"], "soon"),
     ],
 )
 def test_wrong_usage_is_told_with_a_hint(arguments: list[str], told: str, tmp_path: Path) -> None:

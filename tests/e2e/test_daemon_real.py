@@ -9,20 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import boto3
 import psutil
 import pytest
+from aws_kinesis_agg.aggregator import RecordAggregator
 
 from stream_app.consumer.daemon import run_daemon
 from stream_app.consumer.starting_point import starting_at
 from stream_app.consumer.supervise import Restarts, Stop
 from stream_app.local.aws import LocalAws, start
 from stream_app.local.leases import write_leases
+from stream_app.recovery.audit.accepted import accepted
+from stream_app.recovery.stream.read import shards
 from stream_app.resources import shipped
+from stream_app.sinks.segment import from_token
 
 Line = dict[str, Any]
 PATIENCE = 50.0
@@ -283,3 +287,49 @@ def test_a_consumer_begins_at_a_time_on_the_settings_of_production(
     assert keys_seen(daemon) == {"after"}
     assert [line["at"] for line in daemon.of("begin")] == ["AT_TIMESTAMP"]
     assert daemon.end() == 0
+
+
+def aggregate_of(name: str, explicit: Sequence[str]) -> bytes:
+    packed = RecordAggregator()
+    for at, hash_key in enumerate(explicit):
+        packed.add_user_record(f"{name}/{at}", b"{}", hash_key)
+    content: bytes = packed.clear_and_get().get_contents()[2]
+    return content
+
+
+def test_kcl_hands_on_what_the_audit_says_that_it_does(begin: Begin, client: Callable[[str], Any]) -> None:
+    """KCL drops what stands at or behind a hash key that it cannot read, and misrouted aggregates whole."""
+    kinesis = make_stream(client, "packed", 1)
+    lay_leases(client, "packed")
+    (before,) = [shard["ShardId"] for shard in kinesis.list_shards(StreamName="packed")["Shards"]]
+    aggregates = {
+        "good": ("1", "2"),
+        "undefined": ("1", "undefined", "2"),
+        "first": ("x", "1"),
+        "signed": ("+1", "-0", "0" * 5_000 + "3"),
+        "long": ("1", "9" * 4_301, "2"),
+        "negative": ("1", "-1"),
+        "spaced": ("1", " 2"),
+        "digits": ("1", "٤٢", "2"),
+    }
+    for name, explicit in aggregates.items():
+        kinesis.put_record(StreamName="packed", PartitionKey=name, Data=aggregate_of(name, explicit))
+    kinesis.put_record(StreamName="packed", PartitionKey="last", Data=b"{}")
+    daemon = begin("packed")
+    daemon.wait(lambda: "last" in keys_seen(daemon))
+    assert daemon.end() == 0
+    seen = {
+        (record["sequenceNumber"], record["subSequenceNumber"])
+        for line in daemon.of("records")
+        for record in line["records"]
+    }
+    found = accepted(kinesis, "packed", shards(kinesis, "packed")[0])
+    assert found.shard == before
+    assert found.unread is not None
+    said = {
+        (position.sequence, position.sub)
+        for token, lost in zip(found.tokens.to_pylist(), found.misrouted | found.unread, strict=True)
+        if not lost and (position := from_token(found.shard, token))
+    }
+    assert seen == said
+    assert (len(said), int(found.unread.sum()), int(found.misrouted.sum())) == (2 + 1 + 3 + 1 + 3 + 1, 5, 5)

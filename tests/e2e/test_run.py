@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from stream_app import app
 from stream_app.consumer.supervise import Restarts
@@ -27,6 +28,7 @@ from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit
 from stream_app.resources import shipped
 from stream_app.sinks import objects
+from stream_app.terminal.summary import render
 
 pytestmark = pytest.mark.timeout(240)
 AGAIN = "again"
@@ -58,6 +60,29 @@ def test_a_run_balances_and_parks_each_fault_under_its_code(tmp_path: Path) -> N
     assert report.restarts == 0
     assert report.segments >= 4
     assert report.ready_s is not None
+
+
+def test_a_run_ends_and_tells_which_rows_could_not_be_sent(tmp_path: Path) -> None:
+    """A record whose device key is empty has no partition key: the pipe could not send it, and would keep it."""
+    data = tmp_path / "readings.csv"
+    stations = ["" if row in (7, 31) else f"s{row % 4}" for row in range(1, 41)]
+    lines = [f"2016-12-01T{n // 60:02d}:{n % 60:02d}:00Z,{n},{key},5" for n, key in enumerate(stations)]
+    data.write_text("\n".join(["time,id,station,pm25", *lines]) + "\n")
+    report = run(
+        options(tmp_path, data=str(data), first=None, faults=False, event="air_quality", shards=1),
+        app.clients,
+        Stage(),
+        threading.Event(),
+    )
+    assert report.balanced
+    assert (report.sent, report.accepted) == (38, 38)
+    text = io.StringIO()
+    Console(file=text, width=200).print(render(report))
+    (told,) = [line for line in text.getvalue().splitlines() if "not sent" in line]
+    ((why, some),) = report.unsendable.items()
+    assert (why, some["count"]) == ("the key is empty", 2)
+    assert told.startswith(f"2 not sent, the key is empty: rows {some['rows'][0]}, {some['rows'][1]}")
+    assert report.to_json()["unsendable"] == {why: some}
 
 
 def test_a_killed_daemon_and_resharding_change_nothing_that_is_stored(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 
 from stream_app.recovery.audit.accepted import Accepted
 from stream_app.recovery.audit.accounts import Accounts, Kind, Source
-from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, compare
+from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, Waiting, compare
 from stream_app.recovery.audit.tally import NAMED
+from stream_app.recovery.audit.waiting import Limit, described, limit
 from stream_app.sinks.segment import from_token
 
 SHARD = "shardId-000000000001"
@@ -166,3 +169,76 @@ def test_an_unreadable_object_is_enough_to_be_unbalanced() -> None:
 @given(POSITIONS, POSITIONS)
 def test_positions_of_these_tests_are_ordered_as_their_numbers(one: int, other: int) -> None:
     assert (from_token(SHARD, at(one)).order < from_token(SHARD, at(other)).order) == (one < other)
+
+
+def since_epoch(seconds: float) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+def test_pending_records_that_arrived_before_the_limit_are_overdue() -> None:
+    here = dataclasses.replace(
+        accepted([5, 6, 7, 8], set()), arrived=np.array([10_000, 9_000, 699_999, 700_000], dtype=np.int64)
+    )
+    allowed = Limit(timedelta(minutes=5), since_epoch(1_000))
+    found = compare(here, told([(5, Kind.STORED, 0)], set()), at(5), allowed)
+    assert (found.count.pending, found.count.overdue, found.count.missing) == (3, 2, 0)
+    assert not found.count.balanced
+    assert found.waiting == Waiting(2, "1970-01-01T00:00:09.000Z", at(6), at(5))
+    young = compare(here, told([(5, Kind.STORED, 0)], set()), at(7), allowed)
+    assert (young.count.pending, young.count.overdue, young.waiting) == (1, 0, None)
+    assert compare(here, told([], set()), "TRIM_HORIZON").count.balanced, "without a limit none is overdue"
+    assert compare(here, told([], set()), None, allowed).count.overdue == 0
+
+
+def test_what_kcl_drops_is_neither_missing_nor_pending() -> None:
+    unread = np.array([False, True, True, False])
+    here = dataclasses.replace(accepted([5, 6, 7, 8], set()), unread=unread)
+    for checkpoint, missing, pending in ((at(5), 1, 1), ("SHARD_END", 2, 0), ("TRIM_HORIZON", 0, 2)):
+        found = compare(here, told([], set()), checkpoint)
+        count = found.count
+        assert (count.missing, count.pending, count.dropped) == (missing, pending, 2)
+        assert found.dropped == (at(6), at(7))
+        assert not count.balanced
+    stored = compare(here, told([(n, Kind.STORED, 0) for n in (5, 6, 7, 8)], set()), "SHARD_END")
+    assert stored.count.balanced, "another reader of the stream may have stored them"
+
+
+def test_a_misrouted_record_at_the_tip_is_not_told_as_unread() -> None:
+    here = dataclasses.replace(accepted([5, 6], {6}), arrived=np.array([1_000, 2_000], dtype=np.int64))
+    allowed = Limit(timedelta(seconds=10), since_epoch(100))
+    found = compare(here, told([(5, Kind.STORED, 0)], set()), at(5), allowed)
+    assert (found.count.missing, found.count.misrouted, found.count.overdue) == (1, 1, 0)
+    assert found.waiting is None
+
+
+def test_a_clock_that_is_behind_the_stream_is_corrected_by_the_newest_arrival() -> None:
+    known = {SHARD: dataclasses.replace(accepted([5], set()), arrived=np.array([900_000], dtype=np.int64))}
+    assert limit(timedelta(0), since_epoch(0), known).now == since_epoch(900)
+    assert limit(timedelta(0), since_epoch(901), known).now == since_epoch(901)
+    assert limit(timedelta(minutes=5), since_epoch(0), {}).bound == -300_000
+
+
+def test_a_consumer_that_stored_something_within_the_limit_is_behind_and_not_absent() -> None:
+    here = dataclasses.replace(accepted([5], set()), arrived=np.array([1_000], dtype=np.int64))
+    allowed = Limit(timedelta(minutes=5), since_epoch(1_000))
+    found = compare(here, told([], set()), "TRIM_HORIZON", allowed)
+
+    def message(stored_s: float | None, *, moved: bool | None) -> str:
+        stored = None if stored_s is None else since_epoch(stored_s)
+        one = described(found, allowed, stored, moved)
+        assert not one.count.balanced
+        assert one.waiting is not None
+        return one.waiting.message
+
+    since, stored = "1970-01-01T00:00:01.000Z", "1970-01-01T00:10:00.000Z"
+    absent = f"nobody is reading shard {SHARD} since"
+    behind = f"the consumer of shard {SHARD} is behind: 1 record has been pending for longer than 300 s"
+    assert message(None, moved=False).startswith(f"{absent} {since}: 1 record has been pending")
+    assert message(600, moved=False).startswith(f"{absent} {stored}:"), "it read until then"
+    assert message(0, moved=None).startswith(f"{absent} {since}:")
+    assert message(700, moved=False).startswith(behind)
+    assert message(None, moved=True) == (
+        f"{behind}, the oldest arrived at {since}; its checkpoint moved during this audit"
+    )
+    young = dataclasses.replace(found, waiting=None)
+    assert described(young, allowed, None, True) == young

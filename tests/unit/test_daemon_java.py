@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,12 @@ def test_the_command_names_program_settings_and_file() -> None:
     assert line[-3:] == [java.DAEMON, "--properties-file", "/p/f.properties"]
     assert "-Daws.cborEnabled=false" in line
     assert java.LOGBACK.is_file()
+    classpath = line[line.index("-cp") + 1].split(os.pathsep)
+    assert classpath == [str(java.jars() / "*"), str(java.CLASSES)]
+
+
+def test_the_class_of_jaxb_that_kcl_calls_is_there_for_every_java_from_11_on() -> None:
+    found = (java.CLASSES / "javax" / "xml" / "bind" / "DatatypeConverter.class").read_bytes()
+    assert found[:4] == b"\xca\xfe\xba\xbe"
+    assert int.from_bytes(found[6:8], "big") == 55  # the class file version of Java 11
+    assert b"printBase64Binary" in found

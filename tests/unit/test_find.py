@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.errors import ConfigError
 from stream_app.recovery.find.query import AHEAD, Query, cause, find, find_keys, find_named, handle
+from stream_app.recovery.find.times import duration
 from stream_app.recovery.hours import hours
 from stream_app.recovery.store import STATUSES, parse_key
 from stream_app.sinks.segment import instant, token
@@ -184,3 +186,20 @@ def test_keys_are_lazy() -> None:
     store = Store(MANY)
     assert len(list(islice(find_keys(store, BUCKET, Query("air", at(0))), 10))) == 10
     assert store.calls["list"] <= 5
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("300s", 300), ("5m", 300), ("1h", 3_600), ("2d", 172_800), ("1w", 604_800), ("0s", 0)],
+)
+def test_a_length_of_time_is_read(text: str, seconds: int) -> None:
+    assert duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "-5m", "5 m", "5min", "1.5h", "9999999s", "٥m", "soon"])
+def test_a_wrong_length_of_time_is_told_with_a_hint(text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        duration(text)
+    (problem,) = error.value.problems
+    assert repr(text) in problem.what
+    assert "5m" in problem.hint

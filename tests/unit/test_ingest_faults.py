@@ -203,3 +203,21 @@ def test_the_documented_table_is_the_table() -> None:
     documented = {name: (round(float(rate) / 100, 6), code) for rate, name, code in rows}
     coded = {fault.name: (fault.rate, fault.code.value) for fault in FAULTS}
     assert documented == {**coded, REPEATED: (RATES[REPEATED], REPEATED)}
+
+
+@given(seed=seeds, rates=mixes)
+@few
+def test_each_sending_tells_the_row_that_it_was_made_from(seed: int, rates: dict[str, float]) -> None:
+    sendings = planned(100, seed, rates=rates)
+    assert [sending.row for sending in sendings if sending.expected is None] == list(range(1, 101))
+    rows = made(100)
+    for sending in sendings:
+        assert sending.row is not None
+        assert sending.key == rows[sending.row - 1]["station"]
+
+
+def test_a_reading_without_a_key_has_the_empty_one() -> None:
+    rows = [{"id": "1", "station": None, "time": START}, {"id": "2", "time": START}]
+    sendings = list(plan(rows, AIR, rates={}))
+    assert [sending.key for sending in sendings] == ["", ""]
+    assert all(sending.unsendable == "the key is empty" for sending in sendings)

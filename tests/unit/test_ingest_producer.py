@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import threading
@@ -14,12 +15,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from stream_app.errors import ConfigError, FatalError
 from stream_app.ingest.envelope import REPEATED, Sending
-from stream_app.ingest.producer import Sent, World, publish
+from stream_app.ingest.producer import Sent, Via, World, publish
 from stream_app.record import Code
 from stream_app.sinks.retry import Policy
+from stream_app.terminal.sent import as_table, rows_of, to_json
 
 START = datetime(2016, 12, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -240,3 +243,32 @@ def test_a_plan_that_breaks_breaks_the_publishing_and_leaves_no_sender() -> None
     with pytest.raises(ConfigError):
         send(broken(), Aws())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sender")]
+
+
+@pytest.mark.parametrize("via", ["bus", "stream"])
+def test_what_kinesis_cannot_take_is_left_out_and_told_with_its_rows(via: Via) -> None:
+    keys = {3: "", 5: "x" * 257, 7: "\ud800", 9: "", 11: "x" * 256, 13: "größe"}
+    sendings = [
+        Sending("bus", "reading", keys.get(row, f"k{row}"), {"id": str(row)}, row=row) for row in range(1, 41)
+    ]
+    aws = Aws()
+    sent = publish(sendings, aws, aws, "bus", "stream", via=via)
+    assert sorted(int(id) for _, _, id in aws.taken) == sorted(set(range(1, 41)) - {3, 5, 7, 9})
+    assert (sent.sent, sent.unsent, sent.stopped) == (36, 0, False)
+    assert {why: (some.count, some.rows) for why, some in sent.unsendable.items()} == {
+        "the key is empty": (2, [3, 9]),
+        "the key is longer than 256 characters": (1, [5]),
+        "the key is not valid Unicode": (1, [7]),
+    }
+    table = io.StringIO()
+    Console(file=table, width=120).print(as_table(sent))
+    assert "not sent, the key is empty (rows 3, 9)" in table.getvalue()
+    assert to_json(sent)["unsendable"]["the key is empty"] == {"count": 2, "rows": [3, 9]}
+
+
+def test_of_many_rows_that_cannot_be_sent_the_first_are_named() -> None:
+    sendings = [Sending("bus", "reading", "", {"id": str(row)}, row=row) for row in range(1, 101)]
+    sent = publish(sendings, Aws(), Aws(), "bus", "stream")
+    (some,) = sent.unsendable.values()
+    assert (some.count, some.rows) == (100, list(range(1, 21)))
+    assert rows_of(some.rows, some.count).endswith("20 and more")

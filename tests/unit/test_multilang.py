@@ -140,7 +140,6 @@ def test_fields_that_a_later_daemon_adds_are_passed_over() -> None:
         b'{"action":"processRecords","records":[{"action":"record","data":"!","partitionKey":"k",'
         b'"sequenceNumber":"1","approximateArrivalTimestamp":1}]}\n',
         b'{"action":"initialize"}\n',
-        TICK[:20],
         b'{"action":"shutdown","reason":"WHIM"}\n',
         OK,  # the answer to nothing
         b"\xff\xfe\n",
@@ -238,3 +237,32 @@ def test_a_daemon_that_no_longer_listens_is_no_error() -> None:
 def test_a_checkpoint_that_nobody_hears_is_a_lost_lease() -> None:
     with pytest.raises(LeaseLostError, match="gone"):
         serve(Recorder(commit), io.BytesIO(TICK), _Broken())
+
+
+@given(st.data())
+def test_a_daemon_killed_in_the_middle_of_a_line_is_gone_and_its_line_is_not_wrong(
+    data: st.DataObject,
+) -> None:
+    record = {
+        "action": "record",
+        "data": b64encode("größe".encode()).decode(),
+        "partitionKey": "größe",
+        "sequenceNumber": "7",
+        "subSequenceNumber": 0,
+        "approximateArrivalTimestamp": 5,
+    }
+    lines = (
+        line(action="initialize", shardId="s", sequenceNumber="TRIM_HORIZON", subSequenceNumber=0),
+        json.dumps({"action": "processRecords", "records": [record]}, ensure_ascii=False).encode() + b"\n",
+        OK,
+    )
+    whole = data.draw(st.sampled_from(lines))
+    part = whole[: data.draw(st.integers(1, len(whole) - 2))]
+    handler = Recorder()
+    with pytest.raises(LeaseLostError, match="the daemon is gone"):
+        talk(handler, TICK, part)
+    assert len(handler.calls) == 1, "what came before it was processed"
+    with pytest.raises(LeaseLostError, match="the daemon is gone"):
+        talk(Recorder(commit), TICK, part)
+    with pytest.raises(FatalError, match="not of the protocol"):
+        talk(Recorder(), part + b"\n")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from stream_app.record import Mask, Position
-from stream_app.recovery.stream.kpl import MAGIC, delivered, unpack
+from stream_app.record import IntVector, Mask, Position
+from stream_app.recovery.stream.kpl import MAGIC, aggregate, delivered
 from stream_app.recovery.stream.read import Page, Shard, pages
+from stream_app.recovery.stream.runs import arrival
 from stream_app.sinks.segment import token
 
 Progress = Callable[[str, int], None]
@@ -21,16 +22,20 @@ Tokens = Any  # a pyarrow array of strings; the stubs of its functions are narro
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The positions of one shard, in order, as tokens; about 60 bytes each.
+    """The positions of one shard, in order, as tokens; about 70 bytes each.
 
-    `misrouted[i]` tells that KCL hands position i to no consumer (see `kpl.delivered`). `oldest` is the arrival
-    of the first, UTC.
+    `misrouted[i]` tells that KCL hands position i to no consumer (see `kpl.delivered`), `unread[i]` that it does
+    not because the record lies in an aggregate at or behind one whose keys KCL cannot read (`kpl.Aggregate`).
+    `arrived` is in milliseconds since the epoch; neither is known where they are None. `oldest` is the arrival of
+    the first, UTC.
     """
 
     shard: str
     tokens: Tokens
     misrouted: Mask
     oldest: datetime | None
+    arrived: IntVector | None = None
+    unread: Mask | None = None
 
     @classmethod
     def nothing(cls, shard: str) -> Accepted:
@@ -44,34 +49,57 @@ def accepted(kinesis: Any, stream: str, shard: Shard, progress: Progress | None 
     `progress` is told the shard and the count of positions so far, after every page. Raises what boto3 raises.
     """
     parts: list[pa.Array[Any]] = []
-    flags: list[Mask] = []
+    pages_read: list[_Positions] = []
     oldest: datetime | None = None
     count = 0
     for page in pages(kinesis, stream, shard.id):
         if oldest is None and page.records:
             oldest = page.records[0]["ApproximateArrivalTimestamp"].astimezone(UTC)
-        tokens, misrouted = _positions(page, shard)
+        tokens, found = _positions(page, shard)
         parts.append(pa.array(tokens, pa.string()))
-        flags.append(misrouted)
+        pages_read.append(found)
         count += len(tokens)
         if progress is not None:
             progress(shard.id, count)
     everything = pa.concat_arrays(parts) if parts else pa.array([], pa.string())
-    return Accepted(shard.id, everything, np.concatenate([*flags, np.zeros(0, dtype=np.bool_)]), oldest)
+    none = np.zeros(0, dtype=np.bool_)
+    return Accepted(
+        shard.id,
+        everything,
+        np.concatenate([*(one.misrouted for one in pages_read), none]),
+        oldest,
+        np.concatenate([*(one.arrived for one in pages_read), np.zeros(0, dtype=np.int64)]),
+        np.concatenate([*(one.unread for one in pages_read), none]),
+    )
 
 
-def _positions(page: Page, shard: Shard) -> tuple[list[str], Mask]:
+class _Positions(NamedTuple):
+    """What is known of the positions of a page, beside their tokens."""
+
+    misrouted: Mask
+    unread: Mask
+    arrived: IntVector
+
+
+def _positions(page: Page, shard: Shard) -> tuple[list[str], _Positions]:
     tokens: list[str] = []
-    dropped: list[int] = []
+    arrived: list[int] = []
+    misrouted: list[int] = []
+    unread: list[int] = []
     for record in page.records:
-        packed = unpack(record["Data"]) if record["Data"].startswith(MAGIC) else None
+        start, data = len(tokens), record["Data"]
+        packed = aggregate(data) if data.startswith(MAGIC) else None
         if packed is None:
             tokens.append(record["SequenceNumber"])
-            continue
-        start = len(tokens)
-        tokens += [token(Position(shard.id, record["SequenceNumber"], sub)) for sub in range(len(packed))]
-        if not delivered(packed, shard.first_hash, shard.last_hash):
-            dropped += range(start, len(tokens))
-    misrouted = np.zeros(len(tokens), dtype=np.bool_)
-    misrouted[dropped] = True
-    return tokens, misrouted
+        else:
+            places = range(len(packed))
+            tokens += [token(Position(shard.id, record["SequenceNumber"], sub)) for sub in places]
+            # KCL looks at one record after the other: what it cannot read behind a misrouted one does not count.
+            if not delivered(packed.records, shard.first_hash, shard.last_hash):
+                misrouted += range(start, len(tokens))
+            else:
+                unread += range(start + len(packed.records), len(tokens))
+        arrived += [arrival(record)] * (len(tokens) - start)
+    flags = np.zeros((2, len(tokens)), dtype=np.bool_)
+    flags[0, misrouted] = flags[1, unread] = True
+    return tokens, _Positions(flags[0], flags[1], np.array(arrived, dtype=np.int64))

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -18,13 +19,15 @@ import pyarrow.parquet as pq
 from stream_app.record import IntVector
 from stream_app.recovery.audit.accepted import Tokens
 from stream_app.recovery.audit.inventory import Files
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.store import load
 from stream_app.sinks.objects import get
-from stream_app.sinks.segment import from_token
+from stream_app.sinks.segment import TOKEN, from_token
 
 T = TypeVar("T")
 Origin = tuple[str, str]  # consumer and stream
 NO_CODE = "UNKNOWN"
+_TOKEN = f"^(?:{TOKEN.pattern})$"
 
 
 class Kind(IntEnum):
@@ -139,9 +142,13 @@ def stored(s3: Any, bucket: str, origin: Origin, key: str) -> pa.Table:
     for name, value in zip((b"consumer", b"stream"), origin, strict=True):
         if metadata.get(name, value.encode()) != value.encode():
             return empty
-    return file.read(columns=["shard", "sequence", "sub"], use_threads=False).select(
+    table = file.read(columns=["shard", "sequence", "sub"], use_threads=False).select(
         ["shard", "sequence", "sub"]
     )
+    check(tokens_of(table))
+    if table["shard"].null_count or not pa.types.is_string(table["shard"].type):
+        raise ValueError("no names of shards")
+    return table
 
 
 def tokens_of(table: pa.Table) -> Tokens:
@@ -176,7 +183,21 @@ def _add_parked(
 
 def _decoded(s3: Any, bucket: str, key: str) -> Manifest:
     body = get(s3, bucket, key)
-    return Manifest([], {}) if body is None else msgspec.json.decode(body, type=Manifest)
+    return Manifest([], {}) if body is None else manifest_of(body)
+
+
+def manifest_of(body: bytes) -> Manifest:
+    """The manifest in an object's body. Raises ValueError where there is none, or it names no positions."""
+    manifest = decoded(body, Manifest)
+    check(pa.array([*manifest.repeated, *chain.from_iterable(manifest.parked.values())], pa.string()))
+    return manifest
+
+
+def check(tokens: Tokens) -> None:
+    """Raise ValueError where one of them is not a position."""
+    compute: Any = pc
+    if not compute.all(compute.match_substring_regex(tokens, _TOKEN), min_count=0, skip_nulls=False).as_py():
+        raise ValueError("not positions")
 
 
 def _code(s3: Any, bucket: str, key: str) -> str:
@@ -188,7 +209,8 @@ def _code(s3: Any, bucket: str, key: str) -> str:
 def _try(read: Callable[[Any], T], what: Any) -> T | None:
     try:
         return read(what)
-    except (ValueError, KeyError):  # Arrow's errors and msgspec's are ValueErrors
+    except (ValueError, KeyError, TypeError, OSError, NotImplementedError, RecursionError, MemoryError):
+        # What Arrow and msgspec raise for bytes that are not what they should be.
         return None
 
 
@@ -203,8 +225,20 @@ def _from(manifests: Sequence[str], oldest: str | None) -> list[str]:
     return [key for _, key in ordered[max(0, before - 1) :]]
 
 
+def newest(manifests: Sequence[str]) -> str | None:
+    """The manifest of the last segment of a shard."""
+    return max(
+        ((order, key) for key in manifests if (order := _order(key)) is not None), default=(None, None)
+    )[1]
+
+
+def order_of(text: str) -> tuple[int, int]:
+    """What positions are sorted by. Raises ValueError where a token is not one."""
+    return from_token("", text).order
+
+
 def _order(key: str) -> tuple[int, int] | None:
     try:
-        return from_token("", key.rpartition("/")[2].removesuffix(".json")).order
+        return order_of(key.rpartition("/")[2].removesuffix(".json"))
     except ValueError:
         return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from stream_app.record import IntVector, Mask
 from stream_app.recovery.audit.accepted import Accepted, Progress, Tokens, accepted
 from stream_app.recovery.audit.accounts import Accounts, Kind, accounts, stray
 from stream_app.recovery.audit.inventory import NO_SHARD, Files, inventory
-from stream_app.recovery.audit.tally import NAMED, Audit, Duplicate, ShardAudit, Tally
+from stream_app.recovery.audit.tally import NAMED, Audit, Duplicate, ShardAudit, Tally, Waiting
+from stream_app.recovery.audit.waiting import Limit, arrived_at, described, last_stored, limit
 from stream_app.recovery.stream.read import shards
 from stream_app.sinks.segment import from_token
 
-__all__ = ["Audit", "Duplicate", "ShardAudit", "Tally", "audit", "compare"]
+__all__ = ["Audit", "Duplicate", "ShardAudit", "Tally", "Waiting", "audit", "compare"]
 
 _THREADS = 8
 _NOTHING_DONE = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})
@@ -37,20 +39,29 @@ def audit(
     consumer: str,
     checkpoints: Mapping[str, str] | None,
     progress: Progress | None = None,
+    pending_for: timedelta | None = None,
+    now: datetime | None = None,
+    checkpoints_after: Callable[[], Mapping[str, str]] | None = None,
 ) -> Audit:
     """Compare every position in the stream with what the bucket accounts for.
 
     `checkpoints` gives each shard's checkpoint: a position's token (`segment.token`) or one of KCL's words; take
     them before calling, so that what lies behind them is sure to be stored. Without them nothing is pending.
     The stream is read first, and what is stored of later records is left out. `progress` is told (shard,
-    positions read). Holds about 60 bytes a position. Raises what boto3 raises.
+    positions read). Holds about 70 bytes a position. Raises what boto3 raises.
+
+    Records that have been pending for longer than `pending_for` are overdue, by their arrival and `now` (default:
+    the clock); without it none are. `checkpoints_after` reads the checkpoints again, to tell a consumer that is
+    behind from one that is not running.
     """
     known = {shard.id: accepted(kinesis, stream, shard, progress) for shard in shards(kinesis, stream)}
+    allowed = None if pending_for is None else limit(pending_for, now or datetime.now(UTC), known)
     oldest = min((one.oldest for one in known.values() if one.oldest), default=None)
     files = inventory(s3, bucket, consumer, oldest)
     origin = (consumer, stream)
     strays, unreadable = stray(s3, bucket, origin, files.pop(NO_SHARD, Files()).events)
-    found = []
+    found: list[ShardAudit] = []
+    stored_at: dict[str, datetime | None] = {}
     with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="audit") as threads:
         for shard in sorted({*known, *files, *strays}):
             # Popped, so that no more than one shard's accounts are held at a time.
@@ -60,19 +71,24 @@ def audit(
             told = accounts(s3, bucket, origin, of_shard, strays.pop(shard, ()), first, threads)
             unreadable += told.unreadable
             done = None if checkpoints is None else checkpoints.get(shard, "TRIM_HORIZON")
-            found.append(compare(here, told, done))
+            found.append(compare(here, told, done, allowed))
+            if found[-1].waiting is not None:
+                stored_at[shard] = last_stored(s3, bucket, of_shard.manifests)
+    if allowed is not None and stored_at:
+        after = None if checkpoints_after is None else checkpoints_after()
+        found = [_described(one, allowed, stored_at.get(one.shard), after) for one in found]
     return Audit(stream, consumer, tuple(found), tuple(unreadable))
 
 
-def compare(here: Accepted, told: Accounts, checkpoint: str | None) -> ShardAudit:
-    """One shard's audit. Without a checkpoint everything should be accounted for."""
+def compare(
+    here: Accepted, told: Accounts, checkpoint: str | None, allowed: Limit | None = None
+) -> ShardAudit:
+    """One shard's audit. Without a checkpoint everything should be accounted for, without a limit none is overdue."""
     joined = _join(here.tokens, told)
     kinds = np.full(len(here.tokens), _NO_ACCOUNT, dtype=np.int64)
     inside = joined.at >= 0
     kinds[joined.at[inside]] = joined.kind[inside]
-    open_from = len(kinds) if checkpoint is None else _done(here.tokens, checkpoint)
-    unaccounted = np.flatnonzero(kinds == _NO_ACCOUNT)
-    missing = unaccounted[unaccounted < open_from]
+    dropped, missing, pending, overdue = _unaccounted(here, kinds == _NO_ACCOUNT, checkpoint, allowed)
     lost: list[str] = here.tokens.take(pa.array(missing)).to_pylist()
     trimmed, unknown = _outside(here.tokens, joined)
     doubled = np.flatnonzero(joined.times > 1)
@@ -81,16 +97,62 @@ def compare(here: Accepted, told: Accounts, checkpoint: str | None) -> ShardAudi
         stored=int((kinds == Kind.STORED).sum()),
         repeated=int((kinds == Kind.REPEATED).sum()),
         parked=_parked(told, joined),
-        pending=len(unaccounted) - len(missing),
+        pending=len(pending),
         missing=len(missing),
         unhydrated=sum(position in told.announced for position in lost),
         misrouted=int(here.misrouted[missing].sum()),
         duplicated=len(doubled),
         unknown=len(unknown),
         trimmed=trimmed,
+        overdue=len(overdue),
+        dropped=len(dropped),
     )
-    duplicates = tuple(_duplicates(told, joined, doubled[:NAMED]))
-    return ShardAudit(here.shard, count, tuple(lost[:NAMED]), duplicates, tuple(unknown[:NAMED]))
+    return ShardAudit(
+        here.shard,
+        count,
+        tuple(lost[:NAMED]),
+        tuple(_duplicates(told, joined, doubled[:NAMED])),
+        tuple(unknown[:NAMED]),
+        tuple(here.tokens.take(pa.array(dropped[:NAMED])).to_pylist()),
+        _waiting(here, overdue, checkpoint),
+    )
+
+
+def _unaccounted(
+    here: Accepted, without: Mask, checkpoint: str | None, allowed: Limit | None
+) -> tuple[IntVector, IntVector, IntVector, IntVector]:
+    """The indexes of positions without an account: dropped, missing, pending, overdue (among the pending)."""
+    none = np.zeros(len(without), dtype=np.bool_)
+    unread = none if here.unread is None else here.unread
+    old = none if allowed is None or here.arrived is None else here.arrived < allowed.bound
+    open_from = len(without) if checkpoint is None else _done(here.tokens, checkpoint)
+    done = np.arange(len(without)) < open_from
+    # A misrouted record at the tip has no checkpoint behind it until another one follows: no consumer reads it.
+    lost = without & ~unread & (done | (here.misrouted & old))
+    pending = without & ~unread & ~lost
+    return (
+        np.flatnonzero(without & unread),
+        np.flatnonzero(lost),
+        np.flatnonzero(pending),
+        np.flatnonzero(pending & old),
+    )
+
+
+def _waiting(here: Accepted, overdue: IntVector, checkpoint: str | None) -> Waiting | None:
+    if not len(overdue) or here.arrived is None:
+        return None
+    first = overdue[np.argmin(here.arrived[overdue])]
+    oldest = arrived_at(int(here.arrived[first]))
+    return Waiting(len(overdue), oldest, here.tokens[int(first)].as_py(), checkpoint or "")
+
+
+def _described(
+    shard: ShardAudit, allowed: Limit, stored_at: datetime | None, after: Mapping[str, str] | None
+) -> ShardAudit:
+    if shard.waiting is None:
+        return shard
+    moved = None if after is None else after.get(shard.shard, "TRIM_HORIZON") != shard.waiting.checkpoint
+    return described(shard, allowed, stored_at, moved)
 
 
 @dataclass(frozen=True, slots=True)

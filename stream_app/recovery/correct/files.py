@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from stream_app.pipeline.registry import Codec
 from stream_app.record import IntVector, Position
-from stream_app.recovery.correct.segment import File, Manifest, read
+from stream_app.recovery.correct.segment import File, Manifest, parse, read
 from stream_app.sinks import objects
 from stream_app.sinks.parquet import stored_name
 from stream_app.sinks.s3 import EVENTS, SEGMENTS
@@ -192,7 +191,7 @@ class Files:
     def _manifest(self, key: str) -> Manifest | None:
         def load() -> Manifest | None:
             body = objects.get(self.s3, self.bucket, key)
-            return None if body is None else msgspec.json.decode(body, type=Manifest)
+            return None if body is None else parse(body)
 
         return _once(self._manifests, key, load)
 

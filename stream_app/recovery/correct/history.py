@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stream_app.errors import FatalError
 from stream_app.record import Position
+from stream_app.recovery.bounded import decoded, is_time
 from stream_app.sinks.conditions import met
 from stream_app.sinks.dynamodb import batch_get
 from stream_app.sinks.segment import token
@@ -16,6 +18,7 @@ from stream_app.sinks.segment import token
 HISTORY = "STREAM_APP_HISTORY_TABLE"
 """Names the table of corrections and redrives, where it is not the template's own name for it."""
 
+G = TypeVar("G")
 T = TypeVar("T")
 
 _PREFIX = "correction#"
@@ -117,7 +120,7 @@ class History:
         """Each position's entry, as `start` gives it: those that are there are read together, new ones made so."""
         keys = [key_of(request.consumer, request.position) for request in requests]
         items = batch_get(self._dynamodb, self._table, keys)
-        known = {(item["pk"]["S"], item["sk"]["S"]): _entry(item) for item in items}
+        known = {(item["pk"]["S"], item["sk"]["S"]): _tried(entry_of, item) for item in items}
         there = [known.get((key["pk"]["S"], key["sk"]["S"])) for key in keys]
         new = [Entry(request=r, at=self._now_ms()) for r, e in zip(requests, there, strict=True) if e is None]
         made = iter(
@@ -194,14 +197,14 @@ class History:
         answer = self._dynamodb.get_item(
             TableName=self._table, Key=key_of(consumer, position), ConsistentRead=True
         )
-        return _entry(answer["Item"]) if "Item" in answer else None
+        return entry_of(answer["Item"]) if "Item" in answer else None
 
     def entries(
         self, consumer: str, first: Position | None = None, last: Position | None = None
     ) -> Iterator[Entry]:
         """Entries in order of shard and position, all of them, or those of one shard from `first` to `last`."""
         for item in _query(self._dynamodb, self._table, consumer, first, last):
-            yield _entry(item)
+            yield entry_of(item)
 
     def _update(self, request: Request, update: str, condition: str, values: Mapping[str, Any]) -> bool:
         return met(
@@ -217,9 +220,9 @@ class History:
         return {"N": str(self._now_ms())}
 
 
-def _tried(act: Callable[[Entry], T], entry: Entry) -> T | Exception:
+def _tried(act: Callable[[G], T], given: G) -> T | Exception:
     try:
-        return act(entry)
+        return act(given)
     except Exception as error:
         return error
 
@@ -277,16 +280,23 @@ def _item(entry: Entry) -> dict[str, Any]:
     return {**item, **(done or {})}
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
+def entry_of(item: Mapping[str, Any]) -> Entry:
+    """The entry in an item of the table. Raises FatalError where the item is not one."""
     done, refusal = item.get("done"), item.get("refusal")
-    return Entry(
-        request=msgspec.json.decode(item["request"]["S"], type=Request),
-        at=int(item["at"]["N"]),
-        done=None if done is None else msgspec.json.decode(done["S"], type=Done),
-        done_at=int(item["done_at"]["N"]) if "done_at" in item else None,
-        refusal=None if refusal is None else msgspec.json.decode(refusal["S"], type=Refusal),
-        notified=bool(item.get("notified", {}).get("BOOL", False)),
-    )
+    try:
+        entry = Entry(
+            request=decoded(item["request"]["S"], Request),
+            at=int(item["at"]["N"]),
+            done=None if done is None else decoded(done["S"], Done),
+            done_at=int(item["done_at"]["N"]) if "done_at" in item else None,
+            refusal=None if refusal is None else decoded(refusal["S"], Refusal),
+            notified=bool(item.get("notified", {}).get("BOOL", False)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FatalError(f"an item of the history of corrections cannot be read: {error}") from error
+    if not (is_time(entry.at) and is_time(entry.done_at)):
+        raise FatalError("an item of the history of corrections cannot be read: its time is none")
+    return entry
 
 
 def name_of(request: Request) -> str:

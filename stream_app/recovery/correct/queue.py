@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from stream_app.record import Position
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.correct.history import Done, Refusal, Request
 from stream_app.recovery.correct.limits import Reads, delay_seconds
 from stream_app.recovery.correct.payload import MayRead
@@ -72,8 +73,8 @@ class Desk:
 def parse(body: str, consumer: str) -> Request:
     """The request in a message of the queue: an event of the bus. Raises ValueError when it is none of ours."""
     try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        envelope = decoded(body, _Envelope)
+    except ValueError as error:
         raise ValueError(f"not a request for a correction: {error}") from error
     detail = envelope.detail
     problems = [

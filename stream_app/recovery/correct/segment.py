@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stream_app.errors import TransientError, code_of, is_conflict
+from stream_app.errors import FatalError, TransientError, code_of, is_conflict
 from stream_app.record import Mask, Position
+from stream_app.recovery.bounded import decoded
 from stream_app.sinks.objects import CORRECTED, DIGEST
 from stream_app.sinks.parquet import encode, rows_digest
-from stream_app.sinks.segment import token
+from stream_app.sinks.segment import from_token, token
 
 LAST_CORRECTED = "corrected-last"
 CORRECTED_ROWS = "corrected-rows"
@@ -105,6 +106,16 @@ def read(s3: Any, bucket: str, key: str, columns: Sequence[str] | None = None) -
     names = None if columns is None else [n for n in stored.schema_arrow.names if n in set(columns)]
     table = stored.read(columns=names, use_threads=False)
     return File(key, answer["ETag"], answer.get("VersionId", ""), answer["Metadata"], table)
+
+
+def parse(body: bytes) -> Manifest:
+    """The manifest in an object's body. Raises FatalError where there is none."""
+    try:
+        found = decoded(body, Manifest)
+        from_token("", found.last.position)
+    except ValueError as error:
+        raise FatalError(f"the manifest of a segment cannot be read: {error}") from error
+    return found
 
 
 def same(row: pa.Table, wanted: pa.Table) -> bool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from typing import Any, NamedTuple
-
-import fastavro
-import msgspec
 
 from stream_app.errors import ConfigError
 from stream_app.event import schema_files
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import compile_schema
+from stream_app.recovery.bounded import decoded
+from stream_app.recovery.bounded_avro import decoded_avro
 from stream_app.recovery.stream.kpl import MAGIC
 
 _GZIP, _AVRO = b"\x1f\x8b", b"\xc3\x01"
@@ -64,8 +62,8 @@ def _read_plain(data: bytes, registry: Registry) -> tuple[str, Any]:
         if found is not None:
             return "avro", found
     try:
-        return "json", msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "json", decoded(data)
+    except ValueError:
         pass
     try:
         text = data.decode()
@@ -88,9 +86,8 @@ def _avro(data: bytes, registry: Registry) -> Any:
     if known is None:
         return None
     try:
-        record = fastavro.schemaless_reader(io.BytesIO(data[10:]), known[1].parsed, None)
-        return msgspec.to_builtins(record, str_keys=True)
-    except Exception:  # fastavro raises many kinds on broken bytes
+        return decoded_avro(data[10:], known[1].parsed)
+    except ValueError:
         return None
 
 

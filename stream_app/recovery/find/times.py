@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from stream_app.errors import ConfigError, Problem
 
-_AGO = re.compile(r"(\d{1,6})([smhdw])")
+_AGO = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _HINT = "write 90m, 24h, 7d, 2026-01-31, 2026-01-31T08, 2026-01-31T08:30:00+01:00, or all"
 
@@ -27,6 +27,14 @@ def moment(text: str, now: datetime) -> datetime | None:
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ConfigError([Problem(f"{text!r} is no time", _HINT)]) from error
+
+
+def duration(text: str) -> timedelta:
+    """A length of time: 300s, 5m, 1h, 2d, 1w. Raises ConfigError."""
+    found = _AGO.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError([Problem(f"{text!r} is not a length of time", "write 300s, 5m, 1h or 2d")])
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def hour(text: str, now: datetime) -> tuple[datetime, datetime]:

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from stream_app.recovery.bounded import decoded, is_time
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hours import hours
 from stream_app.recovery.hydrate.narrow import Run
@@ -197,9 +198,13 @@ def letters(
 def get_record(s3: Any, bucket: str, key: str) -> LetterRecord | None:
     """The record under a key; None where there is none that can be read. Raises what boto3 raises."""
     body = get(s3, bucket, key)
-    if body is None:
-        return None
+    return None if body is None else parse_record(body)
+
+
+def parse_record(body: bytes) -> LetterRecord | None:
+    """The record in an object's body; None where there is none that can be read."""
     try:
-        return msgspec.json.decode(body, type=LetterRecord)
-    except (msgspec.DecodeError, UnicodeError):
+        record = decoded(body, LetterRecord)
+    except ValueError:
         return None
+    return record if all(map(is_time, (record.arrived, record.arrived_last, record.vanishes))) else None

@@ -19,6 +19,7 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.dead_letters import KIND, NAME, DeadLetter, is_sequence, parse
 from stream_app.recovery.stream.read import RawRecord
 
@@ -126,8 +127,8 @@ def read(body: str | bytes) -> Letter | tuple[Pointer, ...]:
 
 def _read(body: str | bytes, deepest: int) -> Letter | tuple[Pointer, ...]:
     try:
-        plain = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        plain = decoded(body)
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
     if not isinstance(plain, dict):
         raise ValueError(f"not a JSON object but a {type(plain).__name__}")
@@ -207,7 +208,7 @@ def _carried(payload: Any, ends: tuple[str, str]) -> Sequence[RawRecord]:
         return ()
     try:
         text = payload if isinstance(payload, str) else msgspec.json.encode(payload)
-        found = msgspec.json.decode(text, type=_Payload).records
+        found = decoded(text, _Payload).records
         records = [_raw(item.kinesis) for item in found if is_sequence(item.kinesis.sequence_number)]
     except (msgspec.DecodeError, UnicodeError, OverflowError, OSError, ValueError):
         return ()

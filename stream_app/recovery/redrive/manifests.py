@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream_app.record import Position
+from stream_app.recovery.bounded import decoded
 from stream_app.sinks.objects import get, keys
 from stream_app.sinks.s3 import SEGMENTS
 from stream_app.sinks.segment import from_token, token
@@ -18,7 +19,9 @@ class _End(msgspec.Struct, frozen=True):
     position: str
 
 
-class _Manifest(msgspec.Struct, frozen=True):
+class Manifest(msgspec.Struct, frozen=True):
+    """The part of a segment's manifest that tells what became of its positions."""
+
     first: _End
     last: _End
     repeated: list[str]
@@ -44,7 +47,7 @@ class Manifests:
         self._keys: Sequence[tuple[tuple[int, int], str]] = sorted(
             (order, key) for order, key in firsts if order is not None
         )
-        self._read: dict[str, _Manifest | None] = {}
+        self._read: dict[str, Manifest | None] = {}
 
     def fate(self, position: Position) -> Fate | None:
         """What became of it, None while no manifest speaks of it. Raises what boto3 raises."""
@@ -56,11 +59,21 @@ class Manifests:
         code = next((code for code, parked in found.parked.items() if here in parked), None)
         return Fate(code, here in found.repeated)
 
-    def _manifest(self, key: str) -> _Manifest | None:
+    def _manifest(self, key: str) -> Manifest | None:
         if key not in self._read:
             body = get(self._s3, self._bucket, key)
-            self._read[key] = None if body is None else msgspec.json.decode(body, type=_Manifest)
+            self._read[key] = None if body is None else parse(body)
         return self._read[key]
+
+
+def parse(body: bytes) -> Manifest | None:
+    """The manifest in an object's body, None where there is none, which says nothing of any position."""
+    try:
+        manifest = decoded(body, Manifest)
+        from_token("", manifest.last.position)
+    except ValueError:
+        return None
+    return manifest
 
 
 def _order(text: str) -> tuple[int, int] | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import fastavro
 import msgspec
 
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.schema import IDENTITY, TEXT
+from stream_app.recovery.bounded import decoded
+from stream_app.recovery.bounded_avro import decoded_avro
 from stream_app.recovery.repair.file import EVENT, Repair
 from stream_app.recovery.repair.steps import Unrepaired, meets, repaired
 from stream_app.sinks.entries import SOURCE
@@ -79,8 +79,8 @@ def read(data: bytes, registry: Registry) -> Message | None:
     if data.startswith(_AVRO):
         return _from_avro(data, registry)
     try:
-        document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        document = decoded(data)
+    except ValueError:
         return None
     if not isinstance(document, dict):
         return None
@@ -108,14 +108,12 @@ def _from_avro(data: bytes, registry: Registry) -> Message | None:
     event, writer = registry.writers.get(data[2:10].hex(), ("", None))
     if writer is None:
         return None
-    codec, body = registry.codecs[event], io.BytesIO(data[10:])
-    reader = None if writer is codec.schema else codec.reader
+    reader = None if writer is registry.codecs[event].schema else registry.codecs[event].reader
     try:
-        record = fastavro.schemaless_reader(body, writer.parsed, reader)
-    except Exception:  # fastavro raises many kinds on broken bytes
+        # Bytes as base64, times as ISO-8601: the JSON form that the pipeline reads as the same values.
+        detail = decoded_avro(data[10:], writer.parsed, reader)
+    except ValueError:
         return None
-    # Bytes as base64, times as ISO-8601: the JSON form that the pipeline reads as the same values.
-    detail = msgspec.to_builtins(record)
     return Message(event, detail) if isinstance(detail, dict) else None
 
 

@@ -22,10 +22,12 @@ from typing import Any, Literal
 import msgspec
 
 from stream_app.errors import ConfigError, Problem
+from stream_app.recovery.bounded import problem
 from stream_app.recovery.repair import units
 
 EVENT = "$event"
 _HINT = "docs/redrive.md has the form of a repair"
+_MOST_VALUES, _DEEPEST, _MOST_NAMES = 100_000, 64, 32
 
 
 class _Step(msgspec.Struct, frozen=True, tag_field="do", forbid_unknown_fields=True, kw_only=True):
@@ -142,24 +144,32 @@ def read_repair(path: Path) -> Repair:
     parse = json.loads if path.suffix == ".json" else _yaml()
     try:
         document = parse(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError([Problem(f"{path} cannot be parsed: {error}", _HINT)]) from error
     return repair_of(document, str(path))
 
 
 def repair_of(document: Any, source: str = "the repair") -> Repair:
     """The repair that a document of built-in types (and the times that YAML knows) describes. Raises ConfigError."""
+    wrong = problem(document, _MOST_VALUES, _DEEPEST)
+    if wrong is not None:
+        raise ConfigError([Problem(f"{source}: {wrong}", _HINT)])
     try:
         found = msgspec.convert(msgspec.to_builtins(document), Repair)
         msgspec.json.encode(found)  # it travels in the plan
     except UnicodeError as error:
         raise ConfigError([Problem(f"{source} holds what is no Unicode text", _HINT)]) from error
-    except (msgspec.ValidationError, TypeError) as error:
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError([Problem(f"{source}: {error}", _HINT)]) from error
+    check(found, source)
+    return found
+
+
+def check(found: Repair, source: str) -> None:
+    """Raise ConfigError, with every problem, where a repair of the right form cannot be done."""
     problems = [Problem(f"{source}: {what}", hint) for what, hint in _problems(found)]
     if problems:
         raise ConfigError(problems)
-    return found
 
 
 def _yaml() -> Callable[[str], Any]:
@@ -172,7 +182,7 @@ def _yaml() -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except Exception as error:  # of a wrong scalar PyYAML raises many kinds
             raise ValueError(str(error)) from error
 
     return parse
@@ -186,6 +196,8 @@ def _problems(repair: Repair) -> Iterator[tuple[str, str]]:
         fields = (part.field, part.to) if isinstance(part, Rename) else (part.field,)
         if not all(all(field.split(".")) for field in fields):
             yield f"{where}: a field has no name", "write a name, or names joined by dots"
+        if any(field.count(".") >= _MOST_NAMES for field in fields):
+            yield f"{where}: a field lies too deep", f"write at most {_MOST_NAMES} names joined by dots"
         for what, hint in _problems_of(part):
             yield f"{where}: {what}", hint
 
@@ -197,7 +209,7 @@ def _problems_of(part: Condition | Step) -> Iterator[tuple[str, str]]:
         case Matches():
             try:
                 re.compile(part.pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 yield (
                     f"{part.pattern!r} is no regular expression: {error}",
                     "write it as Python's re takes it",

@@ -52,6 +52,8 @@ def repaired(document: Document, repair: Repair) -> dict[str, Any] | Unrepaired:
     for number, step in enumerate(repair.steps, start=1):
         try:
             _do(step, result)
+        except RecursionError:
+            return Unrepaired(f"step {number}, field {step.field}: it is nested too deep")
         except (ValueError, OverflowError) as error:
             return Unrepaired(f"step {number}, field {step.field}: {error}")
     return result

@@ -2,18 +2,24 @@
 
 The format is its `aggregation-format.md`: the bytes F3 89 9A C2, a protocol-buffers message, its MD5.
 AggregatedRecord = {1: partition keys, 2: explicit hash keys, 3: records}, Record = {1: index of its partition key,
-2: index of its explicit hash key (optional), 3: data, 4: tags}.
+2: index of its explicit hash key (optional), 3: data, 4: tags}, Tag = {1: key, 2: value}. What KCL makes of it is
+in its class `AggregatorUtil`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from stream_app.recovery.stream.protobuf import BYTES, VARINT, MalformedError, fields
 
 MAGIC = b"\xf3\x89\x9a\xc2"
 _MD5_BYTES = 16
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_HASH_KEYS = 1 << 128
+_HASH_KEY_DIGITS = len(str(_HASH_KEYS))
+_TO_INT, _NEGATIVE = 0xFFFF_FFFF, 0x8000_0000
 
 
 class UserRecord(NamedTuple):
@@ -25,114 +31,146 @@ class UserRecord(NamedTuple):
 
     @property
     def hash_key(self) -> int:
-        """The 128-bit key by which Kinesis chooses a shard."""
-        if self.explicit_hash_key is not None:
-            return int(self.explicit_hash_key)
-        return int.from_bytes(hashlib.md5(self.partition_key.encode(), usedforsecurity=False).digest(), "big")
+        """The 128-bit key by which Kinesis chooses a shard; -1 or 2**128 where it is below or above all of them.
+
+        Raises ValueError where the explicit one is not a number, which `unpack` does not give.
+        """
+        if self.explicit_hash_key is None:
+            digest = hashlib.md5(
+                self.partition_key.encode("utf-8", "replace"), usedforsecurity=False
+            ).digest()
+            return int.from_bytes(digest, "big")
+        found = _big_integer(self.explicit_hash_key)
+        if found is None:
+            raise ValueError("the explicit hash key is not a number")
+        return found
 
 
-class _MalformedError(Exception):
-    """The bytes are no message of this format."""
+class Aggregate(NamedTuple):
+    """The records that KCL reads, and the number of those behind them that it drops.
+
+    KCL stops at the first record whose keys it cannot read; `why` tells what is wrong with that record.
+    """
+
+    records: Sequence[UserRecord]
+    unreadable: int = 0
+    why: str = ""
+
+    def __len__(self) -> int:
+        return len(self.records) + self.unreadable
 
 
 def unpack(data: bytes) -> Sequence[UserRecord] | None:
-    """The user records in the data of one Kinesis record; None when it is not an aggregate.
+    """The user records that KCL reads in the data of one Kinesis record; None when it is not an aggregate."""
+    found = aggregate(data)
+    return None if found is None else found.records
 
-    Like KCL, takes bytes that have the magic number but a wrong checksum or no readable message for data, and
-    gives the records up to the first that names a key which the message does not have.
+
+def aggregate(data: bytes) -> Aggregate | None:
+    """All user records in the data of one Kinesis record; None when it is not an aggregate.
+
+    Like KCL, takes bytes that have the magic number but a wrong checksum or no readable message for data. Never
+    raises.
     """
     if data[:4] == MAGIC and len(data) > len(MAGIC) + _MD5_BYTES:
         message = data[len(MAGIC) : -_MD5_BYTES]
         if hashlib.md5(message, usedforsecurity=False).digest() == data[-_MD5_BYTES:]:
             try:
                 return _aggregated(message)
-            except _MalformedError:
+            except MalformedError:
                 pass
     return None
 
 
-def delivered(aggregate: Sequence[UserRecord], first_hash: int, last_hash: int) -> bool:
+def delivered(records: Sequence[UserRecord], first_hash: int, last_hash: int) -> bool:
     """Whether KCL hands an aggregate on: not when one of its records belongs to another shard by its hash key.
 
-    KCL drops all of such an aggregate, without a word. It comes about when the producer packs records by an
-    outdated map of the shards, or by none.
+    KCL drops all of such an aggregate, without a message. It comes about when the producer packs records by an
+    outdated map of the shards, or by none. `records` are those that KCL reads.
     """
-    return all(first_hash <= record.hash_key <= last_hash for record in aggregate)
+    return all(first_hash <= record.hash_key <= last_hash for record in records)
 
 
-def _aggregated(message: bytes) -> Sequence[UserRecord]:
+def _aggregated(message: bytes) -> Aggregate:
     keys: list[str] = []
     hashes: list[str] = []
     packed: list[tuple[int, int | None, bytes]] = []
-    for number, value in _fields(message):
-        if number == 1 and isinstance(value, bytes):
+    for number, kind, value in fields(message):
+        if kind != BYTES or not isinstance(value, bytes):
+            continue
+        if number == 1:
             keys.append(_text(value))
-        elif number == 2 and isinstance(value, bytes):
+        elif number == 2:
             hashes.append(_text(value))
-        elif number == 3 and isinstance(value, bytes):
+        elif number == 3:
             packed.append(_record(value))
-    found = []
+    found: list[UserRecord] = []
+    parsed = [_big_integer(text) is not None for text in hashes]
     for key, explicit, data in packed:
-        if key >= len(keys) or (explicit is not None and not _decimal(hashes, explicit)):
-            break
+        why = _unreadable(key, explicit, len(keys), parsed)
+        if why:
+            return Aggregate(found, len(packed) - len(found), why)
         found.append(UserRecord(keys[key], data, None if explicit is None else hashes[explicit]))
-    return found
+    return Aggregate(found)
 
 
-def _decimal(hashes: Sequence[str], index: int) -> bool:
-    return index < len(hashes) and hashes[index].isascii() and hashes[index].isdigit()
+def _unreadable(key: int, explicit: int | None, keys: int, parsed: Sequence[bool]) -> str:
+    if key >= keys:
+        return "its partition key is not in the aggregate's table"
+    if explicit is not None and explicit >= len(parsed):
+        return "its explicit hash key is not in the aggregate's table"
+    return "" if explicit is None or parsed[explicit] else "its explicit hash key is not a number"
+
+
+def _big_integer(text: str) -> int | None:
+    """What Java's `new BigInteger(text)` gives, None where it throws; -1 or 2**128 where it is no hash key.
+
+    Bounded, because a producer decides how long it is, and Python's `int` refuses more than 4,300 digits.
+    """
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    # Java looks at UTF-16 units: it knows the decimal digits of all scripts up to U+FFFF.
+    if not digits.isascii():
+        if not all(unit <= "\uffff" and unit.isdecimal() for unit in digits):
+            return None
+        digits = "".join(str(unicodedata.decimal(unit)) for unit in digits)
+    if not digits.isdigit():
+        return None
+    significant = digits.lstrip("0") or "0"
+    if text[0] == "-" and significant != "0":
+        return -1
+    return min(int(significant), _HASH_KEYS) if len(significant) <= _HASH_KEY_DIGITS else _HASH_KEYS
 
 
 def _record(message: bytes) -> tuple[int, int | None, bytes]:
     key: int | None = None
     explicit: int | None = None
     data: bytes | None = None
-    for number, value in _fields(message):
-        if number == 1 and isinstance(value, int):
-            key = value
-        elif number == 2 and isinstance(value, int):
-            explicit = value
-        elif number == 3 and isinstance(value, bytes):
+    for number, kind, value in fields(message):
+        if isinstance(value, int):
+            if number == 1 and kind == VARINT:
+                key = _index(value)
+            elif number == 2 and kind == VARINT:
+                explicit = _index(value)
+        elif kind == BYTES and number == 3:
             data = value
+        elif kind == BYTES and number == 4:
+            _check_tag(value)
     if key is None or data is None:
-        raise _MalformedError
+        raise MalformedError
     return key, explicit, data
+
+
+def _check_tag(message: bytes) -> None:
+    if not any(number == 1 and kind == BYTES for number, kind, _ in list(fields(message))):
+        raise MalformedError
+
+
+def _index(value: int) -> int:
+    """An index as KCL casts it from `long` to `int`; a negative one, which is in no table, as 2**32."""
+    cast = value & _TO_INT
+    return cast if cast < _NEGATIVE else _TO_INT + 1
 
 
 def _text(value: bytes) -> str:
     # Java reads broken UTF-8 with replacement characters rather than refuse it.
     return value.decode("utf-8", "replace")
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            value, at = _varint(message, at)
-            yield tag >> 3, value
-            continue
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
-        else:
-            raise _MalformedError
-        if at + size > len(message):
-            raise _MalformedError
-        yield tag >> 3, message[at : at + size]
-        at += size
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(message) or shift > 63:
-            raise _MalformedError
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7

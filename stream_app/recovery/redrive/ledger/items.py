@@ -10,8 +10,11 @@ from typing import Any
 import msgspec
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
+from stream_app.errors import FatalError
+from stream_app.recovery.bounded import is_time
 from stream_app.recovery.redrive.message import Lineage
 
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 _SERIALIZER, _DESERIALIZER = TypeSerializer(), TypeDeserializer()
 _ATTEMPTS, _PLACES, _PLACE = "redrive#", "redriven-as#", "position"
 
@@ -86,9 +89,15 @@ def to_item(attempt: Attempt) -> dict[str, Any]:
 
 
 def from_item(item: Mapping[str, Any]) -> Attempt:
-    """The attempt in an item."""
-    values = {name: _plain(_DESERIALIZER.deserialize(value)) for name, value in item.items()}
-    return msgspec.convert(values, Attempt)
+    """The attempt in an item. Raises FatalError where the item is not one."""
+    try:
+        values = {name: _plain(_DESERIALIZER.deserialize(value)) for name, value in item.items()}
+        attempt = msgspec.convert(values, Attempt)
+    except _UNREADABLE as error:
+        raise FatalError(f"an item of the ledger is not an attempt: {error}") from error
+    if not (is_time(attempt.claimed_at) and is_time(attempt.settled_at)):
+        raise FatalError("an item of the ledger is not an attempt: its time is none")
+    return attempt
 
 
 def _plain(value: Any) -> Any:
@@ -107,6 +116,9 @@ def place_item(stream: str, receipt: Mapping[str, str], lineage: Lineage) -> dic
 
 
 def place_of(item: Mapping[str, Any]) -> Lineage:
-    """The lineage in an item of `place_item`."""
-    values = {name: _DESERIALIZER.deserialize(item[name]) for name in ("root", "attempt")}
-    return Lineage(values["root"], int(values["attempt"]))
+    """The lineage in an item of `place_item`. Raises FatalError where the item is not one."""
+    try:
+        values = {name: _plain(_DESERIALIZER.deserialize(item[name])) for name in ("root", "attempt")}
+        return msgspec.convert((values["root"], values["attempt"]), Lineage)
+    except _UNREADABLE as error:
+        raise FatalError(f"an item of the ledger is not a place: {error}") from error

@@ -11,15 +11,17 @@ from typing import Any, Literal
 import msgspec
 
 from stream_app.errors import ConfigError, Problem
+from stream_app.recovery.bounded import decoded
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.select import Selection, digest
 from stream_app.recovery.redrive.targets.target import Destination, token
-from stream_app.recovery.repair.file import Repair
+from stream_app.recovery.repair.file import Repair, check
 
 KIND = "stream-app.redrive-plan"
 VERSION = 1
 STORED, REPEATED = "stored", "repeated"
 Newer = Literal["undecided", "skip", "apply", "replay"]
+_DEEPEST = 400  # a record before and after a repair, both of which are bounded
 _AGAIN = "plan again: stream-app failures plan …"
 
 
@@ -178,12 +180,15 @@ def to_text(plan: Plan) -> str:
 def parse(text: str | bytes) -> Plan:
     """The plan in a text. Raises ConfigError when it is none, or was changed after it was made."""
     try:
-        plan = msgspec.json.decode(text, type=Plan)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        plan = decoded(text, Plan, deepest=_DEEPEST)
+        changed = sealed(plan) != plan
+    except (ValueError, RecursionError) as error:
         raise ConfigError([Problem(f"this is no plan: {error}", _AGAIN)]) from error
     if plan.kind != KIND or plan.version != VERSION:
         raise ConfigError([Problem(f"this is no plan of version {VERSION}", _AGAIN)])
-    if sealed(plan) != plan:
+    if plan.repair is not None:
+        check(plan.repair, "the plan's repair")
+    if changed:
         raise ConfigError([Problem("the plan was changed after it was made", _AGAIN)])
     return plan
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from boto3.dynamodb.types import TypeDeserializer
 
+from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.record import Position, Record
 from stream_app.recovery.redrive.ledger.items import serialized
@@ -44,15 +45,26 @@ def name_of(event: str, device: Any) -> str:
 
 
 def newest(dynamodb: Any, table: str, names: Iterable[str]) -> dict[str, Latest]:
-    """The newest rows of devices, by name (`name_of`), where there are any. Raises what boto3 raises."""
+    """The newest rows of devices, by name (`name_of`), where there are any.
+
+    Raises what boto3 raises, and FatalError for a row that cannot be read.
+    """
     found: dict[str, Latest] = {}
     wanted = [serialized({KEY: name}) for name in dict.fromkeys(names)]
     for item in batch_get(dynamodb, table, wanted) if table else ():
-        row = {name: _DESERIALIZER.deserialize(value) for name, value in item.items()}
-        event, device = row["event"], row[KEY].removeprefix(f"{row['event']}#")
-        time = int(row["standing"][:_DIGITS]) - _ZERO
-        found[row[KEY]] = Latest(event, device, time, row.get("values", {}))
+        name, row = _latest(item, table)
+        found[name] = row
     return found
+
+
+def _latest(item: Mapping[str, Any], table: str) -> tuple[str, Latest]:
+    row = {name: _DESERIALIZER.deserialize(value) for name, value in item.items()}
+    try:
+        name, event = row[KEY], row["event"]
+        time = int(row["standing"][:_DIGITS]) - _ZERO
+    except (KeyError, ValueError, TypeError) as error:
+        raise FatalError(f"a row of {table} cannot be read: {type(error).__name__}") from error
+    return name, Latest(event, name.removeprefix(f"{event}#"), time, row.get("values", {}))
 
 
 class Later(NamedTuple):

@@ -1,71 +1,19 @@
-"""For a user's own tests: AWS in this process, an event module run by itself, and KCL's side of the protocol.
-
-The fixtures `aws` and `stream` come with `from stream_app.testing import aws, stream` in a conftest.
-"""
+"""KCL's side of the MultiLang protocol, to drive a consumer in a test."""
 
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import IO, Any
 
 import msgspec
-import numpy as np
-import pandas as pd
-import pytest
 
-from stream_app.event import Event, schema_files
-from stream_app.pipeline.flow import process
-from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
-from stream_app.record import Failure, Record
-
-FIRST_SEQUENCE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000
-MAX_BYTES = 262_144
-
-
-def record(
-    data: bytes, at: int = 0, *, key: str = "device", arrived: int = 1_700_000_000_000, sub: int = 0
-) -> Record:
-    """A record as KCL would give it; `at` counts it within its shard, `arrived` is in ms since the epoch."""
-    return Record(data, key, str(FIRST_SEQUENCE + at), arrived, sub)
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What became of rows: `passed` with all columns, indexed by row; failures; rows that were repeats."""
-
-    passed: pd.DataFrame
-    failed: Sequence[Failure]
-    repeated: Sequence[int]
-
-
-def run(event: Event, rows: Sequence[Mapping[str, Any]], *, schema: dict[str, Any] | None = None) -> Ran:
-    """Send rows (an event's fields, JSON values) through the whole pipeline, as one device fleet, in order.
-
-    The schema is `schemas/<event>.avsc` unless it is given. Raises ConfigError when event and schema disagree.
-    """
-    versions = [schema] if schema else [json.loads(path.read_text()) for path in schema_files(event.name)]
-    registry = Registry.of([event], {event.name: versions})
-    records = [_plain(event, row, at) for at, row in enumerate(rows)]
-    result = process(records, registry, ShardState({event.name: event}, 256), MAX_BYTES)
-    batch = result.passed.get(event.name)
-    passed = batch.to_pandas() if batch is not None else pd.DataFrame()
-    return Ran(passed, result.failed, result.repeated.tolist())
-
-
-def _plain(event: Event, row: Mapping[str, Any], at: int) -> Record:
-    data = msgspec.json.encode({"event": event.name, **row})
-    return record(
-        data, at, key=str(row.get(event.key, "")), arrived=int(np.datetime64("now", "ms").astype(int))
-    )
+from stream_app.record import Record
 
 
 class ConsumerEndedError(AssertionError):
@@ -219,29 +167,3 @@ def spawn(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Player, s
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("no pipes")
     return Player(process.stdin, process.stdout), process
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """AWS in this process (moto, with Kinesis corrected): call it with a service's name for a boto3 client."""
-    import boto3
-    from moto import mock_aws
-
-    from stream_app.local import corrections
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    corrections.apply()
-    client: Callable[..., Any] = boto3.client
-    with mock_aws():
-        yield lambda service: client(service, region_name="us-east-1")
-
-
-@pytest.fixture
-def stream(aws: Callable[[str], Any]) -> str:
-    """A stream of two shards; its name."""
-    aws("kinesis").create_stream(StreamName="devices", ShardCount=2)
-    return "devices"

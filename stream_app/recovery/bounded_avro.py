@@ -1,0 +1,112 @@
+"""Avro bodies of a known schema, decoded only where they hold no more values than a record may."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import fastavro
+import msgspec
+
+from stream_app.recovery.bounded import DEEPEST
+
+MOST_VALUES = 100_000  # a few bytes can say that an array has a billion nulls
+_FIXED: Mapping[str, int] = {"null": 0, "boolean": 1, "float": 4, "double": 8}
+
+
+def decoded_avro(body: bytes, writer: Any, reader: Any = None) -> Any:
+    """The record in an Avro body as built-in types; parsed schemas, resolved to `reader` where one is given.
+
+    Raises ValueError, whatever is wrong with it.
+    """
+    try:
+        _Walk(body, _named(writer)).value(writer, 0)
+        return msgspec.to_builtins(
+            fastavro.schemaless_reader(io.BytesIO(body), writer, reader), str_keys=True
+        )
+    except Exception as error:  # fastavro raises many kinds on broken bytes
+        raise ValueError(f"the Avro body cannot be read: {type(error).__name__}") from error
+
+
+class _Walk:
+    """Passes over a body without making its values, and counts them."""
+
+    def __init__(self, body: bytes, named: Mapping[str, Any]) -> None:
+        self._body, self._named, self._at, self._left = body, named, 0, MOST_VALUES
+
+    def value(self, schema: Any, depth: int) -> None:
+        """Pass over one value. Raises ValueError beyond the bounds, KeyError or IndexError where it is broken."""
+        self._left -= 1
+        if self._left < 0 or depth > DEEPEST:
+            raise ValueError("more values, or deeper ones, than a record may have")
+        if isinstance(schema, list):
+            return self.value(schema[self._index(len(schema))], depth + 1)
+        kind = schema if isinstance(schema, str) else schema["type"]
+        if isinstance(kind, dict | list):
+            return self.value(kind, depth + 1)
+        if kind in ("record", "error"):
+            for field in schema["fields"]:
+                self.value(field["type"], depth + 1)
+        elif kind in ("array", "map"):
+            self._blocks(schema, kind, depth)
+        elif kind in ("bytes", "string"):
+            self._skip(self._long())
+        elif kind in ("int", "long", "enum"):
+            self._long()
+        elif kind == "fixed":
+            self._skip(schema["size"])
+        elif kind in _FIXED:
+            self._skip(_FIXED[kind])
+        else:
+            self.value(self._named[kind], depth + 1)
+        return None
+
+    def _blocks(self, schema: Mapping[str, Any], kind: str, depth: int) -> None:
+        while count := self._long():
+            if count < 0:
+                self._long()  # the size of the block in bytes
+            for _ in range(abs(count)):
+                if kind == "map":
+                    self._skip(self._long())
+                self.value(schema["items" if kind == "array" else "values"], depth + 1)
+
+    def _index(self, most: int) -> int:
+        index = self._long()
+        if not 0 <= index < most:
+            raise IndexError(index)
+        return index
+
+    def _long(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._body[self._at]
+            self._at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return (value >> 1) ^ -(value & 1)
+            shift += 7
+            if shift > 63:
+                raise ValueError("a number without an end")
+
+    def _skip(self, size: int) -> None:
+        self._at += size
+        if size < 0 or self._at > len(self._body):
+            raise ValueError("a length beyond the end")
+
+
+def _named(schema: Any) -> dict[str, Any]:
+    return {found["name"]: found for found in _schemas(schema) if "name" in found}
+
+
+def _schemas(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, list):
+        for one in schema:
+            yield from _schemas(one)
+    elif isinstance(schema, dict):
+        if schema.get("type") in ("record", "error", "enum", "fixed"):
+            yield schema
+        for name in ("type", "items", "values"):
+            yield from _schemas(schema.get(name))
+        for field in schema.get("fields", ()):
+            yield from _schemas(field["type"])

@@ -1,0 +1,14 @@
+"""Records as KCL would deliver them."""
+
+from __future__ import annotations
+
+from stream_app.record import Record
+
+FIRST_SEQUENCE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000
+
+
+def record(
+    data: bytes, at: int = 0, *, key: str = "device", arrived: int = 1_700_000_000_000, sub: int = 0
+) -> Record:
+    """A record as KCL would give it; `at` counts it within its shard, `arrived` is in ms since the epoch."""
+    return Record(data, key, str(FIRST_SEQUENCE + at), arrived, sub)

@@ -1,0 +1,60 @@
+"""What the worst batch of each kind costs a record, against a clean one: `make bench ARGS='-k worst'`.
+
+Writes build/bench/worst_batches.json.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from time import process_time
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from stream_app.event import schema_files
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.state import ShardState
+from stream_app.records import Records
+from stream_app.testing import MAX_BYTES, record
+from tests.bench.worst_batches import Kind, kinds
+
+_REPORT = Path("build/bench/worst_batches.json")
+_ROUNDS = 3
+_BOUND = 10.0
+
+
+def _seconds(kind: Kind, payloads: list[bytes]) -> float:
+    """Processor seconds a record of one batch with new state, the best of several."""
+    schemas = kind.schemas or [json.loads(p.read_text()) for p in schema_files(kind.event.name)]
+    registry = Registry.of([kind.event], {kind.event.name: schemas})
+    records = Records.of([record(data, at) for at, data in enumerate(payloads)])
+    taken = []
+    for _ in range(_ROUNDS):
+        state = ShardState({kind.event.name: kind.event}, 256)
+        begun = process_time()
+        process(records, registry, state, MAX_BYTES)
+        taken.append((process_time() - begun) / len(payloads))
+    return min(taken)
+
+
+@pytest.mark.timeout(1_800)
+def test_the_worst_batches() -> None:
+    table = Table(title="The worst batches", title_justify="left")
+    for heading in ("kind", "records", "µs a record", "clean, µs", "ratio"):
+        table.add_column(heading, justify="left" if heading == "kind" else "right")
+    found = {}
+    for kind in kinds():
+        bad, clean = _seconds(kind, list(kind.payloads)), _seconds(kind, list(kind.clean))
+        found[kind.name] = {"records": len(kind.payloads), "us": bad * 1e6, "clean_us": clean * 1e6}
+        ratio = bad / clean
+        table.add_row(
+            kind.name, f"{len(kind.payloads):,}", f"{bad * 1e6:.1f}", f"{clean * 1e6:.1f}", f"{ratio:.1f}"
+        )
+    Console(width=110).print(table)
+    _REPORT.parent.mkdir(parents=True, exist_ok=True)
+    _REPORT.write_text(json.dumps(found, indent=1))
+    over = {name: one for name, one in found.items() if one["us"] > _BOUND * one["clean_us"]}
+    assert not over
