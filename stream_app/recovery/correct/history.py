@@ -270,14 +270,10 @@ def _text(value: msgspec.Struct) -> dict[str, str]:
 
 def _item(entry: Entry) -> dict[str, Any]:
     """An entry without a refusal in the table's form."""
-    request = entry.request
-    item = {
-        **key_of(request.consumer, request.position),
-        "request": _text(request),
-        "at": {"N": str(entry.at)},
-    }
-    done = None if entry.done is None else {"done": _text(entry.done), "done_at": {"N": str(entry.done_at)}}
-    return {**item, **(done or {})}
+    request, done = entry.request, entry.done
+    item = {**key_of(request.consumer, request.position), "request": _text(request)}
+    item["at"] = {"N": str(entry.at)}
+    return item if done is None else {**item, "done": _text(done), "done_at": {"N": str(entry.done_at)}}
 
 
 def entry_of(item: Mapping[str, Any]) -> Entry:
