@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from stream_app.errors import Problem
-from stream_app.event import Event, Range, Rate, Stuck
+from stream_app.event import PAYLOAD, Event, Range, Rate, Stuck
+from stream_app.pipeline.column_names import colliding, stored_name
 from stream_app.pipeline.schema import (
     BOOLEAN,
     FLOAT,
@@ -19,6 +20,7 @@ from stream_app.pipeline.schema import (
     Field,
     Schema,
 )
+from stream_app.record import EXACT
 
 _NUMBERS = frozenset({FLOAT, SINGLE, INTEGER, BOOLEAN})
 _TIMES = frozenset({TIME_MS, TIME_US})
@@ -26,6 +28,8 @@ _NAMES = frozenset({TEXT, IDENTITY})
 _USUAL_ID = "id"
 # Columns that the pipeline adds.
 RESERVED = frozenset({"arrived", "score", "anomaly", "explanation"})
+HELPERS = ("window.", "previous.", EXACT)
+FLAG = "flag"
 
 
 def problems(event: Event, schema: Schema) -> list[Problem]:
@@ -33,6 +37,7 @@ def problems(event: Event, schema: Schema) -> list[Problem]:
     fields = {field.name: field for field in schema.fields}
     found = [
         *_reserved(fields),
+        *_names(event, fields),
         *_unknown(event, fields),
         *_kinds(event, fields),
         *_key(event, fields),
@@ -44,6 +49,16 @@ def problems(event: Event, schema: Schema) -> list[Problem]:
     return [Problem(f"event {event.name!r}: {what}", hint) for what, hint in found]
 
 
+def without_deduplication(event: Event, schema: Schema) -> Problem | None:
+    """A warning where repeats are stored, as neither a field nor the payload identifies a record; else None."""
+    if event.id == PAYLOAD or any(field.name == event.id for field in schema.fields):
+        return None
+    what = f"event {event.name!r} is stored without deduplication: its schema has no field {event.id!r}"
+    return Problem(
+        what, "name the identifying field (id=…), or declare id=PAYLOAD to take a hash of the record's bytes"
+    )
+
+
 def _reserved(fields: dict[str, Field]) -> Iterator[Problem]:
     for name in sorted(RESERVED & fields.keys()):
         yield Problem(
@@ -51,11 +66,28 @@ def _reserved(fields: dict[str, Field]) -> Iterator[Problem]:
         )
 
 
+def _names(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
+    """Names by which one value could be taken for another's."""
+    for name in colliding(fields, event.name):
+        what = f"fields {name!r} and {stored_name(name, event.name)!r} would be stored in one column"
+        yield Problem(what, "rename one of them; the old name may be its alias")
+    owner: dict[str, str] = {}
+    for field in fields.values():
+        for alias in dict.fromkeys(field.aliases):
+            if alias in fields and alias != field.name:
+                what = f"field {field.name!r} has the alias {alias!r}, which is also the name of a field"
+                yield Problem(what, "remove the alias, or rename the other field")
+            elif alias in owner:
+                what = f"fields {owner[alias]!r} and {field.name!r} have the same alias {alias!r}"
+                yield Problem(what, "leave it to one of them")
+            owner.setdefault(alias, field.name)
+
+
 def _roles(event: Event) -> dict[str, tuple[str, ...]]:
     window = event.window
     return {
         "key": (event.key,),
-        "id": () if event.id == _USUAL_ID else (event.id,),
+        "id": () if event.id in (_USUAL_ID, PAYLOAD) else (event.id,),
         "required": event.required,
         "features": event.features,
         "previous": event.previous,

@@ -11,14 +11,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stream_app.event import PAYLOAD
 from stream_app.pipeline.schema import BOOLEAN, INTEGER, Field
-from stream_app.record import Batch, IntVector, Mask
+from stream_app.record import EXACT, Batch, IntVector, Mask
 
 Types = Mapping[str, pa.DataType]
-_HELPERS = ("window.", "previous.", "explanation")
+_HELPERS = ("window.", "previous.", PAYLOAD)
+_EXPLANATION = "explanation"
 _LAST = ("score", "anomaly")
 # Parquet has no whole seconds; days and the like become milliseconds too.
 _FINE_UNITS = ("us", "ns")
+# Half a surrogate pair, which no Arrow array holds: it stands for a value that cannot be stored.
+_NOT_UNICODE = "\ud800"
 _TEXTS = frozenset({str, type(None)})
 # Rows by which it is judged whether objects repeat; and bytes of a text, on average, past which a join is no gain.
 _LOOKED_AT, _SHORT = 1_000, 40
@@ -32,14 +36,18 @@ def stored_columns(batch: Batch) -> list[str]:
     names = [
         name
         for name, column in batch.columns.items()
-        if column.ndim == 1 and name not in (*_LAST, "arrived") and not name.startswith(_HELPERS)
+        if column.ndim == 1
+        and name not in (*_LAST, "arrived", _EXPLANATION)
+        and not name.startswith((*_HELPERS, EXACT))
     ]
     return [*names, *(name for name in _LAST if name in batch)]
 
 
 def without_helpers(batch: Batch) -> Batch:
     """The batch without the columns that only its calculation and its alerts need; windows are most of it."""
-    return batch.only(name for name in batch.columns if not name.startswith(_HELPERS))
+    return batch.only(
+        name for name in batch.columns if name != _EXPLANATION and not name.startswith(_HELPERS)
+    )
 
 
 def column_types(fields: Iterable[Field]) -> dict[str, pa.DataType]:
@@ -50,6 +58,26 @@ def column_types(fields: Iterable[Field]) -> dict[str, pa.DataType]:
     known: dict[str, pa.DataType] = {INTEGER: pa.int64(), BOOLEAN: pa.bool_()}
     typed = {field.name: known.get(field.kind, pa.string()) for field in fields}
     return {field.name: typed[field.name] for field in fields if field.nullable or field.kind not in known}
+
+
+def stored_column(batch: Batch, name: str, declared: pa.DataType | None) -> tuple[pa.Array[Any], Mask | None]:
+    """A column of a batch as `to_arrow` gives it, whole numbers and booleans that may be missing as they are."""
+    column = batch[name]
+    if EXACT + name in batch:
+        return pa.array(batch[EXACT + name], mask=np.isnan(column)), None
+    if column.dtype.kind == "f" and declared in (pa.int64(), pa.bool_()):
+        return _whole(column, declared)
+    return to_arrow(column, declared)
+
+
+def _whole(column: NDArray[Any], declared: pa.DataType | None) -> tuple[pa.Array[Any], Mask | None]:
+    """Numbers that a user's function put in place of whole numbers or booleans; those that are not are refused."""
+    kind: Any = np.bool_ if declared == pa.bool_() else np.int64
+    missing = np.isnan(column)
+    with np.errstate(invalid="ignore"):
+        values = np.where(missing, 0, column).astype(kind)
+    bad: Mask = (values != column) & ~missing
+    return pa.array(values, mask=missing | bad), bad if bad.any() else None
 
 
 def to_arrow(column: NDArray[Any], declared: pa.DataType | None = None) -> tuple[pa.Array[Any], Mask | None]:
@@ -198,4 +226,7 @@ def _fits(value: Any, arrow_type: pa.DataType) -> bool:
 def _json(value: Any) -> str | None:
     if isinstance(value, float) and value != value:
         return None
-    return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode("utf-8", "replace")
+    try:
+        return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode("utf-8", "replace")
+    except Exception:  # what has no form in JSON (tuples as keys, cycles), and what a user's __str__ raises
+        return _NOT_UNICODE

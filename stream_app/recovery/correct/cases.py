@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from stream_app.pipeline.registry import Codec
 from stream_app.record import Batch, Position, Record
+from stream_app.recovery.correct.differences import differing, named
 from stream_app.recovery.correct.past import Earlier, Own, Values, batch_of, restored
 from stream_app.recovery.correct.recalculate import Calculated, ImpossibleError, Past, calculated, differs
 from stream_app.recovery.correct.request import EarlyError
 from stream_app.recovery.correct.segment import alike, fitted
-from stream_app.sinks.columns import to_arrow
-from stream_app.sinks.parquet import IDENTITY, stored_name
+from stream_app.sinks.columns import column_types
+from stream_app.sinks.parquet import IDENTITY, to_table
 
 _NOTHING = "the declared correction changes nothing"
-_UNPROVEN = "the stored row is not what its payload gives: its past cannot be put together"
+_UNPROVEN = (
+    "the stored row is not what its payload gives: its past cannot be put together (columns that differ: {})"
+)
 _NO_FORM = "the corrected row has no form in its file"
 
 # What an event's `correct` replaces of a row, columns of one value; or why it is not corrected.
@@ -127,9 +130,10 @@ def _values(case: Case, codec: Codec) -> dict[str, Any]:
     """What replaces a case's fields, in Python values, by stored column."""
     if isinstance(case.replaced, ImpossibleError):
         return {}
+    part, types = case.corrected.only(case.replaced), column_types(codec.schema.fields)
+    table, _ = to_table(part, [case.record], case.position.shard, types)
     return {
-        stored_name(name, codec.event.name): to_arrow(column)[0][0].as_py()
-        for name, column in case.replaced.items()
+        name: table[name][0].as_py() for name in table.column_names if name not in IDENTITY and len(table)
     }
 
 
@@ -166,7 +170,7 @@ class _Round:
             if self._must_wait(case):
                 return EarlyError("an earlier row of the device is just being corrected")
             if not there:
-                return ImpossibleError(_UNPROVEN)
+                return ImpossibleError(_UNPROVEN.format(named(before.differing(at))))
         if not after.fits:
             return ImpossibleError(_NO_FORM)
         was, now = before.row(at), after.row(at)
@@ -199,7 +203,7 @@ class _Compared:
     """
 
     def __init__(self, made: Calculated, stored: pa.Table) -> None:
-        self.made = made
+        self.made, self._stored = made, stored
         order = list(made.at)
         beside = stored.take(pa.array(order, pa.int64()))
         usable = len(stored) == 1 or all(
@@ -214,6 +218,10 @@ class _Compared:
     def equal(self, case: int) -> bool:
         """Whether the stored row holds the calculated values, to the last bit."""
         return self._equal.get(case, False)
+
+    def differing(self, case: int) -> list[str]:
+        """The calculated columns that the stored row lacks, or holds with other values."""
+        return differing(self._stored.slice(case, 1), self.made.table.slice(self.made.at[case], 1))
 
     def row(self, case: int) -> dict[str, Any]:
         """A calculated row in Python values."""

@@ -238,7 +238,8 @@ class Group:
         return done
 
     def _fields(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        return {field_name(column, self.codec.event.name): value for column, value in columns.items()}
+        names = {each.name for each in self.codec.schema.fields}
+        return {field_name(column, self.codec.event.name, names): value for column, value in columns.items()}
 
 
 def _replaced(fields: Batch, flag: str | None, codec: Codec) -> Replaced:

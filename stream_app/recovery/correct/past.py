@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 from stream_app.event import Event
 from stream_app.pipeline.columns import build
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.schema import TIME_MS, TIME_US
+from stream_app.pipeline.schema import TICKS_PER_SECOND
 from stream_app.record import Batch, IntVector, Position
 from stream_app.recovery.correct.files import Files, Rows, Stored, stored_names
 from stream_app.recovery.correct.history import Entry
@@ -25,6 +25,7 @@ from stream_app.sinks.segment import token
 # So many files are read at most; a device that was silent for a while is otherwise sought without end.
 MOST_FILES = 1_000
 _HOUR = timedelta(hours=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Values = tuple[Any, ...]
 
@@ -190,9 +191,9 @@ def restored(earlier: Earlier, before: Mapping[str, Any], codec: Codec) -> Value
     kinds = {each.name: (at, each.kind) for at, each in enumerate(codec.schema.fields)}
     values = list(earlier.values)
     for column, value in before.items():
-        at, kind = kinds.get(field_name(column, codec.event.name), (None, ""))
+        at, kind = kinds.get(field_name(column, codec.event.name, kinds), (None, ""))
         if at is not None:
-            is_time = kind in (TIME_MS, TIME_US) and isinstance(value, str)
+            is_time = kind in TICKS_PER_SECOND and isinstance(value, str)
             values[at] = datetime.fromisoformat(value) if is_time else value
     return tuple(values)
 
@@ -206,8 +207,18 @@ def batch_of(rows: Sequence[Values], codec: Codec) -> Batch | None:
     """Rows of values as a batch; None without rows."""
     if not rows:
         return None
-    columns = build(rows, codec.schema.fields, codec.event.required)
+    fields = codec.schema.fields
+    values = [tuple(map(_ticks, row, (each.kind for each in fields))) for row in rows]
+    columns = build(values, fields, codec.event.required)
     return Batch(codec.event.name, columns, np.arange(len(rows)))
+
+
+def _ticks(value: Any, kind: str) -> Any:
+    """A stored value as `columns.build` takes it: times as ticks of their column."""
+    per_second = TICKS_PER_SECOND.get(kind)
+    if per_second is None or not isinstance(value, datetime):
+        return value
+    return (value - _EPOCH) * per_second // timedelta(seconds=1)
 
 
 def _tokens(rows: Rows, chosen: IntVector) -> list[str]:

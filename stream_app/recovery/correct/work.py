@@ -101,7 +101,8 @@ class Corrector:
         if written is None:
             raise ImpossibleError("its row holds neither what was recorded before nor after")
         device = str(row[stored_name(codec.event.key, codec.event.name)][0].as_py())
-        values = {field_name(name, request.event): value for name, value in after.to_pylist()[0].items()}
+        names = {each.name for each in codec.schema.fields}
+        values = {field_name(name, request.event, names): v for name, v in after.to_pylist()[0].items()}
         self.of.latest(codec.event, [Change(device, request.position, values)])
         return not same(row, after)
 
