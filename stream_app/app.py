@@ -25,6 +25,7 @@ from stream_app.consumer.shard import Attempt, ShardConsumer, World
 from stream_app.consumer.signed import SignedSnapshots, read_keys
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
+from stream_app.pipeline.checks import without_deduplication
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Record
 from stream_app.recovery import dead_letters
@@ -157,6 +158,9 @@ def consumer(settings: Settings, client: Client) -> ShardConsumer:
     problems = silence.problems(settings, [codec.event for codec in registry.codecs.values()])
     if problems:
         raise ConfigError(problems)
+    for codec in registry.codecs.values():
+        if (told := without_deduplication(codec.event, codec.schema)) is not None:
+            log.get().warning(told.what, hint=told.hint, event_type=codec.event.name)
     return ShardConsumer(world(settings, registry, client))
 
 

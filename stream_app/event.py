@@ -21,6 +21,7 @@ from anomaly.detector import DetectorFactory
 from stream_app.errors import ConfigError, Problem
 from stream_app.record import Batch, Mask
 from stream_app.resources import search_path
+from stream_app.source_lines import caller
 
 Verify = Callable[[Batch], Mapping[str, Mask]]
 Calculate = Callable[[Batch], Mapping[str, NDArray[Any]]]
@@ -93,6 +94,9 @@ class Stuck:
 
 Check = Range | Rate | Stuck
 
+PAYLOAD = "#payload"
+"""`Event(id=PAYLOAD)`: repeats of a device are known by a hash of the record's bytes. No field has this name."""
+
 
 def as_missing(checks: Iterable[Check]) -> Correct:
     """A `correct` for fields of floating-point numbers: a value that one of `checks` flagged counts as missing."""
@@ -113,9 +117,11 @@ class Event:
     """A declared event type. Its schema is `schemas/<name>.avsc`.
 
     `key` names the field that identifies the device: state, order and partition key go by it. `id` names the
-    field by which a device's repeats are known. A `required` field that is absent or null parks the row as
+    field by which a device's repeats are known; `PAYLOAD` takes a hash of the record's bytes, as they came, instead
+    of a field. Without either, every record is stored. A `required` field that is absent or null parks the row as
     FIELD_MISSING. `verify` returns a mask for each rule, true where the row keeps it. `calculate` is row-wise:
-    a row's result depends on that row's columns alone (windows and previous values included). `previous` names
+    a row's result depends on that row's columns alone (windows and previous values included). It returns no field of
+    the schema. `previous` names
     fields whose last accepted value of the same device is given to `verify` and `calculate` as the column
     `previous.<field>`. The column `arrived` is the arrival at Kinesis (datetime64[ms]).
 
@@ -127,6 +133,8 @@ class Event:
     `checks` flag rows before the detector, the cheap ones first: the column `flag` names the first that a row
     trips (None: none). A flagged row is an anomaly, and the detector never sees it. `correct` is what a
     correction does with a stored row: row-wise, it sees the fields and `flag`, and returns the fields to replace.
+
+    `declared_at` is the file and line that made it.
     """
 
     name: str
@@ -143,6 +151,10 @@ class Event:
     checks: tuple[Check, ...] = ()
     correct: Correct | None = None
     reject_coarse_times: bool = True
+    declared_at: str = field(init=False, repr=False, compare=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "declared_at", caller())
 
 
 def discover() -> dict[str, Event]:
@@ -165,6 +177,9 @@ def find() -> tuple[dict[str, Event], list[Problem]]:
         if not isinstance(event, Event):
             what = f"{module.__name__.replace('.', '/')}.py declares no EVENT"
             problems.append(Problem(what, "add EVENT = Event(name=…, key=…)"))
+        elif not isinstance(event.name, str) or not event.name:
+            what = f"{module.__name__.replace('.', '/')}.py: name is {event.name!r} ({event.declared_at})"
+            problems.append(Problem(what, "give the event's name as text"))
         elif event.name in found and not module.__name__.startswith("stream_app."):
             problems.append(Problem(f"event {event.name!r} is declared twice", "rename one of them"))
         else:

@@ -49,7 +49,9 @@ def _settings() -> Settings:
 def _judge() -> Judge:
     """Loads the event types; only ranges need it."""
     settings = _settings()
-    return pipeline_judge(Registry.load(), seen_ids=settings.seen_ids, max_bytes=settings.max_record_bytes)
+    return pipeline_judge(
+        Registry.load(dry_run=False), seen_ids=settings.seen_ids, max_bytes=settings.max_record_bytes
+    )
 
 
 @cache
@@ -122,7 +124,7 @@ def _desk(queue: str) -> Desk:
     client, settings = _client(), _settings()
     log.configure(settings.log_level)
     history = History(client("dynamodb"), os.environ[HISTORY], _now_ms)
-    work = corrector_of(settings, client, Registry.load(), history, _now_ms)
+    work = corrector_of(settings, client, Registry.load(dry_run=False), history, _now_ms)
     rate = float(os.environ.get(PER_SECOND, "1"))
     return Desk(
         sqs=client("sqs"),

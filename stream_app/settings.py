@@ -38,6 +38,7 @@ class Settings:
     retry_attempts: int = 8
     retry_base_ms: int = 100
     retry_cap_ms: int = 10_000
+    stop_after_failures: int = 0
     missing_state: str = "fail"
     unsigned_state: str = "fail"
     state_key_file: str = ""
@@ -118,6 +119,7 @@ _LEAST = {
     "timeout_seconds": 0,
     "record_bytes": 0,
     "forget_devices_after_days": 0,
+    "stop_after_failures": 0,
 }
 _CHOICES = {
     "missing_state": ("fail", "fresh"),

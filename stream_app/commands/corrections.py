@@ -114,7 +114,7 @@ def _desk(properties: Path) -> _Desk:
 
 
 def _corrector(desk: _Desk) -> Corrector:
-    return corrector_of(desk.settings, desk.client, Registry.load(), desk.history, _now_ms)
+    return corrector_of(desk.settings, desk.client, Registry.load(dry_run=False), desk.history, _now_ms)
 
 
 def _entries(desk: _Desk) -> Iterator[Entry]:

@@ -162,7 +162,7 @@ def show(
     store = store_of(properties, consumer)
     since_, until_ = stretch_of(since, until, hour)
     key = locate(store.s3, store.bucket, Query(store.consumer, since_, until_), failure)
-    told = story(store.s3, store.bucket, key, Registry.load(), _archive(store))
+    told = story(store.s3, store.bucket, key, Registry.load(dry_run=False), _archive(store))
     if as_json:
         _print(told.to_json())
     else:

@@ -209,7 +209,7 @@ def _road(properties: Path, consumer: str | None, lease: float = 30) -> Road:
     return Road(
         settings=settings,
         client=root.clients(os.environ, settings.region, attempts=10),
-        registry=Registry.load(),
+        registry=Registry.load(dry_run=False),
         history=table_of(settings.application, os.environ),
         now_ms=lambda: time.time_ns() // 1_000_000,
         by=_person(),

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from stream_app.consumer.alerts import Alerts
+from stream_app.consumer.failing_code import FailingCode
 from stream_app.consumer.inspection import Trial
 from stream_app.consumer.multilang import Checkpointer
 from stream_app.consumer.quarantine import Isolation, Quarantine
@@ -96,6 +97,7 @@ class ShardConsumer:
         self._state = self._new_state()
         self._open = _Open()
         self._pending: tuple[Position, bytes, int] | None = None
+        self._failing_code = FailingCode(settings.stop_after_failures)
         self._pending_records = 0
         self._state_bytes = 0
         self._snapshot_ms = 0.0
@@ -158,7 +160,10 @@ class ShardConsumer:
         world.note("initialized", checkpoint=sequence, state=source)
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
-        """Process records as they come; close the segments that they end; commit when it is time."""
+        """Process records as they come; close the segments that they end; commit when it is time.
+
+        Raises ConfigError where a user's code fails on as many records as `stop_after_failures` says.
+        """
         if self._lost:
             return
         if not self._reading:
@@ -222,6 +227,10 @@ class ShardConsumer:
                 records, world.registry, self._state, world.settings.max_record_bytes, excluded
             )
         busy_ms = (time.perf_counter() - begun) * 1_000
+        for failing in self._failing_code.take(result):
+            world.note(
+                "every record fails at one line", level="warning", event_type=failing.event, **failing.told()
+            )
         self._open.parts.append((len(self._open.records), _lean(result)))
         self._open.records.add(records)
         self._report(records, result, behind_ms, busy_ms)
@@ -349,6 +358,7 @@ class ShardConsumer:
             behind_ms=behind_ms,
             busy_ms=busy_ms,
             latency=latency.counts,
+            failing_at_one_line=self._failing_code.records(),
         )
 
 

@@ -52,7 +52,7 @@ def second_act(aws: Embedded, settings: Settings, stop: threading.Event) -> Seco
     road = Road(
         settings=settings,
         client=aws.client,
-        registry=Registry.load(),
+        registry=Registry.load(dry_run=False),
         history=aws.outputs["HistoryTableName"],
         now_ms=lambda: time.time_ns() // 1_000_000,
         by="second act",

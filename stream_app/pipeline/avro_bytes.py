@@ -51,7 +51,7 @@ class Cursor:
             raise ViolationError("a boolean", "a byte that is neither 0 nor 1")
         return byte == 1
 
-    def float(self) -> float:
+    def single(self) -> float:
         """Four bytes."""
         value: float = _float.unpack(self.fixed(4))[0]
         return value
@@ -69,7 +69,7 @@ class Cursor:
         self.at = stop
         return self.data[start:stop]
 
-    def bytes(self) -> bytes:
+    def sized(self) -> bytes:
         """A length, and so many bytes."""
         size = self.long()
         if size < 0:
@@ -78,7 +78,7 @@ class Cursor:
 
     def string(self) -> str:
         """The same as text."""
-        data = self.bytes()
+        data = self.sized()
         try:
             return data.decode()
         except UnicodeDecodeError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stream_app.pipeline.avro_bytes import Cursor
 from stream_app.pipeline.avro_types import DECIMAL, UUID, AvroType
 from stream_app.pipeline.scalar import Scalar
-from stream_app.pipeline.scalars import Decimal, scalar_of
+from stream_app.pipeline.scalar_decimal import Decimal
+from stream_app.pipeline.scalars import scalar_of
 from stream_app.pipeline.violation import ViolationError
 
 Read = Callable[[Cursor], Any]
@@ -18,6 +19,16 @@ _PROMOTIONS = {
     "float": {"double"},
     "string": {"bytes"},
     "bytes": {"string"},
+}
+
+
+_PRIMITIVE: Mapping[str, Read] = {
+    "null": Cursor.null,
+    "boolean": Cursor.boolean,
+    "float": Cursor.single,
+    "double": Cursor.double,
+    "bytes": Cursor.sized,
+    "string": Cursor.string,
 }
 
 
@@ -76,8 +87,7 @@ def primitive(avro: AvroType) -> Read:
             symbols, said = avro.symbols, f"a symbol of {avro}"
             return lambda cursor: symbols[cursor.index(len(symbols), said)]
         case kind:
-            read: Read = getattr(Cursor, kind)
-            return read
+            return _PRIMITIVE[kind]
 
 
 def _enum(writer: AvroType, reader: AvroType, scalar: Scalar) -> Read:

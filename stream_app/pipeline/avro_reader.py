@@ -158,7 +158,7 @@ class _Resolver:
             item = self._skip(avro.items)
             return _array(item) if avro.type == "array" else _map(item)
         if avro.type != "record":
-            return Cursor.bytes if avro.type == "string" else primitive(avro)
+            return Cursor.sized if avro.type == "string" else primitive(avro)
         key = (id(avro), 0)
         if key not in self._known:
             made: list[Read] = []

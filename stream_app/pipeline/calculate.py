@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
 from stream_app.pipeline.checks import FLAG, HELPERS, RESERVED
-from stream_app.pipeline.column_names import colliding, stored_name
+from stream_app.pipeline.column_names import field_name, stored_name
 from stream_app.pipeline.guard import guarded
 from stream_app.pipeline.registry import Codec
+from stream_app.pipeline.user_calls import Accept, ResultError
 from stream_app.record import Batch, Outcome
 
 STAGE = "calculate"
@@ -19,23 +19,28 @@ STAGE = "calculate"
 def calculate(batch: Batch, codec: Codec) -> Outcome:
     """Add the columns that `calculate` returns; rows on which it raises are CALCULATION_FAILED.
 
-    A column of the schema that it returns is replaced; those that the pipeline adds are not for it to return.
+    It may return neither a field of the schema, whose value is what the device sent, nor a column of the pipeline.
     """
     function = codec.event.calculate
-    reserved = {*RESERVED, FLAG} if codec.event.checks else RESERVED
     if function is None or not len(batch):
         return Outcome(batch)
-
-    def checked(part: Batch) -> Mapping[str, NDArray[Any]]:
-        columns = function(part)
-        for name in columns:
-            if name in reserved or name.startswith(HELPERS):
-                raise ValueError(f"column {name!r} is the pipeline's own")
-        for name in colliding({*part.columns, *columns}, part.event):
-            raise ValueError(
-                f"columns {name!r} and {stored_name(name, part.event)!r} would be stored in one column"
-            )
-        return columns
-
-    columns, kept, failed = guarded(checked, batch, STAGE, codec.schema.fingerprint)
+    columns, kept, failed = guarded(function, batch, STAGE, codec.schema.fingerprint, accepted(codec))
     return Outcome(kept.with_columns(columns), failed)
+
+
+def accepted(codec: Codec) -> Accept:
+    """What a column that `calculate` returned must be: raises ResultError for a name that is taken."""
+    fields = {field.name for field in codec.schema.fields}
+    reserved = RESERVED | {FLAG} if codec.event.checks else RESERVED
+
+    def accept(name: str, column: NDArray[Any]) -> NDArray[Any]:
+        if name in fields:
+            raise ResultError(f"returned column {name!r}, which is a field of the schema")
+        if name in reserved or name.startswith(HELPERS):
+            raise ResultError(f"returned column {name!r}, which the pipeline adds")
+        bare = field_name(name, codec.event.name, ())
+        if bare != name or stored_name(name, codec.event.name) in fields:
+            raise ResultError(f"returned column {name!r}, which would be stored in one column with another")
+        return column
+
+    return accept

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from stream_app.errors import Problem
-from stream_app.event import Event, Range, Rate, Stuck
+from stream_app.event import PAYLOAD, Event, Range, Rate, Stuck
 from stream_app.pipeline.column_names import colliding, stored_name
 from stream_app.pipeline.schema import (
     BOOLEAN,
@@ -49,6 +49,16 @@ def problems(event: Event, schema: Schema) -> list[Problem]:
     return [Problem(f"event {event.name!r}: {what}", hint) for what, hint in found]
 
 
+def without_deduplication(event: Event, schema: Schema) -> Problem | None:
+    """A warning where repeats are stored, as neither a field nor the payload identifies a record; else None."""
+    if event.id == PAYLOAD or any(field.name == event.id for field in schema.fields):
+        return None
+    what = f"event {event.name!r} is stored without deduplication: its schema has no field {event.id!r}"
+    return Problem(
+        what, "name the identifying field (id=…), or declare id=PAYLOAD to take a hash of the record's bytes"
+    )
+
+
 def _reserved(fields: dict[str, Field]) -> Iterator[Problem]:
     for name in sorted(RESERVED & fields.keys()):
         yield Problem(
@@ -77,7 +87,7 @@ def _roles(event: Event) -> dict[str, tuple[str, ...]]:
     window = event.window
     return {
         "key": (event.key,),
-        "id": () if event.id == _USUAL_ID else (event.id,),
+        "id": () if event.id in (_USUAL_ID, PAYLOAD) else (event.id,),
         "required": event.required,
         "features": event.features,
         "previous": event.previous,

@@ -31,8 +31,10 @@ def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
     """
     fields, required = codec.schema.fields, codec.event.required
     usual = list(map(detail_of, encoded.usual)) if encoded.enveloped else encoded.usual
-    rows, failed = np.array(encoded.usual_rows, dtype=np.int64), []
-    compared = arrived[rows] if codec.event.reject_coarse_times else None
+    rows: IntVector = np.array(encoded.usual_rows, dtype=np.int64)
+    failed: list[Failure] = []
+    arrivals = arrived[rows]
+    compared = arrivals if codec.event.reject_coarse_times else None
     columns, doubtful = build_from(usual, fields, required, compared)
     if encoded.enveloped and codec.event.id not in required:
         _add_ids(columns, encoded, codec)
@@ -43,7 +45,8 @@ def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
         failed += [*refused, *missing]
         more = build(list(found.values()), fields, required)
         rows, columns = _merged(rows, columns, ~doubtful, list(found), more)
-    columns["arrived"] = arrived[rows].view("datetime64[ms]")
+        arrivals = arrived[rows]
+    columns["arrived"] = arrivals.view("datetime64[ms]")
     return Outcome(Batch(codec.event.name, columns, rows), failed)
 
 

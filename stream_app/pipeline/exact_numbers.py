@@ -51,7 +51,7 @@ def whole(number: Number) -> int | None:
     """The number as an int of at most 19 digits; None if it has a fraction or more digits."""
     if number.decimals or number.places > _LONG_DIGITS:
         return None
-    value = int(number.digits or "0") * 10**number.exponent
+    value: int = int(number.digits or "0") * 10**number.exponent
     return -value if number.negative else value
 
 

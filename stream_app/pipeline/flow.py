@@ -11,6 +11,7 @@ import numpy as np
 from stream_app.errors import FatalError
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded, decode
+from stream_app.pipeline.payload_identity import with_identity
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import judged
 from stream_app.pipeline.score import score
@@ -53,7 +54,7 @@ def _process(
     passed: dict[str, Batch] = {}
     repeated: list[IntVector] = []
     for event, rows in encoded.items():
-        given = rows, registry.codecs[event], records.arrived, moments, state[event]
+        given = rows, registry.codecs[event], records, moments, state[event]
         batch, failures, again = _one_event(*given)
         if len(batch):
             passed[event] = batch
@@ -81,12 +82,12 @@ def _joined(parts: Sequence[tuple[int, Processed]]) -> Processed:
 
 
 def _one_event(
-    encoded: Encoded, codec: Codec, arrived: IntVector, moments: IntVector, state: EventState
+    encoded: Encoded, codec: Codec, records: Records, moments: IntVector, state: EventState
 ) -> tuple[Batch, list[Failure], IntVector]:
-    conformed = conform(encoded, codec, arrived)
-    batch = conformed.passed
-    if not len(batch):
-        return batch, list(conformed.failed), _NO_ROWS
+    conformed = conform(encoded, codec, records.arrived)
+    if not len(conformed.passed):
+        return conformed.passed, list(conformed.failed), _NO_ROWS
+    batch = with_identity(conformed.passed, records.payloads, codec.event)
     keys: list[Any] = batch[codec.event.key].tolist()
     moments = moments[batch.rows]
     found = state.devices.arrive(keys, moments)

@@ -1,122 +1,121 @@
-"""Calls into a user's functions: what raises is bisected down to the guilty rows."""
+"""Calls into a user's functions: what raises is bisected down to the rows that make it raise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.pipeline.user_calls import Accept, Columns, Refused, UserFunction, as_it_is, call, short
 from stream_app.record import Batch, Code, Failure, concat
 
-Columns = Mapping[str, NDArray[Any]]
-UserFunction = Callable[[Batch], Columns]
-_LONGEST = 200
+__all__ = ["Columns", "UserFunction", "guarded", "one_by_one", "short"]
 _FEW = 8
 
 
 def guarded(
-    function: UserFunction, batch: Batch, stage: str, schema: str
+    function: UserFunction, batch: Batch, stage: str, schema: str, accept: Accept = as_it_is
 ) -> tuple[dict[str, NDArray[Any]], Batch, list[Failure]]:
     """The function's columns, the rows that they belong to, and a failure for each row on which it raises.
 
-    Row-wise functions only: the neighbours of a guilty row are called again without it.
+    Row-wise functions only: the neighbours of a failing row are called again without it. What becomes of a row, and
+    its reason, is what becomes of it when the function is called with this row alone.
     """
-    columns = _columns(function, batch)
-    if not isinstance(columns, str):
+    columns = call(function, batch, accept)
+    if not isinstance(columns, Refused):
         return dict(columns), batch, []
-    reasons = _guilty(function, batch, columns)
-    kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(reasons)))
-    columns = _columns(function, kept) if len(kept) else {}
-    if isinstance(columns, str):
-        columns, kept, reasons = _one_by_one(function, batch)
+    columns, kept, refused = _isolated(_Calls(function, batch, accept), columns)
     failed = [
-        Failure(int(batch.rows[at]), stage, Code.CALCULATION_FAILED, reasons[at], batch.event, schema)
-        for at in sorted(reasons)
+        Failure(int(batch.rows[at]), stage, Code.CALCULATION_FAILED, why.reason, batch.event, schema)
+        for at, why in sorted(refused.items())
     ]
     return dict(columns), kept, failed
 
 
-def short(text: str) -> str:
-    """The beginning of a text that a sender or a user's code made: a reason travels in dead letters."""
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+class _Calls:
+    """Calls of one function with parts of one batch; `malformed` once one of them returned no column for each row."""
+
+    def __init__(self, function: UserFunction, batch: Batch, accept: Accept) -> None:
+        self.function, self.batch, self.accept = function, batch, accept
+        self.malformed = False
+
+    def refused(self, start: int, stop: int) -> Refused | None:
+        """Why there are no columns for these rows, None where there are."""
+        columns = call(self.function, self.batch.take(slice(start, stop)), self.accept)
+        return self.noted(columns) if isinstance(columns, Refused) else None
+
+    def noted(self, refused: Refused) -> Refused:
+        """Remember what kind of refusal it was."""
+        self.malformed |= refused.malformed
+        return refused
 
 
-def _guilty(function: UserFunction, batch: Batch, reason: str) -> dict[int, str]:
-    """The rows on which it raises, counted from the batch's first, and why; it raised on all of them for `reason`.
+def _isolated(calls: _Calls, why: Refused) -> tuple[Columns, Batch, dict[int, Refused]]:
+    """The columns of the rows that the function takes, these rows, and why not for each of the others.
+
+    Halves of a batch whose columns have a wrong length must not be tried: the length may be right for one of them,
+    with values of other rows.
+    """
+    calls.noted(why)
+    batch = calls.batch
+    refused = {} if calls.malformed else _failing(calls, why)
+    if not calls.malformed:
+        kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(refused)))
+        columns = call(calls.function, kept, calls.accept) if len(kept) else {}
+        if not isinstance(columns, Refused):
+            return columns, kept, refused
+    if len(batch) == 1:
+        return {}, batch.take(slice(0, 0)), {0: why}
+    return one_by_one(calls.function, batch, calls.accept)
+
+
+def _failing(calls: _Calls, why: Refused) -> dict[int, Refused]:
+    """The rows on which it raises, counted from the batch's first, and why; it raised on all of them together.
 
     Halves are called, and what raises is halved again. Where the first half does not, the second must, and is not
-    called. Of a few rows in halves that both raised each is called by itself: where many are guilty, further halves
+    called. Of a few rows in halves that both raised each is called by itself: where many fail, further halves
     would raise too.
     """
-    found: dict[int, str] = {}
-    left: list[tuple[int, int, str | None, bool]] = [(0, len(batch), reason, False)]
-    while left:
+    found: dict[int, Refused] = {}
+    left: list[tuple[int, int, Refused | None, bool]] = [(0, len(calls.batch), why, False)]
+    while left and not calls.malformed:
         start, stop, known, both = left.pop()
         if stop - start == 1:
-            why = known or _reason(function, batch, start, stop)
-            if why:
-                found[start] = why
+            refused = known or calls.refused(start, stop)
+            if refused:
+                found[start] = refused
         elif both and stop - start <= _FEW:
             left += [(at, at + 1, None, False) for at in range(start, stop)]
         else:
-            left += _halves(function, batch, start, stop)
+            left += _halves(calls, start, stop)
     return found
 
 
-def _halves(
-    function: UserFunction, batch: Batch, start: int, stop: int
-) -> list[tuple[int, int, str | None, bool]]:
+def _halves(calls: _Calls, start: int, stop: int) -> list[tuple[int, int, Refused | None, bool]]:
     """Of rows on which it raises, the halves on which it does; why, where it was called; and whether on both."""
     middle = (start + stop) // 2
-    first = _reason(function, batch, start, middle)
+    first = calls.refused(start, middle)
     if not first:
         return [(middle, stop, None, False)]
-    second = _reason(function, batch, middle, stop)
+    second = calls.refused(middle, stop)
     halves = [(start, middle, first, bool(second)), (middle, stop, second, True)]
     return [half for half in halves if half[2]]
 
 
-def _reason(function: UserFunction, batch: Batch, start: int, stop: int) -> str | None:
-    """Why it raises on these rows, None where it does not."""
-    columns = _columns(function, batch.take(slice(start, stop)))
-    return columns if isinstance(columns, str) else None
-
-
-def _one_by_one(function: UserFunction, batch: Batch) -> tuple[Columns, Batch, dict[int, str]]:
-    """For a function that raises on rows together of which it takes each by itself."""
-    made, reasons = [], {}
+def one_by_one(
+    function: UserFunction, batch: Batch, accept: Accept = as_it_is
+) -> tuple[Columns, Batch, dict[int, Refused]]:
+    """Call the function with each row alone: columns, the rows that they belong to, why not for the others."""
+    made: list[Batch] = []
+    refused: dict[int, Refused] = {}
     for at in range(len(batch)):
         row = batch.take(slice(at, at + 1))
-        columns = _columns(function, row)
-        if isinstance(columns, str):
-            reasons[at] = columns
+        columns = call(function, row, accept)
+        if isinstance(columns, Refused):
+            refused[at] = columns
         else:
             made.append(Batch(batch.event, columns, row.rows))
     whole = concat(made)
-    kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(reasons)))
-    return {} if whole is None else whole.columns, kept, reasons
-
-
-def _columns(function: UserFunction, batch: Batch) -> Columns | str:
-    """The function's columns, or why there are none: words, for an error would keep alive all that it has seen."""
-    try:
-        return _checked(function(batch), len(batch))
-    except Exception as error:  # whatever a user's code raises is a fact about the data
-        return _told(error)
-
-
-def _told(error: Exception) -> str:
-    try:
-        return short(f"{type(error).__name__}: {error}")
-    except Exception:  # its own words are a user's code, too
-        return type(error).__name__
-
-
-def _checked(columns: Columns, rows: int) -> Columns:
-    arrays = {name: np.asarray(column) for name, column in columns.items()}
-    for name, column in arrays.items():
-        if column.ndim != 1 or len(column) != rows:
-            raise ValueError(f"column {name!r} has shape {column.shape}, expected ({rows},)")
-    return arrays
+    kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(refused)))
+    return {} if whole is None else whole.columns, kept, refused

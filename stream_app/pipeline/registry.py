@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.event import Event, find, schema_files
-from stream_app.pipeline import avro_reader, checks, json_reader
+from stream_app.pipeline import avro_reader, checks, declaration, json_reader
 from stream_app.pipeline.avro_conversion import ConflictError
 from stream_app.pipeline.avro_reader import ReadRecord
 from stream_app.pipeline.json_reader import RecordReader
@@ -44,17 +44,22 @@ class Registry:
     usual: UsualForm
 
     @classmethod
-    def of(cls, events: Iterable[Event], schemas: Mapping[str, Sequence[Json]]) -> Registry:
+    def of(
+        cls, events: Iterable[Event], schemas: Mapping[str, Sequence[Json]], *, dry_run: bool = True
+    ) -> Registry:
         """`schemas` gives each event's versions, the current first. Raises ConfigError with every problem."""
         named = {name: [(f"schemas/{name}", raw) for raw in raws] for name, raws in schemas.items()}
-        registry, problems = _compile(events, named)
+        registry, problems = _compile(events, named, dry_run)
         if problems:
             raise ConfigError(problems)
         return registry
 
     @classmethod
-    def load(cls) -> Registry:
-        """Every event type that there is, with its schema files. Raises ConfigError with every problem."""
+    def load(cls, *, dry_run: bool = True) -> Registry:
+        """Every event type that there is, with its schema files. Raises ConfigError with every problem.
+
+        The users' functions are called with generated rows (`dry_run`); programs that call none of them need not.
+        """
         events, problems = find()
         schemas: dict[str, Versions] = {}
         for name in events:
@@ -62,7 +67,8 @@ class Registry:
             problems += unreadable
             if versions:
                 schemas[name] = versions
-        registry, wrong = _compile((event for name, event in events.items() if name in schemas), schemas)
+        usable = (event for name, event in events.items() if name in schemas)
+        registry, wrong = _compile(usable, schemas, dry_run)
         if problems or wrong:
             raise ConfigError([*problems, *wrong])
         return registry
@@ -84,18 +90,27 @@ def _read(name: str) -> tuple[Versions, list[Problem]]:
     return ([] if problems else versions), problems
 
 
-def _compile(events: Iterable[Event], schemas: Mapping[str, Versions]) -> tuple[Registry, list[Problem]]:
+def _compile(
+    events: Iterable[Event], schemas: Mapping[str, Versions], dry_run: bool
+) -> tuple[Registry, list[Problem]]:
     codecs: dict[str, Codec] = {}
     writers: dict[str, tuple[str, Schema]] = {}
     problems: list[Problem] = []
-    for event in events:
+    for declared in events:
+        event, wrong = declaration.sound_part(declared)
+        problems += wrong
+        if event is None:
+            continue
         try:
             versions = [(source, compile_schema(raw, source)) for source, raw in schemas[event.name]]
         except ConfigError as error:
             problems += error.problems
             continue
         codecs[event.name], wrong = _codec(event, versions)
-        problems += [*wrong, *checks.problems(event, versions[0][1])]
+        unfit = [*wrong, *checks.problems(event, versions[0][1])]
+        problems += unfit
+        if dry_run and not unfit:
+            problems += _dry_run(codecs[event.name])
         for source, version in reversed(versions):
             other, _ = writers.get(version.fingerprint, (event.name, version))
             if other != event.name:
@@ -106,6 +121,12 @@ def _compile(events: Iterable[Event], schemas: Mapping[str, Versions]) -> tuple[
         (name, codec.schema, codec.event.required, codec.event.id) for name, codec in codecs.items()
     )
     return Registry(codecs, writers, usual), problems
+
+
+def _dry_run(codec: Codec) -> list[Problem]:
+    from stream_app.pipeline import dry_run  # which takes rows through stages that know codecs
+
+    return dry_run.problems(codec)
 
 
 def _codec(event: Event, versions: Sequence[tuple[str, Schema]]) -> tuple[Codec, list[Problem]]:

@@ -12,17 +12,16 @@ from typing import Any
 import msgspec
 
 from stream_app.pipeline.avro_types import DECIMAL, UUID, AvroType
-from stream_app.pipeline.exact_numbers import Number, fixed_point, parse
 from stream_app.pipeline.scalar import (
     BOOLEAN,
     NULL,
     NUMBER,
     TEXT,
     Scalar,
-    number_of,
     whole_default,
     whole_of,
 )
+from stream_app.pipeline.scalar_decimal import Decimal, default_bytes
 from stream_app.pipeline.scalar_times import time_scalar
 from stream_app.pipeline.violation import kind_of
 
@@ -174,7 +173,7 @@ class _Bytes(Scalar):
         return b64encode(data).decode()
 
     def default(self, value: Any) -> Any:
-        return self.carried(_default_bytes(value, self), None)
+        return self.carried(default_bytes(value, self), None)
 
 
 class _Enum(Scalar):
@@ -198,55 +197,6 @@ class _Enum(Scalar):
         return self.carried(value, None)
 
 
-class Decimal(Scalar):
-    """A decimal, as text in fixed-point notation with the digits that its scale asks for."""
-
-    kinds = frozenset({TEXT, NUMBER})
-
-    def __init__(self, precision: int, scale: int) -> None:
-        self._precision, self._scale = precision, scale
-        self.expected = f"a decimal of at most {precision} digits, {scale} of them after the point"
-
-    def number(self, raw: bytes, arrived: int | None) -> Any:
-        """A JSON number, read from its digits."""
-        return self._scaled(number_of(raw))
-
-    def text(self, value: str, arrived: int | None) -> Any:
-        """A number as text."""
-        number = parse(value)
-        if number is None:
-            raise self.wrong("text that is not a number")
-        return self._scaled(number)
-
-    def _scaled(self, number: Number) -> str:
-        if number.decimals > self._scale:
-            raise self.wrong(f"{number.decimals} digits after the point")
-        if number.places + self._scale > self._precision:
-            raise self.wrong(f"{number.places} digits before the point")
-        unscaled = int(number.digits or "0") * 10 ** (number.exponent + self._scale)
-        return fixed_point(-unscaled if number.negative else unscaled, self._scale)
-
-    def carried(self, value: Any, arrived: int | None) -> Any:
-        """Avro's unscaled number, big-endian two's complement."""
-        data = value.encode() if isinstance(value, str) else value
-        if not data:
-            raise self.wrong("no bytes")
-        return self.unscaled(int.from_bytes(data, "big", signed=True), self._scale)
-
-    def unscaled(self, value: int, scale: int) -> str:
-        """Read the decimal `value` × 10^-`scale`; a scale of a writer's own may be another."""
-        value, rest = divmod(value * 10 ** max(0, self._scale - scale), 10 ** max(0, scale - self._scale))
-        if rest:
-            raise self.wrong("more digits after the point")
-        if abs(value) >= 10**self._precision:
-            raise self.wrong("more digits")
-        return fixed_point(value, self._scale)
-
-    def default(self, value: Any) -> Any:
-        """The same bytes as text."""
-        return self.carried(_default_bytes(value, self), None)
-
-
 class _Uuid(Scalar):
     """A UUID, as text in its canonical form."""
 
@@ -268,15 +218,7 @@ class _Uuid(Scalar):
         """A text of 16 characters is that of 16 bytes, as the default of a `fixed` is written."""
         if not isinstance(value, str):
             raise self.wrong(type(value).__name__)
-        return self.carried(_default_bytes(value, self) if len(value) == 16 else value, None)
-
-
-def _default_bytes(value: Any, scalar: Scalar) -> bytes:
-    """In a schema, bytes are written as text, a character a byte."""
-    try:
-        return value.encode("latin-1")
-    except (AttributeError, UnicodeEncodeError):
-        raise scalar.wrong(type(value).__name__) from None
+        return self.carried(default_bytes(value, self) if len(value) == 16 else value, None)
 
 
 def scalar_of(avro: AvroType, *, column: bool, nullable: bool) -> Scalar | None:

@@ -12,6 +12,7 @@ from anomaly.detector import Detector, FloatMatrix, Times
 from anomaly.judgement import Explaining, alerts_explained
 from anomaly.numbered import Numbered
 from stream_app.event import Event
+from stream_app.pipeline.user_calls import is_interrupt
 from stream_app.record import Batch
 
 EXPLANATION = "explanation"
@@ -23,6 +24,8 @@ def score(batch: Batch, event: Event, detector: Detector | None, keys: Numbered 
 
     `keys` are those of the rows, for who has them at hand with their numbers (`anomaly.numbered`).
 
+    A feature that is no number, or that `calculate` did not return, is missing (NaN).
+
     A detector that can say why adds `explanation`: a dict for each anomaly, else None. It is for alerts, not stored.
     A row on which the detector raises has the score NaN, is no anomaly, and was not learnt.
     """
@@ -30,10 +33,25 @@ def score(batch: Batch, event: Event, detector: Detector | None, keys: Numbered 
         return batch
     features = np.empty((len(batch), len(event.features)))
     for at, name in enumerate(event.features):
-        features[:, at] = batch[name]  # None becomes NaN
+        features[:, at] = _numbers(batch[name]) if name in batch else np.nan
     names = batch[event.key].tolist() if keys is None else keys
     times = batch["time"] if "time" in batch and batch["time"].dtype.kind == "M" else None
     return batch.with_columns(_judged(detector, names, features, times))
+
+
+def _numbers(column: NDArray[Any]) -> NDArray[Any]:
+    """A column as floating-point numbers; None becomes NaN, and so does what is no number."""
+    try:
+        return column.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError):
+        return np.array([_number(value) for value in column.tolist()], dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(np.float64(value))
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
 
 
 def unscored(batch: Batch) -> int:
@@ -48,8 +66,11 @@ def _judged(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Time
     learnt is the same however the rows came in batches, and no row is learnt twice.
     """
     try:
-        return _columns(detector, keys, X, times)
-    except Exception:  # whatever a user's model raises is a fact about the row
+        with np.errstate():
+            return _columns(detector, keys, X, times)
+    except BaseException as error:  # whatever a user's model raises is a fact about the row
+        if is_interrupt(error):
+            raise
         if len(keys) == 1:
             return _unjudged(detector)
     middle = len(keys) // 2
@@ -66,14 +87,25 @@ def _part(keys: Sequence[Any], rows: slice) -> Sequence[Any]:
 
 def _columns(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Times | None) -> Columns:
     if not isinstance(detector, Explaining):
-        scores = detector.process_many(keys, X, times)
+        scores = _checked(detector.process_many(keys, X, times), len(keys))
         return {"score": scores, "anomaly": scores >= detector.threshold}
     judged = detector.judge_many(keys, X, times)
+    scores = _checked(judged.scores, len(keys))
     return {
-        "score": judged.scores,
-        "anomaly": judged.scores >= detector.threshold,
+        "score": scores,
+        "anomaly": scores >= detector.threshold,
         EXPLANATION: alerts_explained(detector, judged),
     }
+
+
+def _checked(scores: Any, rows: int) -> NDArray[Any]:
+    """A detector's scores as real numbers of shape (rows,). Raises ValueError where they are none."""
+    column = np.asarray(scores)
+    if column.shape != (rows,) or column.dtype.kind not in "fiu":
+        raise ValueError(
+            f"scores have shape {column.shape} and dtype {column.dtype}, expected ({rows},) numbers"
+        )
+    return column
 
 
 def _unjudged(detector: Detector) -> Columns:

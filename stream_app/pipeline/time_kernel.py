@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,37 +15,35 @@ NEVER = int(np.iinfo(np.int64).min)
 DOUBTFUL = NEVER + 1
 _PLAUSIBLE = PLAUSIBLE_MS
 _FIRST, _LAST = FIRST_SECOND, LAST_SECOND
+_NO_OFFSET = 1_000_000
 
 
 @inlined
 def pair(data: Bytes, at: int) -> int:
     """The number that two digits say; at least 100 if one of them is not a digit."""
-    tens, ones = (np.int64(data[at]) - 48) & 0xFF, (np.int64(data[at + 1]) - 48) & 0xFF
+    tens, ones = (int(data[at]) - 48) & 0xFF, (int(data[at + 1]) - 48) & 0xFF
     return 10 * tens + ones if tens <= 9 and ones <= 9 else 1_000
 
 
-@compiled
+@inlined
 def days_before(year: int, month: int) -> int:
-    """The days from 1970 to the first of a month (Howard Hinnant, days_from_civil, public domain)."""
-    shifted = year if month > 2 else year - 1
-    era = shifted // 400
-    of_era = shifted - era * 400
+    """The days from 1970 to the first of a month of the years 1 to 9999: years begin with March here."""
+    start = year if month > 2 else year - 1
+    centuries = start // 100
     of_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5
-    return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
+    return 365 * start + (start >> 2) - centuries + (centuries >> 2) + of_year - 719468
 
 
 @compiled
-def offset_at(data: Bytes, at: int, end: int) -> Any:
-    """Seconds east of Greenwich of the zone that ends a time; and whether it is one."""
-    if at == end - 1 and (data[at] == 0x5A or data[at] == 0x7A):  # Z
-        return 0, True
+def offset_at(data: Bytes, at: int, end: int) -> int:
+    """Seconds east of Greenwich that end a time, _NO_OFFSET if they do not."""
     if at != end - 6 or data[at + 3] != 0x3A or not (data[at] == 0x2B or data[at] == 0x2D):  # +HH:MM
-        return 0, False
+        return _NO_OFFSET
     hours, minutes = pair(data, at + 1), pair(data, at + 4)
     if hours > 23 or minutes > 59:
-        return 0, False
+        return _NO_OFFSET
     seconds = 3600 * hours + 60 * minutes
-    return (seconds if data[at] == 0x2B else -seconds), True
+    return seconds if data[at] == 0x2B else -seconds
 
 
 @compiled
@@ -83,11 +79,13 @@ def of_text(data: Bytes, at: int, size: int, per_second: int) -> int:
             place += 1
         if place in (begin, end):
             return DOUBTFUL
-    offset, known = offset_at(data, place, end)
-    seconds = 86_400 * (first + day - 1) + 3_600 * hour + 60 * minute + second - offset
-    if not known or seconds < _FIRST or seconds > _LAST:
-        return DOUBTFUL
-    return seconds * per_second + ticks
+    seconds = 86_400 * (first + day - 1) + 3_600 * hour + 60 * minute + second
+    if place != end - 1 or (data[place] != 0x5A and data[place] != 0x7A):  # Z
+        offset = offset_at(data, place, end)
+        seconds -= offset
+        if offset == _NO_OFFSET or seconds < _FIRST or seconds > _LAST:
+            return DOUBTFUL
+    return int(seconds) * per_second + ticks
 
 
 @compiled

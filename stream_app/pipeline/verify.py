@@ -10,21 +10,22 @@ from numpy.typing import NDArray
 
 from stream_app.pipeline.guard import guarded
 from stream_app.pipeline.registry import Codec
+from stream_app.pipeline.user_calls import ResultError
 from stream_app.record import Batch, Code, Failure, Mask, Outcome
 
 STAGE = "verify"
+_BOOLEANS = (bool, np.bool_)
 
 
 def verify(batch: Batch, codec: Codec) -> Outcome:
-    """Rows that keep every rule pass. A rule that raises parks the rows that make it raise."""
+    """Rows that keep every rule pass. A rule that raises parks the rows that make it raise.
+
+    A mask that is not boolean parks its rows too: None and numbers are not cast.
+    """
     rules = codec.event.verify
     if rules is None or not len(batch):
         return Outcome(batch)
-
-    def masks(part: Batch) -> Mapping[str, NDArray[Any]]:
-        return {name: np.asarray(mask, dtype=np.bool_) for name, mask in rules(part).items()}
-
-    checked, kept, failed = guarded(masks, batch, STAGE, codec.schema.fingerprint)
+    checked, kept, failed = guarded(rules, batch, STAGE, codec.schema.fingerprint, as_mask)
     if not checked:
         return Outcome(kept, failed)
     checked = {name: _kept(mask) for name, mask in checked.items()}
@@ -32,6 +33,18 @@ def verify(batch: Batch, codec: Codec) -> Outcome:
     if passed.all():
         return Outcome(kept, failed)
     return Outcome(kept.take(passed), [*failed, *_broken(kept, ~passed, checked, codec)])
+
+
+def as_mask(name: str, column: NDArray[Any]) -> Mask:
+    """A rule's mask as it is used. Raises ResultError where it is not boolean: what is no boolean is not cast."""
+    if column.dtype == np.bool_:
+        return column
+    values = column.tolist()
+    if not len(column) or (column.dtype == object and all(type(value) in _BOOLEANS for value in values)):
+        return column.astype(np.bool_)
+    other = next(value for value in values if type(value) not in _BOOLEANS)
+    kind = "None" if other is None else type(other).__name__
+    raise ResultError(f"returned a mask for rule {name!r} that holds {kind}, expected booleans")
 
 
 def _kept(mask: NDArray[Any]) -> NDArray[Any]:

@@ -38,14 +38,18 @@ class Windows:
         self._values = reaching(self._values, devices, np.nan)
 
     def recall(self, devices: IntVector, batch: Batch) -> dict[str, NDArray[np.float64]]:
-        """Note each row's values, then give its window, row by row in order: (n, size) for each field."""
+        """Note each row's values, then give its window, row by row in order: (n, size) for each field.
+
+        The arrays are C-contiguous: NumPy's reductions along a window then add its values in the same order
+        however many rows there are.
+        """
         spec = self._spec
         ticks = (batch[spec.time] - np.datetime64(0, "s")) // np.timedelta64(spec.step)
         given = np.stack([batch[name] for name in spec.fields]).astype(np.float64, copy=False)
-        out = np.empty((len(spec.fields), spec.size, len(batch)))
+        out = np.empty((len(spec.fields), len(batch), spec.size))
         self._reach(int(devices.max(initial=-1)) + 1)
         kernel.windows(devices, ticks.astype(np.int64), given, self._stamps, self._values, out)
-        return {f"window.{name}": out[at].T for at, name in enumerate(spec.fields)}
+        return {f"window.{name}": out[at] for at, name in enumerate(spec.fields)}
 
     def keep(self, devices: IntVector) -> Kept:
         """What is known of these devices now."""

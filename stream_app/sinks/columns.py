@@ -11,15 +11,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stream_app.event import PAYLOAD
 from stream_app.pipeline.schema import BOOLEAN, INTEGER, Field
 from stream_app.record import EXACT, Batch, IntVector, Mask
 
 Types = Mapping[str, pa.DataType]
-_HELPERS = ("window.", "previous.")
+_HELPERS = ("window.", "previous.", PAYLOAD)
 _EXPLANATION = "explanation"
 _LAST = ("score", "anomaly")
 # Parquet has no whole seconds; days and the like become milliseconds too.
 _FINE_UNITS = ("us", "ns")
+# Half a surrogate pair, which no Arrow array holds: it stands for a value that cannot be stored.
+_NOT_UNICODE = "\ud800"
 _TEXTS = frozenset({str, type(None)})
 # Rows by which it is judged whether objects repeat; and bytes of a text, on average, past which a join is no gain.
 _LOOKED_AT, _SHORT = 1_000, 40
@@ -223,4 +226,7 @@ def _fits(value: Any, arrow_type: pa.DataType) -> bool:
 def _json(value: Any) -> str | None:
     if isinstance(value, float) and value != value:
         return None
-    return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode("utf-8", "replace")
+    try:
+        return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode("utf-8", "replace")
+    except Exception:  # what has no form in JSON (tuples as keys, cycles), and what a user's __str__ raises
+        return _NOT_UNICODE

@@ -14,7 +14,8 @@ class Summary:
 
     `unscored` rows are those on which the detector raised. `alerts_waiting` were not accepted by the bus yet, before
     those of this batch; `alerts_dropped` were lost since the consumer started. `devices` are those that the shard's
-    state holds after the batch, `forgotten` those that it forgot during it.
+    state holds after the batch, `forgotten` those that it forgot during it. `failing_at_one_line` tells, by event
+    type, how many records up to now failed in succession at one line of a user's code, where these are many.
     """
 
     shard: str
@@ -31,6 +32,7 @@ class Summary:
     alerts_dropped: int = 0
     devices: int = 0
     forgotten: int = 0
+    failing_at_one_line: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Built-in types, for a log line."""
@@ -47,6 +49,7 @@ class Summary:
             "alerts_dropped": self.alerts_dropped,
             "devices": self.devices,
             "forgotten": self.forgotten,
+            "failing_at_one_line": dict(self.failing_at_one_line),
             "behind_ms": self.behind_ms,
             "busy_ms": round(self.busy_ms, 3),
             "latency": {str(bucket): count for bucket, count in self.latency.items()},

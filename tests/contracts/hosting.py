@@ -47,7 +47,9 @@ def calculate(batch):
             while True:
                 pass
         if note == "exit":
-            sys.exit(7)
+            os._exit(7)
+        if note == "fail":
+            raise ValueError("a line of its own")
         if note == "start":
             subprocess.Popen(["sleep", "1000"])
     return {"doubled": 2 * batch["value"]}
@@ -61,7 +63,7 @@ registry = Registry.of([noisy], {"reading": [samples.SCHEMAS["reading"]]})
 app.load_settings = lambda environ: support.settings()
 app.clients = lambda environ, region: NoClients()
 app.consumer = lambda settings, client: ShardConsumer(
-    support.world(support.Stores(), registry, segment_records=2, checkpoint_seconds=1)
+    support.world(support.Stores(), registry, segment_records=2, checkpoint_seconds=1, stop_after_failures=3)
 )
 """
 ALONE = [sys.executable, "-c", _WORLD + "sys.exit(child.main())"]

@@ -6,6 +6,7 @@ All of it alone and from a shard host.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from stream_app.testing import Player, spawn
+from stream_app.testing import ConsumerEndedError, Player, spawn
 from tests.contracts.hosting import ALONE, environ, hosting, launcher
 from tests.samples import START, as_json
 from tests.support import SHARD
@@ -98,6 +99,27 @@ def test_how_it_ended_is_its_exit_code_and_one_line_of_log(
     log = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["level"] for line in log].count("error") == (1 if words else 0)
     assert words is None or words in log[-1]["event"]
+
+
+def test_a_calculation_that_fails_on_every_record_ends_it_with_two_and_no_checkpoint(way: Way) -> None:
+    """Where `stop_after_failures` asks for it. The daemon's launcher then gives up instead of starting it again."""
+    process = subprocess.Popen(
+        way.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=way.environ
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    player = Player(process.stdin, process.stdout)
+    player.initialize(SHARD)
+    player.records([reading(0)])
+    with pytest.raises(ConsumerEndedError):
+        player.records([reading(at, note="fail") for at in range(1, 9)])
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert player.checkpoints == []
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith(b"{")]
+    (told,) = [line for line in lines if line.get("level") == "error"]
+    assert re.search(r"'reading': 3 records in succession failed at .*:\d+ \(ValueError\)", told["event"])
+    assert "app.stop_after_failures" in told["hint"]
 
 
 @pytest.mark.parametrize("hosted", [False, True])

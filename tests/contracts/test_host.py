@@ -52,7 +52,7 @@ def finish(player: Player, launched: subprocess.Popen[bytes], at: int = 0) -> in
 
 
 @pytest.mark.parametrize(
-    ("note", "code"), [("abort", 128 + signal.SIGABRT), ("exit", 1)], ids=["abort", "exit"]
+    ("note", "code"), [("abort", 128 + signal.SIGABRT), ("exit", 7)], ids=["abort", "exit"]
 )
 def test_a_shard_that_crashes_is_alone_in_it(host: Hosted, note: str, code: int) -> None:
     (one, first, worker), (other, second, _) = begin(host), begin(host)

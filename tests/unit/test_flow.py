@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.errors import FatalError
+from stream_app.errors import ConfigError, FatalError
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.memory import unpack
 from stream_app.pipeline.packing import compressed
@@ -150,23 +151,17 @@ def test_the_previous_values_are_those_of_the_last_accepted_event() -> None:
     assert previous[1] == 1.0
 
 
-def test_previous_values_come_from_the_event_and_not_from_what_was_calculated() -> None:
-    event = OVERWRITES
-    registry = Registry.of([event], {"step": [SCHEMAS["step"]]})
-    state = ShardState({"step": event}, 3)
-    rows = [record(step(value=value), at) for at, value in enumerate((1, 2, 3))]
-    columns = process(rows, registry, state, MAX_BYTES).passed["step"]
-    assert columns["previous.value"].tolist()[1:] == [1.0, 2.0]
-    assert columns["value"].tolist() == [-1.0, -2.0, -3.0]
-
-
-OVERWRITES = type(EVENTS["step"])(
-    name="step",
-    key="device",
-    required=("device", "time"),
-    calculate=lambda batch: {"value": -batch["value"], "device": np.array([b"?"] * len(batch), dtype=object)},
-    previous=("value",),
-)
+def test_what_the_device_sent_is_not_for_a_calculation_to_replace() -> None:
+    event = replace(READING, calculate=lambda batch: {"value": -batch["value"]})
+    with pytest.raises(ConfigError, match="returned column 'value', which is a field of the schema"):
+        Registry.of([event], {"reading": [SCHEMAS["reading"]]})
+    unchecked = Registry.of([event], {"reading": [SCHEMAS["reading"]]}, dry_run=False)
+    rows = [record(reading(value=value), at) for at, value in enumerate((1, 2, 3))]
+    result = process(rows, unchecked, ShardState({"reading": event}, 3), MAX_BYTES)
+    assert not result.passed
+    assert [(f.row, f.stage, f.code) for f in result.failed] == [
+        (row, "calculate", Code.CALCULATION_FAILED) for row in range(3)
+    ]
 
 
 def test_a_window_holds_a_devices_past_and_a_late_reading_takes_its_place() -> None:
@@ -195,7 +190,7 @@ def test_a_row_that_goes_astray_is_fatal(monkeypatch: pytest.MonkeyPatch) -> Non
     def loses_a_row(batch: Any, _codec: Any) -> Outcome:
         return Outcome(batch.take(slice(1, None)))
 
-    monkeypatch.setattr("stream_app.pipeline.settle.verify", loses_a_row)
+    monkeypatch.setattr("stream_app.pipeline.evaluate.verify", loses_a_row)
     with pytest.raises(FatalError, match=r"rows \[0\] of 2 are not accounted for"):
         run([record(reading(id="1")), record(reading(id="2"), 1)], new_state())
 

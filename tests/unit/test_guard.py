@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import signal
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,6 +22,7 @@ from stream_app.pipeline.guard import guarded, short
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.verify import verify
 from stream_app.record import Batch, Code, Outcome
+from stream_app.source_lines import defined_at, line_in, without_line
 from tests.samples import READING, registry
 
 CODEC = registry().codecs["reading"]
@@ -72,9 +76,13 @@ def test_the_guilty_rows_and_no_others_fail(values: list[int], guilty: set[int],
     good = [value for value in values if value not in guilty]
     assert kept["value"].tolist() == good
     assert columns.get("square", np.zeros(0)).tolist() == [value**2 for value in good]
+    line = f"unit/test_guard.py:{raises_on.__code__.co_firstlineno + 4}"
     assert [(f.row, f.reason) for f in failed] == [
-        (at + 5, f"ValueError: cannot bear {value}") for at, value in enumerate(values) if value in guilty
+        (at + 5, f"ValueError: cannot bear {value} ({line})")
+        for at, value in enumerate(values)
+        if value in guilty
     ]
+    assert {line_in(f.reason) for f in failed} <= {line}
     assert {(f.stage, f.code, f.event, f.schema) for f in failed} <= {
         ("stage", Code.CALCULATION_FAILED, "reading", "mark")
     }
@@ -138,7 +146,7 @@ def test_an_error_that_cannot_say_what_it_is_is_known_by_its_kind() -> None:
     def mute(_part: Batch) -> Mapping[str, NDArray[Any]]:
         raise MuteError
 
-    assert [f.reason for f in calculated(mute, [1, 2]).failed] == ["MuteError"] * 2
+    assert [without_line(f.reason) for f in calculated(mute, [1, 2]).failed] == ["MuteError"] * 2
 
 
 def test_nothing_of_a_batch_is_kept_alive_by_its_errors() -> None:
@@ -172,9 +180,115 @@ def test_columns_of_kinds_that_have_nothing_in_common_are_objects() -> None:
     assert calculated(moody, [1, 5, 7]).passed["x"].dtype == object
 
 
-def test_what_is_calculated_may_take_the_place_of_a_field() -> None:
+def test_a_field_of_the_schema_is_not_replaced() -> None:
     outcome = calculated(lambda part: {"value": part["value"] + 0.5}, [1, 2])
-    assert outcome.passed["value"].tolist() == [1.5, 2.5]
+    assert len(outcome.passed) == 0
+    assert all(f.reason.startswith("returned column 'value', which is a field") for f in outcome.failed)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("rows", [2, 3, 5, 9])
+def test_a_constant_length_is_right_for_none_of_several_rows(length: int, rows: int) -> None:
+    """Three rows of five passed with values of others, where halving came to three rows."""
+    if length in (1, rows):  # a row alone, or all of them: no length tells that it is wrong
+        return
+    outcome = calculated(lambda _part: {"x": np.arange(length)}, list(range(rows)))
+    assert len(outcome.passed) == 0
+    assert len(outcome.failed) == rows
+    assert {f.reason.partition(" (unit")[0] for f in outcome.failed} == {
+        f"returned column 'x' of shape ({length},), expected (1,)"
+    }
+
+
+def test_a_wrong_length_that_is_met_on_the_way_is_not_halved_either() -> None:
+    def moody(part: Batch) -> Mapping[str, NDArray[Any]]:
+        raises_on({0})(part)
+        return {"x": np.arange(3)}
+
+    outcome = calculated(moody, [0, 1, 2, 3, 4, 5])
+    assert len(outcome.passed) == 0
+    assert [f.row for f in outcome.failed] == list(range(6))
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.data())
+def test_a_row_fares_as_it_does_alone_whatever_is_returned_for_its_neighbours(
+    values: list[int], data: st.DataObject
+) -> None:
+    def filters(part: Batch) -> Mapping[str, NDArray[Any]]:
+        return {"x": part["value"][part["value"] % 3 > 0] * 2}
+
+    cut = data.draw(st.integers(0, len(values)))
+    parts = [calculated(filters, values[:cut]), calculated(filters, values[cut:])]
+    found = [x for part in parts if "x" in part.passed for x in part.passed["x"].tolist()]
+    assert found == [2 * value for value in values if value % 3]
+    assert [f.reason for part in parts for f in part.failed] == [
+        f"returned column 'x' of shape (0,), expected (1,) ({defined_at(filters)})"
+    ] * sum(value % 3 == 0 for value in values)
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), GeneratorExit(), MemoryError(), RecursionError("deep"), asyncio.CancelledError()]
+)
+def test_whatever_a_function_raises_is_a_fact_about_its_rows(error: BaseException) -> None:
+    def leaves(part: Batch) -> Mapping[str, NDArray[Any]]:
+        if 2 in part["value"]:
+            raise error
+        return {"x": part["value"]}
+
+    outcome = calculated(leaves, [1, 2, 3])
+    assert outcome.passed["x"].tolist() == [1, 3]
+    assert [f.reason.startswith(type(error).__name__) for f in outcome.failed] == [True]
+
+
+def test_a_persons_interrupt_is_one_unless_the_process_ignores_it() -> None:
+    def interrupted(_part: Batch) -> Mapping[str, NDArray[Any]]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calculated(interrupted, [1, 2])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert len(calculated(interrupted, [1, 2]).failed) == 2
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_a_function_sets_for_all_of_the_process_is_put_back() -> None:
+    def rude(part: Batch) -> Mapping[str, NDArray[Any]]:
+        np.seterr(all="raise")
+        warnings.simplefilter("error")
+        return {"x": part["value"]}
+
+    errors, filters = np.geterr(), list(warnings.filters)
+    assert len(calculated(rude, [1, 2]).passed) == 2
+    assert np.geterr() == errors
+    assert list(warnings.filters) == filters
+
+
+def test_a_reason_is_unicode_and_bears_no_address() -> None:
+    class Thing:
+        pass
+
+    def odd(_part: Batch) -> Mapping[str, NDArray[Any]]:
+        raise ValueError(f"\udc80 {Thing()}")
+
+    (failure,) = calculated(odd, [1]).failed
+    assert failure.reason.encode()
+    assert "Thing object>" in failure.reason
+
+
+def test_what_is_masked_is_missing() -> None:
+    outcome = calculated(
+        lambda part: {
+            "float": np.ma.masked_equal(part["value"] * 1.0, 2.0),
+            "whole": np.ma.masked_equal(part["value"], 2),
+            "at": np.ma.masked_equal(part["value"].astype("datetime64[ms]"), np.datetime64(2, "ms")),
+        },
+        [1, 2],
+    )
+    assert np.isnan(outcome.passed["float"]).tolist() == [False, True]
+    assert outcome.passed["whole"].tolist() == [1, None]
+    assert np.isnat(outcome.passed["at"]).tolist() == [False, True]
 
 
 # ---- Rules
@@ -234,3 +348,27 @@ def test_without_a_function_or_without_rows_everything_passes(
     assert len(stage(batch([1, 2]), codec(verify=None, calculate=None)).passed) == 2
     assert stage(batch([]), codec(verify=never, calculate=never)).failed == ()
     assert len(stage(batch([1, 2]), codec(verify=lambda _part: {}, calculate=lambda _part: {})).passed) == 2
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (lambda part: part["value"] * 1.0, "float"),
+        (lambda part: part["value"], "int"),
+        (lambda part: np.array([None] * len(part), dtype=object), "None"),
+        (lambda part: np.array(["yes"] * len(part)), "str"),
+    ],
+)
+def test_a_mask_that_is_not_boolean_keeps_nothing(mask: Function, said: str) -> None:
+    outcome = verified(lambda part: {"rule": mask(part)}, [0, 1])
+    assert [(f.row, f.code) for f in outcome.failed] == [(row, Code.CALCULATION_FAILED) for row in range(2)]
+    assert all(f"'rule' that holds {said}, expected booleans" in f.reason for f in outcome.failed)
+
+
+def test_only_the_rows_whose_entry_is_none_fail() -> None:
+    def rules(part: Batch) -> Mapping[str, Any]:
+        return {"rule": [None if value == 2 else value < 4 for value in part["value"].tolist()]}
+
+    outcome = verified(rules, [1, 2, 3, 4])
+    assert outcome.passed["value"].tolist() == [1, 3]
+    assert [(f.row, f.code) for f in outcome.failed] == [(1, Code.CALCULATION_FAILED), (3, Code.RULE_BROKEN)]

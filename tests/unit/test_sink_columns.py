@@ -80,3 +80,18 @@ def test_many_names_are_kept_although_one_is_broken() -> None:
     names = [f"d{at % 7}" for at in range(LONG)]
     assert text(names).to_pylist() == names
     assert text([*names, "a\ud800"]).to_pylist() == [*names, "a?"]
+
+
+def test_an_object_that_has_no_form_in_json_is_refused_and_its_neighbours_are_stored() -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    column = np.empty(4, dtype=object)
+    column[:] = [{(1, 2): 3}, {"a": 1}, cycle, Mute()]
+    array, refused = to_arrow(column)
+    assert array.to_pylist() == [None, '{"a":1}', None, None]
+    assert refused is not None
+    assert refused.tolist() == [True, False, True, True]

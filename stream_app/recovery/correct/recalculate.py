@@ -20,6 +20,7 @@ from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.memory import Previous
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
+from stream_app.pipeline.user_calls import is_interrupt
 from stream_app.pipeline.verify import verify
 from stream_app.pipeline.windows import Windows
 from stream_app.record import EXACT, Batch, Failure, Record
@@ -88,7 +89,9 @@ def _replaced(fields: Batch, flag: str | None, codec: Codec) -> Mapping[str, NDA
         return {**replaced, **_exact(replaced, fields)}
     except ImpossibleError:
         raise
-    except Exception as error:  # whatever a user's code raises is a fact about the data
+    except BaseException as error:  # whatever a user's code raises is a fact about the data
+        if is_interrupt(error):
+            raise
         raise ImpossibleError(f"the declared correction raises {type(error).__name__}") from error
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
 from stream_app.record import Batch, Position, Record
+from stream_app.recovery.correct.differences import differing, named
 from stream_app.recovery.correct.history import Done, Entry, History, Request
 from stream_app.recovery.correct.latest import Latest, latest_in, nowhere
 from stream_app.recovery.correct.past import Shelf, own_fields, past
@@ -157,7 +158,8 @@ class Corrector:
             if any(_in_progress(entry) and entry.request.position != position for entry in noted):
                 raise EarlyError("an earlier row of the device is just being corrected")
             raise ImpossibleError(
-                "the stored row is not what its payload gives: its past cannot be put together"
+                "the stored row is not what its payload gives: its past cannot be put together "
+                f"(columns that differ: {named(differing(row, result.before))})"
             )
         return shelf, result
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from stream_app.source_lines import without_line
+
 _LENGTH = 10
 # Values, which differ from record to record, in the order in which they are taken out. Names of fields, rules, event
 # types and errors stay, also between quotes.
@@ -20,7 +22,11 @@ _SPACE = re.compile(r"\s+")
 
 
 def pattern(reason: str) -> str:
-    """A reason without values: times, ids, numbers and quoted texts that are no names stand as `*`."""
+    """A reason without values: times, ids, numbers and quoted texts that are no names stand as `*`.
+
+    The line of a user's code with which a reason ends is left out: it moves with every change of the file.
+    """
+    reason = without_line(reason)
     for value in _VALUES:
         reason = value.sub("*", reason)
     return _SPACE.sub(" ", reason).strip()

@@ -35,6 +35,8 @@ POINTS = (
     ("stream_app.pipeline.seen", "Seen.meet", "repeats"),
     ("stream_app.pipeline.settle", "marks_of", "repeats"),
     ("stream_app.pipeline.settle", "verify", "verify"),
+    ("stream_app.pipeline.evaluate", "verify", "verify"),
+    ("stream_app.pipeline.evaluate", "calculate", "calculate"),
     ("stream_app.pipeline.settle", "calculate", "calculate"),
     ("stream_app.pipeline.rules", "score", "score"),
     ("stream_app.pipeline.windows", "Windows.recall", "windows"),

@@ -187,16 +187,20 @@ def _read(
     thread.start()
     rss = cpu = 0.0
     wanted = case.shards * case.records
-    while thread.is_alive() and sum(watch.read.values()) < wanted and time.monotonic() - begun < _PATIENCE:
-        time.sleep(_LOOK)
-        with suppress(psutil.Error):
-            if watch.pid is not None:
-                jvm = psutil.Process(watch.pid)
-                rss, cpu = max(rss, jvm.memory_info().rss / 2**20), sum(jvm.cpu_times()[:2])
-    seconds = time.monotonic() - begun
-    stop.request()
-    thread.join()
-    stop.close()
+    try:
+        while (
+            thread.is_alive() and sum(watch.read.values()) < wanted and time.monotonic() - begun < _PATIENCE
+        ):
+            time.sleep(_LOOK)
+            with suppress(psutil.Error):
+                if watch.pid is not None:
+                    jvm = psutil.Process(watch.pid)
+                    rss, cpu = max(rss, jvm.memory_info().rss / 2**20), sum(jvm.cpu_times()[:2])
+    finally:
+        seconds = time.monotonic() - begun
+        stop.request()
+        thread.join()
+        stop.close()
     return Result(
         case=case,
         java=environ.get("JAVA_HOME") or "bundled",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stream_app.event import Event
+from stream_app.event import PAYLOAD, Event
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.schema import TIME_MS, TIME_US
@@ -77,7 +77,8 @@ def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Reco
     for name, batch in result.passed.items():
         event = events[name]
         times = event_times(batch, time_field(event), _arrivals(batch, records)).tolist()
-        ids = batch.exact(event.id).tolist() if event.id in batch else [None] * len(batch)
+        identified = event.id in batch and event.id != PAYLOAD
+        ids = batch.exact(event.id).tolist() if identified else [None] * len(batch)
         for at, row in enumerate(batch.rows.tolist()):
             device = name_of(name, batch[event.key][at])
             id = None if ids[at] is None else str(ids[at])

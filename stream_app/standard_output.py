@@ -1,0 +1,36 @@
+"""Standard output of the process, which in a consumer is KCL's protocol."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+
+_lock = threading.Lock()  # of two threads, one would keep the other's replacement
+
+
+@contextmanager
+def discarded() -> Iterator[None]:
+    """Discard what the process writes to standard output in this block: Python, C and child processes."""
+    with _lock:
+        yield from _discarded()
+
+
+def _discarded() -> Iterator[None]:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
