@@ -154,13 +154,13 @@ def test_fields_that_would_share_a_column_are_refused_at_start() -> None:
         assert outcome(as_json(**{name: 5}), raw)["values"] == {"dev": "a", "id": None, name: 5}
 
 
-def test_calculated_columns_that_would_share_a_column_park_their_rows() -> None:
+def test_calculated_columns_that_would_share_a_column_are_refused() -> None:
     def calculate(batch: Batch) -> dict[str, Any]:
         return {"t_shard": batch["shard"] + 1}
 
     event = Event(name="t", key="dev", calculate=calculate)
-    found = outcome(as_json(shard=5), schema({"name": "shard", "type": "int"}), event=event)
-    assert (found["code"], "would be stored in one column" in found["reason"]) == ("CALCULATION_FAILED", True)
+    with pytest.raises(ConfigError, match="'t_shard', which would be stored in one column"):
+        outcomes([], event=event, schemas=[schema({"name": "shard", "type": "int"})])
 
 
 def test_a_field_whose_name_begins_as_a_helpers_does_is_stored() -> None:
