@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, chain, pairwise
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -52,6 +52,17 @@ class InPieces(Protocol):
         ...
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Raise StateError in place of what reading stored bytes raises when these are not what they should be."""
+    try:
+        yield
+    except StateError:
+        raise
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError, MemoryError) as error:
+        raise StateError(f"the stored state of a detector cannot be read: {error}") from error
+
+
 def sealed(kind: str, lengths: Sequence[int], parts: Iterable[Buffer]) -> Pieces:
     """`parts` of these lengths under the name of what can read them; the same arguments give the same bytes."""
     head = msgspec.msgpack.encode((kind, lengths))
@@ -81,7 +92,10 @@ def unseal_parts(kind: str, state: Buffer) -> list[memoryview] | None:
     if content is None:
         raise StateError("the stored state of a detector is damaged, or was written by another version")
     begin = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
-    found, lengths = msgspec.msgpack.decode(content[_LENGTH:begin], type=tuple[str, list[int]])
+    with refusing():
+        found, lengths = msgspec.msgpack.decode(content[_LENGTH:begin], type=tuple[str, list[int]])
+    if min(lengths, default=0) < 0 or begin + sum(lengths) != len(content):
+        raise StateError("the stored state of a detector has parts that do not make the whole")
     ends = list(accumulate(lengths, initial=begin))
     return [content[a:b] for a, b in pairwise(ends)] if found == kind else None
 
@@ -96,52 +110,3 @@ def _content(state: Buffer) -> memoryview | None:
         check, content = bytes(view[len(_MAGIC_1) :][:_CHECK_1]), view[len(_MAGIC_1) + _CHECK_1 :]
         return content if hashlib.blake2b(content, digest_size=_CHECK_1).digest() == check else None
     return None
-
-
-def pickled(model: object) -> bytes:
-    """A model as bytes. Raises TypeError when it cannot be stored."""
-    try:
-        return pickle.dumps(model, protocol=5)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TypeError(f"{type(model).__name__} cannot be stored: {error} (a lambda inside?)") from error
-
-
-def unpickled(data: bytes, packages: Collection[str]) -> Any:
-    """The model again, when it is made of classes of these packages; raises whatever its classes raise."""
-    return _Reader(data, packages).load()
-
-
-# What river's models are made of besides river's own classes. Nothing in it runs what a pickle brings.
-_PLAIN: Mapping[str, frozenset[str]] = {
-    "builtins": frozenset({"bytearray", "complex", "dict", "float", "frozenset", "int", "list", "object"})
-    | {"range", "set", "slice", "str", "tuple"},
-    "collections": frozenset({"Counter", "OrderedDict", "defaultdict", "deque"}),
-    "copyreg": frozenset({"_reconstructor"}),
-    "functools": frozenset({"partial"}),
-    "random": frozenset({"Random"}),
-    "numpy": frozenset({"dtype", "ndarray"}),
-    "numpy._core.multiarray": frozenset({"_reconstruct", "scalar"}),
-    "numpy._core.numeric": frozenset({"_frombuffer"}),
-}
-
-
-class _Reader(pickle.Unpickler):
-    """Makes classes of the packages given and plain containers; refuses everything else.
-
-    A bucket's state is written by us alone; this keeps a slip in its policy from becoming a way in.
-    """
-
-    def __init__(self, data: bytes, packages: Collection[str]) -> None:
-        super().__init__(io.BytesIO(data))
-        self._packages = packages
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickle names. Raises UnpicklingError when it has no place there."""
-        if name in _PLAIN.get(module, ()):
-            return super().find_class(module, name)
-        found = super().find_class(module, name) if module.partition(".")[0] in self._packages else None
-        # A name can reach what the module imported: it must be at home in the package.
-        home = getattr(found, "__module__", None) or ""
-        if home.partition(".")[0] not in self._packages:
-            raise pickle.UnpicklingError(f"{module}.{name} has no place in a stored model")
-        return found

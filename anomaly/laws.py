@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anomaly.detector import Detector, FloatMatrix, FloatVector
+from anomaly.numbered import Forgetting, Numbered
 
 Make = Callable[[], Detector]
 
@@ -132,6 +133,36 @@ def restoring_keeps_what_is_held(make: Make, rows: Rows, rng: random.Random) -> 
     _same(expected[cut:], _scores(detector, tail), "after another key was restored")
 
 
+def forgotten_keys_begin_anew(make: Make, rows: Rows, rng: random.Random) -> None:
+    """Of a detector that is `Forgetting`: a key that it forgot begins anew, whatever is given in one call."""
+    if not isinstance(make(), Forgetting) or not rows.keys:
+        return
+    cut, key = rng.randint(0, len(rows.keys)), rng.choice(rows.keys)
+    later = [at for at in range(cut, len(rows.keys)) if rows.keys[at] == key]
+    expected = _scores(make(), rows)
+    expected[later] = _scores(make(), rows.part(later))
+    head, tail = rows.part(slice(cut)), rows.part(slice(cut, None))
+
+    told = make()
+    first = _scores(told, head)
+    _forgetting(told).forget_keys([key, "\0never seen"])
+    _same(expected, np.concatenate([first, _scores(told, tail)]), f"{key!r} forgotten at {cut}")
+
+    numbers = {other: number for number, other in enumerate(dict.fromkeys(rows.keys))}
+    each = np.array([numbers[other] for other in rows.keys], dtype=np.int64)
+    each[later] = len(numbers)
+    keys, owner = Numbered(rows.keys, each, numbers, {len(numbers): key}), make()
+    _same(expected, owner.process_many(keys, rows.X), f"{key!r} renewed at {cut}, in one call")
+    left = dict.fromkeys([] if later else [len(numbers)], key)
+    _hold(keys.renewed == left, "a number that has begun is not taken out of `renewed`")
+
+
+def _forgetting(detector: Detector) -> Forgetting:
+    if not isinstance(detector, Forgetting):
+        raise TypeError("it is not the detector that it was")
+    return detector
+
+
 def a_constant_series_scores_nothing(make: Make, rows: Rows, rng: random.Random) -> None:
     """What never changes is never anomalous."""
     for i in rng.sample(range(len(rows.keys)), min(3, len(rows.keys))):
@@ -196,6 +227,7 @@ LAWS: tuple[Law, ...] = (
     snapshots_are_exact,
     splitting_keys_loses_nothing,
     restoring_keeps_what_is_held,
+    forgotten_keys_begin_anew,
     a_constant_series_scores_nothing,
     nothing_is_shared,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -16,13 +16,13 @@ from river import base
 from anomaly import nearest_kernel as kernel
 from anomaly import nearest_packed as packing
 from anomaly import nearest_state as layout
-from anomaly.container import Buffer, Pieces, sealed, unseal_parts
+from anomaly.container import Buffer, Pieces, refusing, sealed, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.judgement import Explanation, Judgement, explain
 from anomaly.numbered import Numbered
 from anomaly.one import OneDevice
 from anomaly.rows import checked
-from anomaly.table import Arrays, Table
+from anomaly.table import Arrays, Table, distinct, keys_in
 
 
 def at_most_one_alert(
@@ -118,6 +118,10 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         """Rows of these keys will come with these numbers: what is held of them is looked up now."""
         self._table.expect(keys)
 
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen."""
+        self._table.forget(keys)
+
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""
         return self.judge_rows(keys, X, times).scores
@@ -193,12 +197,15 @@ class NearestValue(OneDevice, base.AnomalyDetector):
             parts, unpacked = unseal_parts(self._kind(2), state), packing.unpacked_2
         if parts is None:
             return
-        names = msgspec.msgpack.decode(parts[0], type=tuple[str, ...])
-        if not self.features:
-            self._meet(names)
-        places, kept, keys = self._table.load(parts[1], keep)
-        blocks = unpacked(parts[2:], keys, len(names), self.capacity)
-        self._take_over(blocks, names, places, kept)
+        with refusing():
+            first, head, *blocks = parts
+            names = distinct(msgspec.msgpack.decode(first, type=tuple[str, ...]))
+            keys = keys_in(head)
+            stored = unpacked(blocks, keys, len(names), self.capacity)
+            if not self.features:
+                self._meet(names)
+            places, kept = self._table.load(head, keep, keys)
+            self._take_over(stored, names, places, kept)
 
     def _take_over(
         self,

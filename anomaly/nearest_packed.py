@@ -7,6 +7,7 @@ compresses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from anomaly import nearest_state as layout
 from anomaly.compiled import compiled
 from anomaly.container import Buffer
+from anomaly.detector import StateError
 from anomaly.nearest_state import HELD
 from anomaly.table import Arrays, Places, from_bytes, little
 
@@ -53,6 +55,19 @@ def spread(words: Words, counts: Counts, held: Words) -> None:
             for n in range(count):
                 to[n] = source[n]
             at += count
+
+
+@compiled
+def ascending(held: NDArray[np.float32], counts: Counts) -> bool:
+    """Whether the values held of each lane are finite, different and sorted."""
+    for i in range(len(held)):
+        for c in range(counts.shape[1]):
+            below = np.float32(-np.inf)
+            for n in range(counts[i, c]):
+                if not below < held[i, c, n] < np.inf:
+                    return False
+                below = held[i, c, n]
+    return True
 
 
 @compiled
@@ -114,10 +129,27 @@ def _width(array: NDArray[Any]) -> int:
 def unpacked(
     parts: Sequence[Buffer], keys: int, features: int, capacity: int
 ) -> Iterator[tuple[int, Arrays]]:
-    """The states of so many keys that `packed` made blocks of, `parts`: where each begins, and its arrays."""
-    for number, block in enumerate(parts):
-        first, at = number * BLOCK, 0
-        arrays = layout.unknown(min(BLOCK, keys - first), features, capacity)
+    """The states of so many keys that `packed` made blocks of, `parts`: where each begins, and its arrays.
+
+    Raises StateError, before the first of them, when the blocks are not of so many keys.
+    """
+    width, counts = _plain_width(features), [min(BLOCK, keys - at) for at in range(0, keys, BLOCK)]
+    if len(parts) != len(counts) or any(len(p) < n * width for p, n in zip(parts, counts, strict=True)):
+        raise StateError(f"the blocks are not those of {keys} keys")
+    return _unpacked(parts, counts, features, capacity)
+
+
+def _plain_width(features: int) -> int:
+    """Bytes of a key's arrays, but for the values held."""
+    shapes = layout.layout(features, 0).values()
+    return sum(np.dtype(kind).itemsize * math.prod(shape) for shape, kind in shapes)
+
+
+def _unpacked(
+    parts: Sequence[Buffer], counts: Sequence[int], features: int, capacity: int
+) -> Iterator[tuple[int, Arrays]]:
+    for number, (block, count) in enumerate(zip(parts, counts, strict=True)):
+        at, arrays = 0, layout.unknown(count, features, capacity)
         for name in _PLAIN:
             end = at + arrays[name].nbytes
             arrays[name] = from_bytes(block[at:end], arrays[name].shape, arrays[name].dtype)
@@ -125,7 +157,7 @@ def unpacked(
         words, usual = _words(block[at:]), arrays["usual"]
         usual[:] = words[: usual.size].view(usual.dtype).reshape(usual.shape)
         _fill(words[usual.size :], arrays)
-        yield first, arrays
+        yield number * BLOCK, arrays
 
 
 def unpacked_2(
@@ -133,6 +165,8 @@ def unpacked_2(
 ) -> Iterator[tuple[int, Arrays]]:
     """The same of states as they were once written: one block, each array by itself."""
     raw = dict(zip(layout.State._fields, parts, strict=True))
+    if sum(map(len, parts)) < keys * _plain_width(features):
+        raise StateError(f"the arrays are not those of {keys} keys")
     arrays = layout.unknown(keys, features, capacity)
     for name in (*_PLAIN, "usual"):
         arrays[name] = from_bytes(raw[name], arrays[name].shape, arrays[name].dtype)
@@ -141,10 +175,21 @@ def unpacked_2(
 
 
 def _words(raw: Buffer) -> Words:
+    if len(raw) % _RANKS:
+        raise StateError("the values held are not whole numbers of four bytes")
     words = np.empty(len(raw) // _RANKS, np.uint32)
     from_rank(np.frombuffer(raw, np.uint8).reshape(_RANKS, -1), words)
     return words
 
 
 def _fill(words: Words, arrays: Arrays) -> None:
-    spread(words, arrays["stats"][:, HELD].astype(np.int64), arrays["held"].view(np.uint32))
+    """Put the values held in their places. Raises StateError when they are not as many as counted, or not sorted."""
+    held, counted = arrays["held"], arrays["stats"][:, HELD].astype(np.float64)
+    if not ((counted >= 0) & (counted <= held.shape[2]) & (counted == np.floor(counted))).all():
+        raise StateError("a count of values held is not possible")
+    counts = counted.astype(np.int64)
+    if int(counts.sum()) != len(words):
+        raise StateError(f"{len(words)} values are held, {int(counts.sum())} are counted")
+    spread(words, counts, held.view(np.uint32))
+    if not ascending(held, counts):
+        raise StateError("the values held are not sorted")

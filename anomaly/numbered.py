@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,16 +14,38 @@ Places = NDArray[np.intp]
 class Numbered(list[str]):
     """The keys of rows, and in `numbers` (n,) a whole number ≥ 0 for each, which stands for that key alone.
 
-    `of` is whose numbers they are: another's are others. A detector may pass them over: this is a list of keys.
+    `of` is whose numbers they are: another's are others. A detector may pass them over: this is a list of keys. Only
+    one that is `Forgetting` is given `renewed`: numbers that begin anew with their first row that comes, and their
+    keys. It takes out those that have begun; what is left when all rows have come is to be forgotten.
     """
 
-    def __init__(self, keys: Iterable[str], numbers: NDArray[np.int64], of: object) -> None:
+    def __init__(
+        self,
+        keys: Iterable[str],
+        numbers: NDArray[np.int64],
+        of: object,
+        renewed: dict[int, str] | None = None,
+    ) -> None:
         super().__init__(keys)
         self.numbers, self.of = numbers, of
+        self.renewed = {} if renewed is None else renewed
 
     def take(self, rows: NDArray[np.intp]) -> Numbered:
         """Those of some rows."""
-        return Numbered([self[row] for row in rows.tolist()], self.numbers[rows], self.of)
+        return Numbered([self[row] for row in rows.tolist()], self.numbers[rows], self.of, self.renewed)
+
+    def part(self, rows: slice) -> Numbered:
+        """Those of consecutive rows."""
+        return Numbered(self[rows], self.numbers[rows], self.of, self.renewed)
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """A detector that can forget keys, and that begins anew with the first row of each of `Numbered.renewed`."""
+
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen; those that are not held are passed over."""
+        ...
 
 
 @runtime_checkable
@@ -33,6 +55,15 @@ class Expecting(Protocol):
     def expect(self, keys: Numbered) -> None:
         """Rows of these keys will come with these numbers: look up now those that are held."""
         ...
+
+
+def first_rows_of_renewed(keys: Sequence[str]) -> list[int]:
+    """The rows with which keys begin anew; they are taken out of `renewed`."""
+    if not isinstance(keys, Numbered) or not keys.renewed:
+        return []
+    each, first = np.unique(keys.numbers, return_index=True)
+    begun = zip(each.tolist(), first.tolist(), strict=True)
+    return [row for number, row in begun if keys.renewed.pop(number, None) is not None]
 
 
 class PlacesByNumber:

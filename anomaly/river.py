@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import metadata
 from typing import Protocol
 
@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from river import base
 
 from anomaly.compiled import compiled
-from anomaly.container import Buffer, pickled, seal_parts, unpickled, unseal_parts
+from anomaly.container import Buffer, refusing, seal_parts, unseal_parts
 from anomaly.detector import Detector, DetectorFactory, FloatMatrix, FloatVector, Keep, StateError, Times
 from anomaly.one import OneDevice
+from anomaly.pickles import Names, names_in, pickled, unpickled
 from anomaly.rows import LARGEST, checked, usable
-from anomaly.table import Table, from_bytes, to_bytes
+from anomaly.table import Table, distinct, from_bytes, keys_in, to_bytes
 
 # river adds this to a standard deviation, so that a constant series has a score.
 EPSILON = 1e-10
+# A model that has learnt so many rows, of which some values above _HIGH are missing, tells of what it is made.
+_PROBES, _HIGH = 300, 3.0
 _MOMENTS, _DEVIATION = "moments", "standard deviation 2"
 
 
@@ -37,12 +40,19 @@ class Model(Protocol):
 
 
 def with_river(
-    factory: Callable[[], Model], threshold: float, warm_up: int = 0, max_keys: int = 20_000
+    factory: Callable[[], Model],
+    threshold: float,
+    warm_up: int = 0,
+    max_keys: int = 20_000,
+    classes: Collection[type] = (),
 ) -> DetectorFactory:
-    """What an Event's `detector` takes: `with_river(lambda: HalfSpaceTrees(seed=1), threshold=0.95)`."""
+    """What an Event's `detector` takes: `with_river(lambda: HalfSpaceTrees(seed=1), threshold=0.95)`.
+
+    `classes` as in `RiverDetector`.
+    """
 
     def detector(features: Sequence[str]) -> Detector:
-        return RiverDetector(factory, features, threshold, warm_up, max_keys)
+        return RiverDetector(factory, features, threshold, warm_up, max_keys, classes)
 
     detector.__name__ = type(factory()).__name__
     return detector
@@ -59,6 +69,9 @@ class RiverDetector:
     A model that raises on a row has not judged it: the row scores NaN, which is no alert, and the model goes on with
     the next one. At most `max_keys` keys are held; one more takes the place of the one that was silent for longest.
 
+    A stored state is a pickle, and may name only those classes that the model consists of: those of a new model, and
+    of one that has learnt some rows. `classes` are others that it makes later.
+
     Not every model obeys `anomaly.laws`: LocalOutlierFactor scores a constant series 1, OneClassSVM more than 0.
     """
 
@@ -69,6 +82,7 @@ class RiverDetector:
         threshold: float,
         warm_up: int = 0,
         max_keys: int = 20_000,
+        classes: Collection[type] = (),
     ) -> None:
         model = factory()
         if getattr(model, "_supervised", False):
@@ -77,9 +91,10 @@ class RiverDetector:
         self.threshold = threshold
         self._factory, self._features, self._warm_up = factory, tuple(features), warm_up
         self._kind = f"river 2:{type(model).__module__}.{type(model).__qualname__}"
-        self._package = type(model).__module__.partition(".")[0]
+        self._classes = frozenset((each.__module__, each.__qualname__) for each in classes)
         self._table = Table(max_keys, {"rows": ((), np.int64)})
         self._models: dict[int, Model] = {}
+        self._known: Names | None = None
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
@@ -94,6 +109,11 @@ class RiverDetector:
                 scores[at] = self._judged(self._models[place], present, bool(seen[place] >= self._warm_up))
                 seen[place] += 1
         return scores
+
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen."""
+        for place in self._table.forget(keys):
+            del self._models[place]
 
     def _judged(self, model: Model, x: dict[str, float], warm: bool) -> float:
         """Which rows a model takes is a fact about them: row by row it is the same however they are batched."""
@@ -120,19 +140,43 @@ class RiverDetector:
         if parts is None:
             return
         (version, head, rows), models = parts[:3], parts[3:]
-        read = {at: self._read(models[at], bytes(version).decode()) for at in self._table.kept(head, keep)}
-        places, kept, keys = self._table.load(head, keep)
-        self._table["rows"][places] = from_bytes(rows, (keys,), np.int64)[kept]
+        with refusing():
+            learnt, told = from_bytes(rows, (len(models),), np.int64), bytes(version).decode()
+            if int(learnt.min(initial=0)) < 0:
+                raise StateError("a key has learnt a negative number of rows")
+            kept = self._table.kept(head, keep, len(models))
+            names = self._names()
+            read = {at: self._read(models[at], told, names) for at in kept.tolist()}
+        places, kept = self._table.load(head, keep, len(models))
+        self._table["rows"][places] = learnt[kept]
         self._models |= {place: read[at] for place, at in zip(places.tolist(), kept.tolist(), strict=True)}
 
-    def _read(self, model: Buffer, version: str) -> Model:
+    def _names(self) -> Names:
+        """The classes and functions that the declared model consists of, new and when it has learnt some rows."""
+        if self._known is None:
+            new, taught = self._factory(), self._factory()
+            rng = np.random.default_rng(0)
+            for row in rng.lognormal(size=(_PROBES, len(self._features))).tolist():
+                present = [
+                    (name, value) for name, value in zip(self._features, row, strict=True) if value < _HIGH
+                ]
+                self._judged(taught, dict(present or zip(self._features, row, strict=True)), True)
+            self._known = names_in([new, taught]) | self._classes
+        return self._known
+
+    def _read(self, model: Buffer, version: str, names: Names) -> Model:
         try:
-            read: Model = unpickled(bytes(model), ("river", self._package))
-        except Exception as error:  # whatever the classes in it raise
+            read: Model = unpickled(bytes(model), names)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever the classes in it raise; a panic of Rust is no Exception
             raise StateError(
                 f"a {self._kind} stored by river {version} cannot be read by {_river_version()}: {error}; "
-                "go back to that version, or begin anew under another application name"
+                "go back to that version, name a class that the model makes later in with_river(classes=…), or begin "
+                "anew under another application name"
             ) from error
+        if type(read) is not type(self._factory()):
+            raise StateError(f"a {type(read).__qualname__} is stored in place of a model")
         return read
 
 
@@ -171,6 +215,10 @@ class StandardDeviation(OneDevice, base.AnomalyDetector):
         deviations(self._table[_MOMENTS], places, fresh, values, float(self.warm_up), scores)
         return scores
 
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen."""
+        self._table.forget(keys)
+
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""
         values, scores = checked(X, len(keys), len(self._names)), np.zeros(len(keys))
@@ -200,11 +248,15 @@ class StandardDeviation(OneDevice, base.AnomalyDetector):
         parts = unseal_parts(_DEVIATION, state)
         if parts is None:
             return
-        names = msgspec.msgpack.decode(parts[0], type=tuple[str, ...])
+        with refusing():
+            first, head, raw = parts
+            names = distinct(msgspec.msgpack.decode(first, type=tuple[str, ...]))
+            keys = keys_in(head)
+            stored = from_bytes(raw, (keys, 3, len(names)), np.float64)
         if not self.features:
             self._meet(names)
-        places, kept, keys = self._table.load(parts[1], keep)
-        stored = from_bytes(parts[2], (keys, 3, len(names)), np.float64)[kept]
+        places, kept = self._table.load(head, keep, keys)
+        stored = stored[kept]
         moments = self._table[_MOMENTS]
         moments[places] = 0.0
         for number, name in enumerate(self._names):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -10,9 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from anomaly.container import Buffer
-from anomaly.detector import Keep
-from anomaly.numbered import PlacesByNumber
+from anomaly.container import Buffer, refusing
+from anomaly.detector import Keep, StateError
+from anomaly.numbered import PlacesByNumber, first_rows_of_renewed
 from anomaly.room import Room
 
 Places = NDArray[np.intp]
@@ -21,7 +22,10 @@ Arrays = Mapping[str, NDArray[Any]]
 Columns = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
 
-_HEAD = tuple[int, list[str], bytes]
+# A key is text, or whatever else an event's key may be.
+_HEAD = tuple[int, list[str | int | float | None], bytes]
+# More rows than there can ever have been; a sum of two such numbers cannot overflow.
+_MOST_ROWS = 2**62
 
 
 class Table:
@@ -38,6 +42,7 @@ class Table:
         self._most = most
         self._places: dict[str, int] = {}
         self._keys: list[str] = []
+        self._vacant: list[int] = []  # places of keys that were forgotten
         self._rows = 0
         self._silent: Iterator[tuple[int, int]] = iter(())
         self._by_number: PlacesByNumber | None = PlacesByNumber()  # None once a place had two keys
@@ -93,6 +98,7 @@ class Table:
         """For each row the place of its key, and whether that place begins anew with this row."""
         places, unknown = self._known(keys)
         fresh = np.zeros(len(keys), np.bool_)
+        fresh[first_rows_of_renewed(keys)] = True
         new = unknown[places[unknown] < 0]
         if len(new):
             names = [keys[row] for row in new.tolist()]
@@ -100,10 +106,9 @@ class Table:
                 self._take_evicting(keys, places, fresh)
                 return places, fresh
             for row, key in zip(new.tolist(), names, strict=True):
-                place = self._places.setdefault(key, len(self._keys))
-                if place == len(self._keys):
-                    self._keys.append(key)
-                    fresh[row] = True
+                place = self._places.get(key, -1)
+                if place < 0:
+                    place, fresh[row] = self._put(key), True
                 places[row] = place
             self._reach(len(self._keys))
         if self._by_number is not None:
@@ -140,11 +145,30 @@ class Table:
             self._rows += 1
             self._seen[place] = self._rows
 
-    def _room_for(self, key: str) -> int:
-        if len(self._keys) < self._most:
+    def _put(self, key: str) -> int:
+        """Give a new key a place, of which there is one; `_reach` has to follow."""
+        if self._vacant:
+            place = self._vacant.pop()
+            self._keys[place] = key
+        else:
             place = len(self._keys)
             self._keys.append(key)
-            self._places[key] = place
+        self._places[key] = place
+        return place
+
+    def forget(self, keys: Iterable[str]) -> list[int]:
+        """Forget those of these keys that are held; returns their places, which others may take from now on.
+
+        Whoever gives keys numbers gives a key that was forgotten another one.
+        """
+        places = [place for key in keys if (place := self._places.pop(key, -1)) >= 0]
+        self._vacant += places
+        self._seen[places] = 0  # no row has this number
+        return places
+
+    def _room_for(self, key: str) -> int:
+        if len(self._places) < self._most:
+            place = self._put(key)
             self._reach(len(self._keys))
             return place
         place = self._longest_silent()
@@ -169,6 +193,7 @@ class Table:
     def order(self) -> Places:
         """`places` as an array. Keys of two parents may have spoken in the same row: those go by name."""
         order = np.argsort(self._seen, kind="stable")
+        order = order[len(self._vacant) :]  # their rows have the least number
         seen = self._seen[order]
         if (seen[1:] == seen[:-1]).any():
             names = self._keys
@@ -191,23 +216,23 @@ class Table:
         keys = [self._keys[place] for place in order.tolist()]
         return msgspec.msgpack.encode((self._rows, keys, to_bytes(self._seen[order])))
 
-    def load(self, head: Buffer, keep: Keep) -> tuple[Places, Places, int]:
+    def load(self, head: Buffer, keep: Keep, rows: int) -> tuple[Places, Places]:
         """Take places for the keys of a dump for which `keep` holds. Where there is no room, those seen last stay.
 
-        Gives their places, their rows in the dump's arrays and how many rows these have: the caller copies them.
+        `rows` is how many rows the dump's arrays have. Gives the keys' places, and their rows in these arrays: the
+        caller copies them. Raises StateError, and takes nothing, when the head is not of so many rows.
         """
-        rows, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
-        kept = self.kept(head, keep)
+        kept = self.kept(head, keep, rows)
+        total, keys, seen = _decoded(head, rows)
         places, _ = self.take([keys[number] for number in kept.tolist()])
-        self._seen[places], self._silent = from_bytes(raw, (len(keys),), np.int64)[kept], iter(())
-        self._rows = max(self._rows, rows)
-        return places, kept, len(keys)
+        self._seen[places], self._silent = seen[kept], iter(())
+        self._rows = max(self._rows, total)
+        return places, kept
 
-    def kept(self, head: Buffer, keep: Keep) -> Places:
+    def kept(self, head: Buffer, keep: Keep, rows: int) -> Places:
         """Which rows of a dump's arrays `load` would take."""
-        _, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
-        seen = from_bytes(raw, (len(keys),), np.int64).tolist()
-        last = {key: number for key, number in zip(keys, seen, strict=True) if keep(key)}
+        _, keys, seen = _decoded(head, rows)
+        last = {key: number for key, number in zip(keys, seen.tolist(), strict=True) if keep(key)}
         stay = self._seen_last(last)
         return np.array([number for number, key in enumerate(keys) if key in last and key in stay], np.intp)
 
@@ -219,14 +244,42 @@ class Table:
         return set(sorted(last, key=lambda key: (last[key], key))[-self._most :])
 
 
+def keys_in(head: Buffer) -> int:
+    """How many keys a dump has. Raises StateError."""
+    with refusing():
+        return len(msgspec.msgpack.decode(head, type=_HEAD)[1])
+
+
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of features. Raises StateError when one is there twice."""
+    if len(set(names)) < len(names):
+        raise StateError("a feature is there twice")
+    return names
+
+
+def _decoded(head: Buffer, expected: int) -> tuple[int, list[Any], NDArray[np.int64]]:
+    """Number of rows, keys, and each key's last row. Raises StateError when they contradict each other."""
+    with refusing():
+        rows, keys, raw = msgspec.msgpack.decode(head, type=_HEAD)
+    seen = from_bytes(raw, (len(keys),), np.int64)
+    if len(keys) != expected or len(set(keys)) < len(keys):
+        raise StateError(f"there are not {expected} different keys")
+    if not 0 <= rows < _MOST_ROWS or (len(keys) and not 0 < seen.min() <= seen.max() <= rows):
+        raise StateError(f"the last rows of keys are not among {rows} rows")
+    return rows, keys, seen
+
+
 def to_bytes(array: NDArray[Any]) -> memoryview:
     """An array's numbers, little-endian whatever the machine."""
     return array.astype(little(array.dtype), copy=False).reshape(-1).view(np.uint8).data
 
 
 def from_bytes(raw: Buffer, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """The array again: a view of `raw`, not to be written to."""
-    return np.frombuffer(raw, little(dtype)).reshape(shape)
+    """The array again: a view of `raw`, not to be written to. Raises StateError when it is not of this shape."""
+    kind = little(dtype)
+    if len(raw) != kind.itemsize * math.prod(shape):
+        raise StateError(f"an array of {len(raw)} bytes has not the shape {shape}")
+    return np.frombuffer(raw, kind).reshape(shape)
 
 
 def little(dtype: DTypeLike) -> np.dtype[Any]:

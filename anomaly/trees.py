@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from river import base
 
 from anomaly import trees_kernel as kernel
-from anomaly.container import seal_parts, unseal_parts
-from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
+from anomaly.container import refusing, seal_parts, unseal_parts
+from anomaly.detector import FloatMatrix, FloatVector, Keep, StateError, Times
 from anomaly.one import OneDevice
 from anomaly.rows import usable
-from anomaly.table import Columns, Table, from_bytes, to_bytes
+from anomaly.table import Columns, Table, distinct, from_bytes, keys_in, to_bytes
 
 Limits = Mapping[str, tuple[float, float]]
 _PADDING = 0.15  # river's: splits keep away from the edges of a node's range
@@ -65,9 +65,12 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         self._splits = np.zeros(self._trees.shape)
 
     def _layout(self) -> Columns:
+        return self._shapes(len(self._names))
+
+    def _shapes(self, features: int) -> Columns:
         return {
             "header": ((kernel.HEADER,), np.int64),
-            "ranges": ((2, len(self._names)), np.float64),
+            "ranges": ((2, features), np.float64),
             "masses": ((self.n_trees, 2, 2 ** (self.height + 1) - 1), np.uint16),
         }
 
@@ -82,6 +85,10 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         places, fresh = self._table.take(keys)
         built = self._built(places, fresh, values)
         return self._run([self._table[name] for name in self._layout()], places, fresh, built, values)
+
+    def forget_keys(self, keys: Collection[str]) -> None:
+        """From now on these keys are as if they had never been seen."""
+        self._table.forget(keys)
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         """What each row would score if it came next, by itself; nothing is learnt."""
@@ -179,12 +186,19 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
 
     def snapshot(self) -> bytes:
         """The state of every key, the longest silent first; the same states give the same bytes."""
-        masks = [mask for mask, _ in sorted(self._known.items(), key=lambda item: item[1])]
         head, arrays = self._table.dump()
-        return seal_parts(
-            self._kind(),
-            [msgspec.msgpack.encode((self._names, masks)), head, *map(to_bytes, arrays.values())],
-        )
+        masks, header = self._used(arrays["header"])
+        parts = map(to_bytes, {**arrays, "header": header}.values())
+        return seal_parts(self._kind(), [msgspec.msgpack.encode((self._names, masks)), head, *parts])
+
+    def _used(self, header: NDArray[np.int64]) -> tuple[list[int], NDArray[np.int64]]:
+        """The features that the trees of these keys are over, sorted, and the headers that name trees by that."""
+        known = {number: mask for mask, number in self._known.items()}
+        mine = [known.get(number, -1) for number in header[:, kernel.TREES].tolist()]
+        masks = {mask: at for at, mask in enumerate(sorted({mask for mask in mine if mask >= 0}))}
+        renamed = header.copy()
+        renamed[:, kernel.TREES] = [masks.get(mask, -1) for mask in mine]
+        return list(masks), renamed
 
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
@@ -195,18 +209,29 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         parts = unseal_parts(self._kind(), state)
         if parts is None:
             return
-        names, masks = msgspec.msgpack.decode(parts[0], type=tuple[tuple[str, ...], list[int]])
+        with refusing():
+            names, masks = msgspec.msgpack.decode(parts[0], type=tuple[tuple[str, ...], list[int]])
+            keys = keys_in(parts[1])
+            raw = zip(parts[2:], self._shapes(len(distinct(names))).items(), strict=True)
+            stored = {name: from_bytes(array, (keys, *shape), kind) for array, (name, (shape, kind)) in raw}
+        _check(stored["header"], masks, len(names), self.window_size)
         self._meet(names)
         if names != self._names:
             return
-        places, kept, keys = self._table.load(parts[1], keep)
-        stored = {
-            name: from_bytes(raw, (keys, *shape), kind)[kept]
-            for raw, (name, (shape, kind)) in zip(parts[2:], self._layout().items(), strict=True)
-        }
-        header = stored["header"].copy()
+        places, kept = self._table.load(parts[1], keep, keys)
+        header = stored["header"][kept]
         header[:, kernel.TREES] = [
             self._number(masks[trees]) if trees >= 0 else -1 for trees in header[:, kernel.TREES].tolist()
         ]
-        for name, array in {**stored, "header": header}.items():
-            self._table[name][places] = array
+        for name, array in stored.items():
+            self._table[name][places] = header if name == "header" else array[kept]
+
+
+def _check(header: NDArray[np.int64], masks: Sequence[int], features: int, window: int) -> None:
+    """Raise StateError when a key has trees that are not there, or counts that cannot be."""
+    trees, counter, ready, rows = header.T
+    possible = all(0 < mask < 2**features for mask in masks) and len(set(masks)) == len(masks)
+    bare = (trees == -1) & (counter == 0) & (ready == 0) & (rows == 0)
+    grown = (trees >= 0) & (trees < len(masks)) & (counter >= 0) & (counter < window) & (rows > 0)
+    if not possible or not (bare | (grown & ((ready == 0) | (ready == 1)) & (rows < 2**62))).all():
+        raise StateError("a key's trees or counts are not possible")

@@ -16,8 +16,13 @@ from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
-from stream_app.consumer import alerts
-from stream_app.consumer.shard import ShardConsumer, World
+from stream_app.consumer import silence
+from stream_app.consumer.alert_outbox import Outbox
+from stream_app.consumer.alert_store import S3Alerts
+from stream_app.consumer.alerts import Alerts, NoAlerts, details
+from stream_app.consumer.quarantine import Isolation
+from stream_app.consumer.shard import Attempt, ShardConsumer, World
+from stream_app.consumer.signed import SignedSnapshots, read_keys
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.pipeline.checks import without_deduplication
@@ -28,15 +33,20 @@ from stream_app.recovery.stream.read import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.dynamodb import LatestSink
+from stream_app.sinks.quarantine import S3QuarantineStore
 from stream_app.sinks.retry import Policy, call, retrying
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
-from stream_app.sinks.segment import Segment, Sink
+from stream_app.sinks.segment import Building, Segment, Sink
 from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary
 from stream_app.warm import warm_up
 
 T = TypeVar("T")
 Client = Callable[[str], Any]
+
+
+# A shard does not wait for its alerts: seconds to connect to the bus, and to be answered by it.
+_BUS_TIMEOUTS = Config(connect_timeout=2, read_timeout=5)
 
 
 def _config(attempts: int) -> Config:
@@ -68,8 +78,9 @@ class Clients:
         """The client of a service."""
         with _lock:
             if service not in self._made:
+                config = self._config.merge(_BUS_TIMEOUTS) if service == "events" else self._config
                 self._made[service] = self._session.client(
-                    service, endpoint_url=self._endpoint, config=self._config
+                    service, endpoint_url=self._endpoint, config=config
                 )
             return self._made[service]
 
@@ -83,7 +94,11 @@ class Clients:
                 item.close()
 
 
-def clients(environ: Mapping[str, str], region: str | None = None, attempts: int = 2) -> Clients:
+def clients(
+    environ: Mapping[str, str],
+    region: str | None = None,
+    attempts: int = 2,
+) -> Clients:
     """A maker of boto3 clients, one a service, with the endpoint, region and keys of `environ`.
 
     Without keys there, boto3 looks where it always does: profile, container, instance. `attempts` counts the
@@ -130,13 +145,19 @@ def check(settings: Settings, client: Client) -> None:
 
 
 def consumer(settings: Settings, client: Client) -> ShardConsumer:
-    """The consumer of one shard, wired to AWS. Raises ConfigError when a setting that it needs is empty."""
-    empty = [name for name in _CONSUMER_NEEDS if not getattr(settings, name)]
-    if empty:
-        raise ConfigError(
-            [Problem(f"app.{name} is not set", f"add app.{name} to the file") for name in empty]
-        )
+    """The consumer of one shard, wired to AWS. Raises ConfigError for settings that it cannot work with."""
+    problems = [
+        Problem(f"app.{name} is not set", f"add app.{name} to the file")
+        for name in _CONSUMER_NEEDS
+        if not getattr(settings, name)
+    ]
+    problems += settings.batch_problems()
+    if problems:
+        raise ConfigError(problems)
     registry = Registry.load()
+    problems = silence.problems(settings, [codec.event for codec in registry.codecs.values()])
+    if problems:
+        raise ConfigError(problems)
     for codec in registry.codecs.values():
         if (told := without_deduplication(codec.event, codec.schema)) is not None:
             log.get().warning(told.what, hint=told.hint, event_type=codec.event.name)
@@ -158,25 +179,48 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
             client("sqs"), settings.dead_letter_queue, bodies, policy, sleep=time.sleep, rng=rng
         )
 
-    def note(event: str, level: str = "info", **fields: Any) -> None:
+    def note(event: str, *, level: str = "info", **fields: Any) -> None:
         getattr(logger, level)(event, **fields)  # looked up at each call, as is stderr
 
     def report(summary: Summary) -> None:
         logger.info(**summary.to_json())
 
+    sinks = _sinks(settings, registry, client)
     return World(
         registry=registry,
         settings=settings,
-        sinks=[retrying(s, policy, sleep=time.sleep, rng=rng) for s in _sinks(settings, registry, client)],
+        sinks=[retrying(sink, policy, sleep=time.sleep, rng=rng) for sink in sinks],
         park=park,
-        alerts=_alerts(settings, registry, client),
-        snapshots=S3Snapshots(client("s3"), settings.bucket, settings.application),
+        alerts=_alerts(settings, registry, client, attempt),
+        snapshots=_snapshots(settings, client),
         lineage=lineage_of(client("kinesis"), settings.stream),
         attempt=attempt,
         report=report,
         note=note,
         now_ms=lambda: time.time_ns() // 1_000_000,
+        isolation=Isolation(
+            S3QuarantineStore(client("s3"), settings.bucket, settings.application), _builder(sinks)
+        ),
     )
+
+
+def _builder(sinks: Sequence[Sink]) -> Callable[[Segment], None]:
+    """What the sinks do with a segment before their requests."""
+    building = [sink for sink in sinks if isinstance(sink, Building)]
+
+    def build(segment: Segment) -> None:
+        for sink in building:
+            sink.build(segment)
+        dead_letters.messages(segment)
+
+    return build
+
+
+def _snapshots(settings: Settings, client: Client) -> SignedSnapshots:
+    keys = read_keys(settings.state_key, settings.state_key_file)
+    stored = S3Snapshots(client("s3"), settings.bucket, settings.application)
+    accept = settings.unsigned_state == "accept"
+    return SignedSnapshots(stored, keys, settings.application, accept_unsigned=accept)
 
 
 def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]:
@@ -192,32 +236,33 @@ def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]
     return [*latest, ParquetSink(s3, bucket, fingerprints, types), ManifestSink(s3, bucket)]
 
 
-class _Alerts:
-    """Alerts of all event types into one outbox."""
+class OutboxAlerts:
+    """Alerts of all event types into one outbox (protocol `consumer.shard.Alerts`)."""
 
-    def __init__(self, settings: Settings, registry: Registry, outbox: alerts.Outbox) -> None:
+    def __init__(self, settings: Settings, registry: Registry, outbox: Outbox) -> None:
         self._consumer, self._registry, self._outbox = settings.application, registry, outbox
+        self.start, self.flush, self.secure = outbox.start, outbox.flush, outbox.secure
+
+    @property
+    def waiting(self) -> int:
+        return self._outbox.waiting
+
+    @property
+    def dropped(self) -> int:
+        return self._outbox.dropped
 
     def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
         event = self._registry.codecs[batch.event].event
         name = getattr(event.detector, "__name__", "detector")
-        self._outbox.add(alerts.details(self._consumer, shard, records, batch, event, name))
-
-    def flush(self) -> None:
-        self._outbox.flush()
-
-
-class _NoAlerts:
-    """For an application without a bus: the anomaly column in the files is all there is."""
-
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
+        try:
+            self._outbox.add(details(self._consumer, shard, records, batch, event, name))
+        except Exception as error:
+            self._outbox.lost(len(batch), repr(error))
 
 
-def _alerts(settings: Settings, registry: Registry, client: Client) -> _Alerts | _NoAlerts:
+def _alerts(settings: Settings, registry: Registry, client: Client, attempt: Attempt) -> Alerts:
     if not settings.bus:
-        return _NoAlerts()
-    return _Alerts(settings, registry, alerts.Outbox(client("events"), settings.bus))
+        return NoAlerts()
+    store = S3Alerts(client("s3"), settings.bucket, settings.application)
+    outbox = Outbox(client("events"), settings.bus, store, warn=log.get().warning, attempt=attempt)
+    return OutboxAlerts(settings, registry, outbox)

@@ -111,7 +111,7 @@ def nowcast(window: Floats) -> Floats:
     missing hour weighs nothing. NaN unless two of the three latest hours are there, whichever two.
     """
     out = np.empty(len(window))
-    kernel.nowcast(_hours(window), out)
+    kernel.nowcast(_uniform(window), out)
     return out
 
 
@@ -121,13 +121,15 @@ def mean(window: Floats, hours: int = 8, needed: int = 6) -> Floats:
     Six of eight is EPA's 75 % completeness for an 8-hour mean (40 CFR 50.8 for CO, Appendix U for ozone).
     """
     out = np.empty(len(window))
-    kernel.mean(_hours(window)[:hours], needed, out)
+    kernel.mean(_uniform(window), hours, needed, out)
     return out
 
 
-def _hours(window: Floats) -> Floats:
-    """The window hour by hour, (w, n), in the one form that the compiled part is compiled for."""
-    return np.require(window.T, np.float64, ["C", "W"])
+def _uniform(window: Floats) -> Floats:
+    """The window in the one form that the compiled part is compiled for: contiguous, read-only."""
+    array = np.ascontiguousarray(window, dtype=np.float64).view()
+    array.flags.writeable = False
+    return array
 
 
 def ozone_index(window: Floats) -> Floats:

@@ -14,14 +14,14 @@ Floats = NDArray[np.float64]
 
 
 @compiled
-def nowcast(hours: Floats, out: Floats) -> None:
-    """`aqi.nowcast` of `hours` (w, n), the current hour first, into `out` (n,)."""
+def nowcast(window: Floats, out: Floats) -> None:
+    """`aqi.nowcast` of `window` (n, w), the current hour first, into `out` (n,)."""
     for row in range(len(out)):
-        weight = weight_of(hours, row)
+        weight = weight_of(window, row)
         total, weights, power = 0.0, 0.0, 1.0
         latest = 0
-        for hour in range(len(hours)):
-            value = hours[hour, row]
+        for hour in range(window.shape[1]):
+            value = window[row, hour]
             if not np.isnan(value):
                 total += value * power
                 weights += power
@@ -31,11 +31,11 @@ def nowcast(hours: Floats, out: Floats) -> None:
 
 
 @compiled
-def weight_of(hours: Floats, row: int) -> float:
+def weight_of(window: Floats, row: int) -> float:
     """1 − (largest − smallest) / largest, at least 0.5; 1 where no hour is above 0."""
     largest, smallest = np.nan, np.nan
-    for hour in range(len(hours)):
-        value = hours[hour, row]
+    for hour in range(window.shape[1]):
+        value = window[row, hour]
         if not np.isnan(value):
             largest = value if np.isnan(largest) or value > largest else largest
             smallest = value if np.isnan(smallest) or value < smallest else smallest
@@ -46,12 +46,12 @@ def weight_of(hours: Floats, row: int) -> float:
 
 
 @compiled
-def mean(hours: Floats, needed: int, out: Floats) -> None:
-    """`aqi.mean` of all of `hours` (w, n) into `out` (n,)."""
+def mean(window: Floats, hours: int, needed: int, out: Floats) -> None:
+    """`aqi.mean` of the latest hours of `window` (n, w) into `out` (n,)."""
     for row in range(len(out)):
         total, known = 0.0, 0
-        for hour in range(len(hours)):
-            value = hours[hour, row]
+        for hour in range(min(hours, window.shape[1])):
+            value = window[row, hour]
             if not np.isnan(value):
                 total += value
                 known += 1

@@ -24,10 +24,16 @@ def main() -> int:
 
 
 def take_stdout() -> IO[bytes]:
-    """What is the protocol's alone. A print or a C extension that writes to stdout lands in the log from here on."""
+    """What is the protocol's alone. A print or a C extension that writes to stdout lands in the log from here on.
+
+    A print never raises, whatever has become of stderr: the outcome of a row must not depend on it.
+    """
+    from stream_app.telemetry.best_effort import open_standard_files, text
+
+    open_standard_files()
     protocol = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    sys.stdout = sys.stderr
+    sys.stdout, sys.stderr = text(2), text(2)
     return protocol
 
 
@@ -51,18 +57,29 @@ def prepare() -> tuple[ShardConsumer, Clients]:
     return consumer, client
 
 
-def serve(consumer: ShardConsumer, protocol: IO[bytes], release: Callable[[], None] | None = None) -> None:
+def serve(
+    consumer: ShardConsumer,
+    protocol: IO[bytes],
+    release: Callable[[], None] | None = None,
+    *,
+    warm: bool = False,
+) -> None:
     """Answer KCL until it closes stdin. Raises what the consumer raises.
 
-    `release` gives memory back that is not needed now.
+    `release` gives memory back that is not needed now; `warm` tells that batches were rehearsed in this process. A
+    batch that takes longer than the settings allow ends the process.
     """
+    from stream_app.consumer.batch_timer import BatchTimer
     from stream_app.consumer.gather import Gathering
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.pipe import WidePipe
     from stream_app.consumer.thrift import Thrifty, malloc_trim
 
+    timer = BatchTimer(consumer.world.settings.batch_limit, warm=warm)
+    consumer.limit_batches(timer, warm=warm)
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        answer(Thrifty(Gathering(consumer), release or malloc_trim), WidePipe(stdin), protocol)
+        gathering = Gathering(consumer, max_record_bytes=consumer.world.settings.max_record_bytes)
+        answer(Thrifty(gathering, release or malloc_trim), WidePipe(stdin), protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

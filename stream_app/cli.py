@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from stream_app import __version__
-from stream_app.commands import corrections, cost, devices, failures, local, operate, redrive
+from stream_app.commands import corrections, cost, devices, failures, local, operate, quarantine, redrive
 from stream_app.commands.options import err
 from stream_app.commands.run import run
 from stream_app.errors import ConfigError, StreamAppError, explain
@@ -29,6 +29,7 @@ app.add_typer(devices.app, name="devices")
 failures.app.add_typer(redrive.app)  # without a name: plan, apply … stand beside ls, show, stats
 app.add_typer(failures.app, name="failures")
 app.add_typer(corrections.app, name="corrections")
+app.add_typer(quarantine.app, name="quarantine")
 
 
 def main() -> None:

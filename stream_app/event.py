@@ -125,6 +125,11 @@ class Event:
     fields whose last accepted value of the same device is given to `verify` and `calculate` as the column
     `previous.<field>`. The column `arrived` is the arrival at Kinesis (datetime64[ms]).
 
+    A time that is sent as a number is refused where it seems to be in a coarser unit than its field's: read as
+    seconds (or, in a field of microseconds, as milliseconds) it lies within 30 years of the record's arrival, read as
+    the field says it does not. `reject_coarse_times=False` switches this off, for devices that do send times of
+    January 1970.
+
     `checks` flag rows before the detector, the cheap ones first: the column `flag` names the first that a row
     trips (None: none). A flagged row is an anomaly, and the detector never sees it. `correct` is what a
     correction does with a stored row: row-wise, it sees the fields and `flag`, and returns the fields to replace.
@@ -145,6 +150,7 @@ class Event:
     previous: tuple[str, ...] = field(default=())
     checks: tuple[Check, ...] = ()
     correct: Correct | None = None
+    reject_coarse_times: bool = True
     declared_at: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:

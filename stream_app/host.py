@@ -53,7 +53,7 @@ def _serve(listener: socket.socket) -> None:
     def shard() -> int:
         protocol = child.take_stdout()
         child.ignore_signals()
-        return child.ended(lambda: child.serve(ShardConsumer(world), protocol, release))
+        return child.ended(lambda: child.serve(ShardConsumer(world), protocol, release, warm=True))
 
     log.get().info("host ready", pid=os.getpid(), in_seconds=round(time.monotonic() - begun, 3))
     ForkServer(listener, shard, log.get().warning).run()

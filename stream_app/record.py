@@ -68,6 +68,8 @@ class Code(StrEnum):
     CALCULATION_FAILED = "CALCULATION_FAILED"
     TOO_LARGE = "TOO_LARGE"
     SINK_REJECTED = "SINK_REJECTED"
+    PROCESS_KILLED = "PROCESS_KILLED"
+    TIMED_OUT = "TIMED_OUT"
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
@@ -116,7 +118,10 @@ class Batch:
 
     `rows[i]` is the index of the source record of row i, strictly increasing. A column is an array of shape
     (n,), or (n, w) where it carries a window of w past values. Missing numbers are NaN, missing times NaT,
-    missing text None. Columns are read-only.
+    missing text None. Whole numbers and booleans that may be missing (a nullable field that is not required) are
+    float64: compare and calculate with them as with other numbers, true is 1.0. Whole numbers beyond 2^53 are
+    rounded in such a column; `exact.<field>`, int64 or bool, holds them as they were sent, and as they are stored.
+    Columns are read-only.
     """
 
     event: str
@@ -149,7 +154,22 @@ class Batch:
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Batch:
         """The same rows with further columns; a column of the same name is replaced."""
-        return self._of({**self.columns, **Batch(self.event, columns, self.rows).columns}, self.rows)
+        added = {**self.columns, **Batch(self.event, columns, self.rows).columns}
+        for name in columns:  # what stands beside a column that is replaced is not its own any more
+            if EXACT + name in self.columns and EXACT + name not in columns:
+                del added[EXACT + name]
+        return self._of(added, self.rows)
+
+    def exact(self, name: str) -> NDArray[Any]:
+        """A column as it is stored.
+
+        One of whole numbers or booleans that may be missing holds Python's own values, None where one is missing.
+        """
+        if EXACT + name not in self.columns:
+            return self.columns[name]
+        values = self.columns[EXACT + name].astype(object)
+        values[np.isnan(self.columns[name])] = None
+        return values
 
     def only(self, names: Iterable[str]) -> Batch:
         """The same rows with some of the columns."""
@@ -189,6 +209,10 @@ def _read_only(column: NDArray[Any]) -> NDArray[Any]:
     view.flags.writeable = False
     return view
 
+
+# A column of whole numbers or booleans that may be missing is one of floating-point numbers; beside it stands one of
+# this name in front of its own, which holds them exactly (0 or False where they are missing).
+EXACT = "exact."
 
 # Bytes of memory from which on NumPy asks for large pages: a fault for each small one costs more than its copy.
 _LARGE = 1 << 22

@@ -106,12 +106,18 @@ class Payloads:
         """The size of each in bytes, shape (n,)."""
         return np.diff(self.begins) - 1
 
-    def lines(self) -> memoryview | None:
-        """All of them, where each is a line that begins with an opening brace and ends with a closing one."""
+    def lines(self, line_breaks: int | None = None) -> memoryview | None:
+        """All of them, where each is a line that begins with an opening brace and ends with a closing one.
+
+        `line_breaks` is how many there are, for a caller who counted them.
+        """
         whole = self.data[self.begins[0] : self.begins[-1]]
         last = self.data[self.begins[1:] - 2]
-        braces = (self.data[self.begins[:-1]] == _OPEN).all() and (last == _CLOSE).all()
-        return whole.data if braces and np.count_nonzero(whole == _LINE_BREAK) == len(self) else None
+        if not ((self.data[self.begins[:-1]] == _OPEN).all() and (last == _CLOSE).all()):
+            return None
+        if line_breaks is None:
+            line_breaks = int(np.count_nonzero(whole == _LINE_BREAK))
+        return whole.data if line_breaks == len(self) else None
 
 
 class Records(Sequence[Record]):

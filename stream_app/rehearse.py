@@ -90,7 +90,7 @@ def live(world: World, codec: Codec, sending: Unsent | None) -> None:
         records = _records(codec, now, 0)
         process(records, world.registry, ShardState(events, len(records)), world.settings.max_record_bytes)
         return
-    apart = replace(world, lineage=lambda _: Lineage((), 0, _LAST_HASH))
+    apart = replace(world, lineage=lambda _: Lineage((), 0, _LAST_HASH), isolation=None)
     segments = [_records(codec, now + 1_000 * world.settings.segment_seconds * at, at) for at in range(3)]
     daemon = Daemon([Initialize("warm-up", "TRIM_HORIZON", 0), *_spoken(segments), ShardEnded()])
     # Log lines go to stderr, and bear the shard's name from now on.

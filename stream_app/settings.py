@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from stream_app.errors import ConfigError, Problem
 
 ENVIRONMENT = "STREAM_APP_PROPERTIES"
+INSPECTED_ROWS = 1_024
+"""Records that quarantine inspects at once, at most (`consumer.quarantine`)."""
+_STEPS = 2 + math.log2(INSPECTED_ROWS)  # time limits that finding one of them may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Settings:
     latest_table: str = ""
     segment_seconds: int = 60
     segment_records: int = 50_000
+    segment_bytes: int = 64 << 20
     checkpoint_seconds: int = 60
     clock_margin_ms: int = 1_000
     max_record_bytes: int = 262_144
@@ -35,8 +40,34 @@ class Settings:
     retry_cap_ms: int = 10_000
     stop_after_failures: int = 0
     missing_state: str = "fail"
+    unsigned_state: str = "fail"
+    state_key_file: str = ""
+    state_key: str = field(default="", repr=False)
+    forget_devices_after_days: int = 30
     log_level: str = "INFO"
     shard_host: str = "true"
+    java_heap: str = ""
+    record_bytes: int = 0
+    batch_seconds: int = 0
+    timeout_seconds: int = 0
+
+    @property
+    def batch_limit(self) -> float:
+        """The time limit of a batch in seconds, by default as timeoutInSeconds allows; 0: there is none."""
+        return float(self.batch_seconds) or self.timeout_seconds / (2 * _STEPS + 1)
+
+    def batch_problems(self) -> list[Problem]:
+        """What is wrong with the time limit of a batch.
+
+        Finding the record that never ends must take less than half of the time that KCL waits for an answer.
+        """
+        batch, timeout = self.batch_seconds, self.timeout_seconds
+        if not timeout or 2 * batch * _STEPS < timeout:
+            return []
+        most, least = math.ceil(timeout / (2 * _STEPS)) - 1, math.floor(2 * batch * _STEPS) + 1
+        lower = f"give at most {most}" if most else "leave it out"
+        what = f"app.batch_seconds = {batch} is too long for timeoutInSeconds = {timeout}"
+        return [Problem(what, f"{lower}, or set timeoutInSeconds to at least {least}")]
 
     @classmethod
     def load(cls, environ: Mapping[str, str], properties: Mapping[str, str]) -> Settings:
@@ -64,11 +95,19 @@ class Settings:
         return cls(**values)
 
 
-_SOURCE = {"application": "applicationName", "stream": "streamName", "region": "regionName"}
+# Set by the environment alone: KCL logs every property.
+_SECRET = frozenset({"state_key"})
+_SOURCE = {
+    "application": "applicationName",
+    "stream": "streamName",
+    "region": "regionName",
+    "timeout_seconds": "timeoutInSeconds",
+}
 # The least that each number may be.
 _LEAST = {
     "segment_seconds": 1,
     "segment_records": 1,
+    "segment_bytes": 1,
     "checkpoint_seconds": 1,
     "clock_margin_ms": 0,
     "max_record_bytes": 1,
@@ -76,16 +115,23 @@ _LEAST = {
     "retry_attempts": 1,
     "retry_base_ms": 0,
     "retry_cap_ms": 0,
+    "batch_seconds": 0,
+    "timeout_seconds": 0,
+    "record_bytes": 0,
+    "forget_devices_after_days": 0,
     "stop_after_failures": 0,
 }
 _CHOICES = {
     "missing_state": ("fail", "fresh"),
+    "unsigned_state": ("fail", "accept"),
     "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
     "shard_host": ("true", "false"),
 }
 
 
 def _raw(name: str, environ: Mapping[str, str], properties: Mapping[str, str]) -> str | None:
+    if name in _SECRET:
+        return environ.get(f"STREAM_APP_{name.upper()}")
     return (
         environ.get(f"STREAM_APP_{name.upper()}")
         or properties.get(f"app.{name}")
@@ -94,9 +140,14 @@ def _raw(name: str, environ: Mapping[str, str], properties: Mapping[str, str]) -
 
 
 def _unknown(properties: Mapping[str, str]) -> list[Problem]:
-    known = {f"app.{item.name}" for item in fields(Settings)}
-    unknown = [name for name in properties if name.startswith("app.") and name not in known]
-    return [Problem(f"unknown property {name}", f"known are {', '.join(sorted(known))}") for name in unknown]
+    known = {f"app.{item.name}" for item in fields(Settings) if item.name not in _SECRET}
+    secret = [f"app.{name}" for name in _SECRET if f"app.{name}" in properties]
+    unknown = [name for name in properties if name.startswith("app.") and name not in (*known, *secret)]
+    hint = "KCL logs every property; set STREAM_APP_STATE_KEY, or name a file in app.state_key_file"
+    return [
+        *(Problem(f"{name} is set as a property", hint) for name in secret),
+        *(Problem(f"unknown property {name}", f"known are {', '.join(sorted(known))}") for name in unknown),
+    ]
 
 
 def _out_of_range(values: Mapping[str, Any]) -> list[Problem]:

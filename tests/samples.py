@@ -168,7 +168,7 @@ NOTES = (None, None, None, "calm", "verify raises", "calculate raises")
 GARBAGE = (b"", b"{", b"\xc3\x01", b"[]", b'{"event": "reading"}', b'{"event": "unknown"}', b"\x1f\x8b\x08")
 DEVICES = ("a", "b", "c")
 
-_fields = st.fixed_dictionaries(
+FIELDS = st.fixed_dictionaries(
     {
         "id": st.sampled_from((None, "1", "2", "3", "4", "5")),
         "device": st.sampled_from(DEVICES),
@@ -185,7 +185,7 @@ def _keyed(event: str, fields: Mapping[str, Any], form: str) -> tuple[str, bytes
     return fields["device"], encoded(event, fields, form)
 
 
-_good = st.builds(_keyed, st.sampled_from(("reading", "step")), _fields, st.sampled_from(FORMS))
+_good = st.builds(_keyed, st.sampled_from(("reading", "step")), FIELDS, st.sampled_from(FORMS))
 _payloads = st.one_of(*[_good] * 5, st.tuples(st.just("?"), st.sampled_from(GARBAGE)))
 
 

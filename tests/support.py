@@ -10,14 +10,19 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from stream_app.app import OutboxAlerts
+from stream_app.consumer.alert_outbox import Outbox
+from stream_app.consumer.alerts import Alerts
+from stream_app.consumer.quarantine import Isolation
 from stream_app.consumer.shard import World as ConsumerWorld
 from stream_app.consumer.state import Lineage
 from stream_app.errors import TransientError
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.memory import pack, unpack
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch, Failure, Record
+from stream_app.record import Batch, Failure, Position
 from stream_app.settings import Settings
+from stream_app.sinks.quarantine import Attempts, Decision
 from stream_app.sinks.retry import Policy, call, retrying
 from stream_app.sinks.segment import Segment, token
 from stream_app.telemetry.summary import Summary
@@ -75,6 +80,7 @@ def known(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
     for event, parts in unpack(snapshot)["events"].items():
         keys = parts["keys"]
         devices = {
+            "arrived": np.frombuffer(parts["arrived"], np.int64).tolist(),
             "seen": _seen(parts["seen"]),
             "previous": (parts["previous"] or {"last": [None] * len(keys)})["last"],
             "windows": _places(parts["windows"], ("stamps", "values"), len(keys)),
@@ -114,6 +120,7 @@ class Stores:
     stored: dict[str, dict[str, Fate]] = field(default_factory=dict)
     parked: dict[str, str] = field(default_factory=dict)
     alerts: list[str] = field(default_factory=list)
+    stored_alerts: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     snapshots: dict[tuple[str, str], bytes] = field(default_factory=dict)
     log: list[Effect] = field(default_factory=list)
     summaries: list[Summary] = field(default_factory=list)
@@ -155,6 +162,30 @@ class Stores:
 
 
 @dataclass
+class MemoryQuarantine:
+    """Attempts and decisions that survive a crash; `log` names what was written, in order."""
+
+    saved: dict[str, Attempts] = field(default_factory=dict)
+    decided: dict[str, Decision] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+
+    def attempts(self, shard: str) -> Attempts | None:
+        return self.saved.get(shard)
+
+    def save_attempts(self, shard: str, attempts: Attempts) -> None:
+        self.log.append("attempts")
+        self.saved[shard] = attempts
+
+    def decisions(self, shard: str) -> list[Decision]:
+        mine = (decision for decision in self.decided.values() if decision.shard == shard)
+        return sorted(mine, key=lambda decision: decision.position.order)
+
+    def decide(self, decision: Decision) -> Decision:
+        self.log.append("decision")
+        return self.decided.setdefault(str(decision.position), decision)
+
+
+@dataclass
 class MemorySink:
     """Stores rows under the segment's name, as an object store does; rejects nothing."""
 
@@ -183,19 +214,50 @@ LAST_SINK = SINKS[-1]
 
 
 @dataclass
-class MemoryAlerts:
-    """Alerts that wait, and those that left."""
+class MemoryBus:
+    """PutEvents of alerts, each of which may be in trouble."""
 
     stores: Stores
-    waiting: list[str] = field(default_factory=list)
 
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        self.waiting += [str(records[row].position(shard)) for row in batch.rows]
+    def put_events(self, *, Entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        for entry in Entries:
+            alert = msgspec.json.decode(entry["Detail"])
+            name = str(Position(alert["shard"], alert["sequence"], alert["sub"]))
+            self.stores.trouble(Effect("alert", name))
+            self.stores.alerts.append(name)
+        return {"Entries": [{"EventId": "1"} for _ in Entries]}
 
-    def flush(self) -> None:
-        while self.waiting:
-            self.stores.trouble(Effect("alert", self.waiting[0]))
-            self.stores.alerts.append(self.waiting.pop(0))
+
+@dataclass
+class MemoryAlertStore:
+    """Alerts that the bus did not take (protocol `AlertStore`)."""
+
+    stores: Stores
+
+    def save(self, shard: str, name: str, alerts: Sequence[Mapping[str, Any]]) -> None:
+        self.stores.act("alerts", name)
+        self.stores.stored_alerts[shard, name] = [dict(alert) for alert in alerts]
+
+    def load(self, shard: str, name: str) -> list[dict[str, Any]]:
+        return self.stores.stored_alerts.get((shard, name), [])
+
+    def names(self, shard: str) -> list[str]:
+        return [name for owner, name in self.stores.stored_alerts if owner == shard]
+
+    def forget(self, shard: str, name: str) -> None:
+        self.stores.stored_alerts.pop((shard, name), None)
+
+
+def alerts(stores: Stores, registry: Registry) -> Alerts:
+    """The product's outbox between a bus and a store in memory."""
+    outbox = Outbox(
+        MemoryBus(stores),
+        "bus",
+        MemoryAlertStore(stores),
+        warn=lambda what, **values: stores.notes.append((what, values)),
+        clock=lambda: stores.now_ms / 1_000,
+    )
+    return OutboxAlerts(settings(), registry, outbox)
 
 
 def settings(**values: Any) -> Settings:
@@ -204,7 +266,9 @@ def settings(**values: Any) -> Settings:
     return Settings("app", "devices", **{**known, "max_record_bytes": 4_096, "seen_ids": 4, **values})
 
 
-def world(stores: Stores, registry: Registry, **values: Any) -> ConsumerWorld:
+def world(
+    stores: Stores, registry: Registry, isolation: Isolation | None = None, **values: Any
+) -> ConsumerWorld:
     """A world over these stores; what fails passingly is tried three times, without a pause."""
 
     def attempt(what: str, action: Callable[[], Any]) -> Any:
@@ -218,13 +282,14 @@ def world(stores: Stores, registry: Registry, **values: Any) -> ConsumerWorld:
         settings=settings(**values),
         sinks=[sink(kind) for kind in SINKS],
         park=lambda segment: attempt("dead letters", lambda: stores.park(segment)),
-        alerts=MemoryAlerts(stores),
+        alerts=alerts(stores, registry),
         snapshots=stores,
         lineage=lambda shard: stores.lineages.get(shard, WHOLE),
         attempt=attempt,
         report=stores.summaries.append,
         note=lambda what, **values: stores.notes.append((what, values)),
         now_ms=lambda: stores.now_ms,
+        isolation=isolation,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -52,7 +51,9 @@ def daemon(
     from stream_app.consumer.daemon_log import json_lines
     from stream_app.consumer.starting_point import parse_timestamp, refuse_leases, starting_at
     from stream_app.consumer.supervise import Stop
+    from stream_app.telemetry.best_effort import BestEffortFile, open_standard_files
 
+    open_standard_files()
     settings = root.load_settings(os.environ, properties)
     client = root.clients(os.environ, settings.region)
     root.check(settings, client)
@@ -68,10 +69,11 @@ def daemon(
         properties,
         environ=os.environ,
         overrides=overrides,
-        on_line=json_lines(sys.stderr.buffer, "DEBUG" if debug else settings.log_level),
+        on_line=json_lines(BestEffortFile(2), "DEBUG" if debug else settings.log_level),
         stop=stop,
         debug=debug,
         before=lambda worker: _give_back(client, settings.application, worker),
+        shards=_open_shards(client, settings.stream),
     )
     raise typer.Exit(code)
 
@@ -84,3 +86,9 @@ def _give_back(client: Callable[[str], Any], application: str, worker: str) -> N
         release(client("dynamodb"), application, worker)
     except Exception as error:
         err.print(f"the leader lock was not looked at: {escape(str(error))}", highlight=False)
+
+
+def _open_shards(client: Callable[[str], Any], stream: str) -> int:
+    """How many shards a worker holds when it is alone."""
+    summary = client("kinesis").describe_stream_summary(StreamName=stream)
+    return int(summary["StreamDescriptionSummary"]["OpenShardCount"])

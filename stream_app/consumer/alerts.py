@@ -1,23 +1,69 @@
-"""Anomalies leave at once, before their segment closes: at least once, with an id that shows repeats."""
+"""What is said on the bus about an anomaly; `alert_outbox` sends it, with an id by which repeats are known."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
-from stream_app.errors import FatalError, TransientError
 from stream_app.event import Event
 from stream_app.record import Batch, Position, Record
 
 SOURCE = "stream-app.consumer"
 DETAIL_TYPE = "AnomalyDetected"
 CHECKS = "checks"
-_ENTRIES = 10  # PutEvents takes ten
-_LONGEST_KEY = 256  # as long as a partition key, so that ten alerts always fit
-_PASSING = frozenset({"InternalFailure", "InternalException", "ThrottlingException", "ServiceUnavailable"})
+_LONGEST_KEY = 256  # as long as a partition key
+_LONGEST_DETAIL = 20_000  # ten entries of a call may have 256 KB together
+
+
+class Alerts(Protocol):
+    """Tells of anomalies before their segment closes. Nothing here raises: alerts never stop a shard."""
+
+    @property
+    def waiting(self) -> int:
+        """How many are in memory, not sent yet."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """How many were lost since `start`."""
+        ...
+
+    def start(self, shard: str, parents: Sequence[str]) -> None:
+        """Begin with a shard, and with what earlier consumers of it could not send."""
+        ...
+
+    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
+        """Queue one alert a row."""
+        ...
+
+    def flush(self) -> None:
+        """Send what is queued, if the bus takes it."""
+        ...
+
+    def secure(self, last: Position | None) -> None:
+        """Store what was not sent of records up to `last` (None: of all), before a checkpoint passes them."""
+        ...
+
+
+class NoAlerts:
+    """For an application without a bus: the anomaly column in the files is all there is (protocol `Alerts`)."""
+
+    waiting = dropped = 0
+
+    def start(self, shard: str, parents: Sequence[str]) -> None:
+        """Nothing was kept."""
+
+    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
+        """Nothing is queued."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def secure(self, last: Position | None) -> None:
+        """Nothing waits."""
 
 
 def details(
@@ -56,41 +102,21 @@ def details(
     return alerts
 
 
-class Outbox:
-    """Puts alerts on the bus; what was accepted is not sent again when a flush is repeated."""
+def entry(alert: Mapping[str, Any], bus: str) -> dict[str, Any]:
+    """The entry of PutEvents that carries an alert. Ten of them always fit into one call."""
+    detail = _encoded(alert)
+    for name in ("explanation", "values"):  # both can be read in the stored row
+        if len(detail) > _LONGEST_DETAIL:
+            alert = {key: value for key, value in alert.items() if key != name}
+            detail = _encoded(alert)
+    return {
+        "EventBusName": bus,
+        "Source": SOURCE,
+        "DetailType": DETAIL_TYPE,
+        "Resources": [alert["key"]],
+        "Detail": detail,
+    }
 
-    def __init__(self, events: Any, bus: str) -> None:
-        self._events, self._bus = events, bus
-        self._waiting: list[dict[str, Any]] = []
 
-    def add(self, alerts: Sequence[dict[str, Any]]) -> None:
-        """Queue alerts for the next flush."""
-        self._waiting += [self._entry(alert) for alert in alerts]
-
-    def flush(self) -> None:
-        """Raises TransientError while some are not accepted (call again), FatalError when they are refused."""
-        while self._waiting:
-            chunk = self._waiting[:_ENTRIES]
-            answer = self._events.put_events(Entries=chunk)
-            refused = [
-                (entry, result["ErrorCode"])
-                for entry, result in zip(chunk, answer["Entries"], strict=True)
-                if result.get("ErrorCode")
-            ]
-            self._waiting[:_ENTRIES] = [entry for entry, _ in refused]
-            lasting = sorted({code for _, code in refused if code not in _PASSING})
-            if lasting:
-                raise FatalError(f"the bus {self._bus} refuses alerts: {', '.join(lasting)}")
-            if refused:
-                raise TransientError(f"{len(refused)} alerts were not accepted")
-
-    def _entry(self, alert: dict[str, Any]) -> dict[str, Any]:
-        detail = msgspec.json.encode(alert).decode()
-        resources = [alert["key"]]
-        return {
-            "EventBusName": self._bus,
-            "Source": SOURCE,
-            "DetailType": DETAIL_TYPE,
-            "Resources": resources,
-            "Detail": detail,
-        }
+def _encoded(alert: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(alert).decode()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from stream_app.consumer import host_keeper, java
+from stream_app.consumer import host_keeper, java, java_heap
 from stream_app.consumer.daemon_end import Patience
 from stream_app.consumer.daemon_log import Line, OnLine, launcher_line
 from stream_app.consumer.daemon_process import DaemonProcess
@@ -24,6 +24,7 @@ from stream_app.consumer.daemon_properties import (
     private_file,
     problems,
     render,
+    replace_text,
 )
 from stream_app.consumer.supervise import USUAL, Ending, Restarts, Stop, supervise
 from stream_app.consumer.thrift import FRUGAL
@@ -45,6 +46,7 @@ def run_daemon(
     restarts: Restarts = USUAL,
     debug: bool = False,
     before: Callable[[str], object] = lambda _worker: None,
+    shards: int | None = None,
 ) -> int:
     """Run the daemon, and start it again when it crashes, until `stop` is asked for; the exit code.
 
@@ -61,13 +63,17 @@ def run_daemon(
     Where the setting `shard_host` is on and the program of the shards is ours, they are forks of one host (see
     `host_keeper`), whose lines have the source `host`.
 
+    The heap is sized for `shards`, the open shards of the stream where they are known (see `java_heap`), and told
+    with launcher_started. After one that ran out of memory (the event out_of_memory of the source `kcl`) the next
+    daemon reads fewer records at once.
+
     `before` is called with the worker's id before each start, when no daemon of that id runs here any more.
     Call it in a thread that lives until it returns: Linux ends the daemon with that thread.
     """
     base = {"workerId": socket.gethostname(), **read_properties(properties), **from_environment(environ)}
     given = effective(base, overrides)
     path = os.pathsep.join((str(Path(sys.executable).parent), environ.get("PATH", os.defpath)))
-    runtime, heap = _checked(given, path, environ)
+    runtime, sizing = _checked(given, path, environ, shards)
 
     speaking = threading.Lock()
 
@@ -79,24 +85,32 @@ def run_daemon(
         say(launcher_line(_now(), line))
 
     hosted = host_keeper.command(given["executableName"]) if host_keeper.wanted(given, environ) else None
-    changes = {**overrides, "executableName": hosted} if hosted else overrides
+    changes = {**overrides, "executableName": hosted} if hosted else dict(overrides)
+    changes["maxRecords"] = str(sizing.max_records)
     with private_file(render(base, changes)) as file:
         # An emulation of Kinesis speaks JSON alone, and is what a plain http endpoint means.
         cbor = not given.get("kinesisEndpoint", "").startswith("http://")
-        command = java.command(runtime, file, heap=heap, cbor=cbor, debug=debug)
+        command = java.command(runtime, file, heap=sizing.heap, cbor=cbor, debug=debug)
         inherited = {**FRUGAL, **_for_children(environ), "PATH": path, ENVIRONMENT: str(file)}
         patience = _patience(given)
 
         names = {name: given[f"{name}Name"] for name in ("application", "stream")}
-        tell({"event": "launcher_started", **names, "worker": given["workerId"], "java": str(runtime)})
+        started = {"worker": given["workerId"], "java": str(runtime), **sizing.told()}
+        tell({"event": "launcher_started", **names, **started})
         with _host(hosted is not None, file.parent, inherited, tell) as more:
             children = inherited | more
 
             def run() -> Ending:
                 before(given["workerId"])
-                return DaemonProcess(
+                ending = DaemonProcess(
                     command, environ=children, on_line=say, stop=stop, now=_now, patience=patience
                 ).follow()
+                if ending.code == java_heap.OUT_OF_MEMORY:
+                    fewer = java_heap.after_out_of_memory(int(changes["maxRecords"] or "1"))
+                    changes["maxRecords"] = str(fewer)
+                    replace_text(file, render(base, changes))
+                    tell({"level": "WARN", "source": "kcl", "event": "out_of_memory", "max_records": fewer})
+                return ending
 
             code = supervise(run, restarts, stop=stop, tell=tell, chance=random.random)
     tell({"event": "launcher_ended", "code": code})
@@ -126,15 +140,18 @@ def _for_children(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if key not in FROM_ENVIRONMENT}
 
 
-def _checked(given: Mapping[str, str], path: str, environ: Mapping[str, str]) -> tuple[Path, str]:
-    """The Java runtime and its heap. Raises ConfigError with every problem at once."""
+def _checked(
+    given: Mapping[str, str], path: str, environ: Mapping[str, str], shards: int | None
+) -> tuple[Path, java_heap.Sizing]:
+    """The Java runtime and the size of its heap. Raises ConfigError with every problem at once."""
     found = problems(given, path)
     runtime = _collect(found, lambda: java.find_java(environ))
-    heap = _collect(found, lambda: java.heap(environ))
+    memory = java_heap.memory_limit()
+    sizing = _collect(found, lambda: java_heap.size(given, environ, shards=shards, memory=memory))
     _collect(found, java.jars)
-    if found or runtime is None or heap is None:
+    if found or runtime is None or sizing is None:
         raise ConfigError(found)
-    return runtime, heap
+    return runtime, sizing
 
 
 def _collect(found: list[Problem], ask: Callable[[], T]) -> T | None:

@@ -7,6 +7,9 @@ from enum import Enum
 
 from stream_app.consumer.daemon_log import Line
 
+CONFIG_ERROR = 2
+"""The exit code of a child, and then of the launcher, whose configuration is wrong."""
+
 _LAST_WORDS = frozenset({"shard_ended", "lease_lost", "shard_stopping", "child_silent"})
 
 
@@ -50,6 +53,7 @@ class Watch:
         self._patience = patience
         self._busy: set[str] = set()
         self._had_last_words: set[str] = set()
+        self._initialized: set[str] = set()
         self._failed = self._failed_left = self._taken_up_again = False
         self._stop_by: float | None = None
         self._leave_by: float | None = None
@@ -60,6 +64,8 @@ class Watch:
         if line.get("source") != "kcl":
             return
         event, shard = line.get("event"), str(line.get("shard"))
+        if event == "shard_initialized":
+            self._initialized.add(shard)
         if event == "shard_initialized" and self._stop_by is None:
             self._busy.add(shard)
         elif event == "shard_initialized":
@@ -71,7 +77,11 @@ class Watch:
             self._failed = True
         elif event == "child_exited" and self._failed:
             self._failed_left = True
-            self.child = self.child or line["code"] or None
+            self.child = self.child or self._code(line["code"], shard) or None
+
+    def _code(self, code: int, shard: str) -> int:
+        """A user's code may exit as a wrong configuration does; but that is found before a shard is initialised."""
+        return 1 if code == CONFIG_ERROR and shard in self._initialized else code
 
     def decide(self, wishes: int, now: float) -> Act | None:
         """What to do, if anything, given how often a stop was asked for and the time in seconds."""

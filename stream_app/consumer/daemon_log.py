@@ -6,9 +6,11 @@ in the log, with the child's shard, and bare on the daemon's stderr, where the s
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any
 
 import msgspec
@@ -33,15 +35,31 @@ _ANSWERED = {
 
 
 def json_lines(stream: IO[bytes], level: str = "INFO") -> OnLine:
-    """A receiver that writes each line of at least `level` to `stream` as JSON."""
+    """A receiver that writes each line of at least `level` to `stream` as JSON.
+
+    It never raises, which would end the daemon: a line that cannot be written is lost.
+    """
     least = _RANK.get(level.upper(), 20)
 
     def write(line: Line) -> None:
         if _RANK.get(str(line.get("level", "")).upper(), 20) >= least:
-            stream.write(msgspec.json.encode(line) + b"\n")
-            stream.flush()
+            with suppress(OSError, ValueError):  # no reader, no room, closed
+                stream.write(encoded(line))
+                stream.flush()
 
     return write
+
+
+def encoded(line: Line) -> bytes:
+    """A line as JSON with its line break, whatever it holds."""
+    try:
+        return msgspec.json.encode(line) + b"\n"
+    except (
+        TypeError,
+        ValueError,
+        RecursionError,
+    ):  # text that is not Unicode, an object that has no JSON form
+        return json.dumps(line, default=repr, skipkeys=True).encode() + b"\n"
 
 
 def parse(text: str) -> Line | None:
@@ -154,6 +172,10 @@ class DaemonLog:
 
     def _child(self, ts: str, shard: str, text: str) -> None:
         said = _json_object(text)
+        if said is None and (at := text.find('{"')) > 0 and text.endswith("}"):
+            said = _json_object(text[at:])  # it was written behind what a print left without a line break
+            if said is not None:
+                self._child(ts, shard, text[:at])
         if said is not None:
             self._on_line(_line(ts, "INFO", shard, "app", "app") | said | {"source": "app"})
         elif shard in self._tracebacks:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from stream_app.consumer.crash_report import CrashReport
 from stream_app.consumer.daemon_end import Act, Patience, Watch
 from stream_app.consumer.daemon_log import DaemonLog, Line, OnLine, launcher_line
 from stream_app.consumer.supervise import Ending, Stop
@@ -82,7 +83,7 @@ class DaemonProcess:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts `command` with `environ` and nothing else of this process's environment."""
-        self._watch = Watch(patience)
+        self._watch, self._crash = Watch(patience), CrashReport()
         self._on_line = on_line
         self._stop = stop
         self._patience = patience
@@ -121,10 +122,12 @@ class DaemonProcess:
                 pass
         self._kill_group(wait=self._patience.children)
         watch = self._watch
-        return Ending(self._process.returncode, self._stop.wishes > 0, watch.child, watch.forced)
+        stopped, recovering = self._stop.wishes > 0, self._crash.recovering
+        return Ending(self._process.returncode, stopped, watch.child, watch.forced, recovering)
 
     def _see(self, line: Line) -> None:
         self._watch.see(line)
+        self._crash.see(line)
         self._on_line(line)
 
     def _read_all(self) -> None:

@@ -27,7 +27,7 @@ FROM_ENVIRONMENT = {
     "STREAM_APP_REGION": "regionName",
     "STREAM_APP_WORKER_ID": "workerId",
 }
-_SECRET = re.compile(r"secret|password|token|access_?key", re.IGNORECASE)
+_SECRET = re.compile(r"secret|password|token|access_?key|state_?key$", re.IGNORECASE)
 _GIVES_KEYS = re.compile(r"(Static|Basic|AwsBasic)\w*CredentialsProvider\b.*\|")
 
 
@@ -99,3 +99,12 @@ def private_file(text: str, name: str = "effective.properties") -> Iterator[Path
         ) as file:
             file.write(text)
         yield path
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Give a private file another text at once: whoever reads it gets the one or the other."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+    new.replace(path)

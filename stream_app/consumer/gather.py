@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from stream_app.consumer.multilang import Checkpointer, Handler
+from stream_app.pipeline.unpacked_size import unpacked_sizes
 from stream_app.record import Record
 from stream_app.records import Records
 
 # Who is so far behind does not notice the wait for some more batches, each of which comes at once.
 FAR_MS = 1_000
-# What is passed on: so many records, or so many bytes. What a batch costs by itself is the more where shards share a
-# core, whose caches others used meanwhile: half as many take 5 to 8 % longer. More take memory.
+# What is passed on: so many records, or so many bytes after decompression. What a batch costs by itself is the more
+# where shards share a core, whose caches others used meanwhile: half as many take 5 to 8 % longer. More take memory.
 ENOUGH, ENOUGH_BYTES = 4_000, 2_000_000
 # Where a batch takes longer than this, what it costs by itself does not matter, and the daemon should not wait.
 _QUICK = 0.25
@@ -25,11 +26,17 @@ _QUICK = 0.25
 class Gathering:
     """Passes every action on (protocol `multilang.Handler`); records in their order, at last before any other action.
 
-    Records are kept back only while the shard is `FAR_MS` behind, until they are enough.
+    Records are kept back only while the shard is `FAR_MS` behind, until they are enough. `max_record_bytes` is the
+    limit of one record.
     """
 
-    def __init__(self, handler: Handler, clock: Callable[[], float] = time.monotonic) -> None:
-        self._handler, self._clock = handler, clock
+    def __init__(
+        self,
+        handler: Handler,
+        clock: Callable[[], float] = time.monotonic,
+        max_record_bytes: int = 262_144,
+    ) -> None:
+        self._handler, self._clock, self._max_bytes = handler, clock, max_record_bytes
         self._kept: list[Records] = []
         self._count = self._bytes = 0
         self._behind_ms: int | None = None
@@ -42,7 +49,8 @@ class Gathering:
         if records:
             more = Records.of(records)
             self._kept.append(more)
-            self._count, self._bytes = self._count + len(more), self._bytes + more.payloads.size
+            self._count += len(more)
+            self._bytes += int(unpacked_sizes(more.payloads, self._max_bytes).sum())
         far = behind_ms is not None and behind_ms >= FAR_MS
         enough = self._count >= ENOUGH or self._bytes >= ENOUGH_BYTES
         if enough or not (records and far and self._took <= _QUICK):

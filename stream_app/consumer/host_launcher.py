@@ -37,6 +37,7 @@ def hand_over(environ: Mapping[str, str]) -> _socket.socket | None:
     # A host serves the settings beside which its socket lies, and no others.
     if not path or os.path.dirname(path) != os.path.dirname(environ.get(_PROPERTIES, "")):  # noqa: PTH120
         return None
+    _open_standard_files()
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     connection.settimeout(_PATIENCE)
     pipes = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2))
@@ -49,6 +50,13 @@ def hand_over(environ: Mapping[str, str]) -> _socket.socket | None:
         pass
     connection.close()
     return None
+
+
+def _open_standard_files() -> None:
+    """Have those that are closed be /dev/null: else the connection itself would be one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _wait(connection: _socket.socket) -> None:

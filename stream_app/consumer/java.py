@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stream_app.errors import ConfigError, Problem
 
 DAEMON = "software.amazon.kinesis.multilang.MultiLangDaemon"
-HEAP_ENVIRONMENT = "STREAM_APP_JAVA_HEAP"
 LOGBACK = Path(__file__).with_name("logback.xml")
 # A class that KCL calls and Java no longer has; its source, which lies beside it, says when.
 CLASSES = Path(__file__).with_name("kcl_classes")
-
-_HEAP = re.compile(r"\d+[kKmMgG]")
 
 
 def bundled_java() -> Path | None:
@@ -55,16 +51,6 @@ def jars(package: str = "amazon_kclpy") -> Path:
             )
         ]
     )
-
-
-def heap(environ: Mapping[str, str]) -> str:
-    """The most memory the daemon's heap may take, as `-Xmx` writes it. Raises ConfigError."""
-    size = environ.get(HEAP_ENVIRONMENT, "256m")
-    if not _HEAP.fullmatch(size):
-        raise ConfigError(
-            [Problem(f"{HEAP_ENVIRONMENT} = {size!r} is no size", "give digits and k, m or g, as 256m")]
-        )
-    return size
 
 
 def command(java: Path, properties: Path, *, heap: str, cbor: bool, debug: bool) -> list[str]:

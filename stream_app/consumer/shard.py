@@ -1,25 +1,33 @@
-"""One shard's consumer, and the order of its effects: sinks → dead letters → snapshot → checkpoint."""
+"""One shard's consumer, and the order of its effects: sinks → dead letters → alerts → snapshot → checkpoint."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from stream_app.consumer.alerts import Alerts
 from stream_app.consumer.failing_code import FailingCode
+from stream_app.consumer.inspection import Trial
 from stream_app.consumer.multilang import Checkpointer
-from stream_app.consumer.segments import Segmenter
+from stream_app.consumer.quarantine import Isolation, Quarantine
+from stream_app.consumer.segments import Segmenter, chunks
+from stream_app.consumer.silence import forget_after
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
+from stream_app.consumer.trial import Trials
 from stream_app.errors import LeaseLostError
-from stream_app.pipeline.flow import Processed, process
+from stream_app.pipeline.exclusion import process_without
+from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.score import unscored
 from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.unpacked_size import unpacked_sizes
 from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
 from stream_app.records import Records
 from stream_app.settings import Settings
@@ -30,22 +38,13 @@ from stream_app.telemetry import log
 from stream_app.telemetry.histogram import Histogram
 from stream_app.telemetry.summary import Summary, by_code
 
+# The most bytes after decompression that are processed together. A read of Kinesis (10 MiB) and the records that were
+# kept back before it are less, so only compressed records are ever divided.
+BATCH_BYTES = 16 << 20
 # A snapshot of so many bytes, compressed, takes some milliseconds, which every segment may cost.
 _SMALL_STATE = 1_000_000
 # A snapshot that takes longer is taken so much more seldom that no more than this share of the time goes into them.
 _QUICK_MS, SNAPSHOT_SHARE = 100, 0.025
-
-
-class Alerts(Protocol):
-    """Tells the world of anomalies before their segment closes."""
-
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        """Queue one alert a row."""
-        ...
-
-    def flush(self) -> None:
-        """Send what is queued; safe to repeat."""
-        ...
 
 
 class Attempt(Protocol):
@@ -60,7 +59,8 @@ class Attempt(Protocol):
 class World:
     """Everything outside that a shard's consumer touches; tests bring their own.
 
-    `sinks` and `park` try again by themselves; `attempt` does so for the rest.
+    `sinks` and `park` try again by themselves; `attempt` does so for the rest. Without `isolation` no record is
+    quarantined.
     """
 
     registry: Registry
@@ -74,6 +74,7 @@ class World:
     report: Callable[[Summary], None]
     note: Callable[..., None]
     now_ms: Callable[[], int]
+    isolation: Isolation | None = None
 
 
 @dataclass(slots=True)
@@ -90,19 +91,33 @@ class ShardConsumer:
     def __init__(self, world: World) -> None:
         self._world = world
         settings = world.settings
-        self._segmenter = Segmenter(settings.segment_seconds, settings.segment_records)
+        limits = (settings.segment_records, settings.segment_bytes)
+        self._segmenter = Segmenter(settings.segment_seconds, *limits)
         self._shard = ""
         self._state = self._new_state()
         self._open = _Open()
+        self._pending: tuple[Position, bytes, int] | None = None
         self._failing_code = FailingCode(settings.stop_after_failures)
-        self._pending: tuple[Position, bytes] | None = None
         self._pending_records = 0
         self._state_bytes = 0
         self._snapshot_ms = 0.0
         self._committed: list[str] = []
         self._committed_at = world.now_ms()
+        self._forgotten = 0
         self._lost = False
         self._reading = False
+        self._quarantine = Quarantine(
+            world.isolation.store if world.isolation is not None else None,
+            settings,
+            attempt=world.attempt,
+            note=world.note,
+            now_ms=world.now_ms,
+        )
+        self._limit: AbstractContextManager[None] = nullcontext()
+
+    def limit_batches(self, limit: AbstractContextManager[None], *, warm: bool) -> None:
+        """Process each batch within `limit`. `warm` tells that what is loaded at first use was loaded before."""
+        self._limit, self._quarantine.warm = limit, warm
 
     @property
     def world(self) -> World:
@@ -116,7 +131,8 @@ class ShardConsumer:
 
     def _new_state(self) -> ShardState:
         events = {name: codec.event for name, codec in self._world.registry.codecs.items()}
-        return ShardState(events, self._world.settings.seen_ids)
+        settings = self._world.settings
+        return ShardState(events, settings.seen_ids, forget_after(settings))
 
     def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
         """Load the state that belongs to the checkpoint. Raises FatalError when it is not to be had."""
@@ -138,6 +154,9 @@ class ShardConsumer:
         self._committed = (
             [source] if source[:1].isdigit() else []
         )  # a checkpoint of this shard, not inherited
+        self._quarantine.load(shard, token(Position(shard, sequence or "", sub or 0)))
+        inherited = not self._committed and source != "fresh"
+        world.alerts.start(shard, source.split("+") if inherited else ())
         world.note("initialized", checkpoint=sequence, state=source)
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
@@ -151,8 +170,9 @@ class ShardConsumer:
             self._reading = True
             self._world.note("reading")  # KCL begins to read up to two seconds after it initialized
         try:
-            self._take(Records.of(records), behind_ms)
-            if not records and behind_ms == 0:
+            self._take_all(Records.of(records), behind_ms)
+            self._world.alerts.flush()
+            if not records and behind_ms == 0 and not self._quarantine.holding:
                 self._close_by_clock(checkpointer)
             # A large snapshot is there only because it was due: that it took long is for the next one.
             if self._due() or self._state_bytes > _SMALL_STATE:
@@ -160,10 +180,36 @@ class ShardConsumer:
         except LeaseLostError:
             self.lease_lost()
 
+    def _take_all(self, records: Records, behind_ms: int | None, *, all_of: bool = False) -> None:
+        for part in self._quarantine.parts(records, self._trial, all_of=all_of):
+            self._take(part, behind_ms)
+
+    def _trial(self, records: Records) -> Trial:
+        world = self._world
+        if world.isolation is None:
+            raise ValueError("nothing is quarantined without isolation")
+        return Trials(
+            settings=world.settings,
+            registry=world.registry,
+            shard=self._shard,
+            state=self._state,
+            isolation=world.isolation,
+            excluded=self._quarantine.excluded,
+            alert=self._alert,
+            with_state=self._state_bytes <= _SMALL_STATE,
+            limit=self._quarantine.limit,
+        ).of(records)
+
+    def _alert(self, records: Records, result: Processed) -> None:
+        for batch in result.passed.values():
+            if "anomaly" in batch and batch["anomaly"].any():
+                self._world.alerts.add(self._shard, records, batch.take(batch["anomaly"]))
+
     def _take(self, records: Records, behind_ms: int | None) -> None:
-        for piece in self._segmenter.cut(records.arrived):
-            if piece.stop > piece.start:
-                self._process(records.part(piece.start, piece.stop), behind_ms)
+        sizes = unpacked_sizes(records.payloads, self._world.settings.max_record_bytes)
+        for piece in self._segmenter.cut(records.arrived, sizes):
+            for start, stop in chunks(sizes, piece.start, piece.stop, BATCH_BYTES):
+                self._process(records.part(start, stop), behind_ms)
             if piece.closes:
                 self._close(commits=self._due())
 
@@ -175,7 +221,11 @@ class ShardConsumer:
 
     def _process(self, records: Records, behind_ms: int | None) -> None:
         world, begun = self._world, time.perf_counter()
-        result = process(records, world.registry, self._state, world.settings.max_record_bytes)
+        excluded = self._quarantine.excluded(records)
+        with self._limit:
+            result = process_without(
+                records, world.registry, self._state, world.settings.max_record_bytes, excluded
+            )
         busy_ms = (time.perf_counter() - begun) * 1_000
         for failing in self._failing_code.take(result):
             world.note(
@@ -183,11 +233,9 @@ class ShardConsumer:
             )
         self._open.parts.append((len(self._open.records), _lean(result)))
         self._open.records.add(records)
-        world.report(self._summary(records, result, behind_ms, busy_ms))
-        for batch in result.passed.values():
-            if "anomaly" in batch and batch["anomaly"].any():
-                world.alerts.add(self._shard, records, batch.take(batch["anomaly"]))
-        world.attempt("alerts", world.alerts.flush)
+        self._report(records, result, behind_ms, busy_ms)
+        self._alert(records, result)
+        world.alerts.flush()
 
     def _close_by_clock(self, checkpointer: Checkpointer) -> None:
         if self._segmenter.overdue(self._world.now_ms(), self._world.settings.clock_margin_ms):
@@ -209,20 +257,23 @@ class ShardConsumer:
             begun = time.thread_time()
             snapshot = self._state.snapshot()
             self._snapshot_ms = (time.thread_time() - begun) * 1_000
-            self._pending, self._state_bytes = (segment.last, snapshot), len(snapshot)
+            self._pending = segment.last, snapshot, segment.records[-1].arrived
+            self._state_bytes = len(snapshot)
         self._pending_records += len(segment.records)
         self._world.note("segment", segment=segment.name, records=len(segment.records))
 
     def _commit(self, checkpointer: Checkpointer) -> None:
         if self._pending is None:
             return
-        (position, snapshot), world = self._pending, self._world
+        (position, snapshot, arrived), world = self._pending, self._world
         name = token(position)
+        world.alerts.secure(position)
         begun = time.thread_time()
         world.attempt("state", lambda: world.snapshots.save(self._shard, name, snapshot))
         self._snapshot_ms += (time.thread_time() - begun) * 1_000
         world.attempt("checkpoint", lambda: checkpointer.checkpoint(position.sequence, position.sub))
         self._done(name)
+        self._quarantine.committed(arrived)
 
     def _done(self, name: str) -> None:
         """After a commit: what no checkpoint can ask for any more may go. One before stays, for a late worker."""
@@ -242,16 +293,20 @@ class ShardConsumer:
             self._world.note("lease lost")
         self._lost = True
         self._open, self._pending = _Open(), None
+        self._quarantine.drop()
 
     def shard_ended(self, checkpointer: Checkpointer) -> None:
         """Close what is open, keep the state for the children, commit the end."""
         if self._lost:
             return
         try:
+            if self._quarantine.holding:
+                self._take_all(Records.of(()), None, all_of=True)
             if self._segmenter.open:
                 self._segmenter.close()
                 self._close(commits=False)
             snapshot, world = self._state.snapshot(), self._world
+            world.alerts.secure(None)
             world.attempt("state", lambda: world.snapshots.save(self._shard, SHARD_END, snapshot))
             world.attempt("checkpoint", lambda: checkpointer.checkpoint(None, None))
             self._done(SHARD_END)
@@ -268,6 +323,15 @@ class ShardConsumer:
         except LeaseLostError:
             self.lease_lost()
 
+    def _report(
+        self, records: Sequence[Record], result: Processed, behind_ms: int | None, busy_ms: float
+    ) -> None:
+        """A metric that fails does not stop the shard."""
+        try:
+            self._world.report(self._summary(records, result, behind_ms, busy_ms))
+        except Exception as error:
+            self._world.note("report failed", error=repr(error), records=len(records))
+
     def _summary(
         self, records: Sequence[Record], result: Processed, behind_ms: int | None, busy_ms: float
     ) -> Summary:
@@ -277,6 +341,7 @@ class ShardConsumer:
             if sent is not None:
                 times = batch[sent][~np.isnat(batch[sent])].astype("datetime64[ms]").view(np.int64)
                 latency.add(self._world.now_ms() - times)
+        forgotten, self._forgotten = self._state.forgotten - self._forgotten, self._state.forgotten
         anomalies = sum(int(b["anomaly"].sum()) for b in result.passed.values() if "anomaly" in b)
         return Summary(
             shard=self._shard,
@@ -285,7 +350,11 @@ class ShardConsumer:
             repeated=len(result.repeated),
             failed=by_code(Counter(failure.code for failure in result.failed)),
             anomalies=anomalies,
+            alerts_waiting=self._world.alerts.waiting,
+            alerts_dropped=self._world.alerts.dropped,
             unscored=sum(map(unscored, result.passed.values())),
+            devices=self._state.devices,
+            forgotten=forgotten,
             behind_ms=behind_ms,
             busy_ms=busy_ms,
             latency=latency.counts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from stream_app.errors import FatalError
@@ -40,9 +41,9 @@ class Lineage(NamedTuple):
     first_hash: int
     last_hash: int
 
-    def keeps(self, key: str) -> bool:
-        """Whether records of this partition key come to the shard."""
-        return self.first_hash <= int.from_bytes(_md5(key.encode())) <= self.last_hash
+    def keeps(self, key: object) -> bool:
+        """Whether records of this device's key come to the shard: the partition key is the key as text."""
+        return self.first_hash <= int.from_bytes(_md5(str(key).encode())) <= self.last_hash
 
 
 def _md5(data: bytes) -> bytes:
@@ -64,38 +65,65 @@ def restore(
     """Load into `state` what belongs to the checkpoint given, and say where it came from.
 
     At a checkpoint: exactly its snapshot. At a shard's beginning: its parents' snapshots of SHARD_END, the keys
-    in its hash range. Raises FatalError when a checkpoint has no snapshot and `missing` is not "fresh".
+    in its hash range. Raises FatalError when a checkpoint has no snapshot, or when a snapshot is refused, and
+    `missing` is not "fresh".
     """
     if sequence is None or sequence in _SENTINELS:
-        return _inherit(state, lineage(shard), snapshots)
+        return _inherit(state, lineage(shard), snapshots, missing)
     name = token(Position(shard, sequence, sub or 0))
-    snapshot = snapshots.load(shard, name)
-    if snapshot is not None:
-        _into(state, snapshot, f"{shard}/{name}")
-        return name
-    if missing == "fresh":
-        return "fresh"
-    raise FatalError(
-        f"no state snapshot for checkpoint {name} of {shard}: going on would change scores and store repeats; "
-        "restore state/ from its S3 versions, or set app.missing_state = fresh to begin with empty state"
-    )
+    taken = _take(state, snapshots, shard, name, missing)
+    if taken is Taken.ABSENT and missing != "fresh":
+        raise FatalError(
+            f"no state snapshot for checkpoint {name} of {shard}: going on would change scores and store repeats; "
+            f"{_WHAT_TO_DO}"
+        )
+    return name if taken is Taken.TAKEN else "fresh"
 
 
-def _inherit(state: ShardState, lineage: Lineage, snapshots: Snapshots) -> str:
-    found = []
+_WHAT_TO_DO = (
+    "restore state/ from its S3 versions, or set app.missing_state = fresh to begin with empty state"
+)
+
+
+class Taken(Enum):
+    """What became of a snapshot that was looked for."""
+
+    TAKEN = "taken"
+    ABSENT = "absent"
+    REFUSED = "refused"
+
+
+def _inherit(state: ShardState, lineage: Lineage, snapshots: Snapshots, missing: str) -> str:
+    found: list[str] = []
     for parent in lineage.parents:
-        snapshot = snapshots.load(parent, SHARD_END)
-        if snapshot is not None:
-            _into(state, snapshot, f"{parent}/{SHARD_END}", lineage.keeps)
+        taken = _take(state, snapshots, parent, SHARD_END, missing, lineage.keeps)
+        if taken is Taken.TAKEN:
             found.append(parent)
+        elif taken is Taken.REFUSED:  # and the state was cleared
+            for other in found:
+                _take(state, snapshots, other, SHARD_END, missing, lineage.keeps)
     return "+".join(found) if found else "fresh"
 
 
-def _into(state: ShardState, snapshot: bytes, name: str, keep: Keep = lambda _key: True) -> None:
+def _take(
+    state: ShardState,
+    snapshots: Snapshots,
+    shard: str,
+    name: str,
+    missing: str,
+    keep: Keep = lambda _key: True,
+) -> Taken:
     try:
+        snapshot = snapshots.load(shard, name)
+        if snapshot is None:
+            return Taken.ABSENT
         state.restore(snapshot, keep)
     except FatalError as error:
-        raise FatalError(f"{name}: {error}") from error
+        if missing != "fresh":
+            raise FatalError(f"{shard}/{name}: {error}; {_WHAT_TO_DO}") from error
+        state.clear()
+        return Taken.REFUSED
+    return Taken.TAKEN
 
 
 class S3Snapshots:

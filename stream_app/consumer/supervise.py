@@ -13,30 +13,34 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NamedTuple
 
+from stream_app.consumer.daemon_end import CONFIG_ERROR
 from stream_app.consumer.daemon_log import Line
 
-CONFIG_ERROR = 2
-"""The exit code of a child, and then of the launcher, whose configuration is wrong."""
+__all__ = ["CONFIG_ERROR", "USUAL", "Ending", "Restarts", "Stop", "stop_on_signals", "supervise"]
 
 
 class Ending(NamedTuple):
     """How a daemon ended: its exit code (negative: the signal), and the code with which a child had failed.
 
     `stopped` tells whether it was asked to end, `forced` whether it had to be killed before all of its shards had
-    their last chance to checkpoint.
+    their last chance to checkpoint, `recovering` whether every shard that failed gets further at the next start
+    (`crash_report`).
     """
 
     code: int
     stopped: bool = False
     child: int | None = None
     forced: bool = False
+    recovering: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
     """How often to try again: at most `limit` times within `window_seconds`, then give up.
 
-    The n-th restart within the window waits between half and all of `base_seconds` times 2^(n-1), which
+    Restarts after which the shards that failed get further do not count, up to `recovering_limit` of them within the
+    same window: a record that ends its process costs two of them before it is quarantined. The n-th restart that
+    counts within the window waits between half and all of `base_seconds` times 2^(n-1), which
     `cap_seconds` bounds.
     """
 
@@ -44,6 +48,7 @@ class Restarts:
     window_seconds: float = 600.0
     base_seconds: float = 1.0
     cap_seconds: float = 30.0
+    recovering_limit: int = 50
 
     def delay(self, recent: int, chance: float) -> float:
         """Seconds before the next start after `recent` restarts; `chance` in [0, 1) is the jitter."""
@@ -128,27 +133,31 @@ def supervise(
     stop had to be forced. `run` runs one daemon to its end; `chance` gives the jitter, in [0, 1).
     """
     restarts: deque[float] = deque()
+    recoveries: deque[float] = deque()
     while True:
         ending = run()
         final = _final(ending)
         if final is not None:
             return final
         now = clock()
-        while restarts and now - restarts[0] > policy.window_seconds:
-            restarts.popleft()
-        if len(restarts) >= policy.limit:
+        for earlier in (restarts, recoveries):
+            while earlier and now - earlier[0] > policy.window_seconds:
+                earlier.popleft()
+        recovering = ending.recovering and len(recoveries) < policy.recovering_limit
+        if not recovering and len(restarts) >= policy.limit:
             tell(
                 {"level": "ERROR", "event": "daemon_gave_up", "code": ending.code, "restarts": len(restarts)}
             )
             return 1
         seconds = policy.delay(len(restarts), chance())
-        restarts.append(now)
+        (recoveries if recovering else restarts).append(now)
         tell(
             {
                 "level": "WARN",
                 "event": "daemon_restarting",
                 "code": ending.code,
                 "in_seconds": round(seconds, 3),
+                "counts": not recovering,
             }
         )
         if stop.wait(seconds):

@@ -41,6 +41,7 @@ class Load:
     parquet_bytes: float = 45.0
     segment_seconds: int = 60
     segment_records: int = 50_000
+    segment_bytes: int = 64 * MIB
     checkpoint_seconds: int = 60
     latest: bool = False
     metrics_level: str = "SUMMARY"
@@ -71,10 +72,11 @@ class Load:
         return self.tasks or max(2, ceil(self.records_per_s / (self.per_core * self.task_vcpu * 0.5)))
 
     def segments_per_s(self, mode: str) -> float:
-        """Segments that all shards close in a second: by time, by number of records, never an empty one."""
+        """Segments that all shards close in a second: by time, by records, by bytes, never an empty one."""
         shards = self.shards_of(mode)
         each = self.records_per_s / shards
-        return shards * min(each, max(1 / self.segment_seconds, each / self.segment_records))
+        full = max(each / self.segment_records, each * self.size / self.segment_bytes)
+        return shards * min(each, max(1 / self.segment_seconds, full))
 
     def commits_per_s(self, mode: str) -> float:
         """Checkpoints of all shards a second: each needs a closed segment."""
@@ -87,6 +89,7 @@ def with_settings(load: Load, settings: Settings, properties: Mapping[str, str])
         load,
         segment_seconds=settings.segment_seconds,
         segment_records=settings.segment_records,
+        segment_bytes=settings.segment_bytes,
         checkpoint_seconds=settings.checkpoint_seconds,
         latest=bool(settings.latest_table),
         metrics_level=properties.get("metricsLevel", "DETAILED").upper(),  # KCL's own default

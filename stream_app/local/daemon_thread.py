@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import msgspec
-
 from stream_app.consumer.daemon import run_daemon
+from stream_app.consumer.daemon_log import encoded
 from stream_app.consumer.supervise import Restarts, Stop
 from stream_app.errors import FatalError
 
@@ -33,6 +33,7 @@ class DaemonThread:
         log: IO[bytes],
         restarts: Restarts,
         before: Callable[[str], object],
+        shards: int | None = None,
     ) -> None:
         self.pid: int | None = None
         self.host: int | None = None
@@ -42,7 +43,7 @@ class DaemonThread:
         self._on_line, self._log, self._stop = on_line, log, Stop()
         self._thread = threading.Thread(
             target=self._run,
-            args=(properties, environ, overrides, restarts, before),
+            args=(properties, environ, overrides, restarts, before, shards),
             name="daemon",
             daemon=True,
         )
@@ -54,6 +55,7 @@ class DaemonThread:
         overrides: Mapping[str, str | None],
         restarts: Restarts,
         before: Callable[[str], object],
+        shards: int | None,
     ) -> None:
         try:
             self.code = run_daemon(
@@ -64,6 +66,7 @@ class DaemonThread:
                 overrides=overrides,
                 restarts=restarts,
                 before=before,
+                shards=shards,
             )
         except Exception as error:  # raised again by check(), where somebody waits
             self.error = error
@@ -75,7 +78,8 @@ class DaemonThread:
             self.host = int(line["pid"])
         elif line.get("event") == "daemon_restarting":
             self.restarts += 1
-        self._log.write(msgspec.json.encode(line) + b"\n")
+        with suppress(OSError, ValueError):  # a full disk ends no daemon
+            self._log.write(encoded(line))
         self._on_line(line)
 
     def __enter__(self) -> DaemonThread:
@@ -106,4 +110,5 @@ class DaemonThread:
         if self._thread.is_alive():
             self._stop.request()
             self._thread.join(timeout=15)
-        self._log.flush()
+        with suppress(OSError, ValueError):
+            self._log.flush()

@@ -177,6 +177,7 @@ def _daemon(options: Options, aws: Embedded, tracker: Tracker, folder: Path) -> 
             log=log,
             restarts=Restarts(limit=5, base_seconds=0.2),
             before=partial(release, dynamodb, aws.application),
+            shards=options.shards,
         )
         with thread:
             yield thread

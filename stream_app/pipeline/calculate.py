@@ -6,15 +6,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stream_app.pipeline.checks import RESERVED
+from stream_app.pipeline.checks import FLAG, HELPERS, RESERVED
+from stream_app.pipeline.column_names import field_name, stored_name
 from stream_app.pipeline.guard import guarded
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.user_calls import Accept, ResultError
 from stream_app.record import Batch, Outcome
 
 STAGE = "calculate"
-# Columns of these names are for calculations and alerts, and are not stored.
-_NOT_STORED = ("window.", "previous.")
 
 
 def calculate(batch: Batch, codec: Codec) -> Outcome:
@@ -32,13 +31,16 @@ def calculate(batch: Batch, codec: Codec) -> Outcome:
 def accepted(codec: Codec) -> Accept:
     """What a column that `calculate` returned must be: raises ResultError for a name that is taken."""
     fields = {field.name for field in codec.schema.fields}
-    reserved = RESERVED | {"flag"} if codec.event.checks else RESERVED
+    reserved = RESERVED | {FLAG} if codec.event.checks else RESERVED
 
     def accept(name: str, column: NDArray[Any]) -> NDArray[Any]:
         if name in fields:
             raise ResultError(f"returned column {name!r}, which is a field of the schema")
-        if name in reserved or name.startswith(_NOT_STORED):
+        if name in reserved or name.startswith(HELPERS):
             raise ResultError(f"returned column {name!r}, which the pipeline adds")
+        bare = field_name(name, codec.event.name, ())
+        if bare != name or stored_name(name, codec.event.name) in fields:
+            raise ResultError(f"returned column {name!r}, which would be stored in one column with another")
         return column
 
     return accept

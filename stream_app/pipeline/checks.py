@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from stream_app.errors import Problem
 from stream_app.event import PAYLOAD, Event, Range, Rate, Stuck
+from stream_app.pipeline.column_names import colliding, stored_name
 from stream_app.pipeline.schema import (
     BOOLEAN,
     FLOAT,
@@ -19,6 +20,7 @@ from stream_app.pipeline.schema import (
     Field,
     Schema,
 )
+from stream_app.record import EXACT
 
 _NUMBERS = frozenset({FLOAT, SINGLE, INTEGER, BOOLEAN})
 _TIMES = frozenset({TIME_MS, TIME_US})
@@ -26,6 +28,8 @@ _NAMES = frozenset({TEXT, IDENTITY})
 _USUAL_ID = "id"
 # Columns that the pipeline adds.
 RESERVED = frozenset({"arrived", "score", "anomaly", "explanation"})
+HELPERS = ("window.", "previous.", EXACT)
+FLAG = "flag"
 
 
 def problems(event: Event, schema: Schema) -> list[Problem]:
@@ -33,6 +37,7 @@ def problems(event: Event, schema: Schema) -> list[Problem]:
     fields = {field.name: field for field in schema.fields}
     found = [
         *_reserved(fields),
+        *_names(event, fields),
         *_unknown(event, fields),
         *_kinds(event, fields),
         *_key(event, fields),
@@ -59,6 +64,23 @@ def _reserved(fields: dict[str, Field]) -> Iterator[Problem]:
         yield Problem(
             f"its schema has a field {name!r}", "the pipeline adds a column of that name: rename it"
         )
+
+
+def _names(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
+    """Names by which one value could be taken for another's."""
+    for name in colliding(fields, event.name):
+        what = f"fields {name!r} and {stored_name(name, event.name)!r} would be stored in one column"
+        yield Problem(what, "rename one of them; the old name may be its alias")
+    owner: dict[str, str] = {}
+    for field in fields.values():
+        for alias in dict.fromkeys(field.aliases):
+            if alias in fields and alias != field.name:
+                what = f"field {field.name!r} has the alias {alias!r}, which is also the name of a field"
+                yield Problem(what, "remove the alias, or rename the other field")
+            elif alias in owner:
+                what = f"fields {owner[alias]!r} and {field.name!r} have the same alias {alias!r}"
+                yield Problem(what, "leave it to one of them")
+            owner.setdefault(alias, field.name)
 
 
 def _roles(event: Event) -> dict[str, tuple[str, ...]]:

@@ -31,6 +31,9 @@ _KINDS = {
 _SCALARS = (bool, int, float, str, bytes, date, time, timedelta, Decimal, UUID)
 _UNSTORABLE = {"c": "complex numbers", "V": "structures"}
 
+# How objects compare whose class does not say it.
+_BY_IDENTITY: Any = object.__eq__
+
 
 def differing(together: Columns, alone: Sequence[Columns]) -> list[str]:
     """Names of columns whose values are not, bit for bit, those of each row alone. One NaN is as good as another."""
@@ -89,7 +92,7 @@ def _same(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    if one is other or (type(one) is type(other) and type(one).__eq__ is object.__eq__):
+    if one is other or (type(one) is type(other) and type(one).__eq__ is _BY_IDENTITY):
         return True
     try:
         return bool(one == other) or bool(one != one and other != other) or repr(one) == repr(other)

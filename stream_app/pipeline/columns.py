@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.pipeline import time_kernel
 from stream_app.pipeline import unpack_kernel as kernel
 from stream_app.pipeline.schema import (
     BOOLEAN,
     FLOAT,
+    IDENTITY,
     INTEGER,
     SINGLE,
-    TEXT,
+    TICKS_PER_SECOND,
     TIME_MS,
     TIME_US,
     Field,
-    plain,
 )
+from stream_app.record import EXACT, IntVector, Mask
 
 Column = NDArray[Any]
 _pack = msgspec.msgpack.Encoder().encode
@@ -33,26 +36,41 @@ _READ_AS = {
     TIME_MS: kernel.TICKS,
     TIME_US: kernel.TICKS,
 }
-_PER_SECOND = {TIME_MS: 1_000, TIME_US: 1_000_000}
-_AS_THEY_ARE = (TEXT, INTEGER, BOOLEAN)
+
+
+class Built(NamedTuple):
+    """Columns in the order of the schema, and the rows with a time that needs more care: it is wrong in them."""
+
+    columns: dict[str, Column]
+    doubtful: Mask
 
 
 def build(
-    rows: Sequence[tuple[Any, ...]], fields: Sequence[Field], required: Sequence[str]
+    rows: Sequence[Sequence[Any]], fields: Sequence[Field], required: Sequence[str]
 ) -> dict[str, Column]:
     """One array a field, in the order of the schema; `rows` hold the fields' values in that order.
 
-    A time that is finer than its column is cut down. Values in `rows` beyond the fields are passed over.
+    Values are as `json_reader` and `avro_reader` give them. Whole numbers and booleans that may be missing are
+    numbers of floating point, NaN where missing, and beside them a column `exact.<field>` holds them as they are.
     """
-    return _built(rows, [itemgetter(at) for at in range(len(fields))], 0, fields, required)
+    getters = [itemgetter(at) for at in range(len(fields))]
+    return _built(rows, getters, 0, fields, required, None).columns
 
 
 def build_from(
-    structs: Sequence[msgspec.Struct], fields: Sequence[Field], required: Sequence[str]
-) -> dict[str, Column]:
-    """The same of Structs whose members begin with the fields, in order and under their names; they may be tagged."""
+    structs: Sequence[msgspec.Struct],
+    fields: Sequence[Field],
+    required: Sequence[str],
+    arrived: IntVector | None,
+) -> Built:
+    """The same of Structs whose members begin with the fields, in order and under their names; they may be tagged.
+
+    Times are numbers or text. Numbers are compared with `arrived`, milliseconds since 1970 (None: with nothing).
+    """
     tagged = bool(structs) and structs[0].__struct_config__.tag is not None
-    return _built(structs, [attrgetter(field.name) for field in fields], int(tagged), fields, required)
+    return _built(
+        structs, [attrgetter(field.name) for field in fields], int(tagged), fields, required, arrived
+    )
 
 
 def _built(
@@ -61,25 +79,36 @@ def _built(
     lead: int,
     fields: Sequence[Field],
     required: Sequence[str],
-) -> dict[str, Column]:
+    arrived: IntVector | None,
+) -> Built:
     """`lead` is how many values come before those of the fields."""
+    count = len(rows)
     kinds = np.array([_read_as(field, required) for field in fields], dtype=np.int64)
-    per_second = np.array([_PER_SECOND.get(field.kind, 0) for field in fields], dtype=np.int64)
-    reals = np.empty((len(fields), len(rows)))
+    per_second = np.array([TICKS_PER_SECOND.get(field.kind, 0) for field in fields], dtype=np.int64)
+    reals = np.empty((len(fields), count))
     bits = reals.view(np.int64)
-    kernel.columns(np.frombuffer(_pack(rows), np.uint8), kinds, per_second, lead, reals, bits)
-    return {
-        field.name: _objects(map(getters[at], rows), len(rows), field)
-        if kinds[at] == kernel.PASS
-        else _numbers(reals[at], bits[at], field.kind)
-        for at, field in enumerate(fields)
-    }
+    missing = np.zeros((len(fields) if (kinds == kernel.MAYBE).any() else 0, count), dtype=np.bool_)
+    doubtful = np.zeros(count, dtype=np.bool_)
+    if arrived is None:
+        arrived = np.full(count, time_kernel.NEVER, dtype=np.int64)
+    data = np.frombuffer(_pack(rows), np.uint8)
+    kernel.columns(data, kinds, per_second, lead, arrived, reals, bits, missing, doubtful)
+    columns: dict[str, Column] = {}
+    for at, field in enumerate(fields):
+        if kinds[at] == kernel.PASS:
+            columns[field.name] = _objects(map(getters[at], rows), count, field)
+        elif kinds[at] == kernel.MAYBE:
+            columns[field.name] = np.where(missing[at], np.nan, bits[at])
+            columns[EXACT + field.name] = bits[at] != 0 if field.kind == BOOLEAN else bits[at]
+        else:
+            columns[field.name] = _numbers(reals[at], bits[at], field.kind)
+    return Built(columns, doubtful)
 
 
 def _read_as(field: Field, required: Sequence[str]) -> int:
-    """Whole numbers and booleans that may be missing stay Python's own: an array of them knows no missing."""
-    missing = field.nullable and field.name not in required and field.kind in (INTEGER, BOOLEAN)
-    return kernel.PASS if missing else _READ_AS.get(field.kind, kernel.PASS)
+    if field.nullable and field.name not in required and field.kind in (INTEGER, BOOLEAN):
+        return kernel.MAYBE
+    return _READ_AS.get(field.kind, kernel.PASS)
 
 
 def _numbers(reals: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> Column:
@@ -93,10 +122,6 @@ def _numbers(reals: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> 
 
 
 def _objects(values: Iterable[Any], count: int, field: Field) -> Column:
-    if field.kind not in _AS_THEY_ARE:
-        values = _converted(values, plain)
+    if field.kind == IDENTITY:
+        values = (str(value) if isinstance(value, UUID) else value for value in values)
     return np.fromiter(values, dtype=object, count=count)
-
-
-def _converted(values: Iterable[Any], convert: Callable[[Any], Any]) -> Iterable[Any]:
-    return (None if value is None else convert(value) for value in values)

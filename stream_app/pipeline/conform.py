@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from datetime import date, datetime, time
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
-import fastavro
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_app.pipeline.columns import build, build_from
 from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.guard import short
-from stream_app.pipeline.json_form import renamed
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.schema import IDENTITY, TEXT, Json, NotAvroError, Schema, through_avro
+from stream_app.pipeline.schema import FLOAT, IDENTITY, SINGLE, TEXT
 from stream_app.pipeline.usual_form import detail_of, id_of
-from stream_app.record import Batch, Code, Failure, IntVector, Outcome
+from stream_app.pipeline.violation import ViolationError
+from stream_app.record import Batch, Code, Failure, IntVector, Mask, Outcome
 
 STAGE = "conform"
-_object = msgspec.json.Decoder(dict[str, Any])
-_AVRO_TYPES = (bytes, datetime, date, time, Decimal, UUID)
+Values = list[Any]
+Columns = dict[str, NDArray[Any]]
 
 
 def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
@@ -33,127 +29,138 @@ def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
     What does not fit is a SCHEMA_VIOLATION; a required field that is absent or null is FIELD_MISSING. The batch
     has the schema's fields in order, and `arrived`.
     """
-    rows, values, failed = _read(encoded, codec)
-    rows, values, missing = _required(rows, values, codec)
+    fields, required = codec.schema.fields, codec.event.required
     usual = list(map(detail_of, encoded.usual)) if encoded.enveloped else encoded.usual
-    if rows or (encoded.enveloped and codec.event.id not in codec.event.required):
-        rows, values = _merged(encoded.usual_rows, _usual(usual, encoded, codec), rows, values)
-        columns = build(values, codec.schema.fields, codec.event.required)
-    else:
-        rows = encoded.usual_rows
-        columns = build_from(usual, codec.schema.fields, codec.event.required)
-    at = np.array(rows, dtype=np.int64)
-    columns["arrived"] = arrived[at].view("datetime64[ms]")
-    return Outcome(Batch(codec.event.name, columns, at), [*failed, *missing])
-
-
-def _usual(usual: Sequence[msgspec.Struct], encoded: Encoded, codec: Codec) -> list[tuple[Any, ...]]:
-    """The values of rows that were read at once: required ones are there, and nothing has an older name."""
-    values = list(map(msgspec.structs.astuple, usual))
-    if not encoded.enveloped or codec.event.id in codec.event.required:
-        return values
-    ids = map(id_of, encoded.usual)
-    return [v if name is None else _with_id(v, name, codec) for v, name in zip(values, ids, strict=True)]
+    rows: IntVector = np.array(encoded.usual_rows, dtype=np.int64)
+    failed: list[Failure] = []
+    arrivals = arrived[rows]
+    compared = arrivals if codec.event.reject_coarse_times else None
+    columns, doubtful = build_from(usual, fields, required, compared)
+    if encoded.enveloped and codec.event.id not in required:
+        _add_ids(columns, encoded, codec)
+    if encoded.rows or doubtful.any():
+        found, failed = _read(encoded, codec, arrived)
+        again, refused = _read_again(usual, np.flatnonzero(doubtful).tolist(), encoded, codec, arrived)
+        found, missing = _required({**found, **again}, codec)
+        failed += [*refused, *missing]
+        more = build(list(found.values()), fields, required)
+        rows, columns = _merged(rows, columns, ~doubtful, list(found), more)
+        arrivals = arrived[rows]
+    columns["arrived"] = arrivals.view("datetime64[ms]")
+    return Outcome(Batch(codec.event.name, columns, rows), failed)
 
 
 def _merged(
-    rows: list[int], values: list[tuple[Any, ...]], more: list[int], others: list[tuple[Any, ...]]
-) -> tuple[list[int], list[tuple[Any, ...]]]:
-    """Rows of both in order."""
-    if not more:
-        return rows, values
-    both = dict(zip([*rows, *more], [*values, *others], strict=True))
-    return sorted(both), [both[row] for row in sorted(both)]
+    rows: IntVector, columns: Columns, kept: Mask, more_rows: list[int], more: Columns
+) -> tuple[IntVector, Columns]:
+    """Rows of both in order: of the first those that are `kept`."""
+    together = np.concatenate([rows[kept], np.array(more_rows, dtype=np.int64)])
+    order = np.argsort(together)
+    merged = {name: np.concatenate([column[kept], more[name]])[order] for name, column in columns.items()}
+    return together[order], merged
 
 
-def _read(encoded: Encoded, codec: Codec) -> tuple[list[int], list[tuple[Any, ...]], list[Failure]]:
-    rows: list[int] = []
-    values: list[tuple[Any, ...]] = []
+def _add_ids(columns: Columns, encoded: Encoded, codec: Codec) -> None:
+    """Where the device gave no id of its own, the bus's does."""
+    field = next((field for field in codec.schema.fields if field.name == codec.event.id), None)
+    if field is None or field.kind not in (TEXT, IDENTITY) or not encoded.usual:
+        return
+    own, given = columns[field.name].tolist(), map(id_of, encoded.usual)
+    ids = [
+        other if value in (None, "") and other is not None else value
+        for value, other in zip(own, given, strict=True)
+    ]
+    columns[field.name] = np.fromiter(ids, dtype=object, count=len(ids))
+
+
+def _arrival(codec: Codec, arrived: IntVector, row: int) -> int | None:
+    return int(arrived[row]) if codec.event.reject_coarse_times else None
+
+
+def _read_again(
+    usual: Sequence[msgspec.Struct], places: list[int], encoded: Encoded, codec: Codec, arrived: IntVector
+) -> tuple[dict[int, Values], list[Failure]]:
+    """The values of some rows that were read at once, by row, their times read with care."""
+    found: dict[int, Values] = {}
     failed: list[Failure] = []
-    decode, as_tuple = codec.decoder.decode, msgspec.structs.astuple
-    simple = not codec.aliased and codec.nested is None
+    for at in places:
+        row, values = encoded.usual_rows[at], list(msgspec.structs.astuple(usual[at]))
+        try:
+            _read_times(values, codec, _arrival(codec, arrived, row))
+        except ViolationError as error:
+            failed.append(_failure(row, error, codec, None))
+            continue
+        given = encoded.enveloped and codec.event.id not in codec.event.required
+        envelope_id = id_of(encoded.usual[at]) if given else None
+        found[row] = values if envelope_id is None else _with_id(values, envelope_id, codec)
+    return found, failed
+
+
+def _read_times(values: Values, codec: Codec, arrived: int | None) -> None:
+    for at, field, scalar in codec.times:
+        value = values[at]
+        if value is None:
+            continue
+        try:
+            values[at] = (
+                scalar.text(value, arrived) if isinstance(value, str) else scalar.carried(value, arrived)
+            )
+        except ViolationError as error:
+            raise error.within(f".{field}") from None
+
+
+def _read(encoded: Encoded, codec: Codec, arrived: IntVector) -> tuple[dict[int, Values], list[Failure]]:
+    """The values of rows that were not read at once, by row."""
+    found: dict[int, Values] = {}
+    failed: list[Failure] = []
     for row, body, writer, envelope_id in zip(
         encoded.rows, encoded.bodies, encoded.writers, encoded.envelope_ids, strict=True
     ):
         try:
-            if writer is not None:
-                value = _from_avro(body, writer, codec)
-            else:
-                value = as_tuple(decode(body)) if simple else _from_json(body, codec)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, NotAvroError) as error:
-            reason, mark = short(str(error)), (writer or codec.schema).fingerprint
-            failed.append(Failure(row, STAGE, Code.SCHEMA_VIOLATION, reason, codec.event.name, mark))
+            read = codec.json.read if writer is None else codec.avro[writer.fingerprint]
+            values = read(body, _arrival(codec, arrived, row))
+        except ViolationError as error:
+            failed.append(_failure(row, error, codec, None if writer is None else writer.fingerprint))
             continue
-        rows.append(row)
-        values.append(value if envelope_id is None else _with_id(value, envelope_id, codec))
-    return rows, values, failed
+        found[row] = values if envelope_id is None else _with_id(values, envelope_id, codec)
+    return found, failed
 
 
-def _from_json(body: Any, codec: Codec) -> tuple[Any, ...]:
-    item = codec.decoder.decode(body)
-    value = msgspec.structs.astuple(_with_aliases(item, body, codec) if codec.aliased else item)
-    return value if codec.nested is None else _through_avro(value, codec, codec.nested)
+def _failure(row: int, error: ViolationError, codec: Codec, writer: str | None) -> Failure:
+    mark = writer or codec.schema.fingerprint
+    stage = "decode" if error.code is Code.UNDECODABLE else STAGE
+    return Failure(row, stage, error.code, short(str(error)), codec.event.name, mark)
 
 
-def _through_avro(value: tuple[Any, ...], codec: Codec, nested: Json) -> tuple[Any, ...]:
-    """Columns of objects hold what Avro's reader would give, so that both forms of a record are the same."""
-    named = {field.name: item for field, item in zip(codec.schema.fields, value, strict=True)}
-    record = {
-        field["name"]: msgspec.to_builtins(named[field["name"]], builtin_types=_AVRO_TYPES)
-        for field in nested["fields"]
-    }
-    return tuple({**named, **through_avro(record, nested)}.values())
-
-
-def _with_id(value: tuple[Any, ...], envelope_id: str, codec: Codec) -> tuple[Any, ...]:
+def _with_id(values: Values, envelope_id: str, codec: Codec) -> Values:
     """Where the device gave no id of its own, the bus's does."""
     for at, field in enumerate(codec.schema.fields):
-        if field.name == codec.event.id:
-            given = value[at] is not None or field.kind not in (TEXT, IDENTITY)
-            return value if given else (*value[:at], envelope_id, *value[at + 1 :])
-    return value
+        if field.name == codec.event.id and values[at] in (None, "") and field.kind in (TEXT, IDENTITY):
+            values[at] = envelope_id
+    return values
 
 
-def _with_aliases(item: Any, body: Any, codec: Codec) -> Any:
-    unset = [field for field in codec.aliased if getattr(item, field.name) is msgspec.UNSET]
-    if not unset:
-        return item
-    known = renamed(_object.decode(body), unset)
-    for field in unset:
-        if field.name not in known:
-            if not (field.has_default or field.nullable or field.name in codec.event.required):
-                raise msgspec.ValidationError(f"Object missing required field `{field.name}`")
-            known[field.name] = None if field.name in codec.event.required else field.default
-    return msgspec.convert(known, codec.struct)
+def _required(found: dict[int, Values], codec: Codec) -> tuple[dict[int, Values], list[Failure]]:
+    """Park rows without a required field under the stage that users know it by, verify.
 
-
-def _from_avro(body: bytes, writer: Schema, codec: Codec) -> tuple[Any, ...]:
-    stream, reader = io.BytesIO(body), None if writer is codec.schema else codec.reader
-    try:
-        record = fastavro.schemaless_reader(stream, writer.parsed, reader)
-    except (
-        Exception
-    ) as error:  # fastavro raises many kinds on broken bytes (EOFError, IndexError, struct.error …)
-        raise NotAvroError(f"not Avro of schema {writer.fingerprint}: {type(error).__name__}") from error
-    if not isinstance(record, dict) or stream.tell() != len(body):
-        raise NotAvroError(f"not Avro of schema {writer.fingerprint}: bytes are left over")
-    return tuple(record[field.name] for field in codec.schema.fields)
-
-
-def _required(
-    rows: list[int], values: list[tuple[Any, ...]], codec: Codec
-) -> tuple[list[int], list[tuple[Any, ...]], list[Failure]]:
-    """Park rows without a required field under the stage that users know it by, verify."""
-    wanted = [(at, f.name) for at, f in enumerate(codec.schema.fields) if f.name in codec.event.required]
-    if all(value[at] is not None for value in values for at, _ in wanted):
-        return rows, values, []
-    kept_rows, kept, failed = [], [], []
-    for row, value in zip(rows, values, strict=True):
-        missing = [name for at, name in wanted if value[at] is None]
+    NaN is a missing number, and an empty id identifies nothing.
+    """
+    wanted = [
+        (at, f.name, f.kind in (FLOAT, SINGLE), f.name == codec.event.id)
+        for at, f in enumerate(codec.schema.fields)
+        if f.name in codec.event.required
+    ]
+    kept: dict[int, Values] = {}
+    failed: list[Failure] = []
+    for row, values in found.items():
+        missing = [
+            name
+            for at, name, real, identity in wanted
+            if (value := values[at]) is None or (real and value != value) or (identity and value == "")
+        ]
         if missing:
             reason, mark = ", ".join(missing), codec.schema.fingerprint
             failed.append(Failure(row, "verify", Code.FIELD_MISSING, reason, codec.event.name, mark))
         else:
-            kept_rows.append(row)
-            kept.append(value)
-    return kept_rows, kept, failed
+            kept[row] = values
+    return kept, failed

@@ -47,6 +47,9 @@ def _problems(name: str, value: Any) -> _Found:
         yield from _window(value)
     elif name == "checks":
         yield from _checks(value)
+    elif name == "reject_coarse_times":
+        if not isinstance(value, bool):
+            yield f"{name} is {_shown(value)}, expected True or False", f"write {name}=False or leave it out"
     else:
         yield from _names(name, value, ordered=name in _ORDERED)
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from stream_app.pipeline.guard import short
+from stream_app.pipeline.payload_checks import JSON_STARTS, problem
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import Schema
 from stream_app.record import Code, Failure
@@ -17,7 +18,8 @@ from stream_app.records import Payloads
 STAGE = "decode"
 _GZIP = b"\x1f\x8b"
 _AVRO = b"\xc3\x01"  # Avro single-object encoding: marker, then 8 bytes of fingerprint
-_JSON_STARTS = frozenset(b"{ \t\r\n")
+# The first bytes of JSON values that are no object.
+_OTHER_JSON = frozenset(bytes([byte]) for byte in b'["-0123456789tfn')
 _NO_DETAIL = msgspec.Raw()
 
 
@@ -55,6 +57,7 @@ class Encoded:
 
 
 _frame = msgspec.json.Decoder(_Frame)
+_any_value = msgspec.json.Decoder(msgspec.Raw)
 
 
 def decode(
@@ -105,11 +108,13 @@ def _others(items: list[Any]) -> list[tuple[int, bytes]]:
 def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -> Failure | None:
     if data[:2] == _AVRO:
         return _avro(row, data, registry, found)
-    if not data or data[0] not in _JSON_STARTS:
-        return Failure(row, STAGE, Code.UNDECODABLE, "neither JSON, nor Avro single-object, nor gzip")
+    if not data or data[0] not in JSON_STARTS:
+        return Failure(row, STAGE, Code.UNDECODABLE, _unknown_form(data))
+    if (wrong := problem(data)) is not None:
+        return Failure(row, STAGE, Code.UNDECODABLE, wrong)
     try:
         frame = _frame.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = f"not a JSON object of a known form: {short(str(error))}"
         return Failure(row, STAGE, Code.UNDECODABLE, reason)
     if frame.detail_type is None:
@@ -119,6 +124,20 @@ def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -
         return Failure(row, STAGE, Code.UNDECODABLE, "the envelope has no detail", event)
     envelope_id = frame.id if isinstance(frame.id, str) else None
     return _add(row, frame.detail_type, frame.detail, envelope_id, registry, found)
+
+
+def _unknown_form(data: bytes) -> str:
+    if data[:1] in _OTHER_JSON and problem(data) is None and _is_json(data):
+        return "JSON, but not an object"
+    return "neither JSON, nor Avro single-object, nor gzip"
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        _any_value.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _add(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from anomaly.numbered import Numbered
 from stream_app.errors import FatalError
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded, decode
@@ -18,7 +17,7 @@ from stream_app.pipeline.rules import judged
 from stream_app.pipeline.score import score
 from stream_app.pipeline.settle import settle
 from stream_app.pipeline.state import EventState, ShardState
-from stream_app.record import Batch, Failure, IntVector, Record
+from stream_app.record import Batch, Failure, IntVector, Record, concat
 from stream_app.records import Records
 
 
@@ -38,11 +37,25 @@ def process(records: Sequence[Record], registry: Registry, state: ShardState, ma
     FatalError when a row is not accounted for, which would be a bug of ours.
     """
     records = Records.of(records)
+    moments = state.moments(records.arrived)
+    parts = [
+        (start, _process(records.part(start, stop), registry, state, max_bytes, moments[start:stop]))
+        for start, stop in state.spans(moments)
+    ]
+    state.tidy()
+    return parts[0][1] if len(parts) == 1 else _joined(parts)
+
+
+def _process(
+    records: Records, registry: Registry, state: ShardState, max_bytes: int, moments: IntVector
+) -> Processed:
+    """`process`, of records between the first and the last of which no device is forgotten and comes back."""
     encoded, failed = decode(records.payloads, registry, max_bytes)
     passed: dict[str, Batch] = {}
     repeated: list[IntVector] = []
     for event, rows in encoded.items():
-        batch, failures, again = _one_event(rows, registry.codecs[event], records, state[event])
+        given = rows, registry.codecs[event], records, moments, state[event]
+        batch, failures, again = _one_event(*given)
         if len(batch):
             passed[event] = batch
         failed += failures
@@ -56,15 +69,29 @@ def process(records: Sequence[Record], registry: Registry, state: ShardState, ma
 _NO_ROWS: IntVector = np.zeros(0, dtype=np.int64)
 
 
+def _joined(parts: Sequence[tuple[int, Processed]]) -> Processed:
+    """Consecutive parts as one; each begins at a row of the whole."""
+    passed: dict[str, Batch] = {}
+    for event in dict.fromkeys(event for _, part in parts for event in part.passed):
+        own = [(start, part.passed[event]) for start, part in parts if event in part.passed]
+        whole = concat([batch for _, batch in own], [start for start, _ in own])
+        if whole is not None:
+            passed[event] = whole
+    failed = [failure.moved(start) for start, part in parts for failure in part.failed]
+    return Processed(passed, failed, np.concatenate([part.repeated + start for start, part in parts]))
+
+
 def _one_event(
-    encoded: Encoded, codec: Codec, records: Records, state: EventState
+    encoded: Encoded, codec: Codec, records: Records, moments: IntVector, state: EventState
 ) -> tuple[Batch, list[Failure], IntVector]:
     conformed = conform(encoded, codec, records.arrived)
     if not len(conformed.passed):
         return conformed.passed, list(conformed.failed), _NO_ROWS
     batch = with_identity(conformed.passed, records.payloads, codec.event)
     keys: list[Any] = batch[codec.event.key].tolist()
-    devices = state.devices.numbers(keys)
+    moments = moments[batch.rows]
+    found = state.devices.arrive(keys, moments)
+    devices, renewed = found.numbers, state.renew(keys, found, moments)
     settled = settle(batch, devices, codec, state)
     # Only accepted events are learnt from: what failed may come again, repaired, under the same id.
     if len(settled.passed) < len(batch):
@@ -72,12 +99,13 @@ def _one_event(
         batch, devices, keys = batch.take(at), devices[at], [keys[row] for row in at.tolist()]
     if state.previous is not None:
         state.previous.remember(devices, batch)
-    numbered = Numbered(keys, devices, state.devices)
+    numbered = state.numbered(keys, devices, renewed)
     if state.checks is None:
         scored = score(settled.passed, codec.event, state.detector, numbered)
     else:
         flags = state.checks.mark(devices, batch)
         scored = judged(settled.passed, flags, codec.event, state.detector, numbered)
+    state.forget_unscored(numbered)
     return scored, [*conformed.failed, *settled.failed], settled.repeated
 
 

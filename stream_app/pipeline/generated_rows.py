@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from decimal import Decimal
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 import numpy as np
 
+from stream_app.pipeline.avro_types import DATE, INSTANT, LOCAL, TIME_OF_DAY, UUID, AvroType
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.devices import Devices
@@ -25,6 +26,8 @@ from stream_app.record import Batch, IntVector
 ORDINARY, WITHOUT_OPTIONAL, EXTREME = 5, 4, 4
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
+# How deep types that contain themselves are followed.
+_DEEPEST = 4
 _EXTREME_TIMES = (
     "1970-01-01T00:00:00Z",
     "1969-12-31T23:59:59.999Z",
@@ -37,9 +40,9 @@ _EXTREMES: Mapping[str, tuple[Any, ...]] = {
     "float": (0.0, -0.0, 3e38, -3e38),
     "double": (0.0, -0.0, 1.7e308, -1.7e308),
     "string": ("", "0", "\0é\U0001f600", "x" * 1_000),
-    "timestamp-millis": _EXTREME_TIMES,
-    "date": ("1970-01-01", "1969-12-31", "9999-12-31", "0001-01-01"),
-    "time-millis": ("00:00:00", "23:59:59.999", "12:00:00", "00:00:01"),
+    INSTANT: _EXTREME_TIMES,
+    DATE: ("1970-01-01", "1969-12-31", "9999-12-31", "0001-01-01"),
+    TIME_OF_DAY: ("00:00:00", "23:59:59.999", "12:00:00", "00:00:01"),
 }
 
 
@@ -108,7 +111,7 @@ def _body(codec: Codec, turn: int, number: int) -> bytes:
     values: dict[str, Any] = {}
     for at, field in enumerate(codec.schema.fields):
         if field.name == codec.event.key:
-            values[field.name] = _value(field.avro, turn % 2)
+            values[field.name] = _value(field.type, turn % 2)
         elif field.name == codec.event.id and field.kind == TEXT:
             values[field.name] = f"id {number}"
         elif not _is_missing(field, codec, turn, at):
@@ -130,33 +133,32 @@ def _of_turn(field: Field, codec: Codec, turn: int) -> Any:
     placed = window is not None and field.name == window.time
     extreme = turn - ORDINARY - WITHOUT_OPTIONAL
     if extreme >= 0 and not placed:
-        return _extreme(field.avro, extreme)
-    return _value(field.avro, turn)
+        return _extreme(field.type, extreme)
+    return _value(field.type, turn)
 
 
-def _extreme(avro: Any, number: int) -> Any:
+def _extreme(avro: AvroType, number: int) -> Any:
     """An extreme value of a type; an ordinary one of a type that has none."""
-    branch = _branch(avro)
-    name = branch if isinstance(branch, str) else branch.get("logicalType") or branch["type"]
-    name = {"timestamp-micros": "timestamp-millis", "time-micros": "time-millis"}.get(name, name)
-    if name not in _EXTREMES and isinstance(branch, dict) and "logicalType" not in branch:
-        name = branch["type"]
-    known = _EXTREMES.get(name) if isinstance(name, str) else None
+    known = _EXTREMES.get(_branch(avro).logical_name)
     return _value(avro, number) if known is None else known[number]
 
 
-def _branch(avro: Any) -> Any:
+def _branch(avro: AvroType) -> AvroType:
     """The type itself, of a union the first branch that is not null."""
-    if not isinstance(avro, list):
-        return avro
-    return next((branch for branch in avro if branch != "null"), "null")
+    real = [branch for branch in avro.branches if branch.type != "null"]
+    return real[0] if real else avro
 
 
-def _value(avro: Any, turn: int) -> Any:
-    """An ordinary value of a type, as JSON has it. Raises NoValueError where none is known."""
+def _value(avro: AvroType, turn: int, depth: int = 0) -> Any:
+    """An ordinary value of a type, as JSON has it. Raises NoValueError where none is known.
+
+    Where a type may contain itself, an optional value ends what would have no end.
+    """
+    if depth > _DEEPEST:
+        if avro.nullable:
+            return None
+        raise NoValueError(str(avro))
     branch = _branch(avro)
-    if isinstance(branch, dict):
-        return _complex(branch, turn)
     at = _START + turn * _HOUR
     values: dict[str, Any] = {
         "null": None,
@@ -167,42 +169,32 @@ def _value(avro: Any, turn: int) -> Any:
         "double": turn + 0.5,
         "string": f"text {turn}",
         "bytes": _base64(b"bytes"),
-        "timestamp-millis": at.isoformat(),
-        "timestamp-micros": at.isoformat(),
-        "local-timestamp-millis": at.replace(tzinfo=None).isoformat(),
-        "local-timestamp-micros": at.replace(tzinfo=None).isoformat(),
-        "date": (date(2024, 1, 1) + timedelta(days=turn)).isoformat(),
-        "time-millis": clock(turn % 24).isoformat(),
-        "time-micros": clock(turn % 24).isoformat(),
-        "uuid": str(UUID(int=turn + 1)),
+        INSTANT: at.isoformat(),
+        LOCAL: at.replace(tzinfo=None).isoformat(),
+        DATE: (date(2024, 1, 1) + timedelta(days=turn)).isoformat(),
+        TIME_OF_DAY: clock(turn % 24).isoformat(),
+        UUID: str(uuid.UUID(int=turn + 1)),
+        "fixed": _base64(bytes(branch.size)),
     }
-    if branch not in values:
-        raise NoValueError(branch)
-    return values[branch]
+    if branch.logical_name in values:
+        return values[branch.logical_name]
+    return _complex(branch, turn, depth + 1)
 
 
-def _complex(avro: Mapping[str, Any], turn: int) -> Any:
-    logical = avro.get("logicalType")
-    if logical == "decimal":
-        return str(Decimal(turn % 9 + 1).scaleb(-int(avro.get("scale", 0))))
-    if logical is not None:
-        try:
-            return _value(logical, turn)
-        except NoValueError:  # Avro passes over a logical type that it does not know
-            return _complex({name: item for name, item in avro.items() if name != "logicalType"}, turn)
-    match avro["type"]:
-        case "enum":
-            return avro["symbols"][turn % len(avro["symbols"])]
-        case "fixed":
-            return _base64(bytes(avro["size"]))
-        case "array":
-            return [_value(avro["items"], turn)]
-        case "map":
-            return {"a": _value(avro["values"], turn)}
+def _complex(avro: AvroType, turn: int, depth: int) -> Any:
+    match avro.logical_name:
+        case "decimal":
+            return str(Decimal(turn % 9 + 1).scaleb(-avro.logical.unit if avro.logical else 0))
+        case "enum" if avro.symbols:
+            return avro.symbols[turn % len(avro.symbols)]
+        case "array" if avro.items is not None:
+            return [] if depth > _DEEPEST else [_value(avro.items, turn, depth)]
+        case "map" if avro.items is not None:
+            return {} if depth > _DEEPEST else {"a": _value(avro.items, turn, depth)}
         case "record" | "error":
-            return {item["name"]: _value(item["type"], turn) for item in avro["fields"]}
+            return {item.name: _value(item.type, turn, depth) for item in avro.fields}
         case other:
-            return _value(other, turn)
+            raise NoValueError(other)
 
 
 def _base64(data: bytes) -> str:

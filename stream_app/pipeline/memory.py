@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from stream_app.pipeline import past_kernel as kernel
 from stream_app.pipeline.devices import reaching
 from stream_app.pipeline.packing import opened
+from stream_app.pipeline.stored import Chosen, last_of, numbers_of, require
 from stream_app.record import Batch, IntVector, Mask
 
 Keep = Callable[[str], bool]
 _STALE = np.iinfo(np.int64).min
+_MOST = np.iinfo(np.int64).max
+_NUMBERS = (float, int, bool)
+_NUMERIC_KINDS = "iufb"
 
 
 class Previous:
-    """The last accepted values of each device, as columns `previous.<field>` (None where there is none)."""
+    """The last accepted values of each device as columns `previous.<field>`: NaN, NaT or None where there is none."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = tuple(fields)
@@ -51,19 +55,27 @@ class Previous:
         for at, name in enumerate(self._fields):
             self._last[devices[rows], at] = np.fromiter(portable(batch[name][rows]), object, len(rows))
 
-    def dump(self, devices: int) -> Any:
-        """What is known of so many devices, in built-in types."""
-        self._reach(devices)
-        return {"fields": self._fields, "last": self._last[:devices].tolist()}
+    def dump(self, devices: Chosen) -> Any:
+        """What is known of these devices, in built-in types."""
+        self._reach(last_of(devices))
+        return {"fields": self._fields, "last": self._last[numbers_of(devices)].tolist()}
 
-    def load(self, dumped: Any, of: IntVector, to: IntVector) -> None:
-        """Add devices, numbers `of` in the dump, `to` here; a field that was not kept then has no previous value."""
+    def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:
+        """Add devices, numbers `of` in the dump, of so many `devices`, `to` here. Raises StateError.
+
+        A field that was not kept then has no previous value.
+        """
+        fields, last = dumped["fields"], dumped["last"]
+        require(len(last) == devices or devices is None, "there is not one previous row for each device")
+        require(
+            all(len(values) == len(fields) for values in last), "a previous row lacks fields, or has more"
+        )
+        require(int(of.max(initial=-1)) < len(last), "a device has no previous row")
         self._reach(int(to.max(initial=-1)) + 1)
-        at = {name: number for number, name in enumerate(dumped["fields"])}
+        at = {name: number for number, name in enumerate(fields)}
         for source, device in zip(of.tolist(), to.tolist(), strict=True):
-            values = dumped["last"][source]
             for number, name in enumerate(self._fields):
-                self._last[device, number] = values[at[name]] if name in at else None
+                self._last[device, number] = last[source][at[name]] if name in at else None
 
 
 def portable(column: NDArray[Any]) -> list[Any]:
@@ -75,18 +87,23 @@ def portable(column: NDArray[Any]) -> list[Any]:
 
 
 def _like(column: NDArray[Any], values: list[Any]) -> NDArray[Any]:
-    """Past values as a column of the kind of today's; where there is none: NaT, NaN or None."""
+    """Past values as a column of the kind of today's; where there is none: NaT, NaN or None.
+
+    One that does not fit, because the field had another type when it was remembered, counts as none.
+    """
     if column.dtype.kind == "M":
-        ticks = [_STALE if v is None else v for v in values]
+        ticks = [v if type(v) is int and abs(v) <= _MOST else _STALE for v in values]
         return np.array(ticks, dtype=np.int64).view(column.dtype)
-    if column.dtype.kind == "f":
-        return np.array(values, dtype=np.float64)
+    if column.dtype.kind in _NUMERIC_KINDS:  # as past values all are of floating point, which has NaN
+        return np.array([v if type(v) in _NUMBERS else None for v in values], dtype=np.float64)
     return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _own(column: NDArray[Any]) -> NDArray[Any]:
     """A column as `_like` gives past values of it."""
-    return column if column.dtype.kind in "Mf" else np.fromiter(column.tolist(), object, len(column))
+    if column.dtype.kind in _NUMERIC_KINDS:
+        return column.astype(np.float64, copy=False)
+    return column if column.dtype.kind == "M" else np.fromiter(column.tolist(), object, len(column))
 
 
 def pack(state: Any) -> bytes:
@@ -97,8 +114,3 @@ def pack(state: Any) -> bytes:
 def unpack(data: bytes) -> Any:
     """Bytes of `pack`, or of `packing.compressed`, to built-in types. Raises ValueError when it is none."""
     return msgspec.msgpack.decode(opened(data))
-
-
-def shown(array: NDArray[Any]) -> memoryview:
-    """An array's bytes, where they are: they change with it."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

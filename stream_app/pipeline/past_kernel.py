@@ -34,11 +34,11 @@ def ask_for_slots(array: Any, device: int, slot: int, size: int, slots: int, fie
 
 @compiled
 def windows(devices: Ints, steps: Ints, given: Floats, stamps: Ints, values: Floats, out: Floats) -> None:
-    """Note each row's values at its step, then give its window: `given` (fields, rows), `out` (fields, size, rows).
+    """Note each row's values at its step, then give its window: `given` (fields, rows), `out` (fields, rows, size).
 
     `stamps` (device, slot) are the steps that slots hold, `values` (device, slot, field) what was seen then.
     """
-    slots, (fields, size, _) = stamps.shape[1], out.shape
+    slots, (fields, _, size) = stamps.shape[1], out.shape
     many = values.nbytes > CACHED
     for row in range(len(devices)):
         device, step = devices[row], steps[row]
@@ -54,10 +54,10 @@ def windows(devices: Ints, steps: Ints, given: Floats, stamps: Ints, values: Flo
         for back in range(size):
             known = stamps[device, slot] == step - back
             for field in range(fields):
-                out[field, back, row] = values[device, slot, field] if known else np.nan
+                out[field, row, back] = values[device, slot, field] if known else np.nan
             slot = slot - 1 if slot > 0 else slots - 1
         for field in range(fields):
-            out[field, 0, row] = given[field, row]
+            out[field, row, 0] = given[field, row]
 
 
 @compiled

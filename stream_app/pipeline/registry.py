@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.event import Event, find, schema_files
-from stream_app.pipeline import checks, declaration
-from stream_app.pipeline.json_form import json_type
-from stream_app.pipeline.schema import Field, Json, Schema, compile_schema, nested_of, reader_of
+from stream_app.pipeline import avro_reader, checks, declaration, json_reader
+from stream_app.pipeline.avro_conversion import ConflictError
+from stream_app.pipeline.avro_reader import ReadRecord
+from stream_app.pipeline.json_reader import RecordReader
+from stream_app.pipeline.scalar_times import Instant
+from stream_app.pipeline.schema import TICKS_PER_SECOND, Json, Schema, compile_schema
+from stream_app.pipeline.schema_versions import different
 from stream_app.pipeline.usual_form import UsualForm
 
 Versions = Sequence[tuple[str, Json]]
@@ -23,17 +24,15 @@ Versions = Sequence[tuple[str, Json]]
 class Codec:
     """How records of one event type are read.
 
-    `schema` is the current one; `aliased` are its fields that have older names, `nested` its columns of objects
-    (`schema.nested_of`), `reader` the form in which it reads other writers' Avro (`schema.reader_of`).
+    `schema` is the current one. `json` reads the JSON form, `avro` the binary form by the fingerprint of the writer's
+    schema. `times` are the places, names and readers of the columns of times.
     """
 
     event: Event
     schema: Schema
-    decoder: msgspec.json.Decoder[Any]
-    struct: type[msgspec.Struct]
-    aliased: tuple[Field, ...]
-    nested: Json | None
-    reader: Json
+    json: RecordReader
+    avro: Mapping[str, ReadRecord]
+    times: tuple[tuple[int, str, Instant], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +103,11 @@ def _compile(
             continue
         try:
             versions = [(source, compile_schema(raw, source)) for source, raw in schemas[event.name]]
-            codecs[event.name] = _codec(event, *versions[0])
         except ConfigError as error:
             problems += error.problems
             continue
-        unfit = checks.problems(event, versions[0][1])
+        codecs[event.name], wrong = _codec(event, versions)
+        unfit = [*wrong, *checks.problems(event, versions[0][1])]
         problems += unfit
         if dry_run and not unfit:
             problems += _dry_run(codecs[event.name])
@@ -118,7 +117,9 @@ def _compile(
                 hint = "give the record a name of its own: Avro binary is known by it"
                 problems.append(Problem(f"{source} has the same fingerprint as event {other!r}", hint))
             writers[version.fingerprint] = (event.name, version)
-    usual = UsualForm((name, codec.schema, codec.event.required) for name, codec in codecs.items())
+    usual = UsualForm(
+        (name, codec.schema, codec.event.required, codec.event.id) for name, codec in codecs.items()
+    )
     return Registry(codecs, writers, usual), problems
 
 
@@ -128,15 +129,33 @@ def _dry_run(codec: Codec) -> list[Problem]:
     return dry_run.problems(codec)
 
 
-def _codec(event: Event, source: str, schema: Schema) -> Codec:
-    try:
-        struct = json_type(schema, event.required)
-        decoder = msgspec.json.Decoder(struct)
-    except (TypeError, ValueError, RuntimeError) as error:
-        hint = (
-            "use a type that JSON can tell: a union of one text-like, one map-like and one list-like branch"
-        )
-        raise ConfigError([Problem(f"{source} cannot be read from JSON: {error}", hint)]) from error
-    aliased = tuple(field for field in schema.fields if field.aliases)
-    reader = reader_of(schema, event.required)
-    return Codec(event, schema, decoder, struct, aliased, nested_of(schema), reader)
+def _codec(event: Event, versions: Sequence[tuple[str, Schema]]) -> tuple[Codec, list[Problem]]:
+    """`versions` are the schemas with the files that they come from, the current one first."""
+    schema, required = versions[0][1], event.required
+    avro: dict[str, ReadRecord] = {}
+    problems: list[Problem] = []
+    for source, writer in versions:
+        try:
+            read = avro_reader.record_reader(writer.type, schema.type, required, schema.columns)
+        except ConflictError as error:
+            hint = "keep the logical type, or give the field another name"
+            problems.append(Problem(f"{source} and {versions[0][0]} differ: {error}", hint))
+            continue
+        same = next((one for one in versions if one[1].fingerprint == writer.fingerprint), versions[0])
+        field = different(writer.type, same[1].type)
+        if field is not None:
+            problems.append(
+                Problem(
+                    f"{source} and {same[0]} have the same fingerprint, but field {field} means another value: Avro "
+                    "leaves logical types out of it",
+                    "give the changed field another name, with the old one as its alias",
+                )
+            )
+        avro.setdefault(writer.fingerprint, read)
+    times = tuple(
+        (at, field.name, Instant(TICKS_PER_SECOND[field.kind], column=True))
+        for at, field in enumerate(schema.fields)
+        if field.kind in TICKS_PER_SECOND
+    )
+    json = json_reader.record_reader(schema.type, required, schema.columns)
+    return Codec(event, schema, json, avro, times), problems

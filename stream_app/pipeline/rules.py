@@ -16,6 +16,7 @@ from stream_app.event import Check, Event, Range, Rate, Stuck
 from stream_app.pipeline import past_kernel as kernel
 from stream_app.pipeline.devices import reaching
 from stream_app.pipeline.score import EXPLANATION, score
+from stream_app.pipeline.stored import Chosen, last_of, require, rows_shown, stored_rows
 from stream_app.record import Batch, IntVector, Mask
 
 FLAG = "flag"
@@ -106,30 +107,37 @@ class Checks:
         flags: _Flags = self._names[trips]
         return flags
 
-    def dump(self, devices: int) -> Any:
-        """What is known of so many devices, in built-in types: arrays as bytes."""
-        self._reach(devices)
+    def dump(self, devices: Chosen) -> Any:
+        """What is known of these devices, as `packing.compressed` takes it; to be read at once."""
+        self._reach(last_of(devices))
         tables = {"at": self._at, "last": self._last, "same": self._same, "run": self._run}
         return {
             "rates": _identities(self._rates),
             "stucks": _identities(self._stucks),
-            **{name: table[:devices].tobytes() for name, table in tables.items()},
+            **{name: rows_shown(table, devices) for name, table in tables.items()},
         }
 
-    def load(self, dumped: Any, of: IntVector, to: IntVector) -> None:
-        """Add devices, numbers `of` in the dump, `to` here; a check that is declared otherwise begins anew."""
+    def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:
+        """Add devices, numbers `of` in the dump, of so many `devices`, `to` here. Raises StateError.
+
+        A check that is declared otherwise begins anew.
+        """
         self._reach(int(to.max(initial=-1)) + 1)
         rates, stucks = dumped["rates"], dumped["stucks"]
-        for mine, stored in _matching(_identities(self._rates), rates):
-            self._at[to, mine] = _stored(dumped["at"], np.int64, rates)[of, stored]
-            self._last[to, mine] = _stored(dumped["last"], np.float64, rates)[of, stored]
-        for mine, stored in _matching(_identities(self._stucks), stucks):
-            self._same[to, mine] = _stored(dumped["same"], np.float64, stucks)[of, stored]
-            self._run[to, mine] = _stored(dumped["run"], np.int64, stucks)[of, stored]
 
+        def stored(name: str, kind: type[Any], checks: Sequence[str]) -> NDArray[Any]:
+            return stored_rows(dumped[name], kind, (len(checks),), of, devices)
 
-def _stored(data: bytes, kind: type[Any], checks: Sequence[str]) -> NDArray[Any]:
-    return np.frombuffer(data, dtype=kind).reshape(-1, len(checks))
+        at, last = stored("at", np.int64, rates), stored("last", np.float64, rates)
+        same, run = stored("same", np.float64, stucks), stored("run", np.int64, stucks)
+        require(
+            len(at) == len(last) and len(same) == len(run), "the checks' arrays are not of the same devices"
+        )
+        require(int(run.min(initial=0)) >= 0, "a value was the same a negative number of times")
+        for mine, stored_at in _matching(_identities(self._rates), rates):
+            self._at[to, mine], self._last[to, mine] = at[of, stored_at], last[of, stored_at]
+        for mine, stored_at in _matching(_identities(self._stucks), stucks):
+            self._same[to, mine], self._run[to, mine] = same[of, stored_at], run[of, stored_at]
 
 
 def _identities(checks: Sequence[Check]) -> list[str]:

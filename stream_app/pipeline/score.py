@@ -24,6 +24,8 @@ def score(batch: Batch, event: Event, detector: Detector | None, keys: Numbered 
 
     `keys` are those of the rows, for who has them at hand with their numbers (`anomaly.numbered`).
 
+    A feature that is no number, or that `calculate` did not return, is missing (NaN).
+
     A detector that can say why adds `explanation`: a dict for each anomaly, else None. It is for alerts, not stored.
     A row on which the detector raises has the score NaN, is no anomaly, and was not learnt.
     """
@@ -31,10 +33,25 @@ def score(batch: Batch, event: Event, detector: Detector | None, keys: Numbered 
         return batch
     features = np.empty((len(batch), len(event.features)))
     for at, name in enumerate(event.features):
-        features[:, at] = batch[name]  # None becomes NaN
+        features[:, at] = _numbers(batch[name]) if name in batch else np.nan
     names = batch[event.key].tolist() if keys is None else keys
     times = batch["time"] if "time" in batch and batch["time"].dtype.kind == "M" else None
     return batch.with_columns(_judged(detector, names, features, times))
+
+
+def _numbers(column: NDArray[Any]) -> NDArray[Any]:
+    """A column as floating-point numbers; None becomes NaN, and so does what is no number."""
+    try:
+        return column.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError):
+        return np.array([_number(value) for value in column.tolist()], dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(np.float64(value))
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
 
 
 def unscored(batch: Batch) -> int:
@@ -58,10 +75,14 @@ def _judged(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Time
             return _unjudged(detector)
     middle = len(keys) // 2
     halves = [
-        _judged(detector, keys[part], X[part], None if times is None else times[part])
+        _judged(detector, _part(keys, part), X[part], None if times is None else times[part])
         for part in (slice(0, middle), slice(middle, None))
     ]
     return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+
+
+def _part(keys: Sequence[Any], rows: slice) -> Sequence[Any]:
+    return keys.part(rows) if isinstance(keys, Numbered) else keys[rows]
 
 
 def _columns(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Times | None) -> Columns:

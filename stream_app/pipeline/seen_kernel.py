@@ -22,6 +22,7 @@ SMALLEST = 8
 SIZES = 40
 # What is known of many devices is asked for so many rows before it is needed.
 AHEAD = 4
+HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 Ints = NDArray[np.int64]
 Tags = NDArray[np.uint16]
@@ -124,14 +125,13 @@ def meet(
     limit: int,
     rings: Any,
     again: Mask,
-    by: Ints,
     number: Ints,
     before: Ints,
 ) -> int:
     """Rows from `first` on; returns the row at which the pool was too small, their number when all are done.
 
-    `again` says whether the row's id was accepted before, `by` which of these rows had it (-1: none of them),
-    `number` which of its device's events the row is, `before` what its place held.
+    `again` says whether the row's id was accepted before, `number` which of its device's events the row is, `before`
+    what its place held.
     """
     many, rows = rings.pool.nbytes > CACHED, len(devices)
     for row in range(first, rows):
@@ -148,22 +148,46 @@ def meet(
         begin = rings.start[device]
         known = mark != 0 and knows(rings, begin, held, mark)
         rings.counts[device] += 1
-        again[row], number[row], by[row] = known, rings.counts[device], -1
+        again[row], number[row] = known, rings.counts[device]
         place = begin + (rings.counts[device] - 1) % limit
         before[row] = rings.pool[place]
-        if known:
-            by[row] = giver(row, mark, devices, marks, again, accepted)
         note(rings, place, mark if accepted[row] and not known else 0)
     return rows
 
 
+@inlined
+def place_of(device: int, mark: int, rows: Ints, devices: Ints, marks: Ints, seed: Any) -> Any:
+    """The place of an id among `rows`, or the empty one that it would have; and how many were looked at.
+
+    The hash is a multiply-shift scheme over the halves of the mark and the device, with secret factors.
+    """
+    high, low = np.uint64(mark) >> HALF, np.uint64(mark) & LOW
+    mixed = seed[0] + seed[1] * high + seed[2] * low + seed[3] * np.uint64(device)
+    last, steps = len(rows) - 1, 1
+    place = np.int64(mixed >> HALF) & last
+    while rows[place] >= 0 and not (marks[rows[place]] == mark and devices[rows[place]] == device):
+        place, steps = (place + 1) & last, steps + 1
+    return place, steps
+
+
 @compiled
-def giver(row: int, mark: int, devices: Ints, marks: Ints, again: Mask, accepted: Mask) -> int:
-    """The last row before this one of the same device that gave the id; -1 when it was known before."""
-    for other in range(row - 1, -1, -1):
-        if marks[other] == mark and devices[other] == devices[row] and accepted[other] and not again[other]:
-            return other
-    return -1
+def givers(devices: Ints, marks: Ints, accepted: Mask, again: Mask, rows: Ints, seed: Any, by: Ints) -> int:
+    """For each repeat the last row before it that gave its device's id, -1 where the id was known before the rows.
+
+    `rows` is a table of row numbers, -1 throughout: open addressing by device and mark, its length a power of two and
+    at least twice the number of rows. Returns how many of its places were looked at.
+    """
+    total = 0
+    for row in range(len(devices)):
+        by[row] = -1
+        if again[row] or (accepted[row] and marks[row] != 0):
+            place, steps = place_of(devices[row], marks[row], rows, devices, marks, seed)
+            total += steps
+            if again[row]:
+                by[row] = rows[place]
+            else:
+                rows[place] = row
+    return total
 
 
 @compiled
@@ -185,10 +209,10 @@ def drop(rows: Ints, devices: Ints, number: Ints, limit: int, rings: Any) -> Non
 
 
 @compiled
-def held(limit: int, first: int, last: int, rings: Any, out: Ints) -> None:
-    """The marks of each device before `last`, from `first` on, one device after the other, the oldest first."""
+def held(limit: int, devices: Ints, rings: Any, out: Ints) -> None:
+    """The marks of each of these devices, one device after the other, the oldest first."""
     at = 0
-    for device in range(first, last):
+    for device in devices:
         for number in range(max(rings.counts[device] - limit, 0), rings.counts[device]):
             out[at] = rings.pool[rings.start[device] + number % limit]
             at += 1

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.compiled import compiled
+from stream_app.pipeline import time_kernel
 
-# What a field is read as: passed over, a floating-point number, a whole number or boolean, ticks since the epoch.
-PASS, REAL, WHOLE, TICKS = range(4)
+# What a field is read as: passed over, a floating-point number, a whole number or boolean, ticks since the epoch, a
+# whole number or boolean that may be missing.
+PASS, REAL, WHOLE, TICKS, MAYBE = range(5)
 _NAN = int(np.array([np.nan]).view(np.int64)[0])
 _NONE = np.iinfo(np.int64).min
 
@@ -94,35 +96,23 @@ def whole(data: Bytes, at: int) -> int:
 
 
 @compiled
-def ticks(data: Bytes, at: int, per_second: int) -> int:
-    """The time at `at` in whole ticks since the epoch; a finer one is cut down, never up into the future."""
-    begin, size, _ = head(data, at)
-    tag = data[at]
-    if tag == 0xC7 or 0xD4 <= tag <= 0xD8:  # the extension for times
-        if size == 4:
-            return number(data, begin, 4) * per_second
-        if size == 8:  # 30 bits of nanoseconds, 34 of seconds
-            both = number(data, begin, 8)
-            nanos, seconds = (both >> 34) & 0x3FFFFFFF, both & 0x3FFFFFFFF
-        else:
-            nanos, seconds = number(data, begin, 4), number(data, begin + 4, 8)
-        return seconds * per_second + nanos // (1_000_000_000 // per_second)
-    return whole(data, at)
-
-
-@compiled
 def columns(
     data: Bytes,
     kinds: NDArray[np.int64],
     per_second: NDArray[np.int64],
     lead: int,
+    arrived: NDArray[np.int64],
     reals: NDArray[np.float64],
     bits: NDArray[np.int64],
+    missing: NDArray[np.bool_],
+    doubtful: NDArray[np.bool_],
 ) -> None:
     """Read a list of rows, which are lists of values or maps whose keys are passed over, as are the first `lead`.
 
     `bits` is `reals` seen as integers, shape (fields, rows): each field is written as its kind says, into the one or
-    the other; missing numbers are NaN, missing times the least integer.
+    the other; missing numbers are NaN, missing times the least integer. `missing` (fields, rows) notes missing values
+    of the kind MAYBE. `doubtful` (rows) notes rows with a time that is not in the usual form, or that seems to be in
+    another unit (`time_kernel`), by their arrivals.
     """
     at, _, rows = head(data, 0)
     for row in range(rows):
@@ -139,24 +129,43 @@ def columns(
                 continue
             tag = data[at]
             if tag == 0xC0:
-                bits[field, row] = _NAN if kind == REAL else _NONE
+                bits[field, row] = _NAN if kind == REAL else 0 if kind == MAYBE else _NONE
+                if kind == MAYBE:
+                    missing[field, row] = True
                 at += 1
             elif kind == REAL and tag == 0xCB:
                 bits[field, row] = number(data, at + 1, 8)
                 at += 9
+            elif kind == REAL:
+                reals[field, row] = float(whole(data, at))
+                at = after(data, at)
+            elif kind == TICKS:
+                begin, size, _ = head(data, at)
+                value = ticks(data, at, begin, size, per_second[field], arrived[row])
+                if value == time_kernel.DOUBTFUL:
+                    doubtful[row] = True
+                bits[field, row] = value
+                at = begin + size
             else:
-                if kind == REAL:
-                    reals[field, row] = float(whole(data, at))
-                elif kind == WHOLE:
-                    bits[field, row] = whole(data, at)
-                else:
-                    bits[field, row] = ticks(data, at, per_second[field])
+                bits[field, row] = whole(data, at)
                 at = after(data, at)
 
 
 @compiled
+def ticks(data: Bytes, at: int, begin: int, size: int, per_second: int, arrived: int) -> int:
+    """The time at `at`, text of `size` bytes at `begin` or a whole number, in ticks since the epoch."""
+    tag = data[at]
+    if 0xA0 <= tag <= 0xBF or 0xD9 <= tag <= 0xDB:
+        return time_kernel.of_text(data, begin, size, per_second)
+    value = whole(data, at)
+    if value > 0 and arrived != time_kernel.NEVER and time_kernel.coarser(value, per_second, arrived):
+        return time_kernel.DOUBTFUL
+    return value
+
+
+@compiled
 def marks(data: Bytes, found: NDArray[np.int64]) -> None:
-    """A number for each value of a list, by which it is known: equal values have the same; 0 for None.
+    """A number for each value of a list, by which it is known: equal values have the same; 0 for None and empty text.
 
     Of text MurmurHash64A (Austin Appleby, public domain), of a whole number its bits mixed alike.
     """
@@ -167,7 +176,7 @@ def marks(data: Bytes, found: NDArray[np.int64]) -> None:
         if tag == 0xC0:
             found[row] = 0
         elif 0xA0 <= tag <= 0xBF or 0xD9 <= tag <= 0xDB:
-            found[row] = mark_of_text(data, begin, size)
+            found[row] = mark_of_text(data, begin, size) if size else 0
         else:
             found[row] = mark_of_number(whole(data, at))
         at = begin + size

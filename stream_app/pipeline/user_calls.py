@@ -137,8 +137,10 @@ def _array(given: Any) -> NDArray[Any]:
     if not isinstance(given, np.ma.MaskedArray):
         return np.asarray(given)
     missing = {"f": np.nan, "M": np.datetime64("NaT"), "m": np.timedelta64("NaT")}
-    if given.dtype.kind in missing:
-        return np.where(given.mask, missing[given.dtype.kind], given.data).astype(given.dtype)
-    return (
-        np.where(given.mask, None, given.data.astype(object)) if given.mask.any() else np.asarray(given.data)
-    )
+    mask, column = np.ma.getmaskarray(given), np.array(given.data)
+    if not mask.any():
+        return column
+    if column.dtype.kind not in missing:
+        column = column.astype(object)
+    column[mask] = missing.get(column.dtype.kind)
+    return column

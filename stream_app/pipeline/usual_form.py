@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from stream_app.pipeline.json_form import absent_value, python_type
-from stream_app.pipeline.schema import OBJECT, Field, Schema
+from stream_app.pipeline.json_form import fast_default, fast_type
+from stream_app.pipeline.payload_checks import survey
+from stream_app.pipeline.schema import Field, Schema
 from stream_app.records import Payloads
 
 # No value is of it: a member that has it must be absent. Avro's names are ASCII, so none begins as this one's does.
@@ -25,17 +26,17 @@ id_of = attrgetter("id")
 
 
 class UsualForm:
-    """Reads records of these events (name, schema, required fields): envelopes, or JSON without one.
+    """Reads records of these events (name, schema, required fields, id's field): envelopes, or JSON without one.
 
     It takes a record only where `decode` and `conform` would take it with the same fields: every required field is
     there, none goes by an older name. What it refuses may be right all the same, and is for them to read.
     """
 
-    def __init__(self, events: Iterable[tuple[str, Schema, Sequence[str]]]) -> None:
+    def __init__(self, events: Iterable[tuple[str, Schema, Sequence[str], str]]) -> None:
         envelopes: list[type[msgspec.Struct]] = []
         plain: list[type[msgspec.Struct]] = []
-        for name, schema, required in events:
-            members = _members(schema, required)
+        for name, schema, required, identity in events:
+            members = _members(schema, required, identity)
             if not members:
                 continue
             detail = _struct("Detail", members)
@@ -44,7 +45,7 @@ class UsualForm:
             if not _MARKS & {member[0] for member in members}:
                 apart = ("ø", _NOTHING, msgspec.field(default=0, name="detail-type"))
                 plain.append(_struct("Plain", [*members, apart], tag_field="event", tag=name))
-        self._envelopes, self._plain = _decoder(envelopes), _decoder(plain)
+        self._envelopes, self._plain = _decoder(envelopes, "detail-type"), _decoder(plain, "event")
         self.events = {kind: str(kind.__struct_config__.tag) for kind in (*envelopes, *plain)}
         self.enveloped = frozenset(envelopes)
 
@@ -52,13 +53,18 @@ class UsualForm:
         """Of each payload a Struct of one of `events`, its bytes where it is not of a usual form or beyond the limit.
 
         An envelope (`enveloped`) has `detail` and `id`; the others have an event's fields themselves. Payloads are
-        expected to be as the first is, enveloped or not.
+        expected to be as the first is, enveloped or not. Bytes that `payload_checks` refuses stay bytes.
         """
+        checked = survey(payloads)
         decoder = self._envelopes if len(payloads) and _ENVELOPE in payloads.payload(0) else self._plain
         if decoder is None:
             return list(payloads.each())
-        found = _all_at_once(decoder, payloads, max_bytes)
-        return _by_parts(decoder, payloads, max_bytes) if found is None else found
+        found = _all_at_once(decoder, payloads, max_bytes, checked.line_breaks)
+        if found is None:
+            found = _by_parts(decoder, payloads, max_bytes)
+        for row in checked.refused:
+            found[row] = payloads.payload(row)
+        return found
 
 
 def _by_parts(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any]:
@@ -75,13 +81,15 @@ def _by_parts(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes:
     return found
 
 
-def _all_at_once(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any] | None:
+def _all_at_once(
+    decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int, line_breaks: int | None = None
+) -> list[Any] | None:
     """What all payloads are, None where one of them is not of the form, or is too large.
 
     Each is a line from brace to brace. No value goes over a line's end: what follows a closing brace is no opening
     one, and a line break in a string is no JSON. So as many values as lines are one of each.
     """
-    lines = payloads.lines() if payloads.lengths().max(initial=0) <= max_bytes else None
+    lines = payloads.lines(line_breaks) if payloads.lengths().max(initial=0) <= max_bytes else None
     if lines is None:
         return None
     try:
@@ -102,36 +110,37 @@ def _one_by_one(decoder: msgspec.json.Decoder[Any], data: Sequence[bytes], max_b
     return found
 
 
-def _members(schema: Schema, required: Sequence[str]) -> list[tuple[Any, ...]]:
+def _members(schema: Schema, required: Sequence[str], identity: str) -> list[tuple[Any, ...]]:
     """Fields in order, then older names, which must be absent; nothing for a schema that wants more care."""
     names = {field.name for field in schema.fields}
     older = {alias for field in schema.fields for alias in field.aliases}
-    if names & older or any(field.kind == OBJECT for field in schema.fields):
+    kinds = [
+        fast_type(field, required=field.name in required, identity=field.name == identity)
+        for field in schema.fields
+    ]
+    if names & older or None in kinds:
         return []
     absent = [
         (f"ø{at}", _NOTHING, msgspec.field(default=0, name=name)) for at, name in enumerate(sorted(older))
     ]
-    return [*(_member(field, required) for field in schema.fields), *absent]
+    members = [_member(field, kind, required) for field, kind in zip(schema.fields, kinds, strict=True)]
+    return [*members, *absent]
 
 
-def _member(field: Field, required: Sequence[str]) -> tuple[Any, ...]:
-    if field.name in required:
-        branches = field.avro if isinstance(field.avro, list) else [field.avro]
-        return (field.name, python_type([branch for branch in branches if branch != "null"]))
-    kind = python_type(field.avro)
-    if field.has_default or field.nullable:
-        return (field.name, kind, absent_value(field.default))
-    return (field.name, kind)
+def _member(field: Field, kind: Any, required: Sequence[str]) -> tuple[Any, ...]:
+    optional = field.name not in required and (field.has_default or field.nullable)
+    return (field.name, kind, fast_default(field)) if optional else (field.name, kind)
 
 
 def _struct(name: str, members: Sequence[tuple[Any, ...]], **options: Any) -> type[msgspec.Struct]:
     return msgspec.defstruct(name, members, kw_only=True, gc=False, **options)
 
 
-def _decoder(kinds: Sequence[type[msgspec.Struct]]) -> msgspec.json.Decoder[Any] | None:
+def _decoder(kinds: Sequence[type[msgspec.Struct]], tag_field: str) -> msgspec.json.Decoder[Any] | None:
+    """A decoder of one of the types, by their tags. msgspec requires a tag only where there are several types."""
     if not kinds:
         return None
-    union: Any = kinds[0]
-    for kind in kinds[1:]:
+    union: Any = _struct("Never", [("never", _NOTHING)], tag_field=tag_field, tag="")
+    for kind in kinds:
         union = union | kind
     return msgspec.json.Decoder(union)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stream_app.event import Window
 from stream_app.pipeline import past_kernel as kernel
 from stream_app.pipeline.devices import reaching
-from stream_app.pipeline.memory import shown
+from stream_app.pipeline.stored import TOGETHER, Chosen, last_of, require, rows_shown, stored_rows
 from stream_app.record import Batch, IntVector
 
 
@@ -38,14 +38,18 @@ class Windows:
         self._values = reaching(self._values, devices, np.nan)
 
     def recall(self, devices: IntVector, batch: Batch) -> dict[str, NDArray[np.float64]]:
-        """Note each row's values, then give its window, row by row in order: (n, size) for each field."""
+        """Note each row's values, then give its window, row by row in order: (n, size) for each field.
+
+        The arrays are C-contiguous: NumPy's reductions along a window then add its values in the same order
+        however many rows there are.
+        """
         spec = self._spec
         ticks = (batch[spec.time] - np.datetime64(0, "s")) // np.timedelta64(spec.step)
         given = np.stack([batch[name] for name in spec.fields]).astype(np.float64, copy=False)
-        out = np.empty((len(spec.fields), spec.size, len(batch)))
+        out = np.empty((len(spec.fields), len(batch), spec.size))
         self._reach(int(devices.max(initial=-1)) + 1)
         kernel.windows(devices, ticks.astype(np.int64), given, self._stamps, self._values, out)
-        return {f"window.{name}": out[at].T for at, name in enumerate(spec.fields)}
+        return {f"window.{name}": out[at] for at, name in enumerate(spec.fields)}
 
     def keep(self, devices: IntVector) -> Kept:
         """What is known of these devices now."""
@@ -57,20 +61,28 @@ class Windows:
         """As it was when `keep` was called."""
         self._stamps[kept.devices], self._values[kept.devices] = kept.stamps, kept.values
 
-    def dump(self, devices: int) -> Any:
-        """What is known of so many devices, as `packing.compressed` takes it; to be read at once."""
-        self._reach(devices)
-        arrays = {"stamps": shown(self._stamps[:devices]), "values": shown(self._values[:devices])}
-        return {"grid": self._grid(), **arrays}
+    def dump(self, devices: Chosen) -> Any:
+        """What is known of these devices, as `packing.compressed` takes it; to be read at once."""
+        self._reach(last_of(devices))
+        stamps, values = rows_shown(self._stamps, devices), rows_shown(self._values, devices)
+        return {"grid": self._grid(), "stamps": stamps, "values": values}
 
     def _grid(self) -> list[Any]:
         return [list(self._spec.fields), self._spec.size, self._spec.step // timedelta(microseconds=1)]
 
-    def load(self, dumped: Any, of: IntVector, to: IntVector) -> None:
-        """Add devices, numbers `of` in the dump, `to` here; none when the window was declared otherwise."""
-        if dumped["grid"] != self._grid():
+    def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:
+        """Add devices, numbers `of` in the dump, of so many `devices`, `to` here. Raises StateError.
+
+        Nothing is added when the window was declared otherwise.
+        """
+        if list(dumped["grid"]) != self._grid():
             return
         self._reach(int(to.max(initial=-1)) + 1)
-        stamps = np.frombuffer(dumped["stamps"], dtype=np.int64).reshape(-1, *self._stamps.shape[1:])
-        values = np.frombuffer(dumped["values"], dtype=np.float64).reshape(-1, *self._values.shape[1:])
-        self._stamps[to], self._values[to] = stamps[of], values[of]
+        stamps = stored_rows(dumped["stamps"], np.int64, self._stamps.shape[1:], of, devices)
+        values = stored_rows(dumped["values"], np.float64, self._values.shape[1:], of, len(stamps))
+        slots = np.arange(self._slots)
+        for first in range(0, len(of), TOGETHER):
+            some, places = stamps[of[first : first + TOGETHER]], to[first : first + TOGETHER]
+            fits = (some == kernel.STALE) | (some % self._slots == slots)
+            require(bool(fits.all()), "a window's slot holds the value of a step that belongs to another")
+            self._stamps[places], self._values[places] = some, values[of[first : first + TOGETHER]]

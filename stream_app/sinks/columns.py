@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from stream_app.event import PAYLOAD
 from stream_app.pipeline.schema import BOOLEAN, INTEGER, Field
-from stream_app.record import Batch, IntVector, Mask
+from stream_app.record import EXACT, Batch, IntVector, Mask
 
 Types = Mapping[str, pa.DataType]
-_HELPERS = ("window.", "previous.", "explanation", PAYLOAD)
+_HELPERS = ("window.", "previous.", PAYLOAD)
+_EXPLANATION = "explanation"
 _LAST = ("score", "anomaly")
 # Parquet has no whole seconds; days and the like become milliseconds too.
 _FINE_UNITS = ("us", "ns")
@@ -35,14 +36,18 @@ def stored_columns(batch: Batch) -> list[str]:
     names = [
         name
         for name, column in batch.columns.items()
-        if column.ndim == 1 and name not in (*_LAST, "arrived") and not name.startswith(_HELPERS)
+        if column.ndim == 1
+        and name not in (*_LAST, "arrived", _EXPLANATION)
+        and not name.startswith((*_HELPERS, EXACT))
     ]
     return [*names, *(name for name in _LAST if name in batch)]
 
 
 def without_helpers(batch: Batch) -> Batch:
     """The batch without the columns that only its calculation and its alerts need; windows are most of it."""
-    return batch.only(name for name in batch.columns if not name.startswith(_HELPERS))
+    return batch.only(
+        name for name in batch.columns if name != _EXPLANATION and not name.startswith(_HELPERS)
+    )
 
 
 def column_types(fields: Iterable[Field]) -> dict[str, pa.DataType]:
@@ -53,6 +58,26 @@ def column_types(fields: Iterable[Field]) -> dict[str, pa.DataType]:
     known: dict[str, pa.DataType] = {INTEGER: pa.int64(), BOOLEAN: pa.bool_()}
     typed = {field.name: known.get(field.kind, pa.string()) for field in fields}
     return {field.name: typed[field.name] for field in fields if field.nullable or field.kind not in known}
+
+
+def stored_column(batch: Batch, name: str, declared: pa.DataType | None) -> tuple[pa.Array[Any], Mask | None]:
+    """A column of a batch as `to_arrow` gives it, whole numbers and booleans that may be missing as they are."""
+    column = batch[name]
+    if EXACT + name in batch:
+        return pa.array(batch[EXACT + name], mask=np.isnan(column)), None
+    if column.dtype.kind == "f" and declared in (pa.int64(), pa.bool_()):
+        return _whole(column, declared)
+    return to_arrow(column, declared)
+
+
+def _whole(column: NDArray[Any], declared: pa.DataType | None) -> tuple[pa.Array[Any], Mask | None]:
+    """Numbers that a user's function put in place of whole numbers or booleans; those that are not are refused."""
+    kind: Any = np.bool_ if declared == pa.bool_() else np.int64
+    missing = np.isnan(column)
+    with np.errstate(invalid="ignore"):
+        values = np.where(missing, 0, column).astype(kind)
+    bad: Mask = (values != column) & ~missing
+    return pa.array(values, mask=missing | bad), bad if bad.any() else None
 
 
 def to_arrow(column: NDArray[Any], declared: pa.DataType | None = None) -> tuple[pa.Array[Any], Mask | None]:

@@ -72,7 +72,8 @@ def to_item(batch: Batch, at: int, device: str, record: Record, shard: str, time
     Numbers are Decimal, times ISO-8601; missing values, and numbers that DynamoDB cannot hold, are left out.
     """
     position = record.position(shard)
-    values = {name: to_value(batch[name][at]) for name in stored_columns(batch)}
+    row = batch.take(slice(at, at + 1))
+    values = {name: to_value(row.exact(name)[0]) for name in stored_columns(row)}
     return {
         KEY: device,
         "event": batch.event,
@@ -160,6 +161,11 @@ class LatestSink:
         if errors:
             raise errors[0]
         return failures
+
+    def build(self, segment: Segment) -> None:
+        """Make the items, and drop them (protocol `segment.Building`)."""
+        for _row, _event, item in self._items(segment):
+            _too_large(item)
 
     def close(self) -> None:
         """Wait for the threads to end."""

@@ -12,11 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from stream_app.pipeline.column_names import RECORD_COLUMNS
+from stream_app.pipeline.column_names import field_name as field_name
+from stream_app.pipeline.column_names import stored_name as stored_name
 from stream_app.record import Batch, Code, Failure, Record
-from stream_app.sinks.columns import Types, stored_columns, text, to_arrow
+from stream_app.sinks.columns import Types, stored_column, stored_columns, text, to_arrow
 from stream_app.sinks.origins import Origins, origins
 
-IDENTITY = ("shard", "sequence", "sub", "partition_key", "arrived")
+IDENTITY = RECORD_COLUMNS
 _NO_TYPES: Types = {}
 # Rows by which a column is judged, and how many different values are few, however few rows there are.
 _LOOKED_AT, _FEW = 1_000, 8
@@ -40,7 +43,7 @@ def to_table(
     refused: dict[int, str] = {}
     columns = {}
     for name in stored_columns(batch):
-        columns[name], bad = to_arrow(batch[name], types.get(name))
+        columns[name], bad = stored_column(batch, name, types.get(name))
         for at in np.flatnonzero(bad).tolist() if bad is not None else ():
             refused.setdefault(at, name)
     identity = _identity(origins(records), shard)
@@ -153,17 +156,6 @@ def _identity(records: Origins, shard: str) -> dict[str, pa.Array[Any]]:
         to_arrow(records.arrived.view("datetime64[ms]"))[0],
     )
     return dict(zip(IDENTITY, values, strict=True))
-
-
-def stored_name(name: str, event: str) -> str:
-    """The column that holds an event's field."""
-    return f"{event}_{name}" if name in IDENTITY else name
-
-
-def field_name(column: str, event: str) -> str:
-    """The field that a column holds: the inverse of `stored_name`."""
-    bare = column.removeprefix(f"{event}_")
-    return bare if bare in IDENTITY and bare != column else column
 
 
 def _failure(batch: Batch, at: int, name: str) -> Failure:

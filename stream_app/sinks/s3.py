@@ -80,24 +80,35 @@ class ParquetSink:
     def close(self) -> None:
         """Nothing is held."""
 
+    def build(self, segment: Segment) -> None:
+        """Make the files of the segment, and drop them (protocol `segment.Building`)."""
+        for event in segment.passed:
+            self._file(segment, event)
+
     def _write(self, segment: Segment, event: str) -> Sequence[Failure]:
+        body, digest, refused = self._file(segment, event)
+        if body:
+            put_exact(
+                self.s3,
+                bucket=self.bucket,
+                key=event_key(segment, event),
+                body=body,
+                digest=digest,
+                content_type=_PARQUET,
+                **_extent(segment),
+            )
+        return refused
+
+    def _file(self, segment: Segment, event: str) -> tuple[bytes, str, Sequence[Failure]]:
+        """The file of an event's rows and its digest, both empty without rows; and rows that have no form in it."""
         batch = segment.passed[event]
         table, refused = to_table(batch, segment.records, segment.shard, self.types.get(event, {}))
         if not len(table):
-            return refused
+            return b"", "", refused
         metadata = {"event": event, "consumer": segment.consumer, "stream": segment.stream}
         if event in self.fingerprints:
             metadata["schema"] = self.fingerprints[event]
-        put_exact(
-            self.s3,
-            bucket=self.bucket,
-            key=event_key(segment, event),
-            body=encode(table, metadata),
-            digest=rows_digest(table),
-            content_type=_PARQUET,
-            **_extent(segment),
-        )
-        return refused
+        return encode(table, metadata), rows_digest(table), refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,10 @@ class ManifestSink:
 
     s3: Any
     bucket: str
+
+    def build(self, segment: Segment) -> None:
+        """Make the manifest, and drop it (protocol `segment.Building`)."""
+        msgspec.json.encode(manifest(segment))
 
     def write(self, segment: Segment) -> Sequence[Failure]:
         """Store the manifest by `put_exact`; rejects nothing."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -111,6 +111,15 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Let go of threads and connections; nothing is written any more."""
+        ...
+
+
+@runtime_checkable
+class Building(Protocol):
+    """A sink whose work before its requests can be done by itself, for example in a disposable fork."""
+
+    def build(self, segment: Segment) -> object:
+        """All that `write` does without a request."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stream_app.testing.batching import CheckError, check
 from stream_app.testing.kcl_player import ConsumerEndedError, Played, Player, spawn
 from stream_app.testing.outcomes import outcomes
 from stream_app.testing.pipeline_run import MAX_BYTES, Ran, run
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 __all__ = [
     "FIRST_SEQUENCE",
     "MAX_BYTES",
+    "CheckError",
     "ConsumerEndedError",
     "Played",
     "Player",
     "Ran",
     "aws",
+    "check",
     "outcomes",
     "record",
     "run",

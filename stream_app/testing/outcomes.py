@@ -10,13 +10,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from stream_app.consumer.alerts import NoAlerts
 from stream_app.consumer.shard import ShardConsumer, World
 from stream_app.consumer.state import Lineage
 from stream_app.event import Event, schema_files
 from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch, Failure, Record
 from stream_app.settings import Settings
-from stream_app.sinks.columns import Types, column_types
+from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import IDENTITY, encode, field_name, to_table
 from stream_app.sinks.segment import Segment
 from stream_app.testing.records import record
@@ -56,7 +57,7 @@ def outcomes(
     'UNDECODABLE'
     """
     registry = _registry(event, schemas)
-    stored = _ReadBack({name: column_types(codec.schema.fields) for name, codec in registry.codecs.items()})
+    stored = _ReadBack(registry)
     consumer = ShardConsumer(_dependencies(registry, stored, dict(settings or {})))
     at = time.time_ns() // 1_000_000 if arrived is None else arrived
     records = [record(bytes(data), number, arrived=at) for number, data in enumerate(payloads)]
@@ -88,8 +89,10 @@ def _batches(records: Sequence[Record], sizes: Sequence[int]) -> Iterator[Sequen
 class _ReadBack:
     """A sink that writes each segment as Parquet, reads it back, and keeps what became of every row."""
 
-    def __init__(self, types: Mapping[str, Types]) -> None:
-        self._types = types
+    def __init__(self, registry: Registry) -> None:
+        schemas = {name: codec.schema for name, codec in registry.codecs.items()}
+        self._types = {name: column_types(schema.fields) for name, schema in schemas.items()}
+        self._fields = {name: {field.name for field in schema.fields} for name, schema in schemas.items()}
         self.found: list[Outcome] = []
 
     def write(self, segment: Segment) -> Sequence[Failure]:
@@ -116,7 +119,7 @@ class _ReadBack:
         table, refused = to_table(batch, segment.records, segment.shard, self._types[batch.event])
         read = pq.read_table(io.BytesIO(encode(table, {"event": batch.event})))
         names = [name for name in read.column_names if name not in IDENTITY]
-        fields = [field_name(name, batch.event) for name in names]
+        fields = [field_name(name, batch.event, self._fields[batch.event]) for name in names]
         bad = {failure.row for failure in refused}
         kept = [row for row in batch.rows.tolist() if row not in bad]
         columns = [read[name].to_pylist() for name in names]
@@ -129,14 +132,6 @@ class _ReadBack:
 
 class _Checkpoints:
     def checkpoint(self, sequence: str | None, sub: int | None) -> None:
-        pass
-
-
-class _NoAlerts:
-    def add(self, shard: str, records: Sequence[Record], batch: Batch) -> None:
-        pass
-
-    def flush(self) -> None:
         pass
 
 
@@ -160,7 +155,7 @@ def _dependencies(registry: Registry, sink: _ReadBack, settings: Mapping[str, An
         settings=Settings(**{"application": "testing", "stream": "testing", **settings}),
         sinks=[sink],
         park=lambda _segment: None,
-        alerts=_NoAlerts(),
+        alerts=NoAlerts(),
         snapshots=_NoSnapshots(),
         lineage=lambda _shard: _WHOLE_RANGE,
         attempt=attempt,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 import pandas as pd
 
 from stream_app.event import Event, schema_files
@@ -35,17 +35,29 @@ def run(event: Event, rows: Sequence[Mapping[str, Any]], *, schema: dict[str, An
 
     The schema is `schemas/<event>.avsc` unless it is given. Raises ConfigError when event and schema disagree.
     """
-    versions = [schema] if schema else [json.loads(path.read_text()) for path in schema_files(event.name)]
-    registry = Registry.of([event], {event.name: versions})
-    records = [_plain(event, row, at) for at, row in enumerate(rows)]
+    registry, records = registry_of(event, schema), plain_records(event, rows)
     result = process(records, registry, ShardState({event.name: event}, 256), MAX_BYTES)
     batch = result.passed.get(event.name)
     passed = batch.to_pandas() if batch is not None else pd.DataFrame()
     return Ran(passed, result.failed, result.repeated.tolist())
 
 
-def _plain(event: Event, row: Mapping[str, Any], at: int) -> Record:
-    data = msgspec.json.encode({"event": event.name, **row})
-    return record(
-        data, at, key=str(row.get(event.key, "")), arrived=int(np.datetime64("now", "ms").astype(int))
-    )
+def registry_of(event: Event, schema: Mapping[str, Any] | None) -> Registry:
+    """The event type by itself. Raises ConfigError when event and schema disagree."""
+    files = [] if schema else schema_files(event.name)
+    versions = [dict(schema)] if schema else [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    return Registry.of([event], {event.name: versions})
+
+
+def plain_records(event: Event, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """Rows as records of plain JSON that arrive now, one after the other."""
+    now = time.time_ns() // 1_000_000
+    return [
+        record(
+            msgspec.json.encode({"event": event.name, **row}),
+            at,
+            key=str(row.get(event.key, "")),
+            arrived=now,
+        )
+        for at, row in enumerate(rows)
+    ]

@@ -238,7 +238,9 @@ def test_a_past_that_cannot_be_put_together_goes_to_people(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Shelf, "before", lambda *_: [])
-    with pytest.raises(ImpossibleError, match="its past cannot be put together"):
+    with pytest.raises(
+        ImpossibleError, match=r"its past cannot be put together \(columns that differ: sum\)"
+    ):
         world.corrector()(world.request(JUMP))
     assert row(world, JUMP)["value"] == 50.0
 

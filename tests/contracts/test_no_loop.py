@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_app.consumer.alerts import Outbox, details
+from stream_app.consumer.alert_outbox import Outbox
+from stream_app.consumer.alert_store import S3Alerts
+from stream_app.consumer.alerts import details
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import Entry, History
 from stream_app.recovery.correct.limits import Bucket
@@ -69,7 +71,8 @@ class Round:
         events.put_targets(Rule="corrections", EventBusName=BUS, Targets=[{"Id": "q", "Arn": arn}])
         self.history = History(dynamodb, on.HISTORY, lambda: 0)
         _all_is_committed(self.pipeline)
-        self.outbox = Outbox(events, BUS)
+        store = S3Alerts(client("s3"), BUCKET, "app")
+        self.outbox = Outbox(events, BUS, store, warn=pytest.fail)
         self.pipeline.stored = self._alert
 
     def _alert(self, segment: Segment) -> None:

@@ -33,7 +33,11 @@ class Consumer:
     `told` has what all of them said, as lines of the command's log.
     """
 
-    def __init__(self, properties: Path, environ: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, properties: Path, environ: Mapping[str, str], log: Path, folder: Path | None = None
+    ) -> None:
+        """`folder` is where it runs, and where a user's event types are; None: where this process runs."""
+        self._folder = folder
         self._command = [*_COMMAND, str(properties)]
         self._environ = {**environ, MARK: uuid.uuid4().hex}
         self._log = log
@@ -43,7 +47,11 @@ class Consumer:
     def start(self) -> None:
         """Start the command."""
         self._process = subprocess.Popen(
-            self._command, env=self._environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            self._command,
+            env=self._environ,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         assert self._process.stderr is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True)

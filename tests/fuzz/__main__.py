@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tests.fuzz import watch
 
-NAMES = ("protocol_lines", "recovery_readers")
+NAMES = ("protocol_lines", "recovery_readers", "state_snapshots", "splits")
 """Modules of this package that have a function `fuzz(seed, count)`."""
 _CHUNK = 2_000
 

@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from stream_app.consumer.alerts import Outbox, details
-from stream_app.errors import FatalError, TransientError
+from stream_app.consumer.alerts import details, entry
 from stream_app.record import Batch
 from stream_app.testing import record
 from tests.samples import READING
@@ -60,67 +57,17 @@ def test_values_that_are_missing_are_left_out_and_a_long_key_is_cut() -> None:
     assert alert["key"] == "x" * 256
 
 
-class _Bus:
-    """PutEvents: refuses entries by their number, with a code."""
-
-    def __init__(self, refuse: dict[int, str]) -> None:
-        self.refuse, self.count = refuse, 0
-        self.accepted: list[dict[str, Any]] = []
-        self.sizes: list[int] = []
-
-    def put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
-        self.sizes.append(len(Entries))
-        answers = []
-        for entry in Entries:
-            code = self.refuse.get(self.count)
-            self.count += 1
-            if code is None:
-                self.accepted.append(entry)
-            answers.append({"EventId": "1"} if code is None else {"ErrorCode": code})
-        return {"Entries": answers}
-
-
-def ids(entries: list[dict[str, Any]]) -> list[int]:
-    return [json.loads(entry["Detail"])["score"] for entry in entries]
-
-
-def alert(number: int) -> dict[str, Any]:
-    return {"key": "a", "score": number}
-
-
-@given(st.integers(0, 35), st.sets(st.integers(0, 60)))
-def test_each_is_accepted_once_however_often_some_are_refused(count: int, refused: set[int]) -> None:
-    bus = _Bus(dict.fromkeys(refused, "ThrottlingException"))
-    outbox = Outbox(bus, "bus")
-    outbox.add([alert(number) for number in range(count)])
-    for _ in range(len(refused) + 1):
-        try:
-            outbox.flush()
-        except TransientError:
-            continue
-        break
-    assert sorted(ids(bus.accepted)) == list(range(count))
-    assert max(bus.sizes, default=0) <= 10
-    calls = len(bus.sizes)
-    outbox.flush()
-    assert len(bus.sizes) == calls  # nothing waits any more
+@pytest.mark.parametrize("name", ["explanation", "values"])
+def test_an_alert_that_is_too_large_leaves_out_what_the_stored_row_says(name: str) -> None:
+    large: dict[str, Any] = {"explanation": "x" * 50_000, "values": {str(at): 0.5 for at in range(9_000)}}
+    (alert,) = made(batch([0]))
+    sent = entry({**alert, "explanation": "short", name: large[name]}, "bus")
+    detail = json.loads(sent["Detail"])
+    assert name not in detail
+    assert len(sent["Detail"]) <= 20_000
+    assert detail["id"] == alert["id"]
 
 
 def test_an_entry_names_its_device() -> None:
-    bus = _Bus({})
-    outbox = Outbox(bus, "bus")
-    outbox.add([alert(1)])
-    outbox.flush()
-    (entry,) = bus.accepted
-    assert (entry["EventBusName"], entry["DetailType"], entry["Resources"]) == (
-        "bus",
-        "AnomalyDetected",
-        ["a"],
-    )
-
-
-def test_a_lasting_refusal_is_fatal_and_names_the_code() -> None:
-    outbox = Outbox(_Bus({1: "ThrottlingException", 2: "NotAuthorizedForSource"}), "bus")
-    outbox.add([alert(number) for number in range(3)])
-    with pytest.raises(FatalError, match="NotAuthorizedForSource"):
-        outbox.flush()
+    sent = entry({"key": "a", "score": 1}, "bus")
+    assert (sent["EventBusName"], sent["DetailType"], sent["Resources"]) == ("bus", "AnomalyDetected", ["a"])

@@ -38,8 +38,10 @@ def test_a_time_may_be_the_number_that_avro_carries(fields: dict[str, Any]) -> N
 @given(avro.records)
 def test_columns_hold_what_was_sent(fields: dict[str, Any]) -> None:
     batch = run(EVERY, as_avro(fields, avro.SCHEMA)).passed["every"]
-    for name in ("flag", "small", "large", "double", "text", "choice", "many", "named", "maybe_large"):
+    for name in ("flag", "small", "large", "double", "text", "choice"):
         assert batch[name].tolist() == [fields[name]]
+    for name in ("many", "named", "maybe_large", "maybe_flag"):
+        assert batch.exact(name).tolist() == [fields[name]]
     assert batch["single"].tolist() == [avro.single(fields["single"])]
     assert batch["millis"].dtype == np.dtype("datetime64[ms]")
     assert batch["micros"].dtype == np.dtype("datetime64[us]")
@@ -51,14 +53,17 @@ def test_columns_hold_what_was_sent(fields: dict[str, Any]) -> None:
 
 
 def test_columns_have_the_kinds_that_the_schema_gives_them_even_without_rows() -> None:
-    nullable = {"maybe_flag": object, "maybe_small": object, "maybe_single": np.float64}
+    nullable = {"maybe_flag": np.float64, "maybe_small": np.float64, "maybe_single": np.float64}
     kinds = {"flag": np.bool_, "small": np.int64, "single": np.float64, "text": object, **nullable}
     result = run(EVERY, as_avro(avro.EXAMPLE, avro.SCHEMA))
     batch = result.passed["every"]
     assert {name: batch[name].dtype for name in kinds} == {
         name: np.dtype(kind) for name, kind in kinds.items()
     }
-    assert list(batch.columns) == ["key", *avro.TYPES, "arrived"]
+    columns = [name for name in batch.columns if not name.startswith("exact.")]
+    assert columns == ["key", *avro.TYPES, "arrived"]
+    assert batch["exact.maybe_flag"].dtype == np.bool_
+    assert batch["exact.maybe_large"].dtype == np.int64
 
 
 # ---- Older and newer writers
@@ -84,7 +89,7 @@ def test_an_older_writer_is_read_by_alias_promotion_and_default(raw: bytes) -> N
     registry = thing(V2, V1)
     assert column(registry, "temperature", raw) == [5.0]
     assert column(registry, "unit", raw) == ["°C"]
-    assert column(registry, "count", raw) == [None]
+    assert np.isnan(column(registry, "count", raw)[0])
 
 
 @pytest.mark.parametrize("raw", [as_avro(NEW, V3), as_json("thing", NEW)], ids=["avro", "json"])
@@ -92,7 +97,7 @@ def test_a_newer_writers_further_fields_are_passed_over(raw: bytes) -> None:
     registry = thing(V2, V3)
     assert column(registry, "temperature", raw) == [5.5]
     assert column(registry, "unit", raw) == ["F"]
-    assert column(registry, "count", raw) == [2**53 + 1]
+    assert column(registry, "exact.count", raw) == [2**53 + 1]
     assert "later" not in run(registry, raw).passed["thing"]
 
 
@@ -105,10 +110,10 @@ def test_todays_name_wins_over_an_older_one() -> None:
 
 def test_an_alias_is_checked_as_the_field_is() -> None:
     assert codes(thing(V2), as_json("thing", {"key": "k", "temp": "hot"})) == [
-        (Code.SCHEMA_VIOLATION, "Expected `float`, got `str` - at `$.temperature`")
+        (Code.SCHEMA_VIOLATION, "field temperature: expected a number of 64 bits, found text")
     ]
     assert codes(thing(V2), as_json("thing", {"key": "k"})) == [
-        (Code.SCHEMA_VIOLATION, "Object missing required field `temperature`")
+        (Code.SCHEMA_VIOLATION, "field temperature: expected a value, found none")
     ]
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from stream_app.consumer.daemon import run_daemon
+from stream_app.consumer.daemon_log import json_lines
 from stream_app.consumer.supervise import Restarts, Stop
 from stream_app.errors import ConfigError
 from stream_app.resources import shipped
 from stream_app.settings import ENVIRONMENT, Settings, parse_properties
+from stream_app.telemetry.best_effort import BestEffortFile
 
 Line = dict[str, Any]
 TWICE = Restarts(limit=1, base_seconds=0)
@@ -109,6 +111,46 @@ def test_the_launcher_tells_what_it_does(environ: dict[str, str]) -> None:
         ("launcher_ended", 1),
     ]
     assert all({"ts", "level"} <= line.keys() for line in seen)
+
+
+def test_after_a_lack_of_memory_the_next_daemon_reads_fewer_records_at_once(environ: dict[str, str]) -> None:
+    _, seen = run(environ | {"ENDS_WITH": "3", "STREAM_APP_JAVA_HEAP": "600m"})
+    texts = [parse_properties(line["text"]) for line in seen if line["event"] == "given"]
+    assert [text["maxRecords"] for text in texts] == ["10000", "1250"]
+    assert {name: value for name, value in texts[0].items() if texts[1][name] != value} == {
+        "maxRecords": "10000"
+    }
+    assert [line["mode"] for line in seen if line["event"] == "given"] == [0o600] * 2
+    assert [line["max_records"] for line in seen if line["event"] == "out_of_memory"] == [1250, 156]
+    _, seen = run(environ | {"ENDS_WITH": "1"})
+    texts = [parse_properties(line["text"]) for line in seen if line["event"] == "given"]
+    assert [text["maxRecords"] for text in texts] == ["10000", "10000"]
+
+
+def test_the_heap_of_the_properties_yields_to_the_environment(environ: dict[str, str]) -> None:
+    heap = {"app.java_heap": "700m"}
+    assert "-Xmx700m" in given(run(environ, **heap)[1])["argv"]
+    assert "-Xmx1g" in given(run(environ | {"STREAM_APP_JAVA_HEAP": "1g"}, **heap)[1])["argv"]
+    (started,) = [line for line in run(environ, **heap)[1] if line["event"] == "launcher_started"]
+    assert (started["heap"], started["max_records"]) == ("700m", 10_000)
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "no reader"])
+def test_a_log_that_cannot_be_written_ends_no_daemon(environ: dict[str, str], log: str) -> None:
+    if log == "no reader":
+        reading, fd = os.pipe()
+        os.close(reading)
+    else:
+        fd = os.open(log, os.O_WRONLY)
+    file, stop = BestEffortFile(fd), Stop()
+    properties = shipped("properties") / "production.properties"
+    code = run_daemon(
+        properties, environ=environ, on_line=json_lines(file, "DEBUG"), stop=stop, restarts=TWICE
+    )
+    stop.close()
+    os.close(fd)
+    assert code == 0
+    assert file.lost >= 4
 
 
 def test_a_wrong_configuration_found_by_a_child_is_not_tried_again(environ: dict[str, str]) -> None:

@@ -122,3 +122,17 @@ def test_what_the_application_says_decides_nothing() -> None:
     watch = begun()
     watch.see({"source": "app", "event": "child_failed"})
     assert watch.decide(0, 1000) is None
+
+
+def test_an_initialised_shard_that_exits_as_a_wrong_configuration_does_is_an_ordinary_crash() -> None:
+    """A user's function may call os._exit(2): another start must come of it."""
+    watch = begun()
+    tell(watch, "child_silent", "a")
+    tell(watch, "child_failed", "a")
+    tell(watch, "child_exited", "a", 2)
+    assert watch.child == 1
+    watch = Watch(PATIENCE)
+    tell(watch, "child_silent", "a")
+    tell(watch, "child_failed", "a")
+    tell(watch, "child_exited", "a", 2)
+    assert watch.child == 2

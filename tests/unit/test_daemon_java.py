@@ -52,17 +52,6 @@ def test_a_package_without_jars_is_told() -> None:
             java.jars(package)
 
 
-@pytest.mark.parametrize("size", ["256m", "2g", "524288K"])
-def test_a_heap_of_some_size(size: str) -> None:
-    assert java.heap({java.HEAP_ENVIRONMENT: size}) == size
-
-
-@pytest.mark.parametrize("size", ["256", "much", "256m -Dx=y", "-1m"])
-def test_a_heap_of_no_size_is_refused(size: str) -> None:
-    with pytest.raises(ConfigError, match=java.HEAP_ENVIRONMENT):
-        java.heap({java.HEAP_ENVIRONMENT: size})
-
-
 def test_the_command_names_program_settings_and_file() -> None:
     line = java.command(Path("/j/java"), Path("/p/f.properties"), heap="256m", cbor=False, debug=False)
     assert line[:2] == ["/j/java", "-Xmx256m"]

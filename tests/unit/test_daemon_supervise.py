@@ -89,6 +89,20 @@ def test_a_wish_to_stop_ends_the_waiting_for_a_restart() -> None:
     assert world.runs == 1
 
 
+def test_restarts_that_bring_a_shard_further_do_not_count_up_to_a_bound() -> None:
+    """Two for each record that ends its process; a shard that crashes for ever ends all the same."""
+    policy = Restarts(limit=2, window_seconds=100, base_seconds=0, recovering_limit=10)
+    world = World(forever(Ending(1, recovering=True)), seconds=1)
+    assert world.supervise(policy) == 1
+    assert [line.get("counts") for line in world.told] == [*[False] * 10, True, True, None]
+    mixed = [*[Ending(1, recovering=True)] * 5, Ending(1), *[Ending(1, recovering=True)] * 5, Ending(1)]
+    world = World(iter([*mixed, Ending(143, stopped=True)]), seconds=1)
+    assert world.supervise(policy) == 0
+    world = World(forever(Ending(1, recovering=True)), seconds=11)
+    world.endings = iter([*[Ending(1, recovering=True)] * 200, Ending(143, stopped=True)])
+    assert world.supervise(policy) == 0
+
+
 @given(st.integers(0, 100), st.floats(0, 1, exclude_max=True), st.floats(0.01, 10), st.floats(10, 100))
 def test_a_restart_waits_longer_each_time_up_to_the_cap(
     n: int, chance: float, base: float, cap: float

@@ -177,10 +177,11 @@ def test_text_that_is_no_unicode_is_refused() -> None:
     )
     assert [fate[2] for fate in run(*broken).values()] == [
         Code.UNDECODABLE,
-        Code.SCHEMA_VIOLATION,
+        Code.UNDECODABLE,
         Code.UNDECODABLE,
         Code.SCHEMA_VIOLATION,
     ]
+    assert failure(broken[1]).reason == "not UTF-8: byte 0xff at offset 29"
 
 
 # ---- Which form
@@ -199,7 +200,9 @@ def test_every_form_is_read_packed_or_not(payload: bytes, packed: bool) -> None:
     [
         (b"", Code.UNDECODABLE, "neither JSON"),
         (b"hello", Code.UNDECODABLE, "neither JSON"),
-        (b"[]", Code.UNDECODABLE, "neither JSON"),
+        *((data, Code.UNDECODABLE, "JSON, but not an object") for data in (b"[]", b'"x"', b"-1.5", b"null")),
+        (b"[}", Code.UNDECODABLE, "neither JSON"),
+        (b"[" * 65 + b"]" * 65, Code.UNDECODABLE, "neither JSON"),
         (b"\xef\xbb\xbf{}", Code.UNDECODABLE, "neither JSON"),
         (b'{"event":', Code.UNDECODABLE, "truncated"),
         (b'{"event":5}', Code.UNDECODABLE, "Expected `str | null`, got `int`"),

@@ -136,6 +136,11 @@ class DropsWhatItHeld(Wrong):
         super().restore(state, keep)
 
 
+class GoesOnWithTheOldNumber(Wrong):
+    def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
+        return super().process_many(list(keys), X)
+
+
 BROKEN: list[tuple[laws.Make, laws.Law]] = [
     (ScoresAgainstTheStateBeforeTheBatch, laws.many_equal_ones),
     (ScoresAgainstTheStateBeforeTheBatch, laws.splits_do_not_matter),
@@ -149,6 +154,7 @@ BROKEN: list[tuple[laws.Make, laws.Law]] = [
     (Forgets, laws.snapshots_are_exact),
     (KeepsTooMuch, laws.splitting_keys_loses_nothing),
     (DropsWhatItHeld, laws.restoring_keeps_what_is_held),
+    (GoesOnWithTheOldNumber, laws.forgotten_keys_begin_anew),
 ]
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from river import anomaly, preprocessing
 
 from anomaly import laws
-from anomaly.container import pickled, seal_parts, unpickled, unseal_parts
+from anomaly.container import seal_parts, unseal_parts
 from anomaly.detector import Detector, StateError
+from anomaly.pickles import names_in, pickled, unpickled
 from anomaly.river import RiverDetector, StandardDeviation, with_river
 from tests.unit.detectors import DETECTORS, FEATURES, drawn, trees
 
@@ -198,19 +199,72 @@ class Sly:
 
 
 @pytest.mark.parametrize(
-    "names",
+    "data",
     [
         b"cos\nsystem\n.",
         b"cbuiltins\ngetattr\n.",
         named("river.datasets.base", "os.system"),
         named("river.datasets.base", "os"),
         b"csubprocess\nPopen\n.",
+        named("river.datasets.synth.agrawal", "Agrawal"),
+        named("river.anomaly.hst", "itertools"),
+        named("river.anomaly.lof", "LocalOutlierFactor"),
         pickle.dumps(Sly()),
+        pickle.dumps(Sly(), protocol=5),
+        b"\x80\x05Nr\xff\xff\xff\x7f.",  # LONG_BINPUT: gigabytes
+        b"\x80\x05\x96\xff\xff\xff\x7f\x00\x00\x00\x00.",  # BYTEARRAY8
     ],
 )
-def test_a_stored_model_can_name_nothing_but_models(names: bytes) -> None:
-    with pytest.raises(pickle.UnpicklingError, match="no place"):
-        unpickled(names, ("river",))
+def test_a_stored_model_can_name_nothing_but_what_it_consists_of(data: bytes) -> None:
+    with pytest.raises(pickle.UnpicklingError, match=r"not a part of the declared model|not a pickle"):
+        unpickled(data, names_in([trees()]))
+    detector = RiverDetector(trees, FEATURES, 0.9)
+    detector.process_many(*drawn(5, 1, seed=8))
+    kind = "river 2:river.anomaly.hst.HalfSpaceTrees"
+    parts = unseal_parts(kind, detector.snapshot())
+    assert parts is not None
+    with pytest.raises(StateError, match="cannot be read"):
+        RiverDetector(trees, FEATURES, 0.9).restore(seal_parts(kind, [*parts[:3], data]))
+
+
+def test_what_a_model_consists_of_are_exact_classes() -> None:
+    loda = anomaly.LODA(n_random_cuts=5, seed=3)
+    loda.learn_one({"x": 1.0})
+    names = {("random", "Random"), ("river.anomaly.loda", "LODA")}
+    assert names_in([loda]) == names | {
+        ("river.sketch.histogram", "Bin"),
+        ("river.sketch.histogram", "Histogram"),
+    }
+
+
+class Late:
+    """A model that makes an object of another class once it has learnt many rows."""
+
+    def __init__(self) -> None:
+        self.rows, self.made = 0, None
+
+    def score_one(self, x: dict[str, float]) -> float:
+        return float(self.rows)
+
+    def learn_one(self, x: dict[str, float]) -> None:
+        self.rows += 1
+        if self.rows > 1_000:
+            self.made = Whole()
+
+
+class Whole:
+    pass
+
+
+def test_a_class_that_a_model_makes_late_is_named_by_its_declaration() -> None:
+    rows = drawn(1_001, 1, seed=8)
+    detector = RiverDetector(Late, FEATURES, 0.9)
+    detector.process_many(*rows)
+    with pytest.raises(StateError, match=r"Whole is not a part .* with_river\(classes=…\)"):
+        RiverDetector(Late, FEATURES, 0.9).restore(detector.snapshot())
+    again = with_river(Late, 0.9, classes=(Whole,))(FEATURES)
+    again.restore(detector.snapshot())
+    assert again.process_many(*rows).tolist() == detector.process_many(*rows).tolist()
 
 
 def test_a_model_that_this_version_cannot_read_ends_the_shard_with_words() -> None:
@@ -228,6 +282,6 @@ def test_models_come_back_as_they_were() -> None:
     model = preprocessing.StandardScaler() | trees()
     for row in drawn(30, 1, seed=9, odd=0.0).X.tolist():
         model.learn_one(dict(zip(FEATURES, row, strict=True)))
-    again = unpickled(pickled(model), ("river",))
+    again = unpickled(pickled(model), names_in([model]))
     x = dict.fromkeys(FEATURES, 0.3)
     assert again.score_one(x) == model.score_one(x)

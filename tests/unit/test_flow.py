@@ -190,7 +190,7 @@ def test_a_row_that_goes_astray_is_fatal(monkeypatch: pytest.MonkeyPatch) -> Non
     def loses_a_row(batch: Any, _codec: Any) -> Outcome:
         return Outcome(batch.take(slice(1, None)))
 
-    monkeypatch.setattr("stream_app.pipeline.settle.verify", loses_a_row)
+    monkeypatch.setattr("stream_app.pipeline.evaluate.verify", loses_a_row)
     with pytest.raises(FatalError, match=r"rows \[0\] of 2 are not accounted for"):
         run([record(reading(id="1")), record(reading(id="2"), 1)], new_state())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -99,6 +100,15 @@ def test_large_records_are_not_gathered_without_bound() -> None:
     for number in range(3):
         outer.process(batch(1, gather.ENOUGH_BYTES // 2, number), FAR, Nothing())
     assert len(inner.records) == 2
+
+
+def test_records_count_with_their_bytes_after_decompression() -> None:
+    inner, outer = gathering()
+    packed = gzip.compress(bytes(gather.ENOUGH_BYTES // 10))
+    for number in range(10):
+        assert not inner.calls
+        outer.process([record(packed, number)], FAR, Nothing())
+    assert len(inner.records) == 10
 
 
 def test_at_the_tip_a_record_goes_on_at_once_with_what_came_before() -> None:

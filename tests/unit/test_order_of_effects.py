@@ -1,4 +1,4 @@
-"""Sinks → dead letters → snapshot → checkpoint, and nothing else (DESIGN 4, rule 4), on one log of effects."""
+"""Sinks → dead letters → unsent alerts → snapshot → checkpoint, and nothing else (rule 4), on one log of effects."""
 
 from __future__ import annotations
 
@@ -45,8 +45,11 @@ def check(log: Sequence[Effect], records: Sequence[Record]) -> list[str]:
                 assert before == Effect("sink 1", name)
             case "park":
                 assert before == Effect("sink 2", name)
+            case "alerts":
+                assert before.kind in ("sink 2", "park", "checkpoint", "forget")
+                assert log[at + 1 :] == [] or log[at + 1].kind == "state"
             case "state":
-                assert before.kind in ("sink 2", "park") or name == SHARD_END
+                assert before.kind in ("sink 2", "park", "alerts") or name == SHARD_END
             case "checkpoint":
                 assert before == Effect("state", name)
                 committed.append(name)
@@ -123,7 +126,7 @@ def test_what_fails_passingly_is_tried_again_in_its_place(records: list[Record],
     assert rough.alerts == smooth.alerts
 
 
-@pytest.mark.parametrize("kind", ["sink 1", "sink 2", "park", "state", "checkpoint", "alert"])
+@pytest.mark.parametrize("kind", ["sink 1", "sink 2", "park", "state", "checkpoint"])
 def test_when_retries_end_so_does_the_consumer_and_nothing_is_committed(kind: str) -> None:
     def trouble(effect: Effect) -> None:
         if effect.kind == kind:
@@ -134,6 +137,72 @@ def test_when_retries_end_so_does_the_consumer_and_nothing_is_committed(kind: st
     with pytest.raises(FatalError, match="gave up after 3 attempts"):
         kcl.finish()
     assert check(stores.log, kcl.records) == []
+
+
+def anomalies(records: Sequence[Record]) -> set[str]:
+    """The positions of alerts when nothing goes wrong."""
+    calm = Kcl(Stores(), REGISTRY, records)
+    calm.finish()
+    assert calm.stores.alerts
+    return set(calm.stores.alerts)
+
+
+def told(stores: Stores) -> set[str]:
+    """The positions of alerts that were sent or are stored."""
+    stored = [alert for alerts in stores.stored_alerts.values() for alert in alerts]
+    return {*stores.alerts, *(f"{SHARD}/{alert['sequence']}" for alert in stored)}
+
+
+@given(st.sets(st.integers(0, 60)), st.lists(st.integers(1, 9), max_size=8), st.data())
+def test_before_a_checkpoint_every_alert_that_it_passes_is_sent_or_stored(
+    refused: set[int], deliveries: list[int], data: st.DataObject
+) -> None:
+    records, tries = many(40, gap_ms=400), iter(range(10**6))
+    expected, order = anomalies(records), [str(item.position(SHARD)) for item in records]
+
+    def trouble(effect: Effect) -> None:
+        if effect.kind == "alert" and next(tries) in refused:
+            raise TransientError("the bus is throttled")
+        if effect.kind == "checkpoint":
+            last = len(order) if effect.name == SHARD_END else order.index(f"{SHARD}/{effect.name}") + 1
+            assert told(stores) >= expected & set(order[:last])
+
+    stores = Stores(trouble=trouble)
+    kcl = Kcl(stores, REGISTRY, records, {"segment_records": data.draw(st.integers(1, 9))})
+    restarts = data.draw(st.booleans())
+    for count in deliveries:
+        kcl.arrive(count)
+        kcl.deliver(count)
+        if restarts and data.draw(st.booleans()):
+            kcl.start()  # what was in memory is gone, and comes again with its records
+    kcl.finish()
+    if not restarts:
+        check(stores.log, records)
+    assert told(stores) == expected
+
+
+def test_a_bus_that_accepts_nothing_stops_no_shard_and_the_next_consumer_sends_what_is_stored() -> None:
+    down = True
+
+    def trouble(effect: Effect) -> None:
+        if down and effect.kind == "alert":
+            raise FatalError("refused")
+
+    stores = Stores(trouble=trouble)
+    kcl = Kcl(stores, REGISTRY, many(40, gap_ms=400), {"segment_records": 4})
+    kcl.arrive(28)
+    for _ in range(4):
+        kcl.deliver(7)
+    assert kcl.committed
+    assert stores.alerts == []
+    assert stores.stored_alerts
+    kcl.start()
+    down = False
+    kcl.tick(0)
+    assert stores.stored_alerts == {}
+    kcl.finish()
+    assert set(stores.alerts) == anomalies(kcl.records)
+    assert kcl.committed[-1] == (None, None)
 
 
 def many(count: int, gap_ms: int = 1) -> list[Record]:

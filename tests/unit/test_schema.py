@@ -105,11 +105,6 @@ def test_documentation_and_defaults_are_no_part_of_the_fingerprint() -> None:
         record_of(KEY, field({"type": "array"})),
         record_of(KEY, field({"type": "int", "logicalType": "date"}, default=10**7)),
         record_of(KEY, field(["null", {"type": "record", "name": "thing", "fields": []}])),
-        record_of(KEY, field(["null", "thing"])),
-        record_of(KEY, field(["string", "bytes"])),
-        record_of(KEY, field([{"type": "map", "values": "int"}, avro.PLACE])),
-        record_of(KEY, field(["string", {"type": "string", "logicalType": "uuid"}])),
-        record_of({"name": "__key", "type": "string"}, KEY),
     ],
 )
 def test_what_is_no_schema_is_named(raw: Any) -> None:
@@ -121,15 +116,16 @@ def test_names_that_mean_something_to_python_are_names_like_others() -> None:
     names = ("class", "None", "self", "print", "_hidden")
     schema = record_of(KEY, *({"name": name, "type": "int", "aliases": [f"{name}_old"]} for name in names))
     codec = Registry.of([THING], {"thing": [schema]}).codecs["thing"]
-    item = codec.decoder.decode(b'{"key":"k","class":1,"None":2,"self":3,"print":4,"_hidden":5}')
-    assert [getattr(item, name) for name in names] == [1, 2, 3, 4, 5]
+    item = codec.json.read(b'{"key":"k","class":1,"None":2,"self":3,"print":4,"_hidden":5}', None)
+    assert item == ["k", 1, 2, 3, 4, 5]
 
 
 def test_a_named_type_may_be_used_again_and_where_it_is_used_is_its_namespace() -> None:
     place = {**avro.PLACE, "namespace": "far.away"}
     schema = record_of(KEY, {"name": "a", "type": place}, {"name": "b", "type": ["null", "far.away.Place"]})
     codec = Registry.of([THING], {"thing": [schema]}).codecs["thing"]
-    assert codec.decoder.decode(b'{"key":"k","a":{"name":"n"},"b":{"name":"m"}}').b.name == "m"
+    read = codec.json.read(b'{"key":"k","a":{"name":"n"},"b":{"name":"m"}}', None)
+    assert [read[1]["name"], read[2]["name"]] == ["n", "m"]
 
 
 # ---- An event and its schema

@@ -121,3 +121,21 @@ def test_what_cannot_be_reckoned_with_is_missing(odd: float) -> None:
     one, other = NearestValue(["a"]), NearestValue(["a"])
     assert one.process_many(["k"] * 300, spoilt).tolist() == other.process_many(["k"] * 300, gone).tolist()
     assert one.snapshot() == other.snapshot()
+
+
+def test_a_feature_that_is_no_number_is_missing_and_stops_nothing() -> None:
+    seen: list[list[float]] = []
+
+    class Listening(Drift):
+        def process_many(
+            self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None
+        ) -> FloatVector:
+            seen.append(X[:, 0].tolist())
+            return super().process_many(keys, X, times)
+
+    column = np.array(["x", "1.5", None, 2, [3], 10**400, True], dtype=object)
+    rows = Batch("reading", {"device": np.full(7, "d", dtype=object), "a": column}, np.arange(7))
+    assert len(score(rows, EVENT, Listening())["score"]) == 7
+    np.testing.assert_array_equal(seen[0], [np.nan, 1.5, np.nan, 2.0, np.nan, np.nan, 1.0])
+    score(rows.only(["device"]), EVENT, Listening())
+    assert np.isnan(seen[1]).all()

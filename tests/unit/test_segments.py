@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.segments import Piece, Segmenter
+from stream_app.consumer.segments import Piece, Segmenter, chunks
 from tests.samples import splits
 
 SECONDS = 60
@@ -16,20 +17,30 @@ _arrivals = st.lists(
     max_size=40,
 )
 _limits = st.integers(1, 6)
+_sizes = st.one_of(st.integers(0, 9), st.just(40))
+_sized = st.lists(st.tuples(st.sampled_from([0, 1, BUCKET, 2 * BUCKET]), _sizes), max_size=40)
+_bytes = st.integers(1, 30)
 
 
-def ends_by_the_rule(arrivals: list[int], limit: int) -> list[int]:
+def ends_by_the_rule(
+    arrivals: list[int], limit: int, sizes: list[int] | None = None, limit_bytes: int = 1
+) -> list[int]:
     """After how many records each segment has ended: the rule, said as simply as can be."""
     ends: list[int] = []
     first = 0
+    sizes = sizes if sizes is not None else [0] * len(arrivals)
     for at, arrived in enumerate(arrivals):
         if at > first and arrived // BUCKET > arrivals[first] // BUCKET:
             ends.append(at)
             first = at
-        if at + 1 - first == limit:
+        if at + 1 - first == limit or sum(sizes[first : at + 1]) >= limit_bytes:
             ends.append(at + 1)
             first = at + 1
     return ends
+
+
+def vector(sizes: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array(sizes, dtype=np.int64)
 
 
 def ends_of(pieces: list[Piece], start: int = 0) -> list[int]:
@@ -63,6 +74,46 @@ def test_a_reading_that_begins_after_a_segment_ends_the_others_alike(
     begin = data.draw(st.sampled_from([0, *ends]))
     again = ends_of(Segmenter(SECONDS, limit).cut(arrivals[begin:]), begin)
     assert again == [end for end in ends if end > begin]
+
+
+@given(_sized, _limits, _bytes, st.data())
+def test_bytes_end_a_segment_however_the_records_are_split_into_calls(
+    records: list[tuple[int, int]], limit: int, limit_bytes: int, data: st.DataObject
+) -> None:
+    ends = ends_by_the_rule([at for at, _ in records], limit, [size for _, size in records], limit_bytes)
+    segmenter, found, start = Segmenter(SECONDS, limit, limit_bytes), list[int](), 0
+    for part in data.draw(splits(records)):
+        found += ends_of(segmenter.cut([at for at, _ in part], vector([size for _, size in part])), start)
+        start += len(part)
+    assert found == ends
+    begin = data.draw(st.sampled_from([0, *ends]))  # a reading that begins after a segment
+    rest = records[begin:]
+    again = Segmenter(SECONDS, limit, limit_bytes).cut(
+        [at for at, _ in rest], vector([size for _, size in rest])
+    )
+    assert ends_of(again, begin) == [end for end in ends if end > begin]
+
+
+def test_the_record_that_reaches_the_bytes_is_the_segments_last() -> None:
+    segmenter = Segmenter(SECONDS, 99, 10)
+    assert segmenter.cut([0, 0, 0], vector([4, 5, 1])) == [Piece(0, 3, True)]
+    assert segmenter.cut([0, 0], vector([9, 99])) == [Piece(0, 2, True)]
+    assert segmenter.cut([0, 0], vector([99, 9])) == [Piece(0, 1, True), Piece(1, 2, False)]
+
+
+@given(st.lists(_sizes, max_size=30), _bytes, st.data())
+def test_chunks_cover_a_piece_and_only_a_single_record_exceeds_the_limit(
+    sizes: list[int], limit: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, len(sizes)))
+    stop = data.draw(st.integers(start, len(sizes)))
+    at = start
+    for begin, end in chunks(vector(sizes), start, stop, limit):
+        assert begin == at < end
+        assert sum(sizes[begin:end]) <= limit or end == begin + 1
+        assert end == stop or sum(sizes[begin : end + 1]) > limit
+        at = end
+    assert at == stop
 
 
 @given(st.lists(_arrivals, max_size=4), _limits)

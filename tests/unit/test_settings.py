@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app import app
 from stream_app.errors import ConfigError
-from stream_app.settings import Settings, parse_properties, read_properties
+from stream_app.settings import INSPECTED_ROWS, Settings, parse_properties, read_properties
 
 NAMED = {"applicationName": "app", "streamName": "devices"}
 
@@ -36,19 +38,38 @@ def test_the_environment_wins_over_the_applications_property_and_that_over_the_d
 
 
 def test_every_field_can_be_set() -> None:
-    given_ = {"missing_state": "fresh", "log_level": "DEBUG", "shard_host": "false"}
+    given_ = {
+        "missing_state": "fresh",
+        "log_level": "DEBUG",
+        "shard_host": "false",
+        "unsigned_state": "accept",
+    }
     values = {
         item.name: "7" if item.type == "int" else given_.get(item.name, item.name)
         for item in fields(Settings)
+        if item.name != "state_key"
     }
     settings = Settings.load({}, {f"app.{name}": value for name, value in values.items()})
     assert {name: str(getattr(settings, name)) for name in values} == values
+
+
+def test_a_key_comes_from_the_environment_alone_and_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load({}, {**NAMED, "app.state_key": "hidden"})
+    (problem,) = caught.value.problems
+    assert problem.what == "app.state_key is set as a property"
+    assert "STREAM_APP_STATE_KEY" in problem.hint
+    assert "hidden" not in str(caught.value)
+    settings = Settings.load({"STREAM_APP_STATE_KEY": "hidden"}, NAMED)
+    assert settings.state_key == "hidden"
+    assert "hidden" not in repr(settings)
 
 
 def test_every_problem_is_told_at_once() -> None:
     wrong = {
         "app.segment_seconds": "0",
         "app.segment_records": "many",
+        "app.segment_bytes": "0",
         "app.checkpoint_second": "5",
         "app.clock_margin_ms": "-1",
         "app.retry_attempts": "0",
@@ -63,6 +84,7 @@ def test_every_problem_is_told_at_once() -> None:
         "streamName is not set",
         "app.segment_seconds = 0 is below 1",
         "app.segment_records = 'many' is not a whole number",
+        "app.segment_bytes = 0 is below 1",
         "unknown property app.checkpoint_second",
         "app.clock_margin_ms = -1 is below 0",
         "app.retry_attempts = 0 is below 1",
@@ -73,7 +95,7 @@ def test_every_problem_is_told_at_once() -> None:
         "app.seen_ids = -3 is below 1",
     ):
         assert words in found
-    assert len(found) == 12
+    assert len(found) == 13
 
 
 def test_an_unknown_property_is_told_which_there_are() -> None:
@@ -144,3 +166,28 @@ def test_a_file_is_read_or_named(tmp_path: Path) -> None:
         read_properties(file)
     file.write_text("a = b", encoding="utf-8")
     assert read_properties(file) == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("timeout", "batch", "limit"), [(0, 0, 0.0), (600, 0, 24.0), (120, 0, 4.8), (0, 99, 99.0), (120, 3, 3.0)]
+)
+def test_the_time_limit_of_a_batch_is_derived_from_the_daemons(
+    timeout: int, batch: int, limit: float
+) -> None:
+    known = Settings("app", "devices", timeout_seconds=timeout, batch_seconds=batch)
+    assert known.batch_limit == limit
+    assert known.batch_problems() == []
+    assert 2 * limit * (2 + math.log2(INSPECTED_ROWS)) < (timeout or math.inf)
+
+
+def test_a_time_limit_that_leaves_no_time_to_find_the_record_is_refused() -> None:
+    properties = {"applicationName": "app", "streamName": "devices", "timeoutInSeconds": "120"}
+    known = Settings.load({}, {**properties, "app.batch_seconds": "5"})
+    (problem,) = known.batch_problems()
+    assert problem.what == "app.batch_seconds = 5 is too long for timeoutInSeconds = 120"
+    assert problem.hint == "give at most 4, or set timeoutInSeconds to at least 121"
+    assert Settings("app", "devices", timeout_seconds=121, batch_seconds=5).batch_problems() == []
+    (problem,) = Settings("app", "devices", timeout_seconds=20, batch_seconds=1).batch_problems()
+    assert problem.hint == "leave it out, or set timeoutInSeconds to at least 25"
+    with pytest.raises(ConfigError, match="too long for timeoutInSeconds"):
+        app.consumer(known, lambda _service: None)

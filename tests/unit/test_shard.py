@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import time
@@ -110,16 +111,54 @@ def test_a_record_of_a_later_bucket_ends_the_segment_before_it() -> None:
     assert segments(kcl) == [positions(*records[:2]), positions(*records[2:])]
 
 
-@given(shards(), steps)
-def test_segments_of_records_do_not_depend_on_how_they_come(records: list[Record], what: list[Step]) -> None:
-    calm = Kcl(Stores(), REGISTRY, records)
+@pytest.mark.parametrize("segment_bytes", [1, 300, 2**30])
+@given(records=shards(), what=steps)
+def test_segments_of_records_do_not_depend_on_how_they_come(
+    records: list[Record], what: list[Step], segment_bytes: int
+) -> None:
+    calm = Kcl(Stores(), REGISTRY, records, {"segment_bytes": segment_bytes})
     calm.finish()
-    kcl = Kcl(Stores(), REGISTRY, records, {"clock_margin_ms": 10**9})
+    kcl = Kcl(Stores(), REGISTRY, records, {"clock_margin_ms": 10**9, "segment_bytes": segment_bytes})
     for step in what:
         kcl.act(step)
     kcl.finish()
     assert segments(kcl) == segments(calm)
     assert kcl.stores.stored == calm.stores.stored
+
+
+def packed(at: int, size: int) -> Record:
+    """A few hundred bytes of gzip that are a reading of some `size` bytes."""
+    fields = {"event": "reading", "device": "a", "id": str(at), "time": START, "note": "x" * size}
+    return record(gzip.compress(json.dumps(fields).encode(), mtime=0), at, key="a", arrived=START)
+
+
+def test_a_segment_ends_with_the_record_that_brings_it_to_its_bytes_after_decompression() -> None:
+    records = [packed(at, 3_000) if at % 2 else reading(at) for at in range(9)]
+    kcl = shard(*records, segment_bytes=6_000)
+    kcl.finish()
+    assert segments(kcl) == [positions(*records[:4]), positions(*records[4:8]), positions(records[8])]
+
+
+def test_a_batch_that_decompresses_to_much_is_processed_in_parts() -> None:
+    size, count, limit = 200_000, 300, shard_module.BATCH_BYTES
+    records = [packed(at, size) for at in range(count)]
+    assert sum(len(item.data) for item in records) < 300 * count
+    kcl = shard(*records, segment_records=count, max_record_bytes=262_144)
+    kcl.arrive(count)
+    kcl.deliver(count)
+    processed = [summary.records for summary in kcl.stores.summaries]
+    assert sum(processed) == count
+    assert max(processed) <= limit // size
+    assert len(processed) == -(-count // (limit // (size + 70)))
+    assert {fate[0] for fate in kcl.stores.by_position().values()} == {"passed"}
+
+
+def test_plain_records_are_processed_as_they_came() -> None:
+    records = [reading(at, note="x" * 400) for at in range(600)]
+    kcl = shard(*records, segment_records=600)
+    kcl.arrive(600)
+    kcl.deliver(600)
+    assert [summary.records for summary in kcl.stores.summaries] == [600]
 
 
 def test_a_checkpoint_is_made_when_it_is_time_and_something_was_closed() -> None:
@@ -300,6 +339,21 @@ def test_a_summary_accounts_for_every_record() -> None:
     assert summary.busy_ms > 0
     assert Histogram(summary.latency).percentile(1) == pytest.approx(250, rel=0.02)
     json.dumps(summary.to_json())
+
+
+def test_a_metric_that_fails_stops_no_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("a latency that cannot be counted")
+
+    monkeypatch.setattr(Histogram, "add", fail)
+    kcl = shard(*(reading(at, sent_at=START) for at in range(3)))
+    kcl.arrive(3)
+    kcl.deliver(3)
+    kcl.tick(2_000 + MARGIN)
+    assert kcl.committed == [(kcl.records[2].sequence_number, 0)]
+    assert kcl.stores.summaries == []
+    ((_, told),) = [note for note in kcl.stores.notes if note[0] == "report failed"]
+    assert told["records"] == 3
 
 
 @given(shards(), steps)

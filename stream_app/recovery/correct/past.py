@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from stream_app.event import Event
 from stream_app.pipeline.columns import build
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.schema import TIME_MS, TIME_US
+from stream_app.pipeline.schema import TICKS_PER_SECOND
 from stream_app.record import Batch, Position
 from stream_app.recovery.correct.history import Entry
 from stream_app.recovery.correct.recalculate import Past
@@ -27,6 +27,7 @@ from stream_app.sinks.segment import token
 # So many files are read at most; a device that was silent for a while is otherwise sought without end.
 MOST_FILES = 1_000
 _HOUR = timedelta(hours=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = dict[str, Any]
 
@@ -127,7 +128,7 @@ def _restored(row: Row, before: Mapping[str, Any], codec: Codec) -> Row:
     kinds = {field.name: field.kind for field in codec.schema.fields}
     changed = {
         name: datetime.fromisoformat(value)
-        if kinds[name] in (TIME_MS, TIME_US) and isinstance(value, str)
+        if kinds[name] in TICKS_PER_SECOND and isinstance(value, str)
         else value
         for name, value in before.items()
         if name in kinds
@@ -139,9 +140,17 @@ def _batch(rows: list[Row], codec: Codec) -> Batch | None:
     if not rows:
         return None
     fields = codec.schema.fields
-    values = [tuple(row[field.name] for field in fields) for row in rows]
+    values = [[_ticks(row[field.name], field.kind) for field in fields] for row in rows]
     columns = build(values, fields, codec.event.required)
     return Batch(codec.event.name, columns, np.arange(len(rows)))
+
+
+def _ticks(value: Any, kind: str) -> Any:
+    """A stored value as `columns.build` takes it: times as ticks of their column."""
+    per_second = TICKS_PER_SECOND.get(kind)
+    if per_second is None or not isinstance(value, datetime):
+        return value
+    return (value - _EPOCH) * per_second // timedelta(seconds=1)
 
 
 def _missing(event: Event, own: Row, found: list[Row]) -> bool:

@@ -23,7 +23,7 @@ from stream_app.pipeline.rules import FLAG
 from stream_app.pipeline.user_calls import is_interrupt
 from stream_app.pipeline.verify import verify
 from stream_app.pipeline.windows import Windows
-from stream_app.record import Batch, Failure, Record
+from stream_app.record import EXACT, Batch, Failure, Record
 from stream_app.records import Records
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import to_table
@@ -85,13 +85,27 @@ def _replaced(fields: Batch, flag: str | None, codec: Codec) -> Mapping[str, NDA
         known = {field.name for field in codec.schema.fields} - {event.key, event.id}
         if foreign := sorted(made.keys() - known):
             raise ImpossibleError(f"the declared correction replaces {', '.join(foreign)}")
-        return {name: column.astype(fields[name].dtype).reshape(1) for name, column in made.items()}
+        replaced = {name: column.astype(fields[name].dtype).reshape(1) for name, column in made.items()}
+        return {**replaced, **_exact(replaced, fields)}
     except ImpossibleError:
         raise
     except BaseException as error:  # whatever a user's code raises is a fact about the data
         if is_interrupt(error):
             raise
         raise ImpossibleError(f"the declared correction raises {type(error).__name__}") from error
+
+
+def _exact(replaced: Mapping[str, NDArray[Any]], fields: Batch) -> dict[str, NDArray[Any]]:
+    """The columns that hold whole numbers and booleans as they are, for those of them that are replaced."""
+    found = {}
+    for name, column in replaced.items():
+        if EXACT + name not in fields:
+            continue
+        values = np.where(np.isnan(column), 0, column)
+        found[EXACT + name] = values.astype(fields[EXACT + name].dtype)
+        if (found[EXACT + name] != values).any():
+            raise ImpossibleError(f"the declared correction gives {name} a value that is not of its type")
+    return found
 
 
 def _through(fields: Batch, past: Batch | None, codec: Codec) -> Batch:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
 from stream_app.record import Batch, Position, Record
+from stream_app.recovery.correct.differences import differing, named
 from stream_app.recovery.correct.history import Done, Entry, History, Request
 from stream_app.recovery.correct.latest import Latest, latest_in, nowhere
 from stream_app.recovery.correct.past import Shelf, own_fields, past
@@ -100,7 +101,8 @@ class Corrector:
         return not same(row, after)
 
     def _latest(self, request: Request, codec: Codec, device: str, after: Mapping[str, Any]) -> bool:
-        fields = {field_name(column, request.event): value for column, value in after.items()}
+        names = {field.name for field in codec.schema.fields}
+        fields = {field_name(column, request.event, names): value for column, value in after.items()}
         return bool(fields) and self.latest(codec.event, device, request.position, fields)
 
     def _locate(self, request: Request) -> tuple[File, int]:
@@ -156,7 +158,8 @@ class Corrector:
             if any(_in_progress(entry) and entry.request.position != position for entry in noted):
                 raise EarlyError("an earlier row of the device is just being corrected")
             raise ImpossibleError(
-                "the stored row is not what its payload gives: its past cannot be put together"
+                "the stored row is not what its payload gives: its past cannot be put together "
+                f"(columns that differ: {named(differing(row, result.before))})"
             )
         return shelf, result
 

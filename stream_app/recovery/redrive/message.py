@@ -12,8 +12,9 @@ import msgspec
 
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.schema import IDENTITY, TEXT
+from stream_app.pipeline.time_text import instant_text
+from stream_app.pipeline.violation import ViolationError
 from stream_app.recovery.bounded import decoded
-from stream_app.recovery.bounded_avro import decoded_avro
 from stream_app.recovery.repair.file import EVENT, Repair
 from stream_app.recovery.repair.steps import Unrepaired, meets, repaired
 from stream_app.sinks.entries import SOURCE
@@ -108,13 +109,17 @@ def _from_avro(data: bytes, registry: Registry) -> Message | None:
     event, writer = registry.writers.get(data[2:10].hex(), ("", None))
     if writer is None:
         return None
-    reader = None if writer is registry.codecs[event].schema else registry.codecs[event].reader
+    codec = registry.codecs[event]
     try:
-        # Bytes as base64, times as ISO-8601: the JSON form that the pipeline reads as the same values.
-        detail = decoded_avro(data[10:], writer.parsed, reader)
-    except ValueError:
+        values = codec.avro[writer.fingerprint](data[10:], None)
+    except ViolationError:
         return None
-    return Message(event, detail) if isinstance(detail, dict) else None
+    # Bytes as base64, times as ISO-8601: the JSON form that the pipeline reads as the same values.
+    for at, _, time in codec.times:
+        values[at] = None if values[at] is None else instant_text(values[at], time.per_second)
+    return Message(
+        event, {field.name: value for field, value in zip(codec.schema.fields, values, strict=True)}
+    )
 
 
 def mended(message: Message, repair: Repair) -> Message | Unrepaired | None:

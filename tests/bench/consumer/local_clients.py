@@ -54,6 +54,14 @@ class Objects:
         self._path(Key).unlink(missing_ok=True)
         return {}
 
+    def get_paginator(self, _operation: str) -> Objects:
+        """Nothing is ever listed: no alert was left by an earlier consumer."""
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        """No page."""
+        return []
+
 
 class Lines:
     """A queue and a bus: entries become lines of a file."""

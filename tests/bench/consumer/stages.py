@@ -35,6 +35,8 @@ POINTS = (
     ("stream_app.pipeline.seen", "Seen.meet", "repeats"),
     ("stream_app.pipeline.settle", "marks_of", "repeats"),
     ("stream_app.pipeline.settle", "verify", "verify"),
+    ("stream_app.pipeline.evaluate", "verify", "verify"),
+    ("stream_app.pipeline.evaluate", "calculate", "calculate"),
     ("stream_app.pipeline.settle", "calculate", "calculate"),
     ("stream_app.pipeline.rules", "score", "score"),
     ("stream_app.pipeline.windows", "Windows.recall", "windows"),
@@ -52,7 +54,7 @@ POINTS = (
     ("stream_app.recovery.dead_letters", "messages", "dead letters"),
     ("stream_app.recovery.dead_letters", "send", "dead letters"),
     ("stream_app.consumer.alerts", "details", "alerts"),
-    ("stream_app.consumer.alerts", "Outbox.flush", "alerts"),
+    ("stream_app.consumer.alert_outbox", "Outbox.flush", "alerts"),
     ("stream_app.pipeline.state", "ShardState.snapshot", "snapshot"),
     ("stream_app.consumer.state", "S3Snapshots.save", "snapshot: compress, put"),
 )

@@ -78,7 +78,7 @@ def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Reco
         event = events[name]
         times = event_times(batch, time_field(event), _arrivals(batch, records)).tolist()
         identified = event.id in batch and event.id != PAYLOAD
-        ids = batch[event.id].tolist() if identified else [None] * len(batch)
+        ids = batch.exact(event.id).tolist() if identified else [None] * len(batch)
         for at, row in enumerate(batch.rows.tolist()):
             device = name_of(name, batch[event.key][at])
             id = None if ids[at] is None else str(ids[at])

@@ -17,6 +17,7 @@ from stream_app.recovery.redrive.plan.file import Item, LeftOut, Newer, Overtake
 from stream_app.recovery.redrive.plan.foretell import Foretold, foretell
 from stream_app.recovery.redrive.plan.late import Late, late_ones, replays
 from stream_app.recovery.redrive.plan.newer import Latest, name_of, newest
+from stream_app.recovery.redrive.plan.quarantined import foretell_safely
 from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.select import Selected, Selection, select
 from stream_app.recovery.redrive.targets.target import Destination, Draft, Target
@@ -58,7 +59,7 @@ def make(road: Road, wish: Wish, target: Target) -> Plan:
             repair=wish.repair,
             max_redrives=wish.max_redrives,
         )
-        told, latest = _foretell([case.draft for case in made], road)
+        told, latest = _foretell(made, road)
         late = late_ones(told, latest)
         if wish.newer == "skip":
             out += [_left_behind(made[at]) for at in late]
@@ -74,11 +75,15 @@ def _bounded(selection: Selection, road: Road) -> Selection:
     return msgspec.structs.replace(selection, until=road.now)
 
 
-def _foretell(drafts: Sequence[Draft], road: Road) -> tuple[list[Foretold], Mapping[str, Latest]]:
-    names = [name for draft in drafts if (name := _device(draft, road)) is not None]
+def _foretell(made: Sequence[Case], road: Road) -> tuple[list[Foretold], Mapping[str, Latest]]:
+    names = [name for case in made if (name := _device(case.draft, road)) is not None]
     latest = newest(road.client("dynamodb"), road.settings.latest_table, names)
     now, most = road.now_ms(), road.settings.max_record_bytes
-    return foretell(drafts, road.registry, latest, now_ms=now, max_bytes=most), latest
+
+    def told(drafts: Sequence[Draft]) -> list[Foretold]:
+        return foretell(drafts, road.registry, latest, now_ms=now, max_bytes=most)
+
+    return foretell_safely(made, told), latest
 
 
 def _device(draft: Draft, road: Road) -> str | None:

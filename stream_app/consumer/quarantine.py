@@ -1,0 +1,255 @@
+"""Quarantine policy: no record may end a shard's process again and again.
+
+Each start counts an attempt at its checkpoint. From the third attempt on, records are first processed in disposable
+forks (`inspection`). The one that ends a fork is excluded by a decision under its position, which is kept before
+anything else happens, and which every later reading of the record follows.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from stream_app import disposable_fork
+from stream_app.consumer.inspection import Finding, Trial, inspect
+from stream_app.disposable_fork import Ended, Limit, Work
+from stream_app.record import Failure, Position
+from stream_app.records import Records
+from stream_app.settings import INSPECTED_ROWS, Settings
+from stream_app.sinks.quarantine import Attempts, Decision, QuarantineStore
+from stream_app.sinks.segment import Segment
+
+CAREFUL_FROM = 3
+"""The attempt at a checkpoint from which on records are first processed in forks."""
+UNLIMITED_SECONDS = 30.0
+"""The time limit of a fork where the settings give none."""
+LONGER = 4
+"""How many times the limit a batch may take on the clock: processor time is what counts on a busy machine.
+
+And in processor time until a first batch was processed (a user's function may import or compile), and for a snapshot.
+"""
+# Careful processing ends after this many checkpoint intervals or seconds, whichever is longer: what ended the process
+# lay within one interval of ordinary processing, which is faster.
+_MOST_INTERVALS, _MOST_SECONDS = 20, 600
+# Records that are held back until a later action at most, in bytes.
+_MOST_HELD = 64_000_000
+# The share of KCL's time limit for an action after which no further inspection begins.
+_SHARE = 0.25
+
+Fork = Callable[[Work, Callable[[str], Limit]], Ended]
+
+
+class Attempt(Protocol):
+    """Calls again what failed for a passing reason, then raises FatalError."""
+
+    def __call__(self, what: str, action: Callable[[], Any]) -> Any:
+        """`what` names the step in errors and logs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What quarantine needs of the world. `build` is what sinks do with a segment before any request.
+
+    `fork` runs a function in a disposable fork; tests that need no process replace it.
+    """
+
+    store: QuarantineStore
+    build: Callable[[Segment], object]
+    fork: Fork = disposable_fork.run
+
+
+@dataclass(slots=True)
+class _Careful:
+    """A stretch of careful processing. `until` is an arrival, `began` this process's clock; both in ms."""
+
+    until: int
+    began: int
+    records: int = 0
+    quarantined: int = 0
+
+
+class Quarantine:
+    """The policy of one shard's consumer. `store` None: nothing is counted, and nothing excluded."""
+
+    def __init__(
+        self,
+        store: QuarantineStore | None,
+        settings: Settings,
+        *,
+        attempt: Attempt,
+        note: Callable[..., None],
+        now_ms: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._settings = store, settings
+        self._attempt, self._note, self._now_ms, self._clock = attempt, note, now_ms, clock
+        self._shard = ""
+        self._attempts = Attempts(checkpoint="", attempts=0)
+        self._begun = False
+        self._careful: _Careful | None = None
+        self._orders: list[tuple[int, int]] = []
+        self._decisions: list[Decision] = []
+        self._held: list[Records] = []
+        self.warm = False
+        """Whether a batch was processed before, or rehearsed."""
+
+    @property
+    def holding(self) -> bool:
+        """Whether records are held back until the next action."""
+        return bool(self._held)
+
+    @property
+    def limit(self) -> Limit:
+        """The time limit of a step of an inspection."""
+        seconds = self._settings.batch_limit or UNLIMITED_SECONDS
+        return Limit(seconds if self.warm else LONGER * seconds, LONGER * seconds)
+
+    def load(self, shard: str, checkpoint: str) -> None:
+        """Take up the shard at a checkpoint: the attempts that were made there, and the decisions."""
+        self._shard, store = shard, self._store
+        if store is None:
+            return
+        before: Attempts | None = self._attempt("attempts", lambda: store.attempts(shard))
+        found: list[Decision] = self._attempt("quarantine decisions", lambda: store.decisions(shard))
+        here = before.attempts if before is not None and before.checkpoint == checkpoint else 0
+        until = 0 if before is None else before.careful_until
+        self._attempts = Attempts(checkpoint=checkpoint, attempts=here + 1, careful_until=until)
+        self._set(found)
+
+    def _set(self, decisions: list[Decision]) -> None:
+        self._decisions = sorted(decisions, key=lambda decision: decision.position.order)
+        self._orders = [decision.position.order for decision in self._decisions]
+
+    def excluded(self, records: Records) -> Mapping[int, Failure]:
+        """Rows of records in order that a decision excludes, with their failures."""
+        if not self._orders or not len(records):
+            return {}
+        first, last = records[0].position("").order, records[len(records) - 1].position("").order
+        start, stop = bisect_left(self._orders, first), bisect_right(self._orders, last)
+        if start == stop:
+            return {}
+        by_position = {decision.position[1:]: decision for decision in self._decisions[start:stop]}
+        found = {}
+        for row in range(len(records)):
+            decision = by_position.get((records.sequences.text(row), int(records.subs[row])))
+            if decision is not None:
+                found[row] = decision.failure(row)
+        return found
+
+    def parts(
+        self, records: Records, trial: Callable[[Records], Trial], *, all_of: bool
+    ) -> Iterator[Records]:
+        """What may be processed now of the records that were held back and of these, in order.
+
+        While processing is ordinary, all of it. While it is careful, parts that were processed in forks before, and
+        single records that a decision excludes; some may be held back, unless `all_of` are asked for.
+        """
+        if len(records):
+            self._begin(records)
+        if self._careful is None and not self._held:
+            yield records
+            return
+        self._held += [records] if len(records) else []
+        until = self._clock() + self._patience()
+        while self._held:
+            some = self._next()
+            if self._careful is None:
+                yield some
+            else:
+                yield from self._inspected(some, trial, self._careful)
+            if not all_of and self._clock() >= until and self._held_bytes() < _MOST_HELD:
+                return
+
+    def _patience(self) -> float:
+        return self._settings.timeout_seconds * _SHARE or float("inf")
+
+    def _held_bytes(self) -> int:
+        return sum(part.payloads.size for part in self._held)
+
+    def _next(self) -> Records:
+        """The next records of those held, as many as one inspection takes."""
+        first, *others = self._held
+        count = min(INSPECTED_ROWS, len(first))
+        rest = first.part(count, len(first))
+        self._held = [rest, *others] if len(rest) else others
+        return first.part(0, count)
+
+    def _inspected(
+        self, records: Records, trial: Callable[[Records], Trial], careful: _Careful
+    ) -> Iterator[Records]:
+        found = inspect(len(records), trial(records), self.limit)
+        taken = found.passed
+        if found.death is not None:
+            self._decide(records, found)
+            careful.quarantined += 1
+            taken += 1
+        careful.records += taken
+        if taken < len(records):
+            self._held.insert(0, records.part(taken, len(records)))
+        begins, ends = [0, *found.cuts], [*found.cuts, taken]
+        for start, stop in zip(begins, ends, strict=True):
+            if start < stop:
+                yield records.part(start, stop)
+                self.warm = True
+
+    def _decide(self, records: Records, found: Finding) -> None:
+        store, death = self._store, found.death
+        if store is None or death is None:
+            return
+        record = records[found.passed]
+        decision = Decision(
+            consumer=self._settings.application,
+            shard=self._shard,
+            sequence=record.sequence_number,
+            sub=record.sub_sequence_number,
+            arrived=record.arrived,
+            decided=self._now_ms(),
+            code=death.code.value,
+            stage=death.stage,
+            reason=death.reason,
+            event=death.event,
+            schema=death.schema,
+            attempts=self._attempts.attempts,
+        )
+        kept: Decision = self._attempt("quarantine decision", lambda: store.decide(decision))
+        self._set([*self._decisions, kept])
+        position = Position(self._shard, record.sequence_number, record.sub_sequence_number)
+        known = {"position": str(position), "code": kept.code, "stage": kept.stage, "type": kept.event}
+        self._note("record_quarantined", level="warning", **known)
+
+    def _begin(self, records: Records) -> None:
+        """Count the attempt, once, before the first records are processed."""
+        if self._begun or self._store is None:
+            return
+        self._begun, store, now = True, self._store, self._now_ms()
+        attempts = self._attempts
+        if attempts.attempts >= CAREFUL_FROM:
+            until = max(attempts.careful_until, now + self._settings.clock_margin_ms)
+            attempts = self._attempts = msgspec.structs.replace(attempts, careful_until=until)
+        self._attempt("attempts", lambda: store.save_attempts(self._shard, attempts))
+        known = {"attempt": attempts.attempts, "checkpoint": attempts.checkpoint}
+        # The launcher reads it (`crash_report`): a further attempt is told at every usual level of the log.
+        self._note("attempt", level="warning" if attempts.attempts > 1 else "info", **known)
+        if attempts.attempts >= CAREFUL_FROM or int(records.arrived[0]) <= attempts.careful_until:
+            self._careful = _Careful(attempts.careful_until, now)
+            self._note("quarantine_started", level="warning", **known)
+
+    def committed(self, arrived: int) -> None:
+        """A checkpoint was made at a record that arrived then (ms since the epoch)."""
+        careful = self._careful
+        if careful is None:
+            return
+        longest = 1_000 * max(_MOST_INTERVALS * self._settings.checkpoint_seconds, _MOST_SECONDS)
+        if arrived > careful.until or self._now_ms() - careful.began > longest:
+            self._careful = None
+            self._note("quarantine_ended", records=careful.records, quarantined=careful.quarantined)
+
+    def drop(self) -> None:
+        """The lease is lost: nothing that was held back is processed here."""
+        self._held = []

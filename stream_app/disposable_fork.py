@@ -1,0 +1,242 @@
+"""Run a function in a fork of this process that may die: what it reported, and how it ended.
+
+The fork shares this process's memory copy-on-write, so the function sees all of it and changes nothing. The kernel
+ends the fork when its parent ends (Linux), and kills it first when memory runs out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from stream_app.process_limits import Limit, Waiter, Watch
+
+__all__ = ["Ended", "Frame", "Limit", "Tell", "Work", "run"]
+Tell = Callable[[str], None]
+"""Reports progress to the parent: one line of text."""
+Work = Callable[[Tell], None]
+
+_PR_SET_PDEATHSIG = 1
+_MOST_LIKELY_KILLED = "1000"  # oom_score_adj
+_TOLD, _RAISED, _FINISHED = "t", "r", "f"
+_LONGEST_ERROR = 200
+_DUMP_SECONDS = 2.0  # for the fork to write its stack after SIGABRT
+_FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
+
+
+class Frame(NamedTuple):
+    """A Python stack frame: the file's path, the line, the function."""
+
+    path: str
+    line: int
+    function: str
+
+
+class Ended(NamedTuple):
+    """How the fork ended.
+
+    `told` are its reports, in order. `finished`: the function returned. `exceeded`: the limit after which it was
+    killed, "busy" or "waiting", empty where it ended by itself. `code`: the exit code, negative for a signal, None
+    where it is not known. `error`: the exception that the function raised, as text. `stack`: the frames at the time
+    of a fatal signal or of the limit, the most recent call first; empty for other ends.
+    """
+
+    told: list[str]
+    finished: bool = False
+    exceeded: str = ""
+    code: int | None = None
+    error: str = ""
+    stack: Sequence[Frame] = ()
+
+
+def run(work: Work, limit: Callable[[str], Limit]) -> Ended:
+    """Run `work` in a fork and wait until it ends.
+
+    `limit` gives the time that may pass after a report (the empty text: after the start) until the next one; then the
+    fork is killed. Raises OSError when there can be no fork.
+    """
+    reading, writing = os.pipe()
+    with suppress(OSError, ValueError):  # else the fork might write again what was not yet written
+        sys.stderr.flush()
+    with _stack_file() as stack, os.fdopen(reading, "rb", buffering=0) as reports:
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except BaseException:
+            os.close(writing)
+            raise
+        if pid == 0:
+            _become(work, writing, stack, parent)
+        os.close(writing)
+        follower = _Follower(pid, reports, limit)
+        try:
+            follower.follow()
+        except BaseException:
+            follower.kill()
+            raise
+        return follower.ended(_frames(stack))
+
+
+class _Follower:
+    """The parent's side: reads the reports, enforces the limit, waits for the end."""
+
+    def __init__(self, pid: int, reports: IO[bytes], limit: Callable[[str], Limit]) -> None:
+        os.set_blocking(reports.fileno(), False)
+        self._pid, self._reports, self._limit = pid, reports, limit
+        self._open = True
+        self._rest = b""
+        self._told: list[str] = []
+        self._error = ""
+        self._finished = self._over = False
+        self._exceeded = ""
+        self._code: int | None = None
+
+    def follow(self) -> None:
+        """Return when the fork has ended and its reports are read."""
+        watch = Watch(self._pid, self._limit(""))
+        with Waiter(self._pid) as waiter:
+            while not self._reap():
+                waiter.wait(self._reports.fileno() if self._open else None, watch.left())
+                if self._read():
+                    watch = Watch(self._pid, self._limit(self._told[-1] if self._told else ""))
+                elif watch.left() <= 0 and not self._reap():
+                    self._exceeded = watch.exceeded
+                    self._stop(waiter)
+        self._read()
+
+    def kill(self) -> None:
+        """End the fork now."""
+        if not self._over:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+            self._over = True
+
+    def ended(self, stack: list[Frame]) -> Ended:
+        """How it ended, once `follow` has returned."""
+        finished = self._finished and not self._exceeded
+        return Ended(self._told, finished, self._exceeded, self._code, self._error, stack)
+
+    def _stop(self, waiter: Waiter) -> None:
+        """SIGABRT makes faulthandler write the stack even while a C loop holds the interpreter's lock."""
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGABRT)
+        until = time.monotonic() + _DUMP_SECONDS
+        while not self._reap() and (left := until - time.monotonic()) > 0:
+            waiter.wait(None, left)
+        self.kill()
+
+    def _reap(self) -> bool:
+        if not self._over:
+            try:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+            except ChildProcessError:  # the user's code waits for every child
+                self._over = True
+            else:
+                if pid:
+                    self._over, self._code = True, os.waitstatus_to_exitcode(status)
+        return self._over
+
+    def _read(self) -> bool:
+        """Take in what is there; whether it was a whole report."""
+        count = len(self._told)
+        while self._open:
+            try:
+                chunk = os.read(self._reports.fileno(), 65_536)
+            except BlockingIOError:
+                break
+            self._open = bool(chunk)
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            for line in lines:
+                self._take(line.decode("utf-8", "replace"))
+        return len(self._told) > count or self._finished
+
+    def _take(self, line: str) -> None:
+        kind, text = line[:1], line[1:]
+        if kind == _TOLD:
+            self._told.append(text)
+        elif kind == _RAISED:
+            self._error = text
+        self._finished |= kind == _FINISHED
+
+
+def _become(work: Work, writing: int, stack: IO[bytes], parent: int) -> None:
+    """The fork: run the work, report, and never return."""
+    code = 1
+    try:
+        _die_with(parent)
+        _without_pipes()
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(_MOST_LIKELY_KILLED)
+        faulthandler.enable(stack, all_threads=False)
+
+        def tell(text: str) -> None:
+            _send(writing, _TOLD, text)
+
+        code = _ended(work, tell, writing)
+    finally:
+        os._exit(code)
+
+
+def _ended(work: Work, tell: Tell, writing: int) -> int:
+    try:
+        work(tell)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException as error:
+        _send(writing, _RAISED, _text(error))
+        return 1
+    _send(writing, _FINISHED, "")
+    return 0
+
+
+def _send(writing: int, kind: str, text: str) -> None:
+    line = f"{kind}{text}".replace("\n", " ").encode("utf-8", "replace") + b"\n"
+    os.write(writing, line)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # a user's exception may fail to describe itself
+        return type(error).__name__
+    return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 1] + "…"
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _without_pipes() -> None:
+    """Let go of stdin and stdout, so that nobody waits for the fork to close them."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+def _stack_file() -> IO[bytes]:
+    create = getattr(os, "memfd_create", None)
+    if create is None:
+        return tempfile.TemporaryFile(buffering=0)
+    return os.fdopen(create("stack"), "w+b", buffering=0)
+
+
+def _frames(stack: IO[bytes]) -> list[Frame]:
+    stack.seek(0)
+    text = stack.read(65_536).decode("utf-8", "replace")
+    return [Frame(path, int(line), function) for path, line, function in _FRAME.findall(text)]

@@ -1,0 +1,62 @@
+"""The compiled part of `payload_checks`: passes over the bytes of payloads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly.compiled import compiled
+
+Bytes = NDArray[np.uint8]
+_LINE_BREAK, _QUOTE, _BACKSLASH, _OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = (ord(one) for one in '\n"\\[]{}')
+# A block's counts fit a byte, so that the processor compares as many bytes at once as it can.
+_BLOCK = 224
+
+
+@compiled
+def survey(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -> Any:
+    """Count the opening brackets of each payload; return all line breaks, and the bitwise or of all bytes.
+
+    Payload number i is [begins[i], begins[i + 1]) of `data`, its separator included. "[" and "{" are the two bytes
+    that are "[" without the bit 0x20.
+    """
+    either, breaks = np.uint8(0), 0
+    for row in range(len(opening)):
+        at, stop, total = begins[row], begins[row + 1], 0
+        while at < stop:
+            end = min(at + _BLOCK, stop)
+            open_here, breaks_here = np.uint8(0), np.uint8(0)
+            for byte in data[at:end]:
+                either = np.uint8(either | byte)
+                is_open = np.uint8(byte & np.uint8(0xDF)) == np.uint8(_OPEN_LIST)
+                open_here = np.uint8(open_here + np.uint8(is_open))
+                breaks_here = np.uint8(breaks_here + np.uint8(byte == np.uint8(_LINE_BREAK)))
+            total += int(open_here)
+            breaks += int(breaks_here)
+            at = end
+        opening[row] = total
+    return breaks, int(either)
+
+
+@compiled
+def depth(data: Bytes) -> int:
+    """Return how deep arrays and objects of a JSON text are nested; brackets in strings do not count."""
+    deepest, level, quoted, at = 0, 0, False, 0
+    while at < len(data):
+        byte = data[at]
+        if quoted:
+            if byte == _BACKSLASH:
+                at += 1
+            elif byte == _QUOTE:
+                quoted = False
+        elif byte == _QUOTE:
+            quoted = True
+        elif byte in (_OPEN, _OPEN_LIST):
+            level += 1
+            deepest = max(deepest, level)
+        elif byte in (_CLOSE, _CLOSE_LIST):
+            level -= 1
+        at += 1
+    return deepest

@@ -1,0 +1,34 @@
+"""Failures that ended their process are tried in a disposable fork before a plan processes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stream_app import disposable_fork
+from stream_app.record import Code
+from stream_app.recovery.redrive.plan.cases import Case
+from stream_app.recovery.redrive.plan.foretell import Foretold
+from stream_app.recovery.redrive.targets.target import Draft
+
+_CODES = frozenset({Code.PROCESS_KILLED.value, Code.TIMED_OUT.value})
+_LIMIT = disposable_fork.Limit(busy=30.0, waiting=120.0)
+
+Foretell = Callable[[Sequence[Draft]], list[Foretold]]
+
+
+def foretell_safely(made: Sequence[Case], foretell: Foretell) -> list[Foretold]:
+    """What would become of each case; one that would still end its process fails as it did before."""
+    fatal = {
+        at: Foretold(case.selected.stored.code, case.selected.stored.reason)
+        for at, case in enumerate(made)
+        if case.selected.stored.code in _CODES and not _survives(case.draft, foretell)
+    }
+    others = iter(foretell([case.draft for at, case in enumerate(made) if at not in fatal]))
+    return [fatal[at] if at in fatal else next(others) for at in range(len(made))]
+
+
+def _survives(draft: Draft, foretell: Foretell) -> bool:
+    def work(_tell: disposable_fork.Tell) -> None:
+        foretell([draft])
+
+    return disposable_fork.run(work, lambda _report: _LIMIT).finished

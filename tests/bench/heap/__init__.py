@@ -1,0 +1,1 @@
+"""How large the heap of KCL's daemon must be for shards that catch up."""

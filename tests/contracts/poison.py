@@ -1,0 +1,96 @@
+"""An event whose notes end the process in every way that nobody foresees."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stream_app.pipeline.registry import Registry
+from stream_app.record import Batch
+from stream_app.sinks.segment import Segment
+from tests import samples
+
+
+def leave() -> None:
+    os._exit(0)
+
+
+def leave_with_a_code() -> None:
+    os._exit(7)
+
+
+def system_exit() -> None:
+    sys.exit("enough")
+
+
+def keyboard_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def loop() -> None:
+    while True:
+        pass
+
+
+def loop_in_c() -> None:
+    """Holds the interpreter's lock for as long as the universe exists."""
+    re.match("(a+)+$", "a" * 64 + "b")
+
+
+def segmentation_fault() -> None:
+    ctypes.string_at(0)
+
+
+def killed() -> None:
+    """As the kernel does when memory is out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def aborted() -> None:
+    os.abort()
+
+
+POISONS = {
+    act.__name__: act
+    for act in (
+        leave,
+        leave_with_a_code,
+        system_exit,
+        keyboard_interrupt,
+        loop,
+        loop_in_c,
+        segmentation_fault,
+        killed,
+        aborted,
+    )
+}
+AT_SINKS = "an encoder crashes"
+
+
+def _calculate(batch: Batch) -> dict[str, NDArray[Any]]:
+    for note in batch["note"].tolist():
+        if note in POISONS:
+            POISONS[note]()
+    return {"doubled": 2 * batch["value"]}
+
+
+POISONOUS = replace(samples.READING, calculate=_calculate, verify=None)
+
+
+def registry() -> Registry:
+    """The event with poisons, and an ordinary one."""
+    return Registry.of([POISONOUS, samples.STEP], {name: [raw] for name, raw in samples.SCHEMAS.items()})
+
+
+def build(segment: Segment) -> None:
+    """What sinks do before their requests: it ends with a record of the note `AT_SINKS`."""
+    for batch in segment.passed.values():
+        if AT_SINKS in batch["note"].tolist():
+            os._exit(9)

@@ -1,0 +1,294 @@
+"""An outbox sends each alert at least once, whatever the bus does, and never makes a shard wait for long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.consumer.alert_outbox import ENTRIES, MOST_WAITING, Outbox
+from stream_app.consumer.alert_store import name_of
+from stream_app.record import Position
+
+SHARD = "shardId-000000000000"
+
+
+@dataclass
+class Bus:
+    """PutEvents: refuses entries by their number with a code, or fails; each call takes `takes` seconds."""
+
+    refuse: dict[int, str] = field(default_factory=dict)
+    down: bool = False
+    takes: float = 0.0
+    now: float = 0.0
+    count: int = 0
+    calls: int = 0
+    accepted: list[int] = field(default_factory=list)
+    largest: int = 0
+
+    def put_events(self, *, Entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        self.calls += 1
+        self.now += self.takes
+        self.largest = max(self.largest, len(Entries))
+        if self.down:
+            raise ConnectionError("no route")
+        answers: list[dict[str, str]] = []
+        for entry in Entries:
+            code = self.refuse.get(self.count)
+            self.count += 1
+            if code is None:
+                self.accepted.append(int(msgspec.json.decode(entry["Detail"])["sequence"]))
+            answers.append({"EventId": "1"} if code is None else {"ErrorCode": code})
+        return {"Entries": answers}
+
+
+@dataclass
+class Store:
+    """Objects in memory; fails while `down`."""
+
+    objects: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    down: bool = False
+
+    def _look(self) -> None:
+        if self.down:
+            raise PermissionError("AccessDenied")
+
+    def save(self, shard: str, name: str, alerts: Sequence[Any]) -> None:
+        self._look()
+        self.objects[shard, name] = [dict(alert) for alert in alerts]
+
+    def load(self, shard: str, name: str) -> list[dict[str, Any]]:
+        self._look()
+        return self.objects.get((shard, name), [])
+
+    def names(self, shard: str) -> list[str]:
+        self._look()
+        return [name for owner, name in self.objects if owner == shard]
+
+    def forget(self, shard: str, name: str) -> None:
+        self._look()
+        self.objects.pop((shard, name), None)
+
+
+def alert(number: int, **more: Any) -> dict[str, Any]:
+    return {"id": str(number), "key": "a", "shard": SHARD, "sequence": str(number), "sub": 0, **more}
+
+
+def alerts(*numbers: int) -> list[dict[str, Any]]:
+    return [alert(number) for number in numbers]
+
+
+@dataclass
+class Case:
+    """An outbox of a shard, with all that surrounds it."""
+
+    bus: Bus = field(default_factory=Bus)
+    store: Store = field(default_factory=Store)
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.outbox = self.another()
+
+    def another(self, parents: Sequence[str] = (), shard: str = SHARD) -> Outbox:
+        outbox = Outbox(
+            self.bus,
+            "bus",
+            self.store,
+            warn=lambda what, **_values: self.warnings.append(what),
+            clock=lambda: self.bus.now,
+        )
+        outbox.start(shard, parents)
+        return outbox
+
+    def batches(self, count: int, seconds: float = 0.0) -> None:
+        """So many batches without anomalies, each `seconds` after the one before."""
+        for _ in range(count):
+            self.bus.now += seconds
+            self.outbox.flush()
+
+
+@given(st.integers(0, 35), st.sets(st.integers(0, 60)))
+def test_each_is_accepted_once_however_often_some_are_refused(count: int, refused: set[int]) -> None:
+    case = Case(Bus(dict.fromkeys(refused, "ThrottlingException")))
+    case.outbox.add(alerts(*range(count)))
+    case.batches(2 * len(refused) + 1, seconds=61)
+    assert sorted(case.bus.accepted) == list(range(count))
+    assert case.bus.largest <= ENTRIES
+    assert (case.outbox.waiting, case.outbox.dropped) == (0, 0)
+    calls = case.bus.calls
+    case.outbox.flush()
+    assert case.bus.calls == calls  # nothing waits any more
+
+
+@pytest.mark.parametrize("code", ["InvalidArgument", "MalformedDetail", "RedactionFailure"])
+def test_an_entry_that_the_bus_will_never_accept_is_counted_and_holds_nobody_up(code: str) -> None:
+    case = Case(Bus({1: code}))
+    case.outbox.add(alerts(*range(25)))
+    case.outbox.flush()
+    assert sorted(case.bus.accepted) == [at for at in range(25) if at != 1]
+    assert (case.outbox.waiting, case.outbox.dropped) == (0, 1)
+    assert case.warnings == ["alerts were dropped"]
+
+
+def test_entries_that_are_refused_for_now_wait_behind_the_others() -> None:
+    case = Case(Bus(dict.fromkeys(range(9), "AccessDeniedException")))
+    case.outbox.add(alerts(*range(30)))
+    case.outbox.flush()
+    assert sorted(case.bus.accepted) == list(range(9, 30))
+    assert case.outbox.waiting == 9
+    case.batches(1, seconds=61)
+    assert case.outbox.waiting == 0
+
+
+def test_an_alert_that_cannot_be_encoded_is_counted() -> None:
+    case = Case()
+    case.outbox.add([alert(1), alert(2, explanation="\ud800"), alert(3, values={"a": object()}), alert(4)])
+    case.outbox.flush()
+    assert case.bus.accepted == [1, 4]
+    assert case.outbox.dropped == 2
+
+
+# ---- A bus that is down
+
+
+def test_a_bus_that_is_down_is_asked_rarely_and_nothing_is_lost() -> None:
+    case = Case(Bus(down=True))
+    for number in range(600):  # ten minutes of batches, ten a second
+        case.outbox.add(alerts(number))
+        case.batches(10, seconds=0.1)
+    assert case.bus.calls <= 6 + 10
+    assert case.outbox.waiting == 600
+    case.bus.down = False
+    case.batches(1, seconds=61)
+    assert sorted(case.bus.accepted) == list(range(600))
+    assert case.warnings[-1] == "alerts are accepted again"
+
+
+@pytest.mark.parametrize("takes", [0.5, 14.0])
+def test_a_bus_that_hangs_takes_a_twentieth_of_the_time_at_most(takes: float) -> None:
+    case = Case(Bus(down=True, takes=takes))
+    case.outbox.add(alerts(1))
+    case.batches(3_600, seconds=1)
+    assert case.bus.calls * takes <= 0.05 * case.bus.now + takes
+
+
+def test_a_slow_bus_holds_a_batch_for_some_seconds_only() -> None:
+    case = Case(Bus(takes=2.0))
+    case.outbox.add(alerts(*range(500)))
+    case.outbox.flush()
+    assert case.bus.now <= 8
+    assert case.outbox.waiting == 500 - len(case.bus.accepted) < 500
+    case.batches(50)
+    assert sorted(case.bus.accepted) == list(range(500))
+
+
+def test_more_alerts_than_memory_is_for_are_stored_and_sent_when_the_bus_is_back() -> None:
+    case = Case(Bus(down=True))
+    for first in range(0, 5_000, 100):
+        case.outbox.add(alerts(*range(first, first + 100)))
+        case.outbox.flush()
+        assert case.outbox.waiting <= MOST_WAITING
+    assert sum(map(len, case.store.objects.values())) + case.outbox.waiting == 5_000
+    case.bus.down = False
+    case.bus.now += 61
+    calls = case.bus.calls
+    case.outbox.flush()
+    assert case.bus.calls - calls <= (MOST_WAITING + 100) // ENTRIES  # what is stored goes out bit by bit
+    case.batches(60)
+    assert sorted(case.bus.accepted) == list(range(5_000))
+    assert case.store.objects == {}
+    assert case.outbox.dropped == 0
+
+
+def test_where_the_store_fails_too_alerts_are_counted_and_the_shard_goes_on() -> None:
+    case = Case(Bus(down=True), Store(down=True))
+    case.outbox.add(alerts(*range(MOST_WAITING + 1)))
+    case.outbox.flush()
+    assert (case.outbox.waiting, case.outbox.dropped) == (0, MOST_WAITING + 1)
+    case.outbox.add(alerts(7))
+    case.outbox.secure(None)
+    assert (case.outbox.waiting, case.outbox.dropped) == (0, MOST_WAITING + 2)
+
+
+# ---- Checkpoints, and the next consumer
+
+
+def test_a_checkpoint_stores_what_it_passes_under_its_positions_and_the_rest_waits() -> None:
+    case = Case(Bus(down=True))
+    case.outbox.add(alerts(8, 9, 10, 11))
+    case.outbox.flush()
+    case.outbox.secure(Position(SHARD, "10"))
+    assert list(case.store.objects) == [(SHARD, "8-10.json")]
+    assert case.outbox.waiting == 1
+    case.outbox.secure(Position(SHARD, "10"))
+    assert len(case.store.objects) == 1
+    case.outbox.secure(None)
+    assert list(case.store.objects) == [(SHARD, "8-10.json"), (SHARD, "11-11.json")]
+
+
+def test_the_next_consumer_of_the_shard_sends_what_is_stored_and_forgets_it() -> None:
+    case = Case(Bus(down=True))
+    case.outbox.add(alerts(*range(250)))
+    case.outbox.secure(None)
+    case.bus.down = False
+    case.outbox = case.another()
+    case.batches(3)
+    assert sorted(case.bus.accepted) == list(range(250))
+    assert case.store.objects == {}
+
+
+def test_what_is_stored_stays_until_all_of_it_is_accepted() -> None:
+    case = Case(Bus(down=True))
+    case.outbox.add(alerts(1, 2, 3))
+    case.outbox.secure(None)
+    case.bus.down, case.bus.refuse = False, {1: "ThrottlingException"}
+    case.outbox = case.another()
+    case.outbox.flush()
+    assert case.bus.accepted == [1, 3]
+    assert case.store.objects
+    case.batches(1, seconds=61)
+    assert case.bus.accepted == [1, 3, 2]
+    assert case.store.objects == {}
+
+
+def test_a_child_shard_takes_over_what_its_parents_left() -> None:
+    case = Case(Bus(down=True))
+    case.outbox.add(alerts(1, 2))
+    case.outbox.secure(None)
+    case.outbox = case.another([SHARD], "shardId-000000000001")
+    case.batches(1, seconds=61)
+    case.outbox.secure(Position("shardId-000000000001", "5"))
+    assert list(case.store.objects) == [("shardId-000000000001", "1-2.json")]
+    case.bus.down = False
+    case.outbox = case.another([], "shardId-000000000001")
+    case.outbox.flush()
+    assert case.bus.accepted == [1, 2]
+    assert case.store.objects == {}
+
+
+def test_an_object_that_cannot_be_read_does_not_hold_up_the_others() -> None:
+    case = Case()
+    case.store.objects[SHARD, "1-1.json"] = alerts(1)
+    case.store.objects[SHARD, "2-2.json"] = alerts(2)
+    load = case.store.load
+
+    def broken(shard: str, name: str) -> list[dict[str, Any]]:
+        if name == "1-1.json":
+            raise msgspec.DecodeError("no JSON")
+        return load(shard, name)
+
+    case.store.load = broken  # type: ignore[method-assign]
+    case.outbox = case.another()
+    case.batches(2)
+    assert case.bus.accepted == [2]
+    assert list(case.store.objects) == [(SHARD, "1-1.json")]
+
+
+def test_the_name_is_made_of_the_first_and_last_position_as_numbers() -> None:
+    assert name_of([alert(100), alert(99, sub=3), alert(99)]) == "99-100.json"
+    assert name_of([alert(99, sub=3)]) == "99.3-99.3.json"

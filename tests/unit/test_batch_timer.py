@@ -1,0 +1,46 @@
+"""A batch that exceeds its limit ends the process, whatever it does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+_PROGRAM = """
+import re, time
+from stream_app.consumer.batch_timer import BatchTimer
+timer = BatchTimer({seconds}, warm={warm})
+for batch in range(3):
+    with timer:
+        pass
+print("before", flush=True)
+with timer:
+    {work}
+print("after", flush=True)
+"""
+
+
+def run(work: str, seconds: float, warm: bool = True) -> tuple[int, str]:
+    program = _PROGRAM.format(work=work, seconds=seconds, warm=warm)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    "work", ["while True: pass", "re.match('(a+)+$', 'a' * 64 + 'b')"], ids=["loop", "in C"]
+)
+def test_who_computes_for_too_long_is_ended(work: str) -> None:
+    code, told = run(work, 0.1)
+    assert code in (-signal.SIGPROF, -signal.SIGALRM)
+    assert told == "before\n"
+
+
+def test_who_waits_for_too_long_is_ended() -> None:
+    assert run("time.sleep(3600)", 0.1) == (-signal.SIGALRM, "before\n")
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_a_batch_within_its_limit_or_without_one_is_not_disturbed(seconds: int) -> None:
+    assert run("time.sleep(0.01)", seconds) == (0, "before\nafter\n")

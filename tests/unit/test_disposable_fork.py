@@ -1,0 +1,131 @@
+"""How a fork may end, and that it never ends its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stream_app.disposable_fork import Ended, Limit, Tell, run
+
+PATIENT = Limit(60.0, 240.0)
+
+
+def forked(work: Callable[[Tell], object], limit: Limit = PATIENT) -> Ended:
+    def quietly(tell: Tell) -> None:
+        work(tell)
+
+    return run(quietly, lambda _report: limit)
+
+
+def test_what_it_reports_comes_in_order_and_what_it_changes_is_its_own() -> None:
+    here: list[int] = []
+
+    def work(tell: Tell) -> None:
+        for number in range(10_000):
+            here.append(number)
+            tell(str(number))
+
+    ended = forked(work)
+    assert (ended.told, ended.finished, ended.code) == (list(map(str, range(10_000))), True, 0)
+    assert here == []
+
+
+def test_a_report_stays_one_line() -> None:
+    assert forked(lambda tell: tell("one\ntwo")).told == ["one two"]
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "error"),
+    [
+        (lambda _: os._exit(0), 0, ""),
+        (lambda _: os._exit(7), 7, ""),
+        (lambda _: sys.exit(3), 3, ""),
+        (lambda _: sys.exit("words"), 1, ""),
+        (lambda _: sys.exit(), 0, ""),
+        (lambda _: 1 / 0, 1, "ZeroDivisionError: division by zero"),
+        (lambda _: os.kill(os.getpid(), signal.SIGKILL), -signal.SIGKILL, ""),
+        (lambda _: ctypes.string_at(0), -signal.SIGSEGV, ""),
+        (lambda _: os.abort(), -signal.SIGABRT, ""),
+    ],
+)
+def test_however_it_ends_it_has_not_finished(work: Callable[[Tell], object], code: int, error: str) -> None:
+    ended = forked(work)
+    assert (ended.finished, ended.exceeded, ended.code, ended.error) == (False, "", code, error)
+    if code in (-signal.SIGSEGV, -signal.SIGABRT):
+        assert "<lambda>" in [frame.function for frame in ended.stack]
+
+
+def test_one_that_computes_without_a_report_is_ended_with_its_stack() -> None:
+    def for_ever(tell: Tell) -> None:
+        tell("begun")
+        while True:
+            pass
+
+    ended = forked(for_ever, Limit(0.2, 60.0))
+    assert (ended.told, ended.exceeded, ended.finished) == (["begun"], "busy", False)
+    assert "for_ever" in [frame.function for frame in ended.stack]
+
+
+def test_one_that_waits_without_a_report_is_ended() -> None:
+    assert forked(lambda _: time.sleep(3_600), Limit(60.0, 0.2)).exceeded == "waiting"
+
+
+def test_the_limit_begins_anew_with_each_report() -> None:
+    """Together they take longer than the limit."""
+
+    def work(tell: Tell) -> None:
+        for number in range(8):
+            until = time.process_time() + 0.1
+            while time.process_time() < until:
+                pass
+            tell(str(number))
+
+    assert forked(work, Limit(0.4, 240.0)).finished
+
+
+def test_a_child_of_it_that_stays_holds_up_nobody() -> None:
+    def work(tell: Tell) -> None:
+        pid = os.fork()
+        if not pid:
+            time.sleep(3_600)
+        tell(str(pid))
+        os._exit(5)
+
+    ended = forked(work)
+    assert ended.code == 5
+    os.kill(int(ended.told[0]), signal.SIGKILL)
+
+
+def test_it_keeps_no_pipe_of_its_parent_open_and_goes_first_when_memory_is_out() -> None:
+    def work(tell: Tell) -> None:
+        tell(str(Path("/proc/self/fd/0").readlink()))
+        tell(str(Path("/proc/self/fd/1").readlink()))
+        tell(Path("/proc/self/oom_score_adj").read_text().strip())
+
+    assert forked(work).told == ["/dev/null", "/dev/null", "1000"]
+
+
+def test_it_does_not_outlive_its_parent() -> None:
+    program = """
+import os, time
+from stream_app.disposable_fork import Limit, run
+def work(tell):
+    os.write(2, str(os.getpid()).encode() + b"\\n")
+    time.sleep(3600)
+run(work, lambda _: Limit(3600.0, 3600.0))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as parent:
+        assert parent.stderr is not None
+        fork = psutil.Process(int(parent.stderr.readline()))
+        parent.kill()
+    psutil.wait_procs([fork], timeout=30)
+    assert not fork.is_running() or fork.status() == psutil.STATUS_ZOMBIE

@@ -1,0 +1,128 @@
+"""Tables in memory take few steps a key, whatever keys were chosen to fall on the same place."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomaly.compiled import compiled
+from anomaly.siphash import hash_of
+from stream_app.pipeline.devices import Devices
+from stream_app.pipeline.devices_kernel import MARK, NUMBER
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.seen import Met, Seen
+from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.unpack_kernel import mark_of_text
+from stream_app.record import IntVector
+from tests import samples, snapshots
+
+_BITS, _CHOSEN = 10, 1_000
+
+
+@compiled
+def _marks_without_a_seed(data: np.ndarray, size: int, marks: np.ndarray) -> None:  # type: ignore[type-arg]
+    for row in range(len(marks)):
+        marks[row] = mark_of_text(data, row * size, size)
+
+
+@pytest.fixture(scope="module")
+def chosen() -> list[str]:
+    """Keys that a table without a seed would put on one place of 1,024."""
+    rng, found = random.Random(5), list[str]()
+    while len(found) < _CHOSEN:
+        keys = [f"{rng.getrandbits(64):016x}" for _ in range(200_000)]
+        data = b"".join(map(msgspec.msgpack.encode, keys))
+        marks = np.zeros(len(keys), np.int64)
+        _marks_without_a_seed(np.frombuffer(data, np.uint8), len(data) // len(keys), marks)
+        found += [keys[row] for row in np.flatnonzero(marks & (2**_BITS - 1) == 0).tolist()]
+    return found[:_CHOSEN]
+
+
+def steps_of(devices: Devices) -> int:
+    """How many slots are looked at to find every key once."""
+    slots = devices._slots
+    used = np.flatnonzero(slots[:, NUMBER] >= 0)
+    home = slots[used, MARK] & (len(slots) - 1)
+    return int(((used - home) & (len(slots) - 1)).sum()) + len(used)
+
+
+def test_keys_that_were_chosen_take_no_more_steps_than_others(chosen: list[str]) -> None:
+    devices = Devices()
+    assert devices.numbers(chosen).tolist() == list(range(_CHOSEN))
+    assert steps_of(devices) < 4 * _CHOSEN
+
+
+def test_no_result_depends_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for seed in (0, 1, 2**64 - 1):
+        fixed = lambda size=2, seed=seed: np.full(size, seed, dtype=np.uint64)  # noqa: E731
+        monkeypatch.setattr("stream_app.pipeline.devices.new_seed", fixed)
+        monkeypatch.setattr("stream_app.pipeline.seen.new_seed", fixed)
+        state = ShardState(samples.EVENTS, 4)
+        process(snapshots.records(0, 300), samples.registry(), state, samples.MAX_BYTES)
+        found.append(state.snapshot())
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_hash_is_pythons_own() -> None:
+    """With PYTHONHASHSEED=0 Python hashes bytes by SipHash-1-3 with two zeros as its seed."""
+    texts, zeros = [random.Random(n).randbytes(n) for n in range(1, 40)], np.zeros(2, np.uint64)
+    code = f"import sys; print(sys.hash_info.algorithm, *map(hash, {texts}))"
+    environ = {**os.environ, "PYTHONHASHSEED": "0"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    name, *expected = told.stdout.split()
+    if name != "siphash13":
+        pytest.skip(f"this Python hashes by {name}")
+    found = [hash_of(np.frombuffer(b"?" + text, np.uint8), 1, len(text), zeros) for text in texts]
+    assert found == list(map(int, expected))
+
+
+# ---- Which row gave an id
+
+
+def meet(seen: Seen, devices: list[int], marks: IntVector) -> tuple[Met, int]:
+    accepted = np.ones(len(devices), dtype=np.bool_)
+    met = seen.meet(np.array(devices, dtype=np.int64), marks, accepted)
+    return met, seen._find_givers(met, marks, accepted)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        np.ones(5_000, np.int64),
+        np.repeat(np.arange(1, 2_501, dtype=np.int64), 2),
+        np.repeat(np.arange(1, 2_501, dtype=np.int64), 2) << 44,
+        np.tile(np.arange(1, 2_501, dtype=np.int64) << 20, 2),
+    ],
+    ids=["one id", "each id twice", "high bits", "middle bits"],
+)
+@pytest.mark.parametrize("devices", [1, 50])
+def test_a_batch_of_repeats_takes_a_few_steps_a_row(marks: IntVector, devices: int) -> None:
+    _, steps = meet(Seen(100_000), [int(mark) % devices for mark in marks.tolist()], marks)
+    assert steps < 4 * len(marks)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.booleans()), max_size=40), st.integers(1, 9)
+)
+def test_a_repeats_giver_is_the_last_row_that_had_its_id(
+    rows: list[tuple[int, int, bool]], limit: int
+) -> None:
+    devices, marks, accepted = (np.array([row[at] for row in rows], dtype=kind) for at, kind in _COLUMNS)
+    met = Seen(limit).meet(devices, marks, accepted)
+    for row, (device, mark, _) in enumerate(rows):
+        givers = [at for at in range(row) if rows[at] == (device, mark, True) and not met.again[at]]
+        assert met.by[row] == (givers[-1] if met.again[row] and givers else -1)
+
+
+_COLUMNS = ((0, np.int64), (1, np.int64), (2, np.bool_))

@@ -1,0 +1,120 @@
+"""Which record ends a process, from forks that are pretended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.consumer.inspection import PIECE, STARTING, Progress, inspect
+from stream_app.disposable_fork import Ended, Frame, Limit
+from stream_app.errors import FatalError
+
+LIMIT = Limit(5.0, 20.0)
+
+
+class Forks:
+    """Trials that end at some rows; `kills` is asked for each trial and row as well, as somebody else's kill -9."""
+
+    def __init__(
+        self, fatal: set[int], kills: Callable[[int, int], bool] = lambda _trial, _row: False
+    ) -> None:
+        self.fatal, self.kills = fatal, kills
+        self.cuts: list[list[int]] = []
+
+    def __call__(self, cuts: Sequence[int], _snapshots: bool) -> Ended:
+        self.cuts.append(list(cuts))
+        told = [_told(Progress(0))]
+        for start, stop in zip([0, *cuts], cuts, strict=False):
+            rows = range(start, stop)
+            if any(row in self.fatal or self.kills(len(self.cuts), row) for row in rows):
+                return Ended(told, code=-9)
+            told.append(_told(Progress(stop)))
+        return Ended(told, finished=True, code=0)
+
+
+def _told(progress: Progress) -> str:
+    told: list[str] = []
+    progress.tell(told.append)
+    return told[0]
+
+
+@given(st.integers(1, 400), st.sets(st.integers(0, 399), max_size=3))
+def test_the_first_fatal_row_is_found_with_three_forks(rows: int, fatal: set[int]) -> None:
+    forks = Forks(fatal)
+    found = inspect(rows, forks, LIMIT)
+    first = min((row for row in fatal if row < rows), default=None)
+    if first is None:
+        assert (found.passed, found.death, len(forks.cuts)) == (rows, None, 1)
+    else:
+        assert found.death is not None
+        assert (found.passed, found.death.reason) == (first, "the process was killed by SIGKILL")
+        assert len(forks.cuts) == 3
+    assert all(stop - start <= PIECE for start, stop in zip([0, *found.cuts], found.cuts, strict=False))
+
+
+@given(st.integers(1, 300), st.integers(1, 2), st.integers(0, 299))
+def test_who_is_killed_once_or_twice_by_somebody_else_blames_no_record(
+    rows: int, trials: int, at: int
+) -> None:
+    forks = Forks(set(), lambda trial, row: trial <= trials and row == at)
+    found = inspect(rows, forks, LIMIT)
+    assert found.death is None
+    assert 0 < found.passed <= rows
+
+
+def test_forks_that_end_now_here_now_there_are_the_machines_fault() -> None:
+    with pytest.raises(FatalError, match="memory limit"):
+        inspect(100, Forks(set(), lambda trial, row: row == 7 * trial % 60), LIMIT)
+
+
+def test_a_fork_that_ends_before_the_first_record_blames_none() -> None:
+    def none(_cuts: Sequence[int], _snapshots: bool) -> Ended:
+        return Ended([], code=-9)
+
+    with pytest.raises(FatalError):
+        inspect(10, none, LIMIT)
+    assert Progress.of([]).done == STARTING
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        (Ended([], code=0), "the process ended with exit code 0"),
+        (Ended([], code=None), "the process ended"),
+        (Ended([], code=-64), "the process was killed by SIGRTMAX"),
+        (Ended([], code=-63), "the process was killed by signal 63"),
+        (
+            Ended([], code=1, error="OverflowError: too far"),
+            "processing ended the process: OverflowError: too far",
+        ),
+        (Ended([], exceeded="busy", code=-6), "processing took more than 5 s of processor time"),
+        (Ended([], exceeded="waiting", code=-6), "processing made no progress within 20 s"),
+        (
+            Ended(
+                [], code=-11, stack=[Frame("/x/lib/python3.11/re.py", 3, "f"), Frame("/y/mine.py", 7, "g")]
+            ),
+            "the process was killed by SIGSEGV, in g (mine.py:7)",
+        ),
+    ],
+)
+def test_the_reason_says_how_it_ended(ended: Ended, reason: str) -> None:
+    told = [_told(Progress(0, "process", "reading", "5c"))]
+    found = inspect(1, lambda _cuts, _snapshots: ended._replace(told=told), LIMIT)
+    assert found.death is not None
+    assert found.death.reason == reason
+    assert (found.death.stage, found.death.event, found.death.schema) == ("process", "reading", "5c")
+    assert found.death.code == ("TIMED_OUT" if ended.exceeded else "PROCESS_KILLED")
+
+
+def test_the_stage_is_that_of_the_stack_where_there_is_one() -> None:
+    frames = [
+        Frame("/a/events/mine.py", 7, "rate"),
+        Frame("/a/stream_app/pipeline/calculate.py", 3, "calculate"),
+    ]
+    ended = Ended([_told(Progress(0))], code=-11, stack=frames)
+    found = inspect(1, lambda _cuts, _snapshots: ended, LIMIT)
+    assert found.death is not None
+    assert found.death.stage == "calculate"

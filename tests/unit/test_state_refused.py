@@ -1,0 +1,147 @@
+"""A snapshot that is damaged, or not signed as it should be, is refused; what to do is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.consumer.signed import MAGIC, SignedSnapshots, read_keys
+from stream_app.consumer.silence import problems
+from stream_app.consumer.state import SHARD_END, Lineage, restore
+from stream_app.errors import ConfigError, FatalError
+from stream_app.event import Event, Window
+from stream_app.pipeline.flow import process
+from stream_app.pipeline.state import ShardState
+from stream_app.settings import Settings
+from tests.samples import EVENTS, MAX_BYTES, registry
+from tests.snapshots import records
+from tests.support import WHOLE, Stores, known
+
+SHARD, OTHER, CHILD = "shardId-000000000000", "shardId-000000000001", "shardId-000000000002"
+OLD, NEW = b"o" * 32, b"n" * 32
+
+
+def some_state() -> ShardState:
+    state = ShardState(EVENTS, 4)
+    process(records(0, 60), registry(), state, MAX_BYTES)
+    return state
+
+
+SNAPSHOT = some_state().snapshot()
+
+
+def restored(
+    stores: Stores | SignedSnapshots, sequence: str | None = "5", missing: str = "fail"
+) -> ShardState:
+    state = ShardState(EVENTS, 4)
+    restore(state, SHARD, sequence, 0, stores, lambda _: WHOLE, missing=missing)
+    return state
+
+
+# ---- Damage
+
+
+@given(st.data())
+def test_damage_anywhere_is_seen_and_it_is_said_what_to_do(data: st.DataObject) -> None:
+    damaged = bytearray(SNAPSHOT)
+    at = data.draw(st.integers(0, len(damaged) - 1))
+    if data.draw(st.booleans()):
+        damaged[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del damaged[at:]
+    stores = Stores(snapshots={(SHARD, "5"): bytes(damaged)})
+    with pytest.raises(FatalError, match=r"/5: .*snapshot.*S3 versions, or set app.missing_state = fresh"):
+        restored(stores)
+    assert known(restored(stores, missing="fresh").snapshot()) == {}
+
+
+def test_of_two_parents_the_one_that_is_not_refused_is_taken() -> None:
+    state = ShardState(EVENTS, 4)
+    lineage = Lineage((SHARD, OTHER), 0, 2**128 - 1)
+    snapshots = {(SHARD, SHARD_END): SNAPSHOT, (OTHER, SHARD_END): SNAPSHOT[:-1]}
+    source = restore(state, CHILD, None, 0, Stores(snapshots=snapshots), lambda _: lineage, missing="fresh")
+    assert source == SHARD
+    assert known(state.snapshot()) == known(SNAPSHOT)
+
+
+# ---- Signatures
+
+
+def signed(stores: Stores, *keys: bytes, application: str = "app", accept: bool = False) -> SignedSnapshots:
+    return SignedSnapshots(stores, keys, application, accept_unsigned=accept)
+
+
+def test_a_signed_snapshot_is_read_with_its_key_alone() -> None:
+    stores = Stores()
+    signed(stores, OLD).save(SHARD, "5", SNAPSHOT)
+    assert OLD not in stores.snapshots[SHARD, "5"]
+    assert signed(stores, OLD).load(SHARD, "5") == SNAPSHOT
+    assert signed(stores, NEW, OLD).load(SHARD, "5") == SNAPSHOT
+    assert signed(stores, accept=True).load(SHARD, "5") == SNAPSHOT
+    assert signed(stores, OLD).load(SHARD, "6") is None
+    with pytest.raises(FatalError, match="not among those given"):
+        signed(stores, NEW, accept=True).load(SHARD, "5")
+    with pytest.raises(FatalError, match="set STREAM_APP_STATE_KEY"):
+        signed(stores).load(SHARD, "5")
+
+
+@given(st.data())
+def test_a_signed_snapshot_that_was_changed_is_refused(data: st.DataObject) -> None:
+    stores = Stores()
+    signed(stores, OLD).save(SHARD, "5", SNAPSHOT)
+    changed = bytearray(stores.snapshots[SHARD, "5"])
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    stores.snapshots[SHARD, "5"] = bytes(changed)
+    with pytest.raises(FatalError, match=r"signature|signed"):
+        signed(stores, OLD).load(SHARD, "5")
+
+
+def test_a_signed_snapshot_fits_no_other_place() -> None:
+    stores = Stores()
+    signed(stores, OLD).save(SHARD, "5", SNAPSHOT)
+    data = stores.snapshots[SHARD, "5"]
+    stores.snapshots |= {(SHARD, "6"): data, (OTHER, "5"): data}
+    for shard, name, application in ((SHARD, "6", "app"), (OTHER, "5", "app"), (SHARD, "5", "app2")):
+        with pytest.raises(FatalError, match="belongs elsewhere"):
+            signed(stores, OLD, application=application).load(shard, name)
+
+
+def test_a_snapshot_without_a_signature_is_taken_where_that_is_allowed_and_signed_with_the_next() -> None:
+    stores = Stores(snapshots={(SHARD, "5"): SNAPSHOT})
+    with pytest.raises(FatalError, match=r"no signature.*app.unsigned_state = accept.*missing_state = fresh"):
+        restored(signed(stores, OLD))
+    state = restored(signed(stores, OLD, accept=True))
+    signed(stores, OLD, accept=True).save(SHARD, "6", state.snapshot())
+    assert known(restored(signed(stores, OLD), "6").snapshot()) == known(SNAPSHOT)
+    assert stores.snapshots[SHARD, "6"].startswith(MAGIC)
+
+
+def test_keys_are_words_of_the_environment_or_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(NEW + b"\n" + OLD + b"\n")
+    assert read_keys("", str(file)) == [NEW, OLD]
+    assert read_keys(OLD.decode(), str(file)) == [OLD]
+    assert read_keys("", "") == []
+    for text, named in ((b"short", "fewer than 32"), (b" \n", "is empty"), (b"\xff" * 40, "cannot be read")):
+        file.write_bytes(text)
+        with pytest.raises(ConfigError, match=named) as caught:
+            read_keys("", str(file))
+        assert "short" not in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot be read: FileNotFoundError"):
+        read_keys("", str(tmp_path / "absent"))
+
+
+# ---- How soon devices may be forgotten
+
+
+@pytest.mark.parametrize(
+    ("size", "days", "told"), [(12, 3, ""), (12, 2, "3 days"), (48, 4, "5 days"), (48, 0, "")]
+)
+def test_no_device_is_forgotten_on_whose_past_a_result_depends(size: int, days: int, told: str) -> None:
+    found = problems(
+        Settings("app", "s", forget_devices_after_days=days), [Event("e", "k", window=Window((), size))]
+    )
+    assert [told in problem.what for problem in found] == ([True] if told else [])

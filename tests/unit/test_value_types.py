@@ -1,0 +1,228 @@
+"""Other types, names and ids; what a record's bytes bound, and what reasons say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from stream_app.errors import ConfigError
+from stream_app.event import Event
+from stream_app.record import Batch
+from stream_app.testing import outcomes
+from tests.unit.values import (
+    EVENT,
+    MILLIS,
+    NOW,
+    UUID,
+    as_avro,
+    as_json,
+    outcome,
+    parked,
+    raw_avro,
+    schema,
+    stored,
+    v,
+)
+
+# ---- Bounded by a record's bytes
+
+
+def zigzag(number: int) -> bytes:
+    number, found = (number << 1) ^ (number >> 63), b""
+    while number > 127:
+        found, number = found + bytes([number & 127 | 128]), number >> 7
+    return found + bytes([number])
+
+
+EMPTY = {"type": "record", "name": "Empty", "fields": []}
+
+
+@pytest.mark.parametrize(
+    ("avro", "tail"),
+    [
+        ({"type": "array", "items": "null"}, zigzag(100_000_000) + b"\0"),
+        ({"type": "array", "items": EMPTY}, zigzag(10_000_000) + b"\0"),
+        ({"type": "array", "items": "null"}, zigzag(-100_000_000) + b"\0\0"),
+        ({"type": "array", "items": "null"}, zigzag(-(2**62)) + b"\0\0"),
+        ({"type": "array", "items": "null"}, (zigzag(9_999) + b"") * 5 + b"\0"),
+        ({"type": "map", "values": "null"}, zigzag(2**40) + b"\0"),
+        (
+            {"type": "array", "items": {"type": "array", "items": "null"}},
+            zigzag(3) + (zigzag(9_000) + b"\0") * 3 + b"\0",
+        ),
+        ("string", zigzag(2**40)),
+        ("bytes", zigzag(-1)),
+        ("string", b"\xff" * 9),
+        ("long", b"\xff" * 11),
+        (["null", "long"], zigzag(2)),
+        ("boolean", b"\2"),
+    ],
+)
+@pytest.mark.parametrize("skipped", [False, True])
+def test_counts_and_lengths_are_bounded_by_the_record(avro: Any, tail: bytes, skipped: bool) -> None:
+    old = v(avro)
+    schemas = [schema({"name": "w", "type": "int", "default": 1}), old] if skipped else [old]
+    assert "field v" in parked(raw_avro(old, tail), *schemas)
+
+
+def test_a_list_of_nulls_of_a_usual_length_is_stored() -> None:
+    raw = v({"type": "array", "items": "null"})
+    assert stored(raw_avro(raw, zigzag(3) + b"\0"), raw) == "[null,null,null]"
+
+
+def test_avro_that_ends_early_or_late_is_parked() -> None:
+    raw = v("long")
+    assert "the end of the record" in parked(raw_avro(raw, b""), raw)
+    assert parked(raw_avro(raw, b"\2\2"), raw) == "expected the end of the record, found 1 more bytes"
+
+
+# ---- Types
+
+
+NODE = {
+    "type": "record",
+    "name": "Node",
+    "fields": [{"name": "n", "type": "int"}, {"name": "next", "type": ["null", "Node"], "default": None}],
+}
+A, B = ({"type": "record", "name": name, "fields": [{"name": name.lower(), "type": "int"}]} for name in "AB")
+
+
+@pytest.mark.parametrize(
+    ("avro", "carried", "expected", "sent"),
+    [
+        ([A, B], ("B", {"b": 1}), '{"b":1}', {"b": 1}),
+        (["string", "bytes"], b"\1", "AQ==", "AQ=="),
+        ([MILLIS, "string"], "x", "x", "x"),
+        ([{"type": "map", "values": "int"}, A], ("A", {"a": 1}), '{"a":1}', {"a": 1}),
+    ],
+)
+def test_a_union_that_json_cannot_tell_apart_is_read_from_avro(
+    avro: Any, carried: Any, expected: Any, sent: Any
+) -> None:
+    assert stored(as_avro(v(avro), v=carried), v(avro)) == expected
+    assert "a value whose type JSON can tell (send Avro)" in parked(as_json(v=sent), v(avro))
+
+
+def test_a_type_that_contains_itself_is_read_in_both_forms() -> None:
+    value = {"n": 1, "next": {"n": 2, "next": None}}
+    for payload in (as_avro(v(NODE), v=value), as_json(v={"n": 1, "next": {"n": 2}})):
+        assert json.loads(stored(payload, v(NODE))) == value
+    deep: dict[str, Any] = {"n": 1, "next": None}
+    for _ in range(70):
+        deep = {"n": 1, "next": deep}
+    assert "nested levels" in parked(as_avro(v(NODE), v=deep), v(NODE))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"{brace}00000000-0000-0000-0000-00000000000{end}"
+        for brace, end in (("", "A"), ("{", "a}"), ("urn:uuid:", "a"))
+    ]
+    + ["0" * 31 + "a"],
+)
+@pytest.mark.parametrize("avro", [UUID, {"type": "fixed", "name": "F", "size": 16, "logicalType": "uuid"}])
+def test_a_uuid_is_stored_in_its_canonical_form(said: str, avro: Any) -> None:
+    canonical = "00000000-0000-0000-0000-00000000000a"
+    assert stored(as_json(v=said), v(avro)) == canonical
+    carried = said if avro is UUID else bytes(15) + b"\x0a"
+    assert stored(as_avro(v(avro), v=carried), v(avro)) == canonical
+    assert "expected a UUID" in parked(as_json(v=f"'{said}'"), v(avro))
+
+
+def test_a_name_that_is_none_of_avros_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match="field instance-id: Avro names are made of letters") as caught:
+        outcomes([], event=EVENT, schemas=[schema({"name": "instance-id", "type": "int"})])
+    assert "'instance-id' as an alias" in str(caught.value.problems[0])
+
+
+# ---- Names
+
+
+def test_fields_that_would_share_a_column_are_refused_at_start() -> None:
+    both = schema({"name": "shard", "type": "int"}, {"name": "t_shard", "type": "int"})
+    with pytest.raises(ConfigError, match="fields 'shard' and 't_shard' would be stored in one column"):
+        outcomes([], event=EVENT, schemas=[both])
+    for name in ("shard", "t_shard"):
+        raw = schema({"name": name, "type": "int"})
+        assert outcome(as_json(**{name: 5}), raw)["values"] == {"dev": "a", "id": None, name: 5}
+
+
+def test_calculated_columns_that_would_share_a_column_park_their_rows() -> None:
+    def calculate(batch: Batch) -> dict[str, Any]:
+        return {"t_shard": batch["shard"] + 1}
+
+    event = Event(name="t", key="dev", calculate=calculate)
+    found = outcome(as_json(shard=5), schema({"name": "shard", "type": "int"}), event=event)
+    assert (found["code"], "would be stored in one column" in found["reason"]) == ("CALCULATION_FAILED", True)
+
+
+def test_a_field_whose_name_begins_as_a_helpers_does_is_stored() -> None:
+    raw = schema({"name": "explanation_code", "type": "int"})
+    assert outcome(as_json(explanation_code=5), raw)["values"]["explanation_code"] == 5
+
+
+def test_an_alias_names_one_field() -> None:
+    fields = {"name": "a", "type": "int", "aliases": ["b"]}, {"name": "b", "type": "int"}
+    with pytest.raises(ConfigError, match="field 'a' has the alias 'b', which is also the name of a field"):
+        outcomes([], event=EVENT, schemas=[schema(*fields)])
+    fields = {"name": "a", "type": "int", "aliases": ["c"]}, {"name": "b", "type": "int", "aliases": ["c"]}
+    with pytest.raises(ConfigError, match="fields 'a' and 'b' have the same alias 'c'"):
+        outcomes([], event=EVENT, schemas=[schema(*fields)])
+
+
+# ---- Identity
+
+
+def test_an_empty_id_identifies_nothing() -> None:
+    twice = [as_json(id="", v=1), as_json(id="", v=2), as_json(id="x", v=3), as_json(id="x", v=4)]
+    found = outcomes(twice, event=EVENT, schemas=[v("int")], arrived=NOW)
+    assert [item["status"] for (item,) in found] == ["stored", "stored", "stored", "repeated"]
+
+
+@pytest.mark.parametrize("path", ["fast", "careful"])
+def test_a_required_id_that_is_empty_is_missing(path: str) -> None:
+    event = Event(name="t", key="dev", required=("id",))
+    raw = v("int") if path == "fast" else v({"type": "array", "items": "int"})
+    payload = as_json(id="", v=1 if path == "fast" else [1])
+    assert outcome(payload, raw, event=event)["code"] == "FIELD_MISSING"
+
+
+@pytest.mark.parametrize("required", [(), ("id",)])
+def test_the_envelopes_id_stands_in_for_an_empty_one(required: Sequence[str]) -> None:
+    event = Event(name="t", key="dev", required=tuple(required))
+    payload = json.dumps({"detail-type": "t", "id": "bus", "detail": {"dev": "a", "id": "", "v": 1}}).encode()
+    assert outcome(payload, v("int"), event=event)["values"]["id"] == "bus"
+
+
+@pytest.mark.parametrize("avro", ["int", "long"])
+def test_numbers_that_may_be_missing_are_ids_to_the_last_digit(avro: str) -> None:
+    event = Event(name="t", key="dev", id="v")
+    large = 2**53 if avro == "long" else 2**30
+    payloads = [
+        as_json(v=large),
+        as_json(v=large + 1),
+        as_json(v=None),
+        as_json(v=None),
+        as_json(v=large + 1),
+    ]
+    raw = v(["null", avro], default=None)
+    found = outcomes(payloads, event=event, schemas=[raw], arrived=NOW)
+    assert [item["status"] for (item,) in found] == ["stored"] * 4 + ["repeated"]
+
+
+# ---- Reasons
+
+
+def test_reasons_say_where_and_never_what_was_sent() -> None:
+    raw = v({"type": "map", "values": {"type": "array", "items": A}})
+    reason = parked(as_json(v={"secret": [{"a": 1}, {"a": "secret"}]}), raw)
+    assert reason == "field v[entry 0][1].a: expected a whole number of 32 bits, found text"
+
+
+def test_names_that_stand_twice_the_last_counts() -> None:
+    for first in ("1", '"x"', "1e400"):
+        assert stored(b'{"event":"t","dev":"a","v":%s,"v":2}' % first.encode(), v("long")) == 2
