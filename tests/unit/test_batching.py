@@ -307,7 +307,10 @@ def test_functions_that_raise_on_combinations_leave_every_row_the_same_reason() 
 
 
 def test_the_fuzzer_finds_a_difference_and_leaves_out_what_does_not_matter() -> None:
-    registry = thing(one_schema(), calculate=lambda batch: {"rows": np.full(len(batch), len(batch))})
+    def calculate(batch: Batch) -> dict[str, Any]:
+        return {"rows": np.full(len(batch), len(batch))}
+
+    registry = thing(one_schema(), calculate=calculate, dry_run=False)
     prepared = fuzzer.prepared(registry)
     payloads = [as_json("thing", {"key": str(at)}) for at in range(9)]
     assert "differ: row 0" in (fuzzer.difference(prepared, payloads, 0) or "")
