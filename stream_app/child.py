@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Serve one shard on stdin and stdout. Exit code 0 at the end of input, 1 on an error, 2 on configuration."""
+    """Serve one shard on stdin and stdout. Exit code 0 at the end of input, 1 on an error, 2 on configuration.
+
+    78 where a user's code fails on every record and the settings ask to stop then.
+    """
     protocol = take_stdout()
     ignore_signals()
     return ended(lambda: serve(prepare()[0], protocol))
@@ -84,7 +87,8 @@ def serve(
 
 def ended(work: Callable[[], object]) -> int:
     """Do the work, and say how it ended: one line of log where it failed, and the exit code."""
-    from stream_app.errors import ConfigError, StreamAppError
+    from stream_app.consumer.daemon_end import CODE_FAILS, CONFIG_ERROR
+    from stream_app.errors import ConfigError, FailingCodeError, StreamAppError
     from stream_app.telemetry import log
 
     try:
@@ -92,7 +96,7 @@ def ended(work: Callable[[], object]) -> int:
     except ConfigError as error:
         for problem in error.problems:
             log.get().error(problem.what, hint=problem.hint)
-        return 2
+        return CODE_FAILS if isinstance(error, FailingCodeError) else CONFIG_ERROR
     except StreamAppError as error:
         log.get().error(str(error), kind=type(error).__name__)
         return 1

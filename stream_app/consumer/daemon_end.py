@@ -9,6 +9,11 @@ from stream_app.consumer.daemon_log import Line
 
 CONFIG_ERROR = 2
 """The exit code of a child, and then of the launcher, whose configuration is wrong."""
+CODE_FAILS = 78
+"""The exit code of a child whose user's code fails on every record (`app.stop_after_failures`).
+
+It is EX_CONFIG of sysexits.h, and not CONFIG_ERROR, which counts as a crash once a shard is initialised.
+"""
 
 _LAST_WORDS = frozenset({"shard_ended", "lease_lost", "shard_stopping", "child_silent"})
 
