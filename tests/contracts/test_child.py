@@ -120,6 +120,7 @@ def test_a_calculation_that_fails_on_every_record_ends_it_with_two_and_no_checkp
     (told,) = [line for line in lines if line.get("level") == "error"]
     assert re.search(r"'reading': 3 records in succession failed at .*:\d+ \(ValueError\)", told["event"])
     assert "app.stop_after_failures" in told["hint"]
+    assert told["exit_code"] == 2
 
 
 @pytest.mark.parametrize("hosted", [False, True])

@@ -136,3 +136,13 @@ def test_an_initialised_shard_that_exits_as_a_wrong_configuration_does_is_an_ord
     tell(watch, "child_failed", "a")
     tell(watch, "child_exited", "a", 2)
     assert watch.child == 2
+
+
+def test_an_initialised_shard_that_logs_its_wrong_configuration_ends_the_launcher() -> None:
+    """As one does where a user's code fails on as many records as `stop_after_failures` says."""
+    watch = begun()
+    watch.see({"source": "app", "event": "it failed", "shard": "a", "exit_code": 2})
+    tell(watch, "child_silent", "a")
+    tell(watch, "child_failed", "a")
+    tell(watch, "child_exited", "a", 2)
+    assert watch.child == 2
