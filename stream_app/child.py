@@ -87,16 +87,17 @@ def serve(
 
 def ended(work: Callable[[], object]) -> int:
     """Do the work, and say how it ended: one line of log where it failed, and the exit code."""
-    from stream_app.consumer.daemon_end import CODE_FAILS, CONFIG_ERROR
-    from stream_app.errors import ConfigError, FailingCodeError, StreamAppError
+    from stream_app.consumer.daemon_end import CONFIG_ERROR
+    from stream_app.errors import ConfigError, StreamAppError
     from stream_app.telemetry import log
 
     try:
         work()
     except ConfigError as error:
         for problem in error.problems:
-            log.get().error(problem.what, hint=problem.hint)
-        return CODE_FAILS if isinstance(error, FailingCodeError) else CONFIG_ERROR
+            # By the exit code in its log the launcher tells it from a user's code that exits with 2.
+            log.get().error(problem.what, hint=problem.hint, exit_code=CONFIG_ERROR)
+        return CONFIG_ERROR
     except StreamAppError as error:
         log.get().error(str(error), kind=type(error).__name__)
         return 1

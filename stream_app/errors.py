@@ -25,10 +25,6 @@ class ConfigError(StreamAppError):
         super().__init__("; ".join(f"{p.what} ({p.hint})" for p in self.problems))
 
 
-class FailingCodeError(ConfigError):
-    """A user's code fails on every record, and the settings ask to stop then. Exit code 78 of the consumer."""
-
-
 class TransientError(StreamAppError):
     """Throttled or unavailable: worth another try, in place."""
 

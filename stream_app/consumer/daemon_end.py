@@ -9,11 +9,6 @@ from stream_app.consumer.daemon_log import Line
 
 CONFIG_ERROR = 2
 """The exit code of a child, and then of the launcher, whose configuration is wrong."""
-CODE_FAILS = 78
-"""The exit code of a child whose user's code fails on every record (`app.stop_after_failures`).
-
-It is EX_CONFIG of sysexits.h, and not CONFIG_ERROR, which counts as a crash once a shard is initialised.
-"""
 
 _LAST_WORDS = frozenset({"shard_ended", "lease_lost", "shard_stopping", "child_silent"})
 
@@ -59,16 +54,19 @@ class Watch:
         self._busy: set[str] = set()
         self._had_last_words: set[str] = set()
         self._initialized: set[str] = set()
+        self._misconfigured: set[str] = set()
         self._failed = self._failed_left = self._taken_up_again = False
         self._stop_by: float | None = None
         self._leave_by: float | None = None
         self._crash_by: float | None = None
 
     def see(self, line: Line) -> None:
-        """Take in what the daemon says."""
+        """Take in what the daemon and its children say."""
+        event, shard = line.get("event"), str(line.get("shard"))
+        if line.get("source") == "app" and line.get("exit_code") == CONFIG_ERROR:
+            self._misconfigured.add(shard)
         if line.get("source") != "kcl":
             return
-        event, shard = line.get("event"), str(line.get("shard"))
         if event == "shard_initialized":
             self._initialized.add(shard)
         if event == "shard_initialized" and self._stop_by is None:
@@ -85,8 +83,9 @@ class Watch:
             self.child = self.child or self._code(line["code"], shard) or None
 
     def _code(self, code: int, shard: str) -> int:
-        """A user's code may exit as a wrong configuration does; but that is found before a shard is initialised."""
-        return 1 if code == CONFIG_ERROR and shard in self._initialized else code
+        """A wrong configuration is found before a shard is initialised, or logged; a user's code may exit with 2 too."""
+        crashed = shard in self._initialized and shard not in self._misconfigured
+        return 1 if code == CONFIG_ERROR and crashed else code
 
     def decide(self, wishes: int, now: float) -> Act | None:
         """What to do, if anything, given how often a stop was asked for and the time in seconds."""

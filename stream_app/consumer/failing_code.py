@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from stream_app.errors import FailingCodeError, Problem
+from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.flow import Processed
 from stream_app.record import Code, Failure, IntVector
 from stream_app.source_lines import line_in
@@ -53,7 +53,7 @@ class FailingCode:
     def take(self, result: Processed) -> list[Failing]:
         """Count the records of a batch; what is to be reported now, once for each line until it is another.
 
-        Raises FailingCodeError where `stop_after` records, if that is not 0, have failed in succession.
+        Raises ConfigError where `stop_after` records, if that is not 0, have failed in succession.
         """
         failed = _of_calculations(result.failed)
         for name in self._runs.keys() & result.passed.keys() - failed.keys():
@@ -96,7 +96,7 @@ class FailingCode:
         if run.records == self._stop_after:
             what = f"event {name!r}: {run.records} records in succession failed at {line} ({run.error})"
             hint = "correct the module and start again from the last checkpoint (app.stop_after_failures)"
-            raise FailingCodeError([Problem(what, hint)])
+            raise ConfigError([Problem(what, hint)])
 
     def _is_new(self, name: str, run: _Run) -> bool:
         return run.records >= NOTICEABLE and self._reported.get(name) != run.line

@@ -162,7 +162,7 @@ class ShardConsumer:
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
         """Process records as they come; close the segments that they end; commit when it is time.
 
-        Raises FailingCodeError where a user's code fails on as many records as `stop_after_failures` says.
+        Raises ConfigError where a user's code fails on as many records as `stop_after_failures` says.
         """
         if self._lost:
             return

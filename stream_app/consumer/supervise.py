@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NamedTuple
 
-from stream_app.consumer.daemon_end import CODE_FAILS, CONFIG_ERROR
+from stream_app.consumer.daemon_end import CONFIG_ERROR
 from stream_app.consumer.daemon_log import Line
 
 __all__ = ["CONFIG_ERROR", "USUAL", "Ending", "Restarts", "Stop", "stop_on_signals", "supervise"]
@@ -168,6 +168,6 @@ def _final(ending: Ending) -> int | None:
     """The launcher's exit code, or None where the daemon is worth another start."""
     if ending.stopped:
         return 1 if ending.forced else 0
-    if ending.child in (CONFIG_ERROR, CODE_FAILS):
+    if ending.child == CONFIG_ERROR:
         return CONFIG_ERROR
     return 0 if ending.code == 0 else None

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from stream_app.consumer.daemon_end import CODE_FAILS
+from stream_app.consumer.daemon_end import CONFIG_ERROR
 from stream_app.testing import ConsumerEndedError, Player, spawn
 from tests.contracts.hosting import ALONE, environ, hosting, launcher
 from tests.samples import START, as_json
@@ -115,12 +115,13 @@ def test_a_calculation_that_fails_on_every_record_ends_it_without_a_checkpoint(w
     with pytest.raises(ConsumerEndedError):
         player.records([reading(at, note="fail") for at in range(1, 9)])
     _, log = process.communicate(timeout=60)
-    assert process.returncode == CODE_FAILS
+    assert process.returncode == CONFIG_ERROR
     assert player.checkpoints == []
     lines = [json.loads(line) for line in log.splitlines() if line.startswith(b"{")]
     (told,) = [line for line in lines if line.get("level") == "error"]
     assert re.search(r"'reading': 3 records in succession failed at .*:\d+ \(ValueError\)", told["event"])
     assert "app.stop_after_failures" in told["hint"]
+    assert told["exit_code"] == 2
 
 
 @pytest.mark.parametrize("hosted", [False, True])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.daemon_end import CODE_FAILS, Act, Patience, Watch
+from stream_app.consumer.daemon_end import Act, Patience, Watch
 
 SHARDS = ["a", "b", "c"]
 PATIENCE = Patience(stop=100, leave=10, crash=20)
@@ -138,9 +138,11 @@ def test_an_initialised_shard_that_exits_as_a_wrong_configuration_does_is_an_ord
     assert watch.child == 2
 
 
-def test_a_shard_that_stops_on_its_code_is_told_from_a_crash_though_it_was_initialised() -> None:
-    watch = Watch(PATIENCE)
-    tell(watch, "shard_initialized", "a")
+def test_an_initialised_shard_that_logs_its_wrong_configuration_ends_the_launcher() -> None:
+    """As one does where a user's code fails on as many records as `stop_after_failures` says."""
+    watch = begun()
+    watch.see({"source": "app", "event": "it failed", "shard": "a", "exit_code": 2})
+    tell(watch, "child_silent", "a")
     tell(watch, "child_failed", "a")
-    tell(watch, "child_exited", "a", CODE_FAILS)
-    assert watch.child == CODE_FAILS
+    tell(watch, "child_exited", "a", 2)
+    assert watch.child == 2

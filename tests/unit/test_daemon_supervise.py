@@ -71,7 +71,6 @@ def test_crashes_that_lie_far_apart_are_forgiven() -> None:
         (Ending(-signal.SIGKILL, stopped=True), 0),
         (Ending(-signal.SIGKILL, stopped=True, forced=True), 1),
         (Ending(1, child=2), 2),
-        (Ending(1, child=78), 2),
         (Ending(-signal.SIGKILL, child=2), 2),
         (Ending(0), 0),
     ],
