@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stream_app.event import Event
+from stream_app.pipeline.registry import Registry
 from stream_app.record import Batch
 from stream_app.recovery.correct import payload, segment
 from stream_app.recovery.correct.history import Request
@@ -25,7 +26,7 @@ from tests.contracts.correcting_batches import (
     stored,
     together,
 )
-from tests.contracts.test_correct import tables
+from tests.contracts.test_correct import SCHEMA, tables
 from tests.contracts.test_correct_after import LATEST, Trimmed, keep_latest, latest
 
 HOURS, DEVICES = 8, "abc"
@@ -294,6 +295,13 @@ class Partly(Trimmed):
         return self._kinesis.get_shard_iterator(**request)
 
 
+class Unchecked(World):
+    """Event types that a dry run would refuse."""
+
+    def registry_of(self, event: Event) -> Registry:
+        return Registry.of([event], {event.name: [SCHEMA]}, dry_run=False)
+
+
 def test_a_reading_that_was_calculated_beside_others_is_not_refused_for_it(aws: Callable[[str], Any]) -> None:
     """A calculation that looks at its whole batch is wrong; alone it may still come out as it is stored."""
     event = checked(correct=halved)
@@ -303,7 +311,7 @@ def test_a_reading_that_was_calculated_beside_others_is_not_refused_for_it(aws: 
     def calculate(batch: Batch) -> Mapping[str, Any]:
         return {**inner(batch), "rows": np.full(len(batch), float(len(batch)))}
 
-    world = World(aws, dataclasses.replace(event, calculate=calculate))
+    world = Unchecked(aws, dataclasses.replace(event, calculate=calculate))
     for hour in range(4):
         world.store([reading("a", hour, 1.0 + hour)], (1,))
     world.checkpoint()
