@@ -28,7 +28,7 @@ from tests.fuzz import splits as fuzzer
 from tests.fuzz.split_worlds import only
 from tests.samples import HOUR, READING, SCHEMAS, START, as_envelope, as_json, splits
 from tests.support import Fate, fates_of
-from tests.things import one_schema, thing
+from tests.things import one_schema
 
 ONE = Registry.of([READING], {"reading": [SCHEMAS["reading"]]})
 FIELDS = {"device": "a", "time": START, "value": 1.0}
@@ -307,7 +307,8 @@ def test_functions_that_raise_on_combinations_leave_every_row_the_same_reason() 
 
 
 def test_the_fuzzer_finds_a_difference_and_leaves_out_what_does_not_matter() -> None:
-    registry = thing(one_schema(), calculate=lambda batch: {"rows": np.full(len(batch), len(batch))})
+    event = Event(name="thing", key="key", calculate=lambda batch: {"rows": np.full(len(batch), len(batch))})
+    registry = Registry.of([event], {"thing": [one_schema()]}, dry_run=False)
     prepared = fuzzer.prepared(registry)
     payloads = [as_json("thing", {"key": str(at)}) for at in range(9)]
     assert "differ: row 0" in (fuzzer.difference(prepared, payloads, 0) or "")
