@@ -31,7 +31,7 @@ run: setup-run ## run it all on this machine: embedded AWS, devices, consumer (A
 test: setup ## unit, contract and end-to-end tests (ARGS='-k name -x', JOBS=2)
 	@$(pytest) -n $(JOBS) --dist loadfile $(ARGS)
 
-faults: setup ## the slow tests: whatever is killed or hangs, failing services (JOBS=2)
+faults: setup ## the slow tests: whatever is killed or hangs, failing services, fuzzers at length (JOBS=2)
 	@$(pytest) tests/faults -n $(JOBS) --dist loadfile $(ARGS)
 
 bench: setup ## how fast it is on this machine
