@@ -23,13 +23,12 @@ from tests.bench.worst_batches import Kind, kinds
 
 _REPORT = Path("build/bench/worst_batches.json")
 _ROUNDS = 3
-_BOUND = 10.0
 
 
 def _seconds(kind: Kind, payloads: list[bytes]) -> float:
     """Processor seconds a record of one batch with new state, the best of several."""
     schemas = kind.schemas or [json.loads(p.read_text()) for p in schema_files(kind.event.name)]
-    registry = Registry.of([kind.event], {kind.event.name: schemas})
+    registry = Registry.of([kind.event], {kind.event.name: schemas}, dry_run=False)
     records = Records.of([record(data, at) for at, data in enumerate(payloads)])
     taken = []
     for _ in range(_ROUNDS):
@@ -45,16 +44,17 @@ def test_the_worst_batches() -> None:
     table = Table(title="The worst batches", title_justify="left")
     for heading in ("kind", "records", "µs a record", "clean, µs", "ratio"):
         table.add_column(heading, justify="left" if heading == "kind" else "right")
-    found = {}
+    found, over = {}, {}
     for kind in kinds():
         bad, clean = _seconds(kind, list(kind.payloads)), _seconds(kind, list(kind.clean))
         found[kind.name] = {"records": len(kind.payloads), "us": bad * 1e6, "clean_us": clean * 1e6}
         ratio = bad / clean
+        if ratio > kind.bound:
+            over[kind.name] = ratio
         table.add_row(
             kind.name, f"{len(kind.payloads):,}", f"{bad * 1e6:.1f}", f"{clean * 1e6:.1f}", f"{ratio:.1f}"
         )
     Console(width=110).print(table)
     _REPORT.parent.mkdir(parents=True, exist_ok=True)
     _REPORT.write_text(json.dumps(found, indent=1))
-    over = {name: one for name, one in found.items() if one["us"] > _BOUND * one["clean_us"]}
     assert not over

@@ -16,7 +16,7 @@ LONG_RUN = {
     "splits": 560_000,
     "state_snapshots": 50_000,
 }
-"""Modules of this package that have a function `fuzz(seed, count)`, with the inputs of a long run: some minutes each."""
+"""Modules of this package that have a function `fuzz(seed, count)`, with the inputs of a run of some minutes."""
 _CHUNK = 2_000
 
 
