@@ -6,7 +6,6 @@ import ctypes
 import os
 import re
 import signal
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +23,6 @@ def leave() -> None:
 
 def leave_with_a_code() -> None:
     os._exit(7)
-
-
-def system_exit() -> None:
-    sys.exit("enough")
 
 
 def keyboard_interrupt() -> None:
@@ -62,7 +57,6 @@ POISONS = {
     for act in (
         leave,
         leave_with_a_code,
-        system_exit,
         keyboard_interrupt,
         loop,
         loop_in_c,

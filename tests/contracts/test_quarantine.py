@@ -77,7 +77,6 @@ def alike(kcl: Kcl, records: Sequence[Record], rows: set[int]) -> None:
 KILLED = {
     "leave": "the process ended with exit code 0",
     "leave_with_a_code": "the process ended with exit code 7",
-    "system_exit": "the process ended with exit code 1",
     "keyboard_interrupt": "processing ended the process: KeyboardInterrupt: ",
     "segmentation_fault": "the process was killed by SIGSEGV, in segmentation_fault (poison.py:",
     "killed": "the process was killed by SIGKILL",
@@ -155,7 +154,7 @@ def test_what_ends_the_snapshot_is_found_too(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_several_in_one_stretch_are_all_found() -> None:
-    notes = [None, "leave", "killed", None, None, "segmentation_fault", *[None] * 80, "system_exit", None]
+    notes = [None, "leave", "killed", None, None, "segmentation_fault", *[None] * 80, "aborted", None]
     records = readings(*notes)
     kcl = consumer(records, third_attempt())
     kcl.finish()
