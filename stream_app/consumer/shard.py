@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
-
 from stream_app.consumer.alerts import Alerts
+from stream_app.consumer.batch_summary import of_batch
 from stream_app.consumer.failing_code import FailingCode
 from stream_app.consumer.inspection import Trial
 from stream_app.consumer.multilang import Checkpointer
+from stream_app.consumer.open_segment import OpenSegment
 from stream_app.consumer.quarantine import Isolation, Quarantine
 from stream_app.consumer.segments import Segmenter, chunks
 from stream_app.consumer.silence import forget_after
@@ -25,18 +24,14 @@ from stream_app.errors import LeaseLostError
 from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.score import unscored
 from stream_app.pipeline.state import ShardState
 from stream_app.pipeline.unpacked_size import unpacked_sizes
-from stream_app.record import Batch, Failure, IntVector, Position, Record, concat
+from stream_app.record import Position, Record
 from stream_app.records import Records
 from stream_app.settings import Settings
-from stream_app.sinks.columns import without_helpers
-from stream_app.sinks.origins import Origins
 from stream_app.sinks.segment import Segment, Sink, store, token
 from stream_app.telemetry import log
-from stream_app.telemetry.histogram import Histogram
-from stream_app.telemetry.summary import Summary, by_code
+from stream_app.telemetry.summary import Summary
 
 # The most bytes after decompression that are processed together. A read of Kinesis (10 MiB) and the records that were
 # kept back before it are less, so only compressed records are ever divided.
@@ -77,14 +72,6 @@ class World:
     isolation: Isolation | None = None
 
 
-@dataclass(slots=True)
-class _Open:
-    """The segment that has begun: where its rows come from, and what became of them so far."""
-
-    records: Origins = field(default_factory=Origins)
-    parts: list[tuple[int, Processed]] = field(default_factory=list)
-
-
 class ShardConsumer:
     """Answers KCL's actions for one shard (protocol `multilang.Handler`)."""
 
@@ -95,7 +82,7 @@ class ShardConsumer:
         self._segmenter = Segmenter(settings.segment_seconds, *limits)
         self._shard = ""
         self._state = self._new_state()
-        self._open = _Open()
+        self._open = OpenSegment()
         self._pending: tuple[Position, bytes, int] | None = None
         self._failing_code = FailingCode(settings.stop_after_failures)
         self._pending_records = 0
@@ -231,8 +218,7 @@ class ShardConsumer:
             world.note(
                 "every record fails at one line", level="warning", event_type=failing.event, **failing.told()
             )
-        self._open.parts.append((len(self._open.records), _lean(result)))
-        self._open.records.add(records)
+        self._open.add(records, result)
         self._report(records, result, behind_ms, busy_ms)
         self._alert(records, result)
         world.alerts.flush()
@@ -248,9 +234,8 @@ class ShardConsumer:
 
         A large one is taken only where it will be committed: a shutdown before that has the segment read again.
         """
-        opened, self._open = self._open, _Open()
-        segment = _segment(self._world.settings, self._shard, opened, by_clock)
-        segment = store(segment, self._world.sinks)
+        opened, self._open = self._open, OpenSegment()
+        segment = store(opened.closed(self._world.settings, self._shard, by_clock), self._world.sinks)
         if segment.failed:
             self._world.park(segment)
         if commits or self._state_bytes <= _SMALL_STATE:
@@ -292,7 +277,7 @@ class ShardConsumer:
         if not self._lost:
             self._world.note("lease lost")
         self._lost = True
-        self._open, self._pending = _Open(), None
+        self._open, self._pending = OpenSegment(), None
         self._quarantine.drop()
 
     def shard_ended(self, checkpointer: Checkpointer) -> None:
@@ -335,57 +320,15 @@ class ShardConsumer:
     def _summary(
         self, records: Sequence[Record], result: Processed, behind_ms: int | None, busy_ms: float
     ) -> Summary:
-        latency = Histogram()
-        for name, batch in result.passed.items():
-            sent = self._world.registry.codecs[name].event.sent
-            if sent is not None:
-                times = batch[sent][~np.isnat(batch[sent])].astype("datetime64[ms]").view(np.int64)
-                latency.add(self._world.now_ms() - times)
         forgotten, self._forgotten = self._state.forgotten - self._forgotten, self._state.forgotten
-        anomalies = sum(int(b["anomaly"].sum()) for b in result.passed.values() if "anomaly" in b)
-        return Summary(
-            shard=self._shard,
-            records=len(records),
-            stored=sum(len(batch) for batch in result.passed.values()),
-            repeated=len(result.repeated),
-            failed=by_code(Counter(failure.code for failure in result.failed)),
-            anomalies=anomalies,
+        counted = of_batch(self._shard, len(records), result, self._world.registry, self._world.now_ms())
+        return replace(
+            counted,
             alerts_waiting=self._world.alerts.waiting,
             alerts_dropped=self._world.alerts.dropped,
-            unscored=sum(map(unscored, result.passed.values())),
             devices=self._state.devices,
             forgotten=forgotten,
             behind_ms=behind_ms,
             busy_ms=busy_ms,
-            latency=latency.counts,
             failing_at_one_line=self._failing_code.records(),
         )
-
-
-def _lean(result: Processed) -> Processed:
-    """What a segment keeps until it closes."""
-    passed = {name: without_helpers(batch) for name, batch in result.passed.items()}
-    return Processed(passed, result.failed, result.repeated)
-
-
-def _segment(settings: Settings, shard: str, opened: _Open, by_clock: bool) -> Segment:
-    """The parts of a segment as one: rows count from the segment's first record."""
-    batches: dict[str, list[Batch]] = {}
-    offsets: dict[str, list[int]] = {}
-    failed: list[Failure] = []
-    repeated: list[IntVector] = []
-    for offset, part in opened.parts:
-        for name, batch in part.passed.items():
-            batches.setdefault(name, []).append(batch)
-            offsets.setdefault(name, []).append(offset)
-        failed += [failure.moved(offset) for failure in part.failed] if offset else part.failed
-        if len(part.repeated):
-            repeated.append(part.repeated + offset)
-    passed: Mapping[str, Batch] = {
-        name: whole for name in sorted(batches) if (whole := concat(batches[name], offsets[name])) is not None
-    }
-    rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
-    opened.parts.clear()  # their memory is for what the sinks need
-    return Segment(
-        settings.application, settings.stream, shard, opened.records, passed, failed, rows, by_clock
-    )

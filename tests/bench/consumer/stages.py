@@ -44,7 +44,7 @@ POINTS = (
     ("stream_app.pipeline.rules", "Checks.mark", "checks"),
     ("stream_app.pipeline.flow", "judged", "score"),
     ("stream_app.pipeline.flow", "score", "score"),
-    ("stream_app.consumer.shard", "_segment", "segment"),
+    ("stream_app.consumer.open_segment", "OpenSegment.closed", "segment"),
     ("stream_app.consumer.shard", "store", "segment"),
     ("stream_app.sinks.s3", "to_table", "Parquet: columns"),
     ("stream_app.sinks.s3", "encode", "Parquet: encode"),

@@ -1,0 +1,53 @@
+"""The segment that a shard's consumer is filling: its records, and what became of each so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream_app.pipeline.flow import Processed
+from stream_app.record import Batch, Failure, IntVector, concat
+from stream_app.records import Records
+from stream_app.settings import Settings
+from stream_app.sinks.columns import without_helpers
+from stream_app.sinks.origins import Origins
+from stream_app.sinks.segment import Segment
+
+
+@dataclass(slots=True)
+class OpenSegment:
+    """Where rows come from, and the results of each call of `process`, with the row at which it begins."""
+
+    records: Origins = field(default_factory=Origins)
+    parts: list[tuple[int, Processed]] = field(default_factory=list)
+
+    def add(self, records: Records, result: Processed) -> None:
+        """Append consecutive records. Columns that only calculations and alerts need are not kept."""
+        passed = {name: without_helpers(batch) for name, batch in result.passed.items()}
+        self.parts.append((len(self.records), Processed(passed, result.failed, result.repeated)))
+        self.records.add(records)
+
+    def closed(self, settings: Settings, shard: str, by_clock: bool) -> Segment:
+        """Return the parts as one segment: rows count from its first record. The parts are given up."""
+        batches: dict[str, list[Batch]] = {}
+        offsets: dict[str, list[int]] = {}
+        failed: list[Failure] = []
+        repeated: list[IntVector] = []
+        for offset, part in self.parts:
+            for name, batch in part.passed.items():
+                batches.setdefault(name, []).append(batch)
+                offsets.setdefault(name, []).append(offset)
+            failed += [failure.moved(offset) for failure in part.failed] if offset else part.failed
+            if len(part.repeated):
+                repeated.append(part.repeated + offset)
+        passed: Mapping[str, Batch] = {
+            name: whole
+            for name in sorted(batches)
+            if (whole := concat(batches[name], offsets[name])) is not None
+        }
+        rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
+        self.parts.clear()  # their memory is for what the sinks need
+        names = settings.application, settings.stream, shard
+        return Segment(*names, self.records, passed, failed, rows, by_clock)
