@@ -24,7 +24,7 @@ from stream_app.pipeline.user_calls import (
     call,
     is_interrupt,
 )
-from stream_app.record import Batch
+from stream_app.record import EXACT, Batch
 from stream_app.source_lines import defined_at, is_defined_in, raised_at, with_line
 
 _Found = Iterator[tuple[str, str]]
@@ -175,7 +175,7 @@ def _mistakes(trial: _Trial, refused: Sequence[tuple[int, Refused]]) -> list[tup
 
 
 def _some(batch: Batch) -> str:
-    names = list(batch.columns)
+    names = [name for name in batch.columns if not name.startswith(EXACT)]
     return ", ".join(names[:12]) + (" …" if len(names) > 12 else "")
 
 
