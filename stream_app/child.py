@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Serve one shard on stdin and stdout. Exit code 0 at the end of input, 1 on an error, 2 on configuration."""
+    """Serve one shard on stdin and stdout. Exit code 0 at the end of input, 1 on an error, 2 on configuration.
+
+    78 where a user's code fails on every record and the settings ask to stop then.
+    """
     protocol = take_stdout()
     ignore_signals()
     return ended(lambda: serve(prepare()[0], protocol))

@@ -16,7 +16,7 @@ from stream_app.app import Client, clients
 from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import HISTORY, History
-from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import Desk, correct_batch, dead_batch
 from stream_app.recovery.correct.work import corrector_of
 from stream_app.recovery.hydrate.batch import World, handler
@@ -124,18 +124,18 @@ def _desk(queue: str) -> Desk:
     client, settings = _client(), _settings()
     log.configure(settings.log_level)
     history = History(client("dynamodb"), os.environ[HISTORY], _now_ms)
-    work = corrector_of(settings, client, Registry.load(dry_run=False), history, _now_ms)
     rate = float(os.environ.get(PER_SECOND, "1"))
+    work = corrector_of(settings, client, Registry.load(dry_run=False), history, _now_ms, rate)
     return Desk(
         sqs=client("sqs"),
         s3=client("s3"),
         bucket=settings.bucket,
         consumer=settings.application,
         book=history,
-        work=work,
+        work=work.correct_all,
         queue=os.environ[queue],
         manual=os.environ[MANUAL],
-        tokens=Bucket(rate, max(1.0, min(_BURST, rate)), time.monotonic, time.sleep),
+        reads=Reads(rate, max(1.0, min(_BURST, rate)), time.monotonic, time.sleep),
         report=lambda what, values: _note(what, **values),
     )
 

@@ -20,9 +20,9 @@ def one_schema(*fields: dict[str, Any], name: str = "thing") -> dict[str, Any]:
     return {"type": "record", "name": name, "fields": [{"name": "key", "type": "string"}, *fields]}
 
 
-def thing(*versions: dict[str, Any], **declared: Any) -> Registry:
+def thing(*versions: dict[str, Any], dry_run: bool = True, **declared: Any) -> Registry:
     """A registry of the event `thing` with these versions of its schema."""
-    return Registry.of([Event(name="thing", key="key", **declared)], {"thing": versions})
+    return Registry.of([Event(name="thing", key="key", **declared)], {"thing": versions}, dry_run=dry_run)
 
 
 def run(registry: Registry, *payloads: bytes) -> Processed:

@@ -48,29 +48,39 @@ def run(
     from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
     from stream_app.local import rehearsal
-    from stream_app.local.run import Options, Stage
+    from stream_app.local.run import Options
     from stream_app.local.run import run as run_all
+    from stream_app.local.stage import Stage
     from stream_app.terminal.live import live
     from stream_app.terminal.summary import render
 
-    options = Options(
-        data=data,
-        shards=shards,
-        rate=rate if rate or speed else DEFAULT_RATE,
-        speed=parse_speed(speed or "max"),
-        via=via_of(via),
-        seed=SEED if seed is None else seed,
-        faults=faults,
-        first=first,
-        event=event,
-        segment_seconds=segment_seconds,
-        acts=tuple(rehearsal.parse(rehearse)),
-        folder=folder.resolve(),
-    )
     stage = Stage()
     with until_interrupted() as stop:
-        with live(err, stage):
-            report = run_all(options, root.clients, stage, stop)
+        try:
+            options = Options(
+                data=data,
+                shards=shards,
+                rate=rate if rate or speed else DEFAULT_RATE,
+                speed=parse_speed(speed or "max"),
+                via=via_of(via),
+                seed=SEED if seed is None else seed,
+                faults=faults,
+                first=first,
+                event=event,
+                segment_seconds=segment_seconds,
+                acts=tuple(rehearsal.parse(rehearse)),
+                folder=folder.resolve(),
+            )
+            with live(err, stage):
+                report = run_all(options, root.clients, stage, stop)
+        except Exception as error:
+            if as_json:
+                typer.echo(json.dumps({"balanced": False, "error": _told(error), **stage.to_json()}))
+            elif stage.sent:
+                err.print(
+                    f"{stage.name}: {stage.sent:,} sent, {stage.tracker.records:,} processed", highlight=False
+                )
+            raise
         report = replace(report, interrupted=report.interrupted or stop.is_set())
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -79,3 +89,12 @@ def run(
     if report.interrupted:
         raise typer.Exit(130)
     raise typer.Exit(0 if report.balanced and not report.unsendable else 1)
+
+
+def _told(error: Exception) -> str:
+    from stream_app.errors import StreamAppError, explain
+
+    if isinstance(error, StreamAppError):
+        return str(error)
+    told = explain(error)
+    return f"{type(error).__name__}: {error}" if told is None else told.what

@@ -83,7 +83,7 @@ class Watch:
             self.child = self.child or self._code(line["code"], shard) or None
 
     def _code(self, code: int, shard: str) -> int:
-        """1 for a user's code that exits with 2: a wrong configuration is found at the start, or logged."""
+        """A wrong configuration is found before a shard is initialised, or logged: users' code may exit with 2."""
         crashed = shard in self._initialized and shard not in self._misconfigured
         return 1 if code == CONFIG_ERROR and crashed else code
 

@@ -132,7 +132,7 @@ class ShardConsumer:
     def _new_state(self) -> ShardState:
         events = {name: codec.event for name, codec in self._world.registry.codecs.items()}
         settings = self._world.settings
-        return ShardState(events, settings.seen_ids, forget_after(settings))
+        return ShardState(events, settings.seen_ids, forget_after(settings, events.values()))
 
     def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
         """Load the state that belongs to the checkpoint. Raises FatalError when it is not to be had."""

@@ -13,24 +13,30 @@ from stream_app.settings import Settings
 # A correction looks for a device's earlier rows in the files of the two days before, and of twice the window.
 _LEAST = timedelta(days=3)
 _DAY_MS = 86_400_000
+_DEFAULT = Settings("", "").forget_devices_after_days
 
 
-def forget_after(settings: Settings) -> int:
-    """Return the silence in milliseconds, 0 for never."""
-    return _DAY_MS * settings.forget_devices_after_days
+def forget_after(settings: Settings, events: Iterable[Event]) -> int:
+    """Return the silence in milliseconds, 0 for never. The default is longer where an event needs more."""
+    days = settings.forget_devices_after_days
+    if days == _DEFAULT:
+        days = max([days, *(needs(event).days for event in events)])
+    return _DAY_MS * days
 
 
 def problems(settings: Settings, events: Iterable[Event]) -> list[Problem]:
     """Name each event type whose results depend on more of the past than is remembered."""
     days = settings.forget_devices_after_days
-    needed = {event.name: needs(event) for event in events}
+    if days in (0, _DEFAULT):
+        return []
+    needed = {event.name: needs(event).days for event in events}
     return [
         Problem(
-            f"app.forget_devices_after_days = {days}: {name} needs {least.days} days of its devices' past",
-            f"give at least {least.days}, or 0 to forget no device",
+            f"app.forget_devices_after_days = {days}: {name} needs {least} days of its devices' past",
+            f"give at least {least}, or 0 to forget no device",
         )
         for name, least in needed.items()
-        if 0 < days < least.days
+        if days < least
     ]
 
 

@@ -50,7 +50,7 @@ NOT_LOCAL_PROPERTIES: Mapping[tuple[str, str], str] = {
 LOCAL_PARAMETERS: Mapping[str, str] = {
     "CodeBucket": "not-local",
     "CodeKey": "not-local",
-    "CorrectionsPerSecond": "20",
+    "CorrectionsPerSecond": "1000",
 }
 
 

@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 Client = Callable[[str], Any]
 _COUNTS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
 
+class Depth(NamedTuple):
+    """How many messages of a queue can be received, and how many were, or are hidden until later."""
+
+    visible: int
+    in_flight: int
+
+    @property
+    def total(self) -> int:
+        """All of its messages."""
+        return sum(self)
+
+
+class Remaining(NamedTuple):
+    """What is still to be done: messages by queue, and shards that are not committed to their end.
+
+    `others` are queues that need not be empty, such as those that people read.
+    """
+
+    queues: Mapping[str, Depth]
+    shards: Sequence[str]
+    others: Mapping[str, Depth] = MappingProxyType({})
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is left."""
+        return not self.shards and not any(depth.total for depth in self.queues.values())
+
+    def __str__(self) -> str:
+        told = [
+            f"queue {name} ({depth.visible} visible, {depth.in_flight} in flight)"
+            for name, depth in self.queues.items()
+            if depth.total
+        ]
+        told += [f"shard {shard} (not committed to its end)" for shard in self.shards]
+        return ", ".join(told) or "nothing"
+
+
+def depth(sqs: Any, url: str) -> Depth:
+    """How many messages a queue has."""
+    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS))
+    return Depth(*(int(answer["Attributes"][name]) for name in _COUNTS))
+
+
 def queued(sqs: Any, url: str) -> int:
     """Messages in a queue, those in flight included."""
-    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS))
-    return sum(int(answer["Attributes"][name]) for name in _COUNTS)
+    return depth(sqs, url).total
 
 
 def behind(kinesis: Any, stream: str, committed: dict[str, str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 class Report:
     """One run's outcome. `expected` is what the seeded bad input should have led to, by code and "repeated".
 
+    `error` says why a run ended before everything was accounted for, `waiting` what it waited for then.
     `unsendable` are records that Kinesis cannot take, by why: their `count`, and the first `rows` of the data.
     """
 
@@ -41,6 +42,8 @@ class Report:
     strangest: tuple[Mapping[str, Any], ...] = field(default=())
     interrupted: bool = False
     problems: tuple[str, ...] = field(default=())
+    error: str | None = None
+    waiting: Mapping[str, Any] = field(default_factory=dict)
     unsendable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -51,6 +54,7 @@ class Report:
             accounted == self.accepted
             and not (self.missing or self.duplicated or self.pending)
             and not self.problems
+            and self.error is None
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from stream_app.consumer.leadership import release
 from stream_app.consumer.supervise import Restarts
@@ -20,15 +19,17 @@ from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.devices import event_of, play
 from stream_app.ingest.faults import SEED
 from stream_app.ingest.producer import Sent, Via
-from stream_app.local import drain, rehearsal
+from stream_app.local import rehearsal
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded, MakeClient, embedded
 from stream_app.local.leases import write_leases
 from stream_app.local.limits import Sampler
 from stream_app.local.report import Report
 from stream_app.local.second_act import SecondAct, second_act
+from stream_app.local.stage import Stage
 from stream_app.local.tally import report_of
 from stream_app.local.tracker import Tracker
+from stream_app.local.waiting import until_stored
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit, audit
@@ -39,7 +40,6 @@ from stream_app.warm import warm_detectors
 _WORKER = "stream-app-local"
 _LOOK = 0.25  # seconds between looks at how far it has come
 _READY_SECONDS = 120.0
-_STUCK_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +61,6 @@ class Options:
     folder: Path = Path(".stream-app")
 
 
-@dataclass
-class Stage:
-    """How far a run has come, for whoever shows it."""
-
-    name: str = "starting"
-    sent: int = 0
-    notes: list[str] = field(default_factory=list)
-    tracker: Tracker = field(default_factory=Tracker)
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.started
-
-    def note(self, what: str) -> None:
-        """Say what is being done."""
-        self.name = what
-        self.notes.append(what)
-
-
 AfterRun = Callable[[Embedded, Audit], None]
 
 
@@ -94,7 +73,8 @@ def run(
 ) -> Report:
     """Run it all, and say what became of everything sent; `stop` ends it early, in order.
 
-    `after` is called before the embedded AWS goes away. Raises ConfigError, and FatalError when a part fails.
+    `after` is called before the embedded AWS goes away. A run that fails after everything was sent has a report that
+    says why. Raises ConfigError, and FatalError when a part fails before that.
     """
     started = time.monotonic()
     # What a user gave that is wrong is told before anything is started: a module, a schema, the data.
@@ -124,18 +104,22 @@ def run(
         sampler.mark("playing")
         sent = _play(options, data, aws, daemon, stage, stop)
         waiting = sent.sent - stage.tracker.records
-        act = SecondAct()
-        if not stop.is_set():
-            _drain(aws, sent, daemon, stage, stop)
-            sampler.mark("stored")
-        if options.faults and not stop.is_set():
-            stage.note("second act: repairing one class of failures and sending it again")
-            act = second_act(aws, Settings.load({}, aws.settings()), stop)
-            _drain(aws, sent, daemon, stage, stop)
+        act, error = SecondAct(), None
+        try:
+            if not stop.is_set():
+                until_stored(aws, sent, daemon, stage, stop)
+                sampler.mark("stored")
+            if options.faults and not stop.is_set():
+                stage.note("second act: repairing one class of failures and sending it again")
+                act = second_act(aws, Settings.load({}, aws.settings()), stop)
+                until_stored(aws, sent, daemon, stage, stop)
+        except FatalError as raised:  # the report says it, with all that is known by then
+            stage.note(f"failed: {raised}")
+            error = str(raised)
         stage.note("stopping the consumer")
         daemon.stop()
         found = _audit(aws, stage)
-        if after is not None:
+        if after is not None and error is None:
             after(aws, found)
         return report_of(
             found,
@@ -153,6 +137,8 @@ def run(
             memory=sampler.memory(),
             restarts=daemon.restarts,
             check_expected=options.faults,
+            error=error,
+            waiting=None if error is None else stage.progress.to_json(),
         )
 
 
@@ -240,32 +226,6 @@ def _perform(
         return acts
     stage.note(rehearsal.perform(acts[0], aws.client("kinesis"), aws.outputs["StreamName"], daemon.pid))
     return acts[1:]
-
-
-def _drain(aws: Embedded, sent: Sent, daemon: DaemonThread, stage: Stage, stop: threading.Event) -> None:
-    """Wait until queues are empty and every shard is committed to its end, as long as something moves."""
-    stage.note("waiting until everything is stored")
-    sqs, quiet = aws.client("sqs"), 0
-    while not stop.wait(_LOOK):
-        daemon.check()
-        quiet = quiet + 1 if _at_rest(aws, sqs) else 0
-        if quiet == 2:  # twice in a row: a message between two queues is in neither
-            return
-        if time.monotonic() - stage.tracker.last_change > _STUCK_SECONDS:
-            raise FatalError(
-                f"nothing moved for {_STUCK_SECONDS:.0f} s, {sent.sent} were sent, {stage.tracker.records} came"
-            )
-
-
-def _at_rest(aws: Embedded, sqs: Any) -> bool:
-    names = ("DevicesQueueUrl", "DeadLetterQueueUrl", "CorrectionsQueueUrl")
-    queues = [aws.outputs[name] for name in names]
-    if drain.queued(sqs, queues[0]):
-        return False
-    committed = checkpoints.read(aws.client("dynamodb"), aws.application)
-    if drain.behind(aws.client("kinesis"), aws.outputs["StreamName"], committed):
-        return False
-    return not any(drain.queued(sqs, queue) for queue in queues[1:])
 
 
 def _audit(aws: Embedded, stage: Stage) -> Audit:

@@ -39,6 +39,8 @@ def report_of(
     memory: Mapping[str, Mapping[str, float]],
     restarts: int,
     check_expected: bool,
+    error: str | None = None,
+    waiting: Mapping[str, Any] | None = None,
 ) -> Report:
     """The summary. Counts are the audit's, read back from storage; only times come from the logs."""
     total = found.total
@@ -52,7 +54,7 @@ def report_of(
         problems.append(
             f"{total.dropped} records are dropped by KCL, which cannot read their aggregate's keys"
         )
-    if check_expected and not sent.stopped:
+    if check_expected and not sent.stopped and error is None:
         problems += unexpected(expected, total.parked, total.repeated)
     if act.processed != act.planned:
         problems.append(f"of {act.planned} failures sent again {act.processed} were stored")
@@ -84,6 +86,8 @@ def report_of(
         strangest=strangest(client("sqs"), anomalies_queue),
         interrupted=sent.stopped,
         problems=tuple(problems),
+        error=error,
+        waiting=waiting or {},
         unsendable={why: asdict(some) for why, some in sent.unsendable.items()},
     )
 

@@ -97,7 +97,12 @@ def _resolved(parsed: Any, known: dict[str, AvroType]) -> AvroType:
         if inner.type not in PRIMITIVES or inner.logical is not None:
             return inner
         return AvroType(inner.type, _logical(parsed, inner.type), precision=_precision(parsed))
-    made = AvroType(kind, _logical(parsed, kind), parsed.get("name", ""), precision=_precision(parsed))
+    made = AvroType(
+        "record" if kind == "error" else kind,
+        _logical(parsed, kind),
+        parsed.get("name", ""),
+        precision=_precision(parsed),
+    )
     if made.name:
         if made.name in known:
             raise ValueError(f"the type {made.name!r} is defined twice")

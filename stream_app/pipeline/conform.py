@@ -119,15 +119,17 @@ def _read(encoded: Encoded, codec: Codec, arrived: IntVector) -> tuple[dict[int,
         try:
             read = codec.json.read if writer is None else codec.avro[writer.fingerprint]
             values = read(body, _arrival(codec, arrived, row))
-        except ViolationError as error:
+        except Exception as error:  # whatever the bytes of one record bring about, its neighbours go on
             failed.append(_failure(row, error, codec, None if writer is None else writer.fingerprint))
             continue
         found[row] = values if envelope_id is None else _with_id(values, envelope_id, codec)
     return found, failed
 
 
-def _failure(row: int, error: ViolationError, codec: Codec, writer: str | None) -> Failure:
+def _failure(row: int, error: Exception, codec: Codec, writer: str | None) -> Failure:
     mark = writer or codec.schema.fingerprint
+    if not isinstance(error, ViolationError):
+        error = ViolationError("a record of the schema", f"one that cannot be read ({type(error).__name__})")
     stage = "decode" if error.code is Code.UNDECODABLE else STAGE
     return Failure(row, stage, error.code, short(str(error)), codec.event.name, mark)
 

@@ -184,4 +184,4 @@ def _gunzip(row: int, data: bytes, max_bytes: int) -> bytes | Failure:
 
 
 def _too_large(row: int, size: int, max_bytes: int) -> Failure:
-    return Failure(row, STAGE, Code.TOO_LARGE, f"{size} bytes or more, the limit is {max_bytes}")
+    return Failure(row, STAGE, Code.TOO_LARGE, f"{size} bytes or more, app.max_record_bytes is {max_bytes}")

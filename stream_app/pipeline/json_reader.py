@@ -46,8 +46,9 @@ class RecordReader:
         reads: Sequence[Read],
         absent: Sequence[Any],
     ) -> None:
+        own = {field.name for field in fields}
         names = [field.name for field in fields]
-        names += sorted({alias for field in fields for alias in field.aliases} - set(names))
+        names += sorted({alias for field in fields for alias in field.aliases} - own)
         places = {name: at for at, name in enumerate(names)}
         members = [
             (f"f{at}", msgspec.Raw, msgspec.field(default=_ABSENT, name=name))
@@ -58,7 +59,7 @@ class RecordReader:
             _Plan(
                 field.name,
                 places[field.name],
-                [places[alias] for alias in field.aliases],
+                [places[alias] for alias in field.aliases if alias not in own],
                 read,
                 None if field.name in required else value,
                 field.name in required,

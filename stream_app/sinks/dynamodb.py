@@ -21,6 +21,7 @@ from stream_app.sinks.segment import Segment, instant
 
 KEY = "device"
 _THREADS = 8
+_READ_AT_ONCE = 100  # keys that BatchGetItem takes
 _FEW = 16  # items that are put one after the other: a thread and its connection take memory in every shard
 _KEY_BYTES = 2048
 _ITEM_BYTES = 400 * 1024
@@ -214,3 +215,13 @@ def _size(value: Any) -> int:
     if isinstance(value, list):
         return sum(_size(item) + 1 for item in value)
     return len(value) if isinstance(value, bytes) else len(str(value).encode())
+
+
+def batch_get(dynamodb: Any, table: str, keys: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The items that there are of distinct keys, in any order, read consistently. Raises what boto3 raises."""
+    for start in range(0, len(keys), _READ_AT_ONCE):
+        waiting: Any = {table: {"Keys": list(keys[start : start + _READ_AT_ONCE]), "ConsistentRead": True}}
+        while waiting:
+            answer = dynamodb.batch_get_item(RequestItems=waiting)
+            yield from answer["Responses"].get(table, ())
+            waiting = answer.get("UnprocessedKeys")

@@ -123,6 +123,14 @@ def keys(s3: Any, bucket: str, prefix: str, start_after: str = "") -> Iterator[s
             yield item["Key"]
 
 
+def etags(s3: Any, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Every key under a prefix with its object's ETag, as GetObject gives it, in S3's order."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    for page in pages:
+        for item in page.get("Contents", ()):
+            yield item["Key"], item["ETag"]
+
+
 def folders(s3: Any, bucket: str, prefix: str) -> Iterator[str]:
     """The prefixes one level below `prefix`, each ending with a slash."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")

@@ -16,7 +16,7 @@ def render(report: Report) -> RenderableType:
     parts: list[RenderableType] = [_shards(report), _facts(report)]
     parts += [_strangest(report)] if report.strangest else []
     parts += [_verdict(report)]
-    parts += [Text(problem, style="red") for problem in report.problems]
+    parts += [Text(problem, style="red") for problem in (*report.problems, *filter(None, [report.error]))]
     parts += [
         Text(f"{some['count']:,} not sent, {why}: {rows_of(some['rows'], some['count'])}", style="red")
         for why, some in report.unsendable.items()

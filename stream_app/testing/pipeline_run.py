@@ -42,11 +42,14 @@ def run(event: Event, rows: Sequence[Mapping[str, Any]], *, schema: dict[str, An
     return Ran(passed, result.failed, result.repeated.tolist())
 
 
-def registry_of(event: Event, schema: Mapping[str, Any] | None) -> Registry:
-    """The event type by itself. Raises ConfigError when event and schema disagree."""
+def registry_of(event: Event, schema: Mapping[str, Any] | None, *, dry_run: bool = True) -> Registry:
+    """The event type by itself. Raises ConfigError when event and schema disagree.
+
+    `dry_run` calls its functions with generated rows first, as the consumer does.
+    """
     files = [] if schema else schema_files(event.name)
     versions = [dict(schema)] if schema else [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    return Registry.of([event], {event.name: versions})
+    return Registry.of([event], {event.name: versions}, dry_run=dry_run)
 
 
 def plain_records(event: Event, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
@@ -56,7 +59,7 @@ def plain_records(event: Event, rows: Sequence[Mapping[str, Any]]) -> list[Recor
         record(
             msgspec.json.encode({"event": event.name, **row}),
             at,
-            key=str(row.get(event.key, "")),
+            key=str(row.get(event.key) or ""),
             arrived=now,
         )
         for at, row in enumerate(rows)

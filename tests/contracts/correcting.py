@@ -17,7 +17,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.record import Batch, Record
 from stream_app.recovery.correct.history import History, Request
-from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import Desk
 from stream_app.recovery.correct.work import Corrector, corrector
 from stream_app.recovery.stream.read import pages, user_records
@@ -88,8 +88,9 @@ class World:
     def store(self, payloads: Sequence[bytes], sizes: Sequence[int]) -> None:
         """One segment of each size."""
         known = len(self.records)
-        for data in payloads:
-            self.kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="p")
+        for start in range(0, len(payloads), 500):
+            entries = [{"Data": data, "PartitionKey": "p"} for data in payloads[start : start + 500]]
+            assert not self.kinesis.put_records(StreamName=STREAM, Records=entries)["FailedRecordCount"]
         found = [r for page in pages(self.kinesis, STREAM, self.shard) for r in page.records]
         self.records = [user for r in found for user in user_records(r)[0]]
         start = known
@@ -151,10 +152,10 @@ class World:
             bucket=BUCKET,
             consumer=APPLICATION,
             book=self.history,
-            work=self.corrector(),
+            work=self.corrector().correct_all,
             queue=self.queue,
             manual=self.manual,
-            tokens=Bucket(1000.0, 1000.0, lambda: 0.0, lambda _seconds: None),
+            reads=Reads(1000.0, 1000.0, lambda: 0.0, lambda _seconds: None),
         )
         return dataclasses.replace(made, **changes)
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from stream_app.consumer.daemon_end import CONFIG_ERROR
 from stream_app.testing import ConsumerEndedError, Player, spawn
 from tests.contracts.hosting import ALONE, environ, hosting, launcher
 from tests.samples import START, as_json
@@ -101,7 +102,7 @@ def test_how_it_ended_is_its_exit_code_and_one_line_of_log(
     assert words is None or words in log[-1]["event"]
 
 
-def test_a_calculation_that_fails_on_every_record_ends_it_with_two_and_no_checkpoint(way: Way) -> None:
+def test_a_calculation_that_fails_on_every_record_ends_it_without_a_checkpoint(way: Way) -> None:
     """Where `stop_after_failures` asks for it. The daemon's launcher then gives up instead of starting it again."""
     process = subprocess.Popen(
         way.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=way.environ
@@ -114,7 +115,7 @@ def test_a_calculation_that_fails_on_every_record_ends_it_with_two_and_no_checkp
     with pytest.raises(ConsumerEndedError):
         player.records([reading(at, note="fail") for at in range(1, 9)])
     _, log = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == CONFIG_ERROR
     assert player.checkpoints == []
     lines = [json.loads(line) for line in log.splitlines() if line.startswith(b"{")]
     (told,) = [line for line in lines if line.get("level") == "error"]

@@ -237,7 +237,7 @@ def test_every_row_of_every_segment_comes_out_as_it_was_stored(
 def test_a_past_that_cannot_be_put_together_goes_to_people(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Shelf, "before", lambda *_: [])
+    monkeypatch.setattr(Shelf, "before", lambda _shelf, owns, **_every: [[] for _ in owns])
     with pytest.raises(
         ImpossibleError, match=r"its past cannot be put together \(columns that differ: sum\)"
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,8 @@ import pytest
 
 from stream_app.record import Position
 from stream_app.recovery.correct.history import Done, History, Request, counts
-from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.limits import Reads
+from stream_app.recovery.correct.payload import MayRead
 from stream_app.recovery.correct.queue import correct_batch, dead_batch, manual_key, parse
 from tests.contracts.correcting import APPLICATION, BUCKET, NOW, TABLE, World, checked, envelope, reading
 
@@ -77,9 +78,10 @@ def test_a_request_that_is_too_early_is_hidden_for_a_while_and_comes_again(world
     hidden: list[Json] = []
 
     class Watched:
-        def change_message_visibility(self, **request: Any) -> None:
-            hidden.append(request)
-            world.sqs.change_message_visibility(**{**request, "VisibilityTimeout": 0})
+        def change_message_visibility_batch(self, QueueUrl: str, Entries: list[Json]) -> None:
+            hidden.extend(Entries)
+            shown = [{**entry, "VisibilityTimeout": 0} for entry in Entries]
+            world.sqs.change_message_visibility_batch(QueueUrl=QueueUrl, Entries=shown)
 
     desk = world.desk(sqs=Watched())
     name = event["Records"][0]["messageId"]
@@ -97,10 +99,14 @@ def test_a_request_that_is_too_early_is_hidden_for_a_while_and_comes_again(world
 
 
 def test_what_the_world_raises_leaves_one_message_to_its_queue_and_the_others_go_on(world: World) -> None:
-    def work(request: Request) -> Done:
-        if request.sequence == world.records[2].sequence_number:
-            raise OSError("no network")
-        return world.corrector()(request)
+    def work(requests: Sequence[Request], may_read: MayRead) -> list[Done | Exception]:
+        broken = [one.sequence == world.records[2].sequence_number for one in requests]
+        found = iter(
+            world.corrector().correct_all(
+                [r for r, b in zip(requests, broken, strict=True) if not b], may_read
+            )
+        )
+        return [OSError("no network") if is_broken else next(found) for is_broken in broken]
 
     event = received(world, envelope(world.request(2)), envelope(world.request(4)))
     first = next(m["messageId"] for m in event["Records"] if world.records[2].sequence_number in m["body"])
@@ -111,8 +117,7 @@ def test_what_the_world_raises_leaves_one_message_to_its_queue_and_the_others_go
     assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
 
-def test_a_backlog_goes_by_tokens_and_what_finds_none_comes_again(world: World) -> None:
-    event = received(world, *[envelope(world.request(2, f"by {at}")) for at in range(5)])
+def test_a_backlog_reads_its_shard_as_often_as_it_may_and_what_is_left_comes_again(world: World) -> None:
     now, asked = 0.0, []
 
     def sleep(seconds: float) -> None:
@@ -120,12 +125,23 @@ def test_a_backlog_goes_by_tokens_and_what_finds_none_comes_again(world: World) 
         asked.append(seconds)
         now += seconds
 
-    tokens = Bucket(0.5, 1.0, lambda: now, sleep)
-    answer = correct_batch(event, world.desk(tokens=tokens, patience=2.0))
-    assert answer == {"batchItemFailures": []}
-    assert asked == [2.0] * 4
-    stingy = Bucket(0.001, 1.0, lambda: now, sleep)
-    assert len(correct_batch(event, world.desk(tokens=stingy))["batchItemFailures"]) == 4
+    event = received(world, *[envelope(world.request(at)) for at in (2, 4)])  # of two files: two reads
+    stingy = Reads(0.001, 1.0, lambda: now, sleep)
+    assert len(correct_batch(event, world.desk(reads=stingy))["batchItemFailures"]) == 1
+    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    reads = Reads(0.5, 1.0, lambda: now, sleep)
+    assert reads.within(0.0)(world.shard)
+    assert correct_batch(event, world.desk(reads=reads)) == {"batchItemFailures": []}
+    assert asked == [2.0]
+    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
+
+
+def test_a_last_try_that_may_not_read_the_stream_comes_again_and_is_not_for_people(world: World) -> None:
+    event = received(world, envelope(world.request(2)), url=world.dead)
+    reads = Reads(0.001, 1.0, lambda: 0.0, lambda _seconds: None)
+    assert reads.within(0.0)(world.shard)
+    assert len(dead_batch(event, world.desk(reads=reads))["batchItemFailures"]) == 1
+    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
 
 
 @pytest.mark.parametrize("handler", [correct_batch, dead_batch])

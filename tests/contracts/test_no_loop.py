@@ -20,7 +20,7 @@ from stream_app.consumer.alert_store import S3Alerts
 from stream_app.consumer.alerts import details
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import Entry, History
-from stream_app.recovery.correct.limits import Bucket
+from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import ASKED, Desk, correct_batch
 from stream_app.recovery.correct.work import corrector
 from stream_app.recovery.redrive.apply.carry_out import apply
@@ -129,10 +129,10 @@ class Round:
             bucket=BUCKET,
             consumer=settings.application,
             book=self.history,
-            work=work,
+            work=work.correct_all,
             queue=self.urls[QUEUE],
             manual=self.urls[MANUAL],
-            tokens=Bucket(1_000.0, 1_000.0, lambda: 0.0, lambda _seconds: None),
+            reads=Reads(1_000.0, 1_000.0, lambda: 0.0, lambda _seconds: None),
         )
 
     def _redrive(self, to: str) -> None:

@@ -21,7 +21,8 @@ from stream_app.local import drain, rehearsal
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded
 from stream_app.local.report import Report
-from stream_app.local.run import Options, Stage, run
+from stream_app.local.run import Options, run
+from stream_app.local.stage import Stage
 from stream_app.local.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit

@@ -165,7 +165,7 @@ def _reductions(batch: Batch) -> dict[str, NDArray[Any]]:
     window = batch["window.value"]
     if (batch["value"] == 13).any():
         raise ValueError("a value that cannot be calculated with")
-    if (batch["value"] > 90).any() and (batch["value"] < 0).any():
+    if (batch["value"] == 91.5).any() and (batch["value"] == 1e9).any():
         raise ArithmeticError("rows that are refused only together")
     with np.errstate(all="ignore"):
         return {
@@ -229,6 +229,19 @@ _NESTED_SCHEMA = {
         {"name": "count", "type": "long", "default": 7},
     ],
 }
+_OLDER_NODE = {
+    "type": "record",
+    "name": "Node",
+    "fields": [{"name": "label", "type": "string"}, {"name": "next", "type": ["null", "Node"]}],
+}
+_OLD_NESTED_SCHEMA = {  # of a type that contains itself
+    "type": "record",
+    "name": "nested",
+    "fields": [
+        {"name": "device", "type": "string"},
+        {"name": "node", "type": ["null", _OLDER_NODE], "default": None},
+    ],
+}
 
 
 def _chain(rng: random.Random) -> Json:
@@ -242,11 +255,18 @@ def _chain(rng: random.Random) -> Json:
     }
 
 
+def _linked(rng: random.Random) -> Json:
+    node: Json = {"label": "", "next": None}
+    for _ in range(rng.choice((1, 30, 62, 63, 64, 65, 200))):
+        node = {"label": "", "next": node}
+    return node
+
+
 def _nested(rng: random.Random) -> Json:
     return {
         "id": rng.choice(_IDS),
         rng.choice(("device", "device", "dev")): rng.choice(_DEVICES),
-        "node": rng.choice((None, {"label": "x", "list": [None, 1, "é"]}, {"label": "x"})),
+        "node": rng.choice((None, {"label": "x", "list": [None, 1, "é"]}, {"label": "x"}, _linked(rng))),
         "tags": rng.choice(({}, {"a": 1.5})),
         **({"unknown": _DEEP} if rng.random() < 0.2 else {}),
     }
@@ -274,7 +294,7 @@ def worlds() -> list[World]:
         "step": (samples.STEP, [samples.SCHEMAS["step"]], _sample),
         "every": (avro.EVERY, [avro.SCHEMA], _every),
         "chain": (_CHAIN, [_CHAIN_SCHEMA], _chain),
-        "nested": (_NESTED, [_NESTED_SCHEMA], _nested),
+        "nested": (_NESTED, [_NESTED_SCHEMA, _OLD_NESTED_SCHEMA], _nested),
     }
     alone = [_world(**{name: kind}) for name, kind in every_kind.items()]
     pairs = [("air_quality", "parcel"), ("reading", "step"), ("chain", "nested")]

@@ -362,7 +362,7 @@ def test_an_object_that_is_called_and_a_partial_function_are_functions() -> None
 
     load(calculate=Adding())
     load(calculate=partial(add, 2.0))
-    (found,) = problems(calculate=partial(add, "2"))
+    (found,) = problems(calculate=partial(add, "2"))  # type: ignore[arg-type]
     assert "unit/test_dry_run.py:" in found
 
 

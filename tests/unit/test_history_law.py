@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,16 @@ from stream_app.recovery.correct import request as module
 from stream_app.recovery.correct.history import Done, Entry, Refusal, Request
 from stream_app.recovery.correct.limits import Bucket, delay_seconds
 from stream_app.recovery.correct.recalculate import ImpossibleError
-from stream_app.recovery.correct.request import ONCE, EarlyError, Verdict, again, correct, finally_correct
+from stream_app.recovery.correct.request import (
+    ONCE,
+    EarlyError,
+    Verdict,
+    again,
+    correct,
+    correct_all,
+    finally_correct,
+    one_by_one,
+)
 
 RECEIVES = 4
 
@@ -74,6 +84,12 @@ class World:
         self.effect()
         return entry.done is None
 
+    def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
+        return [self.start(request) for request in requests]
+
+    def finish_all(self, made: Sequence[tuple[Entry, Done]]) -> list[bool | Exception]:
+        return [self.finish(entry.request, done) for entry, done in made]
+
     def refuse(self, request: Request, reason: str, stored: str | None = None) -> bool:
         self.effect()
         entry = self.entries[request.position]
@@ -114,17 +130,27 @@ class World:
         return "key"
 
 
-def run(world: World, asked: list[Request], bound: int) -> None:
-    """Both queues until they are empty, as SQS would: what is not answered comes again, at most so often."""
+def run(world: World, asked: list[Request], bound: int, size: int = 1) -> None:
+    """Both queues until they are empty, as SQS would: what is not answered comes again, at most so often.
+
+    `size` messages come together, those of one position one after the other.
+    """
     queue, dead = [(one, 1) for one in asked], list[Request]()
     for _ in range(bound + 1):
         if queue:
-            one, receives = queue.pop(0)
+            taken, queue = queue[:size], queue[size:]
+            together, others = list[tuple[Request, int]](), list[tuple[Request, int]]()
+            for each in taken:
+                known = {one.position for one, _ in together}
+                (others if each[0].position in known else together).append(each)
+            queue = [*others, *queue]
             try:
-                answered = correct(one, world, world.work, world.tell) is not Verdict.EARLY
-            except (CrashError, OSError):
-                answered = False
-            if not answered:
+                answers = correct_all([one for one, _ in together], world, one_by_one(world.work), world.tell)
+            except CrashError:
+                answers = [OSError()] * len(together)
+            for (one, receives), answer in zip(together, answers, strict=True):
+                if answer is not Verdict.EARLY and not isinstance(answer, Exception):
+                    continue
                 if receives < RECEIVES:
                     queue.append((one, receives + 1))
                 else:
@@ -154,6 +180,7 @@ positions = st.integers(0, 3).map(lambda at: Position("s", str(at)))
     st.sets(st.integers(1, 80), max_size=12),
     st.dictionaries(positions, st.integers(0, 12)),
     st.sets(positions),
+    st.integers(1, 10),
 )
 def test_each_position_is_corrected_and_refused_at_most_once_and_nothing_goes_round_for_ever(
     asked: list[Request],
@@ -161,9 +188,10 @@ def test_each_position_is_corrected_and_refused_at_most_once_and_nothing_goes_ro
     unlucky: set[int],
     early: dict[Position, int],
     impossible: set[Position],
+    size: int,
 ) -> None:
     world = World(crashes=crashes, unlucky=unlucky, early=Counter(early), impossible=impossible)
-    run(world, asked, bound=len(asked) * (RECEIVES + 1) + len(crashes))
+    run(world, asked, bound=len(asked) * (RECEIVES + 1) + len(crashes), size=size)
     assert max(Counter(world.overwritten).values(), default=0) <= 1
     before_people = Counter(world.told)
     for position in {one.position for one in asked}:
@@ -227,7 +255,7 @@ def test_the_shape_of_the_book_is_that_of_the_history() -> None:
     from stream_app.recovery.correct.history import History
 
     books: list[ModuleType | type] = [module.Book, History]
-    for name in ("start", "finish", "refuse", "notified"):
+    for name in ("start", "start_all", "finish", "finish_all", "refuse", "notified"):
         shapes = {str(inspect.signature(getattr(book, name))) for book in books}
         assert len(shapes) == 1, name
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app import app
 from stream_app.event import PAYLOAD, Event
 from stream_app.pipeline.checks import without_deduplication
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
+from stream_app.settings import Settings
 from stream_app.sinks.parquet import to_table
+from stream_app.telemetry import log
 from stream_app.testing import record
 from tests.samples import MAX_BYTES, SCHEMAS, START, as_avro, as_envelope, as_json, encoded
 
@@ -115,3 +120,27 @@ def test_an_event_type_without_an_identity_is_named() -> None:
     full = Registry.of([bare], {"reading": [SCHEMAS["reading"]]}).codecs["reading"]
     assert without_deduplication(full.event, full.schema) is None
     assert json.dumps(told._asdict())
+
+
+def test_a_consumer_says_at_its_start_which_types_are_stored_without_deduplication(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("events", "schemas"):
+        (tmp_path / folder).mkdir()
+    for name, more in (("bare", ""), ("hashed", ", id=PAYLOAD")):
+        (tmp_path / "schemas" / f"{name}.avsc").write_text(json.dumps({**SCHEMA, "name": name}))
+        (tmp_path / "events" / f"{name}.py").write_text(
+            "from stream_app.event import PAYLOAD, Event\n"
+            f"EVENT = Event(name='{name}', key='device', required=('device', 'time'){more})\n"
+        )
+    monkeypatch.chdir(tmp_path)
+    log.configure()
+    try:
+        app.consumer(Settings("app", "devices", bucket="b", dead_letter_queue="q"), lambda _service: object())
+    finally:
+        for name in ("bare", "hashed"):
+            sys.modules.pop(f"events.{name}", None)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [line for line in lines if "without deduplication" in line["event"]]
+    assert [(line["level"], line["event_type"]) for line in told] == [("warning", "bare")]
+    assert told[0]["hint"]

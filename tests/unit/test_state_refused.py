@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.consumer.signed import MAGIC, SignedSnapshots, read_keys
-from stream_app.consumer.silence import problems
+from stream_app.consumer.silence import forget_after, problems
 from stream_app.consumer.state import SHARD_END, Lineage, restore
 from stream_app.errors import ConfigError, FatalError
 from stream_app.event import Event, Window
@@ -145,3 +145,11 @@ def test_no_device_is_forgotten_on_whose_past_a_result_depends(size: int, days: 
         Settings("app", "s", forget_devices_after_days=days), [Event("e", "k", window=Window((), size))]
     )
     assert [told in problem.what for problem in found] == ([True] if told else [])
+
+
+def test_the_default_is_longer_where_an_event_needs_more() -> None:
+    short, long = Event("e", "k", window=Window((), 12)), Event("f", "k", window=Window((), 24 * 40))
+    assert forget_after(Settings("app", "s"), [short]) == 30 * 86_400_000
+    assert forget_after(Settings("app", "s"), [short, long]) == 81 * 86_400_000
+    assert not problems(Settings("app", "s"), [long])
+    assert forget_after(Settings("app", "s", forget_devices_after_days=0), [long]) == 0

@@ -13,12 +13,15 @@ from stream_app.event import Event
 from stream_app.record import Batch
 from stream_app.testing import outcomes
 from tests.unit.values import (
+    DATE,
     EVENT,
     MILLIS,
     NOW,
+    TIME,
     UUID,
     as_avro,
     as_json,
+    decimal,
     outcome,
     parked,
     raw_avro,
@@ -151,13 +154,13 @@ def test_fields_that_would_share_a_column_are_refused_at_start() -> None:
         assert outcome(as_json(**{name: 5}), raw)["values"] == {"dev": "a", "id": None, name: 5}
 
 
-def test_calculated_columns_that_would_share_a_column_park_their_rows() -> None:
+def test_calculated_columns_that_would_share_a_column_are_refused() -> None:
     def calculate(batch: Batch) -> dict[str, Any]:
         return {"t_shard": batch["shard"] + 1}
 
     event = Event(name="t", key="dev", calculate=calculate)
-    found = outcome(as_json(shard=5), schema({"name": "shard", "type": "int"}), event=event)
-    assert (found["code"], "would be stored in one column" in found["reason"]) == ("CALCULATION_FAILED", True)
+    with pytest.raises(ConfigError, match="'t_shard', which would be stored in one column"):
+        outcomes([], event=event, schemas=[schema({"name": "shard", "type": "int"})])
 
 
 def test_a_field_whose_name_begins_as_a_helpers_does_is_stored() -> None:
@@ -226,3 +229,33 @@ def test_reasons_say_where_and_never_what_was_sent() -> None:
 def test_names_that_stand_twice_the_last_counts() -> None:
     for first in ("1", '"x"', "1e400"):
         assert stored(b'{"event":"t","dev":"a","v":%s,"v":2}' % first.encode(), v("long")) == 2
+
+
+def test_an_alias_of_a_nested_field_names_no_other_field() -> None:
+    fields = [{"name": "a", "type": "int", "default": 0, "aliases": ["b", "c"]}, {"name": "b", "type": "int"}]
+    raw = v({"type": "record", "name": "R", "fields": fields})
+    assert json.loads(stored(as_json(v={"b": 5}), raw)) == {"a": 0, "b": 5}
+    assert json.loads(stored(as_json(v={"b": 5, "c": 6}), raw)) == {"a": 6, "b": 5}
+
+
+def test_a_number_of_many_digits_is_read_or_parked_whatever_its_type() -> None:
+    for avro in (
+        "double",
+        "float",
+        "int",
+        "long",
+        MILLIS,
+        DATE,
+        TIME,
+        decimal(9, 2),
+        ["null", "long", "double"],
+    ):
+        for number in ("9" * 250_000, "0." + "1" * 250_000, "1" + "0" * 250_000 + "e-250000"):
+            found = outcome(b'{"event":"t","dev":"a","v":%s}' % number.encode(), v(avro))
+            assert found["status"] == "stored" or "field v: " in found["reason"]
+
+
+@pytest.mark.parametrize("size", [300_000])
+def test_a_record_that_is_too_large_names_the_setting(size: int) -> None:
+    found = outcome(as_json(v="x" * size), v("string"))
+    assert (found["code"], "app.max_record_bytes is 262144" in found["reason"]) == ("TOO_LARGE", True)

@@ -29,6 +29,7 @@ def apply() -> None:
             reading,
             resharding,
             rules,
+            transactions,
             writing,
         )
 
@@ -42,6 +43,7 @@ def apply() -> None:
             queues,
             rules,
             atomic,
+            transactions,
             costs,
             door,
         ):

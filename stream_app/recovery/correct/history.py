@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,15 +12,22 @@ from stream_app.errors import FatalError
 from stream_app.record import Position
 from stream_app.recovery.bounded import decoded, is_time
 from stream_app.sinks.conditions import met
+from stream_app.sinks.dynamodb import batch_get
 from stream_app.sinks.segment import token
 
 HISTORY = "STREAM_APP_HISTORY_TABLE"
 """Names the table of corrections and redrives, where it is not the template's own name for it."""
 
+G = TypeVar("G")
+T = TypeVar("T")
+
 _PREFIX = "correction#"
+_AT_ONCE = 100  # items that a transaction takes
 _DIGITS = 60  # a sequence number has 56
 _SUB_DIGITS = 10
 _THERE = "attribute_exists(pk)"
+_ABSENT = "attribute_not_exists(pk)"
+_OPEN = f"{_THERE} AND attribute_not_exists(done) AND attribute_not_exists(refusal)"
 
 
 def table_of(application: str, environ: Mapping[str, str]) -> str:
@@ -100,16 +108,69 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """The history in DynamoDB (keys pk and sk). `now_ms` is the clock. Raises what boto3 raises."""
+    """The history in DynamoDB (keys pk and sk). `now_ms` is the clock. Raises what boto3 raises.
+
+    `start_all` and `finish_all` are for many requests, each of another position; an error stands in its place.
+    """
 
     def __init__(self, dynamodb: Any, table: str, now_ms: Callable[[], int]) -> None:
         self._dynamodb, self._table, self._now_ms = dynamodb, table, now_ms
 
+    def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
+        """Each position's entry, as `start` gives it: those that are there are read together, new ones made so."""
+        keys = [key_of(request.consumer, request.position) for request in requests]
+        items = batch_get(self._dynamodb, self._table, keys)
+        known = {(item["pk"]["S"], item["sk"]["S"]): _tried(entry_of, item) for item in items}
+        there = [known.get((key["pk"]["S"], key["sk"]["S"])) for key in keys]
+        new = [Entry(request=r, at=self._now_ms()) for r, e in zip(requests, there, strict=True) if e is None]
+        made = iter(
+            self._together(new, _ABSENT, lambda entry: entry, lambda entry: self.start(entry.request))
+        )
+        return [next(made) if entry is None else entry for entry in there]
+
+    def finish_all(self, made: Sequence[tuple[Entry, Done]]) -> list[bool | Exception]:
+        """Note the corrections of entries that were found without one, as `finish` does."""
+        now = self._now_ms()
+        entries = [msgspec.structs.replace(entry, done=done, done_at=now) for entry, done in made]
+
+        def alone(entry: Entry) -> bool:
+            return entry.done is not None and self.finish(entry.request, entry.done)
+
+        return self._together(entries, _OPEN, lambda _entry: True, alone)
+
+    def _together(
+        self,
+        entries: Sequence[Entry],
+        condition: str,
+        written: Callable[[Entry], T],
+        alone: Callable[[Entry], T],
+    ) -> list[T | Exception]:
+        """Write entries in transactions, on a condition of each; those of one that is refused `alone`."""
+        found: list[T | Exception] = []
+        for start in range(0, len(entries), _AT_ONCE):
+            part = entries[start : start + _AT_ONCE]
+            if self._written(part, condition):
+                found += map(written, part)
+            else:
+                found += [_tried(alone, entry) for entry in part]
+        return found
+
+    def _written(self, entries: Sequence[Entry], condition: str) -> bool:
+        """Whether a transaction was made of them. What refuses it meets those alone that it is about."""
+        if len(entries) < 2:
+            return False
+        put = {"TableName": self._table, "ConditionExpression": condition}
+        with suppress(Exception):
+            self._dynamodb.transact_write_items(
+                TransactItems=[{"Put": {**put, "Item": _item(entry)}} for entry in entries]
+            )
+            return True
+        return False
+
     def start(self, request: Request) -> Entry:
         """The position's entry; the first request makes it, every other one finds it."""
-        item = {**_key(request.consumer, request.position), "request": _text(request), "at": self._now()}
-        absent = "attribute_not_exists(pk)"
-        met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=absent)
+        item = _item(Entry(request=request, at=self._now_ms()))
+        met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=_ABSENT)
         found = self.get(request.consumer, request.position)
         if found is None:
             raise LookupError(f"the history of {request.position} was deleted while it was written")
@@ -134,7 +195,7 @@ class History:
     def get(self, consumer: str, position: Position) -> Entry | None:
         """The entry of a position."""
         answer = self._dynamodb.get_item(
-            TableName=self._table, Key=_key(consumer, position), ConsistentRead=True
+            TableName=self._table, Key=key_of(consumer, position), ConsistentRead=True
         )
         return entry_of(answer["Item"]) if "Item" in answer else None
 
@@ -149,7 +210,7 @@ class History:
         return met(
             self._dynamodb.update_item,
             TableName=self._table,
-            Key=_key(request.consumer, request.position),
+            Key=key_of(request.consumer, request.position),
             UpdateExpression=update,
             ConditionExpression=condition,
             ExpressionAttributeValues=values,
@@ -157,6 +218,13 @@ class History:
 
     def _now(self) -> dict[str, str]:
         return {"N": str(self._now_ms())}
+
+
+def _tried(act: Callable[[G], T], given: G) -> T | Exception:
+    try:
+        return act(given)
+    except Exception as error:
+        return error
 
 
 def counts(dynamodb: Any, table: str, consumer: str) -> dict[str, int]:
@@ -186,7 +254,8 @@ def _query(
         yield from page["Items"]
 
 
-def _key(consumer: str, position: Position) -> dict[str, dict[str, str]]:
+def key_of(consumer: str, position: Position) -> dict[str, dict[str, str]]:
+    """The key of a position's item."""
     return {"pk": {"S": f"{_PREFIX}{consumer}"}, "sk": {"S": _sort_key(position)}}
 
 
@@ -197,6 +266,14 @@ def _sort_key(position: Position) -> str:
 
 def _text(value: msgspec.Struct) -> dict[str, str]:
     return {"S": msgspec.json.encode(value).decode()}
+
+
+def _item(entry: Entry) -> dict[str, Any]:
+    """An entry without a refusal in the table's form."""
+    request, done = entry.request, entry.done
+    item = {**key_of(request.consumer, request.position), "request": _text(request)}
+    item["at"] = {"N": str(entry.at)}
+    return item if done is None else {**item, "done": _text(done), "done_at": {"N": str(entry.done_at)}}
 
 
 def entry_of(item: Mapping[str, Any]) -> Entry:

@@ -1,52 +1,84 @@
-"""The latest value of a device, corrected where the corrected row is still the latest."""
+"""The latest values of devices, corrected where the corrected row is still the latest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from boto3.dynamodb.types import TypeSerializer
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from stream_app.event import Event
 from stream_app.record import Position
 from stream_app.sinks.conditions import met
-from stream_app.sinks.dynamodb import KEY, latest_key, time_field, to_value
+from stream_app.sinks.dynamodb import KEY, batch_get, latest_key, time_field, to_value
 
-# (event, device, position, the columns that the correction changed) -> whether the device's latest value was of it.
-Latest = Callable[[Event, str, Position, Mapping[str, Any]], bool]
+
+class Change(NamedTuple):
+    """The fields that a correction changed in the row of a position."""
+
+    device: str
+    position: Position
+    fields: Mapping[str, Any]
+
+
+# (event, changes) -> of each, whether the device's latest value was of its row.
+Latest = Callable[[Event, Sequence[Change]], list[bool]]
 
 _OF_IT = "#shard = :shard AND #sequence = :sequence AND #sub = :sub"
-_SERIALIZER = TypeSerializer()
+_PLACE = ("shard", "sequence", "sub")
+_SERIALIZER, _DESERIALIZER = TypeSerializer(), TypeDeserializer()
 
 
-def nowhere(_event: Event, _device: str, _position: Position, _columns: Mapping[str, Any]) -> bool:
+def nowhere(_event: Event, changes: Sequence[Change]) -> list[bool]:
     """For applications that keep no latest values."""
-    return False
+    return [False] * len(changes)
 
 
 def latest_in(dynamodb: Any, table: str) -> Latest:
     """Corrects items of `sinks.dynamodb.LatestSink`. Safe to repeat; raises what boto3 raises.
 
-    A row's standing stays, also where its time is corrected: it is still the same record, in the same place.
+    Only items that are of a changed row are written. A row's standing stays, also where its time is corrected: it is
+    still the same record, in the same place.
     """
 
-    def correct(event: Event, device: str, position: Position, columns: Mapping[str, Any]) -> bool:
-        where = {"shard": position.shard, "sequence": position.sequence, "sub": position.sub}
-        names = {"#values": "values", **{f"#{name}": name for name in where}}
-        values = {f":{name}": value for name, value in where.items()}
-        update = _update(columns, event, names, values)
-        return met(
-            dynamodb.update_item,
-            TableName=table,
-            Key={KEY: {"S": latest_key(event.name, device)}},
-            UpdateExpression=update,
-            ConditionExpression=_OF_IT,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues={name: _SERIALIZER.serialize(v) for name, v in values.items()},
-        )
+    def correct(event: Event, changes: Sequence[Change]) -> list[bool]:
+        devices = sorted({change.device for change in changes if change.fields})
+        at = _positions(dynamodb, table, event, devices)
+        return [
+            bool(change.fields)
+            and at.get(change.device) == change.position
+            and _correct(dynamodb, table, event, change)
+            for change in changes
+        ]
 
     return correct
+
+
+def _positions(dynamodb: Any, table: str, event: Event, devices: Sequence[str]) -> dict[str, Position]:
+    """Of which row each device's latest value is."""
+    keys = {latest_key(event.name, device): device for device in devices}
+    found = {}
+    for item in batch_get(dynamodb, table, [{KEY: {"S": key}} for key in keys]):
+        shard, sequence, sub = (_DESERIALIZER.deserialize(item[name]) for name in _PLACE)
+        found[keys[item[KEY]["S"]]] = Position(shard, sequence, int(sub))
+    return found
+
+
+def _correct(dynamodb: Any, table: str, event: Event, change: Change) -> bool:
+    where = {name: getattr(change.position, name) for name in _PLACE}
+    names = {"#values": "values", **{f"#{name}": name for name in where}}
+    values = {f":{name}": value for name, value in where.items()}
+    update = _update(change.fields, event, names, values)
+    return met(
+        dynamodb.update_item,
+        TableName=table,
+        Key={KEY: {"S": latest_key(event.name, change.device)}},
+        UpdateExpression=update,
+        ConditionExpression=_OF_IT,
+        ExpressionAttributeNames=names,
+        ExpressionAttributeValues={name: _SERIALIZER.serialize(v) for name, v in values.items()},
+    )
 
 
 def _update(columns: Mapping[str, Any], event: Event, names: dict[str, str], values: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""How fast corrections may go: a backlog of them must never starve the main stream."""
+"""How often corrections may read the stream: a backlog of them must never starve the consumer."""
 
 from __future__ import annotations
 
@@ -39,6 +39,43 @@ class Bucket:
             self._tokens, self._at = 1.0, self._clock()
         self._tokens -= 1.0
         return True
+
+
+class Reads:
+    """How often the shards of a stream may be read: a bucket of tokens each, so that no shard waits for another.
+
+    `rate`, `burst`, `clock` and `sleep` are as those of Bucket.
+    """
+
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float], sleep: Callable[[float], None]
+    ) -> None:
+        self._rate, self._burst, self._clock, self._sleep = rate, burst, clock, sleep
+        self._buckets: dict[str, Bucket] = {}
+        self._lock = threading.Lock()
+
+    def within(self, patience: float) -> Callable[[str], bool]:
+        """Whether a shard may be read once more: takes a token of its bucket.
+
+        All the waiting ends `patience` seconds from now; False for what would have to wait longer.
+        """
+        until = self._clock() + patience
+
+        def may_read(shard: str) -> bool:
+            return self._bucket(shard).take(max(0.0, until - self._clock()))
+
+        return may_read
+
+    def _bucket(self, shard: str) -> Bucket:
+        with self._lock:
+            if shard not in self._buckets:
+                self._buckets[shard] = Bucket(self._rate, self._burst, self._clock, self._sleep)
+            return self._buckets[shard]
+
+
+def unlimited(_shard: str) -> bool:
+    """For a person's own try: one read."""
+    return True
 
 
 def delay_seconds(receives: int, shortest: int = 2, longest: int = 900) -> int:

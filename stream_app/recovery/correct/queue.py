@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from stream_app.record import Position
 from stream_app.recovery.bounded import decoded
-from stream_app.recovery.correct.history import Refusal, Request
-from stream_app.recovery.correct.limits import Bucket, delay_seconds
-from stream_app.recovery.correct.request import Book, Verdict, Work, correct, finally_correct
+from stream_app.recovery.correct.history import Done, Refusal, Request
+from stream_app.recovery.correct.limits import Reads, delay_seconds
+from stream_app.recovery.correct.payload import MayRead
+from stream_app.recovery.correct.request import Book, Verdict, correct_all, finally_correct
 from stream_app.sinks.segment import instant, token
 
 MANUAL = "manual/"
@@ -23,6 +25,9 @@ ANOMALY, ASKED = "AnomalyDetected", "CorrectionRequested"
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _SEQUENCE = re.compile(r"[0-9]{1,60}")
 _LONGEST_ID = 512
+_AT_ONCE = 10  # messages that SQS takes in one request
+
+Message = Mapping[str, Any]
 
 
 class _Detail(msgspec.Struct, frozen=True):
@@ -48,7 +53,8 @@ class _Envelope(msgspec.Struct, frozen=True, rename={"detail_type": "detail-type
 class Desk:
     """Everything that answering requests takes.
 
-    `queue`, the one that is read, and `manual` are URLs. A message waits at most `patience` seconds for a token.
+    `work` makes corrections of different positions, reading a shard only when it may. `queue`, the one that is read,
+    and `manual` are URLs. A batch waits at most `patience` seconds in all for leave to read the stream.
     """
 
     sqs: Any
@@ -56,11 +62,11 @@ class Desk:
     bucket: str
     consumer: str
     book: Book
-    work: Work
+    work: Callable[[Sequence[Request], MayRead], Sequence[Done | Exception]]
     queue: str
     manual: str
-    tokens: Bucket
-    patience: float = 20.0
+    reads: Reads
+    patience: float = 60.0
     report: Callable[[str, Mapping[str, Any]], None] = lambda _what, _values: None
 
 
@@ -101,70 +107,116 @@ def parse(body: str, consumer: str) -> Request:
 
 
 def correct_batch(event: Mapping[str, Any], desk: Desk) -> dict[str, list[dict[str, str]]]:
-    """Answer the messages of one Lambda SQS event, as fast as the tokens allow; returns `batchItemFailures`.
+    """Answer the messages of one Lambda SQS event; returns `batchItemFailures`.
 
-    A request that comes too early, or for which there was no token in time, stays in its queue, hidden for a while
-    that grows with every time. A message that is no request is stored for people at once. What the world raises
-    leaves the message to the queue's redrive policy.
+    Requests of different positions are answered together, those of one position one after the other. A request that
+    comes too early, or for which the stream may not be read in time, stays in its queue, hidden for a while that
+    grows with every time. A message that is no request is stored for people at once. What the world raises leaves
+    the message to the queue's redrive policy.
     """
-
-    def one(message: Mapping[str, Any], request: Request) -> bool:
-        if not desk.tokens.take(desk.patience):
-            return _put_off(message, desk)
-        verdict = correct(request, desk.book, desk.work, lambda refusal: _send(refusal, desk))
-        desk.report("correction", {"position": str(request.position), "verdict": verdict.value})
-        return _put_off(message, desk) if verdict is Verdict.EARLY else True
-
-    return _answer(event, desk, one)
+    may_read = desk.reads.within(desk.patience)
+    again = list[Message]()
+    left, unreadable = _requests(event, desk)
+    while left:
+        now, left = _apart(left)
+        verdicts = _verdicts([request for _, request in now], desk, may_read)
+        for (message, request), verdict in zip(now, verdicts, strict=True):
+            if isinstance(verdict, Exception):
+                _report_failed(verdict, message, desk)
+            else:
+                desk.report("correction", {"position": str(request.position), "verdict": verdict.value})
+            if isinstance(verdict, Exception) or verdict is Verdict.EARLY:
+                again.append(message)
+    return _put_off([*unreadable, *again], desk)
 
 
 def dead_batch(event: Mapping[str, Any], desk: Desk) -> dict[str, list[dict[str, str]]]:
     """A final try for the messages of the corrections' dead letter queue; what fails is stored for people."""
+    may_read = desk.reads.within(desk.patience)
 
-    def one(message: Mapping[str, Any], request: Request) -> bool:
-        if not desk.tokens.take(desk.patience):
-            return _put_off(message, desk)
-        verdict = finally_correct(
-            request, desk.book, desk.work, lambda request, reason: keep(desk.s3, desk.bucket, request, reason)
-        )
-        desk.report("last correction", {"position": str(request.position), "verdict": verdict.value})
-        return True
+    def work(request: Request) -> Done:
+        (found,) = desk.work([request], may_read)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    return _answer(event, desk, one)
+    def store(request: Request, reason: str) -> str:
+        return keep(desk.s3, desk.bucket, request, reason)
+
+    requests, again = _requests(event, desk)
+    for message, request in requests:
+        try:
+            verdict = finally_correct(request, desk.book, work, store)
+            desk.report("last correction", {"position": str(request.position), "verdict": verdict.value})
+        except Exception as error:
+            _report_failed(error, message, desk)
+            again.append(message)
+    return _put_off(again, desk)
 
 
-def _answer(
-    event: Mapping[str, Any], desk: Desk, one: Callable[[Mapping[str, Any], Request], bool]
-) -> dict[str, list[dict[str, str]]]:
-    failed = []
+def _requests(event: Mapping[str, Any], desk: Desk) -> tuple[list[tuple[Message, Request]], list[Message]]:
+    """Messages with what they ask for, and those that are no request and could not be kept."""
+    found, failed = list[tuple[Message, Request]](), list[Message]()
     for message in event["Records"]:
         try:
+            found.append((message, parse(message["body"], desk.consumer)))
+        except ValueError as error:
             try:
-                request = parse(message["body"], desk.consumer)
-            except ValueError as error:
                 keep_unreadable(desk.s3, desk.bucket, desk.consumer, message["body"])
                 desk.report("unreadable request", {"error": str(error)})
-                continue
-            answered = one(message, request)
-        except Exception as error:
-            # Whatever it is, only this message waits: it stays in the queue and comes again.
-            desk.report("correction failed", {"error": type(error).__name__, "message": message["messageId"]})
-            with suppress(Exception):  # then it waits for as long as its queue says
-                _put_off(message, desk)
-            answered = False
-        if not answered:
-            failed.append({"itemIdentifier": message["messageId"]})
-    return {"batchItemFailures": failed}
+            except Exception as raised:
+                _report_failed(raised, message, desk)
+                failed.append(message)
+    return found, failed
 
 
-def _put_off(message: Mapping[str, Any], desk: Desk) -> bool:
-    receives = int(message.get("attributes", {}).get("ApproximateReceiveCount", "1"))
-    desk.sqs.change_message_visibility(
-        QueueUrl=desk.queue,
-        ReceiptHandle=message["receiptHandle"],
-        VisibilityTimeout=delay_seconds(receives),
+def _apart(
+    requests: Sequence[tuple[Message, Request]],
+) -> tuple[list[tuple[Message, Request]], list[tuple[Message, Request]]]:
+    """The first request of each position, and the others."""
+    first, others, positions = (
+        list[tuple[Message, Request]](),
+        list[tuple[Message, Request]](),
+        set[Position](),
     )
-    return False
+    for message, request in requests:
+        (others if request.position in positions else first).append((message, request))
+        positions.add(request.position)
+    return first, others
+
+
+def _verdicts(requests: Sequence[Request], desk: Desk, may_read: MayRead) -> list[Verdict | Exception]:
+    try:
+        return correct_all(
+            requests, desk.book, lambda some: desk.work(some, may_read), lambda refusal: _send(refusal, desk)
+        )
+    except Exception as error:
+        # Whatever it is, the messages wait: they stay in the queue and come again.
+        return [error] * len(requests)
+
+
+def _report_failed(error: Exception, message: Message, desk: Desk) -> None:
+    desk.report("correction failed", {"error": type(error).__name__, "message": message["messageId"]})
+
+
+def _put_off(messages: Sequence[Message], desk: Desk) -> dict[str, list[dict[str, str]]]:
+    """Hide messages until they may come again, as failures of their batch."""
+    for start in range(0, len(messages), _AT_ONCE):
+        entries = [
+            {
+                "Id": str(at),
+                "ReceiptHandle": message["receiptHandle"],
+                "VisibilityTimeout": delay_seconds(_receives(message)),
+            }
+            for at, message in enumerate(messages[start : start + _AT_ONCE])
+        ]
+        with suppress(Exception):  # then they wait for as long as their queue says
+            desk.sqs.change_message_visibility_batch(QueueUrl=desk.queue, Entries=entries)
+    return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in messages]}
+
+
+def _receives(message: Message) -> int:
+    return int(message.get("attributes", {}).get("ApproximateReceiveCount", "1"))
 
 
 def _send(refusal: Refusal, desk: Desk) -> None:

@@ -1,12 +1,12 @@
-"""One stored row again, from its original payload: first as it was stored, to the last bit, then corrected.
+"""Stored rows again, from their original payloads: first as they were stored, to the last bit, then corrected.
 
 That the first comes out right is the proof that its device's past was put together right; only then is the second
-believed.
+believed. Several rows are calculated together, each with a past of its own, as if each were of another device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import decode
-from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.memory import Previous
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
 from stream_app.pipeline.user_calls import is_interrupt
 from stream_app.pipeline.verify import verify
 from stream_app.pipeline.windows import Windows
-from stream_app.record import EXACT, Batch, Failure, Record
+from stream_app.record import EXACT, Batch, Failure, IntVector, Record
 from stream_app.records import Records
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import to_table
@@ -34,48 +33,44 @@ class ImpossibleError(Exception):
 
 
 class Past(NamedTuple):
-    """The device's earlier rows in order, fields of the schema only: as they were first stored, and as they are."""
+    """Earlier rows in order, fields of the schema only; `owners` are the rows of the batch whose past they are."""
 
-    original: Batch | None
-    current: Batch | None
-
-
-class Recalculated(NamedTuple):
-    """One row as tables of one row, without identity, score, anomaly and flag: as it was stored, and corrected."""
-
-    before: pa.Table
-    after: pa.Table
+    batch: Batch | None
+    owners: IntVector
 
 
-def decoded(record: Record, event: str, registry: Registry, max_bytes: int) -> Batch:
-    """The record's fields as a batch of one row. Raises ImpossibleError when it is not of the event."""
-    records = Records.of([record])
-    encoded, failed = decode(records.payloads, registry, max_bytes)
-    if event not in encoded:
-        raise ImpossibleError(f"its payload is no {event}" + _why(failed))
-    outcome = conform(encoded[event], registry.codecs[event], records.arrived)
-    if not len(outcome.passed):
-        raise ImpossibleError("its payload does not conform" + _why(outcome.failed))
-    return outcome.passed
+class Calculated(NamedTuple):
+    """Rows as a table, without score, anomaly and flag: row i of the batch is row `at[i]` of it.
 
-
-def recalculated(
-    fields: Batch, record: Record, shard: str, flag: str | None, past: Past, codec: Codec
-) -> Recalculated:
-    """The row from its own fields, and the row with what the event's `correct` replaces.
-
-    `flag` is the check that the row tripped, `past` what the device sent before it. Raises ImpossibleError when
-    no correction is declared, when it changes nothing, or when the corrected row breaks a rule.
+    `failed` says of every other row why it cannot be calculated.
     """
-    before = _table(_through(fields, past.original, codec), record, shard, codec)
-    corrected = fields.with_columns(_replaced(fields, flag, codec))
-    after = _table(_through(corrected, past.current, codec), record, shard, codec)
-    if corrected.columns.keys() != fields.columns.keys() or not _differ(fields, corrected):
-        raise ImpossibleError("the declared correction changes nothing")
-    return Recalculated(before, after)
+
+    table: pa.Table
+    at: Mapping[int, int]
+    failed: Mapping[int, str]
 
 
-def _replaced(fields: Batch, flag: str | None, codec: Codec) -> Mapping[str, NDArray[Any]]:
+def decoded(records: Sequence[Record], event: str, registry: Registry, max_bytes: int) -> list[Batch | str]:
+    """Each record's fields as a batch of one row, or why it is not of the event."""
+    together = Records.of(list(records))
+    encoded, failed = decode(together.payloads, registry, max_bytes)
+    reasons = {failure.row: f"its payload is no {event}" + _why([failure]) for failure in failed}
+    found: dict[int, Batch] = {}
+    if event in encoded:
+        outcome = conform(encoded[event], registry.codecs[event], together.arrived)
+        reasons |= {f.row: "its payload does not conform" + _why([f]) for f in outcome.failed}
+        for at, row in enumerate(outcome.passed.rows.tolist()):
+            one = outcome.passed.take(np.array([at]))
+            found[row] = Batch(event, one.columns, np.zeros(1, dtype=np.int64))
+    other = f"its payload is no {event}"
+    return [found[row] if row in found else reasons.get(row, other) for row in range(len(records))]
+
+
+def replacements(fields: Batch, flag: str | None, codec: Codec) -> Mapping[str, NDArray[Any]]:
+    """What the event's `correct` replaces of a row, columns of one value; `flag` is the check that the row tripped.
+
+    Raises ImpossibleError when no correction is declared, and when it replaces what it may not.
+    """
     event = codec.event
     if event.correct is None:
         raise ImpossibleError(f"event {event.name} declares no correction")
@@ -108,39 +103,47 @@ def _exact(replaced: Mapping[str, NDArray[Any]], fields: Batch) -> dict[str, NDA
     return found
 
 
-def _through(fields: Batch, past: Batch | None, codec: Codec) -> Batch:
-    """The stages from verify to calculate, with the past that the device had then."""
-    event, batch, devices = codec.event, fields, Devices()
-    device = devices.numbers(batch[event.key].tolist())
+def differs(fields: Batch, replaced: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether a replacement changes anything."""
+    return any(not _alike(fields[name][0], column[0]) for name, column in replaced.items())
+
+
+def calculated(fields: Batch, records: Sequence[Record], shard: str, past: Past, codec: Codec) -> Calculated:
+    """Rows through the stages from verify to calculate, each with the past that its device had then.
+
+    Row i of `fields` is of record i.
+    """
+    reasons: dict[int, str] = {}
+    batch = _through(fields, past, codec, reasons)
+    if not len(batch):
+        return Calculated(pa.table({}), {}, reasons)
+    table, refused = to_table(batch, records, shard, column_types(codec.schema.fields))
+    reasons |= {failure.row: "it has no form in Parquet" for failure in refused}
+    kept = [row for row in batch.rows.tolist() if row not in reasons]
+    return Calculated(table, {row: at for at, row in enumerate(kept)}, reasons)
+
+
+def _through(fields: Batch, past: Past, codec: Codec, reasons: dict[int, str]) -> Batch:
+    event, batch = codec.event, fields
     if event.previous:
         previous = Previous(event.previous)
-        if past is not None:
-            previous.remember(devices.numbers(past[event.key].tolist()), past)
-        batch = batch.with_columns(previous.recall(device, batch, np.ones(1, dtype=np.bool_)))
+        if past.batch is not None:
+            previous.remember(past.owners, past.batch)
+        every = np.ones(len(batch), dtype=np.bool_)
+        batch = batch.with_columns(previous.recall(batch.rows, batch, every))
     verified = verify(batch, codec)
-    if not len(verified.passed):
-        raise ImpossibleError("it breaks a rule" + _why(verified.failed))
+    reasons |= {failure.row: "it breaks a rule" + _why([failure]) for failure in verified.failed}
     batch = verified.passed
+    if not len(batch):
+        return batch
     if event.window is not None:
         windows = Windows(event.window)
-        if past is not None:
-            windows.recall(devices.numbers(past[event.key].tolist()), past)
-        batch = batch.with_columns(windows.recall(device, batch))
-    calculated = calculate(batch, codec)
-    if not len(calculated.passed):
-        raise ImpossibleError("it cannot be calculated" + _why(calculated.failed))
-    return calculated.passed
-
-
-def _table(batch: Batch, record: Record, shard: str, codec: Codec) -> pa.Table:
-    table, refused = to_table(batch, [record], shard, column_types(codec.schema.fields))
-    if refused:
-        raise ImpossibleError("it has no form in Parquet")
-    return table
-
-
-def _differ(one: Batch, other: Batch) -> bool:
-    return any(not _alike(one[name][0], other[name][0]) for name in one.columns)
+        if past.batch is not None:
+            windows.recall(past.owners, past.batch)
+        batch = batch.with_columns(windows.recall(batch.rows, batch))
+    done = calculate(batch, codec)
+    reasons |= {failure.row: "it cannot be calculated" + _why([failure]) for failure in done.failed}
+    return done.passed
 
 
 def _alike(one: Any, other: Any) -> bool:

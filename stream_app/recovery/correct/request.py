@@ -1,4 +1,4 @@
-"""One request for a correction: made, refused to people, put off, or known already.
+"""Requests for corrections: made, refused to people, put off, or known already.
 
 Every position is corrected at most once and comes before people at most once, so that nothing here can go round
 for ever; and nothing here speaks to the bus, so that a correction never asks for another.
@@ -6,18 +6,25 @@ for ever; and nothing here speaks to the bus, so that a correction never asks fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+from stream_app.record import Position
 from stream_app.recovery.correct.history import Done, Entry, Refusal, Request
 from stream_app.recovery.correct.recalculate import ImpossibleError
+
+T = TypeVar("T")
 
 ONCE = "it was corrected once already"
 
 
 class EarlyError(Exception):
     """Not yet: the request goes back to its queue for a while."""
+
+
+class BusyError(EarlyError):
+    """Not yet, and not because of the request: the stream may not be read more often now."""
 
 
 class Verdict(StrEnum):
@@ -36,6 +43,14 @@ class Book(Protocol):
         """The position's entry, made by the first request."""
         ...
 
+    def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
+        """The same for requests of different positions; an error of one stands in its place."""
+        ...
+
+    def finish_all(self, made: Sequence[tuple[Entry, Done]]) -> list[bool | Exception]:
+        """Note the corrections of entries, as `finish` does; an error of one stands in its place."""
+        ...
+
     def finish(self, request: Request, done: Done) -> bool:
         """Note a correction, the first one only."""
         ...
@@ -51,6 +66,8 @@ class Book(Protocol):
 
 # Makes a correction; safe to repeat. Raises EarlyError, ImpossibleError, and what the world raises.
 Work = Callable[[Request], Done]
+# Makes corrections of different positions; safe to repeat. Gives for each what `Work` returns or raises.
+WorkAll = Callable[[Sequence[Request]], Sequence[Done | Exception]]
 # Brings a refusal before people: by the manual queue, or by the manual store.
 Tell = Callable[[Refusal], None]
 # Stores a refusal for people before it is noted; its key.
@@ -59,26 +76,86 @@ Store = Callable[[Request, str], str]
 
 def correct(request: Request, book: Book, work: Work, tell: Tell) -> Verdict:
     """Answer a request. Safe to repeat, after a crash at any point as well. Raises what the world raises."""
-    entry = book.start(request)
+    (found,) = correct_all([request], book, one_by_one(work), tell)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def one_by_one(work: Work) -> WorkAll:
+    """The work on several requests, one after the other."""
+
+    def tried(request: Request) -> Done | Exception:
+        try:
+            return work(request)
+        except Exception as error:
+            return error
+
+    return lambda requests: [tried(request) for request in requests]
+
+
+def correct_all(
+    requests: Sequence[Request], book: Book, work: WorkAll, tell: Tell
+) -> list[Verdict | Exception]:
+    """Answer requests of different positions; what the world raises for one stands in its place.
+
+    Every one is noted as begun before the work, and every correction after it. Safe to repeat, after a crash at any
+    point as well.
+    """
+    verdicts: dict[Position, Verdict | Exception] = {}
+    waiting = list[tuple[Request, Entry]]()
+    for request, entry in zip(requests, book.start_all(requests), strict=True):
+        if isinstance(entry, Exception):
+            verdicts[request.position] = entry
+            continue
+        known = _tried(_known, entry, request, book, tell)
+        if known is None:
+            waiting.append((request, entry))
+        else:
+            verdicts[request.position] = known
+    made = list[tuple[Entry, Done]]()
+    given = work([request for request, _ in waiting]) if waiting else ()
+    for (request, entry), done in zip(waiting, given, strict=True):
+        if isinstance(done, Exception):
+            verdicts[request.position] = _tried(_not_made, done, request, book, tell)
+        else:
+            made.append((entry, done))
+    for (entry, _), noted in zip(made, book.finish_all(made) if made else (), strict=True):
+        verdict = Verdict.CORRECTED if noted is True else Verdict.REPEATED
+        verdicts[entry.request.position] = noted if isinstance(noted, Exception) else verdict
+    return [verdicts[request.position] for request in requests]
+
+
+def _tried(act: Callable[..., T], *arguments: Any) -> T | Exception:
+    try:
+        return act(*arguments)
+    except Exception as error:
+        return error
+
+
+def _known(entry: Entry, request: Request, book: Book, tell: Tell) -> Verdict | None:
+    """What is decided of a request by its position's entry; None where the work is still to be done."""
     if entry.refusal is not None:
         return _told(entry.refusal, entry, request, book, tell)
     if entry.done is not None:
         return Verdict.REPEATED if entry.request.id == request.id else _refuse(request, ONCE, book, tell)
-    if entry.request.id != request.id:
-        return Verdict.EARLY  # whoever asked first is at it, or comes again
-    try:
-        done = work(request)
-    except EarlyError:
+    # Whoever asked first is at it, or comes again.
+    return None if entry.request.id == request.id else Verdict.EARLY
+
+
+def _not_made(error: Exception, request: Request, book: Book, tell: Tell) -> Verdict:
+    """What becomes of a request whose work raised an error."""
+    if isinstance(error, EarlyError):
         return Verdict.EARLY
-    except ImpossibleError as error:
+    if isinstance(error, ImpossibleError):
         return _refuse(request, str(error), book, tell)
-    return Verdict.CORRECTED if book.finish(request, done) else Verdict.REPEATED
+    raise error
 
 
 def finally_correct(request: Request, book: Book, work: Work, store: Store) -> Verdict:
     """The last try, for what no queue brings again: what is not corrected now is stored for people.
 
-    What the world raises counts as a reason as well. Only the history and the store may still raise.
+    What the world raises counts as a reason as well. Only BusyError, the history and the store may still raise.
     """
     entry = book.start(request)
     if entry.refusal is not None and entry.notified:
@@ -89,6 +166,8 @@ def finally_correct(request: Request, book: Book, work: Work, store: Store) -> V
         return _store(request, ONCE, book, store)
     try:
         done = work(request)
+    except BusyError:
+        raise
     except ImpossibleError as error:
         return _store(request, str(error), book, store)
     except EarlyError as error:

@@ -1,29 +1,32 @@
-"""The segment that holds a position: found through its manifest, read, and overwritten on its ETag."""
+"""One event file of a segment: read, compared row by row, and overwritten on its ETag."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stream_app.errors import FatalError, TransientError, code_of, is_conflict
-from stream_app.record import Position
+from stream_app.record import Mask, Position
 from stream_app.recovery.bounded import decoded
-from stream_app.sinks import objects
 from stream_app.sinks.objects import CORRECTED, DIGEST
 from stream_app.sinks.parquet import encode, rows_digest
-from stream_app.sinks.s3 import EVENTS, SEGMENTS
-from stream_app.sinks.segment import from_token, instant, token
+from stream_app.sinks.segment import from_token, token
 
 LAST_CORRECTED = "corrected-last"
+CORRECTED_ROWS = "corrected-rows"
 REPLACED_VERSION = "corrected-from"
-_TRIES = 5
-_HOUR = timedelta(hours=1)
+# Rows that one rewrite corrects at most: S3 keeps 2 KB of metadata, and theirs name each of these rows.
+MOST_ROWS = 250
+TRIES = 5
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -68,29 +71,41 @@ class File:
 
     def row(self, position: Position) -> int | None:
         """The row of a position, None where the file has none."""
-        for at, sequence in enumerate(self.table["sequence"].to_pylist()):
-            if sequence == position.sequence and self.table["sub"][at].as_py() == position.sub:
-                return at
-        return None
+        return self.rows([position])[0]
+
+    def rows(self, positions: Sequence[Position]) -> list[int | None]:
+        """The row of each position, None where the file has none."""
+        compute: Any = pc
+        wanted = pa.array(sorted({position.sequence for position in positions}), pa.string())
+        some = compute.indices_nonzero(compute.is_in(self.table["sequence"], value_set=wanted))
+        sequences, subs = (self.table[name].take(some).to_pylist() for name in ("sequence", "sub"))
+        at = dict(zip(zip(sequences, subs, strict=True), some.to_pylist(), strict=True))
+        return [at.get((position.sequence, position.sub)) for position in positions]
+
+    def version_before(self, row: int, position: Position) -> str:
+        """The version that held a corrected row uncorrected; empty where a later correction replaced that one."""
+        if CORRECTED_ROWS in self.metadata:
+            mine = row in _marked(self.metadata[CORRECTED_ROWS])
+        else:
+            mine = self.metadata.get(LAST_CORRECTED) == token(position)
+        return self.metadata.get(REPLACED_VERSION, "") if mine else ""
 
 
-def find(
-    s3: Any, bucket: str, consumer: str, event: str, position: Position, arrived: int
-) -> Manifest | None:
-    """The manifest that covers a position, None while there is none. Lists three hours of one shard's files.
+def read(s3: Any, bucket: str, key: str, columns: Sequence[str] | None = None) -> File | None:
+    """The file, with only some of its columns where these are given; None when there is none.
 
-    Its segment is named after a record that arrived in the same hour or the one before; arrival times may go back
-    a little, so the hour after is looked at as well.
+    Raises what boto3 and Arrow raise.
     """
-    hours = [arrived + offset * 3_600_000 for offset in (1, 0, -1)]
-    for order, first in (pair for at in hours for pair in _hour(s3, bucket, event, position.shard, at)):
-        if order <= position.order:
-            body = objects.get(s3, bucket, f"{SEGMENTS}{consumer}/{position.shard}/{first}.json")
-            found = None if body is None else parse(body)
-            if found is None or from_token("", found.last.position).order < position.order:
-                return None
-            return found
-    return None
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=key)
+    except Exception as error:
+        if code_of(error) in ("NoSuchKey", "404"):
+            return None
+        raise
+    stored = pq.ParquetFile(pa.BufferReader(answer["Body"].read()))
+    names = None if columns is None else [n for n in stored.schema_arrow.names if n in set(columns)]
+    table = stored.read(columns=names, use_threads=False)
+    return File(key, answer["ETag"], answer.get("VersionId", ""), answer["Metadata"], table)
 
 
 def parse(body: bytes) -> Manifest:
@@ -103,63 +118,42 @@ def parse(body: bytes) -> Manifest:
     return found
 
 
-def earlier(s3: Any, bucket: str, event: str, position: Position, arrived: int, hours: int) -> Iterator[str]:
-    """Keys of the shard's files that begin before a position, the latest first, over so many hours and one more."""
-    for back in range(-1, hours + 1):
-        for order, first in _hour(s3, bucket, event, position.shard, arrived - back * 3_600_000):
-            if order < position.order:
-                yield _event_key(event, position.shard, first, arrived - back * 3_600_000)
-
-
-def later(s3: Any, bucket: str, event: str, position: Position, arrived: int, hours: int) -> Iterator[str]:
-    """Keys of the shard's files that begin after a position, in order, over so many hours and one before."""
-    for on in range(-1, hours + 1):
-        for order, first in reversed(_hour(s3, bucket, event, position.shard, arrived + on * 3_600_000)):
-            if order > position.order:
-                yield _event_key(event, position.shard, first, arrived + on * 3_600_000)
-
-
-def _prefix(event: str, shard: str, milliseconds: int) -> str:
-    at = instant(milliseconds)
-    return f"{EVENTS}{event}/date={at:%Y-%m-%d}/hour={at:%H}/{shard}-"
-
-
-def _event_key(event: str, shard: str, first: str, milliseconds: int) -> str:
-    return f"{_prefix(event, shard, milliseconds)}{first}.parquet"
-
-
-def _hour(
-    s3: Any, bucket: str, event: str, shard: str, milliseconds: int
-) -> list[tuple[tuple[int, int], str]]:
-    """The files of one hour by their first position, the latest first."""
-    prefix, found = _prefix(event, shard, milliseconds), []
-    for key in objects.keys(s3, bucket, prefix):
-        first = key.removeprefix(prefix).removesuffix(".parquet")
-        try:
-            found.append((from_token(shard, first).order, first))
-        except ValueError:
-            continue  # a file that is not ours
-    return sorted(found, reverse=True)
-
-
-def read(s3: Any, bucket: str, key: str) -> File | None:
-    """The file, None when there is none. Raises what boto3 and Arrow raise."""
-    try:
-        answer = s3.get_object(Bucket=bucket, Key=key)
-    except Exception as error:
-        if code_of(error) in ("NoSuchKey", "404"):
-            return None
-        raise
-    table = pq.read_table(pa.BufferReader(answer["Body"].read()), use_threads=False)
-    return File(key, answer["ETag"], answer.get("VersionId", ""), answer["Metadata"], table)
-
-
 def same(row: pa.Table, wanted: pa.Table) -> bool:
     """Whether a stored row holds the values of another, to the last bit, in the columns that this one has."""
+    fit = fitted(wanted, row)
+    return fit is not None and bool(alike(row, fit).all())
+
+
+def alike(rows: pa.Table, fit: pa.Table) -> Mask:
+    """Which of the stored rows hold the values of others, to the last bit, in the columns that these have.
+
+    `fit` are those in the stored types (`fitted`).
+    """
+    masks = [_equal(rows[name], fit[name]) for name in fit.column_names]
+    found: Mask = np.logical_and.reduce(masks) if masks else np.ones(len(rows), dtype=np.bool_)
+    return found
+
+
+def fitted(rows: pa.Table, stored: pa.Table) -> pa.Table | None:
+    """The rows in the types of a stored table; None where a column is missing in it, or a value has no form there."""
     try:
-        return rows_digest(row.select(wanted.column_names)) == rows_digest(_as_stored(wanted, row))
+        arrays: Any = {name: rows[name].cast(stored.schema.field(name).type) for name in rows.column_names}
     except (KeyError, pa.ArrowException):
-        return False
+        return None
+    return pa.table(arrays)
+
+
+def _equal(one: Any, other: Any) -> Mask:
+    """Floating-point numbers count by their bits."""
+    valid, also = one.is_valid(), other.is_valid()
+    if pa.types.is_floating(one.type):
+        a, b = (column.fill_null(0).to_numpy() for column in (one, other))
+        values = a.view(f"i{a.itemsize}") == b.view(f"i{b.itemsize}")
+    else:
+        compute: Any = pc
+        values = compute.fill_null(compute.equal(one, other), True).to_numpy()
+    equal: Mask = values & (valid.to_numpy() == also.to_numpy())
+    return equal
 
 
 def recorded(values: Mapping[str, Any], row: pa.Table) -> pa.Table:
@@ -180,46 +174,34 @@ def overwrite(
     Safe to repeat, and beside other corrections of the file: read again, merged and tried again when somebody
     gets in between. None when the row holds neither. Raises TransientError when others keep getting in between.
     """
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         file = read(s3, bucket, key)
         at = None if file is None else file.row(position)
         if file is None or at is None:
             return None
         if same(file.table.slice(at, 1), after):
-            mine = file.metadata.get(LAST_CORRECTED) == token(position)
-            return (file.metadata.get(REPLACED_VERSION, "") if mine else ""), file.version
+            return file.version_before(at, position), file.version
         if not same(file.table.slice(at, 1), before):
             return None
-        version = _put(s3, bucket, file, replaced(file.table, at, after), position)
-        if version is not None:
-            return file.version, version
-    raise TransientError(f"s3://{bucket}/{key} changed {_TRIES} times while it was being corrected")
+        written = replace(s3, bucket, file, [(at, after)])
+        if written is not None:
+            return file.version, written.version
+    raise TransientError(f"s3://{bucket}/{key} changed {TRIES} times while it was being corrected")
 
 
-def replaced(table: pa.Table, at: int, row: pa.Table) -> pa.Table:
-    """The table with the values of `row` in row `at`; all else as it was. Raises ArrowException, KeyError."""
-    new = _as_stored(row, table)
-    for name in row.column_names:
-        old, index = table[name], table.column_names.index(name)
-        chunks = [*old.slice(0, at).chunks, *new[name].chunks, *old.slice(at + 1).chunks]
-        column = pa.chunked_array(chunks, type=old.type).combine_chunks()
-        table = table.set_column(index, table.schema.field(name), column)
-    return table
+def replace(s3: Any, bucket: str, file: File, rows: Sequence[tuple[int, pa.Table]]) -> File | None:
+    """Overwrite rows of a file, at most MOST_ROWS: their numbers, ascending, each with a table of one row.
 
-
-def _as_stored(row: pa.Table, table: pa.Table) -> pa.Table:
-    """The row in the table's types."""
-    arrays: Any = {name: row[name].cast(table.schema.field(name).type) for name in row.column_names}
-    return pa.table(arrays)
-
-
-def _put(s3: Any, bucket: str, file: File, table: pa.Table, position: Position) -> str | None:
-    """The new version's id; None when the object is no longer what was read."""
+    Returns the file as it is then, None when it is no longer what was read. Raises what boto3 and Arrow raise.
+    """
+    at = [row for row, _ in rows]
+    table = replaced(file.table, rows)
     labels = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
     marks = {
         DIGEST: rows_digest(table),
-        CORRECTED: str(file.corrections + 1),
-        LAST_CORRECTED: token(position),
+        CORRECTED: str(file.corrections + len(at)),
+        LAST_CORRECTED: token(Position("", *(table[name][at[-1]].as_py() for name in ("sequence", "sub")))),
+        CORRECTED_ROWS: _marks(at),
         REPLACED_VERSION: file.version,
     }
     try:
@@ -235,4 +217,34 @@ def _put(s3: Any, bucket: str, file: File, table: pa.Table, position: Position) 
         if is_conflict(error) or code_of(error) == "NoSuchKey":
             return None
         raise
-    return str(answer.get("VersionId", ""))
+    return File(file.key, answer["ETag"], str(answer.get("VersionId", "")), marks, table)
+
+
+def replaced(table: pa.Table, rows: Sequence[tuple[int, pa.Table]]) -> pa.Table:
+    """The table with other values in some of its rows, in the columns that these have; all else as it was.
+
+    Raises ArrowException and KeyError where a value has no form in the table.
+    """
+    alike_ones: dict[tuple[str, ...], list[tuple[int, pa.Table]]] = {}
+    for row, values in rows:  # an event's `calculate` may return a column only at times
+        alike_ones.setdefault(tuple(values.column_names), []).append((row, values))
+    for names, some in alike_ones.items():
+        index = np.arange(len(table))
+        index[[row for row, _ in some]] = len(table) + np.arange(len(some))
+        columns = {name: table[name] for name in table.column_names}
+        for name in names:
+            kind = table.schema.field(name).type
+            chunks = [chunk for _, values in some for chunk in values[name].cast(kind).chunks]
+            both = pa.chunked_array([*table[name].chunks, *chunks], type=kind)
+            columns[name] = both.take(pa.array(index)).combine_chunks()
+        table = pa.Table.from_arrays(list(columns.values()), schema=table.schema)
+    return table
+
+
+def _marks(rows: Sequence[int]) -> str:
+    """Row numbers, ascending, each as the distance from the one before."""
+    return " ".join(str(row - before) for before, row in pairwise([0, *rows]))
+
+
+def _marked(text: str) -> set[int]:
+    return set(accumulate(map(int, text.split())))

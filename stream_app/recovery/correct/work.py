@@ -1,54 +1,61 @@
-"""How a correction is made: wait for the checkpoint, find row and payload, recalculate, overwrite."""
+"""How corrections are made: wait for the checkpoint, find files and payloads, recalculate, overwrite.
+
+The requests of one file are one group: one read, one calculation, one rewrite. Groups that share a device follow one
+another in the order of their positions, for a later one is calculated from what an earlier one stored; others go side
+by side.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from stream_app.pipeline.registry import Codec, Registry
-from stream_app.pipeline.rules import FLAG
-from stream_app.record import Batch, Position, Record
-from stream_app.recovery.correct.differences import differing, named
+from stream_app.pipeline.registry import Registry
+from stream_app.record import Position
+from stream_app.recovery.correct.files import Files, RowsCache
+from stream_app.recovery.correct.group import Batched, Dependencies, Group, Outcome
 from stream_app.recovery.correct.history import Done, Entry, History, Request
-from stream_app.recovery.correct.latest import Latest, latest_in, nowhere
-from stream_app.recovery.correct.past import Shelf, own_fields, past
-from stream_app.recovery.correct.payload import Payload, first_of, from_store, from_stream
-from stream_app.recovery.correct.recalculate import ImpossibleError, Recalculated, decoded, recalculated
+from stream_app.recovery.correct.latest import Change, latest_in, nowhere
+from stream_app.recovery.correct.limits import unlimited
+from stream_app.recovery.correct.payload import MayRead, first_of, from_store, from_stream, near
+from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import EarlyError
-from stream_app.recovery.correct.segment import File, find, overwrite, read, recorded, same
+from stream_app.recovery.correct.segment import MOST_ROWS, File, overwrite, read, recorded, same
 from stream_app.settings import Settings
 from stream_app.sinks import objects
-from stream_app.sinks.parquet import IDENTITY, field_name, stored_name
+from stream_app.sinks.parquet import field_name, stored_name
 from stream_app.sinks.segment import from_token
 
 _ENDED = "SHARD_END"
+# Files in memory at once, and threads that read and correct them.
+_FILES, _THREADS = 16, 4
 
 
-class _Original(NamedTuple):
-    """A record as it came, and its fields; `rebuilt` from its stored columns, then without its bytes."""
+class _Read(NamedTuple):
+    """A group, and its file as it was read: None where there is none, or what reading it raised."""
 
-    record: Record
-    fields: Batch
-    rebuilt: bool
+    group: Group
+    file: File | Exception | None
+
+
+class _Chain(NamedTuple):
+    """Groups that share devices, in order."""
+
+    devices: frozenset[tuple[str, str, str]]
+    reads: Sequence[_Read]
 
 
 @dataclass(frozen=True, slots=True)
 class Corrector:
     """Makes corrections (`request.Work`). `committed` says whether a position lies behind its shard's checkpoint."""
 
-    s3: Any
-    bucket: str
-    registry: Registry
-    history: History
-    payload: Payload
+    of: Dependencies
     committed: Callable[[Position], bool]
-    max_bytes: int
-    now_ms: Callable[[], int]
-    latest: Latest = nowhere
+    cache: RowsCache = field(default_factory=RowsCache)
 
     def __call__(self, request: Request) -> Done:
         """Correct the row of the request's position; safe to repeat.
@@ -56,29 +63,22 @@ class Corrector:
         Raises EarlyError while its segment is not behind the checkpoint, ImpossibleError when there is nothing
         that could be corrected, and what boto3 raises.
         """
-        codec = self.registry.codecs.get(request.event)
-        if codec is None:
-            raise ImpossibleError(_unknown(request))
-        file, at = self._locate(request)
-        row = file.table.slice(at, 1)
-        original = self._original(request, codec, file, row)
-        shelf, result = self._recalculate(request, codec, file, row, original)
-        written = overwrite(self.s3, self.bucket, file.key, request.position, *result)
-        if written is None:
-            raise ImpossibleError("its row was changed by somebody else meanwhile")
-        before, after = _changes(result)
-        affected, until = shelf.after(request.position, file, self.now_ms())
-        return Done(
-            key=file.key,
-            version_before=written[0],
-            version=written[1],
-            before=_as_json(before),
-            after=_as_json(after),
-            affected=affected,
-            affects_until=until,
-            rebuilt=original.rebuilt,
-            latest=self._latest(request, codec, shelf.device, after),
-        )
+        (found,) = self.correct_all([request])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def correct_all(self, requests: Sequence[Request], may_read: MayRead = unlimited) -> list[Outcome]:
+        """Correct the rows of several requests, each position once; what `__call__` returns or raises for each."""
+        batch = Batched(self._files(), may_read)
+        found: dict[Position, Outcome] = {}
+        groups = self._groups(requests, batch, found)
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="correct") as pool:
+            for start in range(0, len(groups), _FILES):
+                part = groups[start : start + _FILES]
+                for outcomes in pool.map(_correct, _chains(list(pool.map(self._read, part)))):
+                    found |= outcomes
+        return [found[request.position] for request in requests]
 
     def again(self, entry: Entry) -> bool:
         """Put a recorded correction into its row once more, after a replay; whether it was not there.
@@ -87,81 +87,124 @@ class Corrector:
         correction does; ImpossibleError also when the row holds neither what was recorded before nor after.
         """
         request, done = entry.request, entry.done
-        codec = self.registry.codecs.get(request.event)
+        codec = self.of.registry.codecs.get(request.event)
         if codec is None or done is None:
             raise ImpossibleError("there is no correction of it" if codec else _unknown(request))
-        file, at = self._locate(request)
+        key = _Locator(self, self._files()).key(request)
+        file = read(self.of.s3, self.of.bucket, key)
+        at = None if file is None else file.row(request.position)
+        if file is None or at is None:
+            raise ImpossibleError("it is not among the stored rows")
         row = file.table.slice(at, 1)
         before, after = (recorded(values, row) for values in (done.before, done.after))
-        written = overwrite(self.s3, self.bucket, file.key, request.position, before, after)
+        written = overwrite(self.of.s3, self.of.bucket, key, request.position, before, after)
         if written is None:
             raise ImpossibleError("its row holds neither what was recorded before nor after")
         device = str(row[stored_name(codec.event.key, codec.event.name)][0].as_py())
-        self._latest(request, codec, device, after.to_pylist()[0])
+        names = {each.name for each in codec.schema.fields}
+        values = {field_name(name, request.event, names): v for name, v in after.to_pylist()[0].items()}
+        self.of.latest(codec.event, [Change(device, request.position, values)])
         return not same(row, after)
 
-    def _latest(self, request: Request, codec: Codec, device: str, after: Mapping[str, Any]) -> bool:
-        names = {field.name for field in codec.schema.fields}
-        fields = {field_name(column, request.event, names): value for column, value in after.items()}
-        return bool(fields) and self.latest(codec.event, device, request.position, fields)
+    def _files(self) -> Files:
+        return Files(self.of.s3, self.of.bucket, self.cache)
 
-    def _locate(self, request: Request) -> tuple[File, int]:
+    def _read(self, group: Group) -> _Read:
+        try:
+            file = group.read()
+            if file is not None:  # rows of its neighbours are looked for in it
+                group.batch.files.keep(file, group.codec)
+            return _Read(group, file)
+        except Exception as error:
+            return _Read(group, error)
+
+    def _groups(
+        self, requests: Sequence[Request], batch: Batched, found: dict[Position, Outcome]
+    ) -> list[Group]:
+        """The requests by file, in order of positions; what became of the others is `found`."""
+        locator = _Locator(self, batch.files)
+        by_key: dict[tuple[str, str], list[Request]] = {}
+        for request in sorted(requests, key=lambda one: one.position.order):
+            try:
+                if request.event not in self.of.registry.codecs:
+                    raise ImpossibleError(_unknown(request))
+                by_key.setdefault((request.event, locator.key(request)), []).append(request)
+            except Exception as error:  # what the world raises is this request's alone
+                found[request.position] = error
+        groups = [
+            Group(self.of, batch, self.of.registry.codecs[event], key, some[start : start + MOST_ROWS])
+            for (event, key), some in by_key.items()
+            for start in range(0, len(some), MOST_ROWS)
+        ]
+        return sorted(groups, key=lambda group: group.order)
+
+
+@dataclass(frozen=True, slots=True)
+class _Locator:
+    """Finds the file of a request's row. What is known of manifests and checkpoints is asked for once a batch."""
+
+    corrector: Corrector
+    files: Files
+    committed: dict[Position, bool] = field(default_factory=dict)
+
+    def key(self, request: Request) -> str:
+        """The file's key. Raises EarlyError while its segment is not behind the checkpoint, and ImpossibleError."""
         position = request.position
-        manifest = find(self.s3, self.bucket, request.consumer, request.event, position, request.arrived)
+        manifest = self.files.find(request.consumer, request.event, position, request.arrived)
         if manifest is None:
             raise EarlyError("its segment is not stored")
-        if not self.committed(from_token(position.shard, manifest.last.position)):
+        last = from_token(position.shard, manifest.last.position)
+        if last not in self.committed:
+            self.committed[last] = self.corrector.committed(last)
+        if not self.committed[last]:
             raise EarlyError("its segment is not behind the checkpoint")
-        stored = manifest.stored.get(request.event)
-        file = None if stored is None else read(self.s3, self.bucket, stored.key)
-        at = None if file is None else file.row(position)
-        if file is None or at is None:
+        if request.event not in manifest.stored:
             raise ImpossibleError("it is not among the stored rows")
-        return file, at
+        return manifest.stored[request.event].key
 
-    def _original(self, request: Request, codec: Codec, file: File, row: pa.Table) -> _Original:
-        """What came: from the payload; where that is gone, from the columns that it became."""
-        position, partition_key = request.position, row["partition_key"][0].as_py()
-        arrived = int(row["arrived"][0].value)
-        record = self.payload(position, partition_key, arrived)
-        if record is not None:
-            return _Original(record, decoded(record, request.event, self.registry, self.max_bytes), False)
-        if not self._all_noted(request, file):
-            # Perhaps this very row's, by a process that died before its note: it must not be corrected twice.
-            raise EarlyError("a correction in its file is not noted yet")
-        fields = own_fields(row, codec)
-        if fields is None:
-            reason = (
-                "its payload is neither in the stream nor in the failure store, and its row lacks fields of"
+
+def _chains(reads: Sequence[_Read]) -> list[_Chain]:
+    """Reads that share a device of a shard in one chain, in order."""
+    chains: list[_Chain] = []
+    for one in reads:
+        devices, together = _devices(one), [one]
+        for chain in [chain for chain in chains if not devices.isdisjoint(chain.devices)]:
+            chains.remove(chain)
+            devices, together = devices | chain.devices, [*chain.reads, *together]
+        chains.append(_Chain(devices, sorted(together, key=lambda read: read.group.order)))
+    return chains
+
+
+def _devices(one: _Read) -> frozenset[tuple[str, str, str]]:
+    """The devices of the rows that are to be corrected; of a file that cannot be read its key stands for them."""
+    group, event, shard = one.group, one.group.codec.event, one.group.requests[0].shard
+    if not isinstance(one.file, File):
+        return frozenset({("", "", group.key)})
+    rows = [row for row in one.file.rows([r.position for r in group.requests]) if row is not None]
+    keys = one.file.table[stored_name(event.key, event.name)].take(pa.array(rows, pa.int64())).to_pylist()
+    return frozenset((shard, event.name, str(key)) for key in keys)
+
+
+def _correct(chain: _Chain) -> dict[Position, Outcome]:
+    """Correct the groups of a chain, one after the other. After one that failed the others wait."""
+    found: dict[Position, Outcome] = {}
+    failed, keys = False, set[str]()
+    for group, file in chain.reads:
+        outcomes: Sequence[Outcome]
+        if failed:
+            outcomes = [EarlyError("an earlier file of the device could not be corrected")] * len(
+                group.requests
             )
-            raise ImpossibleError(f"{reason} today's schema")
-        return _Original(Record(b"", partition_key, position.sequence, arrived, position.sub), fields, True)
-
-    def _all_noted(self, request: Request, file: File) -> bool:
-        """Whether the history knows as many corrections of the file's rows as the file itself."""
-        noted = self.history.entries(request.consumer, *file.ends(request.shard))
-        return sum(entry.done is not None for entry in noted) == file.corrections
-
-    def _recalculate(
-        self, request: Request, codec: Codec, file: File, row: pa.Table, original: _Original
-    ) -> tuple[Shelf, Recalculated]:
-        record, fields, _ = original
-        position, arrived = request.position, record.arrived
-        device = str(fields[codec.event.key][0])
-        shelf = Shelf(self.s3, self.bucket, codec, device, arrived)
-        rows = shelf.before(position, file)
-        oldest = Position(position.shard, *rows[0]["place"]) if rows else position
-        noted = list(self.history.entries(request.consumer, oldest, position))
-        flag = row[FLAG][0].as_py() if FLAG in row.column_names else None
-        result = recalculated(fields, record, position.shard, flag, past(rows, noted, codec), codec)
-        if not same(row, result.before) and not same(row, result.after):
-            if any(_in_progress(entry) and entry.request.position != position for entry in noted):
-                raise EarlyError("an earlier row of the device is just being corrected")
-            raise ImpossibleError(
-                "the stored row is not what its payload gives: its past cannot be put together "
-                f"(columns that differ: {named(differing(row, result.before))})"
-            )
-        return shelf, result
+        else:
+            try:
+                if isinstance(file, Exception):
+                    raise file
+                outcomes = group.correct(file if group.key not in keys else group.read())
+                keys.add(group.key)
+            except Exception as error:
+                outcomes, failed = [error] * len(group.requests), not isinstance(error, EarlyError)
+        found |= {request.position: one for request, one in zip(group.requests, outcomes, strict=True)}
+    return found
 
 
 def committed(dynamodb: Any, s3: Any, bucket: str, application: str) -> Callable[[Position], bool]:
@@ -186,26 +229,6 @@ def committed(dynamodb: Any, s3: Any, bucket: str, application: str) -> Callable
     return behind
 
 
-def _in_progress(entry: Entry) -> bool:
-    return entry.done is None and entry.refusal is None
-
-
-def _changes(result: Recalculated) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The columns that the correction changes, with their values before and after."""
-    before, after = _values(result.before), _values(result.after)
-    names = [name for name in after if name not in IDENTITY and before.get(name) != after[name]]
-    return {name: before.get(name) for name in names}, {name: after[name] for name in names}
-
-
-def _values(table: pa.Table) -> dict[str, Any]:
-    row: dict[str, Any] = table.to_pylist()[0]
-    return row
-
-
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: v.isoformat() if isinstance(v, datetime) else v for name, v in values.items()}
-
-
 def _unknown(request: Request) -> str:
     return f"no event type {request.event!r} is declared"
 
@@ -223,22 +246,26 @@ def corrector(
     max_bytes: int,
     now_ms: Callable[[], int],
     latest_table: str = "",
+    reads_per_second: float = 1.0,
 ) -> Corrector:
     """A corrector of one consumer: payloads from the stream, else the failure store; checkpoints from its leases.
 
-    Where a `latest_table` is named, the latest values in it are corrected, too.
+    Where a `latest_table` is named, the latest values in it are corrected, too. `reads_per_second` is how often a
+    shard may be read.
     """
-    return Corrector(
+    of = Dependencies(
         s3=s3,
         bucket=bucket,
         registry=registry,
         history=history,
-        payload=first_of(from_stream(kinesis, stream), from_store(s3, bucket, application)),
-        committed=committed(dynamodb, s3, bucket, application),
+        payloads=first_of(
+            from_stream(kinesis, stream, near(reads_per_second)), from_store(s3, bucket, application)
+        ),
+        latest=latest_in(dynamodb, latest_table) if latest_table else nowhere,
         max_bytes=max_bytes,
         now_ms=now_ms,
-        latest=latest_in(dynamodb, latest_table) if latest_table else nowhere,
     )
+    return Corrector(of, committed(dynamodb, s3, bucket, application))
 
 
 def corrector_of(
@@ -247,6 +274,7 @@ def corrector_of(
     registry: Registry,
     history: History,
     now_ms: Callable[[], int],
+    reads_per_second: float = 1.0,
 ) -> Corrector:
     """The corrector of the application that the settings describe; `client` makes boto3 clients, one a service."""
     return corrector(
@@ -261,4 +289,5 @@ def corrector_of(
         max_bytes=settings.max_record_bytes,
         now_ms=now_ms,
         latest_table=settings.latest_table,
+        reads_per_second=reads_per_second,
     )

@@ -21,7 +21,6 @@ import msgspec
 from stream_app.recovery.redrive.ledger.items import (
     Attempt,
     State,
-    batch_get,
     from_item,
     key_of,
     partition_of,
@@ -33,6 +32,7 @@ from stream_app.recovery.redrive.ledger.items import (
 )
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.sinks.conditions import met
+from stream_app.sinks.dynamodb import batch_get
 
 _ABSENT = "attribute_not_exists(pk)"
 # What an attempt takes over from the plan by which it goes on.

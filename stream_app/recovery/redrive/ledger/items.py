@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,6 @@ from stream_app.recovery.redrive.message import Lineage
 
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 _SERIALIZER, _DESERIALIZER = TypeSerializer(), TypeDeserializer()
-_READ_AT_ONCE = 100  # keys that BatchGetItem takes
 _ATTEMPTS, _PLACES, _PLACE = "redrive#", "redriven-as#", "position"
 
 
@@ -123,13 +122,3 @@ def place_of(item: Mapping[str, Any]) -> Lineage:
         return msgspec.convert((values["root"], values["attempt"]), Lineage)
     except _UNREADABLE as error:
         raise FatalError(f"an item of the ledger is not a place: {error}") from error
-
-
-def batch_get(dynamodb: Any, table: str, keys: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The items that there are of distinct keys, in any order, read consistently. Raises what boto3 raises."""
-    for start in range(0, len(keys), _READ_AT_ONCE):
-        waiting: Any = {table: {"Keys": list(keys[start : start + _READ_AT_ONCE]), "ConsistentRead": True}}
-        while waiting:
-            answer = dynamodb.batch_get_item(RequestItems=waiting)
-            yield from answer["Responses"].get(table, ())
-            waiting = answer.get("UnprocessedKeys")

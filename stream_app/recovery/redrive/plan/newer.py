@@ -16,10 +16,10 @@ from boto3.dynamodb.types import TypeDeserializer
 from stream_app.errors import FatalError
 from stream_app.event import Event
 from stream_app.record import Position, Record
-from stream_app.recovery.redrive.ledger.items import batch_get, serialized
+from stream_app.recovery.redrive.ledger.items import serialized
 from stream_app.recovery.stream.read import user_records
 from stream_app.recovery.stream.runs import Reader
-from stream_app.sinks.dynamodb import KEY
+from stream_app.sinks.dynamodb import KEY, batch_get
 from stream_app.sinks.objects import get
 from stream_app.sinks.parquet import IDENTITY
 from stream_app.sinks.s3 import EVENTS

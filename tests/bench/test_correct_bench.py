@@ -1,0 +1,116 @@
+"""How many stored rows are corrected a second: `make bench ARGS='-k correct'`.
+
+Corrections run in this process, as the function does, against the embedded AWS in another: both share the machine,
+and the embedded AWS's part of the processor's time is told beside their own. First it is checked that batches give
+what one by one gives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from stream_app import app
+from stream_app.event import Rate, Stuck, as_missing, schema_files
+from stream_app.events.air_quality import EVENT
+from stream_app.ingest.datasets import WINTER, dataset
+from stream_app.ingest.devices import sendings_of, written_forms
+from stream_app.ingest.producer import publish
+from stream_app.local import aws
+from stream_app.recovery.correct.history import Request
+from stream_app.recovery.correct.request import Verdict
+from tests.contracts.correcting import World
+from tests.contracts.correcting_batches import one_by_one, put_back, shuffled, state, stored, together
+from tests.contracts.test_correct import tables
+from tests.contracts.test_devices_pipeline import Stream
+
+CHECKS = (Rate("pm25", 100.0), Rate("pm10", 150.0), Stuck("no2", 8))
+READINGS, SEGMENT, CHECKED = 20_000, 2_000, 24
+OUT = Path("build/bench/correct.json")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.LocalAws]:
+    with aws.start(log=tmp_path_factory.mktemp("aws") / "aws.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def world(server: aws.LocalAws) -> World:
+    forms, stream = written_forms(EVENT), Stream()
+    plan = list(sendings_of(dataset(WINTER), EVENT, forms, seed=35, first=READINGS))
+    publish(plan, None, stream, "bus", "stream", via="stream", forms=forms, threads=1)
+    event = dataclasses.replace(EVENT, checks=CHECKS, correct=as_missing(CHECKS))
+    schemas = [json.loads(path.read_text()) for path in schema_files(EVENT.name)]
+    made = World(app.clients({**os.environ, **server.environment()}), event, schemas)
+    made.store([record.data for record in stream.records], [SEGMENT] * -(-len(stream.records) // SEGMENT))
+    made.checkpoint()
+    return made
+
+
+@pytest.fixture(scope="module")
+def requests(world: World) -> list[Request]:
+    """One for each row that a check flagged, in the order of positions."""
+    at = {record.sequence_number: number for number, record in enumerate(world.records)}
+    return [
+        world.request(at[segment.records[row].sequence_number])
+        for segment in world.segments
+        for batch in segment.passed.values()
+        for row, flag in zip(batch.rows.tolist(), batch["flag"].tolist(), strict=True)
+        if flag is not None
+    ]
+
+
+def cpu(pid: int) -> float:
+    process = psutil.Process(pid)
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def timed(server: aws.LocalAws, world: World, requests: list[Request], size: int) -> dict[str, Any]:
+    """Correct them in batches of a size."""
+    work = world.corrector()
+    here, there, started = time.process_time(), cpu(server.pid), time.perf_counter()
+    answers = together(world, requests, size, work)
+    seconds = time.perf_counter() - started
+    assert answers == [Verdict.CORRECTED] * len(requests)
+    count = len(requests)
+    return {
+        "batch": size,
+        "corrections": count,
+        "per_second": count / seconds,
+        "cpu_ms": 1_000 * (time.process_time() - here) / count,
+        "aws_cpu_ms": 1_000 * (cpu(server.pid) - there) / count,
+    }
+
+
+def test_corrections_per_second(server: aws.LocalAws, world: World, requests: list[Request]) -> None:
+    before, some = stored(world), requests[:: len(requests) // CHECKED]
+    assert one_by_one(world, some) == [Verdict.CORRECTED] * len(some)
+    wanted = state(world, tables)
+    put_back(world, before)
+    assert together(world, shuffled(some, 1), len(some)) == [Verdict.CORRECTED] * len(some)
+    assert state(world, tables) == wanted
+
+    found = []
+    for size in (1, 10, 100, 500):
+        put_back(world, before)
+        part = some if size == 1 else requests
+        found.append(timed(server, world, part if size <= 10 else shuffled(part, size), size))
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps({"readings": len(world.records), "segment": SEGMENT, "runs": found}, indent=1))
+    print(f"\n{len(requests)} flagged of {len(world.records)} readings in {len(world.segments)} segments")
+    print(f"{'batch':>8}{'corrections':>13}{'a second':>10}{'CPU ms each':>13}{'AWS CPU ms each':>17}")
+    for one in found:
+        print(
+            f"{one['batch']:>8}{one['corrections']:>13}{one['per_second']:>10.0f}"
+            f"{one['cpu_ms']:>13.2f}{one['aws_cpu_ms']:>17.2f}"
+        )

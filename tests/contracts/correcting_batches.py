@@ -1,0 +1,97 @@
+"""The same rows corrected one by one and in batches: put back, corrected again, compared."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from stream_app.recovery.correct.history import Done, Request, key_of
+from stream_app.recovery.correct.request import Verdict, correct, correct_all
+from stream_app.sinks.parquet import rows_digest
+from tests.contracts.correcting import APPLICATION, BUCKET, TABLE, World
+
+Json = dict[str, Any]
+
+
+class Counted:
+    """A boto3 client whose calls are counted; `before` is called with each call's name before it is made."""
+
+    def __init__(self, client: Any, before: Callable[[str], None] = lambda _name: None) -> None:
+        self._client, self._before = client, before
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if not callable(found) or name in ("get_paginator", "exceptions", "meta"):
+            return found
+
+        def call(**request: Any) -> Any:
+            self._before(name)
+            self.calls[name] += 1
+            return found(**request)
+
+        return call
+
+
+def stored(world: World) -> dict[str, tuple[bytes, dict[str, str]]]:
+    """Every event file with its metadata."""
+    pages = world.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="events/")
+    found = {}
+    for item in (item for page in pages for item in page.get("Contents", ())):
+        answer = world.s3.get_object(Bucket=BUCKET, Key=item["Key"])
+        found[item["Key"]] = (answer["Body"].read(), answer["Metadata"])
+    return found
+
+
+def put_back(world: World, files: dict[str, tuple[bytes, dict[str, str]]]) -> None:
+    """As it was: the files, and no history."""
+    for key, (body, metadata) in files.items():
+        world.s3.put_object(Bucket=BUCKET, Key=key, Body=body, Metadata=metadata)
+    for entry in list(world.history.entries(APPLICATION)):
+        world.dynamodb.delete_item(
+            TableName=TABLE, Key=key_of(entry.request.consumer, entry.request.position)
+        )
+
+
+def state(world: World, tables: Callable[[World], Any]) -> Json:
+    """What corrections leave: rows by file, and what the history says of each position, but for versions."""
+    entries = {
+        str(entry.request.position): (_told(entry.done), entry.refusal and entry.refusal.reason)
+        for entry in world.history.entries(APPLICATION)
+    }
+    return {"rows": {key: rows_digest(table) for key, table in tables(world).items()}, "history": entries}
+
+
+def _told(done: Done | None) -> Json | None:
+    if done is None:
+        return None
+    return {**msgspec.to_builtins(done), "version": "", "version_before": ""}
+
+
+def one_by_one(world: World, requests: Sequence[Request]) -> list[Verdict]:
+    """In the order of positions."""
+    ordered = sorted(requests, key=lambda request: request.position.order)
+    found = {r.position: correct(r, world.history, world.corrector(), lambda _refusal: None) for r in ordered}
+    return [found[request.position] for request in requests]
+
+
+def together(
+    world: World, requests: Sequence[Request], size: int, work: Any = None
+) -> list[Verdict | Exception]:
+    """In batches of a size; as often as one is early."""
+    found: dict[Any, Verdict | Exception] = {}
+    work = work or world.corrector()
+    for start in range(0, len(requests), size):
+        part = requests[start : start + size]
+        answers = correct_all(part, world.history, work.correct_all, lambda _refusal: None)
+        found |= {request.position: answer for request, answer in zip(part, answers, strict=True)}
+    return [found[request.position] for request in requests]
+
+
+def shuffled(requests: Sequence[Request], seed: int) -> list[Request]:
+    """In some order."""
+    return random.Random(seed).sample(list(requests), len(requests))
