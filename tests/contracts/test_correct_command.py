@@ -39,7 +39,7 @@ def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return world.aws
 
     monkeypatch.setattr(root, "clients", clients)
-    monkeypatch.setattr(Registry, "load", lambda: world.registry)
+    monkeypatch.setattr(Registry, "load", lambda **_: world.registry)
 
     def invoke(*arguments: str) -> str:
         result = CliRunner().invoke(
