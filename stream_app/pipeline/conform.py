@@ -31,7 +31,7 @@ def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
     """
     fields, required = codec.schema.fields, codec.event.required
     usual = list(map(detail_of, encoded.usual)) if encoded.enveloped else encoded.usual
-    rows: IntVector = np.array(encoded.usual_rows, dtype=np.int64)
+    rows = encoded.usual_rows
     failed: list[Failure] = []
     arrivals = arrived[rows]
     compared = arrivals if codec.event.reject_coarse_times else None
@@ -84,7 +84,7 @@ def _read_again(
     found: dict[int, Values] = {}
     failed: list[Failure] = []
     for at in places:
-        row, values = encoded.usual_rows[at], list(msgspec.structs.astuple(usual[at]))
+        row, values = int(encoded.usual_rows[at]), list(msgspec.structs.astuple(usual[at]))
         try:
             _read_times(values, codec, _arrival(codec, arrived, row))
         except ViolationError as error:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from stream_app.pipeline.guard import short
 from stream_app.pipeline.payload_checks import JSON_STARTS, problem
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import Schema
-from stream_app.record import Code, Failure
+from stream_app.record import Code, Failure, IntVector
 from stream_app.records import Payloads
 
 STAGE = "decode"
@@ -40,7 +41,7 @@ class Encoded:
     """
 
     event: str
-    usual_rows: list[int] = field(default_factory=list)
+    usual_rows: IntVector = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     usual: list[Any] = field(default_factory=list)
     enveloped: bool = False
     rows: list[int] = field(default_factory=list)
@@ -68,9 +69,10 @@ def decode(
     `max_bytes` bounds a record before and after it is unpacked, so that a small gzip cannot fill the memory.
     """
     items = registry.usual.read(payloads, max_bytes)
-    found = _usual(items, registry)
+    kinds = set(map(type, items))
+    found = _usual(items, kinds, registry)
     failed: list[Failure] = []
-    for row, data in _others(items):
+    for row, data in _others(items) if bytes in kinds else ():
         if data[:2] == _GZIP:
             unpacked = _gunzip(row, data, max_bytes)
             if isinstance(unpacked, Failure):
@@ -86,18 +88,16 @@ def decode(
     return found, failed
 
 
-def _usual(items: list[Any], registry: Registry) -> dict[str, Encoded]:
-    """What was read at once, by event; nearly always all of it is of one."""
+def _usual(items: list[Any], kinds: set[type[Any]], registry: Registry) -> dict[str, Encoded]:
+    """What was read at once, by event; nearly always all of it is of one. `kinds` are the types of the items."""
     form, found = registry.usual, {}
-    kinds = set(map(type, items))
     for kind in kinds & form.events.keys():
-        rows = (
-            list(range(len(items)))
-            if len(kinds) == 1
-            else [at for at, item in enumerate(items) if type(item) is kind]
-        )
+        rows, some = np.arange(len(items)), items
+        if len(kinds) > 1:
+            rows = np.array([at for at, item in enumerate(items) if type(item) is kind], dtype=np.int64)
+            some = [items[row] for row in rows.tolist()]
         event = form.events[kind]
-        found[event] = Encoded(event, rows, [items[row] for row in rows], kind in form.enveloped)
+        found[event] = Encoded(event, rows, some, kind in form.enveloped)
     return found
 
 
