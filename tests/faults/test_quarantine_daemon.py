@@ -33,7 +33,7 @@ from tests.faults.memory_group import memory_group
 pytestmark = pytest.mark.timeout(600)
 SHARDS, WORKER, EVENT = 3, "the-one", "fragile"
 GROUP = "STREAM_APP_TEST_GROUP"
-ROUNDS, DEVICES = 40, 30
+ROUNDS, DEVICES, KILLS = 40, 30, 3
 
 SCHEMA: dict[str, Any] = {
     "type": "record",
@@ -193,7 +193,7 @@ def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
     poison = {6 * at + 2: kind for at, kind in enumerate(kinds)}
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(scene.sender.send, ROUNDS, poison)
-        for part in (1, 2, 3):
+        for part in range(1, KILLS + 1):
             it.wait(
                 lambda part=part: len(scene.sender.sent) >= part * ROUNDS * DEVICES // 5 or sending.done()
             )
@@ -225,6 +225,7 @@ def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
         assert decided[kind].reason.startswith(reason)
     assert decided.keys() <= POISON.keys(), "no other record is to blame"
     assert not consumer.told.of("daemon_gave_up")
-    assert len(consumer.told.of("record_quarantined")) >= len(decided)
+    # A process that is killed after it stored a decision does not log it.
+    assert len(consumer.told.of("record_quarantined")) >= len(decided) - KILLS
     assert consumer.stop() == 0
     assert consumer.family() == []
