@@ -225,7 +225,6 @@ def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
         assert decided[kind].reason.startswith(reason)
     assert decided.keys() <= POISON.keys(), "no other record is to blame"
     assert not consumer.told.of("daemon_gave_up")
-    # A process that is killed after it stored a decision does not log it.
-    assert len(consumer.told.of("record_quarantined")) >= len(decided) - KILLS
+    assert len(consumer.told.of("record_quarantined")) >= len(decided)
     assert consumer.stop() == 0
     assert consumer.family() == []
