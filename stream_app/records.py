@@ -79,6 +79,12 @@ class Payloads:
     def __len__(self) -> int:
         return len(self.begins) - 1
 
+    def read_only(self) -> NDArray[np.uint8]:
+        """`data` as an array of one type, which compiled loops are made for."""
+        data = self.data.view()
+        data.flags.writeable = False
+        return data
+
     @property
     def size(self) -> int:
         """Bytes of all of them, line breaks included."""

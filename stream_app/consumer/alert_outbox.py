@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from stream_app.consumer.alert_store import Alert, AlertStore, name_of, position
 from stream_app.consumer.alerts import entry
@@ -28,6 +28,13 @@ _REFUSED = frozenset({"InvalidArgument", "MalformedDetail", "RedactionFailure"})
 T = TypeVar("T")
 Warn = Callable[..., object]
 Attempt = Callable[[str, Callable[[], Any]], Any]
+
+
+class _Queued(NamedTuple):
+    """An alert and the entry of PutEvents that carries it."""
+
+    alert: Alert
+    entry: dict[str, Any]
 
 
 class Outbox:
@@ -56,9 +63,9 @@ class Outbox:
 
     def _begin(self, shard: str) -> None:
         self._shard = shard
-        self._waiting: list[Alert] = []
+        self._waiting: list[_Queued] = []
         self._stored: deque[tuple[str, str]] = deque()
-        self._rest: list[Alert] | None = None  # what is left to send of the first of `_stored`
+        self._rest: list[_Queued] | None = None  # what is left to send of the first of `_stored`
         self._failures, self._next = 0, self._clock()
         self.dropped = 0
         """How many alerts were lost."""
@@ -79,11 +86,11 @@ class Outbox:
         """Queue alerts for the next flush."""
         for alert in alerts:
             try:
-                entry(alert, self._bus)
+                queued = _Queued(alert, entry(alert, self._bus))
             except Exception as error:  # text that is not Unicode, for one: it would fail at each try
                 self.lost(1, f"an alert that cannot be encoded: {error}")
             else:
-                self._waiting.append(alert)
+                self._waiting.append(queued)
 
     def lost(self, count: int, error: str) -> None:
         """Count alerts that are dropped."""
@@ -99,7 +106,7 @@ class Outbox:
 
     def secure(self, last: Position | None) -> None:
         """Store the unsent alerts of records up to `last` (None: of all), which a checkpoint is about to pass."""
-        passed = [alert for alert in self._waiting if last is None or position(alert).order <= last.order]
+        passed = [item for item in self._waiting if last is None or position(item.alert).order <= last.order]
         if passed:
             self._keep(passed, self._attempt)
         for owner, name in [item for item in self._stored if item[0] != self._shard]:
@@ -122,7 +129,7 @@ class Outbox:
 
     def _send_waiting(self, begun: float) -> set[str]:
         """Send until nothing waits, no entry of a call is accepted, or it takes too long; the codes of refusals."""
-        refused: list[Alert] = []
+        refused: list[_Queued] = []
         codes: set[str] = set()
         while self._waiting and self._clock() - begun < _PATIENCE:
             left, found = self._put(self._waiting[:ENTRIES])
@@ -152,12 +159,15 @@ class Outbox:
     def _load(self) -> bool:
         """Read the first stored object; one that cannot be read is left to the next consumer of the shard."""
         if self._rest is None:
-            loaded = self._with_store("load", self._store.load, *self._stored[0])
+            loaded = self._with_store("load", self._loaded, *self._stored[0])
             if loaded is None:
                 self._stored.popleft()
                 return False
-            self._rest = list(loaded)
+            self._rest = loaded
         return True
+
+    def _loaded(self, owner: str, name: str) -> list[_Queued]:
+        return [_Queued(alert, entry(alert, self._bus)) for alert in self._store.load(owner, name)]
 
     def _with_store(self, what: str, action: Callable[..., T], *where: str) -> T | None:
         try:
@@ -166,16 +176,16 @@ class Outbox:
             self._warn(f"stored alerts: {what} failed", error=str(error))
             return None
 
-    def _put(self, alerts: Sequence[Alert]) -> tuple[list[Alert], set[str]]:
+    def _put(self, queued: Sequence[_Queued]) -> tuple[list[_Queued], set[str]]:
         """One call of PutEvents: the alerts that were not accepted and may be later, and why."""
-        answer = self._events.put_events(Entries=[entry(alert, self._bus) for alert in alerts])
+        answer = self._events.put_events(Entries=[item.entry for item in queued])
         left, codes = [], set[str]()
-        for alert, result in zip(alerts, answer["Entries"], strict=True):
+        for item, result in zip(queued, answer["Entries"], strict=True):
             code = result.get("ErrorCode")
             if code in _REFUSED:
-                self.lost(1, f"{code}: {alert['id']}")
+                self.lost(1, f"{code}: {item.alert['id']}")
             elif code:
-                left.append(alert)
+                left.append(item)
                 codes.add(str(code))
         return left, codes
 
@@ -193,9 +203,9 @@ class Outbox:
             again_in_seconds=round(seconds, 1),
         )
 
-    def _keep(self, alerts: Sequence[Alert], attempt: Attempt) -> None:
+    def _keep(self, queued: Sequence[_Queued], attempt: Attempt) -> None:
         """Move alerts from memory to the store."""
-        kept = list(alerts)
+        kept = [item.alert for item in queued]
         name = name_of(kept)
         try:
             attempt("alerts", lambda: self._store.save(self._shard, name, kept))
@@ -205,7 +215,7 @@ class Outbox:
             if (self._shard, name) not in self._stored:
                 self._stored.append((self._shard, name))
         gone = set(map(id, kept))
-        self._waiting = [alert for alert in self._waiting if id(alert) not in gone]
+        self._waiting = [item for item in self._waiting if id(item.alert) not in gone]
 
     def _take_over(self, owner: str, name: str) -> None:
         """Move what a parent shard left: no consumer of it will start again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any, Protocol
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy as np
 
 from stream_app.event import Event
 from stream_app.record import Batch, Position, Record
+from stream_app.records import Records
 
 SOURCE = "stream-app.consumer"
 DETAIL_TYPE = "AnomalyDetected"
@@ -73,14 +75,15 @@ def details(
 
     A row that a check flagged never came before the model: its detector is "checks", `flag` names the check.
     """
-    alerts = []
+    alerts: list[dict[str, Any]] = []
+    columns = Records.of(records)
     scores = batch["score"].tolist() if "score" in batch else [None] * len(batch)
     flags = batch["flag"].tolist() if event.checks else [None] * len(batch)
     told = batch["explanation"].tolist() if "explanation" in batch else [None] * len(batch)
     numbers = {name: batch[name].astype(np.float64).tolist() for name in event.features}
-    for at, row in enumerate(batch.rows):
-        record = records[row]
-        position = Position(shard, record.sequence_number, record.sub_sequence_number)
+    subs, arrived = columns.subs[batch.rows].tolist(), columns.arrived[batch.rows].tolist()
+    for at, row in enumerate(batch.rows.tolist()):
+        position = Position(shard, columns.sequences.text(row), subs[at])
         judge, flag = (detector, None) if flags[at] is None else (CHECKS, flags[at])
         alerts.append(
             {
@@ -91,12 +94,12 @@ def details(
                 "detector": judge,
                 **({} if flag is None else {"flag": flag}),
                 **({} if told[at] is None else {"explanation": told[at]}),
-                "values": {name: column[at] for name, column in numbers.items() if not np.isnan(column[at])},
+                "values": {name: column[at] for name, column in numbers.items() if not isnan(column[at])},
                 "consumer": consumer,
                 "shard": shard,
                 "sequence": position.sequence,
                 "sub": position.sub,
-                "arrived": record.approximate_arrival_timestamp,
+                "arrived": arrived[at],
             }
         )
     return alerts

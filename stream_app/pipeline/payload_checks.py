@@ -31,9 +31,7 @@ class Survey(NamedTuple):
 def survey(payloads: Payloads) -> Survey:
     """Check all payloads in one pass; a payload that may have a problem is looked at by itself."""
     opening = np.empty(len(payloads), dtype=np.int64)
-    data = payloads.data.view()
-    data.flags.writeable = False  # the one type that the loops are compiled for
-    line_breaks, either = kernel.survey(data, payloads.begins, opening)
+    line_breaks, either = kernel.survey(payloads.read_only(), payloads.begins, opening)
     looked_at = opening > MAX_DEPTH
     if either > _ASCII and not _is_utf8(payloads):
         looked_at[:] = True

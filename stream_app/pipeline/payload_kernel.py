@@ -13,6 +13,9 @@ Bytes = NDArray[np.uint8]
 _LINE_BREAK, _QUOTE, _BACKSLASH, _OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = (ord(one) for one in '\n"\\[]{}')
 # A block's counts fit a byte, so that the processor compares as many bytes at once as it can.
 _BLOCK = 224
+_GZIP_FIRST, _GZIP_SECOND = 0x1F, 0x8B
+_TRAILER = 4  # ISIZE, the last field of a gzip member: its size modulo 2^32, little endian (RFC 1952)
+_LEAST_GZIP = 18  # a header of 10 bytes and a trailer of 8
 
 
 @compiled
@@ -38,6 +41,23 @@ def survey(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -
             at = end
         opening[row] = total
     return breaks, int(either)
+
+
+@compiled
+def unpacked(data: Bytes, begins: NDArray[np.int64], max_bytes: int, sizes: NDArray[np.int64]) -> int:
+    """Write the unpacked size of each payload, as `unpacked_size.unpacked_sizes` defines it; return their sum."""
+    total = 0
+    for row in range(len(sizes)):
+        begin, end = begins[row], begins[row + 1] - 1
+        size = end - begin
+        if size >= _LEAST_GZIP and data[begin] == _GZIP_FIRST and data[begin + 1] == _GZIP_SECOND:
+            claimed = 0
+            for at in range(1, _TRAILER + 1):
+                claimed = claimed << 8 | int(data[end - at])
+            size = max(size, min(claimed, max_bytes))
+        sizes[row] = size
+        total += size
+    return total
 
 
 @compiled
