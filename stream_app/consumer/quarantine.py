@@ -18,11 +18,11 @@ import msgspec
 from stream_app import disposable_fork
 from stream_app.consumer.inspection import Finding, Trial, inspect
 from stream_app.disposable_fork import Ended, Limit, Work
-from stream_app.record import Failure, Position
+from stream_app.record import Failure
 from stream_app.records import Records
 from stream_app.settings import INSPECTED_ROWS, Settings
 from stream_app.sinks.quarantine import Attempts, Decision, QuarantineStore
-from stream_app.sinks.segment import Segment
+from stream_app.sinks.segment import Segment, from_token
 
 CAREFUL_FROM = 3
 """The attempt at a checkpoint from which on records are first processed in forks."""
@@ -121,6 +121,16 @@ class Quarantine:
         until = 0 if before is None else before.careful_until
         self._attempts = Attempts(checkpoint=checkpoint, attempts=here + 1, careful_until=until)
         self._set(found)
+        self._tell_excluded(checkpoint)
+
+    def _tell_excluded(self, checkpoint: str) -> None:
+        """Log each decision about a record that will be read again.
+
+        A process that ends between a decision and its log line has not logged it; the next one does, here.
+        """
+        begin = from_token(self._shard, checkpoint).order if checkpoint[:1].isdigit() else (-1, 0)
+        for decision in self._decisions[bisect_right(self._orders, begin) :]:
+            self._note("record_excluded", **_known(decision))
 
     def _set(self, decisions: list[Decision]) -> None:
         self._decisions = sorted(decisions, key=lambda decision: decision.position.order)
@@ -219,9 +229,7 @@ class Quarantine:
         )
         kept: Decision = self._attempt("quarantine decision", lambda: store.decide(decision))
         self._set([*self._decisions, kept])
-        position = Position(self._shard, record.sequence_number, record.sub_sequence_number)
-        known = {"position": str(position), "code": kept.code, "stage": kept.stage, "type": kept.event}
-        self._note("record_quarantined", level="warning", **known)
+        self._note("record_quarantined", level="warning", **_known(kept))
 
     def _begin(self, records: Records) -> None:
         """Count the attempt, once, before the first records are processed."""
@@ -253,3 +261,8 @@ class Quarantine:
     def drop(self) -> None:
         """The lease is lost: nothing that was held back is processed here."""
         self._held = []
+
+
+def _known(decision: Decision) -> dict[str, Any]:
+    position = str(decision.position)
+    return {"position": position, "code": decision.code, "stage": decision.stage, "type": decision.event}

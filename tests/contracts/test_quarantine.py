@@ -188,6 +188,27 @@ def test_a_decision_is_kept_before_anything_else_happens_and_survives_a_crash() 
     alike(kcl, records, {1, 3})
 
 
+def test_a_decision_that_its_process_could_not_log_is_logged_by_the_next() -> None:
+    records = readings(None, "leave", None, "killed", None)
+    store = third_attempt()
+
+    class Ending(list[Any]):
+        def append(self, noted: Any) -> None:
+            if noted[0] == "record_quarantined":
+                raise CrashError(noted)
+
+    kcl = consumer(records, store, segment_records=1)
+    kcl.stores.notes = Ending()
+    with pytest.raises(CrashError):
+        kcl.finish()
+    again = consumer(records, store)
+    again.finish()
+    told = [(event, known.get("position")) for event, known in again.stores.notes]
+    blamed = [str(records[row].position(SHARD)) for row in (1, 3)]
+    assert [place for event, place in told if event == "record_excluded"] == blamed[:1]
+    assert [place for event, place in told if event == "record_quarantined"] == blamed[1:]
+
+
 def test_every_later_reading_follows_the_decision_without_any_fork() -> None:
     """The whole shard once more, from its beginning: the record ends nobody, for nobody processes it."""
     records = readings(None, "leave", None, "segmentation_fault")

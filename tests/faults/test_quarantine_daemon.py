@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,29 @@ def scene(
             consumer.kill()
 
 
+def gaps(lines: list[dict[str, Any]], shard: str) -> tuple[list[float], list[float]]:
+    """Seconds between a shard's batches, and between its batches across a start. Not while it is itself inspected."""
+    pauses: list[float] = []
+    restarts: list[float] = []
+    last, started, careful = None, False, False
+    for line in lines:
+        if line.get("shard") != shard or "ts" not in line:
+            continue
+        match line["event"]:
+            case "initialized":
+                started, careful = True, False
+            case "quarantine_started":
+                careful = True
+            case "quarantine_ended":
+                careful, last = False, None
+            case "batch":
+                now = datetime.fromisoformat(line["ts"]).timestamp()
+                if last is not None and (started or not careful):
+                    (restarts if started else pauses).append(now - last)
+                last, started = now, False
+    return pauses, restarts
+
+
 @pytest.mark.parametrize("scene", ["true", "false"], ids=["hosted", "alone"], indirect=True)
 def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
     rng, consumer, client = random.Random(1), scene.consumer, scene.aws.client
@@ -225,6 +249,12 @@ def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
         assert decided[kind].reason.startswith(reason)
     assert decided.keys() <= POISON.keys(), "no other record is to blame"
     assert not consumer.told.of("daemon_gave_up")
-    assert len(consumer.told.of("record_quarantined")) >= len(decided)
     assert consumer.stop() == 0
+    told = [*consumer.told.of("record_quarantined"), *consumer.told.of("record_excluded")]
+    assert {line["position"] for line in told} >= {str(one.position) for one in decided.values()}
+    between = [gaps(consumer.told.lines, shard) for shard in {shard for shard, _ in scene.sender.sent}]
+    longest = max(gap for _, restarts in between for gap in restarts)
+    assert max(gap for pauses, _ in between for gap in pauses) <= longest, (
+        "no shard waits for another's inspection"
+    )
     assert consumer.family() == []
