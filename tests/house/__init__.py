@@ -1,0 +1,1 @@
+"""How the source is kept readable: sizes, rooms and words, counted."""
