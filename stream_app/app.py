@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
+from stream_app.aws.retry import Policy, call, retrying
 from stream_app.consumer import silence
 from stream_app.consumer.alert_outbox import Outbox
 from stream_app.consumer.alert_store import S3Alerts
@@ -25,18 +26,17 @@ from stream_app.consumer.shard import Attempt, ShardConsumer, World
 from stream_app.consumer.signed import SignedSnapshots, read_keys
 from stream_app.consumer.state import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
+from stream_app.model.record import Batch, Record
+from stream_app.model.segment import Building, Segment, Sink
 from stream_app.pipeline.checks import without_deduplication
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch, Record
 from stream_app.recovery import dead_letters
 from stream_app.recovery.stream.read import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.dynamodb import LatestSink
 from stream_app.sinks.quarantine import S3QuarantineStore
-from stream_app.sinks.retry import Policy, call, retrying
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
-from stream_app.sinks.segment import Building, Segment, Sink
 from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary
 from stream_app.warm import warm_up

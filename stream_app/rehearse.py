@@ -18,6 +18,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 
+from stream_app.aws.request_sizes import envelope
 from stream_app.consumer.gather import Gathering
 from stream_app.consumer.multilang import (
     CheckpointReply,
@@ -31,12 +32,11 @@ from stream_app.consumer.multilang import (
 from stream_app.consumer.shard import ShardConsumer, World
 from stream_app.consumer.state import Lineage, S3Snapshots, lineage_of
 from stream_app.errors import FatalError
+from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TIME_MS, TIME_US
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Record
-from stream_app.sinks.entries import envelope
 
 _REHEARSALS = 8
 _LAST_HASH = 2**128 - 1

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from stream_app import aqi
+from stream_app.model.record import Batch
+from stream_app.model.records import Payloads
 from stream_app.pipeline.columns import build
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded
@@ -18,8 +20,6 @@ from stream_app.pipeline.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TEXT, TI
 from stream_app.pipeline.score import score
 from stream_app.pipeline.seen import marks_of
 from stream_app.pipeline.state import EventState
-from stream_app.record import Batch
-from stream_app.records import Payloads
 from stream_app.settings import Settings
 from stream_app.sinks.parquet import encode, to_table
 

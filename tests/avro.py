@@ -11,7 +11,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from stream_app.event import Event
+from stream_app.model.event import Event
 
 PLACE = {
     "type": "record",

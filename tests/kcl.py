@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.consumer.state import SHARD_END
+from stream_app.model.record import Position, Record
+from stream_app.model.segment import token
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Position, Record
-from stream_app.sinks.segment import token
 from tests.support import SHARD, Stores, world
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
-from stream_app.event import Event, Range, Rate, Stuck, Window
+from stream_app.model.event import Event, Range, Rate, Stuck, Window
+from stream_app.model.record import Batch, Mask, Record
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch, Mask, Record
 from stream_app.testing import record
 
 T = TypeVar("T")

@@ -15,10 +15,10 @@ from river import anomaly, preprocessing
 from anomaly.nearest import NearestValue
 from anomaly.river import StandardDeviation, with_river
 from anomaly.trees import HalfSpaceTrees
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import Record
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Record
 from stream_app.testing import record
 from tests import samples
 

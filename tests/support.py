@@ -11,20 +11,20 @@ import msgspec
 import numpy as np
 
 from stream_app.app import OutboxAlerts
+from stream_app.aws.retry import Policy, call, retrying
 from stream_app.consumer.alert_outbox import Outbox
 from stream_app.consumer.alerts import Alerts
 from stream_app.consumer.quarantine import Isolation
 from stream_app.consumer.shard import World as ConsumerWorld
 from stream_app.consumer.state import Lineage
 from stream_app.errors import TransientError
+from stream_app.model.record import Batch, Failure, Position
+from stream_app.model.segment import Segment, token
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.memory import pack, unpack
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch, Failure, Position
 from stream_app.settings import Settings
 from stream_app.sinks.quarantine import Attempts, Decision
-from stream_app.sinks.retry import Policy, call, retrying
-from stream_app.sinks.segment import Segment, token
 from stream_app.telemetry.summary import Summary
 
 SHARD = "shardId-000000000007"

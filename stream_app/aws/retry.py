@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from stream_app.errors import FatalError, is_transient
-from stream_app.record import Failure
-from stream_app.sinks.segment import Segment, Sink
+from stream_app.model.record import Failure
+from stream_app.model.segment import Segment, Sink
 
 T = TypeVar("T")
 Sleep = Callable[[float], None]

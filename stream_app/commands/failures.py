@@ -36,8 +36,8 @@ from stream_app.commands.failures_options import (
 )
 from stream_app.commands.options import err
 from stream_app.errors import code_of
+from stream_app.model.record import Position
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Position
 from stream_app.recovery.bounded import plain
 from stream_app.recovery.correct.history import Entry, History, table_of
 from stream_app.recovery.find.query import Query, find

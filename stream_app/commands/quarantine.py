@@ -11,9 +11,9 @@ import typer
 from stream_app import app as root
 from stream_app.commands.options import Json, Properties, err
 from stream_app.errors import ConfigError, Problem
-from stream_app.record import Position
+from stream_app.model.record import Position
+from stream_app.model.segment import from_token
 from stream_app.sinks.quarantine import Decision, S3QuarantineStore
-from stream_app.sinks.segment import from_token
 
 app = typer.Typer(
     no_args_is_help=True, help="Quarantine: records that ended their process, and are not processed again."

@@ -19,6 +19,7 @@ from stream_app import app as root
 from stream_app.commands.failures_options import Consumer
 from stream_app.commands.options import Json, Properties, err
 from stream_app.errors import ConfigError, Problem
+from stream_app.model.segment import instant
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import table_of
 from stream_app.recovery.find.query import Query
@@ -37,7 +38,6 @@ from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import read_repair
 from stream_app.recovery.store import REDRIVEN
 from stream_app.recovery.story import locate
-from stream_app.sinks.segment import instant
 from stream_app.terminal import redrive as shown
 from stream_app.terminal.interrupt import until_interrupted
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from stream_app.consumer.alert_store import Alert, AlertStore, name_of, position
 from stream_app.consumer.alerts import entry
-from stream_app.record import Position
+from stream_app.model.record import Position
 
 ENTRIES = 10  # PutEvents takes ten
 MOST_WAITING = 1_000

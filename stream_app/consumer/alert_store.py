@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from stream_app.record import Position
-from stream_app.sinks import objects
-from stream_app.sinks.segment import token
+from stream_app.aws import objects
+from stream_app.model.record import Position
+from stream_app.model.segment import token
 
 ALERTS = "alerts/"
 KIND = "stream-app.alerts"

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from stream_app.event import Event
-from stream_app.record import Batch, Position, Record
-from stream_app.records import Records
+from stream_app.model.event import Event
+from stream_app.model.record import Batch, Position, Record
+from stream_app.model.records import Records
 
 SOURCE = "stream-app.consumer"
 DETAIL_TYPE = "AnomalyDetected"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stream_app.errors import ConfigError, Problem
+from stream_app.model.record import Code, Failure, IntVector
 from stream_app.pipeline.flow import Processed
-from stream_app.record import Code, Failure, IntVector
 from stream_app.source_lines import line_in
 
 NOTICEABLE = 10

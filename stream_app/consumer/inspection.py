@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from stream_app.disposable_fork import Ended, Frame, Limit, Tell
 from stream_app.errors import FatalError
-from stream_app.record import Code
+from stream_app.model.record import Code
 
 PIECE = 64
 SNAPSHOT, SINK, PROCESS = "snapshot", "sink", "process"

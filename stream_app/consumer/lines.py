@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.consumer import line_kernel as kernel
-from stream_app.records import Payloads, Records, Texts
+from stream_app.model.records import Payloads, Records, Texts
 
 _ROOM = 1 << 16  # as much as a pipe holds
 # How many times more room than needed is kept: batches differ in size.

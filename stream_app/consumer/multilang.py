@@ -13,7 +13,7 @@ import msgspec
 
 from stream_app.consumer.lines import LineReader, Source, taken
 from stream_app.errors import FatalError, LeaseLostError, TransientError
-from stream_app.record import Record
+from stream_app.model.record import Record
 
 
 class Initialize(msgspec.Struct, tag="initialize", tag_field="action", rename="camel", frozen=True):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stream_app.model.record import Batch, Failure, IntVector, concat
+from stream_app.model.record_metadata import Origins
+from stream_app.model.records import Records
+from stream_app.model.segment import Segment
 from stream_app.pipeline.flow import Processed
-from stream_app.record import Batch, Failure, IntVector, concat
-from stream_app.records import Records
 from stream_app.settings import Settings
 from stream_app.sinks.columns import without_helpers
-from stream_app.sinks.origins import Origins
-from stream_app.sinks.segment import Segment
 
 
 @dataclass(slots=True)

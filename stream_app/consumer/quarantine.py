@@ -18,11 +18,11 @@ import msgspec
 from stream_app import disposable_fork
 from stream_app.consumer.inspection import Finding, Trial, inspect
 from stream_app.disposable_fork import Ended, Limit, Work
-from stream_app.record import Failure
-from stream_app.records import Records
+from stream_app.model.record import Failure
+from stream_app.model.records import Records
+from stream_app.model.segment import Segment, from_token
 from stream_app.settings import INSPECTED_ROWS, Settings
 from stream_app.sinks.quarantine import Attempts, Decision, QuarantineStore
-from stream_app.sinks.segment import Segment, from_token
 
 CAREFUL_FROM = 3
 """The attempt at a checkpoint from which on records are first processed in forks."""

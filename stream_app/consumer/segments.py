@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream_app.record import IntVector
+from stream_app.model.record import IntVector
 
 _UNLIMITED = 1 << 62
 

@@ -21,15 +21,15 @@ from stream_app.consumer.silence import forget_after
 from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
 from stream_app.consumer.trial import Trials
 from stream_app.errors import LeaseLostError
+from stream_app.model.record import Position, Record
+from stream_app.model.records import Records
+from stream_app.model.segment import Segment, Sink, store, token
 from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.pipeline.unpacked_size import unpacked_sizes
-from stream_app.record import Position, Record
-from stream_app.records import Records
 from stream_app.settings import Settings
-from stream_app.sinks.segment import Segment, Sink, store, token
 from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from stream_app.errors import Problem
-from stream_app.event import Event, Rate
+from stream_app.model.event import Event, Rate
 from stream_app.settings import Settings
 
 # A correction looks for a device's earlier rows in the files of the two days before, and of twice the window.

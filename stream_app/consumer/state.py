@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
+from stream_app.aws import objects
 from stream_app.errors import FatalError
+from stream_app.model.record import Position
+from stream_app.model.segment import token
 from stream_app.pipeline.memory import Keep
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Position
-from stream_app.sinks import objects
-from stream_app.sinks.segment import token
 
 SHARD_END = "SHARD_END"
 _SENTINELS = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from stream_app.consumer.gather import FAR_MS
 from stream_app.consumer.multilang import Checkpointer, Handler
-from stream_app.record import Record
+from stream_app.model.record import Record
 
 FRUGAL: Mapping[str, str] = {
     # Threads of numerical libraries: a shard has one core at most, and what has threads cannot be forked.

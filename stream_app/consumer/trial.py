@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from stream_app.consumer.inspection import PROCESS, SINK, SNAPSHOT, STARTING, Progress, Trial
 from stream_app.consumer.quarantine import Isolation
 from stream_app.disposable_fork import Ended, Limit, Tell
+from stream_app.model.record import Batch, Failure
+from stream_app.model.record_metadata import Origins
+from stream_app.model.records import Records
+from stream_app.model.segment import Segment
 from stream_app.pipeline.decode import decode
 from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Batch, Failure
-from stream_app.records import Records
 from stream_app.settings import Settings
 from stream_app.sinks.columns import without_helpers
-from stream_app.sinks.origins import Origins
-from stream_app.sinks.segment import Segment
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from stream_app.errors import ConfigError, Problem
 from stream_app.ingest.files import Row, files, format_of, lines, tables
 from stream_app.ingest.parcels import journeys
-from stream_app.record import IntVector
+from stream_app.model.record import IntVector
 
 Reading = dict[str, Any]
 

@@ -8,9 +8,7 @@ from datetime import datetime
 from random import Random
 from typing import Any, NamedTuple
 
-from stream_app.errors import TRANSIENT_CODES, FatalError, code_of, is_transient
-from stream_app.ingest.envelope import ENVELOPE, Encode, Route, Sending
-from stream_app.sinks.entries import (
+from stream_app.aws.request_sizes import (
     BUS_BYTES,
     BUS_ENTRIES,
     STREAM_BYTES,
@@ -21,7 +19,9 @@ from stream_app.sinks.entries import (
     put_events_size,
     refusal,
 )
-from stream_app.sinks.retry import Policy
+from stream_app.aws.retry import Policy
+from stream_app.errors import TRANSIENT_CODES, FatalError, code_of, is_transient
+from stream_app.ingest.envelope import ENVELOPE, Encode, Route, Sending
 
 Body = dict[str, Any]
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stream_app.aws.retry import Policy
 from stream_app.errors import ConfigError, Problem
-from stream_app.event import Event, discover, schema_files
 from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.envelope import Encode, Sending, forms
 from stream_app.ingest.faults import LIMIT, RATES, SEED, plan
 from stream_app.ingest.producer import Sent, Via, World, publish
-from stream_app.sinks.retry import Policy
+from stream_app.model.event import Event, discover, schema_files
 
 
 def play(

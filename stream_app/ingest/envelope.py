@@ -13,7 +13,7 @@ import fastavro.schema
 import fastavro.validation
 import msgspec
 
-from stream_app.record import Code
+from stream_app.model.record import Code
 
 REPEATED: Final = "repeated"
 

@@ -39,7 +39,6 @@ from random import Random
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.event import Event
 from stream_app.ingest.envelope import (
     AVRO,
     AVRO_PAST,
@@ -53,7 +52,8 @@ from stream_app.ingest.envelope import (
     Sending,
     gzipped,
 )
-from stream_app.record import Code
+from stream_app.model.event import Event
+from stream_app.model.record import Code
 
 SEED = 35  # one of the twelve stations in Beijing is then a direct one: Huairou
 LIMIT = 262_144  # bytes; `max_record_bytes` of the application

@@ -16,11 +16,11 @@ from random import Random
 from typing import Any, Literal
 from zlib import crc32
 
+from stream_app.aws.retry import Policy
 from stream_app.ingest.delivery import Door, Entry, bus_door, deliver, requests, stream_door
 from stream_app.ingest.envelope import REPEATED, Encode, Expectation, Sending
 from stream_app.ingest.envelope import forms as json_forms
 from stream_app.ingest.pacing import Pacer
-from stream_app.sinks.retry import Policy
 
 Via = Literal["bus", "stream"]
 Chunk = list[Sending]

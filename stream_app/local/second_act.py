@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from stream_app.errors import FatalError
 from stream_app.local.embedded import Embedded
+from stream_app.model.record import Code
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Code
 from stream_app.recovery.redrive.apply.carry_out import apply
 from stream_app.recovery.redrive.follow import attempts_of, follow
 from stream_app.recovery.redrive.plan.make import Wish, make

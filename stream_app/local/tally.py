@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from stream_app.aws import objects
 from stream_app.ingest.producer import Sent
 from stream_app.local.anomalies import strangest
 from stream_app.local.report import Report, unexpected
@@ -16,7 +17,6 @@ from stream_app.local.tracker import Tracker
 from stream_app.recovery.audit.proof import Audit
 from stream_app.recovery.correct.history import counts
 from stream_app.recovery.store import failure_keys
-from stream_app.sinks import objects
 from stream_app.sinks.s3 import SEGMENTS
 
 Client = Callable[[str], Any]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from stream_app.errors import Problem
-from stream_app.event import PAYLOAD, Event, Range, Rate, Stuck
+from stream_app.model.event import PAYLOAD, Event, Range, Rate, Stuck
+from stream_app.model.record import EXACT
 from stream_app.pipeline.column_names import colliding, stored_name
 from stream_app.pipeline.schema import (
     BOOLEAN,
@@ -20,7 +21,6 @@ from stream_app.pipeline.schema import (
     Field,
     Schema,
 )
-from stream_app.record import EXACT
 
 _NUMBERS = frozenset({FLOAT, SINGLE, INTEGER, BOOLEAN})
 _TIMES = frozenset({TIME_MS, TIME_US})

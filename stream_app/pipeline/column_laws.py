@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.record import Batch, concat
+from stream_app.model.record import Batch, concat
 
 T = TypeVar("T")
 Columns = Mapping[str, NDArray[Any]]

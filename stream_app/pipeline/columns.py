@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.model.record import EXACT, IntVector, Mask
 from stream_app.pipeline import time_kernel
 from stream_app.pipeline import unpack_kernel as kernel
 from stream_app.pipeline.schema import (
@@ -24,7 +25,6 @@ from stream_app.pipeline.schema import (
     TIME_US,
     Field,
 )
-from stream_app.record import EXACT, IntVector, Mask
 
 Column = NDArray[Any]
 _pack = msgspec.msgpack.Encoder().encode

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.model.record import Batch, Code, Failure, IntVector, Mask, Outcome
 from stream_app.pipeline.columns import build, build_from
 from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.guard import short
@@ -16,7 +17,6 @@ from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import FLOAT, IDENTITY, SINGLE, TEXT
 from stream_app.pipeline.usual_form import detail_of, id_of
 from stream_app.pipeline.violation import ViolationError
-from stream_app.record import Batch, Code, Failure, IntVector, Mask, Outcome
 
 STAGE = "conform"
 Values = list[Any]

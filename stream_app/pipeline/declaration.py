@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from stream_app.errors import Problem
-from stream_app.event import Event, Range, Rate, Stuck, Window
+from stream_app.model.event import Event, Range, Rate, Stuck, Window
 from stream_app.source_lines import defined_at
 
 _Found = Iterator[tuple[str, str]]
@@ -119,7 +119,7 @@ def _checks(value: Any) -> _Found:
         return
     for check in value:
         if not isinstance(check, Range | Rate | Stuck):
-            hint = "give a Range, Rate or Stuck of stream_app.event"
+            hint = "give a Range, Rate or Stuck of stream_app.model.event"
             yield f"checks holds {_shown(check)}, which is no check", hint
             continue
         yield from _check(check)
@@ -127,7 +127,7 @@ def _checks(value: Any) -> _Found:
 
 def _check(check: Range | Rate | Stuck) -> _Found:
     kind = type(check)
-    hint = f"see the declaration of {kind.__name__} in stream_app.event"
+    hint = f"see the declaration of {kind.__name__} in stream_app.model.event"
     for name, said, holds in _MEMBERS[kind]:
         value = getattr(check, name)
         if not holds(value):

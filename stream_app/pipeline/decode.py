@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from stream_app.model.record import Code, Failure, IntVector
+from stream_app.model.records import Payloads
 from stream_app.pipeline.guard import short
 from stream_app.pipeline.payload_checks import JSON_STARTS, problem
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import Schema
-from stream_app.record import Code, Failure, IntVector
-from stream_app.records import Payloads
 
 STAGE = "decode"
 _GZIP = b"\x1f\x8b"

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.siphash import new_seed
+from stream_app.model.record import IntVector
 from stream_app.pipeline import devices_kernel as kernel
 from stream_app.pipeline.devices_kernel import FORGOTTEN, UNKNOWN
-from stream_app.record import IntVector
 
 _pack = msgspec.msgpack.Encoder().encode
 

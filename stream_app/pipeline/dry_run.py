@@ -11,6 +11,7 @@ import numpy as np
 
 from stream_app import standard_output
 from stream_app.errors import Problem
+from stream_app.model.record import EXACT, Batch
 from stream_app.pipeline import calculate, column_laws, verify
 from stream_app.pipeline.generated_rows import Rows, generated, with_windows
 from stream_app.pipeline.registry import Codec
@@ -24,7 +25,6 @@ from stream_app.pipeline.user_calls import (
     call,
     is_interrupt,
 )
-from stream_app.record import EXACT, Batch
 from stream_app.source_lines import defined_at, is_defined_in, raised_at, with_line
 
 _Found = Iterator[tuple[str, str]]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from stream_app.model.record import Batch, Failure, IntVector, Record
+from stream_app.model.records import Records
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Batch, Failure, IntVector, Record
-from stream_app.records import Records
 
 
 def process_without(

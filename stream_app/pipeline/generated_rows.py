@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from stream_app.model.record import Batch, IntVector
 from stream_app.pipeline.avro_types import DATE, INSTANT, LOCAL, TIME_OF_DAY, UUID, AvroType
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded
@@ -21,7 +22,6 @@ from stream_app.pipeline.memory import Previous
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import TEXT, Field
 from stream_app.pipeline.windows import Windows
-from stream_app.record import Batch, IntVector
 
 ORDINARY, WITHOUT_OPTIONAL, EXTREME = 5, 4, 4
 _START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.model.record import Batch, Code, Failure, concat
 from stream_app.pipeline.user_calls import Accept, Columns, Refused, UserFunction, as_it_is, call, short
-from stream_app.record import Batch, Code, Failure, concat
 
 __all__ = ["Columns", "UserFunction", "guarded", "one_by_one", "short"]
 _FEW = 8

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream_app.model.record import Code
 from stream_app.pipeline.avro_types import AvroField, AvroType
 from stream_app.pipeline.defaults import NO_VALUE, when_absent
 from stream_app.pipeline.json_union import UnionReader
 from stream_app.pipeline.scalars import scalar_of
 from stream_app.pipeline.violation import ViolationError, kind_of
-from stream_app.record import Code
 
 Read = Callable[[bytes, int | None], Any]
 _ABSENT = msgspec.Raw()

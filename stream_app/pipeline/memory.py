@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.model.record import Batch, IntVector, Mask
 from stream_app.pipeline import past_kernel as kernel
 from stream_app.pipeline.devices import reaching
 from stream_app.pipeline.packing import opened
 from stream_app.pipeline.stored import Chosen, last_of, numbers_of, require
-from stream_app.record import Batch, IntVector, Mask
 
 Keep = Callable[[str], bool]
 _STALE = np.iinfo(np.int64).min

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stream_app.model.records import Payloads
 from stream_app.pipeline import payload_kernel as kernel
-from stream_app.records import Payloads
 
 MAX_DEPTH = 64
 """Levels of nested arrays and objects that a record may have, its envelope included."""

@@ -6,9 +6,9 @@ from hashlib import blake2b
 
 import numpy as np
 
-from stream_app.event import PAYLOAD, Event
-from stream_app.record import Batch
-from stream_app.records import Payloads
+from stream_app.model.event import PAYLOAD, Event
+from stream_app.model.record import Batch
+from stream_app.model.records import Payloads
 
 _BYTES = 16
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.event import Event, find, schema_files
+from stream_app.model.event import Event, find, schema_files
 from stream_app.pipeline import avro_reader, checks, declaration, json_reader
 from stream_app.pipeline.avro_conversion import ConflictError
 from stream_app.pipeline.avro_reader import ReadRecord

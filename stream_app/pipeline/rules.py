@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from anomaly.detector import Detector
 from anomaly.judgement import Explaining
 from anomaly.numbered import Numbered
-from stream_app.event import Check, Event, Range, Rate, Stuck
+from stream_app.model.event import Check, Event, Range, Rate, Stuck
+from stream_app.model.record import Batch, IntVector, Mask
 from stream_app.pipeline import past_kernel as kernel
 from stream_app.pipeline.devices import reaching
 from stream_app.pipeline.score import EXPLANATION, score
 from stream_app.pipeline.stored import Chosen, last_of, require, rows_shown, stored_rows
-from stream_app.record import Batch, IntVector, Mask
 
 FLAG = "flag"
 _COST: Mapping[type[Any], int] = {Range: 0, Rate: 1, Stuck: 2}

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from stream_app.model.record import Code
 from stream_app.pipeline.exact_numbers import Number, parse, whole
 from stream_app.pipeline.violation import ViolationError, kind_of
-from stream_app.record import Code
 
 TEXT, NUMBER, BOOLEAN, NULL = "text", "a number", "a boolean", "null"
 _QUOTE = ord('"')

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from anomaly.detector import Detector, FloatMatrix, Times
 from anomaly.judgement import Explaining, alerts_explained
 from anomaly.numbered import Numbered
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import Batch
 from stream_app.pipeline.user_calls import is_interrupt
-from stream_app.record import Batch
 
 EXPLANATION = "explanation"
 Columns = Mapping[str, NDArray[Any]]

@@ -12,7 +12,8 @@ from anomaly.container import InPieces, Pieces
 from anomaly.detector import Detector, StateError
 from anomaly.numbered import Expecting, Forgetting, Numbered
 from stream_app.errors import FatalError
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import IntVector
 from stream_app.pipeline.devices import Arrived, Devices
 from stream_app.pipeline.memory import Keep, Previous
 from stream_app.pipeline.packing import compressed
@@ -21,7 +22,6 @@ from stream_app.pipeline.seen import Seen
 from stream_app.pipeline.snapshot import VERSION, StoredEvent, read
 from stream_app.pipeline.stored import require, shown, stored_rows
 from stream_app.pipeline.windows import Windows
-from stream_app.record import IntVector
 
 # Memory of forgotten devices is given back when they are at least so many, and at least half of all.
 FEW = 4_096

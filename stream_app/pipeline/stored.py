@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from anomaly.container import Buffer, Pieces
 from anomaly.detector import StateError
-from stream_app.record import IntVector
+from stream_app.model.record import IntVector
 
 # So many devices are copied together: as much as a processor's cache holds.
 TOGETHER = 128

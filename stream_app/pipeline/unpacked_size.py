@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from stream_app.model.record import IntVector
+from stream_app.model.records import Payloads
 from stream_app.pipeline import payload_kernel as kernel
-from stream_app.record import IntVector
-from stream_app.records import Payloads
 
 
 def unpacked_sizes(payloads: Payloads, max_bytes: int) -> IntVector:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.record import Batch
+from stream_app.model.record import Batch
 from stream_app.source_lines import defined_at, raised_at, with_line
 
 Columns = Mapping[str, NDArray[Any]]

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from stream_app.model.records import Payloads
 from stream_app.pipeline.json_form import fast_default, fast_type
 from stream_app.pipeline.payload_checks import survey
 from stream_app.pipeline.schema import Field, Schema
-from stream_app.records import Payloads
 
 # No value is of it: a member that has it must be absent. Avro's names are ASCII, so none begins as this one's does.
 _NOTHING = Annotated[int, msgspec.Meta(ge=1, le=0)]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.model.record import Batch, Code, Failure, Mask, Outcome
 from stream_app.pipeline.guard import guarded
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.user_calls import ResultError
-from stream_app.record import Batch, Code, Failure, Mask, Outcome
 
 STAGE = "verify"
 _BOOLEANS = (bool, np.bool_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_app.record import Code
+from stream_app.model.record import Code
 
 _LONGEST_PATH = 80
 _KINDS = {ord('"'): "text", ord("{"): "an object", ord("["): "an array", ord("n"): "null"}

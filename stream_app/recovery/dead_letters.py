@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream_app.aws.retry import Policy, Sleep, call
 from stream_app.errors import TRANSIENT_CODES, FatalError, TransientError
-from stream_app.record import Failure, Position
+from stream_app.model.record import Failure, Position
+from stream_app.model.record_metadata import origins
+from stream_app.model.segment import Segment, token
 from stream_app.recovery.bounded import decoded, is_time
-from stream_app.sinks.origins import origins
-from stream_app.sinks.retry import Policy, Sleep, call
-from stream_app.sinks.segment import Segment, token
 
 KIND = "stream-app.dead-letter"
 VERSION = 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stream_app.sinks.objects import folders
+from stream_app.aws.objects import folders
 
 # Folders of a year, a month, a day, an hour: `<prefix>2016/12/01/00/`.
 _LEVELS = ("%Y", "%m", "%d", "%H")

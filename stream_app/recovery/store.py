@@ -12,12 +12,12 @@ from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 
+from stream_app.aws.objects import keys, put_new
 from stream_app.errors import code_of
-from stream_app.record import Position
+from stream_app.model.record import Position
+from stream_app.model.segment import instant
 from stream_app.recovery.bounded import DEEPEST, decoded, is_deep
 from stream_app.recovery.dead_letters import DeadLetter, is_position
-from stream_app.sinks.objects import keys, put_new
-from stream_app.sinks.segment import instant
 
 FAILURES = "failures/"
 KIND = "stream-app.failure"

@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
+from stream_app.aws.objects import get
 from stream_app.errors import StreamAppError
+from stream_app.model.record import Position
+from stream_app.model.segment import instant
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Position
 from stream_app.recovery import store
 from stream_app.recovery.bounded import plain
 from stream_app.recovery.correct.history import Entry
@@ -20,8 +22,6 @@ from stream_app.recovery.hydrate.letters import LetterRecord, get_record
 from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.redrive.message import read
 from stream_app.recovery.store import StoredFailure
-from stream_app.sinks.objects import get
-from stream_app.sinks.segment import instant
 
 
 class NoSuchFailureError(StreamAppError):

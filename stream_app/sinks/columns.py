@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stream_app.event import PAYLOAD
+from stream_app.model.event import PAYLOAD
+from stream_app.model.record import EXACT, Batch, IntVector, Mask
 from stream_app.pipeline.schema import BOOLEAN, INTEGER, Field
-from stream_app.record import EXACT, Batch, IntVector, Mask
 
 Types = Mapping[str, pa.DataType]
 _HELPERS = ("window.", "previous.", PAYLOAD)

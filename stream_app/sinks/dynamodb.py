@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from boto3.dynamodb.types import TypeSerializer
 
-from stream_app.event import Event
-from stream_app.record import Batch, Code, Failure, IntVector, Position, Record
+from stream_app.aws.conditional_writes import met
+from stream_app.model.event import Event
+from stream_app.model.record import Batch, Code, Failure, IntVector, Position, Record
+from stream_app.model.record_metadata import origins
+from stream_app.model.segment import Segment, instant
 from stream_app.sinks.columns import stored_columns
-from stream_app.sinks.conditions import met
-from stream_app.sinks.origins import origins
-from stream_app.sinks.segment import Segment, instant
 
 KEY = "device"
 _THREADS = 8

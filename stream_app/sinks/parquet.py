@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from stream_app.model.record import Batch, Code, Failure, Record
+from stream_app.model.record_metadata import Origins, origins
 from stream_app.pipeline.column_names import RECORD_COLUMNS
 from stream_app.pipeline.column_names import field_name as field_name
 from stream_app.pipeline.column_names import stored_name as stored_name
-from stream_app.record import Batch, Code, Failure, Record
 from stream_app.sinks.columns import Types, stored_column, stored_columns, text, to_arrow
-from stream_app.sinks.origins import Origins, origins
 
 IDENTITY = RECORD_COLUMNS
 _NO_TYPES: Types = {}

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from stream_app.aws import objects
 from stream_app.errors import FatalError
-from stream_app.record import Code, Failure, Position
-from stream_app.sinks import objects
-from stream_app.sinks.segment import token
+from stream_app.model.record import Code, Failure, Position
+from stream_app.model.segment import token
 
 QUARANTINE = "quarantine/"
 ATTEMPTS_KIND = "stream-app.attempts"

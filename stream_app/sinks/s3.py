@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from stream_app.record import Failure
+from stream_app.aws.objects import put_exact
+from stream_app.model.record import Failure
+from stream_app.model.segment import Segment, token
 from stream_app.sinks.columns import Types
-from stream_app.sinks.objects import put_exact
 from stream_app.sinks.parquet import encode, rows_digest, to_table
-from stream_app.sinks.segment import Segment, token
 
 EVENTS = "events/"
 SEGMENTS = "segments/"

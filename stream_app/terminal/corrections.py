@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from stream_app.model.segment import instant
 from stream_app.recovery.correct.again import Reapplied
 from stream_app.recovery.correct.history import Entry, name_of
-from stream_app.sinks.segment import instant
 from stream_app.terminal.failures import said
 from stream_app.terminal.lines import Line, aligned
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import Batch, Record
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Batch, Record
 from stream_app.testing.pipeline_run import MAX_BYTES, plain_records, registry_of
 
 _SEEN_IDS = 256

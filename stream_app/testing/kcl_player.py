@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import msgspec
 
-from stream_app.record import Record
+from stream_app.model.record import Record
 
 
 class ConsumerEndedError(AssertionError):

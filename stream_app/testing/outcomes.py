@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from stream_app.consumer.alerts import NoAlerts
 from stream_app.consumer.shard import ShardConsumer, World
 from stream_app.consumer.state import Lineage
-from stream_app.event import Event, schema_files
+from stream_app.model.event import Event, schema_files
+from stream_app.model.record import Batch, Failure, Record
+from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch, Failure, Record
 from stream_app.settings import Settings
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import IDENTITY, encode, field_name, to_table
-from stream_app.sinks.segment import Segment
 from stream_app.testing.records import record
 
 Outcome = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_app.record import Record
+from stream_app.model.record import Record
 
 FIRST_SEQUENCE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from stream_app.record import Record
+from stream_app.model.record import Record
 from stream_app.testing import record
 
 _KINDS = (  # the first that the command line holds

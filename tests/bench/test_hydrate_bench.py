@@ -22,9 +22,9 @@ import psutil
 import pytest
 
 from stream_app import app, lambdas
+from stream_app.aws.objects import keys
 from stream_app.local import aws
 from stream_app.recovery.hydrate.letters import LETTERS
-from stream_app.sinks.objects import keys
 from tests import samples
 from tests.contracts.hydrating import BUCKET, STREAM, event, letter_at, of_pipe, own
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from stream_app.event import Event
 from stream_app.events.air_quality import EVENT as AIR
 from stream_app.events.parcel import EVENT as PARCEL
-from stream_app.record import Batch
+from stream_app.model.event import Event
+from stream_app.model.record import Batch
 from tests.samples import START, as_avro
 
 Json = dict[str, Any]

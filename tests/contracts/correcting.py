@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.event import Event, Range, Rate
+from stream_app.model.event import Event, Range, Rate
+from stream_app.model.record import Batch, Record
+from stream_app.model.segment import Segment, store, token
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Batch, Record
 from stream_app.recovery.correct.history import History, Request
 from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import Desk
@@ -23,7 +24,6 @@ from stream_app.recovery.correct.work import Corrector, corrector
 from stream_app.recovery.stream.read import pages, user_records
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
-from stream_app.sinks.segment import Segment, store, token
 from tests.samples import EVENTS, HOUR, SCHEMAS, START, as_json
 
 APPLICATION, BUCKET, STREAM = "air", "corrected-bucket", "corrected-stream"

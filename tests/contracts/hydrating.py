@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from stream_app.record import Position
+from stream_app.aws.objects import keys
+from stream_app.aws.retry import Policy
+from stream_app.model.record import Position
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import World
 from stream_app.recovery.hydrate.letters import LETTERS, LetterRecord
 from stream_app.recovery.store import StoredFailure, load
-from stream_app.sinks.objects import keys
-from stream_app.sinks.retry import Policy
 from tests.unit.test_recovery_store import letter
 
 BUCKET = "failures-of-the-test"

@@ -11,9 +11,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from stream_app.model.record import Batch
+from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch
-from stream_app.sinks.segment import Segment
 from tests import samples
 
 

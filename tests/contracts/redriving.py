@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from stream_app.model.record import Position
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Position
 from stream_app.recovery.redrive.apply.run import World
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.file import Plan

@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from stream_app.aws.retry import Policy
 from stream_app.recovery.redrive.apply.carry_out import apply
 from stream_app.recovery.redrive.apply.run import Applied, Pace
 from stream_app.recovery.redrive.ledger.items import State
 from stream_app.recovery.redrive.plan.file import Plan
 from stream_app.recovery.store import failure_keys
-from stream_app.sinks.retry import Policy
 from tests.contracts import redriving as on
 from tests.contracts.redriving import BUCKET, Clock, Endpoint, park_readings, plan_of, road
 

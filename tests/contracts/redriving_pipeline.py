@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stream_app.model.segment import Segment, store
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
@@ -26,7 +27,6 @@ from stream_app.recovery.store import failure_keys
 from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.sinks.dynamodb import LatestSink
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
-from stream_app.sinks.segment import Segment, store
 from tests import samples
 from tests.contracts import redriving as on
 from tests.contracts.redriving import BUCKET, BUS, STREAM

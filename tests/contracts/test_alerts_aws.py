@@ -11,12 +11,12 @@ import botocore.config
 import pytest
 
 from stream_app import app
+from stream_app.aws import objects
 from stream_app.consumer.alert_store import ALERTS, S3Alerts
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.local.faults import Fail, injected
-from stream_app.record import Record
+from stream_app.model.record import Record
 from stream_app.settings import Settings
-from stream_app.sinks import objects
 from stream_app.testing import record
 from tests.samples import START, as_json, registry
 

@@ -12,17 +12,17 @@ import pytest
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 
+from stream_app.aws.objects import keys
+from stream_app.model.record import Record
+from stream_app.model.segment import Segment
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Record
 from stream_app.recovery import store
 from stream_app.recovery.correct.again import Reapplied, reapply_all
 from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import Verdict
 from stream_app.sinks.dynamodb import LatestSink
-from stream_app.sinks.objects import keys
 from stream_app.sinks.parquet import encode
-from stream_app.sinks.segment import Segment
 from tests.contracts.correcting import APPLICATION, BUCKET, LIMIT, STREAM, World, checked
 from tests.contracts.test_correct import JUMP, SCHEMA, answer, done, row, table, world
 from tests.unit.test_recovery_store import letter

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_app.event import Rate, Stuck, as_missing, schema_files
 from stream_app.events.air_quality import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
 from stream_app.ingest.devices import sendings_of, written_forms
 from stream_app.ingest.producer import publish
+from stream_app.model.event import Rate, Stuck, as_missing, schema_files
+from stream_app.model.segment import token
 from stream_app.recovery.correct.request import Verdict, correct
-from stream_app.sinks.segment import token
 from tests.contracts.correcting import APPLICATION, World
 from tests.contracts.test_correct_after import Trimmed
 from tests.contracts.test_devices_pipeline import Stream

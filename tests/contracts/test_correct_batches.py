@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import Batch
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch
 from stream_app.recovery.correct import payload, segment
 from stream_app.recovery.correct.history import Request
 from stream_app.recovery.correct.recalculate import ImpossibleError

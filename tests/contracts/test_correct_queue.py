@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_app.record import Position
+from stream_app.model.record import Position
 from stream_app.recovery.correct.history import Done, History, Request, counts
 from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.payload import MayRead

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.state import SHARD_END, Lineage
 from stream_app.errors import FatalError, LeaseLostError
-from stream_app.record import Record
-from stream_app.sinks.segment import token
+from stream_app.model.record import Record
+from stream_app.model.segment import token
 from tests.kcl import Kcl, Step, steps
 from tests.samples import registry, shards
 from tests.support import SHARD, CrashError, Effect, Stores, known

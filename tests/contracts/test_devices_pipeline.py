@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from stream_app.event import discover
 from stream_app.ingest.datasets import JOURNEYS, WINTER, dataset
 from stream_app.ingest.devices import event_of, sendings_of, written_forms
 from stream_app.ingest.faults import LIMIT, expected
 from stream_app.ingest.producer import publish
+from stream_app.model.event import discover
+from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Record
 
 
 class Stream:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_app.event import schema_files
+from stream_app.model.event import schema_files
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import Done, History, Request
 from stream_app.recovery.dead_letters import DeadLetter

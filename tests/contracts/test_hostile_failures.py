@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
 
-from stream_app.record import Position
+from stream_app.model.record import Position
 from stream_app.recovery.hydrate.batch import hydrate
 from stream_app.recovery.redrive.plan.file import parse, to_text
 from stream_app.recovery.repair.file import repair_of

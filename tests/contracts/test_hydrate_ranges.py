@@ -11,11 +11,11 @@ import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
 
 from stream_app.local.faults import Trim, inject
-from stream_app.record import Code, Failure, Record
+from stream_app.model.record import Code, Failure, Record
+from stream_app.model.segment import token
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate_batch
 from stream_app.recovery.hydrate.narrow import Judge, pipeline_judge
-from stream_app.sinks.segment import token
 from tests import samples
 from tests.contracts.hydrating import (
     ALL_DONE,

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.aws.retry import Policy
 from stream_app.local.counters import Counters
 from stream_app.local.patterns import compile_filters
 from stream_app.local.shards import StreamReader
 from stream_app.local.stream_pipe import Place, Rules, StreamPipe, dead_letter
 from stream_app.local.way import Way
-from stream_app.sinks.retry import Policy
 
 Clients = Callable[[str], Any]
 NOW = 1_700_000_000.0

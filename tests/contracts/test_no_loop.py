@@ -18,6 +18,7 @@ import pytest
 from stream_app.consumer.alert_outbox import Outbox
 from stream_app.consumer.alert_store import S3Alerts
 from stream_app.consumer.alerts import details
+from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import Entry, History
 from stream_app.recovery.correct.limits import Reads
@@ -31,7 +32,6 @@ from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import repair_of
 from stream_app.recovery.stream.read import pages, shards, user_records
-from stream_app.sinks.segment import Segment
 from tests.contracts import redriving as on
 from tests.contracts.correcting import checked
 from tests.contracts.redriving import BUCKET, BUS, STREAM, reading

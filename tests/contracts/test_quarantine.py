@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from stream_app.consumer.quarantine import CAREFUL_FROM, Isolation
 from stream_app.consumer.state import SHARD_END
 from stream_app.disposable_fork import Ended, Work
-from stream_app.record import Position, Record
+from stream_app.model.record import Position, Record
+from stream_app.model.segment import token
 from stream_app.sinks.quarantine import Attempts
-from stream_app.sinks.segment import token
 from stream_app.testing import record
 from tests.contracts import poison
 from tests.kcl import Kcl, Step, steps

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream_app.record import Batch, Code, Failure, Record
+from stream_app.model.record import Batch, Code, Failure, Record
+from stream_app.model.segment import Segment, store, token
 from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.recovery.audit.waiting import arrived_at
 from stream_app.recovery.dead_letters import messages, parse
@@ -22,7 +23,6 @@ from stream_app.recovery.store import failure_keys
 from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.sinks.parquet import encode
 from stream_app.sinks.s3 import ManifestSink, ParquetSink, event_key, manifest_key
-from stream_app.sinks.segment import Segment, store, token
 
 BUCKET, STREAM, CONSUMER = "audited", "devices", "air"
 SIZE = 7

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream_app.aws.retry import Policy
 from stream_app.errors import ConfigError
 from stream_app.recovery.redrive.apply.carry_out import apply
 from stream_app.recovery.redrive.apply.run import Pace
@@ -22,7 +23,6 @@ from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import Answer, Barred, Later, Refused
 from stream_app.recovery.store import failure_keys
-from stream_app.sinks.retry import Policy
 from tests import samples
 from tests.contracts import redriving as on
 from tests.contracts.redriving import BUCKET, Clock, Endpoint, Mortal, park, park_readings, plan_of, road

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from stream_app.aws.objects import keys
+from stream_app.model.segment import instant
 from stream_app.recovery.redrive.apply.carry_out import apply
 from stream_app.recovery.redrive.discard import discard
 from stream_app.recovery.redrive.follow import Followed, attempts_in, follow
@@ -17,9 +19,7 @@ from stream_app.recovery.redrive.road import open_target
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.store import parse_key, status
-from stream_app.sinks.objects import keys
 from stream_app.sinks.s3 import EVENTS
-from stream_app.sinks.segment import instant
 from tests import samples
 from tests.contracts.redriving import BUCKET, Endpoint, reading, statuses
 from tests.contracts.redriving_pipeline import MEND, USELESS, Pipeline, applied, followed, planned

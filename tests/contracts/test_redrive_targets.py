@@ -12,12 +12,12 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.aws.request_sizes import BUS_BYTES, BUS_ENTRIES
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of
 from stream_app.recovery.redrive.targets.aws import BusTarget, StreamTarget
 from stream_app.recovery.redrive.targets.target import Barred, Delivered, Draft, Later, Parcel, Refused, Unfit
 from stream_app.recovery.repair.file import repair_of
-from stream_app.sinks.entries import BUS_BYTES, BUS_ENTRIES
 from tests import samples
 
 REGISTRY = samples.registry()

@@ -15,10 +15,10 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.event import Event, Window
-from stream_app.record import Batch, Code, Position
+from stream_app.model.event import Event, Window
+from stream_app.model.record import Batch, Code, Position
+from stream_app.model.segment import Segment
 from stream_app.sinks.dynamodb import LatestSink, newest, standing
-from stream_app.sinks.segment import Segment
 from tests.unit.test_sink_segment import ARRIVED, BASE, SHARD, record, segment
 
 TABLE = "latest"

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from stream_app.errors import FatalError
-from stream_app.record import Code, Failure
+from stream_app.model.record import Code, Failure
 from stream_app.sinks.quarantine import Attempts, Decision, S3QuarantineStore, decision_key
 
 BUCKET = "quarantine-of-the-test"

@@ -15,11 +15,11 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream_app.aws.objects import CORRECTED, DIGEST, RECORDS, Written, head, put_exact, put_new
 from stream_app.errors import TransientError
-from stream_app.record import Code
-from stream_app.sinks.objects import CORRECTED, DIGEST, RECORDS, Written, head, put_exact, put_new
+from stream_app.model.record import Code
+from stream_app.model.segment import Segment, store, token
 from stream_app.sinks.s3 import ManifestSink, ParquetSink, event_key, manifest, manifest_key
-from stream_app.sinks.segment import Segment, store, token
 from tests.unit.test_sink_segment import BASE, PLACES, SHARD, segment, segments
 
 BUCKET = "events-of-the-test"

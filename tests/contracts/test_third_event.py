@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from stream_app.event import discover
+from stream_app.model.event import discover
+from stream_app.model.record import Code
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Code
 from stream_app.testing import record, run
 from tests.samples import as_avro, as_envelope, as_json
 
@@ -34,7 +34,7 @@ MODULE = '''
 
 import numpy as np
 
-from stream_app.event import Event, Window
+from stream_app.model.event import Event, Window
 
 
 class Jump:
@@ -136,7 +136,7 @@ def test_a_schema_given_by_hand_takes_the_files_place() -> None:
 def test_a_user_who_has_only_the_package_can_run_it(folder: Path) -> None:
     script = (
         "from stream_app.pipeline.registry import Registry; from stream_app.testing import run;"
-        "from stream_app.event import discover;"
+        "from stream_app.model.event import discover;"
         f"print(sorted(Registry.load().codecs), len(run(discover()['meter'], {ROWS!r}).passed))"
     )
     done = subprocess.run(

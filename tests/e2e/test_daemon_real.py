@@ -23,10 +23,10 @@ from stream_app.consumer.starting_point import starting_at
 from stream_app.consumer.supervise import Restarts, Stop
 from stream_app.local.aws import LocalAws, start
 from stream_app.local.leases import write_leases
+from stream_app.model.segment import from_token
 from stream_app.recovery.audit.accepted import accepted
 from stream_app.recovery.stream.read import shards
 from stream_app.resources import shipped
-from stream_app.sinks.segment import from_token
 
 Line = dict[str, Any]
 PATIENCE = 50.0

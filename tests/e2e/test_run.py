@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from stream_app import app
+from stream_app.aws import objects
 from stream_app.consumer.supervise import Restarts
 from stream_app.local import drain, rehearsal
 from stream_app.local.daemon_thread import DaemonThread
@@ -27,7 +28,6 @@ from stream_app.local.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit
 from stream_app.resources import shipped
-from stream_app.sinks import objects
 from stream_app.terminal.summary import render
 
 pytestmark = pytest.mark.timeout(240)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 
 from stream_app import app
+from stream_app.aws import objects
 from stream_app.consumer.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.ingest.devices import play
@@ -35,7 +36,6 @@ from stream_app.recovery.audit.proof import audit
 from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.resources import shipped
 from stream_app.settings import Settings, read_properties
-from stream_app.sinks import objects
 from stream_app.sinks.s3 import SEGMENTS
 from stream_app.testing import Played
 from tests.e2e.test_run import stored

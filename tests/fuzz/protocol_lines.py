@@ -15,7 +15,7 @@ import msgspec
 from stream_app.consumer.lines import LineReader, taken
 from stream_app.consumer.multilang import Checkpointer, Message, ProcessRecords, serve
 from stream_app.errors import StreamAppError
-from stream_app.record import Record
+from stream_app.model.record import Record
 from tests.fuzz.mutations import mutated
 from tests.fuzz.watch import bounded
 

@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from stream_app.errors import ConfigError, FatalError, StreamAppError
+from stream_app.model.segment import instant
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery import bounded as bounds
 from stream_app.recovery.audit import accounts, checkpoints
@@ -28,7 +29,6 @@ from stream_app.recovery.repair.file import Repair, repair_of
 from stream_app.recovery.repair.steps import meets, repaired
 from stream_app.recovery.store import failure, failure_key, load, parse_key
 from stream_app.recovery.stream import kpl
-from stream_app.sinks.segment import instant
 from stream_app.terminal.names import short_shard
 from tests import samples
 from tests.fuzz.mutations import mutated

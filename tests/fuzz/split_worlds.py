@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.event import Event, Rate, Stuck, Window, schema_files
 from stream_app.events import air_quality, parcel
+from stream_app.model.event import Event, Rate, Stuck, Window, schema_files
+from stream_app.model.record import Batch, Mask
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Batch, Mask
 from tests import avro, samples
 from tests.samples import as_avro, as_envelope, as_json
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
+from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
 from stream_app.pipeline.usual_form import UsualForm
-from stream_app.record import Record
 from stream_app.testing import outcomes, record
 from tests.fuzz.mutations import mutated
 from tests.fuzz.split_worlds import ARRIVED, World, without_fields, worlds

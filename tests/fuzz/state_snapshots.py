@@ -17,12 +17,12 @@ import numpy as np
 
 from anomaly.container import seal_parts, unseal_parts
 from stream_app.errors import FatalError
+from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.memory import unpack
 from stream_app.pipeline.packing import MAGIC, compressed, contained
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Record
 from tests import samples, snapshots
 from tests.fuzz.mutations import mutated
 from tests.fuzz.watch import bounded

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_app.record import Batch
+from stream_app.model.record import Batch
 from tests.samples import HOUR, START
 
 

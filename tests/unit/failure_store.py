@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stream_app.record import Position
+from stream_app.model.record import Position
 from stream_app.recovery.store import STATUSES, StoredFailure, failure, failure_key, parse_key
 from tests.unit.test_recovery_store import letter
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.alert_outbox import ENTRIES, MOST_WAITING, Outbox
 from stream_app.consumer.alert_store import name_of
-from stream_app.record import Position
+from stream_app.model.record import Position
 
 SHARD = "shardId-000000000000"
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.model.segment import from_token
 from stream_app.recovery.audit.accepted import Accepted
 from stream_app.recovery.audit.accounts import Accounts, Kind, Source
 from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, Waiting, compare
 from stream_app.recovery.audit.tally import NAMED
 from stream_app.recovery.audit.waiting import Limit, described, limit
-from stream_app.sinks.segment import from_token
 
 SHARD = "shardId-000000000001"
 BASE = 10**55

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.event import Event, Window
 from stream_app.events.air_quality import EVENT as AIR_QUALITY
+from stream_app.model.event import Event, Window
+from stream_app.model.record import Batch, Code
 from stream_app.pipeline import dependent_rows, evaluate
 from stream_app.pipeline.evaluate import Rows
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.payload_checks import MAX_DEPTH
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Batch, Code
 from stream_app.testing import MAX_BYTES, outcomes, record
 from tests.fuzz import splits as fuzzer
 from tests.fuzz.split_worlds import only

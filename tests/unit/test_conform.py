@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from stream_app.record import Code
+from stream_app.model.record import Code
 from tests import avro
 from tests.samples import as_avro, as_json
 from tests.support import fates_of

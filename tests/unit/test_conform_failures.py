@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.record import Code
+from stream_app.model.record import Code
 from tests import avro
 from tests.samples import START, as_avro, as_envelope, as_json
 from tests.things import EVERY, codes, column, one_schema, run, thing

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from anomaly.nearest import NearestValue
 from stream_app.errors import ConfigError
-from stream_app.event import Event, Range, Rate, Stuck, Window
+from stream_app.model.event import Event, Range, Rate, Stuck, Window
 from stream_app.pipeline.generated_rows import EXTREME, ORDINARY, WITHOUT_OPTIONAL, generated
 from stream_app.pipeline.registry import Registry
 from tests import avro, samples
@@ -411,7 +411,7 @@ def test_a_module_is_refused_with_its_file_and_line(tmp_path: Path, monkeypatch:
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "tank.avsc").write_text(json.dumps(SCHEMA))
     (tmp_path / "events" / "tank.py").write_text(
-        "from stream_app.event import Event, Range\n"
+        "from stream_app.model.event import Event, Range\n"
         "\n"
         "\n"
         "def verify(batch):\n"

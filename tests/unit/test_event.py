@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.event import Event, discover, schema_files
+from stream_app.model.event import Event, discover, schema_files
 from stream_app.pipeline.registry import Registry
 from tests.samples import schema
 
 MODULE = """
-from stream_app.event import Event
+from stream_app.model.event import Event
 EVENT = Event(name="{name}", key="{key}", required=("{key}",))
 """
 

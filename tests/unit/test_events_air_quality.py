@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_app import aqi
 from stream_app.events.air_quality import CLOCK_SKEW, COMPASS, EVENT, RANGES, calculate, verify, wind
-from stream_app.record import Batch
+from stream_app.model.record import Batch
 
 NOW = np.datetime64("2024-06-01T12:00:00.000", "ms")
 MILLISECOND = np.timedelta64(1, "ms")

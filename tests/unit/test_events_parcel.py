@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.events.parcel import EVENT, calculate, verify
-from stream_app.record import Batch
+from stream_app.model.record import Batch
 
 NOW = np.datetime64("2024-06-01T12:00:00.000", "ms")
 NEVER = np.datetime64("NaT", "ms")

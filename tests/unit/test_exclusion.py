@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.model.record import Code, Failure, Record
 from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Code, Failure, Record
 from tests.samples import EVENTS, MAX_BYTES, registry, shards
 from tests.support import fates_of, known
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from anomaly.nearest import NearestValue
 from stream_app.consumer.alerts import details
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import Batch, Record
 from stream_app.pipeline.score import score
-from stream_app.record import Batch, Record
 from stream_app.sinks.columns import stored_columns
 
 EVENT = Event(name="reading", key="device", features=("a",), detector=NearestValue)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.failing_code import NOTICEABLE, Failing, FailingCode
 from stream_app.errors import ConfigError
+from stream_app.model.record import Batch, Record
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Batch, Record
 from stream_app.testing import record
 from tests.kcl import Kcl
 from tests.samples import MAX_BYTES, READING, SCHEMAS, START, STEP, as_json

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
+from stream_app.model.segment import instant, token
 from stream_app.recovery.find.query import AHEAD, Query, cause, find, find_keys, find_named, handle
 from stream_app.recovery.find.times import duration
 from stream_app.recovery.hours import hours
 from stream_app.recovery.store import STATUSES, parse_key
-from stream_app.sinks.segment import instant, token
 from tests.unit.failure_store import BUCKET, CODES, DEVICES, Store, at, keys, made, status_of
 
 HOURS, AN_HOUR = 200, 250

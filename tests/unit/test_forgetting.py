@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.model.record import Record
 from stream_app.pipeline import state as state_module
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Record
 from stream_app.testing import record
 from tests import samples, snapshots
 from tests.support import fates_of

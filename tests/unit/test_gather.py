@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stream_app.consumer import gather
 from stream_app.consumer.gather import Gathering
 from stream_app.consumer.multilang import Checkpointer
-from stream_app.record import Record
+from stream_app.model.record import Record
 from stream_app.testing import record
 
 FAR, NEAR = gather.FAR_MS, gather.FAR_MS - 1

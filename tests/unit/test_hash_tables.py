@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from anomaly.compiled import compiled
 from anomaly.siphash import hash_of
+from stream_app.model.record import IntVector
 from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.devices_kernel import MARK, NUMBER
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.seen import Met, Seen
 from stream_app.pipeline.state import ShardState
 from stream_app.pipeline.unpack_kernel import mark_of_text
-from stream_app.record import IntVector
 from tests import samples, snapshots
 
 _BITS, _CHOSEN = 10, 1_000

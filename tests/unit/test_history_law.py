@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.record import Position
+from stream_app.model.record import Position
 from stream_app.recovery.correct import request as module
 from stream_app.recovery.correct.history import Done, Entry, Refusal, Request
 from stream_app.recovery.correct.limits import Bucket, delay_seconds

@@ -13,11 +13,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.aws.request_sizes import BUS_BYTES, STREAM_BYTES, Refusal, put_events_size
+from stream_app.aws.retry import Policy
 from stream_app.errors import FatalError
 from stream_app.ingest.delivery import Door, Entry, bus_door, deliver, requests, stream_door
 from stream_app.ingest.envelope import Route, Sending
-from stream_app.sinks.entries import BUS_BYTES, STREAM_BYTES, Refusal, put_events_size
-from stream_app.sinks.retry import Policy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = Policy(attempts=4, base_ms=100, cap_ms=250)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.event import Event
 from stream_app.ingest.datasets import JOURNEYS, WINTER, dataset
 from stream_app.ingest.devices import event_of, play, sendings_of, written_forms
 from stream_app.ingest.envelope import AVRO, AVRO_PAST, GZIP, JSON
 from stream_app.ingest.faults import expected
+from stream_app.model.event import Event
 
 AIR = Event("air_quality", key="station", sent="sent_at")
 PARCEL = Event("parcel", key="parcel", sent="sent_at")

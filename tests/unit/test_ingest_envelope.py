@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.aws.request_sizes import SOURCE, envelope, put_events_entry, put_events_size
 from stream_app.ingest.envelope import (
     AVRO,
     AVRO_PAST,
@@ -22,7 +23,6 @@ from stream_app.ingest.envelope import (
     Sending,
     forms,
 )
-from stream_app.sinks.entries import SOURCE, envelope, put_events_entry, put_events_size
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 NOW: dict[str, Any] = {

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
-from stream_app.event import Event
 from stream_app.ingest import faults
 from stream_app.ingest.datasets import WINTER, readings
 from stream_app.ingest.envelope import AVRO, AVRO_PAST, ENVELOPE, GZIP, JSON, REPEATED, Sending
 from stream_app.ingest.faults import DIRECT, FAULTS, LIMIT, RATES, expected, plan
-from stream_app.record import Code
+from stream_app.model.event import Event
+from stream_app.model.record import Code
 
 AIR = Event("air_quality", key="station", sent="sent_at")
 PARCEL = Event("parcel", key="parcel", sent="sent_at")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.lines import LineReader, Taken, taken
 from stream_app.consumer.multilang import Message, ProcessRecords
-from stream_app.record import Record
+from stream_app.model.record import Record
 
 _decode = msgspec.json.Decoder(Message).decode
 NUMBERS = st.integers(0, 10**18 - 1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.multilang import Checkpointer, serve
 from stream_app.errors import FatalError, LeaseLostError, TransientError
-from stream_app.record import Record
+from stream_app.model.record import Record
 
 
 class Recorder:

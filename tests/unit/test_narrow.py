@@ -8,9 +8,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.model.record import Position, Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Position, Record
 from stream_app.recovery.hydrate.narrow import Run, Verdict, joined, lenient, pipeline_judge, runs
 from tests import samples
 

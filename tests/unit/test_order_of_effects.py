@@ -12,8 +12,8 @@ from stream_app.consumer.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.consumer.state import SHARD_END
 from stream_app.errors import FatalError, LeaseLostError, TransientError
-from stream_app.record import Record
-from stream_app.sinks.segment import token
+from stream_app.model.record import Record
+from stream_app.model.segment import token
 from stream_app.testing import Played, record
 from tests.kcl import Kcl, Step, steps
 from tests.samples import START, as_json, registry, shards

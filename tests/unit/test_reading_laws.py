@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.event import Event
+from stream_app.model.event import Event
 from stream_app.pipeline import exact_numbers, time_kernel, time_text
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry

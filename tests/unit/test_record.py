@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.record import Batch, Position, Record, concat
+from stream_app.model.record import Batch, Position, Record, concat
 
 
 def batch(**columns: Any) -> Batch:

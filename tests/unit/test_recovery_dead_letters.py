@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.aws.retry import Policy
 from stream_app.errors import FatalError, TransientError
-from stream_app.record import Code, Failure
+from stream_app.model.record import Code, Failure
+from stream_app.model.record_metadata import Origins
+from stream_app.model.segment import Segment
 from stream_app.recovery.dead_letters import REASON_LENGTH, messages, parse, send
-from stream_app.sinks.origins import Origins
-from stream_app.sinks.retry import Policy
-from stream_app.sinks.segment import Segment
 from tests.unit.test_sink_segment import SHARD, record, segment, segments
 
 

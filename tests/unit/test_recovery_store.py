@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_app.record import Position
+from stream_app.model.record import Position
 from stream_app.recovery.dead_letters import KIND, DeadLetter
 from stream_app.recovery.store import failure, failure_key, folder, load, parse_key
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Record
 from stream_app.recovery.redrive.message import (
     Lineage,
     Message,

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.alerts import details
 from stream_app.errors import ConfigError
-from stream_app.event import Check, Event, Range, Rate, Stuck
+from stream_app.model.event import Check, Event, Range, Rate, Stuck
+from stream_app.model.record import Batch
 from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.rules import Checks
 from stream_app.pipeline.state import ShardState
-from stream_app.record import Batch
 from stream_app.testing import record
 from tests.samples import HOUR, MAX_BYTES, READING, SCHEMAS, START, Drift, as_json, shards, splits
 from tests.support import fates_of

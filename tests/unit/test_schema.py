@@ -11,7 +11,7 @@ import fastavro
 import pytest
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.event import Event, Window
+from stream_app.model.event import Event, Window
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import (
     BOOLEAN,

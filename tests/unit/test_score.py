@@ -15,9 +15,9 @@ from anomaly.detector import FloatMatrix, FloatVector, Times
 from anomaly.judgement import Judgement
 from anomaly.nearest import NearestValue
 from anomaly.river import RiverDetector
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import Batch
 from stream_app.pipeline.score import score, unscored
-from stream_app.record import Batch
 from tests.samples import Drift
 
 EVENT = Event(name="reading", key="device", features=("a",), detector=Drift)

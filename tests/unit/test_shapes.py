@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.record import Position
+from stream_app.model.record import Position
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.events import messages
 from stream_app.recovery.hydrate.shapes import Pointer, Range, read

@@ -15,8 +15,8 @@ from hypothesis import given
 from stream_app.consumer import shard as shard_module
 from stream_app.consumer.state import SHARD_END, Lineage
 from stream_app.errors import FatalError
-from stream_app.record import Record
-from stream_app.sinks.segment import token
+from stream_app.model.record import Record
+from stream_app.model.segment import token
 from stream_app.telemetry.histogram import Histogram
 from stream_app.testing import record
 from tests.kcl import Kcl, Step, steps

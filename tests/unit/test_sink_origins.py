@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.record import Record
-from stream_app.sinks.origins import Origins, origins
+from stream_app.model.record import Record
+from stream_app.model.record_metadata import Origins, origins
 
 RECORDS = st.lists(
     st.builds(

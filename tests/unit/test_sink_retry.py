@@ -11,10 +11,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.aws.retry import Policy, call, retrying
 from stream_app.errors import FatalError, LeaseLostError, TransientError
-from stream_app.record import Failure
-from stream_app.sinks.retry import Policy, call, retrying
-from stream_app.sinks.segment import Segment
+from stream_app.model.record import Failure
+from stream_app.model.segment import Segment
 from tests.unit.test_sink_segment import segment
 
 TRANSIENT: list[Exception] = [

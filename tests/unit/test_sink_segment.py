@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import FatalError
-from stream_app.record import Batch, Code, Failure, Position, Record
-from stream_app.sinks.segment import Segment, from_token, instant, store, token
+from stream_app.model.record import Batch, Code, Failure, Position, Record
+from stream_app.model.segment import Segment, from_token, instant, store, token
 
 SHARD = "shardId-000000000003"
 BASE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000

@@ -12,7 +12,7 @@ from stream_app.consumer.signed import MAGIC, SignedSnapshots, read_keys
 from stream_app.consumer.silence import forget_after, problems
 from stream_app.consumer.state import SHARD_END, Lineage, restore
 from stream_app.errors import ConfigError, FatalError
-from stream_app.event import Event, Window
+from stream_app.model.event import Event, Window
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state import ShardState
 from stream_app.settings import Settings

@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.record import Position
+from stream_app.model.record import Position
 from stream_app.recovery.find.query import Found, cause
 from stream_app.recovery.find.stats import stats, table
 from stream_app.recovery.store import STATUSES, failure

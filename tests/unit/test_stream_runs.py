@@ -12,9 +12,9 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.aws.retry import Policy
 from stream_app.errors import FatalError
 from stream_app.recovery.stream.runs import Reader, number, patient
-from stream_app.sinks.retry import Policy
 
 BEGIN = 1_480_550_400_000
 STEP_MS = 700

@@ -8,8 +8,8 @@ from typing import IO, Any
 import pytest
 
 from stream_app.errors import ConfigError, FatalError
-from stream_app.event import Event
-from stream_app.record import Code
+from stream_app.model.event import Event
+from stream_app.model.record import Code
 from stream_app.testing import ConsumerEndedError, Played, Player, record, run
 from tests.samples import READING, SCHEMAS, START
 

@@ -11,7 +11,7 @@ import pytest
 
 from stream_app.errors import ConfigError
 from stream_app.events import air_quality, parcel
-from stream_app.record import Batch
+from stream_app.model.record import Batch
 from stream_app.testing import CheckError, check
 from tests.samples import HOUR, READING, SCHEMAS, START, STEP
 

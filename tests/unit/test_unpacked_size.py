@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.model.records import Payloads
 from stream_app.pipeline.decode import decode
 from stream_app.pipeline.unpacked_size import unpacked_sizes
-from stream_app.records import Payloads
 from tests.samples import as_json, registry
 
 LIMIT = 4_096

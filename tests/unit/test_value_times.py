@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.event import Event
+from stream_app.model.event import Event
 from stream_app.testing import outcomes
 from tests.unit.values import (
     EVENT,

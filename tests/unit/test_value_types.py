@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.event import Event
-from stream_app.record import Batch
+from stream_app.model.event import Event
+from stream_app.model.record import Batch
 from stream_app.testing import outcomes
 from tests.unit.values import (
     DATE,

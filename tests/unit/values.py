@@ -10,7 +10,7 @@ from typing import Any
 
 import fastavro
 
-from stream_app.event import Event
+from stream_app.model.event import Event
 from stream_app.testing import outcomes
 
 UTC = dt.UTC

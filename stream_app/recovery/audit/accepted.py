@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream_app.record import IntVector, Mask, Position
+from stream_app.model.record import IntVector, Mask, Position
+from stream_app.model.segment import token
 from stream_app.recovery.stream.kpl import MAGIC, aggregate, delivered
 from stream_app.recovery.stream.read import Page, Shard, pages
 from stream_app.recovery.stream.runs import arrival
-from stream_app.sinks.segment import token
 
 Progress = Callable[[str, int], None]
 Tokens = Any  # a pyarrow array of strings; the stubs of its functions are narrower than the functions

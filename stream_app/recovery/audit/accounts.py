@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stream_app.record import IntVector
+from stream_app.aws.objects import get
+from stream_app.model.record import IntVector
+from stream_app.model.segment import TOKEN, from_token
 from stream_app.recovery.audit.accepted import Tokens
 from stream_app.recovery.audit.inventory import Files
 from stream_app.recovery.bounded import decoded
 from stream_app.recovery.store import load
-from stream_app.sinks.objects import get
-from stream_app.sinks.segment import TOKEN, from_token
 
 T = TypeVar("T")
 Origin = tuple[str, str]  # consumer and stream

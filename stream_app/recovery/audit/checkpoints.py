@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stream_app.errors import FatalError
-from stream_app.sinks.segment import TOKEN
+from stream_app.model.segment import TOKEN
 
 # KCL's checkpoints that are not positions.
 WORDS: Final = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END"})

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from stream_app.aws.objects import folders, keys
+from stream_app.model.segment import token
 from stream_app.recovery.store import failure_keys, parse_key
-from stream_app.sinks.objects import folders, keys
 from stream_app.sinks.s3 import EVENTS, SEGMENTS
-from stream_app.sinks.segment import token
 
 _NAME = re.compile(r"(.+)-\d+(?:\.\d+)?\.parquet")
 # A segment lies in the folder of its first record; its last one may have come much later.

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream_app.record import IntVector, Mask
+from stream_app.model.record import IntVector, Mask
+from stream_app.model.segment import from_token
 from stream_app.recovery.audit.accepted import Accepted, Progress, Tokens, accepted
 from stream_app.recovery.audit.accounts import Accounts, Kind, accounts, stray
 from stream_app.recovery.audit.inventory import NO_SHARD, Files, inventory
 from stream_app.recovery.audit.tally import NAMED, Audit, Duplicate, ShardAudit, Tally, Waiting
 from stream_app.recovery.audit.waiting import Limit, arrived_at, described, last_stored, limit
 from stream_app.recovery.stream.read import shards
-from stream_app.sinks.segment import from_token
 
 __all__ = ["Audit", "Duplicate", "ShardAudit", "Tally", "Waiting", "audit", "compare"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from stream_app.aws.objects import head
+from stream_app.model.segment import instant
 from stream_app.recovery.audit.accepted import Accepted
 from stream_app.recovery.audit.accounts import newest
 from stream_app.recovery.audit.tally import ShardAudit, Waiting
-from stream_app.sinks.objects import head
-from stream_app.sinks.segment import instant
 
 
 @dataclass(frozen=True, slots=True)

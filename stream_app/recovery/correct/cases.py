@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stream_app.model.record import Batch, Position, Record
 from stream_app.pipeline.registry import Codec
-from stream_app.record import Batch, Position, Record
 from stream_app.recovery.correct.differences import differing, named
 from stream_app.recovery.correct.past import Earlier, Own, Values, batch_of, restored
 from stream_app.recovery.correct.recalculate import Calculated, ImpossibleError, Past, calculated, differs

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from stream_app.aws import objects
+from stream_app.model.record import IntVector, Position
+from stream_app.model.segment import from_token, instant
 from stream_app.pipeline.registry import Codec
-from stream_app.record import IntVector, Position
 from stream_app.recovery.correct.segment import File, Manifest, parse, read
-from stream_app.sinks import objects
 from stream_app.sinks.parquet import stored_name
 from stream_app.sinks.s3 import EVENTS, SEGMENTS
-from stream_app.sinks.segment import from_token, instant
 
 K = TypeVar("K")
 T = TypeVar("T")

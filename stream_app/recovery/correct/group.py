@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from stream_app.errors import TransientError
+from stream_app.model.record import Batch, Position, Record
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
-from stream_app.record import Batch, Position, Record
 from stream_app.recovery.correct.cases import Case, Corrected, Known, Replaced, Solved, solve
 from stream_app.recovery.correct.files import Files
 from stream_app.recovery.correct.history import Done, Entry, History, Request

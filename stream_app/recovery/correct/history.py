@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stream_app.aws.conditional_writes import met
 from stream_app.errors import FatalError
-from stream_app.record import Position
+from stream_app.model.record import Position
+from stream_app.model.segment import token
 from stream_app.recovery.bounded import decoded, is_time
-from stream_app.sinks.conditions import met
 from stream_app.sinks.dynamodb import batch_get
-from stream_app.sinks.segment import token
 
 HISTORY = "STREAM_APP_HISTORY_TABLE"
 """Names the table of corrections and redrives, where it is not the template's own name for it."""

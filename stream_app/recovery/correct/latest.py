@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from stream_app.event import Event
-from stream_app.record import Position
-from stream_app.sinks.conditions import met
+from stream_app.aws.conditional_writes import met
+from stream_app.model.event import Event
+from stream_app.model.record import Position
 from stream_app.sinks.dynamodb import KEY, batch_get, latest_key, time_field, to_value
 
 

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream_app.event import Event
+from stream_app.model.event import Event
+from stream_app.model.record import Batch, IntVector, Position
+from stream_app.model.segment import token
 from stream_app.pipeline.columns import build
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import TICKS_PER_SECOND
-from stream_app.record import Batch, IntVector, Position
 from stream_app.recovery.correct.files import Files, Rows, Stored, stored_names
 from stream_app.recovery.correct.history import Entry
 from stream_app.sinks.parquet import field_name
-from stream_app.sinks.segment import token
 
 # So many files are read at most; a device that was silent for a while is otherwise sought without end.
 MOST_FILES = 1_000

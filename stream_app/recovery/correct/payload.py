@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from stream_app.aws.objects import get
 from stream_app.errors import code_of
-from stream_app.record import Position, Record
+from stream_app.model.record import Position, Record
 from stream_app.recovery.correct.request import BusyError
 from stream_app.recovery.store import failure_key, load
 from stream_app.recovery.stream.read import pages, user_records
-from stream_app.sinks.objects import get
 
 # Records of one GetRecords at most. A shard takes 1,000 a second, so that one read a second keeps up with it.
 PAGE = 1_000

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stream_app.model.record import EXACT, Batch, Failure, IntVector, Record
+from stream_app.model.records import Records
 from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import decode
@@ -22,8 +24,6 @@ from stream_app.pipeline.rules import FLAG
 from stream_app.pipeline.user_calls import is_interrupt
 from stream_app.pipeline.verify import verify
 from stream_app.pipeline.windows import Windows
-from stream_app.record import EXACT, Batch, Failure, IntVector, Record
-from stream_app.records import Records
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import to_table
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
-from stream_app.record import Position
+from stream_app.model.record import Position
 from stream_app.recovery.correct.history import Done, Entry, Refusal, Request
 from stream_app.recovery.correct.recalculate import ImpossibleError
 

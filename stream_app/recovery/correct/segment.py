@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stream_app.aws.objects import CORRECTED, DIGEST
 from stream_app.errors import FatalError, TransientError, code_of, is_conflict
-from stream_app.record import Mask, Position
+from stream_app.model.record import Mask, Position
+from stream_app.model.segment import from_token, token
 from stream_app.recovery.bounded import decoded
-from stream_app.sinks.objects import CORRECTED, DIGEST
 from stream_app.sinks.parquet import encode, rows_digest
-from stream_app.sinks.segment import from_token, token
 
 LAST_CORRECTED = "corrected-last"
 CORRECTED_ROWS = "corrected-rows"

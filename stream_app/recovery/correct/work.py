@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from stream_app.aws import objects
+from stream_app.model.record import Position
+from stream_app.model.segment import from_token
 from stream_app.pipeline.registry import Registry
-from stream_app.record import Position
 from stream_app.recovery.correct.files import Files, RowsCache
 from stream_app.recovery.correct.group import Batched, Dependencies, Group, Outcome
 from stream_app.recovery.correct.history import Done, Entry, History, Request
@@ -26,9 +28,7 @@ from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import EarlyError
 from stream_app.recovery.correct.segment import MOST_ROWS, File, overwrite, read, recorded, same
 from stream_app.settings import Settings
-from stream_app.sinks import objects
 from stream_app.sinks.parquet import field_name, stored_name
-from stream_app.sinks.segment import from_token
 
 _ENDED = "SHARD_END"
 # Files in memory at once, and threads that read and correct them.

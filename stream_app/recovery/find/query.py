@@ -11,12 +11,12 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+from stream_app.aws.objects import get, keys
+from stream_app.model.segment import instant, token
 from stream_app.recovery import store
 from stream_app.recovery.find.fingerprint import fingerprint
 from stream_app.recovery.hours import hours
 from stream_app.recovery.store import FAILURES, StoredFailure, folder, parse_key
-from stream_app.sinks.objects import get, keys
-from stream_app.sinks.segment import instant, token
 
 _HANDLE = 10
 AHEAD = 64  # failures read at a time: as many may be read in vain by whoever stops early

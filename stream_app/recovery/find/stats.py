@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from stream_app.model.segment import instant
 from stream_app.recovery.find.query import Found, cause
-from stream_app.sinks.segment import instant
 
 # Lengths of a row of the table: the shortest by which the stretch makes no more rows than this.
 _STEPS = tuple(timedelta(minutes=m) for m in (1, 5, 15, 60, 180, 720, 1_440, 7 * 1_440))

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from stream_app.aws.objects import get
 from stream_app.errors import TransientError
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.events import Invocation, messages
@@ -16,7 +17,6 @@ from stream_app.recovery.hydrate.report import metrics, park
 from stream_app.recovery.hydrate.shapes import Letter, Pointer, Range, read
 from stream_app.recovery.hydrate.world import Hydrated, Result, World, why
 from stream_app.recovery.stream.retention import Retention
-from stream_app.sinks.objects import get
 
 __all__ = ["Hydrated", "Result", "World", "handler", "hydrate", "hydrate_batch"]
 

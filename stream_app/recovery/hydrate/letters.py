@@ -16,13 +16,13 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from stream_app.aws.objects import get, keys, put_new
+from stream_app.model.segment import instant, token
 from stream_app.recovery.bounded import decoded, is_time
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hours import hours
 from stream_app.recovery.hydrate.narrow import Run
 from stream_app.recovery.hydrate.shapes import OWN, Letter
-from stream_app.sinks.objects import get, keys, put_new
-from stream_app.sinks.segment import instant, token
 
 LETTERS = "dead-letters/"
 KIND = "stream-app.dead-letter-record"

@@ -9,7 +9,8 @@ from functools import partial
 from itertools import chain, groupby, islice
 from typing import NamedTuple
 
-from stream_app.record import Failure, Position, Record
+from stream_app.model.record import Failure, Position, Record
+from stream_app.model.segment import token
 from stream_app.recovery.dead_letters import KIND, VERSION, DeadLetter
 from stream_app.recovery.hydrate.letters import LetterRecord, State, letter_key, put_record, record_of
 from stream_app.recovery.hydrate.narrow import Judge, Run, Verdict, joined, lenient, runs
@@ -18,7 +19,6 @@ from stream_app.recovery.hydrate.world import Result, World, why
 from stream_app.recovery.store import failure, put
 from stream_app.recovery.stream.read import RawRecord, user_records
 from stream_app.recovery.stream.runs import Reader, number
-from stream_app.sinks.segment import token
 
 DELIVERY, DELIVERY_FAILED = "delivery", "DELIVERY_FAILED"
 # Small ranges are read first and then stored side by side: so many, and so many bytes of them, are held at a time.

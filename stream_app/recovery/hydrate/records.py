@@ -7,7 +7,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from stream_app.record import Record
+from stream_app.model.record import Record
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.letters import State
 from stream_app.recovery.hydrate.world import Result, World, why

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stream_app.aws.retry import call
 from stream_app.recovery.hydrate.events import Invocation, Message
 from stream_app.recovery.hydrate.letters import State
 from stream_app.recovery.hydrate.world import Hydrated, World, why
-from stream_app.sinks.retry import call
 from stream_app.telemetry.emf import Metric, line
 
 _MOST_REASON = 500

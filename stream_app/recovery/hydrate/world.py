@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
+from stream_app.aws.retry import Policy, Sleep
 from stream_app.recovery.hydrate.letters import State
 from stream_app.recovery.hydrate.narrow import Judge, lenient
 from stream_app.recovery.hydrate.shapes import Letter
 from stream_app.recovery.stream.retention import Retention
 from stream_app.recovery.stream.runs import PAGE, patient
-from stream_app.sinks.retry import Policy, Sleep
 
 T = TypeVar("T")
 R = TypeVar("R")

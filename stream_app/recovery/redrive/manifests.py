@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream_app.record import Position
+from stream_app.aws.objects import get, keys
+from stream_app.model.record import Position
+from stream_app.model.segment import from_token, token
 from stream_app.recovery.bounded import decoded
-from stream_app.sinks.objects import get, keys
 from stream_app.sinks.s3 import SEGMENTS
-from stream_app.sinks.segment import from_token, token
 
 
 class _End(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream_app.aws.request_sizes import SOURCE
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.schema import IDENTITY, TEXT
 from stream_app.pipeline.time_text import instant_text
@@ -17,7 +18,6 @@ from stream_app.pipeline.violation import ViolationError
 from stream_app.recovery.bounded import decoded
 from stream_app.recovery.repair.file import EVENT, Repair
 from stream_app.recovery.repair.steps import Unrepaired, meets, repaired
-from stream_app.sinks.entries import SOURCE
 
 # As a resource of the envelope: EventBridge and the Pipe carry it along, and it is none of the event's fields.
 _MARK = "stream-app:redrive:"

@@ -13,7 +13,9 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from stream_app.record import Position
+from stream_app.aws.objects import get
+from stream_app.model.record import Position
+from stream_app.model.segment import instant
 from stream_app.recovery.find.query import Query, find_keys
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.manifests import Manifests
@@ -21,8 +23,6 @@ from stream_app.recovery.redrive.message import Lineage, read
 from stream_app.recovery.redrive.plan.newer import column, columns, event_files, hour_before
 from stream_app.recovery.redrive.road import Road
 from stream_app.recovery.store import load, parse_key
-from stream_app.sinks.objects import get
-from stream_app.sinks.segment import instant
 
 _AHEAD = 32  # files read side by side
 # A device may have a good copy of an event stored in the same hour as the bad one.

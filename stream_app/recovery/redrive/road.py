@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stream_app.errors import ConfigError, Problem
+from stream_app.model.segment import instant
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.owner import is_dead, new_owner
@@ -16,7 +17,6 @@ from stream_app.recovery.redrive.targets.aws import BusTarget, StreamTarget
 from stream_app.recovery.redrive.targets.http import HttpTarget
 from stream_app.recovery.redrive.targets.target import Destination, Target
 from stream_app.settings import Settings
-from stream_app.sinks.segment import instant
 
 # Requests that go side by side.
 THREADS = 16

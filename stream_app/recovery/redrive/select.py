@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream_app.aws.objects import get_with_etag
 from stream_app.errors import ConfigError, Problem
 from stream_app.recovery.find.query import Query, find
 from stream_app.recovery.find.times import moment
 from stream_app.recovery.hours import hours
 from stream_app.recovery.store import FAILURES, OPEN, STATUSES, StoredFailure, folder, load, status
-from stream_app.sinks.objects import get_with_etag
 
 _SEVERAL = ("code", "status")
 _NAMES = (

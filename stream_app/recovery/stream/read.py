@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from botocore.utils import parse_timestamp
 
 from stream_app.errors import code_of
-from stream_app.record import Record
+from stream_app.model.record import Record
 from stream_app.recovery.stream.kpl import UserRecord, delivered, unpack
 
 _PAGE = 10_000

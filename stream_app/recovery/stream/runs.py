@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from stream_app.aws.retry import Policy, Sleep, call
 from stream_app.errors import code_of
 from stream_app.recovery.stream.read import Page, RawRecord, named, pages, pages_since
-from stream_app.sinks.retry import Policy, Sleep, call
 
 # A page is kept for the neighbours of what was asked for; failures often come together.
 PAGE = 500

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream_app.aws.request_sizes import envelope
 from stream_app.ingest.datasets import readings
-from stream_app.sinks.entries import envelope
 
 SHARD = "shardId-000000000000"
 FIRST_SEQUENCE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000

@@ -14,7 +14,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import run_main
 
-from stream_app.record import Record
+from stream_app.model.record import Record
 from tests.bench.consumer import rows
 from tests.bench.consumer.pipe import Files, Pipe, folder, prepared
 from tests.bench.consumer.stock_device import Device

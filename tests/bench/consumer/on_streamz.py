@@ -6,7 +6,7 @@ from typing import Any
 
 from streamz import Stream
 
-from stream_app.record import Record
+from stream_app.model.record import Record
 from tests.bench.consumer import rows
 from tests.bench.consumer.pipe import Files, Pipe, folder, prepared
 from tests.bench.consumer.stock_device import Device

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from stream_app.aws.retry import Policy
 from stream_app.recovery.redrive.apply.send import (
     Again,
     Elsewhere,
@@ -23,7 +24,6 @@ from stream_app.recovery.redrive.apply.send import (
 )
 from stream_app.recovery.redrive.ledger.items import State
 from stream_app.recovery.redrive.plan.file import Item
-from stream_app.sinks.retry import Policy
 
 _LOOK_MS = 1_000  # how long another applier's claim is left alone before it is looked at again
 _SCANNED = 4  # waves' worth of records among which one of each device is looked for

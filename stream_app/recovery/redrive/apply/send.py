@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from stream_app.aws.objects import get_with_etag
 from stream_app.recovery.redrive.ledger.claims import Busy, Ledger, Mine
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.message import Lineage
@@ -27,7 +28,6 @@ from stream_app.recovery.redrive.targets.target import (
     Unfit,
 )
 from stream_app.recovery.store import REDRIVEN, advance_status, load
-from stream_app.sinks.objects import get_with_etag
 
 # What to do with a record that may have been sent: send it again where the receiver can tell a second copy and else
 # hold it for a person (auto), or always the one or the other.

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream_app.aws.conditional_writes import met
 from stream_app.recovery.redrive.ledger.items import (
     Attempt,
     State,
@@ -31,7 +32,6 @@ from stream_app.recovery.redrive.ledger.items import (
     to_item,
 )
 from stream_app.recovery.redrive.message import Lineage
-from stream_app.sinks.conditions import met
 from stream_app.sinks.dynamodb import batch_get
 
 _ABSENT = "attribute_not_exists(pk)"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream_app.errors import ConfigError, Problem
+from stream_app.model.segment import instant
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.message import codec_of, event_id, identified
 from stream_app.recovery.redrive.plan.cases import Case, cases
@@ -22,7 +23,6 @@ from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.select import Selected, Selection, select
 from stream_app.recovery.redrive.targets.target import Destination, Draft, Target
 from stream_app.recovery.repair.file import Repair
-from stream_app.sinks.segment import instant
 
 MOST = 50_000  # failures in a plan, which holds them all in memory while it is made
 NEWER_PROCESSED = "a newer record of its device was processed"

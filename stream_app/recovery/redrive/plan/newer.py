@@ -13,17 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from boto3.dynamodb.types import TypeDeserializer
 
+from stream_app.aws.objects import get
 from stream_app.errors import FatalError
-from stream_app.event import Event
-from stream_app.record import Position, Record
+from stream_app.model.event import Event
+from stream_app.model.record import Position, Record
+from stream_app.model.segment import instant
 from stream_app.recovery.redrive.ledger.items import serialized
 from stream_app.recovery.stream.read import user_records
 from stream_app.recovery.stream.runs import Reader
 from stream_app.sinks.dynamodb import KEY, batch_get
-from stream_app.sinks.objects import get
 from stream_app.sinks.parquet import IDENTITY
 from stream_app.sinks.s3 import EVENTS
-from stream_app.sinks.segment import instant
 
 _DESERIALIZER = TypeDeserializer()
 _ZERO = 2**63  # what `sinks.dynamodb.standing` adds, so that its text sorts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from stream_app import disposable_fork
-from stream_app.record import Code
+from stream_app.model.record import Code
 from stream_app.recovery.redrive.plan.cases import Case
 from stream_app.recovery.redrive.plan.foretell import Foretold
 from stream_app.recovery.redrive.targets.target import Draft

@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from stream_app.aws.request_sizes import (
+    BUS_BYTES,
+    BUS_ENTRIES,
+    SOURCE,
+    STREAM_BYTES,
+    STREAM_ENTRIES,
+    put_events_entry,
+    put_events_size,
+    refusal,
+)
 from stream_app.errors import TRANSIENT_CODES, code_of, is_transient
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.message import as_envelope, event_id, further, identified
@@ -19,16 +29,6 @@ from stream_app.recovery.redrive.targets.target import (
     Parcel,
     Refused,
     Unfit,
-)
-from stream_app.sinks.entries import (
-    BUS_BYTES,
-    BUS_ENTRIES,
-    SOURCE,
-    STREAM_BYTES,
-    STREAM_ENTRIES,
-    put_events_entry,
-    put_events_size,
-    refusal,
 )
 
 # PutEvents takes ten at a time; a wave of five requests spares reading and writing the ledger one by one.

@@ -10,7 +10,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.record import IntVector, Record
+from stream_app.model.record import IntVector, Record
 
 _NONE: IntVector = np.zeros(0, dtype=np.int64)
 _LINE_BREAK, _OPEN, _CLOSE = (ord(character) for character in "\n{}")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from anomaly.detector import DetectorFactory
 from stream_app.errors import ConfigError, Problem
-from stream_app.record import Batch, Mask
+from stream_app.model.record import Batch, Mask
 from stream_app.resources import search_path
 from stream_app.source_lines import caller
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import pyarrow as pa
 
-from stream_app.record import IntVector, Record
-from stream_app.records import Records, Texts
+from stream_app.model.record import IntVector, Record
+from stream_app.model.records import Records, Texts
 
 
 class _Part(NamedTuple):

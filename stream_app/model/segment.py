@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from stream_app.errors import FatalError
-from stream_app.record import Batch, Failure, IntVector, Position, Record
-from stream_app.sinks.origins import origins
+from stream_app.model.record import Batch, Failure, IntVector, Position, Record
+from stream_app.model.record_metadata import origins
 
 _NAMED_ROWS = 10
 # Kinesis numbers records with 56 digits; Python refuses to read more than 4,300.

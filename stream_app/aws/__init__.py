@@ -1,0 +1,1 @@
+"""Calls to AWS: retries, conditional writes, objects, and the sizes that requests may have."""

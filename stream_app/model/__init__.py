@@ -1,0 +1,1 @@
+"""The vocabulary that every package shares: records, batches, failures, event types, segments."""
