@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from anomaly.nearest import NearestValue
 from stream_app import aqi
-from stream_app.model.event import Event, Rate, Stuck, Window, as_missing
-from stream_app.model.record import Batch, Mask
+from stream_app.api import Batch, Event, Mask, Rate, Stuck, Window, as_missing
 
 # How far a device's clock may run ahead of ours. There is no oldest age: replays of old readings are normal.
 CLOCK_SKEW = np.timedelta64(5, "m")

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.model.event import Event
-from stream_app.model.record import Batch, Mask
+from stream_app.api import Batch, Event, Mask
 
 # How far a scanner's clock may run ahead of ours.
 CLOCK_SKEW = np.timedelta64(5, "m")

@@ -34,7 +34,7 @@ MODULE = '''
 
 import numpy as np
 
-from stream_app.model.event import Event, Window
+from stream_app.api import Event, Window
 
 
 class Jump:

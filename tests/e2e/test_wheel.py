@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(240)
 TOP = Path(__file__).parents[2]
 
 MODULE = '''"""Tanks, and how full they are."""
-from stream_app.model.event import Event
+from stream_app.api import Event
 
 
 def calculate(batch):

@@ -55,7 +55,7 @@ SCHEMA: dict[str, Any] = {
 MODULE = f"""
 import os, signal
 from pathlib import Path
-from stream_app.model.event import Event
+from stream_app.api import Event
 
 def memory():
     group = os.environ.get("{GROUP}")

@@ -411,7 +411,7 @@ def test_a_module_is_refused_with_its_file_and_line(tmp_path: Path, monkeypatch:
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "tank.avsc").write_text(json.dumps(SCHEMA))
     (tmp_path / "events" / "tank.py").write_text(
-        "from stream_app.model.event import Event, Range\n"
+        "from stream_app.api import Event, Range\n"
         "\n"
         "\n"
         "def verify(batch):\n"

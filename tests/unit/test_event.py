@@ -15,7 +15,7 @@ from stream_app.pipeline.registry import Registry
 from tests.samples import schema
 
 MODULE = """
-from stream_app.model.event import Event
+from stream_app.api import Event
 EVENT = Event(name="{name}", key="{key}", required=("{key}",))
 """
 

@@ -130,7 +130,7 @@ def test_a_consumer_says_at_its_start_which_types_are_stored_without_deduplicati
     for name, more in (("bare", ""), ("hashed", ", id=PAYLOAD")):
         (tmp_path / "schemas" / f"{name}.avsc").write_text(json.dumps({**SCHEMA, "name": name}))
         (tmp_path / "events" / f"{name}.py").write_text(
-            "from stream_app.model.event import PAYLOAD, Event\n"
+            "from stream_app.api import PAYLOAD, Event\n"
             f"EVENT = Event(name='{name}', key='device', required=('device', 'time'){more})\n"
         )
     monkeypatch.chdir(tmp_path)
