@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from stream_app.commands import failures as commands
+from stream_app.cli import failures as commands
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate
 from tests.contracts.hydrating import BUCKET, put, world

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from stream_app.cli import app
+from stream_app.cli.main import app
 from stream_app.errors import ConfigError
 from tests.contracts.test_recovery_audit import BUCKET, CONSUMER, STREAM, kinesis
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream_app import app as root
-from stream_app.commands import corrections
+from stream_app.cli import corrections
 from stream_app.errors import ConfigError, FatalError
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.request import correct

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from stream_app.commands.quarantine import app
+from stream_app.cli.quarantine import app
 from stream_app.errors import ConfigError
 from stream_app.sinks.quarantine import S3QuarantineStore
 from tests.contracts.test_sink_quarantine import BUCKET, SHARD, decision

@@ -10,10 +10,10 @@ from typing import Any
 from aws_kinesis_agg.aggregator import RecordAggregator
 from rich.console import Console
 
+from stream_app.cli.views.audit import show
 from stream_app.model.record import Record
 from stream_app.model.segment import Segment
 from stream_app.recovery.stream.read import shards
-from stream_app.terminal.audit import show
 from tests.contracts.test_recovery_audit import (
     BUCKET,
     STREAM,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from stream_app.commands import redrive as commands
+from stream_app.cli import redrive as commands
 from stream_app.errors import ConfigError
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.find.query import handle

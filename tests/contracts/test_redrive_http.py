@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.commands import redrive as commands
+from stream_app.cli import redrive as commands
 from stream_app.errors import ConfigError
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of

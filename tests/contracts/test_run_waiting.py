@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from stream_app import cli
+from stream_app.cli import main as cli
 from stream_app.errors import ConfigError, FatalError, Problem
 from stream_app.ingest.producer import Sent
 from stream_app.local import run as run_module

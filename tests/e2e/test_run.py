@@ -17,6 +17,7 @@ from rich.console import Console
 
 from stream_app import app
 from stream_app.aws import objects
+from stream_app.cli.views.summary import render
 from stream_app.consumer.supervise import Restarts
 from stream_app.local import drain, rehearsal
 from stream_app.local.daemon_thread import DaemonThread
@@ -28,7 +29,6 @@ from stream_app.local.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit
 from stream_app.resources import shipped
-from stream_app.terminal.summary import render
 
 pytestmark = pytest.mark.timeout(240)
 AGAIN = "again"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from stream_app.cli.views.names import short_shard
 from stream_app.errors import ConfigError, FatalError, StreamAppError
 from stream_app.model.segment import instant
 from stream_app.pipeline.registry import Registry
@@ -29,7 +30,6 @@ from stream_app.recovery.repair.file import Repair, repair_of
 from stream_app.recovery.repair.steps import meets, repaired
 from stream_app.recovery.store import failure, failure_key, load, parse_key
 from stream_app.recovery.stream import kpl
-from stream_app.terminal.names import short_shard
 from tests import samples
 from tests.fuzz.mutations import mutated
 from tests.fuzz.watch import bounded

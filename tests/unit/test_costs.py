@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from stream_app.cli import app
+from stream_app.cli.main import app
 from stream_app.costs.bill import HOURS, SECONDS, bill, total
 from stream_app.costs.drivers import changes
 from stream_app.costs.load import MODES, ON_DEMAND, PROVISIONED, Load, problems, with_settings

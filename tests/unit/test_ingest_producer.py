@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from stream_app.aws.retry import Policy
+from stream_app.cli.views.sent import as_table, rows_of, to_json
 from stream_app.errors import ConfigError, FatalError
 from stream_app.ingest.envelope import REPEATED, Sending
 from stream_app.ingest.producer import Sent, Via, World, publish
 from stream_app.model.record import Code
-from stream_app.terminal.sent import as_table, rows_of, to_json
 
 START = datetime(2016, 12, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from stream_app.cli.views.summary import _strangest
 from stream_app.local.anomalies import strangest
 from stream_app.local.report import Report
-from stream_app.terminal.summary import _strangest
 
 
 class Queue:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.terminal.lines import Line, aligned
+from stream_app.cli.views.lines import Line, aligned
 
 WORDS = st.text(alphabet="abc_µ/", max_size=12)
 ROWS = st.lists(st.tuples(WORDS, WORDS, WORDS, st.lists(WORDS, max_size=2)), max_size=5)

@@ -9,9 +9,9 @@ import typer
 from rich.markup import escape
 
 from stream_app import __version__
-from stream_app.commands import corrections, cost, devices, failures, local, operate, quarantine, redrive
-from stream_app.commands.options import err
-from stream_app.commands.run import run
+from stream_app.cli import corrections, cost, devices, failures, local, operate, quarantine, redrive
+from stream_app.cli.options import err
+from stream_app.cli.run import run
 from stream_app.errors import ConfigError, StreamAppError, explain
 
 app = typer.Typer(

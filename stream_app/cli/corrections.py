@@ -16,8 +16,9 @@ import typer
 from rich.console import Console
 
 from stream_app import app as root
-from stream_app.commands.failures_options import store_of
-from stream_app.commands.options import err
+from stream_app.cli.failures_options import store_of
+from stream_app.cli.options import err
+from stream_app.cli.views import corrections as shown
 from stream_app.errors import ConfigError, FatalError, Problem, code_of
 from stream_app.model.record import Position
 from stream_app.model.segment import from_token
@@ -28,7 +29,6 @@ from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import EarlyError, again
 from stream_app.recovery.correct.work import Corrector, corrector_of
 from stream_app.settings import Settings
-from stream_app.terminal import corrections as shown
 
 app = typer.Typer(
     no_args_is_help=True, help="Corrections: what was changed after it was stored, and by whom."

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from stream_app import app as root
-from stream_app.commands.options import Json, Properties, err
+from stream_app.cli.options import Json, Properties, err
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.record import Position
 from stream_app.model.segment import from_token

@@ -10,11 +10,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from stream_app.cli.views.failures import said
+from stream_app.cli.views.lines import Line, aligned
 from stream_app.model.segment import instant
 from stream_app.recovery.correct.again import Reapplied
 from stream_app.recovery.correct.history import Entry, name_of
-from stream_app.terminal.failures import said
-from stream_app.terminal.lines import Line, aligned
 
 _NAMED = 20
 

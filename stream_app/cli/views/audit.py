@@ -12,10 +12,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from stream_app.cli.views.names import short_shard
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, audit
 from stream_app.settings import Settings
-from stream_app.terminal.names import short_shard
 
 _ALWAYS = ("accepted", "stored", "repeated", "parked", "missing", "duplicated")
 _WHEN_ANY = ("pending", "overdue", "dropped", "unknown", "trimmed")

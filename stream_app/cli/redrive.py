@@ -16,8 +16,10 @@ import msgspec
 import typer
 
 from stream_app import app as root
-from stream_app.commands.failures_options import Consumer
-from stream_app.commands.options import Json, Properties, err
+from stream_app.cli.failures_options import Consumer
+from stream_app.cli.options import Json, Properties, err
+from stream_app.cli.views import redrive as shown
+from stream_app.cli.views.interrupt import until_interrupted
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.segment import instant
 from stream_app.pipeline.registry import Registry
@@ -38,8 +40,6 @@ from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import read_repair
 from stream_app.recovery.store import REDRIVEN
 from stream_app.recovery.story import locate
-from stream_app.terminal import redrive as shown
-from stream_app.terminal.interrupt import until_interrupted
 
 app = typer.Typer(no_args_is_help=True, help="Send failures again, by a plan, or give them up.")
 

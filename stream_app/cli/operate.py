@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from stream_app.commands.options import Json, Properties, err
+from stream_app.cli.options import Json, Properties, err
 
 
 def audit(
@@ -25,8 +25,8 @@ def audit(
 ) -> None:
     """Compare what the stream holds with what is stored and parked; exit code 1 when it does not balance."""
     from stream_app import app as root
+    from stream_app.cli.views.audit import checked, show
     from stream_app.recovery.find.times import duration
-    from stream_app.terminal.audit import checked, show
 
     allowed = duration(pending_for)
     settings = root.load_settings(os.environ, properties)

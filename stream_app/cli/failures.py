@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from stream_app.commands.failures_options import (
+from stream_app.cli.failures_options import (
     Codes,
     Consumer,
     EventName,
@@ -34,7 +34,9 @@ from stream_app.commands.failures_options import (
     store_of,
     stretch_of,
 )
-from stream_app.commands.options import err
+from stream_app.cli.options import err
+from stream_app.cli.views import failures as shown
+from stream_app.cli.views.failures_story import show as show_story
 from stream_app.errors import code_of
 from stream_app.model.record import Position
 from stream_app.pipeline.registry import Registry
@@ -46,8 +48,6 @@ from stream_app.recovery.hydrate.letters import LetterRecord, get_record, letter
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.story import Archive, locate, row, story
-from stream_app.terminal import failures as shown
-from stream_app.terminal.failures_story import show as show_story
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Failures: find them, look at them, send them again.")

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from stream_app.cli.views.failures import said, status
 from stream_app.model.segment import instant
 from stream_app.recovery.correct.history import Entry
 from stream_app.recovery.find.payload import Readable, SchemaVersion, printable
@@ -19,7 +20,6 @@ from stream_app.recovery.hydrate.letters import LetterRecord
 from stream_app.recovery.hydrate.narrow import Verdict
 from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.story import Story
-from stream_app.terminal.failures import said, status
 
 _MOST_LINES = 400
 

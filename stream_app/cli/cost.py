@@ -11,14 +11,14 @@ import msgspec
 import typer
 from rich.console import Console
 
-from stream_app.commands.options import Json
+from stream_app.cli.options import Json
+from stream_app.cli.views import cost as shown
 from stream_app.costs import prices as table
 from stream_app.costs.bill import bill, total
 from stream_app.costs.drivers import REMARKS, Change, changes
 from stream_app.costs.load import MODES, Load, problems, with_settings
 from stream_app.errors import ConfigError
 from stream_app.settings import Settings, read_properties
-from stream_app.terminal import cost as shown
 
 _DEFAULT = Load(1.0, 1.0)
 Records = Annotated[float, typer.Option("--records-per-s", help="Records a second, on average.")]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stream_app.commands.options import (
+from stream_app.cli.options import (
     Data,
     EventName,
     Faults,
@@ -22,7 +22,7 @@ from stream_app.commands.options import (
     err,
     via_of,
 )
-from stream_app.terminal.interrupt import until_interrupted
+from stream_app.cli.views.interrupt import until_interrupted
 
 app = typer.Typer(no_args_is_help=True, help="Devices that send data sets.")
 
@@ -50,10 +50,10 @@ def play(
 ) -> None:
     """Publish a data set as its devices would, with the endpoint and credentials of the environment."""
     from stream_app import app as root
+    from stream_app.cli.views.sent import as_table, progressing, to_json
     from stream_app.ingest import devices
     from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
-    from stream_app.terminal.sent import as_table, progressing, to_json
 
     client = root.clients(os.environ)
     with until_interrupted() as stop, progressing(err) as progress:

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stream_app.commands.options import Application, err
-from stream_app.terminal.interrupt import until_interrupted
+from stream_app.cli.options import Application, err
+from stream_app.cli.views.interrupt import until_interrupted
 
 app = typer.Typer(no_args_is_help=True, help="The embedded AWS.")
 

@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from stream_app.cli.views.names import short_shard
+from stream_app.cli.views.sent import rows_of
 from stream_app.local.report import Report
-from stream_app.terminal.names import short_shard
-from stream_app.terminal.sent import rows_of
 
 
 def render(report: Report) -> RenderableType:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stream_app.commands.options import (
+from stream_app.cli.options import (
     Data,
     EventName,
     Faults,
@@ -23,7 +23,7 @@ from stream_app.commands.options import (
     err,
     via_of,
 )
-from stream_app.terminal.interrupt import until_interrupted
+from stream_app.cli.views.interrupt import until_interrupted
 
 DEFAULT_RATE = 200.0
 
@@ -45,14 +45,14 @@ def run(
 ) -> None:
     """Run it all on this machine: embedded AWS, devices, the KCL consumer; ends when all is accounted for."""
     from stream_app import app as root
+    from stream_app.cli.views.live import live
+    from stream_app.cli.views.summary import render
     from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
     from stream_app.local import rehearsal
     from stream_app.local.run import Options
     from stream_app.local.run import run as run_all
     from stream_app.local.stage import Stage
-    from stream_app.terminal.live import live
-    from stream_app.terminal.summary import render
 
     stage = Stage()
     with until_interrupted() as stop:

@@ -1,1 +1,0 @@
-"""The groups of commands, one module each; `cli` mounts them."""
