@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+CONFIG_ERROR = 2
+"""The exit code of a record processor, and then of the launcher, whose configuration is wrong."""
+
 
 class StreamAppError(Exception):
     """Base of all errors that this application raises on purpose."""

@@ -47,10 +47,10 @@ def daemon(
 ) -> None:
     """Start the KCL daemon and own it: forwards signals, restarts after crashes, logs JSON lines to stderr."""
     from stream_app import app as root
-    from stream_app.consumer.daemon import run_daemon
-    from stream_app.consumer.daemon_log import json_lines
-    from stream_app.consumer.starting_point import parse_timestamp, refuse_leases, starting_at
-    from stream_app.consumer.supervise import Stop
+    from stream_app.daemon.initial_position import parse_timestamp, refuse_leases, starting_at
+    from stream_app.daemon.launcher import run_daemon
+    from stream_app.daemon.log import json_lines
+    from stream_app.daemon.supervisor import Stop
     from stream_app.telemetry.best_effort import BestEffortFile, open_standard_files
 
     open_standard_files()
@@ -80,7 +80,7 @@ def daemon(
 
 def _give_back(client: Callable[[str], Any], application: str, worker: str) -> None:
     """The leader lock of a daemon that died here; without the permission KCL only takes longer."""
-    from stream_app.consumer.leadership import release
+    from stream_app.daemon.leader_lock import release
 
     try:
         release(client("dynamodb"), application, worker)

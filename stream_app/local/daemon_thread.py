@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from stream_app.consumer.daemon import run_daemon
-from stream_app.consumer.daemon_log import encoded
-from stream_app.consumer.supervise import Restarts, Stop
+from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.log import encoded
+from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.errors import FatalError
 
 Line = dict[str, Any]

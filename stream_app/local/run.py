@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stream_app.consumer.leadership import release
-from stream_app.consumer.supervise import Restarts
+from stream_app.daemon.leader_lock import release
+from stream_app.daemon.supervisor import Restarts
 from stream_app.errors import FatalError
 from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.devices import event_of, play

@@ -15,11 +15,11 @@ from stream_app.testing import record
 
 _KINDS = (  # the first that the command line holds
     ("MultiLangDaemon", "KCL's JVM"),
-    ("stream_app.host", "host"),
-    ("host_launcher.py", "launchers"),
+    ("stream_app.forkserver.main", "host"),
+    ("forkserver/client.py", "launchers"),
     ("trap '' INT TERM", "launchers"),
     ("stream-app-consumer", "consumers of their own"),
-    ("stream_app.child", "consumers of their own"),
+    ("stream_app.record_processor", "consumers of their own"),
     ("local runners", "embedded AWS"),
     ("stream_app.local", "embedded AWS"),
 )

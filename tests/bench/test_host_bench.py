@@ -20,11 +20,11 @@ import psutil
 import pytest
 
 from stream_app import app
-from stream_app.consumer import host_launcher
-from stream_app.consumer.daemon_properties import render
-from stream_app.consumer.host_keeper import keep_host
+from stream_app.consumer.memory_release import FRUGAL
 from stream_app.consumer.state import S3Snapshots
-from stream_app.consumer.thrift import FRUGAL
+from stream_app.daemon.forkserver_owner import keep_host
+from stream_app.daemon.properties import render
+from stream_app.forkserver import client
 from stream_app.local.embedded import Embedded, embedded
 from stream_app.resources import shipped
 from stream_app.settings import read_properties
@@ -67,7 +67,7 @@ Shard = tuple[Player, subprocess.Popen[bytes]]
 
 def start(environ: dict[str, str], shard: int, sequence: str = "TRIM_HORIZON") -> tuple[Shard, float]:
     """A shard that has answered `initialize`, and the milliseconds that it took from its start on."""
-    command = [sys.executable, "-I", "-S", str(host_launcher.__file__), "/bin/false"]
+    command = [sys.executable, "-I", "-S", str(client.__file__), "/bin/false"]
     begun = time.perf_counter()
     player, process = spawn(command, environ)
     player.initialize(name(shard), sequence)
@@ -170,7 +170,7 @@ def test_what_a_shard_takes_alone(aws: Embedded, tmp_path: Path) -> None:
     with kept_host(aws, tmp_path / "h") as environ:
         del environ["STREAM_APP_HOST"]
         begun = time.perf_counter()
-        player, process = spawn([sys.executable, "-m", "stream_app.child"], environ)
+        player, process = spawn([sys.executable, "-m", "stream_app.record_processor"], environ)
         player.initialize(name(0))
         ready = (time.perf_counter() - begun) * 1_000
         report(ready_ms_alone=round(ready), mb_alone=round(pss_mb(psutil.Process(process.pid)), 1))

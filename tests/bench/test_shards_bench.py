@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from stream_app import app
-from stream_app.consumer.supervise import Restarts
+from stream_app.daemon.supervisor import Restarts
 from stream_app.local import drain
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded, embedded

@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 
-from stream_app.consumer import host_launcher
-from stream_app.consumer.host_keeper import keep_host
-from stream_app.consumer.supervise import Restarts
-from stream_app.consumer.thrift import FRUGAL
+from stream_app.consumer.memory_release import FRUGAL
+from stream_app.daemon.forkserver_owner import keep_host
+from stream_app.daemon.supervisor import Restarts
+from stream_app.forkserver import client
 from stream_app.testing import Player, spawn
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,8 @@ PATIENCE = 30.0
 _WORLD = """
 import os, subprocess, sys
 from dataclasses import replace
-from stream_app import app, child
+from stream_app import app
+from stream_app import record_processor
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.pipeline.registry import Registry
 from tests import samples, support
@@ -66,8 +67,12 @@ app.consumer = lambda settings, client: ShardConsumer(
     support.world(support.Stores(), registry, segment_records=2, checkpoint_seconds=1, stop_after_failures=3)
 )
 """
-ALONE = [sys.executable, "-c", _WORLD + "sys.exit(child.main())"]
-HOST = [sys.executable, "-c", _WORLD + "from stream_app import host\nsys.exit(host.main())"]
+ALONE = [sys.executable, "-c", _WORLD + "sys.exit(record_processor.main())"]
+HOST = [
+    sys.executable,
+    "-c",
+    _WORLD + "from stream_app.forkserver import main as host\nsys.exit(host.main())",
+]
 QUICK = Restarts(limit=3, base_seconds=0.0)
 
 
@@ -116,7 +121,7 @@ class Hosted:
 
 
 def launcher(alone: Sequence[str]) -> list[str]:
-    return [sys.executable, "-I", "-S", str(host_launcher.__file__), *alone]
+    return [sys.executable, "-I", "-S", str(client.__file__), *alone]
 
 
 @contextmanager

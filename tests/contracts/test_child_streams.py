@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.consumer.daemon_log import DaemonLog, Line
+from stream_app.daemon.log import DaemonLog, Line
 from stream_app.testing import Player
 from tests.contracts.hosting import hosting
-from tests.contracts.test_child import Way
+from tests.contracts.test_record_processor import Way
 from tests.support import SHARD
 from tests.unit.test_shard import reading
 
@@ -23,7 +23,8 @@ PLAIN = """
 import os, sys
 from contextlib import suppress
 from dataclasses import replace
-from stream_app import app, child
+from stream_app import app
+from stream_app import record_processor
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.pipeline.registry import Registry
 from stream_app.telemetry import log
@@ -66,8 +67,8 @@ app.consumer = lambda settings, client: Checked(
 )
 """
 CLOSED = -99
-ALONE = [sys.executable, "-c", PLAIN + "sys.exit(child.main())"]
-HOST = [sys.executable, "-c", PLAIN + "from stream_app import host\nsys.exit(host.main())"]
+ALONE = [sys.executable, "-c", PLAIN + "sys.exit(record_processor.main())"]
+HOST = [sys.executable, "-c", PLAIN + "from stream_app.forkserver import main as host\nsys.exit(host.main())"]
 
 
 @pytest.fixture(scope="module", params=["alone", "hosted"])

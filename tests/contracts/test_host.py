@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stream_app.consumer import host_keeper
-from stream_app.consumer.host_keeper import command, wanted
+from stream_app.daemon import forkserver_owner as host_keeper
+from stream_app.daemon.forkserver_owner import command, wanted
+from stream_app.forkserver import client
 from stream_app.testing import ConsumerEndedError, Player, spawn
 from tests.contracts.hosting import ALONE, HOST, PATIENCE, Hosted, gone, hosting, launcher
 from tests.support import SHARD
@@ -200,8 +201,8 @@ def test_a_host_that_crashes_again_and_again_is_given_up(tmp_path: Path) -> None
 
 
 def test_a_host_that_hangs_is_not_waited_for_for_ever(host: Hosted) -> None:
-    hurried = f"import sys; sys.path.insert(0, {str(Path(host_keeper.__file__).parent)!r}); "
-    hurried += "import host_launcher as it; it._PATIENCE = 0.2; it.main(sys.argv[1:])"
+    hurried = f"import sys; sys.path.insert(0, {str(Path(client.__file__).parent)!r}); "
+    hurried += "import client as it; it._PATIENCE = 0.2; it.main(sys.argv[1:])"
     process = host.process
     process.suspend()
     try:
@@ -223,7 +224,9 @@ def test_a_host_of_other_settings_is_none(host: Hosted, change: dict[str, str]) 
     assert (done.returncode, done.stdout) == (0, b"alone\n")
 
 
-@pytest.mark.parametrize("own", ["my-consumer", "stream-app-consumer --x", "", "python -m stream_app.child"])
+@pytest.mark.parametrize(
+    "own", ["my-consumer", "stream-app-consumer --x", "", "python -m stream_app.record_processor"]
+)
 def test_a_host_stands_in_for_our_own_program_alone(own: str) -> None:
     assert command(own) is None
 

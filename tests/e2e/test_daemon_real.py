@@ -18,9 +18,9 @@ import psutil
 import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
 
-from stream_app.consumer.daemon import run_daemon
-from stream_app.consumer.starting_point import starting_at
-from stream_app.consumer.supervise import Restarts, Stop
+from stream_app.daemon.initial_position import starting_at
+from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.local.aws import LocalAws, start
 from stream_app.local.leases import write_leases
 from stream_app.model.segment import from_token
@@ -236,9 +236,9 @@ def test_a_split_shard_ends_and_its_children_begin(begin: Begin, client: Callabl
 LAUNCHER = """
 import json, os, sys
 from pathlib import Path
-from stream_app.consumer.daemon import run_daemon
-from stream_app.consumer.daemon_log import json_lines
-from stream_app.consumer.supervise import Stop
+from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.log import json_lines
+from stream_app.daemon.supervisor import Stop
 overrides = json.loads(sys.argv[2])
 on_line = json_lines(sys.stdout.buffer)
 run_daemon(Path(sys.argv[1]), environ=os.environ, overrides=overrides, on_line=on_line, stop=Stop())

@@ -18,7 +18,7 @@ from rich.console import Console
 from stream_app import app
 from stream_app.aws import objects
 from stream_app.cli.views.summary import render
-from stream_app.consumer.supervise import Restarts
+from stream_app.daemon.supervisor import Restarts
 from stream_app.local import drain, rehearsal
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded

@@ -122,7 +122,7 @@ class Consumer:
         return self._running(lambda words: words[0] == "sh")
 
     def _hosting(self) -> list[psutil.Process]:
-        return self._running(lambda words: "stream_app.host" in words and words[1] == "-P")
+        return self._running(lambda words: "stream_app.forkserver.main" in words and words[1] == "-P")
 
     def _running(self, which: Callable[[list[str]], bool]) -> list[psutil.Process]:
         found = []

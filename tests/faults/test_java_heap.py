@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.consumer.supervise import Restarts
+from stream_app.daemon.supervisor import Restarts
 from tests.bench.heap.catch_up import Case, catch_up
 
 JAVA_17 = Path("/usr/lib/jvm/java-17-openjdk-amd64")

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stream_app.consumer.lines import LineReader, taken
+from stream_app.consumer.line_reader import LineReader, taken
 from stream_app.consumer.multilang import Checkpointer, Message, ProcessRecords, serve
 from stream_app.errors import StreamAppError
 from stream_app.model.record import Record

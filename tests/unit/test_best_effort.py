@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from stream_app.consumer.daemon_log import json_lines
+from stream_app.daemon.log import json_lines
 from stream_app.telemetry import log
 from stream_app.telemetry.best_effort import BestEffortFile, text
 

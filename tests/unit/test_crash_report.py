@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.consumer.crash_report import CrashReport
+from stream_app.daemon.crash_report import CrashReport
 
 FAILED = {"source": "kcl", "event": "child_silent", "shard": "a"}
 

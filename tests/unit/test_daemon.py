@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from stream_app.consumer.daemon import run_daemon
-from stream_app.consumer.daemon_log import json_lines
-from stream_app.consumer.supervise import Restarts, Stop
+from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.log import json_lines
+from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.errors import ConfigError
 from stream_app.resources import shipped
 from stream_app.settings import ENVIRONMENT, Settings, parse_properties

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.daemon_end import Act, Patience, Watch
+from stream_app.daemon.shutdown_policy import Act, Patience, Watch
 
 SHARDS = ["a", "b", "c"]
 PATIENCE = Patience(stop=100, leave=10, crash=20)

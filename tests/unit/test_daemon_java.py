@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.consumer import java
+from stream_app.daemon import java
 from stream_app.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.daemon_log import DaemonLog, json_lines, parse
+from stream_app.daemon.log import DaemonLog, json_lines, parse
 
 Line = dict[str, Any]
 SHARDS = st.integers(0, 3).map(lambda n: f"shardId-{n:012d}")

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from stream_app.consumer.daemon_end import Patience
-from stream_app.consumer.daemon_process import DaemonProcess, group_lives
-from stream_app.consumer.supervise import Ending, Stop
+from stream_app.daemon.process import DaemonProcess, group_lives
+from stream_app.daemon.shutdown_policy import Patience
+from stream_app.daemon.supervisor import Ending, Stop
 
 Line = dict[str, Any]
 USUAL = Patience()
@@ -207,9 +207,9 @@ def test_an_error_of_the_listener_ends_the_daemon_and_comes_through() -> None:
 def test_the_daemon_dies_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     launcher = f"""
     import sys
-    from stream_app.consumer.daemon_end import Patience
-    from stream_app.consumer.daemon_process import DaemonProcess
-    from stream_app.consumer.supervise import Stop
+    from stream_app.daemon.shutdown_policy import Patience
+    from stream_app.daemon.process import DaemonProcess
+    from stream_app.daemon.supervisor import Stop
     def on_line(line):
         if line.get("message") == "ready":
             print(daemon.pid, flush=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.daemon_properties import (
+from stream_app.daemon.properties import (
     effective,
     from_environment,
     private_file,

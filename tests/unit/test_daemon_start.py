@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from stream_app.consumer.daemon_properties import effective
-from stream_app.consumer.starting_point import parse_timestamp, refuse_leases, starting_at
+from stream_app.daemon.initial_position import parse_timestamp, refuse_leases, starting_at
+from stream_app.daemon.properties import effective
 from stream_app.errors import ConfigError
 from stream_app.local.leases import OWNER_INDEX, lease, starting_shards, write_leases
 

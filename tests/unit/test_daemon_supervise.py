@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.supervise import Ending, Restarts, Stop, stop_on_signals, supervise
+from stream_app.daemon.supervisor import Ending, Restarts, Stop, stop_on_signals, supervise
 
 Line = dict[str, Any]
 AT_ONCE = Restarts(limit=3, window_seconds=100, base_seconds=0)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer import gather
-from stream_app.consumer.gather import Gathering
+from stream_app.consumer import batch_coalescer as gather
+from stream_app.consumer.batch_coalescer import Gathering
 from stream_app.consumer.multilang import Checkpointer
 from stream_app.model.record import Record
 from stream_app.testing import record

@@ -9,7 +9,7 @@ from types import CodeType
 
 import pytest
 
-from stream_app.consumer.host_dense import fill, gather, run
+from stream_app.forkserver.host_dense import fill, gather, run
 
 
 def adder(more: int) -> Callable[[int], int]:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's memory"
 _BEGIN = """
 import gc, hashlib, os, sys, threading
 from pathlib import Path
-from stream_app.consumer import host_image
+from stream_app.forkserver import host_image
 
 def own_kb():
     words = Path("/proc/self/smaps_rollup").read_text().split()

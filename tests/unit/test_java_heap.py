@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.java_heap import (
+from stream_app.daemon.java_heap import (
     HEAP_ENVIRONMENT,
     HEAP_PROPERTY,
     MIB,

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from stream_app.consumer.lines import LineReader
+from stream_app.consumer.line_reader import LineReader
 from stream_app.consumer.pipe import WidePipe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's pipes")

@@ -10,8 +10,8 @@ from botocore.exceptions import BotoCoreError
 
 from stream_app import app
 from stream_app.consumer.shard import World
+from stream_app.forkserver.prewarm import Unsent, live
 from stream_app.pipeline.registry import Registry
-from stream_app.rehearse import Unsent, live
 from stream_app.resources import shipped
 from stream_app.settings import Settings, read_properties
 from stream_app.telemetry import log

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from stream_app.consumer.thrift import Thrifty
+from stream_app.consumer.memory_release import Thrifty
 from stream_app.errors import LeaseLostError
 
 

@@ -10,5 +10,5 @@ from tests.bench.consumer.ours import arrange
 
 if __name__ == "__main__":
     arrange()
-    host: Any = importlib.import_module("stream_app.host")
+    host: Any = importlib.import_module("stream_app.forkserver.main")
     sys.exit(host.main())

@@ -55,19 +55,19 @@ def hosted(folder: Path, environ: Mapping[str, str], *, arranged: bool) -> Itera
 
 def frugality() -> dict[str, str]:
     """What the daemon's launcher lays under the environment of its shards."""
-    if importlib.util.find_spec("stream_app.consumer.thrift") is None:
+    if importlib.util.find_spec("stream_app.consumer.memory_release") is None:
         return {}
-    thrift: Any = importlib.import_module("stream_app.consumer.thrift")
+    thrift: Any = importlib.import_module("stream_app.consumer.memory_release")
     return dict(thrift.FRUGAL)
 
 
 def _keep(folder: Path, mark: str, *, arranged: bool) -> None:
-    if importlib.util.find_spec("stream_app.consumer.host_keeper") is None:
+    if importlib.util.find_spec("stream_app.daemon.forkserver_owner") is None:
         sys.stdout.write("null\n")
         return
-    keeper: Any = importlib.import_module("stream_app.consumer.host_keeper")
-    launcher: Any = importlib.import_module("stream_app.consumer.host_launcher")
-    module = "tests.bench.consumer.arranged_host" if arranged else "stream_app.host"
+    keeper: Any = importlib.import_module("stream_app.daemon.forkserver_owner")
+    launcher: Any = importlib.import_module("stream_app.forkserver.client")
+    module = "tests.bench.consumer.arranged_host" if arranged else "stream_app.forkserver.main"
     program = (sys.executable, "-P", "-m", module)
     frugal = frugality()
     environ = {**frugal, **os.environ, MARK: mark}

@@ -86,7 +86,7 @@ def measure(
     with aws.start(log=folder / "aws.log") as running:
         environ = _environ({**os.environ, **running.environment()}, folder, tree)
         shards = _shards(environ, max(counts))
-        alone = [sys.executable, "-P", "-m", "stream_app.child"]
+        alone = [sys.executable, "-P", "-m", "stream_app.record_processor"]
         with (
             hosted(folder, environ, arranged=False) if host else nullcontext((alone, environ)) as (
                 command,

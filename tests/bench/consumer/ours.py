@@ -1,4 +1,4 @@
-"""The child that is measured: `stream_app.child` as it is, with clients that write to a folder.
+"""The child that is measured: `stream_app.record_processor` as it is, with clients that write to a folder.
 
 The environment says BENCH_FOLDER, BENCH_DETECTOR ("default", "none", "trees"), and where a profile is wanted
 BENCH_PROFILE (a file) and BENCH_WARM (messages before it begins).
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from anomaly.detector import DetectorFactory
 from anomaly.trees import HalfSpaceTrees
-from stream_app import app, child
+from stream_app import app, record_processor
 from stream_app.events import air_quality
 from tests.bench.consumer.local_clients import local
 from tests.bench.consumer.stages import Clocks
@@ -38,10 +38,10 @@ def main() -> int:
     arrange()
     profile = os.environ.get("BENCH_PROFILE")
     if not profile:
-        return child.main()
+        return record_processor.main()
     clocks = Clocks(int(os.environ["BENCH_WARM"]))
     clocks.install()
-    status = child.main()
+    status = record_processor.main()
     clocks.write(Path(profile))
     return status
 

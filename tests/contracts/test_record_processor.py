@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from stream_app.consumer.daemon_end import CONFIG_ERROR
+from stream_app.errors import CONFIG_ERROR
 from stream_app.testing import ConsumerEndedError, Player, spawn
 from tests.contracts.hosting import ALONE, environ, hosting, launcher
 from tests.samples import START, as_json
@@ -129,10 +129,10 @@ def test_a_wrong_configuration_is_told_at_once_and_ends_it_with_two(tmp_path: Pa
     """With a host, too: one that cannot load its settings leaves each shard to say so itself."""
     file = tmp_path / "effective.properties"
     file.write_text("app.segment_seconds = 0\napp.nothing = 1\n")
-    alone = [sys.executable, "-m", "stream_app.child"]
+    alone = [sys.executable, "-m", "stream_app.record_processor"]
     given = {**environ(), "STREAM_APP_PROPERTIES": str(file)}
     if hosted:
-        with hosting(tmp_path, [sys.executable, "-P", "-m", "stream_app.host"]) as host:
+        with hosting(tmp_path, [sys.executable, "-P", "-m", "stream_app.forkserver.main"]) as host:
             done = run(launcher(alone), dict(host.environ))
             assert host.of("host_gave_up")[0]["code"] == 2
     else:

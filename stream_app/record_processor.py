@@ -1,6 +1,6 @@
 """The program that KCL starts for each shard: it keeps stdout for the protocol before anything else is loaded.
 
-The shard host (`stream_app.host`) does the first half of it once, and the second in a fork for each shard.
+The shard host (`stream_app.forkserver.main`) does the first half of it once, and the second in a fork for each shard.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def serve(
     `release` gives memory back that is not needed now; `warm` tells that batches were rehearsed in this process. A
     batch that takes longer than the settings allow ends the process.
     """
+    from stream_app.consumer.batch_coalescer import Gathering
     from stream_app.consumer.batch_timer import BatchTimer
-    from stream_app.consumer.gather import Gathering
+    from stream_app.consumer.memory_release import Thrifty, malloc_trim
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.pipe import WidePipe
-    from stream_app.consumer.thrift import Thrifty, malloc_trim
 
     timer = BatchTimer(consumer.world.settings.batch_limit, warm=warm)
     consumer.limit_batches(timer, warm=warm)
@@ -87,8 +87,7 @@ def serve(
 
 def ended(work: Callable[[], object]) -> int:
     """Do the work, and say how it ended: one line of log where it failed, and the exit code."""
-    from stream_app.consumer.daemon_end import CONFIG_ERROR
-    from stream_app.errors import ConfigError, StreamAppError
+    from stream_app.errors import CONFIG_ERROR, ConfigError, StreamAppError
     from stream_app.telemetry import log
 
     try:

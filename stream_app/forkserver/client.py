@@ -1,6 +1,6 @@
 """What KCL starts for a shard where there is a shard host: hands its pipes over, then waits for the exit code.
 
-Run as a script (`python -I -S host_launcher.py COMMAND...`), some 9 ms: it imports as little as it can, nothing of
+Run as a script (`python -I -S client.py COMMAND...`), some 9 ms: it imports as little as it can, nothing of
 this package. Without a host that takes the shard it becomes COMMAND, the consumer that needs none.
 
 The host greets first. Until then nothing was handed over, so that going alone is safe; from then on the shard is

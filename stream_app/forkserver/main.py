@@ -1,6 +1,6 @@
 """The shard host: one process that loads everything once, and forks a consumer for each shard.
 
-Started by `consumer.host_keeper` with a listening socket; see `consumer.host_fork` for what happens then.
+Started by `daemon.forkserver_owner` with a listening socket; see `forkserver.server` for what happens then.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_app import child
-from stream_app.consumer import host_dense, host_image
-from stream_app.consumer.host_fork import ForkServer
-from stream_app.consumer.host_keeper import UNFIT
+from stream_app import record_processor
+from stream_app.consumer.memory_release import malloc_trim
 from stream_app.consumer.shard import ShardConsumer, World
-from stream_app.consumer.thrift import malloc_trim
-from stream_app.rehearse import rehearse
+from stream_app.forkserver import host_dense, host_image
+from stream_app.forkserver.prewarm import rehearse
+from stream_app.forkserver.server import UNFIT, ForkServer
 from stream_app.telemetry import log
 
 if TYPE_CHECKING:
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Serve on the socket whose descriptor is the argument. Exit code 2 on configuration, UNFIT for no fork."""
-    return child.ended(lambda: _serve(socket.socket(fileno=int(sys.argv[1]))))
+    return record_processor.ended(lambda: _serve(socket.socket(fileno=int(sys.argv[1]))))
 
 
 def _serve(listener: socket.socket) -> None:
     begun = time.monotonic()
-    consumer, client = child.prepare()
+    consumer, client = record_processor.prepare()
     world = consumer.world
     _rehearse(world, client)
     del consumer
@@ -51,9 +50,11 @@ def _serve(listener: socket.socket) -> None:
                 image.restore()
 
     def shard() -> int:
-        protocol = child.take_stdout()
-        child.ignore_signals()
-        return child.ended(lambda: child.serve(ShardConsumer(world), protocol, release, warm=True))
+        protocol = record_processor.take_stdout()
+        record_processor.ignore_signals()
+        return record_processor.ended(
+            lambda: record_processor.serve(ShardConsumer(world), protocol, release, warm=True)
+        )
 
     log.get().info("host ready", pid=os.getpid(), in_seconds=round(time.monotonic() - begun, 3))
     ForkServer(listener, shard, log.get().warning).run()

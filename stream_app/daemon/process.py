@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from stream_app.consumer.crash_report import CrashReport
-from stream_app.consumer.daemon_end import Act, Patience, Watch
-from stream_app.consumer.daemon_log import DaemonLog, Line, OnLine, launcher_line
-from stream_app.consumer.supervise import Ending, Stop
+from stream_app.daemon.crash_report import CrashReport
+from stream_app.daemon.log import DaemonLog, Line, OnLine, launcher_line
+from stream_app.daemon.shutdown_policy import Act, Patience, Watch
+from stream_app.daemon.supervisor import Ending, Stop
 
-_TETHER = Path(__file__).with_name("tether.py")
+_SIGNAL = Path(__file__).with_name("parent_death_signal.py")
 _QUIET_SECONDS = 0.25  # after which a line waits no longer for its continuation
 _POLL_SECONDS = 0.05
 _DYING_SECONDS = 5.0  # a killed process may still be in a system call
@@ -89,10 +89,10 @@ class DaemonProcess:
         self._patience = patience
         self._clock = clock
         self._now = now
-        tethered = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command]
+        signalled = [sys.executable, "-I", "-S", str(_SIGNAL), str(os.getpid()), *command]
         # Its own session: a terminal's Ctrl-C reaches neither the JVM nor its children.
         self._process = subprocess.Popen(
-            tethered,
+            signalled,
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

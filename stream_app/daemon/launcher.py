@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from stream_app.consumer import host_keeper, java, java_heap
-from stream_app.consumer.daemon_end import Patience
-from stream_app.consumer.daemon_log import Line, OnLine, launcher_line
-from stream_app.consumer.daemon_process import DaemonProcess
-from stream_app.consumer.daemon_properties import (
+from stream_app.consumer.memory_release import FRUGAL
+from stream_app.daemon import forkserver_owner as host_keeper
+from stream_app.daemon import java, java_heap
+from stream_app.daemon.log import Line, OnLine, launcher_line
+from stream_app.daemon.process import DaemonProcess
+from stream_app.daemon.properties import (
     FROM_ENVIRONMENT,
     effective,
     from_environment,
@@ -26,8 +27,8 @@ from stream_app.consumer.daemon_properties import (
     render,
     replace_text,
 )
-from stream_app.consumer.supervise import USUAL, Ending, Restarts, Stop, supervise
-from stream_app.consumer.thrift import FRUGAL
+from stream_app.daemon.shutdown_policy import Patience
+from stream_app.daemon.supervisor import USUAL, Ending, Restarts, Stop, supervise
 from stream_app.errors import ConfigError, Problem
 from stream_app.settings import ENVIRONMENT, read_properties
 

@@ -18,7 +18,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from stream_app.consumer.host_launcher import GREETING
+from stream_app.forkserver.client import GREETING
+
+UNFIT = 3
+"""The exit code of the fork server when what it loaded may not be forked."""
 
 Tell = Callable[..., object]
 _PIPES = 3

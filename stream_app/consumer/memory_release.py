@@ -6,7 +6,7 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from stream_app.consumer.gather import FAR_MS
+from stream_app.consumer.batch_coalescer import FAR_MS
 from stream_app.consumer.multilang import Checkpointer, Handler
 from stream_app.model.record import Record
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NamedTuple
 
-from stream_app.consumer.daemon_end import CONFIG_ERROR
-from stream_app.consumer.daemon_log import Line
+from stream_app.daemon.log import Line
+from stream_app.errors import CONFIG_ERROR
 
-__all__ = ["CONFIG_ERROR", "USUAL", "Ending", "Restarts", "Stop", "stop_on_signals", "supervise"]
+__all__ = ["USUAL", "Ending", "Restarts", "Stop", "stop_on_signals", "supervise"]
 
 
 class Ending(NamedTuple):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stream_app.consumer.daemon_log import Line
 from stream_app.consumer.quarantine import CAREFUL_FROM
+from stream_app.daemon.log import Line
 
 _FAILED = frozenset({"child_failed", "child_silent", "child_timed_out", "child_exited"})
 _PROGRESS = frozenset({"checkpoint", "record_quarantined"})

@@ -1,7 +1,8 @@
 """Become another program that does not outlive the one that started it.
 
-Run as a script (`python -I -S tether.py PARENT COMMAND...`) between fork and exec of the JVM: a preexec_fn would
-run Python between fork and exec of a process that has threads, which may deadlock. Imports as little as it can.
+Run as a script (`python -I -S parent_death_signal.py PARENT COMMAND...`) between fork and exec of the JVM: a
+preexec_fn would run Python between fork and exec of a process that has threads, which may deadlock. It imports as
+little as it can.
 """
 
 from __future__ import annotations

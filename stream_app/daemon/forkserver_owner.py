@@ -21,19 +21,19 @@ from time import monotonic
 
 import msgspec
 
-from stream_app.consumer import host_launcher
-from stream_app.consumer.daemon_log import Line
-from stream_app.consumer.supervise import CONFIG_ERROR, Restarts
+from stream_app.daemon.log import Line
+from stream_app.daemon.supervisor import Restarts
+from stream_app.errors import CONFIG_ERROR
+from stream_app.forkserver import client
+from stream_app.forkserver.server import UNFIT
 
 SETTING = "app.shard_host"
 SETTING_ENVIRONMENT = "STREAM_APP_SHARD_HOST"
 CONSUMER = "stream-app-consumer"
-UNFIT = 3
-"""The host's exit code when what it loaded may not be forked."""
 
-_LAUNCHER = Path(host_launcher.__file__)
-_TETHER = Path(__file__).with_name("tether.py")
-_PROGRAM = (sys.executable, "-P", "-m", "stream_app.host")
+_LAUNCHER = Path(client.__file__)
+_PARENT_DEATH_SIGNAL = Path(__file__).with_name("parent_death_signal.py")
+_PROGRAM = (sys.executable, "-P", "-m", "stream_app.forkserver.main")
 _LONGEST_PATH = 107  # of a Unix socket on Linux
 _PLAIN = re.compile(r"[!-\[\]-~]+")  # KCL splits at blanks, a properties file takes \ for an escape
 _USUAL = Restarts(limit=5, window_seconds=600.0, base_seconds=0.2, cap_seconds=10.0)
@@ -85,7 +85,7 @@ def keep_host(
     thread = threading.Thread(target=keeper.run, name="shard host", daemon=True)
     thread.start()
     try:
-        yield {host_launcher.HOST: str(path)}
+        yield {client.HOST: str(path)}
     finally:
         keeper.stop()
         thread.join()
@@ -138,7 +138,7 @@ class _Keeper:
 
     def _one(self) -> int | None:
         """One host's life; its exit code, None when it was asked to leave."""
-        tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())]
+        tether = [sys.executable, "-I", "-S", str(_PARENT_DEATH_SIGNAL), str(os.getpid())]
         descriptor = self._listener.fileno()
         with self._lock:
             if self._stopping.is_set():

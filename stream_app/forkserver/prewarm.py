@@ -19,7 +19,7 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 
 from stream_app.aws.request_sizes import envelope
-from stream_app.consumer.gather import Gathering
+from stream_app.consumer.batch_coalescer import Gathering
 from stream_app.consumer.multilang import (
     CheckpointReply,
     Initialize,

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from stream_app.consumer.daemon_log import Line
-
-CONFIG_ERROR = 2
-"""The exit code of a child, and then of the launcher, whose configuration is wrong."""
+from stream_app.daemon.log import Line
+from stream_app.errors import CONFIG_ERROR
 
 _LAST_WORDS = frozenset({"shard_ended", "lease_lost", "shard_stopping", "child_silent"})
 

@@ -1,0 +1,1 @@
+"""The fork server: loads everything once, and forks a record processor for each shard."""
