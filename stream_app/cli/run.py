@@ -49,7 +49,7 @@ def run(
     from stream_app.cli.views.summary import render
     from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
-    from stream_app.local import rehearsal
+    from stream_app.local import chaos
     from stream_app.local.run import Options
     from stream_app.local.run import run as run_all
     from stream_app.local.stage import Stage
@@ -68,7 +68,7 @@ def run(
                 first=first,
                 event=event,
                 segment_seconds=segment_seconds,
-                acts=tuple(rehearsal.parse(rehearse)),
+                acts=tuple(chaos.parse(rehearse)),
                 folder=folder.resolve(),
             )
             with live(err, stage):

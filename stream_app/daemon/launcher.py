@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stream_app.consumer.memory_release import FRUGAL
-from stream_app.daemon import forkserver_owner as host_keeper
-from stream_app.daemon import java, java_heap
+from stream_app.daemon import forkserver_owner, java, java_heap
 from stream_app.daemon.log import Line, OnLine, launcher_line
 from stream_app.daemon.process import DaemonProcess
 from stream_app.daemon.properties import (
@@ -85,7 +84,9 @@ def run_daemon(
     def tell(line: Line) -> None:
         say(launcher_line(_now(), line))
 
-    hosted = host_keeper.command(given["executableName"]) if host_keeper.wanted(given, environ) else None
+    hosted = (
+        forkserver_owner.command(given["executableName"]) if forkserver_owner.wanted(given, environ) else None
+    )
     changes = {**overrides, "executableName": hosted} if hosted else dict(overrides)
     changes["maxRecords"] = str(sizing.max_records)
     with private_file(render(base, changes)) as file:
@@ -125,7 +126,7 @@ def _host(
     if not on:
         yield {}
         return
-    with host_keeper.keep_host(folder, environ, tell) as more:
+    with forkserver_owner.keep_host(folder, environ, tell) as more:
         yield more
 
 

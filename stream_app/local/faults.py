@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.local.corrections import clock
-from stream_app.local.corrections.switches import SWITCHES, Outage, Share
+from stream_app.local.moto_patches import clock
+from stream_app.local.moto_patches.switches import SWITCHES, Outage, Share
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -158,7 +158,7 @@ def _trim(fault: Trim) -> int:
     # Only here, because it imports moto.
     from moto.kinesis.models import kinesis_backends
 
-    from stream_app.local.corrections.streams import state_of
+    from stream_app.local.moto_patches.streams import state_of
 
     stream = kinesis_backends[fault.account][fault.region].streams.get(fault.stream)
     if stream is None:

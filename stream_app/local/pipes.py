@@ -13,12 +13,12 @@ from stream_app.local.deploy import Placed
 from stream_app.local.deployers.world import ClientFactory
 from stream_app.local.intrinsics import wrong
 from stream_app.local.patterns import Reserved, compile_filters, compile_template
+from stream_app.local.pipe_route import Way
 from stream_app.local.queue_pipe import QueuePipe
 from stream_app.local.queues import MOST, Loop, Queue, QueueReader
 from stream_app.local.shards import StreamReader
 from stream_app.local.stream_pipe import Place, Rules, StreamPipe, iso
 from stream_app.local.targets import ApiTarget, Post, StreamTarget, Target
-from stream_app.local.way import Way
 
 PIPE = "AWS::Pipes::Pipe"
 QUEUE = "AWS::SQS::Queue"

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from stream_app.aws.retry import Policy
 from stream_app.local.counters import Counters
+from stream_app.local.pipe_route import Way
 from stream_app.local.queues import Message, Queue, group_of, sqs_record
 from stream_app.local.targets import Unresolved
-from stream_app.local.way import Way
 from stream_app.telemetry import log
 
 POLICY = Policy(attempts=5, base_ms=50, cap_ms=1_000)

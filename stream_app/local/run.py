@@ -19,7 +19,7 @@ from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.devices import event_of, play
 from stream_app.ingest.faults import SEED
 from stream_app.ingest.producer import Sent, Via
-from stream_app.local import rehearsal
+from stream_app.local import chaos
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded, MakeClient, embedded
 from stream_app.local.leases import write_leases
@@ -56,7 +56,7 @@ class Options:
     first: int | None = None
     event: str | None = None
     segment_seconds: int = 5
-    acts: tuple[rehearsal.Act, ...] = ()
+    acts: tuple[chaos.Act, ...] = ()
     application: str = "stream-app"
     folder: Path = Path(".stream-app")
 
@@ -219,12 +219,10 @@ def _play(
         return playing.result()
 
 
-def _perform(
-    acts: list[rehearsal.Act], stage: Stage, aws: Embedded, daemon: DaemonThread
-) -> list[rehearsal.Act]:
+def _perform(acts: list[chaos.Act], stage: Stage, aws: Embedded, daemon: DaemonThread) -> list[chaos.Act]:
     if not acts or stage.sent < acts[0].sent:
         return acts
-    stage.note(rehearsal.perform(acts[0], aws.client("kinesis"), aws.outputs["StreamName"], daemon.pid))
+    stage.note(chaos.perform(acts[0], aws.client("kinesis"), aws.outputs["StreamName"], daemon.pid))
     return acts[1:]
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stream_app.model.record import Batch, Outcome
 from stream_app.pipeline.checks import FLAG, HELPERS, RESERVED
 from stream_app.pipeline.column_names import field_name, stored_name
-from stream_app.pipeline.guard import guarded
+from stream_app.pipeline.error_isolation import guarded
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.user_calls import Accept, ResultError
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from stream_app.model.record import Code, Failure, IntVector
 from stream_app.model.records import Payloads
-from stream_app.pipeline.guard import short
+from stream_app.pipeline.error_isolation import short
 from stream_app.pipeline.payload_checks import JSON_STARTS, problem
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema import Schema

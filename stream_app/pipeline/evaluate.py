@@ -8,8 +8,8 @@ import numpy as np
 
 from stream_app.model.record import Batch, Failure, IntVector, Mask
 from stream_app.pipeline.calculate import calculate
+from stream_app.pipeline.deduplication import Met
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.seen import Met
 from stream_app.pipeline.state import EventState
 from stream_app.pipeline.verify import verify
 from stream_app.pipeline.windows import Kept

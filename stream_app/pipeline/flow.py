@@ -11,13 +11,13 @@ import numpy as np
 from stream_app.errors import FatalError
 from stream_app.model.record import Batch, Failure, IntVector, Record, concat
 from stream_app.model.records import Records
-from stream_app.pipeline.conform import conform
+from stream_app.pipeline.acceptance import settle
 from stream_app.pipeline.decode import Encoded, decode
 from stream_app.pipeline.payload_identity import with_identity
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import judged
+from stream_app.pipeline.schema_resolution import conform
 from stream_app.pipeline.score import score
-from stream_app.pipeline.settle import settle
 from stream_app.pipeline.state import EventState, ShardState
 
 

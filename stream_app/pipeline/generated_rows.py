@@ -15,12 +15,12 @@ import numpy as np
 
 from stream_app.model.record import Batch, IntVector
 from stream_app.pipeline.avro_types import DATE, INSTANT, LOCAL, TIME_OF_DAY, UUID, AvroType
-from stream_app.pipeline.conform import conform
 from stream_app.pipeline.decode import Encoded
-from stream_app.pipeline.devices import Devices
+from stream_app.pipeline.key_index import Devices
 from stream_app.pipeline.memory import Previous
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import TEXT, Field
+from stream_app.pipeline.schema_resolution import conform
 from stream_app.pipeline.windows import Windows
 
 ORDINARY, WITHOUT_OPTIONAL, EXTREME = 5, 4, 4

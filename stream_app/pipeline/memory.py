@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, IntVector, Mask
-from stream_app.pipeline import past_kernel as kernel
-from stream_app.pipeline.devices import reaching
+from stream_app.pipeline import windows_kernel as kernel
+from stream_app.pipeline.key_index import reaching
 from stream_app.pipeline.packing import opened
 from stream_app.pipeline.stored import Chosen, last_of, numbers_of, require
 

@@ -11,11 +11,11 @@ from stream_app.model.event import Event, find, schema_files
 from stream_app.pipeline import avro_reader, checks, declaration, json_reader
 from stream_app.pipeline.avro_conversion import ConflictError
 from stream_app.pipeline.avro_reader import ReadRecord
+from stream_app.pipeline.fast_path import UsualForm
 from stream_app.pipeline.json_reader import RecordReader
 from stream_app.pipeline.scalar_times import Instant
 from stream_app.pipeline.schema import TICKS_PER_SECOND, Json, Schema, compile_schema
 from stream_app.pipeline.schema_versions import different
-from stream_app.pipeline.usual_form import UsualForm
 
 Versions = Sequence[tuple[str, Json]]
 

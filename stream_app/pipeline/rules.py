@@ -14,8 +14,8 @@ from anomaly.judgement import Explaining
 from anomaly.numbered import Numbered
 from stream_app.model.event import Check, Event, Range, Rate, Stuck
 from stream_app.model.record import Batch, IntVector, Mask
-from stream_app.pipeline import past_kernel as kernel
-from stream_app.pipeline.devices import reaching
+from stream_app.pipeline import windows_kernel as kernel
+from stream_app.pipeline.key_index import reaching
 from stream_app.pipeline.score import EXPLANATION, score
 from stream_app.pipeline.stored import Chosen, last_of, require, rows_shown, stored_rows
 

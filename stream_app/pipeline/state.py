@@ -14,11 +14,11 @@ from anomaly.numbered import Expecting, Forgetting, Numbered
 from stream_app.errors import FatalError
 from stream_app.model.event import Event
 from stream_app.model.record import IntVector
-from stream_app.pipeline.devices import Arrived, Devices
+from stream_app.pipeline.deduplication import Seen
+from stream_app.pipeline.key_index import Arrived, Devices
 from stream_app.pipeline.memory import Keep, Previous
 from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.rules import Checks
-from stream_app.pipeline.seen import Seen
 from stream_app.pipeline.snapshot import VERSION, StoredEvent, read
 from stream_app.pipeline.stored import require, shown, stored_rows
 from stream_app.pipeline.windows import Windows

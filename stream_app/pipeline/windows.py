@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from stream_app.model.event import Window
 from stream_app.model.record import Batch, IntVector
-from stream_app.pipeline import past_kernel as kernel
-from stream_app.pipeline.devices import reaching
+from stream_app.pipeline import windows_kernel as kernel
+from stream_app.pipeline.key_index import reaching
 from stream_app.pipeline.stored import TOGETHER, Chosen, last_of, require, rows_shown, stored_rows
 
 

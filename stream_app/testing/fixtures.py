@@ -14,14 +14,14 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     import boto3
     from moto import mock_aws
 
-    from stream_app.local import corrections
+    from stream_app.local import moto_patches
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    corrections.apply()
+    moto_patches.apply()
     client: Callable[..., Any] = boto3.client
     with mock_aws():
         yield lambda service: client(service, region_name="us-east-1")

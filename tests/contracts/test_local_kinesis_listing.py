@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError
 
-from stream_app.local.corrections import clock
+from stream_app.local.moto_patches import clock
 from tests.contracts.local_kinesis import shards, split
 
 FIRST, SECOND = "shardId-000000000000", "shardId-000000000001"

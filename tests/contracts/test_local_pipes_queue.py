@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError, TransientError
-from stream_app.local.corrections import clock
 from stream_app.local.deploy import Placed, placed, templates
+from stream_app.local.moto_patches import clock
 from stream_app.local.pipes import Worker, World, pipes
 from stream_app.local.targets import StreamTarget, Unresolved
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from stream_app.aws.retry import Policy
 from stream_app.local.counters import Counters
 from stream_app.local.patterns import compile_filters
+from stream_app.local.pipe_route import Way
 from stream_app.local.shards import StreamReader
 from stream_app.local.stream_pipe import Place, Rules, StreamPipe, dead_letter
-from stream_app.local.way import Way
 
 Clients = Callable[[str], Any]
 NOW = 1_700_000_000.0

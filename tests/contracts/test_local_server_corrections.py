@@ -7,8 +7,8 @@ from moto.kinesis.models import Stream
 from moto.kinesis.responses import KinesisResponse
 from moto.sqs.models import Queue
 
-from stream_app.local import corrections
-from stream_app.local.corrections.patch import add, replace
+from stream_app.local import moto_patches as corrections
+from stream_app.local.moto_patches.patch import add, replace
 
 
 def test_applying_again_changes_nothing(aws):

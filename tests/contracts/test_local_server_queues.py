@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from botocore.exceptions import ClientError
 
-from stream_app.local.corrections import clock
+from stream_app.local.moto_patches import clock
 
 
 @pytest.fixture

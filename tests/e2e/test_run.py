@@ -19,7 +19,7 @@ from stream_app import app
 from stream_app.aws import objects
 from stream_app.cli.views.summary import render
 from stream_app.daemon.supervisor import Restarts
-from stream_app.local import drain, rehearsal
+from stream_app.local import chaos, drain
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded
 from stream_app.local.report import Report
@@ -93,7 +93,7 @@ def test_a_killed_daemon_and_resharding_change_nothing_that_is_stored(tmp_path: 
         found["disturbed"] = stored(aws.client("s3"), aws.outputs["BucketName"])
         found["undisturbed"] = undisturbed(aws, tmp_path)
 
-    acts = rehearsal.parse("split@400,kill@900,merge@1400")
+    acts = chaos.parse("split@400,kill@900,merge@1400")
     report = run(
         options(tmp_path, acts=acts, rate=300.0), app.clients, Stage(), threading.Event(), read_again
     )

@@ -14,7 +14,7 @@ from anomaly.detector import Keep, StateError
 from stream_app.errors import FatalError
 from stream_app.model.event import Event, Window
 from stream_app.model.record import Batch
-from stream_app.pipeline.devices import Devices
+from stream_app.pipeline.key_index import Devices
 from stream_app.pipeline.memory import Previous, pack, unpack
 from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.state import ShardState

@@ -16,8 +16,8 @@ from stream_app.consumer.alerts import details
 from stream_app.errors import ConfigError
 from stream_app.model.event import Check, Event, Range, Rate, Stuck
 from stream_app.model.record import Batch
-from stream_app.pipeline.devices import Devices
 from stream_app.pipeline.flow import process
+from stream_app.pipeline.key_index import Devices
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.rules import Checks
 from stream_app.pipeline.state import ShardState

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from anomaly.siphash import new_seed
 from stream_app.model.record import IntVector
-from stream_app.pipeline import devices_kernel as kernel
-from stream_app.pipeline.devices_kernel import FORGOTTEN, UNKNOWN
+from stream_app.pipeline import key_index_kernel as kernel
+from stream_app.pipeline.key_index_kernel import FORGOTTEN, UNKNOWN
 
 _pack = msgspec.msgpack.Encoder().encode
 

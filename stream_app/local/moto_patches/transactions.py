@@ -14,7 +14,7 @@ from moto.dynamodb.comparisons import get_filter_expression
 from moto.dynamodb.exceptions import TransactionCanceledException
 from moto.dynamodb.models import DynamoDBBackend
 
-from stream_app.local.corrections.patch import replace
+from stream_app.local.moto_patches.patch import replace
 
 _MOST = 100
 _original = DynamoDBBackend.transact_write_items

@@ -18,13 +18,13 @@ def apply() -> None:
     with _lock:
         if _applied:
             return
-        from stream_app.local.corrections import (
+        from stream_app.local.moto_patches import (
             atomic,
             costs,
-            door,
             iterators,
             listing,
             memory,
+            outage_hook,
             queues,
             reading,
             resharding,
@@ -45,7 +45,7 @@ def apply() -> None:
             atomic,
             transactions,
             costs,
-            door,
+            outage_hook,
         ):
             correction.apply()
         _applied = True

@@ -13,8 +13,8 @@ from botocore.awsrequest import AWSPreparedRequest
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.common_types import TYPE_RESPONSE
 
-from stream_app.local.corrections.patch import replace
-from stream_app.local.corrections.switches import SWITCHES, Outage
+from stream_app.local.moto_patches.patch import replace
+from stream_app.local.moto_patches.switches import SWITCHES, Outage
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 _process = BotocoreStubber.process_request

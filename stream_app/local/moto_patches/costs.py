@@ -7,7 +7,7 @@ from functools import lru_cache
 from moto.core import responses, utils
 from moto.core.utils import method_names_from_class
 
-from stream_app.local.corrections.patch import replace
+from stream_app.local.moto_patches.patch import replace
 
 
 @lru_cache(maxsize=1_024)

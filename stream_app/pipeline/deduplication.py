@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from anomaly.container import Buffer, Pieces
 from anomaly.siphash import new_seed
 from stream_app.model.record import IntVector, Mask
-from stream_app.pipeline import seen_kernel as kernel
+from stream_app.pipeline import deduplication_kernel as kernel
 from stream_app.pipeline import unpack_kernel
-from stream_app.pipeline.devices import reaching
+from stream_app.pipeline.key_index import reaching
 from stream_app.pipeline.memory import pack, portable
 from stream_app.pipeline.stored import TOGETHER, Chosen, last_of, numbers_of, require, shown, stored_rows
 

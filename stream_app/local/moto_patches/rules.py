@@ -27,7 +27,7 @@ from moto.moto_api._internal import mock_random
 from moto.sqs.models import sqs_backends
 from moto.utilities.arns import Arn, parse_arn
 
-from stream_app.local.corrections.patch import replace
+from stream_app.local.moto_patches.patch import replace
 
 MAX_REQUEST_BYTES = 1024 * 1024
 # The order of AWS; whatever else an event carries (an ingestion time) is for input templates only.

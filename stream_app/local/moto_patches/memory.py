@@ -14,7 +14,7 @@ from weakref import WeakSet
 from moto.core.common_models import BaseModel
 from moto.s3.models import FakeKey, FakeMultipart
 
-from stream_app.local.corrections.patch import replace
+from stream_app.local.moto_patches.patch import replace
 
 
 class Living:

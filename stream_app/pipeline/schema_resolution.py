@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from stream_app.model.record import Batch, Code, Failure, IntVector, Mask, Outcome
 from stream_app.pipeline.columns import build, build_from
 from stream_app.pipeline.decode import Encoded
-from stream_app.pipeline.guard import short
+from stream_app.pipeline.error_isolation import short
+from stream_app.pipeline.fast_path import detail_of, id_of
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema import FLOAT, IDENTITY, SINGLE, TEXT
-from stream_app.pipeline.usual_form import detail_of, id_of
 from stream_app.pipeline.violation import ViolationError
 
 STAGE = "conform"

@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 from moto.dynamodb.responses import DynamoHandler
 from moto.s3.responses import S3Response
 
-from stream_app.local.corrections.patch import replace
+from stream_app.local.moto_patches.patch import replace
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -20,9 +20,9 @@ from moto.sqs import models
 from moto.sqs.exceptions import ReceiptHandleIsInvalid, SQSException
 from moto.sqs.models import DEDUPLICATION_TIME_IN_SECONDS, Message, Queue, SQSBackend
 
-from stream_app.local.corrections import clock
-from stream_app.local.corrections.patch import add, replace
-from stream_app.local.corrections.queue_store import QueueStore
+from stream_app.local.moto_patches import clock
+from stream_app.local.moto_patches.patch import add, replace
+from stream_app.local.moto_patches.queue_store import QueueStore
 
 _HANDLE_BYTES = 138
 # The longest that a waiting receive sleeps before it looks again whether its queue still exists.

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from moto.kinesis.models import KinesisBackend, Stream
 
-from stream_app.local.corrections import clock, errors
-from stream_app.local.corrections.patch import replace
-from stream_app.local.corrections.streams import ShardState, StreamState, state_of
-from stream_app.local.corrections.switches import SWITCHES
+from stream_app.local.moto_patches import clock, errors
+from stream_app.local.moto_patches.patch import replace
+from stream_app.local.moto_patches.streams import ShardState, StreamState, state_of
+from stream_app.local.moto_patches.switches import SWITCHES
 
 LIFETIME_MS = 300_000
 # Lower than any ordinal: the oldest record that is there when the iterator is used.
