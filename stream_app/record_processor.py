@@ -63,18 +63,17 @@ def prepare() -> tuple[ShardConsumer, Clients]:
 def serve(
     consumer: ShardConsumer,
     protocol: IO[bytes],
-    release: Callable[[], None] | None = None,
     *,
     warm: bool = False,
 ) -> None:
     """Answer KCL until it closes stdin. Raises what the consumer raises.
 
-    `release` gives memory back that is not needed now; `warm` tells that batches were rehearsed in this process. A
-    batch that takes longer than the settings allow ends the process.
+    `warm` tells that batches were processed in this process before. A batch that takes longer than the settings allow
+    ends the process.
     """
     from stream_app.consumer.batch_coalescer import Gathering
     from stream_app.consumer.batch_timer import BatchTimer
-    from stream_app.consumer.memory_release import Thrifty, malloc_trim
+    from stream_app.consumer.memory_release import Thrifty
     from stream_app.consumer.multilang import serve as answer
     from stream_app.consumer.pipe import WidePipe
 
@@ -82,7 +81,7 @@ def serve(
     consumer.limit_batches(timer, warm=warm)
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         gathering = Gathering(consumer, max_record_bytes=consumer.world.settings.max_record_bytes)
-        answer(Thrifty(gathering, release or malloc_trim), WidePipe(stdin), protocol)
+        answer(Thrifty(gathering), WidePipe(stdin), protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

@@ -10,20 +10,18 @@ import os
 import socket
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stream_app import record_processor
+from stream_app.consumer import batch_timer, pipe
 from stream_app.consumer.memory_release import malloc_trim
-from stream_app.consumer.shard import ShardConsumer, World
-from stream_app.forkserver import host_dense, host_image
+from stream_app.consumer.shard import ShardConsumer
 from stream_app.forkserver.prewarm import rehearse
 from stream_app.forkserver.server import UNFIT, ForkServer
-from stream_app.telemetry import log
+from stream_app.telemetry import best_effort, log
 
-if TYPE_CHECKING:
-    from stream_app.app import Clients
+# What a record processor imports when it starts: a module that a fork imports is memory of its own.
+_IMPORTED = (batch_timer, pipe, best_effort)
 
 
 def main() -> int:
@@ -35,39 +33,23 @@ def _serve(listener: socket.socket) -> None:
     begun = time.monotonic()
     consumer, client = record_processor.prepare()
     world = consumer.world
-    _rehearse(world, client)
+    rehearse(world, client)
+    client.disconnect()  # a fork must not share a connection
     del consumer
     gc.collect()
+    malloc_trim()  # what is free stays free in the forks, so that they do not copy it page by page
     _check_alone(listener)
-    _room = host_dense.fill()
-    image = host_image.take()
     gc.freeze()  # else the first collection in a fork would write to every page
-
-    def release() -> None:
-        malloc_trim()
-        with suppress(OSError):  # no descriptor left, or no memory: whoever needs one says so
-            if image is not None:
-                image.restore()
 
     def shard() -> int:
         protocol = record_processor.take_stdout()
         record_processor.ignore_signals()
         return record_processor.ended(
-            lambda: record_processor.serve(ShardConsumer(world), protocol, release, warm=True)
+            lambda: record_processor.serve(ShardConsumer(world), protocol, warm=True)
         )
 
     log.get().info("host ready", pid=os.getpid(), in_seconds=round(time.monotonic() - begun, 3))
     ForkServer(listener, shard, log.get().warning).run()
-
-
-def _rehearse(world: World, client: Clients) -> None:
-    """Have all that a shard runs loaded, compiled and learnt, and its code in one place. No connection is left."""
-    rehearse(world, client, 1)  # what happens once is no shard's
-    client.disconnect()
-    host_dense.gather(host_dense.run(lambda: rehearse(world, client, 1)))
-    rehearse(world, client)
-    client.disconnect()
-    host_image.prepare()
 
 
 def _check_alone(listener: socket.socket) -> None:

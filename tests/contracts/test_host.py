@@ -118,17 +118,6 @@ def test_a_launcher_is_small_and_leaves_the_pipes_to_the_consumer(host: Hosted) 
     assert finish(player, launched) == 0
 
 
-def test_a_shard_gives_back_what_it_only_looked_at(host: Hosted) -> None:
-    """Before the first record, and on the first idle tick after one: the host's pages are the host's again."""
-    player, launched, worker = begin(host)
-    assert any("stream-app host" in mapped.path for mapped in worker.memory_maps(grouped=True))
-    player.records([reading(0)])
-    used = worker.memory_full_info().uss
-    player.tick()
-    assert worker.memory_full_info().uss < used - 100_000
-    assert finish(player, launched, 1) == 0
-
-
 def test_a_shard_outlives_its_host_and_the_next_host_takes_the_next_shards(tmp_path: Path) -> None:
     with hosting(tmp_path) as host:
         player, launched, _ = begin(host)
