@@ -24,7 +24,7 @@ POINTS = (
     ("stream_app.consumer.shard", "ShardConsumer._close", "shard"),
     ("stream_app.consumer.shard", "Segmenter.cut", "cut into segments"),
     ("stream_app.consumer.shard", "unpacked_sizes", "sizes"),
-    ("stream_app.consumer.batch_coalescer", "unpacked_sizes", "sizes"),
+    ("stream_app.consumer.batch_coalescer", "unpacked_bytes", "sizes"),
     ("stream_app.consumer.shard", "process_without", "pipeline"),
     ("stream_app.consumer.open_segment", "OpenSegment.add", "segment"),
     ("stream_app.consumer.quarantine", "Quarantine.excluded", "quarantine"),
