@@ -1,3 +1,3 @@
-"""The former name of `stream_app.api`. Event types that import it keep working."""
+"""The former name of `stream_app.model.event`: event types that import it keep working. New ones import `api`."""
 
-from stream_app.api import *  # noqa: F403
+from stream_app.model.event import *  # noqa: F403

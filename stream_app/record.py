@@ -1,3 +1,3 @@
-"""The former name of `stream_app.api`. User code that import it keep working."""
+"""The former name of `stream_app.model.record`: event types that import it keep working. New ones import `api`."""
 
-from stream_app.api import *  # noqa: F403
+from stream_app.model.record import *  # noqa: F403

@@ -138,13 +138,13 @@ class _Keeper:
 
     def _one(self) -> int | None:
         """One host's life; its exit code, None when it was asked to leave."""
-        tether = [sys.executable, "-I", "-S", str(_PARENT_DEATH_SIGNAL), str(os.getpid())]
+        bound = [sys.executable, "-I", "-S", str(_PARENT_DEATH_SIGNAL), str(os.getpid())]
         descriptor = self._listener.fileno()
         with self._lock:
             if self._stopping.is_set():
                 return None
             self._process = process = subprocess.Popen(
-                [*tether, *self._program, str(descriptor)],
+                [*bound, *self._program, str(descriptor)],
                 env=dict(self._environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

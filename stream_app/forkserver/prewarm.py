@@ -43,7 +43,7 @@ _LAST_HASH = 2**128 - 1
 _WRITTEN = ("s3", "sqs", "dynamodb")
 
 
-def rehearse(world: World, client: Callable[[str], Any], times: int = _REHEARSALS) -> None:
+def rehearse(world: World, client: Callable[[str], Any]) -> None:
     """A shard's life some times over with made-up rows: look for its snapshot and parents, then all that KCL says.
 
     Before the shard host forks: what is loaded or compiled at first use is then shared, and Python rewrites the
@@ -62,7 +62,7 @@ def rehearse(world: World, client: Callable[[str], Any], times: int = _REHEARSAL
         lineage_of(client("kinesis"), settings.stream)("warm-up")
 
     asks: list[Callable[[], None]] = [snapshot, parents]
-    for _ in range(times):
+    for _ in range(_REHEARSALS):
         asks = [ask for ask in asks if _answered(ask)]
         for codec in registry.codecs.values():
             with suppress(Exception):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("stream_app", "anomaly")
 MEDIAN_LINES, P99_LINES, FILE_LINES, FLAT_MODULES, ANY = 7, 30, 300, 14, 150
-# Words that name nothing in Kinesis, KCL, Avro or Python; each has a standard term in `docs/glossary.md`.
+# Words that name nothing in Kinesis, KCL, Avro or Python: each is to be replaced by a standard term.
 WORDS = frozenset(
     re.findall(
         r"\w+",

@@ -21,3 +21,11 @@ def test_event_types_written_against_the_former_names_keep_working(former: str, 
     module = importlib.import_module(f"stream_app.{former}")
     for name in names:
         assert getattr(module, name) is getattr(api, name)
+
+
+@pytest.mark.parametrize("former", ["event", "record"])
+def test_a_former_module_has_all_that_it_had(former: str) -> None:
+    old, new = (importlib.import_module(f"stream_app.{prefix}{former}") for prefix in ("", "model."))
+    own = [name for name, value in vars(new).items() if getattr(value, "__module__", "") == new.__name__]
+    assert own
+    assert all(getattr(old, name) is getattr(new, name) for name in own if not name.startswith("_"))

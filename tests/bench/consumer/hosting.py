@@ -57,8 +57,8 @@ def frugality() -> dict[str, str]:
     """What the daemon's launcher lays under the environment of its shards."""
     if importlib.util.find_spec("stream_app.consumer.memory_release") is None:
         return {}
-    thrift: Any = importlib.import_module("stream_app.consumer.memory_release")
-    return dict(thrift.FRUGAL)
+    memory_release: Any = importlib.import_module("stream_app.consumer.memory_release")
+    return dict(memory_release.FRUGAL)
 
 
 def _keep(folder: Path, mark: str, *, arranged: bool) -> None:
