@@ -11,15 +11,15 @@ import numpy as np
 from stream_app import aqi
 from stream_app.model.record import Batch
 from stream_app.model.records import Payloads
-from stream_app.pipeline.columns import build
 from stream_app.pipeline.decode import Encoded
-from stream_app.pipeline.deduplication import marks_of
-from stream_app.pipeline.payload_checks import MAX_DEPTH, problem, survey
+from stream_app.pipeline.readers.columns import build
+from stream_app.pipeline.readers.payload_checks import MAX_DEPTH, problem, survey
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TEXT, TIME_MS, TIME_US
 from stream_app.pipeline.schema_resolution import conform
 from stream_app.pipeline.score import score
-from stream_app.pipeline.state import EventState
+from stream_app.pipeline.state.deduplication import marks_of
+from stream_app.pipeline.state.shard_state import EventState
+from stream_app.pipeline.values.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TEXT, TIME_MS, TIME_US
 from stream_app.settings import Settings
 from stream_app.sinks.parquet import encode, to_table
 

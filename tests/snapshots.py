@@ -18,7 +18,7 @@ from anomaly.trees import HalfSpaceTrees
 from stream_app.model.event import Event
 from stream_app.model.record import Record
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests import samples
 

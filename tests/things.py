@@ -8,7 +8,7 @@ from stream_app.model.event import Event
 from stream_app.model.record import Code
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests import avro
 

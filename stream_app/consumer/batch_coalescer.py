@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from stream_app.consumer.multilang import Checkpointer, Handler
 from stream_app.model.record import Record
 from stream_app.model.records import Records
-from stream_app.pipeline.unpacked_size import unpacked_bytes
+from stream_app.pipeline.readers.unpacked_size import unpacked_bytes
 
 # Who is so far behind does not notice the wait for some more batches, each of which comes at once.
 FAR_MS = 1_000

@@ -26,9 +26,9 @@ from stream_app.model.records import Records
 from stream_app.model.segment import Segment, Sink, store, token
 from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import Processed
+from stream_app.pipeline.readers.unpacked_size import unpacked_sizes
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
-from stream_app.pipeline.unpacked_size import unpacked_sizes
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.settings import Settings
 from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary

@@ -11,8 +11,8 @@ from stream_app.aws import objects
 from stream_app.errors import FatalError
 from stream_app.model.record import Position
 from stream_app.model.segment import token
-from stream_app.pipeline.memory import Keep
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.device_memory import Keep
+from stream_app.pipeline.state.shard_state import ShardState
 
 SHARD_END = "SHARD_END"
 _SENTINELS = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})

@@ -17,7 +17,7 @@ from stream_app.pipeline.decode import decode
 from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.settings import Settings
 from stream_app.sinks.columns import without_helpers
 

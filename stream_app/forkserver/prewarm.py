@@ -35,8 +35,8 @@ from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TIME_MS, TIME_US
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.pipeline.values.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TIME_MS, TIME_US
 
 _REHEARSALS = 8
 _LAST_HASH = 2**128 - 1

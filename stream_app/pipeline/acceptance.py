@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Failure, IntVector
 from stream_app.pipeline import evaluate
-from stream_app.pipeline.deduplication import marks_of
 from stream_app.pipeline.dependent_rows import decide
 from stream_app.pipeline.evaluate import Rows
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.state import EventState
+from stream_app.pipeline.state.deduplication import marks_of
+from stream_app.pipeline.state.shard_state import EventState
 
 
 class Settled(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Outcome
-from stream_app.pipeline.checks import FLAG, HELPERS, RESERVED
-from stream_app.pipeline.column_names import field_name, stored_name
-from stream_app.pipeline.error_isolation import guarded
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.user_calls import Accept, ResultError
+from stream_app.pipeline.user_code.checks import FLAG, HELPERS, RESERVED
+from stream_app.pipeline.user_code.column_names import field_name, stored_name
+from stream_app.pipeline.user_code.error_isolation import guarded
+from stream_app.pipeline.user_code.user_calls import Accept, ResultError
 
 STAGE = "calculate"
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from stream_app.model.record import Code, Failure, IntVector
 from stream_app.model.records import Payloads
-from stream_app.pipeline.error_isolation import short
-from stream_app.pipeline.payload_checks import JSON_STARTS, problem
+from stream_app.pipeline.readers.payload_checks import JSON_STARTS, problem
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.schema import Schema
+from stream_app.pipeline.user_code.error_isolation import short
+from stream_app.pipeline.values.schema import Schema
 
 STAGE = "decode"
 _GZIP = b"\x1f\x8b"

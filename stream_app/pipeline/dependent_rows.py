@@ -22,7 +22,7 @@ from stream_app.model.record import Batch, Failure, IntVector, Mask, concat
 from stream_app.pipeline import evaluate
 from stream_app.pipeline.evaluate import Evaluated, Rows
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.state import EventState
+from stream_app.pipeline.state.shard_state import EventState
 
 WHOLE = 3
 """How many times all rows that are not final are evaluated, before fewer are taken at a time."""

@@ -8,11 +8,11 @@ import numpy as np
 
 from stream_app.model.record import Batch, Failure, IntVector, Mask
 from stream_app.pipeline.calculate import calculate
-from stream_app.pipeline.deduplication import Met
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.state import EventState
+from stream_app.pipeline.state.deduplication import Met
+from stream_app.pipeline.state.shard_state import EventState
+from stream_app.pipeline.state.windows import Kept
 from stream_app.pipeline.verify import verify
-from stream_app.pipeline.windows import Kept
 
 
 class Rows(NamedTuple):

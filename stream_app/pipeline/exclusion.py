@@ -10,7 +10,7 @@ from stream_app.model.record import Batch, Failure, IntVector, Record
 from stream_app.model.records import Records
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 
 
 def process_without(

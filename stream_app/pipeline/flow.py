@@ -18,7 +18,7 @@ from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import judged
 from stream_app.pipeline.schema_resolution import conform
 from stream_app.pipeline.score import score
-from stream_app.pipeline.state import EventState, ShardState
+from stream_app.pipeline.state.shard_state import EventState, ShardState
 
 
 @dataclass(frozen=True, slots=True)

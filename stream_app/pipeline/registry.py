@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.event import Event, find, schema_files
-from stream_app.pipeline import avro_reader, checks, declaration, json_reader
-from stream_app.pipeline.avro_conversion import ConflictError
-from stream_app.pipeline.avro_reader import ReadRecord
-from stream_app.pipeline.fast_path import UsualForm
-from stream_app.pipeline.json_reader import RecordReader
-from stream_app.pipeline.scalar_times import Instant
-from stream_app.pipeline.schema import TICKS_PER_SECOND, Json, Schema, compile_schema
-from stream_app.pipeline.schema_versions import different
+from stream_app.pipeline.readers import avro_reader, json_reader
+from stream_app.pipeline.readers.avro_conversion import ConflictError
+from stream_app.pipeline.readers.avro_reader import ReadRecord
+from stream_app.pipeline.readers.fast_path import UsualForm
+from stream_app.pipeline.readers.json_reader import RecordReader
+from stream_app.pipeline.user_code import checks, declaration
+from stream_app.pipeline.values.scalar_times import Instant
+from stream_app.pipeline.values.schema import TICKS_PER_SECOND, Json, Schema, compile_schema
+from stream_app.pipeline.values.schema_versions import different
 
 Versions = Sequence[tuple[str, Json]]
 
@@ -124,7 +125,7 @@ def _compile(
 
 
 def _dry_run(codec: Codec) -> list[Problem]:
-    from stream_app.pipeline import dry_run  # which takes rows through stages that know codecs
+    from stream_app.pipeline.user_code import dry_run  # the dry run itself imports this module
 
     return dry_run.problems(codec)
 

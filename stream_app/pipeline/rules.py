@@ -14,10 +14,10 @@ from anomaly.judgement import Explaining
 from anomaly.numbered import Numbered
 from stream_app.model.event import Check, Event, Range, Rate, Stuck
 from stream_app.model.record import Batch, IntVector, Mask
-from stream_app.pipeline import windows_kernel as kernel
-from stream_app.pipeline.key_index import reaching
 from stream_app.pipeline.score import EXPLANATION, score
-from stream_app.pipeline.stored import Chosen, last_of, require, rows_shown, stored_rows
+from stream_app.pipeline.state import windows_kernel as kernel
+from stream_app.pipeline.state.key_index import reaching
+from stream_app.pipeline.state.stored_arrays import Chosen, last_of, require, rows_shown, stored_rows
 
 FLAG = "flag"
 _COST: Mapping[type[Any], int] = {Range: 0, Rate: 1, Stuck: 2}

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code, Failure, IntVector, Mask, Outcome
-from stream_app.pipeline.columns import build, build_from
 from stream_app.pipeline.decode import Encoded
-from stream_app.pipeline.error_isolation import short
-from stream_app.pipeline.fast_path import detail_of, id_of
+from stream_app.pipeline.readers.columns import build, build_from
+from stream_app.pipeline.readers.fast_path import detail_of, id_of
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.schema import FLOAT, IDENTITY, SINGLE, TEXT
-from stream_app.pipeline.violation import ViolationError
+from stream_app.pipeline.user_code.error_isolation import short
+from stream_app.pipeline.values.schema import FLOAT, IDENTITY, SINGLE, TEXT
+from stream_app.pipeline.values.violation import ViolationError
 
 STAGE = "conform"
 Values = list[Any]

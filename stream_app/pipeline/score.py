@@ -13,7 +13,7 @@ from anomaly.judgement import Explaining, alerts_explained
 from anomaly.numbered import Numbered
 from stream_app.model.event import Event
 from stream_app.model.record import Batch
-from stream_app.pipeline.user_calls import is_interrupt
+from stream_app.pipeline.user_code.user_calls import is_interrupt
 
 EXPLANATION = "explanation"
 Columns = Mapping[str, NDArray[Any]]

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code, Failure, Mask, Outcome
-from stream_app.pipeline.error_isolation import guarded
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.user_calls import ResultError
+from stream_app.pipeline.user_code.error_isolation import guarded
+from stream_app.pipeline.user_code.user_calls import ResultError
 
 STAGE = "verify"
 _BOOLEANS = (bool, np.bool_)

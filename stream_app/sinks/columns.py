@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stream_app.model.event import PAYLOAD
 from stream_app.model.record import EXACT, Batch, IntVector, Mask
-from stream_app.pipeline.schema import BOOLEAN, INTEGER, Field
+from stream_app.pipeline.values.schema import BOOLEAN, INTEGER, Field
 
 Types = Mapping[str, pa.DataType]
 _HELPERS = ("window.", "previous.", PAYLOAD)

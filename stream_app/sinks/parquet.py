@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code, Failure, Record
 from stream_app.model.record_metadata import Origins, origins
-from stream_app.pipeline.column_names import RECORD_COLUMNS
-from stream_app.pipeline.column_names import field_name as field_name
-from stream_app.pipeline.column_names import stored_name as stored_name
+from stream_app.pipeline.user_code.column_names import RECORD_COLUMNS
+from stream_app.pipeline.user_code.column_names import field_name as field_name
+from stream_app.pipeline.user_code.column_names import stored_name as stored_name
 from stream_app.sinks.columns import Types, stored_column, stored_columns, text, to_arrow
 
 IDENTITY = RECORD_COLUMNS

@@ -16,7 +16,7 @@ from stream_app.model.event import Event
 from stream_app.model.record import Batch, Record
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing.pipeline_run import MAX_BYTES, plain_records, registry_of
 
 _SEEN_IDS = 256

@@ -15,7 +15,7 @@ from stream_app.model.event import Event, schema_files
 from stream_app.model.record import Failure, Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing.records import record
 
 MAX_BYTES = 262_144

@@ -17,7 +17,7 @@ from stream_app.model.event import schema_files
 from stream_app.model.records import Records
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import MAX_BYTES, record
 from tests.bench.worst_batches import Kind, kinds
 

@@ -16,7 +16,7 @@ from stream_app.model.record import Batch, Record
 from stream_app.model.segment import Segment, store, token
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.correct.history import History, Request
 from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import Desk

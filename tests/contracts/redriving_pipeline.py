@@ -10,7 +10,7 @@ from typing import Any
 from stream_app.model.segment import Segment, store
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.recovery.dead_letters import messages, parse
 from stream_app.recovery.hydrate.batch import World, hydrate

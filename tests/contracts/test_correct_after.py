@@ -16,7 +16,7 @@ from stream_app.aws.objects import keys
 from stream_app.model.record import Record
 from stream_app.model.segment import Segment
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery import store
 from stream_app.recovery.correct.again import Reapplied, reapply_all
 from stream_app.recovery.correct.recalculate import ImpossibleError

@@ -132,7 +132,7 @@ def test_what_ends_the_encoder_of_a_sink_is_found_too() -> None:
 
 def test_what_ends_the_snapshot_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that cannot be saved: nothing before the snapshot sees it."""
-    from stream_app.pipeline.state import ShardState
+    from stream_app.pipeline.state.shard_state import ShardState
 
     snapshot = ShardState.snapshot
 

@@ -15,7 +15,7 @@ from stream_app.model.event import discover
 from stream_app.model.record import Code
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record, run
 from tests.samples import as_avro, as_envelope, as_json
 

@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from stream_app.model.record import Record
-from stream_app.pipeline.fast_path import UsualForm
 from stream_app.pipeline.flow import process
+from stream_app.pipeline.readers.fast_path import UsualForm
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import outcomes, record
 from tests.fuzz.mutations import mutated
 from tests.fuzz.split_worlds import ARRIVED, World, without_fields, worlds

@@ -19,10 +19,10 @@ from anomaly.container import seal_parts, unseal_parts
 from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.memory import unpack
-from stream_app.pipeline.packing import MAGIC, compressed, contained
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.device_memory import unpack
+from stream_app.pipeline.state.packing import MAGIC, compressed, contained
+from stream_app.pipeline.state.shard_state import ShardState
 from tests import samples, snapshots
 from tests.fuzz.mutations import mutated
 from tests.fuzz.watch import bounded

@@ -20,9 +20,9 @@ from stream_app.model.record import Batch, Code
 from stream_app.pipeline import dependent_rows, evaluate
 from stream_app.pipeline.evaluate import Rows
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.payload_checks import MAX_DEPTH
+from stream_app.pipeline.readers.payload_checks import MAX_DEPTH
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import MAX_BYTES, outcomes, record
 from tests.fuzz import splits as fuzzer
 from tests.fuzz.split_worlds import only

@@ -15,7 +15,7 @@ from stream_app.model.records import Payloads
 from stream_app.pipeline.decode import decode
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests import avro
 from tests.samples import EVENTS, MAX_BYTES, READING, SCHEMAS, START, STEP, as_avro, as_envelope, as_json

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anomaly.numbered import Numbered
 from anomaly.table import Table
-from stream_app.pipeline.key_index import Devices
+from stream_app.pipeline.state.key_index import Devices
 from tests.samples import splits
 
 KEYS = st.one_of(

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from anomaly.nearest import NearestValue
 from stream_app.errors import ConfigError
 from stream_app.model.event import Event, Range, Rate, Stuck, Window
-from stream_app.pipeline.generated_rows import EXTREME, ORDINARY, WITHOUT_OPTIONAL, generated
 from stream_app.pipeline.registry import Registry
+from stream_app.pipeline.user_code.generated_rows import EXTREME, ORDINARY, WITHOUT_OPTIONAL, generated
 from tests import avro, samples
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stream_app.model.record import Code, Failure, Record
 from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from tests.samples import EVENTS, MAX_BYTES, registry, shards
 from tests.support import fates_of, known
 

@@ -16,7 +16,7 @@ from stream_app.errors import ConfigError
 from stream_app.model.record import Batch, Record
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests.kcl import Kcl
 from tests.samples import MAX_BYTES, READING, SCHEMAS, START, STEP, as_json

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from stream_app.errors import ConfigError, FatalError
 from stream_app.model.record import Code, Outcome, Record
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.memory import unpack
-from stream_app.pipeline.packing import compressed
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.device_memory import unpack
+from stream_app.pipeline.state.packing import compressed
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests.samples import (
     EVENTS,

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code, Outcome
 from stream_app.pipeline.calculate import calculate
-from stream_app.pipeline.error_isolation import guarded, short
 from stream_app.pipeline.registry import Codec
+from stream_app.pipeline.user_code.error_isolation import guarded, short
 from stream_app.pipeline.verify import verify
 from stream_app.source_lines import defined_at, line_in, without_line
 from tests.samples import READING, registry

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from anomaly.compiled import compiled
 from anomaly.siphash import hash_of
 from stream_app.model.record import IntVector
-from stream_app.pipeline.deduplication import Met, Seen
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.key_index import Devices
-from stream_app.pipeline.key_index_kernel import MARK, NUMBER
-from stream_app.pipeline.state import ShardState
-from stream_app.pipeline.unpack_kernel import mark_of_text
+from stream_app.pipeline.readers.unpack_kernel import mark_of_text
+from stream_app.pipeline.state.deduplication import Met, Seen
+from stream_app.pipeline.state.key_index import Devices
+from stream_app.pipeline.state.key_index_kernel import MARK, NUMBER
+from stream_app.pipeline.state.shard_state import ShardState
 from tests import samples, snapshots
 
 _BITS, _CHOSEN = 10, 1_000
@@ -64,8 +64,8 @@ def test_no_result_depends_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for seed in (0, 1, 2**64 - 1):
         fixed = lambda size=2, seed=seed: np.full(size, seed, dtype=np.uint64)  # noqa: E731
-        monkeypatch.setattr("stream_app.pipeline.key_index.new_seed", fixed)
-        monkeypatch.setattr("stream_app.pipeline.deduplication.new_seed", fixed)
+        monkeypatch.setattr("stream_app.pipeline.state.key_index.new_seed", fixed)
+        monkeypatch.setattr("stream_app.pipeline.state.deduplication.new_seed", fixed)
         state = ShardState(samples.EVENTS, 4)
         process(snapshots.records(0, 300), samples.registry(), state, samples.MAX_BYTES)
         found.append(state.snapshot())

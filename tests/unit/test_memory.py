@@ -14,11 +14,11 @@ from anomaly.detector import Keep, StateError
 from stream_app.errors import FatalError
 from stream_app.model.event import Event, Window
 from stream_app.model.record import Batch
-from stream_app.pipeline.key_index import Devices
-from stream_app.pipeline.memory import Previous, pack, unpack
-from stream_app.pipeline.packing import compressed
-from stream_app.pipeline.state import ShardState
-from stream_app.pipeline.windows import Windows
+from stream_app.pipeline.state.device_memory import Previous, pack, unpack
+from stream_app.pipeline.state.key_index import Devices
+from stream_app.pipeline.state.packing import compressed
+from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.pipeline.state.windows import Windows
 from tests.samples import EVENTS, READING, START, STEP, Drift, splits
 from tests.unit.columns import batch, texts, times
 

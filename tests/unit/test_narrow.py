@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stream_app.model.record import Position, Record
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.hydrate.narrow import Run, Verdict, joined, lenient, pipeline_judge, runs
 from tests import samples
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly.container import Buffer, Pieces, seal_parts, sealed, unseal_parts
-from stream_app.pipeline import packing
-from stream_app.pipeline.memory import unpack
-from stream_app.pipeline.packing import compressed, opened, pieces
+from stream_app.pipeline.state import packing
+from stream_app.pipeline.state.device_memory import unpack
+from stream_app.pipeline.state.packing import compressed, opened, pieces
 
 _plain = st.none() | st.integers(-(2**63), 2**63) | st.text() | st.binary() | st.lists(st.text())
 _states = st.recursive(

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from stream_app import app
 from stream_app.model.event import PAYLOAD, Event
-from stream_app.pipeline.checks import without_deduplication
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.pipeline.user_code.checks import without_deduplication
 from stream_app.settings import Settings
 from stream_app.sinks.parquet import to_table
 from stream_app.telemetry import log

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.model.event import Event
-from stream_app.pipeline import exact_numbers, time_kernel, time_text
-from stream_app.pipeline.fast_path import UsualForm
 from stream_app.pipeline.flow import process
+from stream_app.pipeline.readers.fast_path import UsualForm
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.pipeline.values import exact_numbers, time_kernel, time_text
 from stream_app.testing import record
 from tests.support import Fate, fates_of
 from tests.unit.test_value_laws import EPOCH, TYPES

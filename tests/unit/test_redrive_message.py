@@ -16,7 +16,7 @@ from stream_app.model.event import Event
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.redrive.message import (
     Lineage,
     Message,

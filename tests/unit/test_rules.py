@@ -17,10 +17,10 @@ from stream_app.errors import ConfigError
 from stream_app.model.event import Check, Event, Range, Rate, Stuck
 from stream_app.model.record import Batch
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.key_index import Devices
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.rules import Checks
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.key_index import Devices
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests.samples import HOUR, MAX_BYTES, READING, SCHEMAS, START, Drift, as_json, shards, splits
 from tests.support import fates_of

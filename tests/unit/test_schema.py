@@ -13,7 +13,7 @@ import pytest
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.event import Event, Window
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.schema import (
+from stream_app.pipeline.values.schema import (
     BOOLEAN,
     FLOAT,
     IDENTITY,

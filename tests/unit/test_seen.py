@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly.prefetch import CACHED
-from stream_app.pipeline.deduplication import Seen, marks_of
-from stream_app.pipeline.key_index import Devices
-from stream_app.pipeline.memory import unpack
-from stream_app.pipeline.packing import compressed
+from stream_app.pipeline.state.deduplication import Seen, marks_of
+from stream_app.pipeline.state.device_memory import unpack
+from stream_app.pipeline.state.key_index import Devices
+from stream_app.pipeline.state.packing import compressed
 from tests.samples import splits
 from tests.unit.columns import texts, times
 

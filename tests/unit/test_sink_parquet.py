@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code
-from stream_app.pipeline.schema import compile_schema
+from stream_app.pipeline.values.schema import compile_schema
 from stream_app.sinks.columns import column_types, stored_columns, to_arrow
 from stream_app.sinks.parquet import encode, rows_digest, to_table
 from tests.unit.test_sink_segment import ARRIVED, BASE, SHARD, batch, record

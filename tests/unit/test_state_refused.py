@@ -14,7 +14,7 @@ from stream_app.consumer.state import SHARD_END, Lineage, restore
 from stream_app.errors import ConfigError, FatalError
 from stream_app.model.event import Event, Window
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.settings import Settings
 from tests.samples import EVENTS, MAX_BYTES, registry
 from tests.snapshots import records

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream_app.model.records import Payloads
 from stream_app.pipeline.decode import decode
-from stream_app.pipeline.unpacked_size import unpacked_sizes
+from stream_app.pipeline.readers.unpacked_size import unpacked_sizes
 from tests.samples import as_json, registry
 
 LIMIT = 4_096

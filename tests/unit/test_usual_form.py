@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from stream_app.model.record import Record
 from stream_app.model.records import Payloads
 from stream_app.pipeline.decode import decode
-from stream_app.pipeline.fast_path import UsualForm
 from stream_app.pipeline.flow import process
+from stream_app.pipeline.readers.fast_path import UsualForm
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests.samples import EVENTS, MAX_BYTES, START, as_json, registry, shards
 from tests.support import Fate, fates_of

@@ -15,9 +15,9 @@ import pyarrow as pa
 from stream_app.model.event import Event
 from stream_app.model.record import Batch, IntVector, Position
 from stream_app.model.segment import token
-from stream_app.pipeline.columns import build
+from stream_app.pipeline.readers.columns import build
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.schema import TICKS_PER_SECOND
+from stream_app.pipeline.values.schema import TICKS_PER_SECOND
 from stream_app.recovery.correct.files import Files, Rows, Stored, stored_names
 from stream_app.recovery.correct.history import Entry
 from stream_app.sinks.parquet import field_name

@@ -17,13 +17,13 @@ from stream_app.model.record import EXACT, Batch, Failure, IntVector, Record
 from stream_app.model.records import Records
 from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.decode import decode
-from stream_app.pipeline.memory import Previous
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
 from stream_app.pipeline.schema_resolution import conform
-from stream_app.pipeline.user_calls import is_interrupt
+from stream_app.pipeline.state.device_memory import Previous
+from stream_app.pipeline.state.windows import Windows
+from stream_app.pipeline.user_code.user_calls import is_interrupt
 from stream_app.pipeline.verify import verify
-from stream_app.pipeline.windows import Windows
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import to_table
 

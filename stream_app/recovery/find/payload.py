@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from stream_app.errors import ConfigError
 from stream_app.model.event import schema_files
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.schema import compile_schema
+from stream_app.pipeline.values.schema import compile_schema
 from stream_app.recovery.bounded import decoded
 from stream_app.recovery.bounded_avro import decoded_avro
 from stream_app.recovery.stream.kpl import MAGIC

@@ -12,7 +12,7 @@ from stream_app.model.record import Failure, Position, Record
 from stream_app.model.segment import token
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 
 # Takes the next records of a range; what fails, by its row.
 Trial = Callable[[Sequence[Record]], Mapping[int, Failure]]

@@ -12,9 +12,9 @@ import msgspec
 
 from stream_app.aws.request_sizes import SOURCE
 from stream_app.pipeline.registry import Codec, Registry
-from stream_app.pipeline.schema import IDENTITY, TEXT
-from stream_app.pipeline.time_text import instant_text
-from stream_app.pipeline.violation import ViolationError
+from stream_app.pipeline.values.schema import IDENTITY, TEXT
+from stream_app.pipeline.values.time_text import instant_text
+from stream_app.pipeline.values.violation import ViolationError
 from stream_app.recovery.bounded import decoded
 from stream_app.recovery.repair.file import EVENT, Repair
 from stream_app.recovery.repair.steps import Unrepaired, meets, repaired

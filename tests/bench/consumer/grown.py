@@ -19,9 +19,9 @@ from anomaly.container import seal_parts, unseal_parts
 from stream_app.consumer.state import S3Snapshots
 from stream_app.events.air_quality import EVENT
 from stream_app.model.record import Batch
-from stream_app.pipeline.memory import unpack
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state import EventState, ShardState
+from stream_app.pipeline.state.device_memory import unpack
+from stream_app.pipeline.state.shard_state import EventState, ShardState
 from stream_app.settings import Settings
 from tests.bench.consumer import data
 from tests.bench.consumer.local_clients import Objects

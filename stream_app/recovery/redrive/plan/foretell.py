@@ -15,8 +15,8 @@ from stream_app.model.event import PAYLOAD, Event
 from stream_app.model.record import Batch, IntVector, Record
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Codec, Registry
-from stream_app.pipeline.schema import TIME_MS, TIME_US
-from stream_app.pipeline.state import ShardState
+from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.pipeline.values.schema import TIME_MS, TIME_US
 from stream_app.recovery.redrive.message import as_it_came, identified
 from stream_app.recovery.redrive.plan.file import REPEATED, STORED
 from stream_app.recovery.redrive.plan.newer import Latest, name_of

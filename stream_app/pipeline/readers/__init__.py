@@ -1,0 +1,1 @@
+"""Readers of the payload forms: JSON, Avro binary and MessagePack rows into columns."""

@@ -1,0 +1,127 @@
+"""Columns out of rows of Python values, by the kind that the schema gives each field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.model.record import EXACT, IntVector, Mask
+from stream_app.pipeline.readers import unpack_kernel as kernel
+from stream_app.pipeline.values import time_kernel
+from stream_app.pipeline.values.schema import (
+    BOOLEAN,
+    FLOAT,
+    IDENTITY,
+    INTEGER,
+    SINGLE,
+    TICKS_PER_SECOND,
+    TIME_MS,
+    TIME_US,
+    Field,
+)
+
+Column = NDArray[Any]
+_pack = msgspec.msgpack.Encoder().encode
+_READ_AS = {
+    FLOAT: kernel.REAL,
+    SINGLE: kernel.REAL,
+    INTEGER: kernel.WHOLE,
+    BOOLEAN: kernel.WHOLE,
+    TIME_MS: kernel.TICKS,
+    TIME_US: kernel.TICKS,
+}
+
+
+class Built(NamedTuple):
+    """Columns in the order of the schema, and the rows with a time that needs more care: it is wrong in them."""
+
+    columns: dict[str, Column]
+    doubtful: Mask
+
+
+def build(
+    rows: Sequence[Sequence[Any]], fields: Sequence[Field], required: Sequence[str]
+) -> dict[str, Column]:
+    """One array a field, in the order of the schema; `rows` hold the fields' values in that order.
+
+    Values are as `json_reader` and `avro_reader` give them. Whole numbers and booleans that may be missing are
+    numbers of floating point, NaN where missing, and beside them a column `exact.<field>` holds them as they are.
+    """
+    getters = [itemgetter(at) for at in range(len(fields))]
+    return _built(rows, getters, 0, fields, required, None).columns
+
+
+def build_from(
+    structs: Sequence[msgspec.Struct],
+    fields: Sequence[Field],
+    required: Sequence[str],
+    arrived: IntVector | None,
+) -> Built:
+    """The same of Structs whose members begin with the fields, in order and under their names; they may be tagged.
+
+    Times are numbers or text. Numbers are compared with `arrived`, milliseconds since 1970 (None: with nothing).
+    """
+    tagged = bool(structs) and structs[0].__struct_config__.tag is not None
+    return _built(
+        structs, [attrgetter(field.name) for field in fields], int(tagged), fields, required, arrived
+    )
+
+
+def _built(
+    rows: Sequence[Any],
+    getters: Sequence[Callable[[Any], Any]],
+    lead: int,
+    fields: Sequence[Field],
+    required: Sequence[str],
+    arrived: IntVector | None,
+) -> Built:
+    """`lead` is how many values come before those of the fields."""
+    count = len(rows)
+    kinds = np.array([_read_as(field, required) for field in fields], dtype=np.int64)
+    per_second = np.array([TICKS_PER_SECOND.get(field.kind, 0) for field in fields], dtype=np.int64)
+    reals = np.empty((len(fields), count))
+    bits = reals.view(np.int64)
+    missing = np.zeros((len(fields) if (kinds == kernel.MAYBE).any() else 0, count), dtype=np.bool_)
+    doubtful = np.zeros(count, dtype=np.bool_)
+    if arrived is None:
+        arrived = np.full(count, time_kernel.NEVER, dtype=np.int64)
+    data = np.frombuffer(_pack(rows), np.uint8)
+    kernel.columns(data, kinds, per_second, lead, arrived, reals, bits, missing, doubtful)
+    columns: dict[str, Column] = {}
+    for at, field in enumerate(fields):
+        if kinds[at] == kernel.PASS:
+            columns[field.name] = _objects(map(getters[at], rows), count, field)
+        elif kinds[at] == kernel.MAYBE:
+            columns[field.name] = np.where(missing[at], np.nan, bits[at])
+            columns[EXACT + field.name] = bits[at] != 0 if field.kind == BOOLEAN else bits[at]
+        else:
+            columns[field.name] = _numbers(reals[at], bits[at], field.kind)
+    return Built(columns, doubtful)
+
+
+def _read_as(field: Field, required: Sequence[str]) -> int:
+    if field.nullable and field.name not in required and field.kind in (INTEGER, BOOLEAN):
+        return kernel.MAYBE
+    return _READ_AS.get(field.kind, kernel.PASS)
+
+
+def _numbers(reals: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> Column:
+    if kind == FLOAT:
+        return reals
+    if kind == SINGLE:  # JSON's numbers are finer than Avro's float
+        return reals.astype(np.float32).astype(np.float64)
+    if kind == INTEGER:
+        return bits
+    return bits != 0 if kind == BOOLEAN else bits.view(f"datetime64[{kind}]")
+
+
+def _objects(values: Iterable[Any], count: int, field: Field) -> Column:
+    if field.kind == IDENTITY:
+        values = (str(value) if isinstance(value, UUID) else value for value in values)
+    return np.fromiter(values, dtype=object, count=count)

@@ -1,0 +1,71 @@
+"""Which branch of a union a JSON value is of: its kind must tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stream_app.pipeline.values.avro_types import AvroType
+from stream_app.pipeline.values.exact_numbers import whole
+from stream_app.pipeline.values.scalar_reading import NULL, NUMBER, number_of
+from stream_app.pipeline.values.scalars import scalar_of
+from stream_app.pipeline.values.violation import ViolationError, kind_of
+
+Read = Callable[[bytes, int | None], Any]
+_OBJECT, _ARRAY = "an object", "an array"
+_INTEGER_BYTES = frozenset(b"-0123456789")
+
+
+class UnionReader:
+    """Reads values of a union of several types.
+
+    A number is of the union's whole-number type where it is one, else of its floating-point type, else a decimal or
+    a time. Where two branches may hold the same kind of JSON value, such a value is refused: Avro's binary form can
+    tell them apart, JSON cannot.
+    """
+
+    def __init__(self, avro: AvroType, branches: Sequence[AvroType], reads: Sequence[Read]) -> None:
+        self._nullable, self._said = avro.nullable, str(avro)
+        self._by_kind: dict[str, list[tuple[AvroType, Read]]] = {}
+        for branch, read in zip(branches, reads, strict=True):
+            for kind in _kinds(branch):
+                self._by_kind.setdefault(kind, []).append((branch, read))
+
+    def read(self, raw: bytes, arrived: int | None) -> Any:
+        """The value of a JSON value's bytes."""
+        kind = kind_of(raw)
+        if kind == NULL and self._nullable:
+            return None
+        possible = self._by_kind.get(kind, [])
+        if kind == NUMBER and len(possible) > 1:
+            possible = _of_number(possible, raw)
+        if len(possible) == 1:
+            return possible[0][1](raw, arrived)
+        if not possible:
+            raise ViolationError(self._said, kind)
+        names = " or ".join(str(branch) for branch, _ in possible)
+        raise ViolationError("a value whose type JSON can tell (send Avro)", f"{kind} that may be {names}")
+
+
+def _kinds(avro: AvroType) -> frozenset[str]:
+    scalar = scalar_of(avro, column=False, nullable=False)
+    if scalar is not None:
+        return scalar.kinds
+    return frozenset({_ARRAY if avro.type == "array" else _OBJECT})
+
+
+def _of_number(possible: list[tuple[AvroType, Read]], raw: bytes) -> list[tuple[AvroType, Read]]:
+    """The branches that are left for this number."""
+    wholes = [one for one in possible if one[0].logical is None and one[0].type in ("int", "long")]
+    reals = [one for one in possible if one[0].type in ("float", "double")]
+    others = [one for one in possible if one not in wholes and one not in reals]
+    if wholes and (not reals or _INTEGER_BYTES.issuperset(raw)):
+        value = whole(number_of(raw))
+        widest = max(wholes, key=lambda one: one[0].type == "long")
+        bits = 63 if widest[0].type == "long" else 31
+        if value is not None and -(2**bits) <= value < 2**bits:
+            times = [one for one in others if one[0].type in ("int", "long")]
+            return [widest, *times]
+    if reals:
+        return [max(reals, key=lambda one: one[0].type == "double")]
+    return others or wholes[:1]

@@ -1,0 +1,1 @@
+"""Calls to user functions: checks at start, a dry run, and isolation of the rows that raise."""

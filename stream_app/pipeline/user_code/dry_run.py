@@ -1,0 +1,223 @@
+"""A dry run of a user's functions on generated rows: what is a programming error is found before any record is."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stream_app import standard_output
+from stream_app.errors import Problem
+from stream_app.model.record import EXACT, Batch
+from stream_app.pipeline import calculate, verify
+from stream_app.pipeline.registry import Codec
+from stream_app.pipeline.rules import FLAG
+from stream_app.pipeline.user_code import column_laws
+from stream_app.pipeline.user_code.generated_rows import Rows, generated, with_windows
+from stream_app.pipeline.user_code.user_calls import (
+    Accept,
+    Columns,
+    Refused,
+    UserFunction,
+    as_it_is,
+    call,
+    is_interrupt,
+)
+from stream_app.source_lines import defined_at, is_defined_in, raised_at, with_line
+
+_Found = Iterator[tuple[str, str]]
+_SIZES = (2, 3, 5)
+# What only a mistake in the code raises. KeyError is one where a column was asked for that is not there.
+_MISTAKES = (NameError, ImportError, SystemExit, NotImplementedError)
+# These may come of the values, so that every row must raise one.
+_LIKELY_MISTAKES = (AttributeError, TypeError, RecursionError)
+_READ_ONLY = re.compile(r"read-only|output array is read")
+_RESULT_HINT = "return {'name': array, …} with one value for each row of the batch"
+_ROWS_HINT = "calculate each row from its own columns alone (windows and previous values included)"
+
+
+class _Trial(NamedTuple):
+    """One function with the rows that it is tried on; `ordinary` counts those at the beginning."""
+
+    name: str
+    function: UserFunction
+    batch: Batch
+    ordinary: int
+    accept: Accept
+
+
+def problems(codec: Codec) -> list[Problem]:
+    """What is wrong with the functions of an event type, with file and line; each is called some fifty times.
+
+    A row that makes a function raise is normal, as bad data is. Reported is what no record could mend. What is
+    printed is discarded.
+    """
+    event = codec.event
+    if not (event.verify or event.calculate or event.correct or event.detector):
+        return []
+    with warnings.catch_warnings(), standard_output.discarded():
+        warnings.simplefilter("ignore")  # extreme values overflow
+        rows = generated(codec)
+        found = [] if rows is None else [*_functions(codec, rows)]
+        found += _detector(codec)
+    return [Problem(f"event {event.name!r}: {what}", hint) for what, hint in found]
+
+
+def _functions(codec: Codec, rows: Rows) -> _Found:
+    event, proper = codec.event, rows
+    if event.verify is not None:
+        found = list(_row_wise(_Trial("verify", event.verify, *rows, verify.as_mask)))
+        yield from found
+        proper = rows if found else _verified(codec, rows)
+    if event.calculate is not None:
+        batch = with_windows(codec, proper.batch)
+        trial = _Trial("calculate", event.calculate, batch, proper.ordinary, calculate.accepted(codec))
+        yield from _row_wise(trial)
+    if event.correct is not None:
+        flags = [None, *(check.name for check in event.checks)]
+        column = np.array([flags[at % len(flags)] for at in range(len(rows.batch))], dtype=object)
+        flagged = rows.batch.with_columns({FLAG: column})
+        # A correction is of one row. Which fields it may replace is told when it is made.
+        yield from _alone(_Trial("correct", event.correct, flagged, rows.ordinary, as_it_is))[1]
+
+
+def _verified(codec: Codec, rows: Rows) -> Rows:
+    """The rows that keep the rules, which `calculate` gets; all of them where no ordinary one does."""
+    passed = verify.verify(rows.batch, codec).passed
+    ordinary = int((passed.rows <= rows.batch.rows[rows.ordinary - 1]).sum())
+    return Rows(passed, ordinary) if ordinary else rows
+
+
+def _row_wise(trial: _Trial) -> _Found:
+    """Check a function of many rows: first with each row alone, then with several together."""
+    made, found = _alone(trial)
+    if found or not made:
+        yield from found
+        return
+    good = trial.batch.take(np.array([row for row, _ in made]))
+    alone = [columns for _, columns in made]
+    for size in sorted({size for size in (0, *_SIZES) if size < len(good)} | {len(good)}):
+        problem = _together(trial, good.take(slice(0, size)), alone[:size])
+        if problem is not None:
+            yield problem
+            return
+    place = defined_at(trial.function)
+    for name, kinds in column_laws.unsteady(alone).items():
+        what = f"column {name!r} is {' or '.join(kinds)}, depending on the rows"
+        yield f"{trial.name} ({place}): {what}", "give it one type, such as np.array(…, dtype=np.float64)"
+    for name, kind in column_laws.unstorable(alone).items():
+        what = f"column {name!r} holds {kind}, which Parquet cannot hold"
+        hint = "return numbers, booleans, times or text, or lists and dicts of them"
+        yield f"{trial.name} ({place}): {what}", hint
+
+
+def _together(trial: _Trial, part: Batch, alone: Sequence[Columns]) -> tuple[str, str] | None:
+    """What is wrong with the columns of some rows; `alone` are those of each of them."""
+    columns = call(trial.function, part, trial.accept)
+    if isinstance(columns, Refused):
+        if (
+            not len(part) and not columns.malformed
+        ):  # it is never called with an empty batch: there it may raise
+            return None
+        hint = _RESULT_HINT if columns.malformed else "write it for columns of any length: np.where, not if"
+        what = f"fails on {len(part)} rows together, and on none of them alone: {columns.reason}"
+        return f"{trial.name} {what}", hint
+    differing = column_laws.differing(columns, alone) if alone else []
+    if not differing:
+        return None
+    what = f"column {', '.join(differing)} of {len(part)} rows differs from that of each row alone"
+    return f"{trial.name} ({defined_at(trial.function)}): {what}", _ROWS_HINT
+
+
+def _alone(trial: _Trial) -> tuple[list[tuple[int, Columns]], list[tuple[str, str]]]:
+    """The columns of each row that the function takes alone, and what is wrong with it."""
+    place = defined_at(trial.function)
+    made: list[tuple[int, Columns]] = []
+    refused: list[tuple[int, Refused]] = []
+
+    def called(part: Batch) -> Columns | Refused:
+        return call(trial.function, part, trial.accept, keep_error=True)
+
+    for at in range(len(trial.batch)):
+        row = trial.batch.take(slice(at, at + 1))
+        columns, changed = column_laws.watched(row, called)
+        if changed:
+            what = f"{trial.name} ({place}) changes column {', '.join(changed)} of its batch"
+            return [], [(what, "work on a copy: batch[name].copy()")]
+        if isinstance(columns, Refused):
+            refused.append((at, columns))
+            continue
+        again = called(row)
+        if isinstance(again, Refused) or column_laws.differing(again, [columns]):
+            what = f"{trial.name} ({place}) gives different columns for the same row"
+            return [], [(what, "use no clock, no random numbers and no variable that it changes")]
+        made.append((at, columns))
+    return made, _mistakes(trial, refused)
+
+
+def _mistakes(trial: _Trial, refused: Sequence[tuple[int, Refused]]) -> list[tuple[str, str]]:
+    """What was returned wrongly for any row, else what was raised for all of them that no record could mend."""
+    for _, why in refused:
+        if why.error is None:
+            hint = "return a boolean array for each rule" if trial.name == "verify" else _RESULT_HINT
+            return [(f"{trial.name} {why.reason}", hint)]
+    ordinary = [why for at, why in refused if at < trial.ordinary]
+    certain = len(ordinary) == trial.ordinary and all(_is_mistake(why.error) for why in ordinary)
+    likely = len(refused) == len(trial.batch) and all(
+        _is_mistake(why.error, likely=True) for _, why in refused
+    )
+    if not certain and not likely:
+        return []
+    hint = f"try it with stream_app.testing.run(EVENT, rows); the batch has {_some(trial.batch)}"
+    return [(f"{trial.name} fails on every row: {refused[0][1].reason}", hint)]
+
+
+def _some(batch: Batch) -> str:
+    names = [name for name in batch.columns if not name.startswith(EXACT)]
+    return ", ".join(names[:12]) + (" …" if len(names) > 12 else "")
+
+
+def _is_mistake(error: BaseException | None, *, likely: bool = False) -> bool:
+    if isinstance(error, _MISTAKES):
+        return not isinstance(error, UnboundLocalError) or likely
+    if isinstance(error, KeyError):
+        return is_defined_in(error, Batch.__module__)
+    if isinstance(error, ValueError) and _READ_ONLY.search(str(error)):
+        return True
+    if not likely or not isinstance(error, _LIKELY_MISTAKES):
+        return False
+    # What was looked up for a generated value and is not there is None.
+    return "NoneType" not in str(error)
+
+
+def _detector(codec: Codec) -> list[tuple[str, str]]:
+    factory, features = codec.event.detector, codec.event.features
+    if factory is None or not features:
+        return []
+    what = f"detector {defined_at(factory)}"
+    hint = "give a function of the features that returns a Detector (anomaly.detector)"
+    detector = _made(lambda: factory(features))
+    if isinstance(detector, Refused):
+        return [(f"{what} cannot be made: {detector.reason}", hint)]
+    members = ("threshold", "process_many", "snapshot", "restore")
+    absent = [member for member in members if not hasattr(detector, member)]
+    if absent:
+        return [(f"{what} makes a {type(detector).__name__} without {', '.join(absent)}", hint)]
+    if not isinstance(detector.threshold, int | float | np.number):
+        return [(f"{what} makes a detector whose threshold is no number", hint)]
+    return []
+
+
+def _made(make: Callable[[], Any]) -> Any:
+    """What a user's code makes, or why it does not."""
+    try:
+        return make()
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        line = raised_at(error)
+        text = f"{type(error).__name__}: {error}"[:200]
+        return Refused(with_line(text, line, 200) if line else text, error=error)

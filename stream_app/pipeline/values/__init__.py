@@ -1,0 +1,1 @@
+"""Avro types: compiled schemas, and single values read and written by type."""

@@ -1,0 +1,101 @@
+"""The compiled part of reading times: RFC 3339 text in its usual form, and numbers in another unit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly.compiled import compiled, inlined
+from stream_app.pipeline.values.scalar_times import PLAUSIBLE_MS
+from stream_app.pipeline.values.time_text import FIRST_SECOND, LAST_SECOND
+
+Bytes = NDArray[np.uint8]
+# For a time that needs more care, and for an arrival with which nothing is compared. No time is either of them.
+NEVER = int(np.iinfo(np.int64).min)
+DOUBTFUL = NEVER + 1
+_PLAUSIBLE = PLAUSIBLE_MS
+_FIRST, _LAST = FIRST_SECOND, LAST_SECOND
+_NO_OFFSET = 1_000_000
+
+
+@inlined
+def pair(data: Bytes, at: int) -> int:
+    """The number that two digits say; at least 100 if one of them is not a digit."""
+    tens, ones = (int(data[at]) - 48) & 0xFF, (int(data[at + 1]) - 48) & 0xFF
+    return 10 * tens + ones if tens <= 9 and ones <= 9 else 1_000
+
+
+@inlined
+def days_before(year: int, month: int) -> int:
+    """The days from 1970 to the first of a month of the years 1 to 9999: years begin with March here."""
+    start = year if month > 2 else year - 1
+    centuries = start // 100
+    of_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5
+    return 365 * start + (start >> 2) - centuries + (centuries >> 2) + of_year - 719468
+
+
+@compiled
+def offset_at(data: Bytes, at: int, end: int) -> int:
+    """Seconds east of Greenwich that end a time, _NO_OFFSET if they do not."""
+    if at != end - 6 or data[at + 3] != 0x3A or not (data[at] == 0x2B or data[at] == 0x2D):  # +HH:MM
+        return _NO_OFFSET
+    hours, minutes = pair(data, at + 1), pair(data, at + 4)
+    if hours > 23 or minutes > 59:
+        return _NO_OFFSET
+    seconds = 3600 * hours + 60 * minutes
+    return seconds if data[at] == 0x2B else -seconds
+
+
+@compiled
+def of_text(data: Bytes, at: int, size: int, per_second: int) -> int:
+    """The instant that text says, in ticks since 1970; a finer one is cut down. DOUBTFUL if it says none.
+
+    It takes `YYYY-MM-DDTHH:MM:SS`, a fraction, and `Z` or an offset; what is written otherwise is DOUBTFUL, too.
+    """
+    end = at + size
+    if size < 20 or data[at + 4] != 0x2D or data[at + 7] != 0x2D:
+        return DOUBTFUL
+    if data[at + 10] != 0x54 or data[at + 13] != 0x3A or data[at + 16] != 0x3A:
+        return DOUBTFUL
+    century, year = pair(data, at), pair(data, at + 2)
+    month, day = pair(data, at + 5), pair(data, at + 8)
+    hour, minute, second = pair(data, at + 11), pair(data, at + 14), pair(data, at + 17)
+    if century > 99 or year > 99 or month > 12 or day > 31 or century + year == 0:
+        return DOUBTFUL
+    if hour > 23 or minute > 59 or second > 59 or month == 0 or day == 0:
+        return DOUBTFUL
+    year += 100 * century
+    first = days_before(year, month)
+    if day > 28 and first + day > (days_before(year, month + 1) if month < 12 else first + 31):
+        return DOUBTFUL
+    place = at + 19
+    ticks, unit = 0, per_second
+    if data[place] == 0x2E:
+        place += 1
+        begin = place
+        while place < end and 48 <= data[place] <= 57:
+            unit //= 10
+            ticks += unit * (int(data[place]) - 48)
+            place += 1
+        if place in (begin, end):
+            return DOUBTFUL
+    seconds = 86_400 * (first + day - 1) + 3_600 * hour + 60 * minute + second
+    if place != end - 1 or (data[place] != 0x5A and data[place] != 0x7A):  # Z
+        offset = offset_at(data, place, end)
+        seconds -= offset
+        if offset == _NO_OFFSET or seconds < _FIRST or seconds > _LAST:
+            return DOUBTFUL
+    return int(seconds) * per_second + ticks
+
+
+@compiled
+def coarser(value: int, per_second: int, arrived: int) -> bool:
+    """Whether a positive number of ticks seems to be in a coarser unit (`scalar_times.coarser_unit`)."""
+    if value > 100_000_000_000_000:
+        return False
+    milliseconds = value if per_second == 1_000 else value // 1_000
+    if abs(milliseconds - arrived) <= _PLAUSIBLE:
+        return False
+    if abs(value * 1_000 - arrived) <= _PLAUSIBLE:
+        return True
+    return per_second != 1_000 and abs(value - arrived) <= _PLAUSIBLE
