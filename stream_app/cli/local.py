@@ -47,7 +47,7 @@ def up(
 def runners(application: Application = "stream-app") -> None:
     """Run the template's pipes and functions until it is told to stop."""
     from stream_app import app as root
-    from stream_app.local.deploy import templates
+    from stream_app.local.deployers.deploy import templates
     from stream_app.local.runners import serve
     from stream_app.telemetry import log
 

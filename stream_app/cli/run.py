@@ -49,10 +49,10 @@ def run(
     from stream_app.cli.views.summary import render
     from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
-    from stream_app.local import chaos
-    from stream_app.local.run import Options
-    from stream_app.local.run import run as run_all
-    from stream_app.local.stage import Stage
+    from stream_app.local.run import chaos
+    from stream_app.local.run.embedded_run import Options
+    from stream_app.local.run.embedded_run import run as run_all
+    from stream_app.local.run.stage import Stage
 
     stage = Stage()
     with until_interrupted() as stop:

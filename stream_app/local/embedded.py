@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from stream_app.errors import FatalError
-from stream_app.local import aws
-from stream_app.local.deploy import deploy, templates
+from stream_app.local.deployers.deploy import deploy, templates
+from stream_app.local.server import process as aws
 from stream_app.resources import shipped
 from stream_app.settings import read_properties
 

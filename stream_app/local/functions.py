@@ -15,12 +15,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stream_app.local.counters import Counters
-from stream_app.local.deploy import Placed
-from stream_app.local.deployers.world import ClientFactory
-from stream_app.local.intrinsics import wrong
-from stream_app.local.pipes import QUEUE, Worker, by_arn, known_only, queue_of
-from stream_app.local.queues import MOST, Message, Queue, QueueReader, sqs_record
+from stream_app.local.deployers.dependencies import ClientFactory
+from stream_app.local.deployers.deploy import Placed
+from stream_app.local.deployers.intrinsics import wrong
+from stream_app.local.pipes.counters import Counters
+from stream_app.local.pipes.queue_poller import MOST, Message, Queue, QueueReader, sqs_record
+from stream_app.local.pipes.runner import QUEUE, Worker, by_arn, known_only, queue_of
 from stream_app.telemetry import log
 
 MAPPING = "AWS::Lambda::EventSourceMapping"

@@ -15,12 +15,12 @@ from typing import Any, TextIO
 import urllib3
 
 from stream_app.errors import FatalError
-from stream_app.local.deploy import placed
-from stream_app.local.deployers.world import ClientFactory
+from stream_app.local.deployers.dependencies import ClientFactory
+from stream_app.local.deployers.deploy import placed
 from stream_app.local.functions import Handler, functions, variables
-from stream_app.local.pipes import Worker, World, pipes
-from stream_app.local.queues import Loop
-from stream_app.local.targets import Post
+from stream_app.local.pipes.queue_poller import Loop
+from stream_app.local.pipes.runner import Worker, World, pipes
+from stream_app.local.pipes.targets import Post
 from stream_app.telemetry import log
 
 Report = Callable[[Mapping[str, Any]], None]

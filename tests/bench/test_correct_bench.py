@@ -23,7 +23,7 @@ from stream_app.events.air_quality import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
 from stream_app.ingest.devices import sendings_of, written_forms
 from stream_app.ingest.producer import publish
-from stream_app.local import aws
+from stream_app.local.server import process as aws
 from stream_app.model.event import Rate, Stuck, as_missing, schema_files
 from stream_app.recovery.correct.history import Request
 from stream_app.recovery.correct.request import Verdict

@@ -18,11 +18,11 @@ import pytest
 
 from stream_app import app
 from stream_app.daemon.supervisor import Restarts
-from stream_app.local import drain
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded, embedded
 from stream_app.local.leases import write_leases
-from stream_app.local.tracker import Tracker
+from stream_app.local.run import drain
+from stream_app.local.run.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import audit
 from stream_app.resources import shipped

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from stream_app import app
-from stream_app.local.run import Options, run
-from stream_app.local.stage import Stage
+from stream_app.local.run.embedded_run import Options, run
+from stream_app.local.run.stage import Stage
 
 COPIES = 16
 BUNDLED = Path(__file__).parents[2] / "stream_app" / "ingest" / "data" / "beijing-winter.parquet"

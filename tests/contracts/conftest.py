@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.local.deploy import deploy, templates
+from stream_app.local.deployers.deploy import deploy, templates
 from tests.contracts import redriving
 from tests.contracts.hydrating import BUCKET
 from tests.contracts.redriving_pipeline import Pipeline

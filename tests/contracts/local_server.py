@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from stream_app.local.aws import LocalAws
+from stream_app.local.server.process import LocalAws
 
 
 def family(server: LocalAws) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from stream_app import lambdas
-from stream_app.local.deploy import deploy, placed, templates
+from stream_app.local.deployers.deploy import deploy, placed, templates
 from stream_app.local.functions import variables
 from stream_app.recovery.correct.history import Request, counts
 from stream_app.recovery.correct.queue import parse

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.local.faults import Trim, inject
+from stream_app.local.server.faults import Trim, inject
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
 from tests.contracts.failing import HOUR, NOW, failed, letters, properties, run, told

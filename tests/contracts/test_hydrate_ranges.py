@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
 
-from stream_app.local.faults import Trim, inject
+from stream_app.local.server.faults import Trim, inject
 from stream_app.model.record import Code, Failure, Record
 from stream_app.model.segment import token
 from stream_app.recovery.dead_letters import DeadLetter

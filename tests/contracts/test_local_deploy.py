@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.local.deploy import LOCAL_PARAMETERS, deploy, placed, templates
+from stream_app.local.deployers.deploy import LOCAL_PARAMETERS, deploy, placed, templates
 
 Clients = Callable[[str], Any]
 REGION, ACCOUNT = "us-east-1", "123456789012"

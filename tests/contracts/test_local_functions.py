@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stream_app import lambdas
 from stream_app.errors import ConfigError, FatalError
-from stream_app.local.deploy import deploy, placed, templates
+from stream_app.local.deployers.deploy import deploy, placed, templates
 from stream_app.local.functions import failures, functions, resolve, variables
 from stream_app.local.runners import run_all
 from tests.contracts.local_queues import PATH, Clients, send, waiting_in

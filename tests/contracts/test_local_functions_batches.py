@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.local.deploy import Placed, placed, templates
+from stream_app.local.deployers.deploy import Placed, placed, templates
 from stream_app.local.functions import functions
-from stream_app.local.queues import PAYLOAD_BYTES
+from stream_app.local.pipes.queue_poller import PAYLOAD_BYTES
 from tests.contracts.local_queues import PATH, Clients, send, waiting_in
 
 SHARDS = 1

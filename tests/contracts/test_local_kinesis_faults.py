@@ -8,9 +8,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from stream_app.errors import ConfigError, code_of, is_transient
-from stream_app.local import faults
-from stream_app.local.faults import ExpireIterators, Fail, ThrottlePuts, ThrottleReads, Trim, injected
 from stream_app.local.moto_patches import clock
+from stream_app.local.server import faults
+from stream_app.local.server.faults import ExpireIterators, Fail, ThrottlePuts, ThrottleReads, Trim, injected
 from tests.contracts.local_kinesis import datas, iterator, put, read
 
 SHARD = "shardId-000000000000"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.local.moto_patches.sequence import Numbering
-from stream_app.local.moto_patches.shard_log import ShardLog
+from stream_app.local.moto_patches.kinesis.sequence import Numbering
+from stream_app.local.moto_patches.kinesis.shard_log import ShardLog
 
 # Per record: how much later it came, how much further on in the stream it is, and its size.
 Steps = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 50)), max_size=40)

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-from stream_app.local.moto_patches import clock, reading
+from stream_app.local.moto_patches import clock
+from stream_app.local.moto_patches.kinesis import reading
 from tests.contracts.local_kinesis import datas, iterator, put, read, split
 
 SHARD = "shardId-000000000000"

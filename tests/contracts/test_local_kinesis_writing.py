@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.local.moto_patches.writing import hash_key
+from stream_app.local.moto_patches.kinesis.writing import hash_key
 from tests.contracts.local_kinesis import HIGHEST, datas, hash_of, iterator, read, shards
 
 SHARD = "shardId-000000000000"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.local.deploy import deploy, placed, templates
-from stream_app.local.pipes import World, pipes
+from stream_app.local.deployers.deploy import deploy, placed, templates
+from stream_app.local.pipes.runner import World, pipes
+from stream_app.local.pipes.targets import ApiTarget, Unresolved
 from stream_app.local.runners import poster, run_all
-from stream_app.local.targets import ApiTarget, Unresolved
 
 Clients = Callable[[str], Any]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moto.events.models import EventPattern
 
 from stream_app.errors import ConfigError
-from stream_app.local.patterns import (
+from stream_app.local.pipes.patterns import (
     MISSING,
     asked_of,
     at,

@@ -14,12 +14,12 @@ from typing import Any
 import boto3
 import pytest
 
-from stream_app.local.deploy import deploy, templates
+from stream_app.local.deployers.deploy import deploy, templates
 
 PROGRAM = """
 import os, sys
 from stream_app import app
-from stream_app.local.deploy import templates
+from stream_app.local.deployers.deploy import templates
 from stream_app.local.runners import serve
 serve(app.clients(os.environ), templates(), "stream-app", sys.stdout)
 """
@@ -28,7 +28,7 @@ serve(app.clients(os.environ), templates(), "stream-app", sys.stdout)
 @pytest.fixture
 def environ() -> Iterator[dict[str, str]]:
     server = subprocess.Popen(
-        [sys.executable, "-m", "stream_app.local.server"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "stream_app.local.server.__main__"], stdout=subprocess.PIPE, text=True
     )
     assert server.stdout is not None
     endpoint = json.loads(server.stdout.readline())["endpoint"]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError, TransientError
-from stream_app.local.deploy import Placed, placed, templates
+from stream_app.local.deployers.deploy import Placed, placed, templates
 from stream_app.local.moto_patches import clock
-from stream_app.local.pipes import Worker, World, pipes
-from stream_app.local.targets import StreamTarget, Unresolved
+from stream_app.local.pipes.runner import Worker, World, pipes
+from stream_app.local.pipes.targets import StreamTarget, Unresolved
 
 Clients = Callable[[str], Any]
 

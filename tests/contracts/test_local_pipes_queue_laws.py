@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.aws.retry import Policy
-from stream_app.local.counters import Counters
-from stream_app.local.patterns import compile_filters, compile_template
-from stream_app.local.pipe_route import Way
-from stream_app.local.queue_pipe import QueuePipe
-from stream_app.local.queues import Queue
-from stream_app.local.targets import Unresolved
+from stream_app.local.pipes.counters import Counters
+from stream_app.local.pipes.patterns import compile_filters, compile_template
+from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.queue_pipe import QueuePipe
+from stream_app.local.pipes.queue_poller import Queue
+from stream_app.local.pipes.targets import Unresolved
 
 AT_ONCE = Policy(attempts=3, base_ms=0, cap_ms=0)
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.aws.retry import Policy
-from stream_app.local.counters import Counters
-from stream_app.local.patterns import compile_filters
-from stream_app.local.pipe_route import Way
-from stream_app.local.shards import StreamReader
-from stream_app.local.stream_pipe import Place, Rules, StreamPipe, dead_letter
+from stream_app.local.pipes.counters import Counters
+from stream_app.local.pipes.patterns import compile_filters
+from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.shards import StreamReader
+from stream_app.local.pipes.stream_pipe import Place, Rules, StreamPipe, dead_letter
 
 Clients = Callable[[str], Any]
 NOW = 1_700_000_000.0

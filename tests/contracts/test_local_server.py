@@ -17,8 +17,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from stream_app.errors import ConfigError, code_of, is_conflict
-from stream_app.local.aws import start
-from stream_app.local.faults import Fail, ThrottlePuts, Trim
+from stream_app.local.server.faults import Fail, ThrottlePuts, Trim
+from stream_app.local.server.process import start
 from tests.contracts.local_kinesis import datas, iterator, put
 from tests.contracts.local_server import family
 

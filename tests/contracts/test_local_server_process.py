@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from stream_app.errors import ConfigError, FatalError
-from stream_app.local.aws import start
+from stream_app.local.server.process import start
 from tests.contracts.local_server import family
 
 
@@ -67,7 +67,7 @@ def test_killing_the_main_process_leaves_no_worker():
 
 def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path):
     program = (
-        "import sys, time, psutil; from stream_app.local.aws import start; a = start();"
+        "import sys, time, psutil; from stream_app.local.server.process import start; a = start();"
         "m = psutil.Process(a.pid); print(m.pid, *[p.pid for p in m.children()], flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
@@ -115,7 +115,7 @@ def test_a_server_that_takes_too_long_is_ended():
 
 def test_the_program_says_where_it_is(tmp_path):
     ready = tmp_path / "ready.json"
-    command = [sys.executable, "-m", "stream_app.local.server", "--ready-file", str(ready)]
+    command = [sys.executable, "-m", "stream_app.local.server.__main__", "--ready-file", str(ready)]
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from moto.sqs.models import Message
 
-from stream_app.local.moto_patches.queue_store import QueueStore
+from stream_app.local.moto_patches.sqs.queue_store import QueueStore
 
 
 @dataclass

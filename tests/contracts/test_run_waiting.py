@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from stream_app.cli import main as cli
 from stream_app.errors import ConfigError, FatalError, Problem
 from stream_app.ingest.producer import Sent
-from stream_app.local import run as run_module
 from stream_app.local.embedded import Embedded
-from stream_app.local.progress import STUCK_SECONDS, Progress
-from stream_app.local.stage import Stage
-from stream_app.local.waiting import until_stored
+from stream_app.local.run import embedded_run as run_module
+from stream_app.local.run.progress import STUCK_SECONDS, Progress
+from stream_app.local.run.stage import Stage
+from stream_app.local.run.waiting import until_stored
 
 SHARDS = 2
 

@@ -21,8 +21,8 @@ from aws_kinesis_agg.aggregator import RecordAggregator
 from stream_app.daemon.initial_position import starting_at
 from stream_app.daemon.launcher import run_daemon
 from stream_app.daemon.supervisor import Restarts, Stop
-from stream_app.local.aws import LocalAws, start
 from stream_app.local.leases import write_leases
+from stream_app.local.server.process import LocalAws, start
 from stream_app.model.segment import from_token
 from stream_app.recovery.audit.accepted import accepted
 from stream_app.recovery.stream.read import shards

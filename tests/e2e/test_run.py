@@ -19,13 +19,13 @@ from stream_app import app
 from stream_app.aws import objects
 from stream_app.cli.views.summary import render
 from stream_app.daemon.supervisor import Restarts
-from stream_app.local import chaos, drain
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded
-from stream_app.local.report import Report
-from stream_app.local.run import Options, run
-from stream_app.local.stage import Stage
-from stream_app.local.tracker import Tracker
+from stream_app.local.run import chaos, drain
+from stream_app.local.run.embedded_run import Options, run
+from stream_app.local.run.report import Report
+from stream_app.local.run.stage import Stage
+from stream_app.local.run.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit
 from stream_app.resources import shipped

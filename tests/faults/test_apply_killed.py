@@ -25,7 +25,7 @@ from typing import Any
 import boto3
 import pytest
 
-from stream_app.local import aws
+from stream_app.local.server import process as aws
 from stream_app.recovery.store import failure_keys
 from tests import samples
 from tests.contracts import redriving as on

@@ -26,10 +26,10 @@ from stream_app.consumer.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.ingest.devices import play
 from stream_app.ingest.producer import Sent
-from stream_app.local import drain
 from stream_app.local.embedded import Embedded, embedded
 from stream_app.local.leases import write_leases
-from stream_app.local.report import unexpected
+from stream_app.local.run import drain
+from stream_app.local.run.report import unexpected
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import audit

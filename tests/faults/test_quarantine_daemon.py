@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from stream_app import app
-from stream_app.local import drain
 from stream_app.local.embedded import Embedded, embedded
 from stream_app.local.leases import write_leases
+from stream_app.local.run import drain
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import audit
 from stream_app.resources import shipped

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from stream_app.local.deploy import APPLIED, LOCAL_PARAMETERS, NOT_LOCAL, templates, unknown
+from stream_app.local.deployers.deploy import APPLIED, LOCAL_PARAMETERS, NOT_LOCAL, templates, unknown
+from stream_app.local.deployers.intrinsics import World, evaluate
+from stream_app.local.deployers.template import Resource, read
 from stream_app.local.functions import resolve
-from stream_app.local.intrinsics import World, evaluate
-from stream_app.local.template import Resource, read
 from stream_app.recovery.hydrate.letters import State
 from stream_app.recovery.hydrate.report import CONSUMER, COUNTS, LEFT, MALFORMED
 

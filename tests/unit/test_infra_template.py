@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
-from stream_app.local.deploy import LOCAL_PARAMETERS, templates
-from stream_app.local.intrinsics import Stack, World, evaluate
-from stream_app.local.template import Template, read
+from stream_app.local.deployers.deploy import LOCAL_PARAMETERS, templates
+from stream_app.local.deployers.intrinsics import Stack, World, evaluate
+from stream_app.local.deployers.template import Template, read
 
 WORLD = World("123456789012", "eu-west-1", "http://queues")
 PLAIN = st.recursive(

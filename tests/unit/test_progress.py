@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.local.drain import Depth, Remaining
-from stream_app.local.progress import STUCK_SECONDS, Progress
+from stream_app.local.run.drain import Depth, Remaining
+from stream_app.local.run.progress import STUCK_SECONDS, Progress
 from stream_app.recovery.correct.limits import delay_seconds
 
 

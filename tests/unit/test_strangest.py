@@ -10,8 +10,8 @@ import msgspec
 from rich.console import Console
 
 from stream_app.cli.views.summary import _strangest
-from stream_app.local.anomalies import strangest
-from stream_app.local.report import Report
+from stream_app.local.run.anomalies import strangest
+from stream_app.local.run.report import Report
 
 
 class Queue:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stream_app.local.stage import Stage
+from stream_app.local.run.stage import Stage
 
 _EVERY = 0.25  # seconds between two pictures
 _PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from stream_app.cli.views.names import short_shard
 from stream_app.cli.views.sent import rows_of
-from stream_app.local.report import Report
+from stream_app.local.run.report import Report
 
 
 def render(report: Report) -> RenderableType:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stream_app.local.deployers.dependencies import Applied, Deployment, Properties, applied, attempt, text
 from stream_app.local.deployers.identity import Attributes
-from stream_app.local.deployers.world import Applied, Deployment, Properties, applied, attempt, text
 
 _MISSING = ("ResourceNotFoundException",)
 

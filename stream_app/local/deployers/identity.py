@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stream_app.local.intrinsics import World
+from stream_app.local.deployers.intrinsics import World
 
 Attributes = Mapping[str, Any]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from stream_app.local.deployers.dependencies import Applied, Deployment, Properties, applied, attempt, text
 from stream_app.local.deployers.identity import Attributes
-from stream_app.local.deployers.world import Applied, Deployment, Properties, applied, attempt, text
 
 _QUEUE = (
     "ContentBasedDeduplication",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stream_app.local.deployers.dependencies import Applied, Deployment, Properties, applied, attempt, text
 from stream_app.local.deployers.identity import Attributes
-from stream_app.local.deployers.world import Applied, Deployment, Properties, applied, attempt, text
-from stream_app.local.intrinsics import wrong
+from stream_app.local.deployers.intrinsics import wrong
 
 _RULE = {
     "AbortIncompleteMultipartUpload",

@@ -18,20 +18,9 @@ def apply() -> None:
     with _lock:
         if _applied:
             return
-        from stream_app.local.moto_patches import (
-            atomic,
-            costs,
-            iterators,
-            listing,
-            memory,
-            outage_hook,
-            queues,
-            reading,
-            resharding,
-            rules,
-            transactions,
-            writing,
-        )
+        from stream_app.local.moto_patches import atomic, costs, memory, outage_hook, rules, transactions
+        from stream_app.local.moto_patches.kinesis import iterators, listing, reading, resharding, writing
+        from stream_app.local.moto_patches.sqs import queues
 
         for correction in (
             memory,

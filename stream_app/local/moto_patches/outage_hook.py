@@ -1,6 +1,6 @@
 """The one door of in-process clients (`moto.mock_aws`): an outage that a fault switch asks for is met here.
 
-The server has its own door (`stream_app.local.wsgi`), which asks the same question.
+The server has its own door (`stream_app.local.server.wsgi`), which asks the same question.
 """
 
 from __future__ import annotations

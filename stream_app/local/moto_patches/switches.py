@@ -1,6 +1,6 @@
 """What the fault switches are set to, and the questions that the corrections ask them.
 
-`stream_app.local.faults` sets them; one set serves the process, as moto's own state does.
+`stream_app.local.server.faults` sets them; one set serves the process, as moto's own state does.
 """
 
 from __future__ import annotations

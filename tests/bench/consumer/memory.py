@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from stream_app import app
-from stream_app.local import aws
+from stream_app.local.server import process as aws
 from tests.bench.consumer.data import Case, Lines, lines
 from tests.bench.consumer.hosting import hosted
 from tests.bench.consumer.ways import product_path

@@ -17,8 +17,8 @@ import psutil
 from stream_app import app
 from stream_app.daemon.launcher import run_daemon
 from stream_app.daemon.supervisor import Restarts, Stop
-from stream_app.local.aws import LocalAws, start
 from stream_app.local.leases import write_leases
+from stream_app.local.server.process import LocalAws, start
 from stream_app.resources import shipped
 
 _PATIENCE = 900.0

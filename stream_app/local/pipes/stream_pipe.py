@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from stream_app.aws.retry import Policy
 from stream_app.errors import is_transient
-from stream_app.local.counters import Counters
-from stream_app.local.pipe_route import Way
-from stream_app.local.targets import Unresolved
+from stream_app.local.pipes.counters import Counters
+from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.targets import Unresolved
 from stream_app.telemetry import log
 
 # The pauses between two tries grow to this; how many there are is the pipe's MaximumRetryAttempts.

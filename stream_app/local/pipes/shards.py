@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stream_app.errors import code_of, is_transient
-from stream_app.local.queues import Loop
+from stream_app.local.pipes.queue_poller import Loop
 from stream_app.telemetry import log
 
 _IDLE_SECONDS = 0.2

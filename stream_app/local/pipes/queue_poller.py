@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_app.errors import is_transient
-from stream_app.local.counters import Counters
+from stream_app.local.pipes.counters import Counters
 from stream_app.telemetry import log
 
 Message = Mapping[str, Any]

@@ -19,17 +19,17 @@ from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.devices import event_of, play
 from stream_app.ingest.faults import SEED
 from stream_app.ingest.producer import Sent, Via
-from stream_app.local import chaos
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded, MakeClient, embedded
 from stream_app.local.leases import write_leases
-from stream_app.local.limits import Sampler
-from stream_app.local.report import Report
-from stream_app.local.second_act import SecondAct, second_act
-from stream_app.local.stage import Stage
-from stream_app.local.tally import report_of
-from stream_app.local.tracker import Tracker
-from stream_app.local.waiting import until_stored
+from stream_app.local.run import chaos
+from stream_app.local.run.limits import Sampler
+from stream_app.local.run.report import Report
+from stream_app.local.run.second_act import SecondAct, second_act
+from stream_app.local.run.stage import Stage
+from stream_app.local.run.tally import report_of
+from stream_app.local.run.tracker import Tracker
+from stream_app.local.run.waiting import until_stored
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit, audit

@@ -9,8 +9,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from stream_app.errors import code_of, is_transient
-from stream_app.local.patterns import Filter, Record, Transform, parsed
-from stream_app.local.targets import Target
+from stream_app.local.pipes.patterns import Filter, Record, Transform, parsed
+from stream_app.local.pipes.targets import Target
 from stream_app.telemetry import log
 
 

@@ -16,8 +16,8 @@ from moto.core.exceptions import JsonRESTError
 from moto.iam.models import get_account_id_from
 from moto.kinesis.models import KinesisBackend, kinesis_backends
 
-from stream_app.local.moto_patches.reading import JSON_TYPE, get_records
-from stream_app.local.moto_patches.writing import put_record, put_records
+from stream_app.local.moto_patches.kinesis.reading import JSON_TYPE, get_records
+from stream_app.local.moto_patches.kinesis.writing import put_record, put_records
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

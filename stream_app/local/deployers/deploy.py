@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.local.deployers import events, messaging, storage
+from stream_app.local.deployers.dependencies import Applied, ClientFactory, Deployment
 from stream_app.local.deployers.identity import Attributes, identity
-from stream_app.local.deployers.world import Applied, ClientFactory, Deployment
-from stream_app.local.intrinsics import World, evaluate, wrong
-from stream_app.local.template import Resource, Template, read
+from stream_app.local.deployers.intrinsics import World, evaluate, wrong
+from stream_app.local.deployers.template import Resource, Template, read
 from stream_app.resources import shipped
 
 Outputs = dict[str, str]

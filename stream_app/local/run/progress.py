@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream_app.local.drain import Remaining
+from stream_app.local.run.drain import Remaining
 
 STUCK_SECONDS = 90.0
 # What comes too early is hidden for at most as long as it has been waiting, and a little more.

@@ -19,10 +19,11 @@ from moto.core.exceptions import JsonRESTError
 from moto.kinesis.models import KinesisBackend, Stream
 from moto.kinesis.responses import KinesisResponse
 
-from stream_app.local.moto_patches import clock, errors
+from stream_app.local.moto_patches import clock
+from stream_app.local.moto_patches.kinesis import errors
+from stream_app.local.moto_patches.kinesis.reading import JSON_TYPE
+from stream_app.local.moto_patches.kinesis.streams import StreamState, state_of
 from stream_app.local.moto_patches.patch import replace
-from stream_app.local.moto_patches.reading import JSON_TYPE
-from stream_app.local.moto_patches.streams import StreamState, state_of
 from stream_app.local.moto_patches.switches import SWITCHES
 
 MAX_RECORDS = 500

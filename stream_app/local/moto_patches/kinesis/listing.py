@@ -16,10 +16,16 @@ from moto.core.responses import ActionResult, EmptyResult
 from moto.kinesis.models import Stream
 from moto.kinesis.responses import KinesisResponse
 
-from stream_app.local.moto_patches import clock, errors
-from stream_app.local.moto_patches.iterators import milliseconds
+from stream_app.local.moto_patches import clock
+from stream_app.local.moto_patches.kinesis import errors
+from stream_app.local.moto_patches.kinesis.iterators import milliseconds
+from stream_app.local.moto_patches.kinesis.streams import (
+    DEFAULT_MAX_RECORD_KIB,
+    ShardState,
+    StreamState,
+    state_of,
+)
 from stream_app.local.moto_patches.patch import add, replace
-from stream_app.local.moto_patches.streams import DEFAULT_MAX_RECORD_KIB, ShardState, StreamState, state_of
 
 MAX_RESULTS = 1_000
 TOKEN_LIFETIME_MS = 300_000

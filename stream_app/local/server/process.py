@@ -18,7 +18,7 @@ import msgspec
 
 import stream_app
 from stream_app.errors import ConfigError, FatalError, Problem
-from stream_app.local.faults import REGION, Fault
+from stream_app.local.server.faults import REGION, Fault
 
 # moto takes any; what has the form of a real key id passes every client's own checks.
 _KEY_ID = "AKIAIOSFODNN7EXAMPLE"
@@ -90,7 +90,7 @@ class LocalAws:
     def _ask(self, method: str, body: bytes) -> bytes:
         status, said = _request(self.port, method, "/stream-app/faults", body)
         if status == http.HTTPStatus.BAD_REQUEST:
-            raise ConfigError([Problem(json.loads(said)["error"], "see stream_app.local.faults")])
+            raise ConfigError([Problem(json.loads(said)["error"], "see stream_app.local.server.faults")])
         if status != http.HTTPStatus.OK:
             raise FatalError(f"the embedded AWS at {self.endpoint} answered {status}")
         return said
@@ -125,7 +125,7 @@ def start(port: int = 0, log: Path | None = None, timeout: float = 60.0) -> Loca
 
 def _launch(port: int, ready: Path, log: Path) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C in a terminal leaves it to us to stop it, and when."""
-    command = [sys.executable, "-P", "-m", "stream_app.local.server"]
+    command = [sys.executable, "-P", "-m", "stream_app.local.server.__main__"]
     command += ["--port", str(port), "--ready-file", str(ready), "--parent", str(os.getpid())]
     root = str(Path(stream_app.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

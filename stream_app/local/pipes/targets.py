@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
-from stream_app.local.intrinsics import wrong
-from stream_app.local.patterns import MISSING, Record, compile_value
+from stream_app.local.deployers.intrinsics import wrong
+from stream_app.local.pipes.patterns import MISSING, Record, compile_value
 from stream_app.telemetry import log
 
 # The answer of a request is its status; (method, url, headers, body).
@@ -101,7 +101,9 @@ def checked(parameters: Mapping[str, Any], section: str, known: set[str]) -> Map
     unknown = sorted(set(parameters) - {"InputTemplate", section})
     unknown += sorted(set(parameters.get(section, {})) - known)
     if unknown:
-        raise wrong(f"TargetParameters has {', '.join(unknown)}", "teach stream_app.local.targets of it")
+        raise wrong(
+            f"TargetParameters has {', '.join(unknown)}", "teach stream_app.local.pipes.targets of it"
+        )
     own: Mapping[str, Any] = parameters.get(section, {})
     return own
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from moto.kinesis.exceptions import StreamCannotBeUpdatedError
 from moto.kinesis.models import Shard, Stream
 
-from stream_app.local.moto_patches import errors
+from stream_app.local.moto_patches.kinesis import errors
+from stream_app.local.moto_patches.kinesis.streams import state_of
 from stream_app.local.moto_patches.patch import replace
-from stream_app.local.moto_patches.streams import state_of
 
 
 def split_shard(self: Stream, shard_to_split: str, new_starting_hash_key: str) -> None:

@@ -26,11 +26,11 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from stream_app.errors import ConfigError
-from stream_app.local import faults
 from stream_app.local import moto_patches as corrections
-from stream_app.local.fast import fast
 from stream_app.local.moto_patches.outage_hook import Call, call_of, met
 from stream_app.local.moto_patches.switches import SWITCHES
+from stream_app.local.server import faults
+from stream_app.local.server.fast_kinesis import fast
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

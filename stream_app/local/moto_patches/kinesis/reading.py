@@ -13,9 +13,10 @@ from moto.core.common_types import TYPE_RESPONSE
 from moto.kinesis.models import KinesisBackend
 from moto.kinesis.responses import KinesisResponse
 
-from stream_app.local.moto_patches import clock, errors, iterators
+from stream_app.local.moto_patches import clock
+from stream_app.local.moto_patches.kinesis import errors, iterators
+from stream_app.local.moto_patches.kinesis.streams import ShardState, StreamState, state_of
 from stream_app.local.moto_patches.patch import replace
-from stream_app.local.moto_patches.streams import ShardState, StreamState, state_of
 from stream_app.local.moto_patches.switches import SWITCHES
 
 MAX_RECORDS = 10_000

@@ -158,7 +158,7 @@ def _trim(fault: Trim) -> int:
     # Only here, because it imports moto.
     from moto.kinesis.models import kinesis_backends
 
-    from stream_app.local.moto_patches.streams import state_of
+    from stream_app.local.moto_patches.kinesis.streams import state_of
 
     stream = kinesis_backends[fault.account][fault.region].streams.get(fault.stream)
     if stream is None:

@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from stream_app.local.counters import Counters
-from stream_app.local.deploy import Placed
-from stream_app.local.deployers.world import ClientFactory
-from stream_app.local.intrinsics import wrong
-from stream_app.local.patterns import Reserved, compile_filters, compile_template
-from stream_app.local.pipe_route import Way
-from stream_app.local.queue_pipe import QueuePipe
-from stream_app.local.queues import MOST, Loop, Queue, QueueReader
-from stream_app.local.shards import StreamReader
-from stream_app.local.stream_pipe import Place, Rules, StreamPipe, iso
-from stream_app.local.targets import ApiTarget, Post, StreamTarget, Target
+from stream_app.local.deployers.dependencies import ClientFactory
+from stream_app.local.deployers.deploy import Placed
+from stream_app.local.deployers.intrinsics import wrong
+from stream_app.local.pipes.counters import Counters
+from stream_app.local.pipes.patterns import Reserved, compile_filters, compile_template
+from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.queue_pipe import QueuePipe
+from stream_app.local.pipes.queue_poller import MOST, Loop, Queue, QueueReader
+from stream_app.local.pipes.shards import StreamReader
+from stream_app.local.pipes.stream_pipe import Place, Rules, StreamPipe, iso
+from stream_app.local.pipes.targets import ApiTarget, Post, StreamTarget, Target
 
 PIPE = "AWS::Pipes::Pipe"
 QUEUE = "AWS::SQS::Queue"
@@ -98,7 +98,7 @@ def known_only(item: Placed, section: Mapping[str, Any], known: set[str]) -> Non
     """Raises ConfigError naming what of a section the runners do not know."""
     unknown = sorted(set(section) - known - set(NOT_LOCAL_PROPERTIES))
     if unknown:
-        raise wrong(f"{item.id} has {', '.join(unknown)}", "teach stream_app.local.pipes of it")
+        raise wrong(f"{item.id} has {', '.join(unknown)}", "teach stream_app.local.pipes.runner of it")
 
 
 def _worker(item: Placed, placed: Sequence[Placed], world: World) -> Worker:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.local.intrinsics import Lookup, Stack, World, evaluate, holds, wrong
+from stream_app.local.deployers.intrinsics import Lookup, Stack, World, evaluate, holds, wrong
 
 STACK = "AWS::CloudFormation::Stack"
 

@@ -10,10 +10,10 @@ import msgspec
 
 from stream_app.aws import objects
 from stream_app.ingest.producer import Sent
-from stream_app.local.anomalies import strangest
-from stream_app.local.report import Report, unexpected
-from stream_app.local.second_act import SecondAct
-from stream_app.local.tracker import Tracker
+from stream_app.local.run.anomalies import strangest
+from stream_app.local.run.report import Report, unexpected
+from stream_app.local.run.second_act import SecondAct
+from stream_app.local.run.tracker import Tracker
 from stream_app.recovery.audit.proof import Audit
 from stream_app.recovery.correct.history import counts
 from stream_app.recovery.store import failure_keys

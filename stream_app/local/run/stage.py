@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream_app.local.progress import Progress
-from stream_app.local.tracker import Tracker
+from stream_app.local.run.progress import Progress
+from stream_app.local.run.tracker import Tracker
 
 
 @dataclass

@@ -6,11 +6,11 @@ import threading
 
 from stream_app.errors import FatalError
 from stream_app.ingest.producer import Sent
-from stream_app.local import drain
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded
-from stream_app.local.stage import Stage
-from stream_app.local.tracker import Tracker
+from stream_app.local.run import drain
+from stream_app.local.run.stage import Stage
+from stream_app.local.run.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.correct.history import counts
 

@@ -22,7 +22,7 @@ from moto.sqs.models import DEDUPLICATION_TIME_IN_SECONDS, Message, Queue, SQSBa
 
 from stream_app.local.moto_patches import clock
 from stream_app.local.moto_patches.patch import add, replace
-from stream_app.local.moto_patches.queue_store import QueueStore
+from stream_app.local.moto_patches.sqs.queue_store import QueueStore
 
 _HANDLE_BYTES = 138
 # The longest that a waiting receive sleeps before it looks again whether its queue still exists.

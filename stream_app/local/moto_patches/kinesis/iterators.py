@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from moto.kinesis.models import KinesisBackend, Stream
 
-from stream_app.local.moto_patches import clock, errors
+from stream_app.local.moto_patches import clock
+from stream_app.local.moto_patches.kinesis import errors
+from stream_app.local.moto_patches.kinesis.streams import ShardState, StreamState, state_of
 from stream_app.local.moto_patches.patch import replace
-from stream_app.local.moto_patches.streams import ShardState, StreamState, state_of
 from stream_app.local.moto_patches.switches import SWITCHES
 
 LIFETIME_MS = 300_000

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 from moto.kinesis.models import Shard, Stream
 
 from stream_app.local.moto_patches import clock
-from stream_app.local.moto_patches.sequence import Numbering
-from stream_app.local.moto_patches.shard_log import ShardLog
+from stream_app.local.moto_patches.kinesis.sequence import Numbering
+from stream_app.local.moto_patches.kinesis.shard_log import ShardLog
 
 HOUR_MS = 3_600_000
 DEFAULT_MAX_RECORD_KIB = 1_024

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from stream_app.local.intrinsics import wrong
+from stream_app.local.deployers.intrinsics import wrong
 
 Steps = tuple[str | int, ...]
 Record = Mapping[str, Any]

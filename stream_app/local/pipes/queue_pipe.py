@@ -12,10 +12,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from stream_app.aws.retry import Policy
-from stream_app.local.counters import Counters
-from stream_app.local.pipe_route import Way
-from stream_app.local.queues import Message, Queue, group_of, sqs_record
-from stream_app.local.targets import Unresolved
+from stream_app.local.pipes.counters import Counters
+from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.queue_poller import Message, Queue, group_of, sqs_record
+from stream_app.local.pipes.targets import Unresolved
 from stream_app.telemetry import log
 
 POLICY = Policy(attempts=5, base_ms=50, cap_ms=1_000)

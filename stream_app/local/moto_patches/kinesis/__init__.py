@@ -1,0 +1,1 @@
+"""Kinesis as AWS documents it, in place of moto's model."""

@@ -1,0 +1,1 @@
+"""SQS queues at the size of a real backlog."""

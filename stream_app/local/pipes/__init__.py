@@ -1,0 +1,1 @@
+"""The pipe runner: sources, patterns and targets of EventBridge Pipes."""
