@@ -17,14 +17,14 @@ from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
 from stream_app.aws.retry import Policy, call, retrying
-from stream_app.consumer import silence
-from stream_app.consumer.alert_outbox import Outbox
-from stream_app.consumer.alert_store import S3Alerts
-from stream_app.consumer.alerts import Alerts, NoAlerts, details
-from stream_app.consumer.quarantine import Isolation
+from stream_app.consumer import forgetting as silence
+from stream_app.consumer.alerting.alerts import Alerts, NoAlerts, details
+from stream_app.consumer.alerting.outbox import Outbox
+from stream_app.consumer.alerting.store import S3Alerts
+from stream_app.consumer.quarantine.policy import Isolation
 from stream_app.consumer.shard import Attempt, ShardConsumer, World
-from stream_app.consumer.signed import SignedSnapshots, read_keys
-from stream_app.consumer.state import S3Snapshots, lineage_of
+from stream_app.consumer.signed_snapshots import SignedSnapshots, read_keys
+from stream_app.consumer.snapshots import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
 from stream_app.model.record import Batch, Record
 from stream_app.model.segment import Building, Segment, Sink

@@ -71,11 +71,11 @@ def serve(
     `warm` tells that batches were processed in this process before. A batch that takes longer than the settings allow
     ends the process.
     """
-    from stream_app.consumer.batch_coalescer import Gathering
-    from stream_app.consumer.batch_timer import BatchTimer
     from stream_app.consumer.memory_release import Thrifty
-    from stream_app.consumer.multilang import serve as answer
-    from stream_app.consumer.pipe import WidePipe
+    from stream_app.consumer.protocol.batch_coalescer import Gathering
+    from stream_app.consumer.protocol.multilang import serve as answer
+    from stream_app.consumer.protocol.pipe import WidePipe
+    from stream_app.consumer.quarantine.batch_timer import BatchTimer
 
     timer = BatchTimer(consumer.world.settings.batch_limit, warm=warm)
     consumer.limit_batches(timer, warm=warm)

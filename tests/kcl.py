@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from stream_app.consumer.shard import ShardConsumer
-from stream_app.consumer.state import SHARD_END
+from stream_app.consumer.snapshots import SHARD_END
 from stream_app.model.record import Position, Record
 from stream_app.model.segment import token
 from stream_app.pipeline.registry import Registry

@@ -12,11 +12,11 @@ import numpy as np
 
 from stream_app.app import OutboxAlerts
 from stream_app.aws.retry import Policy, call, retrying
-from stream_app.consumer.alert_outbox import Outbox
-from stream_app.consumer.alerts import Alerts
-from stream_app.consumer.quarantine import Isolation
+from stream_app.consumer.alerting.alerts import Alerts
+from stream_app.consumer.alerting.outbox import Outbox
+from stream_app.consumer.quarantine.policy import Isolation
 from stream_app.consumer.shard import World as ConsumerWorld
-from stream_app.consumer.state import Lineage
+from stream_app.consumer.snapshots import Lineage
 from stream_app.errors import TransientError
 from stream_app.model.record import Batch, Failure, Position
 from stream_app.model.segment import Segment, token

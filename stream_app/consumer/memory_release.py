@@ -6,8 +6,8 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from stream_app.consumer.batch_coalescer import FAR_MS
-from stream_app.consumer.multilang import Checkpointer, Handler
+from stream_app.consumer.protocol.batch_coalescer import FAR_MS
+from stream_app.consumer.protocol.multilang import Checkpointer, Handler
 from stream_app.model.record import Record
 
 FRUGAL: Mapping[str, str] = {

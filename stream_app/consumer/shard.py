@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from stream_app.consumer.alerts import Alerts
+from stream_app.consumer.alerting.alerts import Alerts
 from stream_app.consumer.batch_summary import of_batch
 from stream_app.consumer.failing_code import FailingCode
-from stream_app.consumer.inspection import Trial
-from stream_app.consumer.multilang import Checkpointer
+from stream_app.consumer.forgetting import forget_after
 from stream_app.consumer.open_segment import OpenSegment
-from stream_app.consumer.quarantine import Isolation, Quarantine
+from stream_app.consumer.protocol.multilang import Checkpointer
+from stream_app.consumer.quarantine.inspection import Trial
+from stream_app.consumer.quarantine.policy import Isolation, Quarantine
+from stream_app.consumer.quarantine.trial import Trials
 from stream_app.consumer.segments import Segmenter, chunks
-from stream_app.consumer.silence import forget_after
-from stream_app.consumer.state import SHARD_END, Lineage, Snapshots, restore
-from stream_app.consumer.trial import Trials
+from stream_app.consumer.snapshots import SHARD_END, Lineage, Snapshots, restore
 from stream_app.errors import LeaseLostError
 from stream_app.model.record import Position, Record
 from stream_app.model.records import Records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_app.consumer.quarantine import CAREFUL_FROM
+from stream_app.consumer.quarantine.policy import CAREFUL_FROM
 from stream_app.daemon.log import Line
 
 _FAILED = frozenset({"child_failed", "child_silent", "child_timed_out", "child_exited"})

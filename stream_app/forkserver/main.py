@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from stream_app import record_processor
-from stream_app.consumer import batch_timer, pipe
 from stream_app.consumer.memory_release import malloc_trim
+from stream_app.consumer.protocol import pipe
+from stream_app.consumer.quarantine import batch_timer
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.forkserver.prewarm import rehearse
 from stream_app.forkserver.server import UNFIT, ForkServer

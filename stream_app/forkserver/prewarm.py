@@ -19,8 +19,8 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 
 from stream_app.aws.request_sizes import envelope
-from stream_app.consumer.batch_coalescer import Gathering
-from stream_app.consumer.multilang import (
+from stream_app.consumer.protocol.batch_coalescer import Gathering
+from stream_app.consumer.protocol.multilang import (
     CheckpointReply,
     Initialize,
     Message,
@@ -30,7 +30,7 @@ from stream_app.consumer.multilang import (
     serve,
 )
 from stream_app.consumer.shard import ShardConsumer, World
-from stream_app.consumer.state import Lineage, S3Snapshots, lineage_of
+from stream_app.consumer.snapshots import Lineage, S3Snapshots, lineage_of
 from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stream_app.consumer.alerts import NoAlerts
+from stream_app.consumer.alerting.alerts import NoAlerts
 from stream_app.consumer.shard import ShardConsumer, World
-from stream_app.consumer.state import Lineage
+from stream_app.consumer.snapshots import Lineage
 from stream_app.model.event import Event, schema_files
 from stream_app.model.record import Batch, Failure, Record
 from stream_app.model.segment import Segment

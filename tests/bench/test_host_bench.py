@@ -21,7 +21,7 @@ import pytest
 
 from stream_app import app
 from stream_app.consumer.memory_release import FRUGAL
-from stream_app.consumer.state import S3Snapshots
+from stream_app.consumer.snapshots import S3Snapshots
 from stream_app.daemon.forkserver_owner import keep_host
 from stream_app.daemon.properties import render
 from stream_app.forkserver import client

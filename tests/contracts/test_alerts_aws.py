@@ -12,7 +12,7 @@ import pytest
 
 from stream_app import app
 from stream_app.aws import objects
-from stream_app.consumer.alert_store import ALERTS, S3Alerts
+from stream_app.consumer.alerting.store import ALERTS, S3Alerts
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.local.server.faults import Fail, injected
 from stream_app.model.record import Record

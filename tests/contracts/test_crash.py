@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.consumer.state import SHARD_END, Lineage
+from stream_app.consumer.snapshots import SHARD_END, Lineage
 from stream_app.errors import FatalError, LeaseLostError
 from stream_app.model.record import Record
 from stream_app.model.segment import token

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_app.consumer.alert_outbox import Outbox
-from stream_app.consumer.alert_store import S3Alerts
-from stream_app.consumer.alerts import details
+from stream_app.consumer.alerting.alerts import details
+from stream_app.consumer.alerting.outbox import Outbox
+from stream_app.consumer.alerting.store import S3Alerts
 from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import Entry, History

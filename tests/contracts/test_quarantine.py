@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.consumer.quarantine import CAREFUL_FROM, Isolation
-from stream_app.consumer.state import SHARD_END
+from stream_app.consumer.quarantine.policy import CAREFUL_FROM, Isolation
+from stream_app.consumer.snapshots import SHARD_END
 from stream_app.disposable_fork import Ended, Work
 from stream_app.model.record import Position, Record
 from stream_app.model.segment import token
@@ -323,7 +323,7 @@ def test_whatever_is_poison_the_rest_is_what_it_is_without_it(
     rows = {at for at, item in enumerate(records) if item.data in fatal}
     plain = registry()
 
-    from stream_app.consumer import trial as module
+    from stream_app.consumer.quarantine import trial as module
 
     real = module.process_without
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from stream_app import app
-from stream_app.consumer.multilang import serve
+from stream_app.consumer.protocol.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
-from stream_app.consumer.state import SHARD_END, S3Snapshots
+from stream_app.consumer.snapshots import SHARD_END, S3Snapshots
 from stream_app.model.record import Record
 from stream_app.settings import Settings
 from stream_app.testing import ConsumerEndedError, Played, record

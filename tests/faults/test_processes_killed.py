@@ -22,7 +22,7 @@ import pytest
 
 from stream_app import app
 from stream_app.aws import objects
-from stream_app.consumer.multilang import serve
+from stream_app.consumer.protocol.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.ingest.devices import play
 from stream_app.ingest.producer import Sent

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from stream_app.consumer.line_reader import LineReader, taken
-from stream_app.consumer.multilang import Checkpointer, Message, ProcessRecords, serve
+from stream_app.consumer.protocol.line_reader import LineReader, taken
+from stream_app.consumer.protocol.multilang import Checkpointer, Message, ProcessRecords, serve
 from stream_app.errors import StreamAppError
 from stream_app.model.record import Record
 from tests.fuzz.mutations import mutated

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.alert_outbox import ENTRIES, MOST_WAITING, Outbox
-from stream_app.consumer.alert_store import name_of
+from stream_app.consumer.alerting.outbox import ENTRIES, MOST_WAITING, Outbox
+from stream_app.consumer.alerting.store import name_of
 from stream_app.model.record import Position
 
 SHARD = "shardId-000000000000"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_app.consumer.alerts import details, entry
+from stream_app.consumer.alerting.alerts import details, entry
 from stream_app.model.record import Batch
 from stream_app.testing import record
 from tests.samples import READING

@@ -10,7 +10,7 @@ import pytest
 
 _PROGRAM = """
 import re, time
-from stream_app.consumer.batch_timer import BatchTimer
+from stream_app.consumer.quarantine.batch_timer import BatchTimer
 timer = BatchTimer({seconds}, warm={warm})
 for batch in range(3):
     with timer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from anomaly.nearest import NearestValue
-from stream_app.consumer.alerts import details
+from stream_app.consumer.alerting.alerts import details
 from stream_app.model.event import Event
 from stream_app.model.record import Batch, Record
 from stream_app.pipeline.score import score

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer import batch_coalescer as gather
-from stream_app.consumer.batch_coalescer import Gathering
-from stream_app.consumer.multilang import Checkpointer
+from stream_app.consumer.protocol import batch_coalescer as gather
+from stream_app.consumer.protocol.batch_coalescer import Gathering
+from stream_app.consumer.protocol.multilang import Checkpointer
 from stream_app.model.record import Record
 from stream_app.testing import record
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.inspection import PIECE, STARTING, Progress, inspect
+from stream_app.consumer.quarantine.inspection import PIECE, STARTING, Progress, inspect
 from stream_app.disposable_fork import Ended, Frame, Limit
 from stream_app.errors import FatalError
 

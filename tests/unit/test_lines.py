@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.line_reader import LineReader, Taken, taken
-from stream_app.consumer.multilang import Message, ProcessRecords
+from stream_app.consumer.protocol.line_reader import LineReader, Taken, taken
+from stream_app.consumer.protocol.multilang import Message, ProcessRecords
 from stream_app.model.record import Record
 
 _decode = msgspec.json.Decoder(Message).decode

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.multilang import Checkpointer, serve
+from stream_app.consumer.protocol.multilang import Checkpointer, serve
 from stream_app.errors import FatalError, LeaseLostError, TransientError
 from stream_app.model.record import Record
 

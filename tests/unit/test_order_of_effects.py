@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.multilang import serve
+from stream_app.consumer.protocol.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
-from stream_app.consumer.state import SHARD_END
+from stream_app.consumer.snapshots import SHARD_END
 from stream_app.errors import FatalError, LeaseLostError, TransientError
 from stream_app.model.record import Record
 from stream_app.model.segment import token

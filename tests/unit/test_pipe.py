@@ -11,8 +11,8 @@ from threading import Thread
 
 import pytest
 
-from stream_app.consumer.line_reader import LineReader
-from stream_app.consumer.pipe import WidePipe
+from stream_app.consumer.protocol.line_reader import LineReader
+from stream_app.consumer.protocol.pipe import WidePipe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's pipes")
 USUAL = 65_536

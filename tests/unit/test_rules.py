@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.alerts import details
+from stream_app.consumer.alerting.alerts import details
 from stream_app.errors import ConfigError
 from stream_app.model.event import Check, Event, Range, Rate, Stuck
 from stream_app.model.record import Batch

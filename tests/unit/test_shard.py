@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from stream_app.consumer import shard as shard_module
-from stream_app.consumer.state import SHARD_END, Lineage
+from stream_app.consumer.snapshots import SHARD_END, Lineage
 from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.model.segment import token

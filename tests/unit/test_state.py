@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.state import SHARD_END, Lineage, S3Snapshots, lineage_of, restore
+from stream_app.consumer.snapshots import SHARD_END, Lineage, S3Snapshots, lineage_of, restore
 from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.signed import MAGIC, SignedSnapshots, read_keys
-from stream_app.consumer.silence import forget_after, problems
-from stream_app.consumer.state import SHARD_END, Lineage, restore
+from stream_app.consumer.forgetting import forget_after, problems
+from stream_app.consumer.signed_snapshots import MAGIC, SignedSnapshots, read_keys
+from stream_app.consumer.snapshots import SHARD_END, Lineage, restore
 from stream_app.errors import ConfigError, FatalError
 from stream_app.model.event import Event, Window
 from stream_app.pipeline.flow import process

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from stream_app.consumer.multilang import Message, ProcessRecords, ShardEnded
+from stream_app.consumer.protocol.multilang import Message, ProcessRecords, ShardEnded
 
 
 class Detail(msgspec.Struct, gc=False):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.container import seal_parts, unseal_parts
-from stream_app.consumer.state import S3Snapshots
+from stream_app.consumer.snapshots import S3Snapshots
 from stream_app.events.air_quality import EVENT
 from stream_app.model.record import Batch
 from stream_app.pipeline.registry import Registry

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import msgspec
 
-from stream_app.consumer.multilang import Message, ProcessRecords, ShardEnded
+from stream_app.consumer.protocol.multilang import Message, ProcessRecords, ShardEnded
 from stream_app.model.record import Record
 from tests.bench.consumer import rows
 from tests.bench.consumer.rows import Row

@@ -18,19 +18,19 @@ from typing import Any
 
 # Where a stage's function is looked up when it is called: module, attribute (with its class), stage.
 POINTS = (
-    ("stream_app.consumer.multilang", "_Wire.read", "read and protocol"),
-    ("stream_app.consumer.multilang", "_Wire.write", "read and protocol"),
+    ("stream_app.consumer.protocol.multilang", "_Wire.read", "read and protocol"),
+    ("stream_app.consumer.protocol.multilang", "_Wire.write", "read and protocol"),
     ("stream_app.consumer.shard", "ShardConsumer._process", "shard"),
     ("stream_app.consumer.shard", "ShardConsumer._close", "shard"),
     ("stream_app.consumer.shard", "Segmenter.cut", "cut into segments"),
     ("stream_app.consumer.shard", "unpacked_sizes", "sizes"),
-    ("stream_app.consumer.batch_coalescer", "unpacked_bytes", "sizes"),
+    ("stream_app.consumer.protocol.batch_coalescer", "unpacked_bytes", "sizes"),
     ("stream_app.consumer.shard", "process_without", "pipeline"),
     ("stream_app.consumer.open_segment", "OpenSegment.add", "segment"),
-    ("stream_app.consumer.quarantine", "Quarantine.excluded", "quarantine"),
+    ("stream_app.consumer.quarantine.policy", "Quarantine.excluded", "quarantine"),
     ("stream_app.consumer.failing_code", "FailingCode.take", "failing code"),
-    ("stream_app.consumer.batch_timer", "BatchTimer.__enter__", "batch timer"),
-    ("stream_app.consumer.batch_timer", "BatchTimer.__exit__", "batch timer"),
+    ("stream_app.consumer.quarantine.batch_timer", "BatchTimer.__enter__", "batch timer"),
+    ("stream_app.consumer.quarantine.batch_timer", "BatchTimer.__exit__", "batch timer"),
     ("stream_app.pipeline.state.shard_state", "ShardState.moments", "devices"),
     ("stream_app.pipeline.state.shard_state", "ShardState.spans", "devices"),
     ("stream_app.pipeline.state.shard_state", "EventState.renew", "devices"),
@@ -69,9 +69,9 @@ POINTS = (
     ("stream_app.recovery.dead_letters", "send", "dead letters"),
     ("stream_app.app", "details", "alerts"),
     ("stream_app.app", "OutboxAlerts.add", "alerts"),
-    ("stream_app.consumer.alert_outbox", "Outbox.flush", "alerts"),
+    ("stream_app.consumer.alerting.outbox", "Outbox.flush", "alerts"),
     ("stream_app.pipeline.state.shard_state", "ShardState.snapshot", "snapshot"),
-    ("stream_app.consumer.state", "S3Snapshots.save", "snapshot: compress, put"),
+    ("stream_app.consumer.snapshots", "S3Snapshots.save", "snapshot: compress, put"),
 )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stream_app.consumer.inspection import PROCESS, SINK, SNAPSHOT, STARTING, Progress, Trial
-from stream_app.consumer.quarantine import Isolation
+from stream_app.consumer.quarantine.inspection import PROCESS, SINK, SNAPSHOT, STARTING, Progress, Trial
+from stream_app.consumer.quarantine.policy import Isolation
 from stream_app.disposable_fork import Ended, Limit, Tell
 from stream_app.model.record import Batch, Failure
 from stream_app.model.record_metadata import Origins

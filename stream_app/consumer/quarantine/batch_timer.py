@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 
-from stream_app.consumer.quarantine import LONGER
+from stream_app.consumer.quarantine.policy import LONGER
 
 _SIGNALS = {signal.SIGPROF, signal.SIGALRM}
 

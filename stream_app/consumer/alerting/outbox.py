@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from stream_app.consumer.alert_store import Alert, AlertStore, name_of, position
-from stream_app.consumer.alerts import entry
+from stream_app.consumer.alerting.alerts import entry
+from stream_app.consumer.alerting.store import Alert, AlertStore, name_of, position
 from stream_app.model.record import Position
 
 ENTRIES = 10  # PutEvents takes ten

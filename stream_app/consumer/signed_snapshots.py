@@ -13,7 +13,7 @@ import hmac
 from collections.abc import Sequence
 from pathlib import Path
 
-from stream_app.consumer.state import Snapshots
+from stream_app.consumer.snapshots import Snapshots
 from stream_app.errors import ConfigError, FatalError, Problem
 
 MAGIC = b"stream-app signed state 1\n"

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.consumer import line_kernel as kernel
+from stream_app.consumer.protocol import line_kernel as kernel
 from stream_app.model.records import Payloads, Records, Texts
 
 _ROOM = 1 << 16  # as much as a pipe holds

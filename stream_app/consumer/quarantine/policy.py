@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from stream_app import disposable_fork
-from stream_app.consumer.inspection import Finding, Trial, inspect
+from stream_app.consumer.quarantine.inspection import Finding, Trial, inspect
 from stream_app.disposable_fork import Ended, Limit, Work
 from stream_app.model.record import Failure
 from stream_app.model.records import Records

@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
-from stream_app.consumer.line_reader import LineReader, Source, taken
+from stream_app.consumer.protocol.line_reader import LineReader, Source, taken
 from stream_app.errors import FatalError, LeaseLostError, TransientError
 from stream_app.model.record import Record
 

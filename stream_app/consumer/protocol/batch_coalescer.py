@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from stream_app.consumer.multilang import Checkpointer, Handler
+from stream_app.consumer.protocol.multilang import Checkpointer, Handler
 from stream_app.model.record import Record
 from stream_app.model.records import Records
 from stream_app.pipeline.readers.unpacked_size import unpacked_bytes

@@ -1,0 +1,1 @@
+"""Alerts about anomalies, from the row to the event bus."""

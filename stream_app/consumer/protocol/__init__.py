@@ -1,0 +1,1 @@
+"""KCL's MultiLang protocol: pipe, lines, messages and the coalescing of batches."""

@@ -1,0 +1,1 @@
+"""Quarantine: records that end their process are found and excluded."""
