@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anomaly.detector import Detector, FloatMatrix, FloatVector
-from anomaly.numbered import Forgetting, Numbered
+from anomaly.keyed_state.indexed_keys import Forgetting, Numbered
 
 Make = Callable[[], Detector]
 

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from river import base
 
-from anomaly import nearest_kernel as kernel
-from anomaly import nearest_packed as packing
-from anomaly import nearest_state as layout
-from anomaly.container import Buffer, Pieces, refusing, sealed, unseal_parts
+from anomaly.alerting import Explanation, Judgement, explain
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
-from anomaly.judgement import Explanation, Judgement, explain
-from anomaly.numbered import Numbered
-from anomaly.one import OneDevice
+from anomaly.kernels import nearest_value as kernel
+from anomaly.keyed_state import nearest_packed as packing
+from anomaly.keyed_state import nearest_state as layout
+from anomaly.keyed_state.container import Buffer, Pieces, refusing, sealed, unseal_parts
+from anomaly.keyed_state.indexed_keys import Numbered
+from anomaly.keyed_state.table import Arrays, Table, distinct, keys_in
 from anomaly.rows import checked
-from anomaly.table import Arrays, Table, distinct, keys_in
+from anomaly.single_row import OneDevice
 
 
 def at_most_one_alert(

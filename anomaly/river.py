@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from river import base
 
-from anomaly.compiled import compiled
-from anomaly.container import Buffer, refusing, seal_parts, unseal_parts
 from anomaly.detector import Detector, DetectorFactory, FloatMatrix, FloatVector, Keep, StateError, Times
-from anomaly.one import OneDevice
-from anomaly.pickles import Names, names_in, pickled, unpickled
+from anomaly.kernels.compiled import compiled
+from anomaly.keyed_state.container import Buffer, refusing, seal_parts, unseal_parts
+from anomaly.keyed_state.pickles import Names, names_in, pickled, unpickled
+from anomaly.keyed_state.table import Table, distinct, from_bytes, keys_in, to_bytes
 from anomaly.rows import LARGEST, checked, usable
-from anomaly.table import Table, distinct, from_bytes, keys_in, to_bytes
+from anomaly.single_row import OneDevice
 
 # river adds this to a standard deviation, so that a constant series has a score.
 EPSILON = 1e-10

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from river import base
 
-from anomaly import trees_kernel as kernel
-from anomaly.container import refusing, seal_parts, unseal_parts
 from anomaly.detector import FloatMatrix, FloatVector, Keep, StateError, Times
-from anomaly.one import OneDevice
+from anomaly.kernels import half_space_trees as kernel
+from anomaly.keyed_state.container import refusing, seal_parts, unseal_parts
+from anomaly.keyed_state.table import Columns, Table, distinct, from_bytes, keys_in, to_bytes
 from anomaly.rows import usable
-from anomaly.table import Columns, Table, distinct, from_bytes, keys_in, to_bytes
+from anomaly.single_row import OneDevice
 
 Limits = Mapping[str, tuple[float, float]]
 _PADDING = 0.15  # river's: splits keep away from the edges of a node's range

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly.kernels.compiled import compiled
 
 Floats = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly.alerting import Explaining
 from anomaly.detector import Detector
-from anomaly.judgement import Explaining
-from anomaly.numbered import Numbered
+from anomaly.keyed_state.indexed_keys import Numbered
 from stream_app.model.event import Check, Event, Range, Rate, Stuck
 from stream_app.model.record import Batch, IntVector, Mask
 from stream_app.pipeline.score import EXPLANATION, score

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly.alerting import Explaining, alerts_explained
 from anomaly.detector import Detector, FloatMatrix, Times
-from anomaly.judgement import Explaining, alerts_explained
-from anomaly.numbered import Numbered
+from anomaly.keyed_state.indexed_keys import Numbered
 from stream_app.model.event import Event
 from stream_app.model.record import Batch
 from stream_app.pipeline.user_code.user_calls import is_interrupt
@@ -22,7 +22,7 @@ Columns = Mapping[str, NDArray[Any]]
 def score(batch: Batch, event: Event, detector: Detector | None, keys: Numbered | None = None) -> Batch:
     """Add `score` (float, ≥ 0) and `anomaly` (bool). Without a detector both are absent.
 
-    `keys` are those of the rows, for who has them at hand with their numbers (`anomaly.numbered`).
+    `keys` are those of the rows, for who has them at hand with their numbers (`anomaly.keyed_state.indexed_keys`).
 
     A feature that is no number, or that `calculate` did not return, is missing (NaN).
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anomaly.container import seal_parts, unseal_parts
+from anomaly.keyed_state.container import seal_parts, unseal_parts
 from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process

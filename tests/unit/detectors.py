@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 from river import anomaly, preprocessing
 
 from anomaly import laws
+from anomaly.alerting import Judgement
 from anomaly.detector import FloatMatrix, Times
-from anomaly.judgement import Judgement
 from anomaly.nearest import NearestValue
 from anomaly.river import RiverDetector, StandardDeviation
 from anomaly.trees import HalfSpaceTrees

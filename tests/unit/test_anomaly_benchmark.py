@@ -1,4 +1,4 @@
-"""`python -m anomaly.benchmark` on a small corpus of its own making."""
+"""`python -m anomaly.benchmark.__main__` on a small corpus of its own making."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anomaly import benchmark, pictures_of_readings
-from anomaly import benchmark_corpus as corpus
-from anomaly import benchmark_scorer as scorer
-from anomaly.benchmark_detectors import OURS, RIVERS
-from anomaly.pictures import Picture, page
+from anomaly.benchmark import __main__ as benchmark
+from anomaly.benchmark import corpus, scorer
+from anomaly.benchmark import reading_charts as pictures_of_readings
+from anomaly.benchmark.charts import Picture, page
+from anomaly.benchmark.detectors import OURS, RIVERS
 
 ROWS = 1500
 

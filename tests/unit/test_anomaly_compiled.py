@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import pytest
 
-from anomaly.compiled import compiled
+from anomaly.kernels.compiled import compiled
 
 
 def double(x: float) -> float:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly import laws
-from anomaly import nearest_held as kernel
-from anomaly.judgement import Explaining, alerts_explained, severity
+from anomaly.alerting import Explaining, alerts_explained, severity
+from anomaly.kernels import nearest_held as kernel
+from anomaly.kernels.nearest_value import NEAR
 from anomaly.nearest import NearestValue, at_most_one_alert
-from anomaly.nearest_kernel import NEAR
 from tests.unit.detectors import FEATURES, drawn, quick, rows
 
 DAY = np.timedelta64(24, "h")

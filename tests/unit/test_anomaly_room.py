@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.room import Room
-from anomaly.table import Table
+from anomaly.keyed_state.reserved_array import Room
+from anomaly.keyed_state.table import Table
 
 STATM = Path("/proc/self/statm")
 

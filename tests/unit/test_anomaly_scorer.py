@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly import benchmark_scorer as scorer
+from anomaly.benchmark import scorer
 
 Windows = list[tuple[int, int]]
 

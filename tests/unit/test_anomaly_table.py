@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly import laws
+from anomaly.keyed_state.table import Table
 from anomaly.nearest import NearestValue
 from anomaly.river import StandardDeviation
-from anomaly.table import Table
 from anomaly.trees import HalfSpaceTrees
 from tests.unit.detectors import FEATURES, quick, rows
 

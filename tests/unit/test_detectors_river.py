@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from river import anomaly, preprocessing
 
 from anomaly import laws
-from anomaly.container import seal_parts, unseal_parts
 from anomaly.detector import Detector, StateError
-from anomaly.pickles import names_in, pickled, unpickled
+from anomaly.keyed_state.container import seal_parts, unseal_parts
+from anomaly.keyed_state.pickles import names_in, pickled, unpickled
 from anomaly.river import RiverDetector, StandardDeviation, with_river
 from tests.unit.detectors import DETECTORS, FEATURES, drawn, trees
 

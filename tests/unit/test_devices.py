@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.numbered import Numbered
-from anomaly.table import Table
+from anomaly.keyed_state.indexed_keys import Numbered
+from anomaly.keyed_state.table import Table
 from stream_app.pipeline.state.key_index import Devices
 from tests.samples import splits
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.compiled import compiled
-from anomaly.siphash import hash_of
+from anomaly.kernels.compiled import compiled
+from anomaly.kernels.siphash import hash_of
 from stream_app.model.record import IntVector
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.readers.unpack_kernel import mark_of_text

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.container import Buffer, Pieces, seal_parts, sealed, unseal_parts
+from anomaly.keyed_state.container import Buffer, Pieces, seal_parts, sealed, unseal_parts
 from stream_app.pipeline.state import packing
 from stream_app.pipeline.state.device_memory import unpack
 from stream_app.pipeline.state.packing import compressed, opened, pieces

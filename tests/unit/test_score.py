@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from river import anomaly
 
+from anomaly.alerting import Judgement
 from anomaly.detector import FloatMatrix, FloatVector, Times
-from anomaly.judgement import Judgement
 from anomaly.nearest import NearestValue
 from anomaly.river import RiverDetector
 from stream_app.model.event import Event

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.prefetch import CACHED
+from anomaly.kernels.prefetch import CACHED
 from stream_app.pipeline.state.deduplication import Seen, marks_of
 from stream_app.pipeline.state.device_memory import unpack
 from stream_app.pipeline.state.key_index import Devices

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly.kernels.compiled import compiled
 
 Bytes = NDArray[np.uint8]
 Longs = NDArray[np.int64]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly.kernels.compiled import compiled
 
 Bytes = NDArray[np.uint8]
 _LINE_BREAK, _QUOTE, _BACKSLASH, _OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = (ord(one) for one in '\n"\\[]{}')

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly.kernels.compiled import compiled
 from stream_app.pipeline.values import time_kernel
 
 # What a field is read as: passed over, a floating-point number, a whole number or boolean, ticks since the epoch, a

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.container import Buffer, Pieces
-from anomaly.siphash import new_seed
+from anomaly.kernels.siphash import new_seed
+from anomaly.keyed_state.container import Buffer, Pieces
 from stream_app.model.record import IntVector, Mask
 from stream_app.pipeline.readers import unpack_kernel
 from stream_app.pipeline.state import deduplication_kernel as kernel

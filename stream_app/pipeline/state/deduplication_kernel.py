@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled, inlined
-from anomaly.prefetch import CACHED, LINE, prefetch
+from anomaly.kernels.compiled import compiled, inlined
+from anomaly.kernels.prefetch import CACHED, LINE, prefetch
 
 SMALLEST = 8
 SIZES = 40

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.siphash import new_seed
+from anomaly.kernels.siphash import new_seed
 from stream_app.model.record import IntVector
 from stream_app.pipeline.state import key_index_kernel as kernel
 from stream_app.pipeline.state.key_index_kernel import FORGOTTEN, UNKNOWN

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled, inlined
-from anomaly.prefetch import CACHED, ask, prefetch
-from anomaly.siphash import Seed, hash_of
+from anomaly.kernels.compiled import compiled, inlined
+from anomaly.kernels.prefetch import CACHED, ask, prefetch
+from anomaly.kernels.siphash import Seed, hash_of
 from stream_app.pipeline.readers.unpack_kernel import after, head
 
 SLOT = 4

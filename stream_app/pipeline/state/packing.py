@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from anomaly.container import Buffer, Pieces
+from anomaly.keyed_state.container import Buffer, Pieces
 
 MAGIC = b"stream-app state 3\n"
 # So many bytes are compressed at once, or a little more: as many as a processor's cache holds.

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from anomaly.container import InPieces, Pieces
 from anomaly.detector import Detector, StateError
-from anomaly.numbered import Expecting, Forgetting, Numbered
+from anomaly.keyed_state.container import InPieces, Pieces
+from anomaly.keyed_state.indexed_keys import Expecting, Forgetting, Numbered
 from stream_app.errors import FatalError
 from stream_app.model.event import Event
 from stream_app.model.record import IntVector

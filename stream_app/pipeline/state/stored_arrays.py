@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from anomaly.container import Buffer, Pieces
 from anomaly.detector import StateError
+from anomaly.keyed_state.container import Buffer, Pieces
 from stream_app.model.record import IntVector
 
 # So many devices are copied together: as much as a processor's cache holds.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled, inlined
-from anomaly.prefetch import CACHED, ask_for_items, prefetch
+from anomaly.kernels.compiled import compiled, inlined
+from anomaly.kernels.prefetch import CACHED, ask_for_items, prefetch
 
 STALE = np.iinfo(np.int64).min
 

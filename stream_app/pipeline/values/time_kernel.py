@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled, inlined
+from anomaly.kernels.compiled import compiled, inlined
 from stream_app.pipeline.values.scalar_times import PLAUSIBLE_MS
 from stream_app.pipeline.values.time_text import FIRST_SECOND, LAST_SECOND
 

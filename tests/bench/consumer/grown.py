@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.container import seal_parts, unseal_parts
+from anomaly.keyed_state.container import seal_parts, unseal_parts
 from stream_app.consumer.snapshots import S3Snapshots
 from stream_app.events.air_quality import EVENT
 from stream_app.model.record import Batch

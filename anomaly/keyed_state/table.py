@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from anomaly.container import Buffer, refusing
 from anomaly.detector import Keep, StateError
-from anomaly.numbered import PlacesByNumber, first_rows_of_renewed
-from anomaly.room import Room
+from anomaly.keyed_state.container import Buffer, refusing
+from anomaly.keyed_state.indexed_keys import PlacesByNumber, first_rows_of_renewed
+from anomaly.keyed_state.reserved_array import Room
 
 Places = NDArray[np.intp]
 Fresh = NDArray[np.bool_]

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.table import Arrays, Columns
+from anomaly.keyed_state.table import Arrays, Columns
 
 # These numbers are compiled into nearest_kernel.py, whose stored code is renewed when that file is.
 ROWS, COOLDOWN, LEVEL, ANCHOR = range(4)

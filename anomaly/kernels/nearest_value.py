@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly import nearest_state as field
-from anomaly.compiled import compiled, inlined
-from anomaly.nearest_held import Whole, hold, nearest, place_of, would_go
-from anomaly.nearest_state import Floats, Singles
-from anomaly.prefetch import ask
+from anomaly.kernels.compiled import compiled, inlined
+from anomaly.kernels.nearest_held import Whole, hold, nearest, place_of, would_go
+from anomaly.kernels.prefetch import ask
+from anomaly.keyed_state import nearest_state as field
+from anomaly.keyed_state.nearest_state import Floats, Singles
 
 # What is known of each lane while its row is judged; AWAY is NaN where there was nothing to compare.
 LANE = 10

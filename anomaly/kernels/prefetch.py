@@ -7,7 +7,7 @@ from typing import Any
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from anomaly.compiled import inlined
+from anomaly.kernels.compiled import inlined
 
 LINE = 64  # bytes that come at once, on nearly every processor; of others too many or too few are asked for
 # What so many bytes hold is in the second cache anyway, beside what others keep there: it need not be asked for.

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly import nearest_state as layout
-from anomaly.compiled import compiled
-from anomaly.container import Buffer
 from anomaly.detector import StateError
-from anomaly.nearest_state import HELD
-from anomaly.table import Arrays, Places, from_bytes, little
+from anomaly.kernels.compiled import compiled
+from anomaly.keyed_state import nearest_state as layout
+from anomaly.keyed_state.container import Buffer
+from anomaly.keyed_state.nearest_state import HELD
+from anomaly.keyed_state.table import Arrays, Places, from_bytes, little
 
 # So many states lie in a processor's cache while they are packed, checked and compressed.
 BLOCK = 128

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from anomaly.benchmark_scorer import Truth, truth
+from anomaly.benchmark.scorer import Truth, truth
 from anomaly.detector import FloatMatrix, FloatVector, Times
 
 LABELS = Path("labels") / "combined_windows.json"

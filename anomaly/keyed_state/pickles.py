@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly.kernels.compiled import compiled
 
 Names = frozenset[tuple[str, str]]
 

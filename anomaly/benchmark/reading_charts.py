@@ -1,4 +1,4 @@
-"""python -m anomaly.pictures_of_readings READINGS OUT.html --key KEY --features A,B: what is flagged, to look at.
+"""python -m anomaly.benchmark.reading_charts READINGS OUT.html --key KEY --features A,B: what is flagged, to look at.
 
 READINGS is a table (Parquet or CSV) with a column for the device, one for the time and one for each feature.
 `NearestValue` is given its rows in order of time; each feature of each device becomes a picture.
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from anomaly.judgement import Judgement
+from anomaly.alerting import Judgement
+from anomaly.benchmark.charts import Picture, page
 from anomaly.nearest import NearestValue
-from anomaly.pictures import Picture, page
 
 
 def pictures(
@@ -55,7 +55,7 @@ def _picture(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; 2 when the table cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m anomaly.pictures_of_readings")
+    parser = argparse.ArgumentParser(prog="python -m anomaly.benchmark.reading_charts")
     parser.add_argument("readings", type=Path)
     parser.add_argument("out", type=Path, help="the page to write")
     parser.add_argument("--key", required=True, help="column of the device")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled, inlined
+from anomaly.kernels.compiled import compiled, inlined
 
 Bytes = NDArray[np.uint8]
 Seed = NDArray[np.uint64]

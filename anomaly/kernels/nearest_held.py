@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from anomaly.compiled import inlined
-from anomaly.nearest_state import Singles
+from anomaly.kernels.compiled import inlined
+from anomaly.keyed_state.nearest_state import Singles
 
 Whole = Any  # whole numbers, signed or not
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.compiled import compiled
+from anomaly.kernels.compiled import compiled
 
 # A key's header: the trees it has (-1: none yet), rows learnt in this window, whether a window is full, rows seen.
 HEADER = 4

@@ -1,0 +1,1 @@
+"""Benchmarks of detectors on labelled series."""
