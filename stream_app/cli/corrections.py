@@ -23,9 +23,9 @@ from stream_app.errors import ConfigError, FatalError, Problem, code_of
 from stream_app.model.record import Position
 from stream_app.model.segment import from_token
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.correct.again import reapply_all
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Entry, History, table_of
-from stream_app.recovery.correct.recalculate import ImpossibleError
+from stream_app.recovery.correct.reapply import reapply_all
 from stream_app.recovery.correct.request import EarlyError, again
 from stream_app.recovery.correct.work import Corrector, corrector_of
 from stream_app.settings import Settings

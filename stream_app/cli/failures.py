@@ -44,7 +44,7 @@ from stream_app.recovery.bounded import plain
 from stream_app.recovery.correct.history import Entry, History, table_of
 from stream_app.recovery.find.query import Query, find
 from stream_app.recovery.find.stats import stats as counted
-from stream_app.recovery.hydrate.letters import LetterRecord, get_record, letters, waiting, waiting_keys
+from stream_app.recovery.hydrate.results import LetterRecord, get_record, letters, waiting, waiting_keys
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.story import Archive, locate, row, story

@@ -25,15 +25,15 @@ from stream_app.model.segment import instant
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import table_of
 from stream_app.recovery.find.query import Query
-from stream_app.recovery.redrive.apply.carry_out import apply as apply_plan
+from stream_app.recovery.redrive.apply.execute import apply as apply_plan
 from stream_app.recovery.redrive.apply.run import Applied, Pace
 from stream_app.recovery.redrive.apply.send import InDoubt
+from stream_app.recovery.redrive.context import Road, open_target
 from stream_app.recovery.redrive.discard import discard as discard_all
 from stream_app.recovery.redrive.follow import Followed, attempts_in, attempts_of, follow
 from stream_app.recovery.redrive.plan.file import Newer, Plan, to_text
 from stream_app.recovery.redrive.plan.file import read as read_plan
 from stream_app.recovery.redrive.plan.make import Wish, make
-from stream_app.recovery.redrive.road import Road, open_target
 from stream_app.recovery.redrive.select import Selection, parse_selection
 from stream_app.recovery.redrive.targets.auth import parse_auth
 from stream_app.recovery.redrive.targets.target import destination

@@ -18,7 +18,7 @@ from stream_app.recovery.bounded import plain
 from stream_app.recovery.correct.history import Entry
 from stream_app.recovery.find.payload import Readable, SchemaVersion, readable, schema_version
 from stream_app.recovery.find.query import Query, cause, find_named, handle
-from stream_app.recovery.hydrate.letters import LetterRecord, get_record
+from stream_app.recovery.hydrate.results import LetterRecord, get_record
 from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.redrive.message import read
 from stream_app.recovery.store import StoredFailure

@@ -24,7 +24,7 @@ import pytest
 from stream_app import app, lambdas
 from stream_app.aws.objects import keys
 from stream_app.local.server import process as aws
-from stream_app.recovery.hydrate.letters import LETTERS
+from stream_app.recovery.hydrate.results import LETTERS
 from tests import samples
 from tests.contracts.hydrating import BUCKET, STREAM, event, letter_at, of_pipe, own
 

@@ -18,7 +18,7 @@ from stream_app.aws.retry import Policy
 from stream_app.model.record import Position
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import World
-from stream_app.recovery.hydrate.letters import LETTERS, LetterRecord
+from stream_app.recovery.hydrate.results import LETTERS, LetterRecord
 from stream_app.recovery.store import StoredFailure, load
 from tests.unit.test_recovery_store import letter
 

@@ -13,10 +13,10 @@ import msgspec
 from stream_app.model.record import Position
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.apply.run import World
+from stream_app.recovery.redrive.context import Road
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.file import Plan
 from stream_app.recovery.redrive.plan.make import Wish, make
-from stream_app.recovery.redrive.road import Road
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import (
     Answer,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_app.aws.retry import Policy
-from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.apply.run import Applied, Pace
 from stream_app.recovery.redrive.ledger.items import State
 from stream_app.recovery.redrive.plan.file import Plan

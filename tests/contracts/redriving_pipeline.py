@@ -14,12 +14,12 @@ from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.recovery.dead_letters import messages, parse
 from stream_app.recovery.hydrate.batch import World, hydrate
-from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.apply.run import Applied
+from stream_app.recovery.redrive.context import Road, open_target
 from stream_app.recovery.redrive.follow import Followed, attempts_of, follow
 from stream_app.recovery.redrive.plan.file import Plan
 from stream_app.recovery.redrive.plan.make import Wish, make
-from stream_app.recovery.redrive.road import Road, open_target
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import repair_of

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stream_app.recovery.audit.proof import audit
+from stream_app.recovery.correct.calculation.past import Shelf
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Done, counts
-from stream_app.recovery.correct.past import Shelf
-from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import EarlyError, Verdict, correct
 from stream_app.sinks.parquet import rows_digest
 from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, TABLE, World, checked, reading

@@ -18,8 +18,8 @@ from stream_app.model.segment import Segment
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery import store
-from stream_app.recovery.correct.again import Reapplied, reapply_all
-from stream_app.recovery.correct.recalculate import ImpossibleError
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
+from stream_app.recovery.correct.reapply import Reapplied, reapply_all
 from stream_app.recovery.correct.request import Verdict
 from stream_app.sinks.dynamodb import LatestSink
 from stream_app.sinks.parquet import encode

@@ -12,10 +12,11 @@ import pytest
 from stream_app.model.event import Event
 from stream_app.model.record import Batch
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.correct import payload, segment
+from stream_app.recovery.correct.calculation import payload
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Request
-from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import EarlyError, Verdict
+from stream_app.recovery.correct.rewriting import segment
 from tests.contracts.correcting import APPLICATION, BUCKET, World, checked, reading
 from tests.contracts.correcting_batches import (
     Counted,

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from stream_app.model.record import Position
+from stream_app.recovery.correct.calculation.payload import MayRead
 from stream_app.recovery.correct.history import Done, History, Request, counts
 from stream_app.recovery.correct.limits import Reads
-from stream_app.recovery.correct.payload import MayRead
 from stream_app.recovery.correct.queue import correct_batch, dead_batch, manual_key, parse
 from tests.contracts.correcting import APPLICATION, BUCKET, NOW, TABLE, World, checked, envelope, reading
 

@@ -12,7 +12,7 @@ import pytest
 from stream_app.errors import TransientError
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate_batch
-from stream_app.recovery.hydrate.letters import State
+from stream_app.recovery.hydrate.results import State
 from tests.contracts.hydrating import (
     ALL_DONE,
     BUCKET,

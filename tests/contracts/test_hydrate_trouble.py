@@ -13,8 +13,8 @@ import pytest
 
 from stream_app import lambdas
 from stream_app.recovery.hydrate.batch import Hydrated, World, handler, hydrate_batch
-from stream_app.recovery.hydrate.letters import State, waiting
 from stream_app.recovery.hydrate.report import LEFT
+from stream_app.recovery.hydrate.results import State, waiting
 from stream_app.recovery.stream.retention import Retention
 from tests.contracts.hydrating import (
     ALL_DONE,

@@ -24,10 +24,10 @@ from stream_app.recovery.correct.history import Entry, History
 from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import ASKED, Desk, correct_batch
 from stream_app.recovery.correct.work import corrector
-from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.execute import apply
+from stream_app.recovery.redrive.context import open_target
 from stream_app.recovery.redrive.follow import attempts_of, follow
 from stream_app.recovery.redrive.plan.make import Wish, make
-from stream_app.recovery.redrive.road import open_target
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import repair_of

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stream_app.aws.retry import Policy
 from stream_app.errors import ConfigError
-from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.apply.run import Pace
 from stream_app.recovery.redrive.discard import discard
 from stream_app.recovery.redrive.ledger.claims import Ledger

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from stream_app.cli import redrive as commands
 from stream_app.errors import ConfigError
+from stream_app.recovery.redrive.context import open_target
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of
-from stream_app.recovery.redrive.road import open_target
 from stream_app.recovery.redrive.targets.auth import Auth, secret_of
 from stream_app.recovery.redrive.targets.http import HttpTarget, answer, seconds
 from stream_app.recovery.redrive.targets.target import (

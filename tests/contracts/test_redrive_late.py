@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.follow import Followed
 from stream_app.recovery.redrive.plan.make import Wish, make
 from stream_app.recovery.redrive.select import Selection

@@ -9,13 +9,13 @@ import pytest
 
 from stream_app.aws.objects import keys
 from stream_app.model.segment import instant
-from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.execute import apply
+from stream_app.recovery.redrive.context import open_target
 from stream_app.recovery.redrive.discard import discard
 from stream_app.recovery.redrive.follow import Followed, attempts_in, follow
 from stream_app.recovery.redrive.ledger.items import State
 from stream_app.recovery.redrive.lineage import story
 from stream_app.recovery.redrive.plan.make import Wish, make
-from stream_app.recovery.redrive.road import open_target
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.store import parse_key, status

@@ -18,11 +18,13 @@ from stream_app.model.segment import instant
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery import bounded as bounds
 from stream_app.recovery.audit import accounts, checkpoints
-from stream_app.recovery.correct import history, queue, segment
+from stream_app.recovery.correct import history, queue
+from stream_app.recovery.correct.rewriting import segment
 from stream_app.recovery.dead_letters import DeadLetter, parse
 from stream_app.recovery.find.payload import readable
 from stream_app.recovery.find.query import cause
-from stream_app.recovery.hydrate import letters, shapes
+from stream_app.recovery.hydrate import results as letters
+from stream_app.recovery.hydrate import shapes
 from stream_app.recovery.redrive import manifests, message
 from stream_app.recovery.redrive.ledger import items
 from stream_app.recovery.redrive.plan import file as plan_file

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from stream_app.model.record import Position
 from stream_app.recovery.correct import request as module
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Done, Entry, Refusal, Request
 from stream_app.recovery.correct.limits import Bucket, delay_seconds
-from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import (
     ONCE,
     EarlyError,

@@ -15,8 +15,8 @@ from stream_app.local.deployers.deploy import APPLIED, LOCAL_PARAMETERS, NOT_LOC
 from stream_app.local.deployers.intrinsics import World, evaluate
 from stream_app.local.deployers.template import Resource, read
 from stream_app.local.functions import resolve
-from stream_app.recovery.hydrate.letters import State
 from stream_app.recovery.hydrate.report import CONSUMER, COUNTS, LEFT, MALFORMED
+from stream_app.recovery.hydrate.results import State
 
 WORLD = World("123456789012", "eu-west-1", "http://queues")
 PARAMETERS = {**LOCAL_PARAMETERS, "ApiEndpoint": "http://127.0.0.1/x", "AlarmEmail": "a@example.org"}

@@ -19,8 +19,8 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of
-from stream_app.recovery.redrive.plan.foretell import Foretold, foretell
 from stream_app.recovery.redrive.plan.newer import Latest
+from stream_app.recovery.redrive.plan.predict import Foretold, foretell
 from stream_app.recovery.redrive.targets.target import Draft
 from stream_app.recovery.repair.file import repair_of
 from tests import samples

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from stream_app.recovery.redrive.plan.foretell import Foretold
+from stream_app.recovery.redrive.plan.predict import Foretold
 from stream_app.recovery.redrive.plan.quarantined import foretell_safely
 
 

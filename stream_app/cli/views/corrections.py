@@ -13,8 +13,8 @@ from rich.table import Table
 from stream_app.cli.views.failures import said
 from stream_app.cli.views.lines import Line, aligned
 from stream_app.model.segment import instant
-from stream_app.recovery.correct.again import Reapplied
 from stream_app.recovery.correct.history import Entry, name_of
+from stream_app.recovery.correct.reapply import Reapplied
 
 _NAMED = 20
 

@@ -16,8 +16,8 @@ from stream_app.cli.views.lines import Line, aligned
 from stream_app.model.segment import instant
 from stream_app.recovery.find.payload import printable
 from stream_app.recovery.find.stats import Cause, Stats, stamp, table
-from stream_app.recovery.hydrate.letters import LetterRecord, State
 from stream_app.recovery.hydrate.narrow import Verdict
+from stream_app.recovery.hydrate.results import LetterRecord, State
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
 
 _STYLES = {OPEN: "yellow", REDRIVEN: "cyan", PROCESSED: "green", DISCARDED: "dim", EXPIRED: "red"}

@@ -16,8 +16,8 @@ from stream_app.recovery.correct.history import Entry
 from stream_app.recovery.find.payload import Readable, SchemaVersion, printable
 from stream_app.recovery.find.query import cause, handle
 from stream_app.recovery.find.stats import stamp
-from stream_app.recovery.hydrate.letters import LetterRecord
 from stream_app.recovery.hydrate.narrow import Verdict
+from stream_app.recovery.hydrate.results import LetterRecord
 from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.story import Story
 

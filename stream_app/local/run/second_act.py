@@ -10,10 +10,10 @@ from stream_app.errors import FatalError
 from stream_app.local.embedded import Embedded
 from stream_app.model.record import Code
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.redrive.apply.carry_out import apply
+from stream_app.recovery.redrive.apply.execute import apply
+from stream_app.recovery.redrive.context import Road, open_target
 from stream_app.recovery.redrive.follow import attempts_of, follow
 from stream_app.recovery.redrive.plan.make import Wish, make
-from stream_app.recovery.redrive.road import Road, open_target
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import Repair, repair_of

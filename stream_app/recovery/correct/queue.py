@@ -14,9 +14,9 @@ import msgspec
 from stream_app.model.record import Position
 from stream_app.model.segment import instant, token
 from stream_app.recovery.bounded import decoded
+from stream_app.recovery.correct.calculation.payload import MayRead
 from stream_app.recovery.correct.history import Done, Refusal, Request
 from stream_app.recovery.correct.limits import Reads, delay_seconds
-from stream_app.recovery.correct.payload import MayRead
 from stream_app.recovery.correct.request import Book, Verdict, correct_all, finally_correct
 
 MANUAL = "manual/"

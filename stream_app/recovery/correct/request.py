@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from stream_app.model.record import Position
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Done, Entry, Refusal, Request
-from stream_app.recovery.correct.recalculate import ImpossibleError
 
 T = TypeVar("T")
 

@@ -18,15 +18,15 @@ from stream_app.aws import objects
 from stream_app.model.record import Position
 from stream_app.model.segment import from_token
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.correct.files import Files, RowsCache
-from stream_app.recovery.correct.group import Batched, Dependencies, Group, Outcome
+from stream_app.recovery.correct.calculation.payload import MayRead, first_of, from_store, from_stream, near
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Done, Entry, History, Request
-from stream_app.recovery.correct.latest import Change, latest_in, nowhere
 from stream_app.recovery.correct.limits import unlimited
-from stream_app.recovery.correct.payload import MayRead, first_of, from_store, from_stream, near
-from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import EarlyError
-from stream_app.recovery.correct.segment import MOST_ROWS, File, overwrite, read, recorded, same
+from stream_app.recovery.correct.rewriting.files import Files, RowsCache
+from stream_app.recovery.correct.rewriting.group import Batched, Dependencies, Group, Outcome
+from stream_app.recovery.correct.rewriting.latest import Change, latest_in, nowhere
+from stream_app.recovery.correct.rewriting.segment import MOST_ROWS, File, overwrite, read, recorded, same
 from stream_app.settings import Settings
 from stream_app.sinks.parquet import field_name, stored_name
 

@@ -9,13 +9,13 @@ from typing import Any
 from stream_app.aws.objects import get
 from stream_app.errors import TransientError
 from stream_app.recovery.dead_letters import DeadLetter
+from stream_app.recovery.hydrate.dependencies import Hydrated, Result, World, why
 from stream_app.recovery.hydrate.events import Invocation, messages
-from stream_app.recovery.hydrate.letters import State, drop_waiting, put_waiting
 from stream_app.recovery.hydrate.ranges import hydrate_ranges
 from stream_app.recovery.hydrate.records import hydrate_records
 from stream_app.recovery.hydrate.report import metrics, park
+from stream_app.recovery.hydrate.results import State, drop_waiting, put_waiting
 from stream_app.recovery.hydrate.shapes import Letter, Pointer, Range, read
-from stream_app.recovery.hydrate.world import Hydrated, Result, World, why
 from stream_app.recovery.stream.retention import Retention
 
 __all__ = ["Hydrated", "Result", "World", "handler", "hydrate", "hydrate_batch"]

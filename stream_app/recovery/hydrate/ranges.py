@@ -12,10 +12,10 @@ from typing import NamedTuple
 from stream_app.model.record import Failure, Position, Record
 from stream_app.model.segment import token
 from stream_app.recovery.dead_letters import KIND, VERSION, DeadLetter
-from stream_app.recovery.hydrate.letters import LetterRecord, State, letter_key, put_record, record_of
+from stream_app.recovery.hydrate.dependencies import Result, World, why
 from stream_app.recovery.hydrate.narrow import Judge, Run, Verdict, joined, lenient, runs
+from stream_app.recovery.hydrate.results import LetterRecord, State, letter_key, put_record, record_of
 from stream_app.recovery.hydrate.shapes import Range
-from stream_app.recovery.hydrate.world import Result, World, why
 from stream_app.recovery.store import failure, put
 from stream_app.recovery.stream.read import RawRecord, user_records
 from stream_app.recovery.stream.runs import Reader, number

@@ -9,8 +9,8 @@ from typing import Any
 
 from stream_app.model.record import Record
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate.letters import State
-from stream_app.recovery.hydrate.world import Result, World, why
+from stream_app.recovery.hydrate.dependencies import Result, World, why
+from stream_app.recovery.hydrate.results import State
 from stream_app.recovery.store import failure, put
 from stream_app.recovery.stream.read import user_records
 from stream_app.recovery.stream.runs import Reader

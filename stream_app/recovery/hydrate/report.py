@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stream_app.aws.retry import call
+from stream_app.recovery.hydrate.dependencies import Hydrated, World, why
 from stream_app.recovery.hydrate.events import Invocation, Message
-from stream_app.recovery.hydrate.letters import State
-from stream_app.recovery.hydrate.world import Hydrated, World, why
+from stream_app.recovery.hydrate.results import State
 from stream_app.telemetry.emf import Metric, line
 
 _MOST_REASON = 500

@@ -5,11 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from stream_app.recovery.redrive.context import THREADS, Road
 from stream_app.recovery.redrive.ledger.claims import Mine
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.lineage import lineage_of
 from stream_app.recovery.redrive.message import Lineage
-from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.select import Selected, Selection, select
 from stream_app.recovery.store import DISCARDED, advance_status
 

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from stream_app.recovery.redrive.context import THREADS, Road
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.lineage import traced
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.outcomes import Outcome, outcomes
 from stream_app.recovery.redrive.plan.file import Plan
-from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.select import Selection, select
 from stream_app.recovery.store import FAILURES, PROCESSED, advance_status
 

@@ -17,11 +17,11 @@ from stream_app.aws.objects import get
 from stream_app.model.record import Position
 from stream_app.model.segment import instant
 from stream_app.recovery.find.query import Query, find_keys
+from stream_app.recovery.redrive.context import Road
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.manifests import Manifests
 from stream_app.recovery.redrive.message import Lineage, read
 from stream_app.recovery.redrive.plan.newer import column, columns, event_files, hour_before
-from stream_app.recovery.redrive.road import Road
 from stream_app.recovery.store import load, parse_key
 
 _AHEAD = 32  # files read side by side

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from stream_app.aws.objects import get_with_etag
+from stream_app.recovery.redrive.context import Road
 from stream_app.recovery.redrive.ledger.claims import Busy, Ledger, Mine
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of
 from stream_app.recovery.redrive.plan.file import Item, Plan
 from stream_app.recovery.redrive.plan.late import fetch_item
-from stream_app.recovery.redrive.road import Road
 from stream_app.recovery.redrive.targets.target import (
     Answer,
     Barred,

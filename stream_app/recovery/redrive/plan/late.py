@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.segment import token
+from stream_app.recovery.redrive.context import Road
 from stream_app.recovery.redrive.plan.file import REPEATED, STORED, Item, Place
-from stream_app.recovery.redrive.plan.foretell import Foretold, time_field
 from stream_app.recovery.redrive.plan.newer import Later, Latest, fetch, hour_before, later
-from stream_app.recovery.redrive.road import Road
+from stream_app.recovery.redrive.plan.predict import Foretold, time_field
 from stream_app.recovery.redrive.targets.target import Destination
 
 _REPLAY = "replay/"

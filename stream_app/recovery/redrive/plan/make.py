@@ -11,15 +11,15 @@ import msgspec
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.segment import instant
+from stream_app.recovery.redrive.context import THREADS, Road
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.message import codec_of, event_id, identified
 from stream_app.recovery.redrive.plan.cases import Case, cases
 from stream_app.recovery.redrive.plan.file import Item, LeftOut, Newer, Overtaken, Plan, Sample, sealed
-from stream_app.recovery.redrive.plan.foretell import Foretold, foretell
 from stream_app.recovery.redrive.plan.late import Late, late_ones, replays
 from stream_app.recovery.redrive.plan.newer import Latest, name_of, newest
+from stream_app.recovery.redrive.plan.predict import Foretold, foretell
 from stream_app.recovery.redrive.plan.quarantined import foretell_safely
-from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.select import Selected, Selection, select
 from stream_app.recovery.redrive.targets.target import Destination, Draft, Target
 from stream_app.recovery.repair.file import Repair

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from stream_app import disposable_fork
 from stream_app.model.record import Code
 from stream_app.recovery.redrive.plan.cases import Case
-from stream_app.recovery.redrive.plan.foretell import Foretold
+from stream_app.recovery.redrive.plan.predict import Foretold
 from stream_app.recovery.redrive.targets.target import Draft
 
 _CODES = frozenset({Code.PROCESS_KILLED.value, Code.TIMED_OUT.value})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from stream_app.recovery.correct.segment import same
+from stream_app.recovery.correct.rewriting.segment import same
 
 _MOST = 5
 

@@ -7,10 +7,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from stream_app.errors import ConfigError, Problem
+from stream_app.recovery.redrive.context import Road
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.file import Item, Plan
-from stream_app.recovery.redrive.road import Road
 from stream_app.recovery.redrive.select import Selected, digest, select
 from stream_app.recovery.store import OPEN
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Entry, name_of
-from stream_app.recovery.correct.recalculate import ImpossibleError
 from stream_app.recovery.correct.request import EarlyError
 
 

@@ -11,8 +11,8 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from stream_app.aws.retry import Policy, Sleep
-from stream_app.recovery.hydrate.letters import State
 from stream_app.recovery.hydrate.narrow import Judge, lenient
+from stream_app.recovery.hydrate.results import State
 from stream_app.recovery.hydrate.shapes import Letter
 from stream_app.recovery.stream.retention import Retention
 from stream_app.recovery.stream.runs import PAGE, patient

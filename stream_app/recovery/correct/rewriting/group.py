@@ -14,15 +14,15 @@ from stream_app.errors import TransientError
 from stream_app.model.record import Batch, Position, Record
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
-from stream_app.recovery.correct.cases import Case, Corrected, Known, Replaced, Solved, solve
-from stream_app.recovery.correct.files import Files
+from stream_app.recovery.correct.calculation.past import Own, Shelf, noted, own_fields
+from stream_app.recovery.correct.calculation.payload import MayRead, Payloads, Wanted
+from stream_app.recovery.correct.calculation.recalculate import ImpossibleError, decoded, replacements
 from stream_app.recovery.correct.history import Done, Entry, History, Request
-from stream_app.recovery.correct.latest import Change, Latest
-from stream_app.recovery.correct.past import Own, Shelf, noted, own_fields
-from stream_app.recovery.correct.payload import MayRead, Payloads, Wanted
-from stream_app.recovery.correct.recalculate import ImpossibleError, decoded, replacements
 from stream_app.recovery.correct.request import EarlyError
-from stream_app.recovery.correct.segment import TRIES, File, read, replace
+from stream_app.recovery.correct.rewriting.cases import Case, Corrected, Known, Replaced, Solved, solve
+from stream_app.recovery.correct.rewriting.files import Files
+from stream_app.recovery.correct.rewriting.latest import Change, Latest
+from stream_app.recovery.correct.rewriting.segment import TRIES, File, read, replace
 from stream_app.sinks.parquet import field_name, stored_name
 
 _GONE = "it is not among the stored rows"

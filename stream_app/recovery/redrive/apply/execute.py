@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from stream_app.recovery.redrive.apply.preflight import survey
 from stream_app.recovery.redrive.apply.run import Applied, Pace, Progress, Run, World
 from stream_app.recovery.redrive.apply.send import Sender, Skipped
-from stream_app.recovery.redrive.apply.survey import survey
+from stream_app.recovery.redrive.context import THREADS, Road
 from stream_app.recovery.redrive.plan.file import Item, Plan
-from stream_app.recovery.redrive.road import THREADS, Road
 from stream_app.recovery.redrive.targets.target import Target
 
 

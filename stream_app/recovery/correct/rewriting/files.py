@@ -16,7 +16,7 @@ from stream_app.aws import objects
 from stream_app.model.record import IntVector, Position
 from stream_app.model.segment import from_token, instant
 from stream_app.pipeline.registry import Codec
-from stream_app.recovery.correct.segment import File, Manifest, parse, read
+from stream_app.recovery.correct.rewriting.segment import File, Manifest, parse, read
 from stream_app.sinks.parquet import stored_name
 from stream_app.sinks.s3 import EVENTS, SEGMENTS
 

@@ -18,8 +18,8 @@ from stream_app.model.segment import token
 from stream_app.pipeline.readers.columns import build
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.values.schema import TICKS_PER_SECOND
-from stream_app.recovery.correct.files import Files, Rows, Stored, stored_names
 from stream_app.recovery.correct.history import Entry
+from stream_app.recovery.correct.rewriting.files import Files, Rows, Stored, stored_names
 from stream_app.sinks.parquet import field_name
 
 # So many files are read at most; a device that was silent for a while is otherwise sought without end.

@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Position, Record
 from stream_app.pipeline.registry import Codec
-from stream_app.recovery.correct.differences import differing, named
-from stream_app.recovery.correct.past import Earlier, Own, Values, batch_of, restored
-from stream_app.recovery.correct.recalculate import Calculated, ImpossibleError, Past, calculated, differs
+from stream_app.recovery.correct.calculation.differences import differing, named
+from stream_app.recovery.correct.calculation.past import Earlier, Own, Values, batch_of, restored
+from stream_app.recovery.correct.calculation.recalculate import (
+    Calculated,
+    ImpossibleError,
+    Past,
+    calculated,
+    differs,
+)
 from stream_app.recovery.correct.request import EarlyError
-from stream_app.recovery.correct.segment import alike, fitted
+from stream_app.recovery.correct.rewriting.segment import alike, fitted
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import IDENTITY, to_table
 

@@ -1,0 +1,1 @@
+"""Rewriting of stored segment files and latest values."""
