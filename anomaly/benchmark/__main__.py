@@ -1,4 +1,4 @@
-"""python -m anomaly.benchmark.__main__ DIR [--detector NAME] [--scores OUT] [--json]: detectors on labelled series.
+"""python -m anomaly.benchmark DIR [--detector NAME] [--scores OUT] [--json]: detectors on labelled series.
 
 Every series is given to a detector in order, in batches, with its times; nothing is read ahead and one setting
 serves all series. The score at the shipped threshold is what a user gets; the best one knows the labels.
@@ -133,7 +133,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m anomaly.benchmark.__main__", description=__doc__.partition("\n")[0]
+        prog="python -m anomaly.benchmark", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a corpus in NAB's layout")
     parser.add_argument(

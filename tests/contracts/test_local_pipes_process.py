@@ -28,7 +28,7 @@ serve(app.clients(os.environ), templates(), "stream-app", sys.stdout)
 @pytest.fixture
 def environ() -> Iterator[dict[str, str]]:
     server = subprocess.Popen(
-        [sys.executable, "-m", "stream_app.local.server.__main__"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "stream_app.local.server"], stdout=subprocess.PIPE, text=True
     )
     assert server.stdout is not None
     endpoint = json.loads(server.stdout.readline())["endpoint"]

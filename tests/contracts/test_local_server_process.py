@@ -115,7 +115,7 @@ def test_a_server_that_takes_too_long_is_ended():
 
 def test_the_program_says_where_it_is(tmp_path):
     ready = tmp_path / "ready.json"
-    command = [sys.executable, "-m", "stream_app.local.server.__main__", "--ready-file", str(ready)]
+    command = [sys.executable, "-m", "stream_app.local.server", "--ready-file", str(ready)]
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root

@@ -1,4 +1,4 @@
-"""`python -m anomaly.benchmark.__main__` on a small corpus of its own making."""
+"""`python -m anomaly.benchmark` on a small corpus of its own making."""
 
 from __future__ import annotations
 

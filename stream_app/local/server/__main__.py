@@ -1,4 +1,4 @@
-"""The embedded AWS as a program: `python -m stream_app.local.server.__main__ [--port N] [--ready-file F]`.
+"""The embedded AWS as a program: `python -m stream_app.local.server [--port N] [--ready-file F]`.
 
 One port of 127.0.0.1 speaks HTTP/1.1 (boto3, KCL's DynamoDB client) and HTTP/2 in the clear (KCL's Kinesis client).
 When it answers, it says where: one line of JSON on stdout and, if asked for, in the ready-file. It ends on SIGTERM
@@ -159,7 +159,7 @@ def serve(port: int, ready_file: Path | None, parent: int) -> None:
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 when told to stop, 1 when it could not go on, 2 when it could not be started like this."""
     parser = argparse.ArgumentParser(
-        prog="python -m stream_app.local.server.__main__", description=__doc__.split("\n")[0]
+        prog="python -m stream_app.local.server", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--port", type=int, default=0, help="0, the default, is any free one")
     parser.add_argument("--ready-file", type=Path, help="is written when the server answers")

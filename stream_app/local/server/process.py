@@ -125,7 +125,7 @@ def start(port: int = 0, log: Path | None = None, timeout: float = 60.0) -> Loca
 
 def _launch(port: int, ready: Path, log: Path) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C in a terminal leaves it to us to stop it, and when."""
-    command = [sys.executable, "-P", "-m", "stream_app.local.server.__main__"]
+    command = [sys.executable, "-P", "-m", "stream_app.local.server"]
     command += ["--port", str(port), "--ready-file", str(ready), "--parent", str(os.getpid())]
     root = str(Path(stream_app.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
