@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from stream_app import aqi
 from stream_app.model.record import Batch
 from stream_app.model.records import Payloads
 from stream_app.pipeline.decode import Encoded
@@ -81,9 +80,6 @@ def warm_pipeline(registry: Registry) -> None:
     for payload in (b"{}", b"[" * (MAX_DEPTH + 1)):
         survey(Payloads.of([payload]))
         problem(payload)
-    window = np.zeros((1, 12))
-    aqi.ozone_index(window)
-    aqi.nowcast(window)
 
 
 _NOTHING = {FLOAT: 0.0, SINGLE: 0.0, INTEGER: 0, BOOLEAN: False, TEXT: "", TIME_MS: 0, TIME_US: 0}

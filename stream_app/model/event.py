@@ -200,7 +200,7 @@ def _modules(problems: list[Problem]) -> list[ModuleType]:
             what = f"events/{path.name} cannot be imported: {type(error).__name__}: {error}"
             problems.append(Problem(what, "run it by itself to see why"))
     for info in pkgutil.iter_modules(shipped.__path__):
-        if not info.ispkg and not info.name.startswith("_"):
+        if not info.name.startswith("_"):
             modules.append(importlib.import_module(f"stream_app.events.{info.name}"))
     return modules
 

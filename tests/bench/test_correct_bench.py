@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from stream_app import app
-from stream_app.events.air_quality import EVENT
+from stream_app.events.air_quality.event import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
 from stream_app.ingest.devices import sendings_of, written_forms
 from stream_app.ingest.producer import publish

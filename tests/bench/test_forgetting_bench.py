@@ -10,7 +10,7 @@ from time import process_time
 
 import pytest
 
-from stream_app.events.air_quality import EVENT
+from stream_app.events.air_quality.event import EVENT
 from stream_app.model.event import schema_files
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_app.events.air_quality import EVENT as AIR
+from stream_app.events.air_quality.event import EVENT as AIR
 from stream_app.events.parcel import EVENT as PARCEL
 from stream_app.model.event import Event
 from stream_app.model.record import Batch

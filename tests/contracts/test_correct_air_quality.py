@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_app.events.air_quality import EVENT
+from stream_app.events.air_quality.event import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
 from stream_app.ingest.devices import sendings_of, written_forms
 from stream_app.ingest.producer import publish

@@ -18,7 +18,7 @@ import pytest
 
 from stream_app.errors import CONFIG_ERROR
 from stream_app.testing import ConsumerEndedError, Player, spawn
-from tests.contracts.hosting import ALONE, environ, hosting, launcher
+from tests.contracts.forkservers import ALONE, environ, hosting, launcher
 from tests.samples import START, as_json
 from tests.support import SHARD
 from tests.unit.test_shard import reading

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import psutil
 
-from tests.contracts.hosting import Hosted, gone
+from tests.contracts.forkservers import Hosted, gone
 
 MARK = "STREAM_APP_TEST_RUN"
 PATIENCE = 120.0  # for a machine that is busy with much else

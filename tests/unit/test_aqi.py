@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app import aqi
-from stream_app.aqi import CO, NO2, O3_1H, O3_8H, PM10, PM25, SO2, Scale
+from stream_app.events.air_quality import aqi
+from stream_app.events.air_quality.aqi import CO, NO2, O3_1H, O3_8H, PM10, PM25, SO2, Scale
 
 NAN = np.nan
 SCALES = {"pm25": PM25, "pm10": PM10, "co": CO, "no2": NO2, "so2": SO2, "o3 8 h": O3_8H, "o3 1 h": O3_1H}

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_app import aqi
+from stream_app.events.air_quality import aqi
 
 Value = float | None
 ROWS = [(0, 50), (51, 100), (101, 150), (151, 200), (201, 300), (301, 500)]

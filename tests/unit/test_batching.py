@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.events.air_quality import EVENT as AIR_QUALITY
+from stream_app.events.air_quality.event import EVENT as AIR_QUALITY
 from stream_app.model.event import Event, Window
 from stream_app.model.record import Batch, Code
 from stream_app.pipeline import dependent_rows, evaluate
@@ -24,11 +24,11 @@ from stream_app.pipeline.readers.payload_checks import MAX_DEPTH
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import MAX_BYTES, outcomes, record
+from tests.event_cases import one_schema, thing
 from tests.fuzz import splits as fuzzer
 from tests.fuzz.split_worlds import only
 from tests.samples import HOUR, READING, SCHEMAS, START, as_envelope, as_json, splits
 from tests.support import Fate, fates_of
-from tests.things import one_schema, thing
 
 ONE = Registry.of([READING], {"reading": [SCHEMAS["reading"]]})
 FIELDS = {"device": "a", "time": START, "value": 1.0}

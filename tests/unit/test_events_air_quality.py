@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app import aqi
-from stream_app.events.air_quality import CLOCK_SKEW, COMPASS, EVENT, RANGES, calculate, verify, wind
+from stream_app.events.air_quality import aqi
+from stream_app.events.air_quality.event import CLOCK_SKEW, COMPASS, EVENT, RANGES, calculate, verify, wind
 from stream_app.model.record import Batch
 
 NOW = np.datetime64("2024-06-01T12:00:00.000", "ms")

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly.detector import Detector
-from stream_app.events import air_quality, parcel
+from stream_app.events import parcel
+from stream_app.events.air_quality import event as air_quality
 from stream_app.model.event import Event, discover, schema_files
 
 EVENTS = [air_quality.EVENT, parcel.EVENT]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.events import air_quality, parcel
+from stream_app.events import parcel
+from stream_app.events.air_quality import event as air_quality
 from stream_app.model.record import Batch
 from stream_app.testing import CheckError, check
 from tests.samples import HOUR, READING, SCHEMAS, START, STEP

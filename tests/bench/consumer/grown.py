@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anomaly.keyed_state.container import seal_parts, unseal_parts
 from stream_app.consumer.snapshots import S3Snapshots
-from stream_app.events.air_quality import EVENT
+from stream_app.events.air_quality.event import EVENT
 from stream_app.model.record import Batch
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.device_memory import unpack

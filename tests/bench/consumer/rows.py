@@ -12,7 +12,7 @@ from typing import Any
 import fastavro
 from fastavro.validation import validate
 
-from stream_app.events.air_quality import EVENT, RANGES
+from stream_app.events.air_quality.event import EVENT, RANGES
 from stream_app.model.event import schema_files
 from tests.bench.consumer.stock_aqi import calculate
 from tests.bench.consumer.stock_device import THRESHOLD, Device

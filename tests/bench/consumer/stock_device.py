@@ -7,7 +7,7 @@ from typing import Any
 
 from river import anomaly, preprocessing
 
-from stream_app.events.air_quality import CHECKS, EVENT
+from stream_app.events.air_quality.event import CHECKS, EVENT
 from stream_app.model.event import Rate, Stuck
 
 _WINDOW = ("pm25", "pm10", "o3", "co")

@@ -17,9 +17,9 @@ from stream_app.pipeline.readers.fast_path import UsualForm
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
+from tests.event_cases import one_schema, thing
 from tests.samples import EVENTS, MAX_BYTES, START, as_json, registry, shards
 from tests.support import Fate, fates_of
-from tests.things import one_schema, thing
 
 QUICK = registry()
 ALIASED = thing(

@@ -18,7 +18,7 @@ from stream_app.daemon import forkserver_owner as host_keeper
 from stream_app.daemon.forkserver_owner import command, wanted
 from stream_app.forkserver import client
 from stream_app.testing import ConsumerEndedError, Player, spawn
-from tests.contracts.hosting import ALONE, HOST, PATIENCE, Hosted, gone, hosting, launcher
+from tests.contracts.forkservers import ALONE, HOST, PATIENCE, Hosted, gone, hosting, launcher
 from tests.support import SHARD
 from tests.unit.test_shard import reading
 

@@ -12,9 +12,9 @@ from hypothesis import given
 
 from stream_app.model.record import Code
 from tests import avro
+from tests.event_cases import EVERY, codes, column, one_schema, run, thing
 from tests.samples import as_avro, as_json
 from tests.support import fates_of
-from tests.things import EVERY, codes, column, one_schema, run, thing
 
 # ---- Two forms of one record
 

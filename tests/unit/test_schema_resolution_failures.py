@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from stream_app.model.record import Code
 from tests import avro
+from tests.event_cases import EVERY, codes, column, one_schema, run, thing
 from tests.samples import START, as_avro, as_envelope, as_json
-from tests.things import EVERY, codes, column, one_schema, run, thing
 
 # ---- What is missing
 

@@ -18,7 +18,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app import aqi_kernel as kernel
+from stream_app.events.air_quality import aqi_kernel as kernel
 
 Floats = NDArray[np.float64]
 Texts = NDArray[np.object_]

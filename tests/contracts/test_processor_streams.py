@@ -14,7 +14,7 @@ import pytest
 
 from stream_app.daemon.log import DaemonLog, Line
 from stream_app.testing import Player
-from tests.contracts.hosting import hosting
+from tests.contracts.forkservers import hosting
 from tests.contracts.test_record_processor import Way
 from tests.support import SHARD
 from tests.unit.test_shard import reading
@@ -73,7 +73,7 @@ HOST = [sys.executable, "-c", PLAIN + "from stream_app.forkserver import main as
 
 @pytest.fixture(scope="module", params=["alone", "hosted"])
 def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
-    from tests.contracts.hosting import environ, launcher
+    from tests.contracts.forkservers import environ, launcher
 
     if request.param == "alone":
         yield Way(ALONE, environ())
