@@ -163,7 +163,7 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         feature, channel = why[:, : layout.OBSERVED].T.astype(np.int64)
         return Judgement(scores, feature, channel, *why[:, layout.OBSERVED :].T)
 
-    def _meet(self, names: Sequence[str]) -> None:
+    def _learn_names(self, names: Sequence[str]) -> None:
         """Make room for features that were not declared; they begin as never seen."""
         new = sorted(set(names).difference(self._names))
         if new:
@@ -203,7 +203,7 @@ class NearestValue(OneDevice, base.AnomalyDetector):
             keys = keys_in(head)
             stored = unpacked(blocks, keys, len(names), self.capacity)
             if not self.features:
-                self._meet(names)
+                self._learn_names(names)
             places, kept = self._table.load(head, keep, keys)
             self._take_over(stored, names, places, kept)
 

@@ -227,7 +227,7 @@ class StandardDeviation(OneDevice, base.AnomalyDetector):
         deviations(moments, np.arange(len(keys)), places < 0, values, float(self.warm_up), scores)
         return scores
 
-    def _meet(self, names: Sequence[str]) -> None:
+    def _learn_names(self, names: Sequence[str]) -> None:
         new = sorted(set(names).difference(self._names))
         self._names = (*self._names, *new)
         moments = self._table[_MOMENTS]
@@ -254,7 +254,7 @@ class StandardDeviation(OneDevice, base.AnomalyDetector):
             keys = keys_in(head)
             stored = from_bytes(raw, (keys, 3, len(names)), np.float64)
         if not self.features:
-            self._meet(names)
+            self._learn_names(names)
         places, kept = self._table.load(head, keep, keys)
         stored = stored[kept]
         moments = self._table[_MOMENTS]

@@ -15,7 +15,7 @@ KEY = ""
 class _Many(Protocol):
     _names: tuple[str, ...]
 
-    def _meet(self, names: Sequence[str]) -> None: ...
+    def _learn_names(self, names: Sequence[str]) -> None: ...
     def process_many(
         self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None
     ) -> FloatVector: ...
@@ -35,7 +35,7 @@ class OneDevice:
 
     def learn_one(self: _Many, x: Mapping[Any, Any]) -> None:
         """Learns a row."""
-        self._meet([str(name) for name in x])
+        self._learn_names([str(name) for name in x])
         self.process_many([KEY], _matrix([x], self._names))
 
     def score_many(self: _Many, X: Any) -> FloatVector:
@@ -46,7 +46,7 @@ class OneDevice:
     def learn_many(self: _Many, X: Any) -> None:
         """Learns the rows of a DataFrame in order."""
         rows = X.to_dict("records")
-        self._meet([str(name) for name in X.columns])
+        self._learn_names([str(name) for name in X.columns])
         self.process_many([KEY] * len(rows), _matrix(rows, self._names))
 
 

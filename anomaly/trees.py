@@ -168,7 +168,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
             grow(tree, 0, {name: self.limits.get(name, (0.0, 1.0)) for name in sorted(names)})
         return trees, splits
 
-    def _meet(self, names: Sequence[str]) -> None:
+    def _learn_names(self, names: Sequence[str]) -> None:
         """River builds its trees over the first row's features; those of later ones go by."""
         if not self._names:
             self._begin(sorted(names))
@@ -215,7 +215,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
             raw = zip(parts[2:], self._shapes(len(distinct(names))).items(), strict=True)
             stored = {name: from_bytes(array, (keys, *shape), kind) for array, (name, (shape, kind)) in raw}
         _check(stored["header"], masks, len(names), self.window_size)
-        self._meet(names)
+        self._learn_names(names)
         if names != self._names:
             return
         places, kept = self._table.load(parts[1], keep, keys)

@@ -22,7 +22,7 @@ from stream_app.consumer.alerting.alerts import Alerts, NoAlerts, details
 from stream_app.consumer.alerting.outbox import Outbox
 from stream_app.consumer.alerting.store import S3Alerts
 from stream_app.consumer.quarantine.policy import Isolation
-from stream_app.consumer.shard import Attempt, ShardConsumer, World
+from stream_app.consumer.shard import Attempt, ShardConsumer, ShardDependencies
 from stream_app.consumer.signed_snapshots import SignedSnapshots, read_keys
 from stream_app.consumer.snapshots import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
@@ -62,7 +62,7 @@ def _config(attempts: int) -> Config:
     )
 
 
-__all__ = ["Client", "Clients", "check", "clients", "consumer", "load_settings", "warm_up", "world"]
+__all__ = ["Client", "Clients", "check", "clients", "consumer", "dependencies", "load_settings", "warm_up"]
 _CONSUMER_NEEDS = ("bucket", "dead_letter_queue")
 _lock = threading.Lock()
 
@@ -161,10 +161,10 @@ def consumer(settings: Settings, client: Client) -> ShardConsumer:
     for codec in registry.codecs.values():
         if (told := without_deduplication(codec.event, codec.schema)) is not None:
             log.get().warning(told.what, hint=told.hint, event_type=codec.event.name)
-    return ShardConsumer(world(settings, registry, client))
+    return ShardConsumer(dependencies(settings, registry, client))
 
 
-def world(settings: Settings, registry: Registry, client: Client) -> World:
+def dependencies(settings: Settings, registry: Registry, client: Client) -> ShardDependencies:
     """Everything outside that a shard's consumer touches."""
     policy = Policy(settings.retry_attempts, settings.retry_base_ms, settings.retry_cap_ms)
     rng = random.SystemRandom()  # no state: forks of the shard host must not wait in step
@@ -186,7 +186,7 @@ def world(settings: Settings, registry: Registry, client: Client) -> World:
         logger.info(**summary.to_json())
 
     sinks = _sinks(settings, registry, client)
-    return World(
+    return ShardDependencies(
         registry=registry,
         settings=settings,
         sinks=[retrying(sink, policy, sleep=time.sleep, rng=rng) for sink in sinks],

@@ -17,9 +17,9 @@ from stream_app.errors import ConfigError, Problem
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import HISTORY, History
 from stream_app.recovery.correct.limits import Reads
-from stream_app.recovery.correct.queue import Desk, correct_batch, dead_batch
+from stream_app.recovery.correct.queue import QueueDependencies, correct_batch, dead_batch
 from stream_app.recovery.correct.work import corrector_of
-from stream_app.recovery.hydrate.batch import World, handler
+from stream_app.recovery.hydrate.batch import HydrateDependencies, handler
 from stream_app.recovery.hydrate.narrow import Judge, pipeline_judge
 from stream_app.settings import Settings
 from stream_app.telemetry import log
@@ -59,7 +59,7 @@ def _hydrate() -> Callable[[Mapping[str, Any], Any], dict[str, list[dict[str, st
     client, settings = _client(), _settings()
     log.configure(settings.log_level)
     return handler(
-        World(
+        HydrateDependencies(
             kinesis=client("kinesis"),
             s3=_unasked(client("s3")),
             bucket=settings.bucket,
@@ -114,7 +114,7 @@ def correct_dead(event: Mapping[str, Any], _context: Any) -> dict[str, list[dict
 
 
 @cache
-def _desk(queue: str) -> Desk:
+def _desk(queue: str) -> QueueDependencies:
     names = (HISTORY, CORRECTIONS, CORRECTIONS_DEAD, MANUAL)
     empty = [name for name in names if not os.environ.get(name)]
     if empty:
@@ -126,7 +126,7 @@ def _desk(queue: str) -> Desk:
     history = History(client("dynamodb"), os.environ[HISTORY], _now_ms)
     rate = float(os.environ.get(PER_SECOND, "1"))
     work = corrector_of(settings, client, Registry.load(dry_run=False), history, _now_ms, rate)
-    return Desk(
+    return QueueDependencies(
         sqs=client("sqs"),
         s3=client("s3"),
         bucket=settings.bucket,

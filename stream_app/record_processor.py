@@ -71,17 +71,17 @@ def serve(
     `warm` tells that batches were processed in this process before. A batch that takes longer than the settings allow
     ends the process.
     """
-    from stream_app.consumer.memory_release import Thrifty
+    from stream_app.consumer.memory_release import MemoryReleasing
     from stream_app.consumer.protocol.batch_coalescer import Gathering
     from stream_app.consumer.protocol.multilang import serve as answer
     from stream_app.consumer.protocol.pipe import WidePipe
     from stream_app.consumer.quarantine.batch_timer import BatchTimer
 
-    timer = BatchTimer(consumer.world.settings.batch_limit, warm=warm)
+    timer = BatchTimer(consumer.dependencies.settings.batch_limit, warm=warm)
     consumer.limit_batches(timer, warm=warm)
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        gathering = Gathering(consumer, max_record_bytes=consumer.world.settings.max_record_bytes)
-        answer(Thrifty(gathering), WidePipe(stdin), protocol)
+        gathering = Gathering(consumer, max_record_bytes=consumer.dependencies.settings.max_record_bytes)
+        answer(MemoryReleasing(gathering), WidePipe(stdin), protocol)
 
 
 def ended(work: Callable[[], object]) -> int:

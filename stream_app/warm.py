@@ -14,7 +14,7 @@ from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.readers.columns import build
 from stream_app.pipeline.readers.payload_checks import MAX_DEPTH, problem, survey
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.schema_resolution import conform
+from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.score import score
 from stream_app.pipeline.state.deduplication import marks_of
 from stream_app.pipeline.state.shard_state import EventState
@@ -42,7 +42,7 @@ def warm_up(settings: Settings, registry: Registry, client: Callable[[str], Any]
     warm_detectors(registry)
     warm_pipeline(registry)
     for codec in registry.codecs.values():
-        nothing = conform(Encoded(codec.event.name), codec, np.zeros(0, np.int64)).passed
+        nothing = resolve_schema(Encoded(codec.event.name), codec, np.zeros(0, np.int64)).passed
         encode(to_table(nothing, [], "")[0], {})
 
 
@@ -69,7 +69,7 @@ def warm_pipeline(registry: Registry) -> None:
         row = tuple(_NOTHING.get(field.kind) for field in codec.schema.fields)
         columns = build([row], codec.schema.fields, codec.event.required)
         batch, state = Batch(codec.event.name, columns, device), EventState(codec.event, 1)
-        state.seen.undo(state.seen.meet(device, marks_of(batch[codec.event.key]), device == 0))
+        state.seen.undo(state.seen.check_and_mark(device, marks_of(batch[codec.event.key]), device == 0))
         with suppress(Exception):  # values that are none fit no column of numbers that may not be missing
             if state.previous is not None:
                 state.previous.recall(device, batch, device == 0)

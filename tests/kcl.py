@@ -13,7 +13,7 @@ from stream_app.consumer.snapshots import SHARD_END
 from stream_app.model.record import Position, Record
 from stream_app.model.segment import token
 from stream_app.pipeline.registry import Registry
-from tests.support import SHARD, Stores, world
+from tests.support import SHARD, Stores, dependencies
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Kcl:
         sequence, sub = self.committed[-1] if self.committed else ("TRIM_HORIZON", 0)
         positions = [(item.sequence_number, item.sub_sequence_number) for item in self.records]
         self.at = positions.index((sequence or "", sub or 0)) + 1 if self.committed else 0
-        self.consumer = ShardConsumer(world(self.stores, self.registry, **self.values))
+        self.consumer = ShardConsumer(dependencies(self.stores, self.registry, **self.values))
         self.consumer.initialize(SHARD, sequence, sub)
 
     def checkpoint(self, sequence: str | None, sub: int | None) -> None:

@@ -15,7 +15,7 @@ from stream_app.aws.retry import Policy, call, retrying
 from stream_app.consumer.alerting.alerts import Alerts
 from stream_app.consumer.alerting.outbox import Outbox
 from stream_app.consumer.quarantine.policy import Isolation
-from stream_app.consumer.shard import World as ConsumerWorld
+from stream_app.consumer.shard import ShardDependencies as ConsumerWorld
 from stream_app.consumer.snapshots import Lineage
 from stream_app.errors import TransientError
 from stream_app.model.record import Batch, Failure, Position
@@ -266,7 +266,7 @@ def settings(**values: Any) -> Settings:
     return Settings("app", "devices", **{**known, "max_record_bytes": 4_096, "seen_ids": 4, **values})
 
 
-def world(
+def dependencies(
     stores: Stores, registry: Registry, isolation: Isolation | None = None, **values: Any
 ) -> ConsumerWorld:
     """A world over these stores; what fails passingly is tried three times, without a pause."""

@@ -16,7 +16,7 @@ _LARGE = 16 * 2**20
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
 
 
-class Room:
+class ReservedArray:
     """An array of at most `most` rows, of which there are few at first; a new one holds zeros.
 
     It is addresses, reserved at once: growing copies nothing, and a page is taken by the first write to it. Where
@@ -53,7 +53,7 @@ class Room:
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], np.dtype[Any], NDArray[Any]]) -> None:
         most, shape, dtype, rows = state
-        Room.__init__(self, most, shape, dtype)
+        ReservedArray.__init__(self, most, shape, dtype)
         self.rows(len(rows))[:] = rows
 
     def _reserve(self) -> None:

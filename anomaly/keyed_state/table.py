@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from anomaly.detector import Keep, StateError
 from anomaly.keyed_state.container import Buffer, refusing
 from anomaly.keyed_state.indexed_keys import PlacesByNumber, first_rows_of_renewed
-from anomaly.keyed_state.reserved_array import Room
+from anomaly.keyed_state.reserved_array import ReservedArray
 
 Places = NDArray[np.intp]
 Fresh = NDArray[np.bool_]
@@ -46,8 +46,8 @@ class Table:
         self._rows = 0
         self._silent: Iterator[tuple[int, int]] = iter(())
         self._by_number: PlacesByNumber | None = PlacesByNumber()  # None once a place had two keys
-        self._rooms = {name: Room(most, shape, dtype) for name, (shape, dtype) in columns.items()}
-        self._room_of_seen = Room(most, (), np.int64)
+        self._rooms = {name: ReservedArray(most, shape, dtype) for name, (shape, dtype) in columns.items()}
+        self._room_of_seen = ReservedArray(most, (), np.int64)
         self._reach(0)
 
     def __len__(self) -> int:
@@ -69,7 +69,9 @@ class Table:
 
     def replace(self, arrays: Arrays) -> None:
         """Other arrays with the same places."""
-        self._rooms = {name: Room(self._most, array.shape[1:], array.dtype) for name, array in arrays.items()}
+        self._rooms = {
+            name: ReservedArray(self._most, array.shape[1:], array.dtype) for name, array in arrays.items()
+        }
         self._reach(len(self._keys))
         for name, array in arrays.items():
             self.arrays[name][:] = array
@@ -140,7 +142,7 @@ class Table:
             place = self._places.get(key, -1)
             if place < 0:
                 fresh[row] = True
-                place = self._room_for(key)
+                place = self._reserve(key)
             places[row] = place
             self._rows += 1
             self._seen[place] = self._rows
@@ -166,7 +168,7 @@ class Table:
         self._seen[places] = 0  # no row has this number
         return places
 
-    def _room_for(self, key: str) -> int:
+    def _reserve(self, key: str) -> int:
         if len(self._places) < self._most:
             place = self._put(key)
             self._reach(len(self._keys))

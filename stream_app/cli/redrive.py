@@ -28,7 +28,7 @@ from stream_app.recovery.find.query import Query
 from stream_app.recovery.redrive.apply.execute import apply as apply_plan
 from stream_app.recovery.redrive.apply.run import Applied, Pace
 from stream_app.recovery.redrive.apply.send import InDoubt
-from stream_app.recovery.redrive.context import Road, open_target
+from stream_app.recovery.redrive.context import RedriveContext, open_target
 from stream_app.recovery.redrive.discard import discard as discard_all
 from stream_app.recovery.redrive.follow import Followed, attempts_in, attempts_of, follow
 from stream_app.recovery.redrive.plan.file import Newer, Plan, to_text
@@ -78,18 +78,18 @@ def plan(
     consumer: Consumer = None,
 ) -> None:
     """Plan what to send again: writes the plan to stdout, and what it means to stderr. Sends nothing."""
-    road = _road(properties, consumer)
-    settings = road.settings
+    context = _redrive_context(properties, consumer)
+    settings = context.settings
     wish = Wish(
-        _selection(road, select),
+        _selection(context, select),
         destination(to, bus=settings.bus, stream=settings.stream, auth=parse_auth(auth) if auth else None),
         read_repair(repair) if repair else None,
         _choice("--newer", newer, Newer),
         max_redrives,
     )
-    target = open_target(road, wish.destination, None)
+    target = open_target(context, wish.destination, None)
     with err.status("reading failures"):
-        made = make(road, wish, target)
+        made = make(context, wish, target)
     target.close()
     err.print(shown.show_plan(made))
     sys.stdout.write(to_text(made))
@@ -118,14 +118,16 @@ def apply(
 ) -> None:
     """Carry a plan out. Safe to repeat: after Ctrl-C or a crash it goes on where it was."""
     chosen = read_plan(file)
-    road = _road(properties, chosen.consumer, lease)
+    context = _redrive_context(properties, chosen.consumer, lease)
     pace = Pace(rate=_rate(rate), in_doubt=_choice("--in-doubt", in_doubt, InDoubt))
-    target = open_target(road, chosen.destination, None if dry_run else os.environ)
+    target = open_target(context, chosen.destination, None if dry_run else os.environ)
     try:
         with until_interrupted() as stop:
             with shown.applying(err, len(chosen.items)) as progress:
-                done = apply_plan(road, chosen, target, pace, stop=stop, progress=progress, dry_run=dry_run)
-            followed = None if dry_run or not wait else _wait(road, chosen, wait, stop)
+                done = apply_plan(
+                    context, chosen, target, pace, stop=stop, progress=progress, dry_run=dry_run
+                )
+            followed = None if dry_run or not wait else _wait(context, chosen, wait, stop)
     finally:
         target.close()
     _tell(done, followed, dry_run=dry_run, as_json=as_json)
@@ -146,11 +148,11 @@ def _tell(done: Applied, followed: Followed | None, *, dry_run: bool, as_json: b
     raise typer.Exit(0 if good else 1)
 
 
-def _wait(road: Road, chosen: Plan, seconds: float, stop: threading.Event) -> Followed:
+def _wait(context: RedriveContext, chosen: Plan, seconds: float, stop: threading.Event) -> Followed:
     until = time.monotonic() + seconds
     while True:
         last = time.monotonic() >= until or stop.is_set()
-        found = follow(road, attempts_of(road, chosen), thorough=last)
+        found = follow(context, attempts_of(context, chosen), thorough=last)
         if last or not found.waiting:
             return found
         stop.wait(_POLL)
@@ -168,13 +170,13 @@ def reconcile(
 ) -> None:
     """Find out what the pipeline made of records that were sent again, and mark them processed."""
     chosen = read_plan(file) if file is not None else None
-    road = _road(properties, consumer if chosen is None else chosen.consumer)
+    context = _redrive_context(properties, consumer if chosen is None else chosen.consumer)
     with err.status("looking for what was sent"):
         if chosen is not None:
-            attempts = attempts_of(road, chosen)
+            attempts = attempts_of(context, chosen)
         else:
-            attempts = attempts_in(road, _selection(road, [*(select or ()), f"status={REDRIVEN}"]))
-        done = follow(road, attempts)
+            attempts = attempts_in(context, _selection(context, [*(select or ()), f"status={REDRIVEN}"]))
+        done = follow(context, attempts)
     if as_json:
         _print(asdict(done))
     else:
@@ -194,9 +196,9 @@ def discard(
     """Give failures up: nobody sends them any more, and the bucket's rules remove them in time."""
     if not reason.strip():
         raise ConfigError([Problem("--reason is empty", "say why: somebody will ask")])
-    road = _road(properties, consumer)
+    context = _redrive_context(properties, consumer)
     with err.status("discarding"):
-        done = discard_all(road, _selection(road, select), reason.strip(), dry_run=dry_run)
+        done = discard_all(context, _selection(context, select), reason.strip(), dry_run=dry_run)
     if as_json:
         _print(asdict(done))
     else:
@@ -204,9 +206,9 @@ def discard(
     raise typer.Exit(1 if done.busy else 0)
 
 
-def _road(properties: Path, consumer: str | None, lease: float = 30) -> Road:
+def _redrive_context(properties: Path, consumer: str | None, lease: float = 30) -> RedriveContext:
     settings = root.load_settings(os.environ, properties)
-    return Road(
+    return RedriveContext(
         settings=settings,
         client=root.clients(os.environ, settings.region, attempts=10),
         registry=Registry.load(dry_run=False),
@@ -226,12 +228,14 @@ def _person() -> str:
         return ""
 
 
-def _selection(road: Road, texts: list[str]) -> Selection:
+def _selection(context: RedriveContext, texts: list[str]) -> Selection:
     """What --select says; a failure named by its id or position is looked for. Raises ConfigError."""
-    found = parse_selection(texts, instant(road.now_ms()))
+    found = parse_selection(texts, instant(context.now_ms()))
     if found.key is None:
         return found
-    return msgspec.structs.replace(found, key=locate(road.s3, road.bucket, Query(road.consumer), found.key))
+    return msgspec.structs.replace(
+        found, key=locate(context.s3, context.bucket, Query(context.consumer), found.key)
+    )
 
 
 def _choice(option: str, text: str, choices: Any) -> Any:

@@ -37,7 +37,7 @@ def malloc_trim() -> None:
         trim(0)
 
 
-class Thrifty:
+class MemoryReleasing:
     """Passes every action on (protocol `multilang.Handler`), and returns memory when something is over.
 
     That is before the first record is read: the beginning needs much that is never needed again, and what came to

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stream_app.model.record import Batch, Failure, IntVector, concat
-from stream_app.model.record_metadata import Origins
+from stream_app.model.record_metadata import RecordMetadata
 from stream_app.model.records import Records
 from stream_app.model.segment import Segment
 from stream_app.pipeline.flow import Processed
@@ -20,7 +20,7 @@ from stream_app.sinks.columns import without_helpers
 class OpenSegment:
     """Where rows come from, and the results of each call of `process`, with the row at which it begins."""
 
-    records: Origins = field(default_factory=Origins)
+    records: RecordMetadata = field(default_factory=RecordMetadata)
     parts: list[tuple[int, Processed]] = field(default_factory=list)
 
     def add(self, records: Records, result: Processed) -> None:

@@ -51,7 +51,7 @@ class Attempt(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ShardDependencies:
     """Everything outside that a shard's consumer touches; tests bring their own.
 
     `sinks` and `park` try again by themselves; `attempt` does so for the rest. Without `isolation` no record is
@@ -75,9 +75,9 @@ class World:
 class ShardConsumer:
     """Answers KCL's actions for one shard (protocol `multilang.Handler`)."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        settings = world.settings
+    def __init__(self, dependencies: ShardDependencies) -> None:
+        self._world = dependencies
+        settings = dependencies.settings
         limits = (settings.segment_records, settings.segment_bytes)
         self._segmenter = Segmenter(settings.segment_seconds, *limits)
         self._shard = ""
@@ -89,16 +89,16 @@ class ShardConsumer:
         self._state_bytes = 0
         self._snapshot_ms = 0.0
         self._committed: list[str] = []
-        self._committed_at = world.now_ms()
+        self._committed_at = dependencies.now_ms()
         self._forgotten = 0
         self._lost = False
         self._reading = False
         self._quarantine = Quarantine(
-            world.isolation.store if world.isolation is not None else None,
+            dependencies.isolation.store if dependencies.isolation is not None else None,
             settings,
-            attempt=world.attempt,
-            note=world.note,
-            now_ms=world.now_ms,
+            attempt=dependencies.attempt,
+            note=dependencies.note,
+            now_ms=dependencies.now_ms,
         )
         self._limit: AbstractContextManager[None] = nullcontext()
 
@@ -107,7 +107,7 @@ class ShardConsumer:
         self._limit, self._quarantine.warm = limit, warm
 
     @property
-    def world(self) -> World:
+    def dependencies(self) -> ShardDependencies:
         """What it was made with: another consumer of the same may be made."""
         return self._world
 
@@ -123,19 +123,19 @@ class ShardConsumer:
 
     def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
         """Load the state that belongs to the checkpoint. Raises FatalError when it is not to be had."""
-        world = self._world
+        dependencies = self._world
         self._shard = shard
         log.bind_shard(shard)
-        source = world.attempt(
+        source = dependencies.attempt(
             "load state",
             lambda: restore(
                 self._state,
                 shard,
                 sequence,
                 sub,
-                world.snapshots,
-                world.lineage,
-                missing=world.settings.missing_state,
+                dependencies.snapshots,
+                dependencies.lineage,
+                missing=dependencies.settings.missing_state,
             ),
         )
         self._committed = (
@@ -143,8 +143,8 @@ class ShardConsumer:
         )  # a checkpoint of this shard, not inherited
         self._quarantine.load(shard, token(Position(shard, sequence or "", sub or 0)))
         inherited = not self._committed and source != "fresh"
-        world.alerts.start(shard, source.split("+") if inherited else ())
-        world.note("initialized", checkpoint=sequence, state=source)
+        dependencies.alerts.start(shard, source.split("+") if inherited else ())
+        dependencies.note("initialized", checkpoint=sequence, state=source)
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
         """Process records as they come; close the segments that they end; commit when it is time.
@@ -172,15 +172,15 @@ class ShardConsumer:
             self._take(part, behind_ms)
 
     def _trial(self, records: Records) -> Trial:
-        world = self._world
-        if world.isolation is None:
+        dependencies = self._world
+        if dependencies.isolation is None:
             raise ValueError("nothing is quarantined without isolation")
         return Trials(
-            settings=world.settings,
-            registry=world.registry,
+            settings=dependencies.settings,
+            registry=dependencies.registry,
             shard=self._shard,
             state=self._state,
-            isolation=world.isolation,
+            isolation=dependencies.isolation,
             excluded=self._quarantine.excluded,
             alert=self._alert,
             with_state=self._state_bytes <= _SMALL_STATE,
@@ -207,21 +207,21 @@ class ShardConsumer:
         return waited >= max(self._world.settings.checkpoint_seconds * 1_000, enough)
 
     def _process(self, records: Records, behind_ms: int | None) -> None:
-        world, begun = self._world, time.perf_counter()
+        dependencies, begun = self._world, time.perf_counter()
         excluded = self._quarantine.excluded(records)
         with self._limit:
             result = process_without(
-                records, world.registry, self._state, world.settings.max_record_bytes, excluded
+                records, dependencies.registry, self._state, dependencies.settings.max_record_bytes, excluded
             )
         busy_ms = (time.perf_counter() - begun) * 1_000
         for failing in self._failing_code.take(result):
-            world.note(
+            dependencies.note(
                 "every record fails at one line", level="warning", event_type=failing.event, **failing.told()
             )
         self._open.add(records, result)
         self._report(records, result, behind_ms, busy_ms)
         self._alert(records, result)
-        world.alerts.flush()
+        dependencies.alerts.flush()
 
     def _close_by_clock(self, checkpointer: Checkpointer) -> None:
         if self._segmenter.overdue(self._world.now_ms(), self._world.settings.clock_margin_ms):
@@ -250,13 +250,13 @@ class ShardConsumer:
     def _commit(self, checkpointer: Checkpointer) -> None:
         if self._pending is None:
             return
-        (position, snapshot, arrived), world = self._pending, self._world
+        (position, snapshot, arrived), dependencies = self._pending, self._world
         name = token(position)
-        world.alerts.secure(position)
+        dependencies.alerts.secure(position)
         begun = time.thread_time()
-        world.attempt("state", lambda: world.snapshots.save(self._shard, name, snapshot))
+        dependencies.attempt("state", lambda: dependencies.snapshots.save(self._shard, name, snapshot))
         self._snapshot_ms += (time.thread_time() - begun) * 1_000
-        world.attempt("checkpoint", lambda: checkpointer.checkpoint(position.sequence, position.sub))
+        dependencies.attempt("checkpoint", lambda: checkpointer.checkpoint(position.sequence, position.sub))
         self._done(name)
         self._quarantine.committed(arrived)
 
@@ -290,10 +290,12 @@ class ShardConsumer:
             if self._segmenter.open:
                 self._segmenter.close()
                 self._close(commits=False)
-            snapshot, world = self._state.snapshot(), self._world
-            world.alerts.secure(None)
-            world.attempt("state", lambda: world.snapshots.save(self._shard, SHARD_END, snapshot))
-            world.attempt("checkpoint", lambda: checkpointer.checkpoint(None, None))
+            snapshot, dependencies = self._state.snapshot(), self._world
+            dependencies.alerts.secure(None)
+            dependencies.attempt(
+                "state", lambda: dependencies.snapshots.save(self._shard, SHARD_END, snapshot)
+            )
+            dependencies.attempt("checkpoint", lambda: checkpointer.checkpoint(None, None))
             self._done(SHARD_END)
         except LeaseLostError:
             self.lease_lost()

@@ -155,10 +155,10 @@ class DaemonProcess:
                         selector.unregister(stream.fd)
                 if ended:
                     break
-                self._carry_out(self._watch.decide(self._stop.acknowledge(), self._clock()))
+                self._perform(self._watch.decide(self._stop.acknowledge(), self._clock()))
         self._log.flush()
 
-    def _carry_out(self, act: Act | None) -> None:
+    def _perform(self, act: Act | None) -> None:
         if act is Act.ASK:
             # SIGTERM for either signal: a JVM that was started with SIGINT ignored would go on ignoring it.
             self._process.terminate()

@@ -17,7 +17,7 @@ from stream_app.consumer.memory_release import malloc_trim
 from stream_app.consumer.protocol import pipe
 from stream_app.consumer.quarantine import batch_timer
 from stream_app.consumer.shard import ShardConsumer
-from stream_app.forkserver.prewarm import rehearse
+from stream_app.forkserver.prewarm import prewarm
 from stream_app.forkserver.server import UNFIT, ForkServer
 from stream_app.telemetry import best_effort, log
 
@@ -33,8 +33,8 @@ def main() -> int:
 def _serve(listener: socket.socket) -> None:
     begun = time.monotonic()
     consumer, client = record_processor.prepare()
-    world = consumer.world
-    rehearse(world, client)
+    dependencies = consumer.dependencies
+    prewarm(dependencies, client)
     client.disconnect()  # a fork must not share a connection
     del consumer
     gc.collect()
@@ -46,7 +46,7 @@ def _serve(listener: socket.socket) -> None:
         protocol = record_processor.take_stdout()
         record_processor.ignore_signals()
         return record_processor.ended(
-            lambda: record_processor.serve(ShardConsumer(world), protocol, warm=True)
+            lambda: record_processor.serve(ShardConsumer(dependencies), protocol, warm=True)
         )
 
     log.get().info("host ready", pid=os.getpid(), in_seconds=round(time.monotonic() - begun, 3))

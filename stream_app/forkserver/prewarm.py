@@ -29,7 +29,7 @@ from stream_app.consumer.protocol.multilang import (
     ShutdownRequested,
     serve,
 )
-from stream_app.consumer.shard import ShardConsumer, World
+from stream_app.consumer.shard import ShardConsumer, ShardDependencies
 from stream_app.consumer.snapshots import Lineage, S3Snapshots, lineage_of
 from stream_app.errors import FatalError
 from stream_app.model.record import Record
@@ -43,14 +43,14 @@ _LAST_HASH = 2**128 - 1
 _WRITTEN = ("s3", "sqs", "dynamodb")
 
 
-def rehearse(world: World, client: Callable[[str], Any]) -> None:
+def prewarm(dependencies: ShardDependencies, client: Callable[[str], Any]) -> None:
     """A shard's life some times over with made-up rows: look for its snapshot and parents, then all that KCL says.
 
     Before the shard host forks: what is loaded or compiled at first use is then shared, and Python rewrites the
     bytecode of what it runs often. Nothing is written anywhere: requests that would are made up to the point where
     they are sent. A service that does not answer is not asked again.
     """
-    settings, registry = world.settings, world.registry
+    settings, registry = dependencies.settings, dependencies.registry
     sending: Unsent | None = None
     with suppress(Exception):  # as in `warm_up`, errors are left to the first real use
         sending = Unsent(client(service) for service in _WRITTEN)
@@ -66,7 +66,7 @@ def rehearse(world: World, client: Callable[[str], Any]) -> None:
         asks = [ask for ask in asks if _answered(ask)]
         for codec in registry.codecs.values():
             with suppress(Exception):
-                live(world, codec, sending if asks else None)
+                live(dependencies, codec, sending if asks else None)
 
 
 def _answered(ask: Callable[[], None]) -> bool:
@@ -79,19 +79,26 @@ def _answered(ask: Callable[[], None]) -> bool:
     return True
 
 
-def live(world: World, codec: Codec, sending: Unsent | None) -> None:
+def live(dependencies: ShardDependencies, codec: Codec, sending: Unsent | None) -> None:
     """The life of a shard of three segments with rows of one event type, from the first word of KCL to the last.
 
     Where `sending` does not hold requests back, rows are only processed. Raises what the world's parts raise.
     """
     now = time.time_ns() // 1_000_000
     if sending is None:
-        events = {name: other.event for name, other in world.registry.codecs.items()}
+        events = {name: other.event for name, other in dependencies.registry.codecs.items()}
         records = _records(codec, now, 0)
-        process(records, world.registry, ShardState(events, len(records)), world.settings.max_record_bytes)
+        process(
+            records,
+            dependencies.registry,
+            ShardState(events, len(records)),
+            dependencies.settings.max_record_bytes,
+        )
         return
-    apart = replace(world, lineage=lambda _: Lineage((), 0, _LAST_HASH), isolation=None)
-    segments = [_records(codec, now + 1_000 * world.settings.segment_seconds * at, at) for at in range(3)]
+    apart = replace(dependencies, lineage=lambda _: Lineage((), 0, _LAST_HASH), isolation=None)
+    segments = [
+        _records(codec, now + 1_000 * dependencies.settings.segment_seconds * at, at) for at in range(3)
+    ]
     daemon = Daemon([Initialize("warm-up", "TRIM_HORIZON", 0), *_spoken(segments), ShardEnded()])
     # Log lines go to stderr, and bear the shard's name from now on.
     with sending.held(), closing(daemon), redirect_stderr(io.StringIO()):

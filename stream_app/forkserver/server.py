@@ -125,7 +125,7 @@ class ForkServer:
             for at, pipe in enumerate(pipes):
                 os.dup2(pipe, at)
                 os.close(pipe)
-            if _tether(connection):
+            if _follow_parent(connection):
                 code = self._work()
         except BaseException:
             traceback.print_exc()
@@ -167,7 +167,7 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _tether(connection: socket.socket) -> bool:
+def _follow_parent(connection: socket.socket) -> bool:
     """Have Linux kill this process group when the launcher goes, whatever it is doing, with or without the host.
 
     False when the launcher is gone already.

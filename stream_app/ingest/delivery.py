@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Sender:
     """A way in: what a request may hold, how an entry is made, how a request is put.
 
     `put` answers for each entry, in order: a Refusal, or None where it was taken.
@@ -49,7 +49,7 @@ class Door:
     put: Callable[[list[Body]], Sequence[Refusal | None]]
 
 
-def bus_door(client: Any, bus: str) -> Door:
+def bus_sender(client: Any, bus: str) -> Sender:
     """Onto an EventBridge bus by PutEvents."""
 
     def build(sending: Sending, now: datetime) -> Entry:
@@ -63,17 +63,17 @@ def bus_door(client: Any, bus: str) -> Door:
         answer = client.put_events(Entries=bodies)
         return [refusal(entry) for entry in answer["Entries"]]
 
-    return Door("bus", f"bus {bus}", BUS_ENTRIES, BUS_BYTES, build, put)
+    return Sender("bus", f"bus {bus}", BUS_ENTRIES, BUS_BYTES, build, put)
 
 
-def stream_door(
+def stream_sender(
     client: Any,
     stream: str,
     forms: Mapping[str, Encode],
     region: str,
     account: str,
     new_id: Callable[[], Any],
-) -> Door:
+) -> Sender:
     """Straight onto a Kinesis stream by PutRecords, in the form that the sending asks for."""
 
     def build(sending: Sending, now: datetime) -> Entry:
@@ -92,7 +92,7 @@ def stream_door(
             return [None] * len(answer["Records"])
         return [refusal(entry) for entry in answer["Records"]]
 
-    return Door("stream", f"stream {stream}", STREAM_ENTRIES, STREAM_BYTES, build, put)
+    return Sender("stream", f"stream {stream}", STREAM_ENTRIES, STREAM_BYTES, build, put)
 
 
 def _stamped(sending: Sending, now: datetime) -> Mapping[str, Any] | bytes:
@@ -103,11 +103,11 @@ def _stamped(sending: Sending, now: datetime) -> Mapping[str, Any] | bytes:
 
 def requests(
     sendings: Iterable[Sending],
-    door_of: Callable[[Sending], Door],
+    door_of: Callable[[Sending], Sender],
     now: Callable[[], datetime],
     *,
     ordered: bool,
-) -> Iterator[tuple[Door, list[Entry]]]:
+) -> Iterator[tuple[Sender, list[Entry]]]:
     """Consecutive sendings as requests within the limits of their doors, in order.
 
     Where `ordered`, a device is in a request once at most: what is refused can then be put again without having
@@ -115,32 +115,32 @@ def requests(
     """
     held: list[Entry] = []
     keys: set[str] = set()
-    last: Door | None = None
+    last: Sender | None = None
     size = 0
     for sending in sendings:
-        door = door_of(sending)
-        full = door is not last or len(held) == door.entries or (ordered and sending.key in keys)
-        entry = None if full else _built(door, sending, now())
-        if last is not None and (entry is None or size + entry.size > door.size):
+        sender = door_of(sending)
+        full = sender is not last or len(held) == sender.entries or (ordered and sending.key in keys)
+        entry = None if full else _built(sender, sending, now())
+        if last is not None and (entry is None or size + entry.size > sender.size):
             yield last, held
             held, keys, size, entry = [], set(), 0, None
-        entry = entry or _built(door, sending, now())
+        entry = entry or _built(sender, sending, now())
         held.append(entry)
         keys.add(sending.key)
-        size, last = size + entry.size, door
+        size, last = size + entry.size, sender
     if last is not None:
         yield last, held
 
 
-def _built(door: Door, sending: Sending, now: datetime) -> Entry:
-    entry = door.build(sending, now)
-    if entry.size > door.size:
-        raise FatalError(f"{sending.name} has {entry.size} bytes, {door.where} takes {door.size}")
+def _built(sender: Sender, sending: Sending, now: datetime) -> Entry:
+    entry = sender.build(sending, now)
+    if entry.size > sender.size:
+        raise FatalError(f"{sending.name} has {entry.size} bytes, {sender.where} takes {sender.size}")
     return entry
 
 
 def deliver(
-    door: Door,
+    sender: Sender,
     entries: Sequence[Entry],
     policy: Policy,
     pause: Callable[[float], object],
@@ -155,12 +155,12 @@ def deliver(
     """
     left, again = list(entries), 0
     for attempt in range(1, policy.attempts + 1):
-        refusals = _put(door, left)
+        refusals = _put(sender, left)
         refused = [(entry, why) for entry, why in zip(left, refusals, strict=True) if why is not None]
         for entry, why in refused:
             if why.code not in TRANSIENT_CODES or attempt == policy.attempts:
                 raise FatalError(
-                    f"{entry.sending.name} was not taken by {door.where} in {attempt} attempts: {why.code}"
+                    f"{entry.sending.name} was not taken by {sender.where} in {attempt} attempts: {why.code}"
                     + (f", {why.message}" if why.message else "")
                 )
         left = [entry for entry, _ in refused]
@@ -173,14 +173,14 @@ def deliver(
     return left, again
 
 
-def _put(door: Door, entries: Sequence[Entry]) -> Sequence[Refusal | None]:
+def _put(sender: Sender, entries: Sequence[Entry]) -> Sequence[Refusal | None]:
     try:
-        return door.put([entry.body for entry in entries])
+        return sender.put([entry.body for entry in entries])
     except Exception as error:
         why = code_of(error) or type(error).__name__
         if not is_transient(error):
             first = entries[0].sending.name
-            message = f"{door.where} refused a request of {len(entries)}, the first is {first}: {why}"
+            message = f"{sender.where} refused a request of {len(entries)}, the first is {first}: {why}"
             raise FatalError(message) from error
         # A code that counts as transient, whatever the network called it.
         return [Refusal(why if why in TRANSIENT_CODES else "ServiceUnavailable", why)] * len(entries)

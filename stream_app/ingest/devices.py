@@ -15,7 +15,7 @@ from stream_app.errors import ConfigError, Problem
 from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.envelope import Encode, Sending, forms
 from stream_app.ingest.faults import LIMIT, RATES, SEED, plan
-from stream_app.ingest.producer import Sent, Via, World, publish
+from stream_app.ingest.producer import Clocks, Sent, Via, publish
 from stream_app.model.event import Event, discover, schema_files
 
 
@@ -40,7 +40,7 @@ def play(
     region: str = "us-east-1",
     progress: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
-    world: World | None = None,
+    dependencies: Clocks | None = None,
 ) -> Sent:
     """Play a data set: a name of `datasets.NAMES`, a file, a folder, or what `dataset` made of one.
 
@@ -70,7 +70,7 @@ def play(
         region=region,
         progress=progress,
         stop=stop,
-        world=world,
+        dependencies=dependencies,
     )
 
 

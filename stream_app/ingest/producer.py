@@ -17,7 +17,7 @@ from typing import Any, Literal
 from zlib import crc32
 
 from stream_app.aws.retry import Policy
-from stream_app.ingest.delivery import Door, Entry, bus_door, deliver, requests, stream_door
+from stream_app.ingest.delivery import Entry, Sender, bus_sender, deliver, requests, stream_sender
 from stream_app.ingest.envelope import REPEATED, Encode, Expectation, Sending
 from stream_app.ingest.envelope import forms as json_forms
 from stream_app.ingest.pacing import Pacer
@@ -96,7 +96,7 @@ class _Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Clocks:
     """Clocks and chance. `clock` is in seconds and never goes back, `now` is the time of day, `new_id` an
     envelope's id. `pause` waits some seconds; None waits on `stop`, so that a stop ends it.
     """
@@ -125,7 +125,7 @@ def publish(
     account: str = "000000000000",
     progress: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
-    world: World | None = None,
+    dependencies: Clocks | None = None,
 ) -> Sent:
     """Send everything, in order for each device, at most `rate` a second and no faster than `speed` times the
     data's own time.
@@ -140,21 +140,21 @@ def publish(
     A record whose key Kinesis cannot take is left out and counted (`Sent.unsendable`).
     """
     stop = stop or threading.Event()
-    world = world or World()
+    dependencies = dependencies or Clocks()
     pacer = Pacer(rate, speed)
     written = json_forms() if forms is None else forms
     doors = {
-        "bus": bus_door(events_client, bus),
-        "stream": stream_door(kinesis_client, stream, written, region, account, world.new_id),
+        "bus": bus_sender(events_client, bus),
+        "stream": stream_sender(kinesis_client, stream, written, region, account, dependencies.new_id),
     }
     tally = _Tally(progress)
-    crew = _Crew(threads, doors, via, retry or Policy(), tally, stop, world)
-    began = world.clock()
+    crew = _Crew(threads, doors, via, retry or Policy(), tally, stop, dependencies)
+    began = dependencies.clock()
     taken = crew.run(sendings, pacer)
     return Sent(
         dict(tally.by_route),
         dict(tally.expected),
-        world.clock() - began,
+        dependencies.clock() - began,
         tally.again,
         taken - tally.by_route.total(),
         stop.is_set(),
@@ -168,17 +168,17 @@ class _Crew:
     def __init__(
         self,
         threads: int,
-        doors: Mapping[str, Door],
+        doors: Mapping[str, Sender],
         via: Via,
         retry: Policy,
         tally: _Tally,
         stop: threading.Event,
-        world: World,
+        dependencies: Clocks,
     ) -> None:
         self._doors, self._via, self._retry = doors, via, retry
-        self._tally, self._stop, self._world = tally, stop, world
+        self._tally, self._stop, self._world = tally, stop, dependencies
         self._failed = threading.Event()
-        self._pause = world.pause or stop.wait
+        self._pause = dependencies.pause or stop.wait
         self._inboxes: list[queue.Queue[Chunk | None]] = [
             queue.Queue(_QUEUED) for _ in range(max(1, threads))
         ]
@@ -269,12 +269,12 @@ class _Crew:
 
     def _send(self, chunk: Chunk) -> None:
         ordered = self._via == "bus"
-        for door, entries in requests(chunk, self._door_of, self._world.now, ordered=ordered):
-            left, again = deliver(door, entries, self._retry, self._pause, self._world.rng, self._over)
+        for sender, entries in requests(chunk, self._sender_of, self._world.now, ordered=ordered):
+            left, again = deliver(sender, entries, self._retry, self._pause, self._world.rng, self._over)
             kept = {id(entry) for entry in left}
-            self._tally.add(door.route, [entry for entry in entries if id(entry) not in kept], again)
+            self._tally.add(sender.route, [entry for entry in entries if id(entry) not in kept], again)
             if self._over():
                 return
 
-    def _door_of(self, sending: Sending) -> Door:
+    def _sender_of(self, sending: Sending) -> Sender:
         return self._doors["stream" if self._via == "stream" else sending.route]

@@ -19,7 +19,7 @@ from stream_app.local.deployers.dependencies import ClientFactory
 from stream_app.local.deployers.deploy import placed
 from stream_app.local.functions import Handler, functions, variables
 from stream_app.local.pipes.queue_poller import Loop
-from stream_app.local.pipes.runner import Worker, World, pipes
+from stream_app.local.pipes.runner import PipeDependencies, Worker, pipes
 from stream_app.local.pipes.targets import Post
 from stream_app.telemetry import log
 
@@ -52,8 +52,8 @@ def run_all(
     found = placed(templates, clients, application=application, parameters=parameters)
     if environ is not None:
         environ.update(variables(found))
-    world = World(clients, poster(), time.time, random.Random())
-    workers = [*pipes(found, world), *functions(found, clients, handlers)]
+    dependencies = PipeDependencies(clients, poster(), time.time, random.Random())
+    workers = [*pipes(found, dependencies), *functions(found, clients, handlers)]
     failed: list[tuple[str, BaseException]] = []
     halt = threading.Event()
     threads = [_start(worker, loop, halt, failed) for worker in workers for loop in worker.loops]

@@ -19,7 +19,7 @@ class _Part(NamedTuple):
     subs: IntVector
 
 
-class Origins(Sequence[Record]):
+class RecordMetadata(Sequence[Record]):
     """Records as columns; `data` of each is empty.
 
     What became of a record is known when it gets here. Without their payloads the records of a segment take a sixth
@@ -107,9 +107,9 @@ class Origins(Sequence[Record]):
 _NOTHING = _Part(Texts.of([]), Texts.of([]), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
-def origins(records: Sequence[Record]) -> Origins:
+def record_metadata(records: Sequence[Record]) -> RecordMetadata:
     """The records as columns."""
-    return records if isinstance(records, Origins) else Origins(records)
+    return records if isinstance(records, RecordMetadata) else RecordMetadata(records)
 
 
 def _taken(texts: Texts, rows: IntVector) -> list[str]:

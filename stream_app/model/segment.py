@@ -13,7 +13,7 @@ import numpy as np
 
 from stream_app.errors import FatalError
 from stream_app.model.record import Batch, Failure, IntVector, Position, Record
-from stream_app.model.record_metadata import origins
+from stream_app.model.record_metadata import record_metadata
 
 _NAMED_ROWS = 10
 # Kinesis numbers records with 56 digits; Python refuses to read more than 4,300.
@@ -59,17 +59,17 @@ class Segment:
         """When its first record arrived at Kinesis, UTC, to the millisecond."""
         return instant(self.records[0].arrived)
 
-    def origins(self, rows: Iterable[int]) -> list[Record]:
+    def record_metadata(self, rows: Iterable[int]) -> list[Record]:
         """The records of some of its rows, in the order given, without their payloads."""
-        return origins(self.records).take(list(rows))
+        return record_metadata(self.records).take(list(rows))
 
     def positions(self, rows: Iterable[int]) -> list[Position]:
         """The positions of some of its rows, in the order given."""
-        return [record.position(self.shard) for record in self.origins(rows)]
+        return [record.position(self.shard) for record in self.record_metadata(rows)]
 
     def tokens(self, rows: Iterable[int]) -> list[str]:
         """The same as text (`token`)."""
-        return list(map(_text, *origins(self.records).names(list(rows))))
+        return list(map(_text, *record_metadata(self.records).names(list(rows))))
 
     def check(self) -> None:
         """Raise FatalError, naming rows, unless each row is in exactly one of passed, failed and repeated."""

@@ -22,7 +22,7 @@ from stream_app.pipeline.state.deduplication import marks_of
 from stream_app.pipeline.state.shard_state import EventState
 
 
-class Settled(NamedTuple):
+class AcceptedRows(NamedTuple):
     """Rows that passed verify and calculate, those that did not, and the numbers of rows that are repeats."""
 
     passed: Batch
@@ -30,7 +30,7 @@ class Settled(NamedTuple):
     repeated: IntVector
 
 
-def settle(batch: Batch, devices: IntVector, codec: Codec, state: EventState) -> Settled:
+def accept_rows(batch: Batch, devices: IntVector, codec: Codec, state: EventState) -> AcceptedRows:
     """Take rows, in order, through the stages that decide whether they are accepted; `devices` are their numbers.
 
     Afterwards their ids and windows are remembered in `state`; previous values may not be yet.
@@ -40,8 +40,8 @@ def settle(batch: Batch, devices: IntVector, codec: Codec, state: EventState) ->
     first = evaluate.evaluate(rows, guess, codec, state)
     if not evaluate.misleading(first, codec).any():
         evaluate.accept(first, state)
-        return Settled(first.passed, first.failed, batch.rows[first.met.again])
-    return Settled(*decide(rows, first, codec, state))
+        return AcceptedRows(first.passed, first.failed, batch.rows[first.met.again])
+    return AcceptedRows(*decide(rows, first, codec, state))
 
 
 def _marks(batch: Batch, codec: Codec) -> IntVector:

@@ -9,7 +9,7 @@ import numpy as np
 from stream_app.model.record import Batch, Failure, IntVector, Mask
 from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.state.deduplication import Met
+from stream_app.pipeline.state.deduplication import Repeats
 from stream_app.pipeline.state.shard_state import EventState
 from stream_app.pipeline.state.windows import Kept
 from stream_app.pipeline.verify import verify
@@ -36,7 +36,7 @@ class Evaluated(NamedTuple):
     expected: Mask
     accepted: Mask
     noted: Mask
-    met: Met
+    met: Repeats
     passed: Batch
     failed: list[Failure]
     kept: Kept | None
@@ -49,7 +49,7 @@ def evaluate(rows: Rows, guess: Mask, codec: Codec, state: EventState, *, again:
     evaluated before.
     """
     batch, devices, marks = rows
-    met = state.seen.meet(devices, marks, guess)
+    met = state.seen.check_and_mark(devices, marks, guess)
     expected = guess & ~met.again
     fresh, own = batch, devices
     if state.previous is not None:
@@ -96,7 +96,7 @@ def take_back(evaluated: Evaluated, state: EventState) -> None:
 
 def remember(rows: Rows, accepted: Mask, noted: Mask, state: EventState) -> None:
     """Remember ids and windows of rows whose fate is known."""
-    state.seen.meet(rows.devices, rows.marks, accepted)
+    state.seen.check_and_mark(rows.devices, rows.marks, accepted)
     if state.windows is not None and noted.any():
         state.windows.recall(rows.devices[noted], rows.batch.take(noted))
 

@@ -11,12 +11,12 @@ import numpy as np
 from stream_app.errors import FatalError
 from stream_app.model.record import Batch, Failure, IntVector, Record, concat
 from stream_app.model.records import Records
-from stream_app.pipeline.acceptance import settle
+from stream_app.pipeline.acceptance import accept_rows
 from stream_app.pipeline.decode import Encoded, decode
 from stream_app.pipeline.payload_identity import with_identity
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import judged
-from stream_app.pipeline.schema_resolution import conform
+from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.score import score
 from stream_app.pipeline.state.shard_state import EventState, ShardState
 
@@ -84,7 +84,7 @@ def _joined(parts: Sequence[tuple[int, Processed]]) -> Processed:
 def _one_event(
     encoded: Encoded, codec: Codec, records: Records, moments: IntVector, state: EventState
 ) -> tuple[Batch, list[Failure], IntVector]:
-    conformed = conform(encoded, codec, records.arrived)
+    conformed = resolve_schema(encoded, codec, records.arrived)
     if not len(conformed.passed):
         return conformed.passed, list(conformed.failed), _NO_ROWS
     batch = with_identity(conformed.passed, records.payloads, codec.event)
@@ -92,21 +92,21 @@ def _one_event(
     moments = moments[batch.rows]
     found = state.devices.arrive(keys, moments)
     devices, renewed = found.numbers, state.renew(keys, found, moments)
-    settled = settle(batch, devices, codec, state)
+    accepted_rows = accept_rows(batch, devices, codec, state)
     # Only accepted events are learnt from: what failed may come again, repaired, under the same id.
-    if len(settled.passed) < len(batch):
-        at = np.searchsorted(batch.rows, settled.passed.rows)
+    if len(accepted_rows.passed) < len(batch):
+        at = np.searchsorted(batch.rows, accepted_rows.passed.rows)
         batch, devices, keys = batch.take(at), devices[at], [keys[row] for row in at.tolist()]
     if state.previous is not None:
         state.previous.remember(devices, batch)
     numbered = state.numbered(keys, devices, renewed)
     if state.checks is None:
-        scored = score(settled.passed, codec.event, state.detector, numbered)
+        scored = score(accepted_rows.passed, codec.event, state.detector, numbered)
     else:
         flags = state.checks.mark(devices, batch)
-        scored = judged(settled.passed, flags, codec.event, state.detector, numbered)
+        scored = judged(accepted_rows.passed, flags, codec.event, state.detector, numbered)
     state.forget_unscored(numbered)
-    return scored, [*conformed.failed, *settled.failed], settled.repeated
+    return scored, [*conformed.failed, *accepted_rows.failed], accepted_rows.repeated
 
 
 def _account(result: Processed, count: int) -> None:

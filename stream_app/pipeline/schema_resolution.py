@@ -23,7 +23,7 @@ Values = list[Any]
 Columns = dict[str, NDArray[Any]]
 
 
-def conform(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
+def resolve_schema(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
     """Decode every body against the schema; `arrived` is of all records of the call, milliseconds since the epoch.
 
     What does not fit is a SCHEMA_VIOLATION; a required field that is absent or null is FIELD_MISSING. The batch

@@ -15,7 +15,7 @@ import msgspec
 from stream_app.aws.retry import Policy, Sleep, call
 from stream_app.errors import TRANSIENT_CODES, FatalError, TransientError
 from stream_app.model.record import Failure, Position
-from stream_app.model.record_metadata import origins
+from stream_app.model.record_metadata import record_metadata
 from stream_app.model.segment import Segment, token
 from stream_app.recovery.bounded import decoded, is_time
 
@@ -61,7 +61,7 @@ def messages(segment: Segment) -> list[str]:
     Plain ASCII: a partition key may hold characters that SQS refuses.
     """
     ordered = sorted(segment.failed, key=attrgetter("row"))
-    columns = origins(segment.records).columns([failure.row for failure in ordered])
+    columns = record_metadata(segment.records).columns([failure.row for failure in ordered])
     return list(map(_Writer(segment).body, ordered, *columns))
 
 

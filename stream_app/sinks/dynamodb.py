@@ -15,7 +15,7 @@ from boto3.dynamodb.types import TypeSerializer
 from stream_app.aws.conditional_writes import met
 from stream_app.model.event import Event
 from stream_app.model.record import Batch, Code, Failure, IntVector, Position, Record
-from stream_app.model.record_metadata import origins
+from stream_app.model.record_metadata import record_metadata
 from stream_app.model.segment import Segment, instant
 from stream_app.sinks.columns import stored_columns
 
@@ -175,7 +175,7 @@ class LatestSink:
     def _items(self, segment: Segment) -> Iterator[tuple[int, str, dict[str, Any]]]:
         for name, batch in segment.passed.items():
             event = self._events[name]
-            arrived = origins(segment.records).arrived[batch.rows]
+            arrived = record_metadata(segment.records).arrived[batch.rows]
             times = event_times(batch, time_field(event), arrived)
             for at in newest(batch, event.key, times).tolist():
                 device = latest_key(name, to_value(batch[event.key][at]))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code, Failure, Record
-from stream_app.model.record_metadata import Origins, origins
+from stream_app.model.record_metadata import RecordMetadata, record_metadata
 from stream_app.pipeline.user_code.column_names import RECORD_COLUMNS
 from stream_app.pipeline.user_code.column_names import field_name as field_name
 from stream_app.pipeline.user_code.column_names import stored_name as stored_name
@@ -46,7 +46,7 @@ def to_table(
         columns[name], bad = stored_column(batch, name, types.get(name))
         for at in np.flatnonzero(bad).tolist() if bad is not None else ():
             refused.setdefault(at, name)
-    identity = _identity(origins(records), shard)
+    identity = _identity(record_metadata(records), shard)
     if len(batch) < len(records):  # rows only grow
         identity = {name: column.take(batch.rows) for name, column in identity.items()}
     table = pa.table({**identity, **{stored_name(n, batch.event): c for n, c in columns.items()}})
@@ -147,7 +147,7 @@ def _add_text(digest: hashlib._Hash, values: Any) -> None:
         digest.update(data[int(ends[0]) : int(ends[-1])] if data is not None else b"")
 
 
-def _identity(records: Origins, shard: str) -> dict[str, pa.Array[Any]]:
+def _identity(records: RecordMetadata, shard: str) -> dict[str, pa.Array[Any]]:
     values = (
         pa.repeat(text([shard])[0], len(records)),
         records.sequences,

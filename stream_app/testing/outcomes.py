@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stream_app.consumer.alerting.alerts import NoAlerts
-from stream_app.consumer.shard import ShardConsumer, World
+from stream_app.consumer.shard import ShardConsumer, ShardDependencies
 from stream_app.consumer.snapshots import Lineage
 from stream_app.model.event import Event, schema_files
 from stream_app.model.record import Batch, Failure, Record
@@ -146,11 +146,11 @@ class _NoSnapshots:
         pass
 
 
-def _dependencies(registry: Registry, sink: _ReadBack, settings: Mapping[str, Any]) -> World:
+def _dependencies(registry: Registry, sink: _ReadBack, settings: Mapping[str, Any]) -> ShardDependencies:
     def attempt(what: str, action: Callable[[], Any]) -> Any:
         return action()
 
-    return World(
+    return ShardDependencies(
         registry=registry,
         settings=Settings(**{"application": "testing", "stream": "testing", **settings}),
         sinks=[sink],

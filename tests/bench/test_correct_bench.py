@@ -26,8 +26,8 @@ from stream_app.ingest.producer import publish
 from stream_app.local.server import process as aws
 from stream_app.model.event import Rate, Stuck, as_missing, schema_files
 from stream_app.recovery.correct.history import Request
-from stream_app.recovery.correct.request import Verdict
-from tests.contracts.correcting import World
+from stream_app.recovery.correct.request import RequestResult
+from tests.contracts.correcting import CorrectionCase
 from tests.contracts.correcting_batches import one_by_one, put_back, shuffled, state, stored, together
 from tests.contracts.test_correct import tables
 from tests.contracts.test_devices_pipeline import Stream
@@ -44,25 +44,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.LocalAws]:
 
 
 @pytest.fixture(scope="module")
-def world(server: aws.LocalAws) -> World:
+def dependencies(server: aws.LocalAws) -> CorrectionCase:
     forms, stream = written_forms(EVENT), Stream()
     plan = list(sendings_of(dataset(WINTER), EVENT, forms, seed=35, first=READINGS))
     publish(plan, None, stream, "bus", "stream", via="stream", forms=forms, threads=1)
     event = dataclasses.replace(EVENT, checks=CHECKS, correct=as_missing(CHECKS))
     schemas = [json.loads(path.read_text()) for path in schema_files(EVENT.name)]
-    made = World(app.clients({**os.environ, **server.environment()}), event, schemas)
+    made = CorrectionCase(app.clients({**os.environ, **server.environment()}), event, schemas)
     made.store([record.data for record in stream.records], [SEGMENT] * -(-len(stream.records) // SEGMENT))
     made.checkpoint()
     return made
 
 
 @pytest.fixture(scope="module")
-def requests(world: World) -> list[Request]:
+def requests(dependencies: CorrectionCase) -> list[Request]:
     """One for each row that a check flagged, in the order of positions."""
-    at = {record.sequence_number: number for number, record in enumerate(world.records)}
+    at = {record.sequence_number: number for number, record in enumerate(dependencies.records)}
     return [
-        world.request(at[segment.records[row].sequence_number])
-        for segment in world.segments
+        dependencies.request(at[segment.records[row].sequence_number])
+        for segment in dependencies.segments
         for batch in segment.passed.values()
         for row, flag in zip(batch.rows.tolist(), batch["flag"].tolist(), strict=True)
         if flag is not None
@@ -75,13 +75,15 @@ def cpu(pid: int) -> float:
     return sum(one.user + one.system for one in times)
 
 
-def timed(server: aws.LocalAws, world: World, requests: list[Request], size: int) -> dict[str, Any]:
+def timed(
+    server: aws.LocalAws, dependencies: CorrectionCase, requests: list[Request], size: int
+) -> dict[str, Any]:
     """Correct them in batches of a size."""
-    work = world.corrector()
+    work = dependencies.corrector()
     here, there, started = time.process_time(), cpu(server.pid), time.perf_counter()
-    answers = together(world, requests, size, work)
+    answers = together(dependencies, requests, size, work)
     seconds = time.perf_counter() - started
-    assert answers == [Verdict.CORRECTED] * len(requests)
+    assert answers == [RequestResult.CORRECTED] * len(requests)
     count = len(requests)
     return {
         "batch": size,
@@ -92,22 +94,28 @@ def timed(server: aws.LocalAws, world: World, requests: list[Request], size: int
     }
 
 
-def test_corrections_per_second(server: aws.LocalAws, world: World, requests: list[Request]) -> None:
-    before, some = stored(world), requests[:: len(requests) // CHECKED]
-    assert one_by_one(world, some) == [Verdict.CORRECTED] * len(some)
-    wanted = state(world, tables)
-    put_back(world, before)
-    assert together(world, shuffled(some, 1), len(some)) == [Verdict.CORRECTED] * len(some)
-    assert state(world, tables) == wanted
+def test_corrections_per_second(
+    server: aws.LocalAws, dependencies: CorrectionCase, requests: list[Request]
+) -> None:
+    before, some = stored(dependencies), requests[:: len(requests) // CHECKED]
+    assert one_by_one(dependencies, some) == [RequestResult.CORRECTED] * len(some)
+    wanted = state(dependencies, tables)
+    put_back(dependencies, before)
+    assert together(dependencies, shuffled(some, 1), len(some)) == [RequestResult.CORRECTED] * len(some)
+    assert state(dependencies, tables) == wanted
 
     found = []
     for size in (1, 10, 100, 500):
-        put_back(world, before)
+        put_back(dependencies, before)
         part = some if size == 1 else requests
-        found.append(timed(server, world, part if size <= 10 else shuffled(part, size), size))
+        found.append(timed(server, dependencies, part if size <= 10 else shuffled(part, size), size))
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({"readings": len(world.records), "segment": SEGMENT, "runs": found}, indent=1))
-    print(f"\n{len(requests)} flagged of {len(world.records)} readings in {len(world.segments)} segments")
+    OUT.write_text(
+        json.dumps({"readings": len(dependencies.records), "segment": SEGMENT, "runs": found}, indent=1)
+    )
+    print(
+        f"\n{len(requests)} flagged of {len(dependencies.records)} readings in {len(dependencies.segments)} segments"
+    )
     print(f"{'batch':>8}{'corrections':>13}{'a second':>10}{'CPU ms each':>13}{'AWS CPU ms each':>17}")
     for one in found:
         print(

@@ -19,7 +19,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.correct.history import History, Request
 from stream_app.recovery.correct.limits import Reads
-from stream_app.recovery.correct.queue import Desk
+from stream_app.recovery.correct.queue import QueueDependencies
 from stream_app.recovery.correct.work import Corrector, corrector
 from stream_app.recovery.stream.read import pages, user_records
 from stream_app.sinks.columns import column_types
@@ -49,7 +49,7 @@ def reading(device: str, hour: int, value: float | None, event: str = "reading",
 
 
 @dataclass
-class World:
+class CorrectionCase:
     """`store` puts records into the stream and stores them in segments; the checkpoint is the caller's."""
 
     aws: Callable[[str], Any]
@@ -145,8 +145,8 @@ class World:
             latest_table=clients.get("latest_table", ""),
         )
 
-    def desk(self, **changes: Any) -> Desk:
-        made = Desk(
+    def desk(self, **changes: Any) -> QueueDependencies:
+        made = QueueDependencies(
             sqs=self.sqs,
             s3=self.s3,
             bucket=BUCKET,

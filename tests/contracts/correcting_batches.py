@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from stream_app.recovery.correct.history import Done, Request, key_of
-from stream_app.recovery.correct.request import Verdict, correct, correct_all
+from stream_app.recovery.correct.request import RequestResult, correct, correct_all
 from stream_app.sinks.parquet import rows_digest
-from tests.contracts.correcting import APPLICATION, BUCKET, TABLE, World
+from tests.contracts.correcting import APPLICATION, BUCKET, TABLE, CorrectionCase
 
 Json = dict[str, Any]
 
@@ -37,33 +37,36 @@ class Counted:
         return call
 
 
-def stored(world: World) -> dict[str, tuple[bytes, dict[str, str]]]:
+def stored(dependencies: CorrectionCase) -> dict[str, tuple[bytes, dict[str, str]]]:
     """Every event file with its metadata."""
-    pages = world.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="events/")
+    pages = dependencies.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="events/")
     found = {}
     for item in (item for page in pages for item in page.get("Contents", ())):
-        answer = world.s3.get_object(Bucket=BUCKET, Key=item["Key"])
+        answer = dependencies.s3.get_object(Bucket=BUCKET, Key=item["Key"])
         found[item["Key"]] = (answer["Body"].read(), answer["Metadata"])
     return found
 
 
-def put_back(world: World, files: dict[str, tuple[bytes, dict[str, str]]]) -> None:
+def put_back(dependencies: CorrectionCase, files: dict[str, tuple[bytes, dict[str, str]]]) -> None:
     """As it was: the files, and no history."""
     for key, (body, metadata) in files.items():
-        world.s3.put_object(Bucket=BUCKET, Key=key, Body=body, Metadata=metadata)
-    for entry in list(world.history.entries(APPLICATION)):
-        world.dynamodb.delete_item(
+        dependencies.s3.put_object(Bucket=BUCKET, Key=key, Body=body, Metadata=metadata)
+    for entry in list(dependencies.history.entries(APPLICATION)):
+        dependencies.dynamodb.delete_item(
             TableName=TABLE, Key=key_of(entry.request.consumer, entry.request.position)
         )
 
 
-def state(world: World, tables: Callable[[World], Any]) -> Json:
+def state(dependencies: CorrectionCase, tables: Callable[[CorrectionCase], Any]) -> Json:
     """What corrections leave: rows by file, and what the history says of each position, but for versions."""
     entries = {
         str(entry.request.position): (_told(entry.done), entry.refusal and entry.refusal.reason)
-        for entry in world.history.entries(APPLICATION)
+        for entry in dependencies.history.entries(APPLICATION)
     }
-    return {"rows": {key: rows_digest(table) for key, table in tables(world).items()}, "history": entries}
+    return {
+        "rows": {key: rows_digest(table) for key, table in tables(dependencies).items()},
+        "history": entries,
+    }
 
 
 def _told(done: Done | None) -> Json | None:
@@ -72,22 +75,25 @@ def _told(done: Done | None) -> Json | None:
     return {**msgspec.to_builtins(done), "version": "", "version_before": ""}
 
 
-def one_by_one(world: World, requests: Sequence[Request]) -> list[Verdict]:
+def one_by_one(dependencies: CorrectionCase, requests: Sequence[Request]) -> list[RequestResult]:
     """In the order of positions."""
     ordered = sorted(requests, key=lambda request: request.position.order)
-    found = {r.position: correct(r, world.history, world.corrector(), lambda _refusal: None) for r in ordered}
+    found = {
+        r.position: correct(r, dependencies.history, dependencies.corrector(), lambda _refusal: None)
+        for r in ordered
+    }
     return [found[request.position] for request in requests]
 
 
 def together(
-    world: World, requests: Sequence[Request], size: int, work: Any = None
-) -> list[Verdict | Exception]:
+    dependencies: CorrectionCase, requests: Sequence[Request], size: int, work: Any = None
+) -> list[RequestResult | Exception]:
     """In batches of a size; as often as one is early."""
-    found: dict[Any, Verdict | Exception] = {}
-    work = work or world.corrector()
+    found: dict[Any, RequestResult | Exception] = {}
+    work = work or dependencies.corrector()
     for start in range(0, len(requests), size):
         part = requests[start : start + size]
-        answers = correct_all(part, world.history, work.correct_all, lambda _refusal: None)
+        answers = correct_all(part, dependencies.history, work.correct_all, lambda _refusal: None)
         found |= {request.position: answer for request, answer in zip(part, answers, strict=True)}
     return [found[request.position] for request in requests]
 

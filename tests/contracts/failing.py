@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from stream_app.cli import failures as commands
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate
-from tests.contracts.hydrating import BUCKET, put, world
+from tests.contracts.hydrating import BUCKET, dependencies, put
 
 NOW = round(time.time() * 1000)
 HOUR = 3_600_000
@@ -62,5 +62,5 @@ def letters(kinesis: Any, s3: Any) -> list[DeadLetter]:
         ),
         failed(kinesis, b"{}", 96, code="FIELD_MISSING", reason="station"),
     ]
-    assert not hydrate(some, world(kinesis, s3)).failed
+    assert not hydrate(some, dependencies(kinesis, s3)).failed
     return some

@@ -17,7 +17,7 @@ from stream_app.aws.objects import keys
 from stream_app.aws.retry import Policy
 from stream_app.model.record import Position
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate.batch import World
+from stream_app.recovery.hydrate.batch import HydrateDependencies
 from stream_app.recovery.hydrate.results import LETTERS, LetterRecord
 from stream_app.recovery.store import StoredFailure, load
 from tests.unit.test_recovery_store import letter
@@ -30,9 +30,11 @@ FUNCTION_ARN = "arn:aws:lambda:us-east-1:123456789012:function:air-map"
 PATIENCE = Policy(attempts=6, base_ms=1, cap_ms=1)
 
 
-def world(kinesis: Any, s3: Any, **values: Any) -> World:
+def dependencies(kinesis: Any, s3: Any, **values: Any) -> HydrateDependencies:
     """A world without waiting."""
-    given = World(kinesis, s3, BUCKET, policy=PATIENCE, sleep=lambda _seconds: None, rng=random.Random(1))
+    given = HydrateDependencies(
+        kinesis, s3, BUCKET, policy=PATIENCE, sleep=lambda _seconds: None, rng=random.Random(1)
+    )
     return replace(given, **values)
 
 

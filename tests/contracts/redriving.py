@@ -12,8 +12,8 @@ import msgspec
 
 from stream_app.model.record import Position
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.redrive.apply.run import World
-from stream_app.recovery.redrive.context import Road
+from stream_app.recovery.redrive.apply.run import Clocks
+from stream_app.recovery.redrive.context import RedriveContext
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.file import Plan
 from stream_app.recovery.redrive.plan.make import Wish, make
@@ -74,13 +74,15 @@ class Clock:
         self.paused.append(seconds)
         self.ms += round(seconds * 1000)
 
-    def world(self) -> World:
-        return World(pause=self.pause, clock=lambda: self.ms / 1000)
+    def dependencies(self) -> Clocks:
+        return Clocks(pause=self.pause, clock=lambda: self.ms / 1000)
 
 
-def road(client: Client, clock: Clock, application: str = "air", registry: Registry | None = None) -> Road:
+def context(
+    client: Client, clock: Clock, application: str = "air", registry: Registry | None = None
+) -> RedriveContext:
     """An applier of its own."""
-    return Road(
+    return RedriveContext(
         settings=settings(application),
         client=client,
         registry=registry or samples.registry(),
@@ -128,7 +130,7 @@ def statuses(s3: Any, found: Iterable[str]) -> Counter[str | None]:
     return Counter(status(s3, BUCKET, key) for key in found)
 
 
-def plan_of(some: Road, target: Target, to: Destination = HTTP, **wish: Any) -> Plan:
+def plan_of(some: RedriveContext, target: Target, to: Destination = HTTP, **wish: Any) -> Plan:
     selection = wish.pop("selection", Selection())
     return make(some, Wish(selection, to, **wish), target)
 

@@ -13,7 +13,7 @@ from stream_app.recovery.redrive.ledger.items import State
 from stream_app.recovery.redrive.plan.file import Plan
 from stream_app.recovery.store import failure_keys
 from tests.contracts import redriving as on
-from tests.contracts.redriving import BUCKET, Clock, Endpoint, park_readings, plan_of, road
+from tests.contracts.redriving import BUCKET, Clock, Endpoint, context, park_readings, plan_of
 
 QUICK = Pace(policy=Policy(attempts=3, base_ms=1, cap_ms=1))
 
@@ -31,11 +31,13 @@ class Case:
     def apply(
         self, client: Any = None, target: Endpoint | None = None, pace: Pace = QUICK, **how: Any
     ) -> Applied:
-        here = road(client or self.client, self.clock, self.name)
-        return apply(here, self.plan, target or self.endpoint, pace, world=self.clock.world(), **how)
+        here = context(client or self.client, self.clock, self.name)
+        return apply(
+            here, self.plan, target or self.endpoint, pace, dependencies=self.clock.dependencies(), **how
+        )
 
     def states(self) -> Counter[State]:
-        known = road(self.client, self.clock, self.name).ledger.known(on.lineages(self.plan))
+        known = context(self.client, self.clock, self.name).ledger.known(on.lineages(self.plan))
         return Counter(attempt.state for attempt in known.values())
 
     @property
@@ -46,4 +48,4 @@ class Case:
 def case(client: Any, name: str = "air", count: int = 4, **endpoint: Any) -> Case:
     park_readings(client("s3"), count, consumer=name)
     clock, made = Clock(), Endpoint(**endpoint)
-    return Case(client, clock, name, made, plan_of(road(client, clock, name), made))
+    return Case(client, clock, name, made, plan_of(context(client, clock, name), made))

@@ -13,10 +13,10 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.recovery.dead_letters import messages, parse
-from stream_app.recovery.hydrate.batch import World, hydrate
+from stream_app.recovery.hydrate.batch import HydrateDependencies, hydrate
 from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.apply.run import Applied
-from stream_app.recovery.redrive.context import Road, open_target
+from stream_app.recovery.redrive.context import RedriveContext, open_target
 from stream_app.recovery.redrive.follow import Followed, attempts_of, follow
 from stream_app.recovery.redrive.plan.file import Plan
 from stream_app.recovery.redrive.plan.make import Wish, make
@@ -55,9 +55,9 @@ class Pipeline:
         self._queue = self._bus()
 
     @property
-    def road(self) -> Road:
+    def context(self) -> RedriveContext:
         """An applier of its own, on the real clock."""
-        return Road(
+        return RedriveContext(
             settings=on.settings(self.application),
             client=self.client,
             registry=self.registry,
@@ -120,7 +120,7 @@ class Pipeline:
         self.stored(segment)
         if hydrating:
             letters = [parse(message) for message in messages(segment)]
-            assert not hydrate(letters, World(self.client("kinesis"), s3, BUCKET)).failed
+            assert not hydrate(letters, HydrateDependencies(self.client("kinesis"), s3, BUCKET)).failed
 
     def failures(self) -> list[str]:
         """The keys of the failure store."""
@@ -139,13 +139,15 @@ class Pipeline:
 
 
 def planned(pipeline: Pipeline, to: str, **wish: Any) -> Plan:
-    road, where = pipeline.road, destination(to, bus=BUS, stream=STREAM)
-    return make(road, Wish(wish.pop("selection", Selection()), where, **wish), open_target(road, where, None))
+    context, where = pipeline.context, destination(to, bus=BUS, stream=STREAM)
+    return make(
+        context, Wish(wish.pop("selection", Selection()), where, **wish), open_target(context, where, None)
+    )
 
 
 def applied(pipeline: Pipeline, plan: Plan) -> Applied:
-    return apply(pipeline.road, plan, open_target(pipeline.road, plan.destination, {}))
+    return apply(pipeline.context, plan, open_target(pipeline.context, plan.destination, {}))
 
 
 def followed(pipeline: Pipeline, plan: Plan) -> Followed:
-    return follow(pipeline.road, attempts_of(pipeline.road, plan))
+    return follow(pipeline.context, attempts_of(pipeline.context, plan))

@@ -68,8 +68,8 @@ class Site:
             segment_records=5,
             retry_base_ms=0,
         )
-        world = app.world(settings, REGISTRY, client or self.client)
-        made = ShardConsumer(replace(world, now_ms=lambda: self.now_ms))
+        dependencies = app.dependencies(settings, REGISTRY, client or self.client)
+        made = ShardConsumer(replace(dependencies, now_ms=lambda: self.now_ms))
         made.initialize(SHARD, *(self.committed[-1] if self.committed else ("TRIM_HORIZON", 0)))
         return made
 

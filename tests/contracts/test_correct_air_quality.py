@@ -16,8 +16,8 @@ from stream_app.ingest.devices import sendings_of, written_forms
 from stream_app.ingest.producer import publish
 from stream_app.model.event import Rate, Stuck, as_missing, schema_files
 from stream_app.model.segment import token
-from stream_app.recovery.correct.request import Verdict, correct
-from tests.contracts.correcting import APPLICATION, World
+from stream_app.recovery.correct.request import RequestResult, correct
+from tests.contracts.correcting import APPLICATION, CorrectionCase
 from tests.contracts.test_correct_after import Trimmed
 from tests.contracts.test_devices_pipeline import Stream
 
@@ -26,35 +26,37 @@ COUNT, SIZE = 1_500, 120
 
 
 @pytest.fixture
-def world(aws: Callable[[str], Any]) -> World:
+def dependencies(aws: Callable[[str], Any]) -> CorrectionCase:
     forms, stream = written_forms(EVENT), Stream()
     plan = list(sendings_of(dataset(WINTER), EVENT, forms, seed=35, first=COUNT))
     publish(plan, None, stream, "bus", "stream", via="stream", forms=forms, threads=1)
     event = dataclasses.replace(EVENT, checks=CHECKS, correct=as_missing(CHECKS))
-    made = World(aws, event, [json.loads(path.read_text()) for path in schema_files(EVENT.name)])
+    made = CorrectionCase(aws, event, [json.loads(path.read_text()) for path in schema_files(EVENT.name)])
     made.store([record.data for record in stream.records], [SIZE] * -(-len(stream.records) // SIZE))
     made.checkpoint()
     return made
 
 
 @pytest.mark.parametrize("payloads", ["in the stream", "gone"])
-def test_every_flagged_reading_is_proven_and_then_counts_as_missing(world: World, payloads: str) -> None:
-    kinesis = world.kinesis if payloads == "in the stream" else Trimmed(world.kinesis)
+def test_every_flagged_reading_is_proven_and_then_counts_as_missing(
+    dependencies: CorrectionCase, payloads: str
+) -> None:
+    kinesis = dependencies.kinesis if payloads == "in the stream" else Trimmed(dependencies.kinesis)
     flagged = {
-        token(segment.records[row].position(world.shard)): flag
-        for segment in world.segments
+        token(segment.records[row].position(dependencies.shard)): flag
+        for segment in dependencies.segments
         for batch in segment.passed.values()
         for row, flag in zip(batch.rows.tolist(), batch["flag"].tolist(), strict=True)
         if flag is not None
     }
     assert len(flagged) > 5
-    at = {world.token(number): number for number in range(len(world.records))}
+    at = {dependencies.token(number): number for number in range(len(dependencies.records))}
     for place, flag in flagged.items():
-        request = world.request(at[place])
+        request = dependencies.request(at[place])
         told: list[Any] = []
-        verdict = correct(request, world.history, world.corrector(kinesis=kinesis), told.append)
-        assert (verdict, told) == (Verdict.CORRECTED, [])
-        entry = world.history.get(APPLICATION, request.position)
+        verdict = correct(request, dependencies.history, dependencies.corrector(kinesis=kinesis), told.append)
+        assert (verdict, told) == (RequestResult.CORRECTED, [])
+        entry = dependencies.history.get(APPLICATION, request.position)
         assert entry is not None
         assert entry.done is not None
         assert entry.done.rebuilt == (payloads == "gone")
@@ -63,8 +65,8 @@ def test_every_flagged_reading_is_proven_and_then_counts_as_missing(world: World
         assert entry.done.after[name] is None
 
 
-def test_as_missing_leaves_every_other_field(world: World) -> None:
-    batch = next(iter(world.segments[0].passed.values()))
+def test_as_missing_leaves_every_other_field(dependencies: CorrectionCase) -> None:
+    batch = next(iter(dependencies.segments[0].passed.values()))
     flags = np.array([None] * len(batch), dtype=object)
     flags[0] = CHECKS[0].name
     made = as_missing(CHECKS)(batch.with_columns({"flag": flags}))

@@ -15,9 +15,9 @@ from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.calculation import payload
 from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Request
-from stream_app.recovery.correct.request import EarlyError, Verdict
+from stream_app.recovery.correct.request import EarlyError, RequestResult
 from stream_app.recovery.correct.rewriting import segment
-from tests.contracts.correcting import APPLICATION, BUCKET, World, checked, reading
+from tests.contracts.correcting import APPLICATION, BUCKET, CorrectionCase, checked, reading
 from tests.contracts.correcting_batches import (
     Counted,
     one_by_one,
@@ -46,8 +46,8 @@ def values(device: str, hour: int) -> float | None:
     return -1.0 if (device, hour) in (("a", 4), ("c", 1)) else 1.0 + hour + 10 * DEVICES.index(device)
 
 
-def world_of(aws: Callable[[str], Any], event: Event) -> World:
-    made = World(aws, event)
+def world_of(aws: Callable[[str], Any], event: Event) -> CorrectionCase:
+    made = CorrectionCase(aws, event)
     rows = [reading(d, hour, values(d, hour), event.name) for hour in range(HOURS) for d in DEVICES]
     made.store(rows, SIZES)
     made.checkpoint()
@@ -55,54 +55,58 @@ def world_of(aws: Callable[[str], Any], event: Event) -> World:
 
 
 @pytest.fixture(params=["reading", "step"])
-def world(aws: Callable[[str], Any], request: pytest.FixtureRequest) -> World:
+def dependencies(aws: Callable[[str], Any], request: pytest.FixtureRequest) -> CorrectionCase:
     return world_of(aws, checked(request.param, correct=halved))
 
 
-def all_of(world: World) -> list[Request]:
-    return [world.request(at) for at in range(len(world.records))]
+def all_of(dependencies: CorrectionCase) -> list[Request]:
+    return [dependencies.request(at) for at in range(len(dependencies.records))]
 
 
 @pytest.mark.parametrize("kinesis", ["there", "gone"])
-def test_any_batch_of_successive_positions_gives_what_one_by_one_gives(world: World, kinesis: str) -> None:
-    clients = {} if kinesis == "there" else {"kinesis": Trimmed(world.kinesis)}
-    requests, before = all_of(world), stored(world)
+def test_any_batch_of_successive_positions_gives_what_one_by_one_gives(
+    dependencies: CorrectionCase, kinesis: str
+) -> None:
+    clients = {} if kinesis == "there" else {"kinesis": Trimmed(dependencies.kinesis)}
+    requests, before = all_of(dependencies), stored(dependencies)
     verdicts = (
-        [one_by_one(world, requests[at : at + 1]) for at in range(len(requests))]
+        [one_by_one(dependencies, requests[at : at + 1]) for at in range(len(requests))]
         if kinesis == "there"
-        else [together(world, [r], 1, world.corrector(**clients)) for r in requests]
+        else [together(dependencies, [r], 1, dependencies.corrector(**clients)) for r in requests]
     )
-    expected, wanted = [one[0] for one in verdicts], state(world, tables)
-    assert expected.count(Verdict.MANUAL) == 4  # two change nothing, two break a rule
+    expected, wanted = [one[0] for one in verdicts], state(dependencies, tables)
+    assert expected.count(RequestResult.MANUAL) == 4  # two change nothing, two break a rule
     for size in (2, 5, len(requests)):
-        put_back(world, before)
-        assert together(world, requests, size, world.corrector(**clients)) == expected
-        assert state(world, tables) == wanted
-    put_back(world, before)
-    assert together(world, shuffled(requests, 3), len(requests), world.corrector(**clients)).count(
-        Verdict.CORRECTED
-    ) == expected.count(Verdict.CORRECTED)
-    assert state(world, tables) == wanted
+        put_back(dependencies, before)
+        assert together(dependencies, requests, size, dependencies.corrector(**clients)) == expected
+        assert state(dependencies, tables) == wanted
+    put_back(dependencies, before)
+    assert together(
+        dependencies, shuffled(requests, 3), len(requests), dependencies.corrector(**clients)
+    ).count(RequestResult.CORRECTED) == expected.count(RequestResult.CORRECTED)
+    assert state(dependencies, tables) == wanted
 
 
-def test_a_batch_reads_and_writes_each_file_once_and_its_stream_once(world: World) -> None:
-    s3, kinesis = Counted(world.s3), Counted(world.kinesis)
-    answers = together(world, all_of(world), 100, world.corrector(s3=s3, kinesis=kinesis))
-    assert answers.count(Verdict.CORRECTED) == len(answers) - 4
-    files = len(stored(world))
+def test_a_batch_reads_and_writes_each_file_once_and_its_stream_once(dependencies: CorrectionCase) -> None:
+    s3, kinesis = Counted(dependencies.s3), Counted(dependencies.kinesis)
+    answers = together(
+        dependencies, all_of(dependencies), 100, dependencies.corrector(s3=s3, kinesis=kinesis)
+    )
+    assert answers.count(RequestResult.CORRECTED) == len(answers) - 4
+    files = len(stored(dependencies))
     assert files == len(SIZES)
     # Every file once, every manifest once; a neighbour's rows come from the version that was just read or written.
     assert s3.calls["get_object"] == 2 * files
     assert s3.calls["put_object"] == files
     assert kinesis.calls["get_records"] == files
-    assert [metadata["corrected"] for _, metadata in stored(world).values()] == [
-        str(count) for count in corrected_in_files(world)
+    assert [metadata["corrected"] for _, metadata in stored(dependencies).values()] == [
+        str(count) for count in corrected_in_files(dependencies)
     ]
 
 
-def corrected_in_files(world: World) -> list[int]:
-    done = {e.request.sequence for e in world.history.entries(APPLICATION) if e.done}
-    return [len(done & set(table["sequence"].to_pylist())) for table in tables(world).values()]
+def corrected_in_files(dependencies: CorrectionCase) -> list[int]:
+    done = {e.request.sequence for e in dependencies.history.entries(APPLICATION) if e.done}
+    return [len(done & set(table["sequence"].to_pylist())) for table in tables(dependencies).values()]
 
 
 @pytest.mark.parametrize("event", ["reading", "step"])
@@ -111,33 +115,33 @@ def test_a_crash_at_any_call_is_finished_by_the_next_deliveries(
     aws: Callable[[str], Any], event: str, size: int
 ) -> None:
     """The same rows and the same history as without it, whatever the process had done, in any later batches."""
-    world = world_of(aws, checked(event, correct=halved))
-    requests, before = all_of(world), stored(world)
-    expected = together(world, requests, 100)
-    wanted = state(world, tables)
-    calls = crashing(world, before, requests, at=10**6)
+    dependencies = world_of(aws, checked(event, correct=halved))
+    requests, before = all_of(dependencies), stored(dependencies)
+    expected = together(dependencies, requests, 100)
+    wanted = state(dependencies, tables)
+    calls = crashing(dependencies, before, requests, at=10**6)
     assert calls > 15
     for at in range(1, calls + 1, 2):
-        put_back(world, before)
-        crashing(world, before, requests, at)
-        answers = together(world, requests, size)
+        put_back(dependencies, before)
+        crashing(dependencies, before, requests, at)
+        answers = together(dependencies, requests, size)
         for _ in range(3):
-            if Verdict.EARLY not in answers:
+            if RequestResult.EARLY not in answers:
                 break
-            answers = together(world, requests, size)
-        assert Verdict.EARLY not in answers
+            answers = together(dependencies, requests, size)
+        assert RequestResult.EARLY not in answers
         assert not [one for one in answers if isinstance(one, Exception)]
-        assert state(world, tables) == wanted, at
-    assert expected.count(Verdict.CORRECTED) == len(requests) - 4
+        assert state(dependencies, tables) == wanted, at
+    assert expected.count(RequestResult.CORRECTED) == len(requests) - 4
 
 
 class DiedError(BaseException):
     """The process ended here."""
 
 
-def crashing(world: World, before: Any, requests: Sequence[Request], at: int) -> int:
+def crashing(dependencies: CorrectionCase, before: Any, requests: Sequence[Request], at: int) -> int:
     """One batch that dies at its call number `at` that writes; how many it made."""
-    put_back(world, before)
+    put_back(dependencies, before)
     count = 0
 
     def die(name: str) -> None:
@@ -147,23 +151,23 @@ def crashing(world: World, before: Any, requests: Sequence[Request], at: int) ->
             if count >= at:
                 raise DiedError
 
-    world_history = world.history
-    s3, dynamodb = Counted(world.s3, die), Counted(world.dynamodb, die)
-    kinesis = Counted(world.kinesis, die)
+    world_history = dependencies.history
+    s3, dynamodb = Counted(dependencies.s3, die), Counted(dependencies.dynamodb, die)
+    kinesis = Counted(dependencies.kinesis, die)
     try:
-        world.history = type(world_history)(dynamodb, "air-history", lambda: 0)
-        together(world, requests, 100, world.corrector(s3=s3, kinesis=kinesis))
+        dependencies.history = type(world_history)(dynamodb, "air-history", lambda: 0)
+        together(dependencies, requests, 100, dependencies.corrector(s3=s3, kinesis=kinesis))
     except DiedError:
         pass
     finally:
-        world.history = world_history
+        dependencies.history = world_history
     return count
 
 
 def test_after_a_crash_the_version_before_is_known_of_every_row(aws: Callable[[str], Any]) -> None:
-    world = world_of(aws, checked(correct=halved))
-    made = world.corrector().correct_all(all_of(world))
-    again = world.corrector().correct_all(all_of(world))
+    dependencies = world_of(aws, checked(correct=halved))
+    made = dependencies.corrector().correct_all(all_of(dependencies))
+    again = dependencies.corrector().correct_all(all_of(dependencies))
     assert [one for one in again if not isinstance(one, Exception)] == [
         one for one in made if not isinstance(one, Exception)
     ]
@@ -173,14 +177,16 @@ def test_after_a_crash_the_version_before_is_known_of_every_row(aws: Callable[[s
 def test_more_rows_than_one_rewrite_names_are_rewritten_in_several(
     aws: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = world_of(aws, checked(correct=halved))
-    before = stored(world)
-    together(world, all_of(world), 100)
-    wanted = state(world, tables)
-    put_back(world, before)
+    dependencies = world_of(aws, checked(correct=halved))
+    before = stored(dependencies)
+    together(dependencies, all_of(dependencies), 100)
+    wanted = state(dependencies, tables)
+    put_back(dependencies, before)
     monkeypatch.setattr("stream_app.recovery.correct.work.MOST_ROWS", 2)
-    together(world, all_of(world), 100, world.corrector(kinesis=Trimmed(world.kinesis)))
-    found = state(world, tables)
+    together(
+        dependencies, all_of(dependencies), 100, dependencies.corrector(kinesis=Trimmed(dependencies.kinesis))
+    )
+    found = state(dependencies, tables)
     assert found["rows"] == wanted["rows"]
 
 
@@ -193,41 +199,43 @@ def test_the_rows_of_a_rewrite_fit_into_its_metadata() -> None:
 
 def test_what_fails_in_one_file_leaves_the_others(aws: Callable[[str], Any]) -> None:
     """And waits with it where a device is the same: a later row is calculated from what an earlier one stored."""
-    world = world_of(aws, checked(correct=halved))
-    [first, *_] = sorted(stored(world))
+    dependencies = world_of(aws, checked(correct=halved))
+    [first, *_] = sorted(stored(dependencies))
 
     class Broken:
         def __getattr__(self, name: str) -> Any:
-            return getattr(world.s3, name)
+            return getattr(dependencies.s3, name)
 
         def put_object(self, **request: Any) -> Any:
             if request["Key"] == first:
                 raise OSError("no network")
-            return world.s3.put_object(**request)
+            return dependencies.s3.put_object(**request)
 
-    requests = [world.request(at) for at in (0, 15, 7)]  # a in the first file and the third, b in the second
-    found = world.corrector(s3=Broken()).correct_all(requests)
+    requests = [
+        dependencies.request(at) for at in (0, 15, 7)
+    ]  # a in the first file and the third, b in the second
+    found = dependencies.corrector(s3=Broken()).correct_all(requests)
     assert [type(one).__name__ for one in found] == ["OSError", "EarlyError", "Done"]
-    assert together(world, requests, 3) == [Verdict.CORRECTED] * 3
+    assert together(dependencies, requests, 3) == [RequestResult.CORRECTED] * 3
 
 
 def test_two_batches_at_once_on_one_file_both_stay(aws: Callable[[str], Any]) -> None:
-    world = world_of(aws, checked(correct=halved))
-    ours = [world.request(at) for at in (0, 1)]
-    theirs = [world.request(at) for at in (2, 3)]
+    dependencies = world_of(aws, checked(correct=halved))
+    ours = [dependencies.request(at) for at in (0, 1)]
+    theirs = [dependencies.request(at) for at in (2, 3)]
     others: list[Any] = []
 
     def between(name: str) -> None:
         if name == "put_object" and not others:
             others.append(None)
-            others.append(together(world, theirs, 10))
+            others.append(together(dependencies, theirs, 10))
 
-    s3 = Counted(world.s3, between)
-    assert together(world, ours, 10, world.corrector(s3=s3)) == [Verdict.CORRECTED] * 2
-    assert others[1] == [Verdict.CORRECTED] * 2
+    s3 = Counted(dependencies.s3, between)
+    assert together(dependencies, ours, 10, dependencies.corrector(s3=s3)) == [RequestResult.CORRECTED] * 2
+    assert others[1] == [RequestResult.CORRECTED] * 2
     assert s3.calls["put_object"] == 2
-    key = sorted(stored(world))[0]
-    assert world.s3.head_object(Bucket=BUCKET, Key=key)["Metadata"]["corrected"] == "4"
+    key = sorted(stored(dependencies))[0]
+    assert dependencies.s3.head_object(Bucket=BUCKET, Key=key)["Metadata"]["corrected"] == "4"
 
 
 def test_a_correction_that_moves_a_row_in_time_is_seen_by_the_windows_after_it(
@@ -240,55 +248,57 @@ def test_a_correction_that_moves_a_row_in_time_is_seen_by_the_windows_after_it(
             "value": batch["value"] / 2,
         }
 
-    world = world_of(aws, checked(correct=moved))
-    requests, before = [world.request(at) for at in (0, 3, 6)], stored(world)
-    assert one_by_one(world, requests) == [Verdict.CORRECTED] * 3
-    wanted = state(world, tables)
-    put_back(world, before)
-    assert together(world, requests, 3) == [Verdict.CORRECTED] * 3
-    assert state(world, tables) == wanted
+    dependencies = world_of(aws, checked(correct=moved))
+    requests, before = [dependencies.request(at) for at in (0, 3, 6)], stored(dependencies)
+    assert one_by_one(dependencies, requests) == [RequestResult.CORRECTED] * 3
+    wanted = state(dependencies, tables)
+    put_back(dependencies, before)
+    assert together(dependencies, requests, 3) == [RequestResult.CORRECTED] * 3
+    assert state(dependencies, tables) == wanted
 
 
 def test_latest_values_are_corrected_in_a_batch_as_one_by_one(aws: Callable[[str], Any]) -> None:
-    world = world_of(aws, checked(correct=halved))
-    keep_latest(world)
-    work = world.corrector(latest_table=LATEST)
-    found = together(world, all_of(world), 100, work)
-    assert found[-3:] == [Verdict.CORRECTED] * 3
+    dependencies = world_of(aws, checked(correct=halved))
+    keep_latest(dependencies)
+    work = dependencies.corrector(latest_table=LATEST)
+    found = together(dependencies, all_of(dependencies), 100, work)
+    assert found[-3:] == [RequestResult.CORRECTED] * 3
     for device in DEVICES:
-        assert float(latest(world, device)["values"]["value"]) == (values(device, HOURS - 1) or 0.0) / 2
-    notes = [entry.done for entry in world.history.entries(APPLICATION)]
+        assert (
+            float(latest(dependencies, device)["values"]["value"]) == (values(device, HOURS - 1) or 0.0) / 2
+        )
+    notes = [entry.done for entry in dependencies.history.entries(APPLICATION)]
     assert [note.latest for note in notes if note] == [False] * (len(found) - 4 - 3) + [True] * 3
 
 
 def test_records_that_lie_apart_are_read_apart_and_what_was_trimmed_is_found_out_in_few_reads(
     aws: Callable[[str], Any],
 ) -> None:
-    world = world_of(aws, checked(correct=halved))
-    kinesis = Counted(world.kinesis)
+    dependencies = world_of(aws, checked(correct=halved))
+    kinesis = Counted(dependencies.kinesis)
     look = payload.from_stream(kinesis, "corrected-stream", 2)
-    wanted = [wanted_of(world, at) for at in (0, 1, 2, 9, 10, 20)]
+    wanted = [wanted_of(dependencies, at) for at in (0, 1, 2, 9, 10, 20)]
     found = look(wanted, lambda _shard: True)
     assert [record and record.sequence_number for record in found] == [
         one.position.sequence for one in wanted
     ]
     assert kinesis.calls["get_records"] == 3
-    gone = payload.from_stream(Partly(world, 5), "corrected-stream")
-    records = gone([wanted_of(world, at) for at in range(16)], lambda _shard: True)
+    gone = payload.from_stream(Partly(dependencies, 5), "corrected-stream")
+    records = gone([wanted_of(dependencies, at) for at in range(16)], lambda _shard: True)
     assert [record is not None for record in records] == [at >= 5 for at in range(16)]
 
 
-def wanted_of(world: World, at: int) -> payload.Wanted:
-    record = world.records[at]
-    return payload.Wanted(record.position(world.shard), "p", record.arrived, at)
+def wanted_of(dependencies: CorrectionCase, at: int) -> payload.Wanted:
+    record = dependencies.records[at]
+    return payload.Wanted(record.position(dependencies.shard), "p", record.arrived, at)
 
 
 class Partly(Trimmed):
     """A stream that holds its records from a number on."""
 
-    def __init__(self, world: World, first: int) -> None:
-        super().__init__(world.kinesis)
-        self._from = int(world.records[first].sequence_number)
+    def __init__(self, dependencies: CorrectionCase, first: int) -> None:
+        super().__init__(dependencies.kinesis)
+        self._from = int(dependencies.records[first].sequence_number)
 
     def get_shard_iterator(self, **request: Any) -> Any:
         if int(request["StartingSequenceNumber"]) < self._from:
@@ -296,7 +306,7 @@ class Partly(Trimmed):
         return self._kinesis.get_shard_iterator(**request)
 
 
-class Unchecked(World):
+class Unchecked(CorrectionCase):
     """Event types that a dry run would refuse."""
 
     def registry_of(self, event: Event) -> Registry:
@@ -312,15 +322,15 @@ def test_a_reading_that_was_calculated_beside_others_is_not_refused_for_it(aws: 
     def calculate(batch: Batch) -> Mapping[str, Any]:
         return {**inner(batch), "rows": np.full(len(batch), float(len(batch)))}
 
-    world = Unchecked(aws, dataclasses.replace(event, calculate=calculate))
+    dependencies = Unchecked(aws, dataclasses.replace(event, calculate=calculate))
     for hour in range(4):
-        world.store([reading("a", hour, 1.0 + hour)], (1,))
-    world.checkpoint()
-    assert together(world, all_of(world), 10) == [Verdict.CORRECTED] * 4
+        dependencies.store([reading("a", hour, 1.0 + hour)], (1,))
+    dependencies.checkpoint()
+    assert together(dependencies, all_of(dependencies), 10) == [RequestResult.CORRECTED] * 4
 
 
-def test_a_busy_stream_makes_them_early_and_nothing_is_refused(world: World) -> None:
-    found = world.corrector().correct_all(all_of(world), lambda _shard: False)
+def test_a_busy_stream_makes_them_early_and_nothing_is_refused(dependencies: CorrectionCase) -> None:
+    found = dependencies.corrector().correct_all(all_of(dependencies), lambda _shard: False)
     assert {type(one).__mro__[1] for one in found} == {EarlyError}
     assert not [one for one in found if isinstance(one, ImpossibleError)]
 

@@ -15,14 +15,14 @@ from stream_app.cli import corrections
 from stream_app.errors import ConfigError, FatalError
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.request import correct
-from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, World, checked, reading
+from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, CorrectionCase, checked, reading
 
 Run = Callable[..., str]
 
 
 @pytest.fixture
-def world(aws: Callable[[str], Any]) -> World:
-    made = World(aws, checked())
+def dependencies(aws: Callable[[str], Any]) -> CorrectionCase:
+    made = CorrectionCase(aws, checked())
     made.store([reading("a", hour, v) for hour, v in enumerate([1.0, 2.0, 50.0, 3.0])], (4,))
     made.checkpoint()
     for at in (0, 2, 2):
@@ -31,15 +31,15 @@ def world(aws: Callable[[str], Any]) -> World:
 
 
 @pytest.fixture
-def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(dependencies: CorrectionCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     file = tmp_path / "app.properties"
     file.write_text(f"applicationName = {APPLICATION}\nstreamName = {STREAM}\napp.bucket = {BUCKET}\n")
 
     def clients(_environ: Mapping[str, str], *_: Any, **__: Any) -> Any:
-        return world.aws
+        return dependencies.aws
 
     monkeypatch.setattr(root, "clients", clients)
-    monkeypatch.setattr(Registry, "load", lambda **_: world.registry)
+    monkeypatch.setattr(Registry, "load", lambda **_: dependencies.registry)
 
     def invoke(*arguments: str) -> str:
         result = CliRunner().invoke(
@@ -53,51 +53,53 @@ def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return invoke
 
 
-def place(world: World, at: int) -> str:
-    return str(world.records[at].position(world.shard))
+def place(dependencies: CorrectionCase, at: int) -> str:
+    return str(dependencies.records[at].position(dependencies.shard))
 
 
-def test_ls_lists_what_was_corrected_and_what_is_for_people(world: World, run: Run) -> None:
+def test_ls_lists_what_was_corrected_and_what_is_for_people(dependencies: CorrectionCase, run: Run) -> None:
     listed = json.loads(run("ls", "--json"))
     assert [entry["status"] for entry in listed] == ["manual", "corrected"]
     assert [entry["request"]["sequence"] for entry in listed] == [
-        world.records[at].sequence_number for at in (0, 2)
+        dependencies.records[at].sequence_number for at in (0, 2)
     ]
     assert len(json.loads(run("ls", "--json", "--manual"))) == 1
     assert len(json.loads(run("ls", "--json", "--limit", "1"))) == 1
     text = run("ls")
-    assert place(world, 2) in text
+    assert place(dependencies, 2) in text
     assert "the declared correction changes nothing" in text
     assert "0 letters wait in the manual queue" in text
 
 
-def test_show_tells_before_and_after(world: World, run: Run) -> None:
-    text = run("show", place(world, 2))
+def test_show_tells_before_and_after(dependencies: CorrectionCase, run: Run) -> None:
+    text = run("show", place(dependencies, 2))
     assert '"value":50.0' in text
     assert '"value":null' in text
-    assert json.loads(run("show", place(world, 2), "--json"))["done"]["before"]["value"] == 50.0
+    assert json.loads(run("show", place(dependencies, 2), "--json"))["done"]["before"]["value"] == 50.0
     with pytest.raises(ConfigError, match="nothing was asked"):
-        run("show", place(world, 1))
+        run("show", place(dependencies, 1))
     with pytest.raises(ConfigError, match="is no position"):
         run("show", "somewhere")
 
 
-def test_retry_corrects_what_was_refused_once(world: World, run: Run) -> None:
+def test_retry_corrects_what_was_refused_once(dependencies: CorrectionCase, run: Run) -> None:
     with pytest.raises(FatalError, match="changes nothing"):
-        run("retry", place(world, 0))
+        run("retry", place(dependencies, 0))
     event = checked(correct=lambda batch: {"value": batch["value"] + 1})
-    world.registry = Registry.of([event], {"reading": [world.registry.codecs["reading"].schema.parsed]})
-    assert "corrected, manual" in run("retry", place(world, 0), "--by", "mary")
+    dependencies.registry = Registry.of(
+        [event], {"reading": [dependencies.registry.codecs["reading"].schema.parsed]}
+    )
+    assert "corrected, manual" in run("retry", place(dependencies, 0), "--by", "mary")
     with pytest.raises(FatalError, match="once already"):
-        run("retry", place(world, 0))
+        run("retry", place(dependencies, 0))
 
 
-def test_reapply_puts_back_what_is_missing(world: World, run: Run) -> None:
+def test_reapply_puts_back_what_is_missing(dependencies: CorrectionCase, run: Run) -> None:
     assert json.loads(run("reapply", "--json")) == {"applied": 0, "there": 1, "early": 0, "impossible": []}
-    entry = world.history.get(APPLICATION, world.records[2].position(world.shard))
+    entry = dependencies.history.get(APPLICATION, dependencies.records[2].position(dependencies.shard))
     assert entry is not None
     assert entry.done is not None
-    world.s3.delete_object(Bucket=BUCKET, Key=entry.done.key)
-    world.write(world.segments[0])
+    dependencies.s3.delete_object(Bucket=BUCKET, Key=entry.done.key)
+    dependencies.write(dependencies.segments[0])
     assert json.loads(run("reapply", "--json"))["applied"] == 1
     assert "put back 0, 1 were there" in run("reapply")

@@ -13,27 +13,36 @@ from stream_app.recovery.correct.calculation.payload import MayRead
 from stream_app.recovery.correct.history import Done, History, Request, counts
 from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import correct_batch, dead_batch, manual_key, parse
-from tests.contracts.correcting import APPLICATION, BUCKET, NOW, TABLE, World, checked, envelope, reading
+from tests.contracts.correcting import (
+    APPLICATION,
+    BUCKET,
+    NOW,
+    TABLE,
+    CorrectionCase,
+    checked,
+    envelope,
+    reading,
+)
 
 Json = dict[str, Any]
 
 
 @pytest.fixture
-def world(aws: Callable[[str], Any]) -> World:
-    made = World(aws, checked())
+def dependencies(aws: Callable[[str], Any]) -> CorrectionCase:
+    made = CorrectionCase(aws, checked())
     made.store([reading("a", hour, v) for hour, v in enumerate([1.0, 2.0, 50.0, 3.0, 40.0, 2.0])], (3, 3))
     made.checkpoint()
     return made
 
 
-def received(world: World, *bodies: str, url: str | None = None) -> Json:
+def received(dependencies: CorrectionCase, *bodies: str, url: str | None = None) -> Json:
     """The Lambda event of messages that were really received from the queue."""
-    url = url or world.queue
+    url = url or dependencies.queue
     for body in bodies:
-        world.sqs.send_message(QueueUrl=url, MessageBody=body)
+        dependencies.sqs.send_message(QueueUrl=url, MessageBody=body)
     messages: list[Json] = []
     while len(messages) < len(bodies):
-        answer = world.sqs.receive_message(
+        answer = dependencies.sqs.receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["ApproximateReceiveCount"]
         )
         messages += [
@@ -48,76 +57,91 @@ def received(world: World, *bodies: str, url: str | None = None) -> Json:
     return {"Records": messages}
 
 
-def objects(world: World, prefix: str) -> dict[str, bytes]:
-    found = world.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", ())
-    return {item["Key"]: world.s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read() for item in found}
+def objects(dependencies: CorrectionCase, prefix: str) -> dict[str, bytes]:
+    found = dependencies.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", ())
+    return {
+        item["Key"]: dependencies.s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read()
+        for item in found
+    }
 
 
-def test_an_alert_of_the_bus_becomes_a_correction_and_repeats_of_it_nothing(world: World) -> None:
-    body = envelope(world.request(2))
-    event = received(world, body, body)
-    assert correct_batch(event, world.desk()) == {"batchItemFailures": []}
-    assert correct_batch(event, world.desk()) == {"batchItemFailures": []}
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
-    assert world.manual_letters() == []
+def test_an_alert_of_the_bus_becomes_a_correction_and_repeats_of_it_nothing(
+    dependencies: CorrectionCase,
+) -> None:
+    body = envelope(dependencies.request(2))
+    event = received(dependencies, body, body)
+    assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    assert dependencies.manual_letters() == []
 
 
-def test_a_second_request_is_one_letter_for_people_without_a_payload(world: World) -> None:
-    by = [envelope(world.request(2, by)) for by in ("checks", "monitor", "monitor", "person")]
-    assert correct_batch(received(world, *by), world.desk()) == {"batchItemFailures": []}
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
-    letters = world.manual_letters()
+def test_a_second_request_is_one_letter_for_people_without_a_payload(dependencies: CorrectionCase) -> None:
+    by = [envelope(dependencies.request(2, by)) for by in ("checks", "monitor", "monitor", "person")]
+    assert correct_batch(received(dependencies, *by), dependencies.desk()) == {"batchItemFailures": []}
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
+    letters = dependencies.manual_letters()
     assert [letter["reason"] for letter in letters] == ["it was corrected once already"]
-    assert letters[0]["request"]["sequence"] == world.records[2].sequence_number
+    assert letters[0]["request"]["sequence"] == dependencies.records[2].sequence_number
     assert "50" not in letters[0]["reason"]
 
 
-def test_a_request_that_is_too_early_is_hidden_for_a_while_and_comes_again(world: World) -> None:
-    world.checkpoint(0)
-    event = received(world, envelope(world.request(2)))
+def test_a_request_that_is_too_early_is_hidden_for_a_while_and_comes_again(
+    dependencies: CorrectionCase,
+) -> None:
+    dependencies.checkpoint(0)
+    event = received(dependencies, envelope(dependencies.request(2)))
     hidden: list[Json] = []
 
     class Watched:
         def change_message_visibility_batch(self, QueueUrl: str, Entries: list[Json]) -> None:
             hidden.extend(Entries)
             shown = [{**entry, "VisibilityTimeout": 0} for entry in Entries]
-            world.sqs.change_message_visibility_batch(QueueUrl=QueueUrl, Entries=shown)
+            dependencies.sqs.change_message_visibility_batch(QueueUrl=QueueUrl, Entries=shown)
 
-    desk = world.desk(sqs=Watched())
+    desk = dependencies.desk(sqs=Watched())
     name = event["Records"][0]["messageId"]
     assert correct_batch(event, desk) == {"batchItemFailures": [{"itemIdentifier": name}]}
-    again = received(world, url=world.queue)
+    again = received(dependencies, url=dependencies.queue)
     assert again == {"Records": []}
-    answer = world.sqs.receive_message(QueueUrl=world.queue, AttributeNames=["ApproximateReceiveCount"])
+    answer = dependencies.sqs.receive_message(
+        QueueUrl=dependencies.queue, AttributeNames=["ApproximateReceiveCount"]
+    )
     (message,) = answer["Messages"]
     event["Records"][0] |= {"receiptHandle": message["ReceiptHandle"], "attributes": message["Attributes"]}
     assert len(correct_batch(event, desk)["batchItemFailures"]) == 1
     assert [one["VisibilityTimeout"] for one in hidden] == [2, 4]
-    world.checkpoint()
-    assert correct_batch(event, world.desk()) == {"batchItemFailures": []}
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    dependencies.checkpoint()
+    assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
 
 
-def test_what_the_world_raises_leaves_one_message_to_its_queue_and_the_others_go_on(world: World) -> None:
+def test_what_the_world_raises_leaves_one_message_to_its_queue_and_the_others_go_on(
+    dependencies: CorrectionCase,
+) -> None:
     def work(requests: Sequence[Request], may_read: MayRead) -> list[Done | Exception]:
-        broken = [one.sequence == world.records[2].sequence_number for one in requests]
+        broken = [one.sequence == dependencies.records[2].sequence_number for one in requests]
         found = iter(
-            world.corrector().correct_all(
+            dependencies.corrector().correct_all(
                 [r for r, b in zip(requests, broken, strict=True) if not b], may_read
             )
         )
         return [OSError("no network") if is_broken else next(found) for is_broken in broken]
 
-    event = received(world, envelope(world.request(2)), envelope(world.request(4)))
-    first = next(m["messageId"] for m in event["Records"] if world.records[2].sequence_number in m["body"])
-    answer = correct_batch(event, world.desk(work=work))
+    event = received(dependencies, envelope(dependencies.request(2)), envelope(dependencies.request(4)))
+    first = next(
+        m["messageId"] for m in event["Records"] if dependencies.records[2].sequence_number in m["body"]
+    )
+    answer = correct_batch(event, dependencies.desk(work=work))
     assert answer == {"batchItemFailures": [{"itemIdentifier": first}]}
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
-    assert correct_batch(event, world.desk()) == {"batchItemFailures": []}
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
 
-def test_a_backlog_reads_its_shard_as_often_as_it_may_and_what_is_left_comes_again(world: World) -> None:
+def test_a_backlog_reads_its_shard_as_often_as_it_may_and_what_is_left_comes_again(
+    dependencies: CorrectionCase,
+) -> None:
     now, asked = 0.0, []
 
     def sleep(seconds: float) -> None:
@@ -125,34 +149,40 @@ def test_a_backlog_reads_its_shard_as_often_as_it_may_and_what_is_left_comes_aga
         asked.append(seconds)
         now += seconds
 
-    event = received(world, *[envelope(world.request(at)) for at in (2, 4)])  # of two files: two reads
+    event = received(
+        dependencies, *[envelope(dependencies.request(at)) for at in (2, 4)]
+    )  # of two files: two reads
     stingy = Reads(0.001, 1.0, lambda: now, sleep)
-    assert len(correct_batch(event, world.desk(reads=stingy))["batchItemFailures"]) == 1
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    assert len(correct_batch(event, dependencies.desk(reads=stingy))["batchItemFailures"]) == 1
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
     reads = Reads(0.5, 1.0, lambda: now, sleep)
-    assert reads.within(0.0)(world.shard)
-    assert correct_batch(event, world.desk(reads=reads)) == {"batchItemFailures": []}
+    assert reads.within(0.0)(dependencies.shard)
+    assert correct_batch(event, dependencies.desk(reads=reads)) == {"batchItemFailures": []}
     assert asked == [2.0]
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
 
-def test_a_last_try_that_may_not_read_the_stream_comes_again_and_is_not_for_people(world: World) -> None:
-    event = received(world, envelope(world.request(2)), url=world.dead)
+def test_a_last_try_that_may_not_read_the_stream_comes_again_and_is_not_for_people(
+    dependencies: CorrectionCase,
+) -> None:
+    event = received(dependencies, envelope(dependencies.request(2)), url=dependencies.dead)
     reads = Reads(0.001, 1.0, lambda: 0.0, lambda _seconds: None)
-    assert reads.within(0.0)(world.shard)
-    assert len(dead_batch(event, world.desk(reads=reads))["batchItemFailures"]) == 1
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
+    assert reads.within(0.0)(dependencies.shard)
+    assert len(dead_batch(event, dependencies.desk(reads=reads))["batchItemFailures"]) == 1
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
 
 
 @pytest.mark.parametrize("handler", [correct_batch, dead_batch])
-def test_a_message_that_is_no_request_is_kept_for_people_at_once(world: World, handler: Any) -> None:
-    other = envelope(world.request(2, consumer="another"))
-    bodies = ["no json", "{}", other, envelope(world.request(2, sequence="../x")), "no json"]
-    assert handler(received(world, *bodies), world.desk()) == {"batchItemFailures": []}
-    assert sorted(objects(world, f"manual/{APPLICATION}/unreadable/").values()) == sorted(
+def test_a_message_that_is_no_request_is_kept_for_people_at_once(
+    dependencies: CorrectionCase, handler: Any
+) -> None:
+    other = envelope(dependencies.request(2, consumer="another"))
+    bodies = ["no json", "{}", other, envelope(dependencies.request(2, sequence="../x")), "no json"]
+    assert handler(received(dependencies, *bodies), dependencies.desk()) == {"batchItemFailures": []}
+    assert sorted(objects(dependencies, f"manual/{APPLICATION}/unreadable/").values()) == sorted(
         body.encode() for body in set(bodies)
     )
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
 
 
 @pytest.mark.parametrize(
@@ -177,37 +207,43 @@ def test_a_request_is_checked_before_keys_are_made_of_it(changes: Json) -> None:
         parse(envelope(good, "SomethingElse"), "air")
 
 
-def test_the_dead_letter_queue_tries_once_more_and_stores_what_cannot_be_for_people(world: World) -> None:
-    luckless = world.request(0, arrived=world.records[0].arrived)  # not flagged: nothing to correct
-    bodies = [envelope(world.request(2)), envelope(luckless)]
-    event = received(world, *bodies, url=world.dead)
+def test_the_dead_letter_queue_tries_once_more_and_stores_what_cannot_be_for_people(
+    dependencies: CorrectionCase,
+) -> None:
+    luckless = dependencies.request(
+        0, arrived=dependencies.records[0].arrived
+    )  # not flagged: nothing to correct
+    bodies = [envelope(dependencies.request(2)), envelope(luckless)]
+    event = received(dependencies, *bodies, url=dependencies.dead)
     for _ in range(3):
-        assert dead_batch(event, world.desk()) == {"batchItemFailures": []}
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
-    stored = objects(world, f"manual/{APPLICATION}/")
+        assert dead_batch(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
+    stored = objects(dependencies, f"manual/{APPLICATION}/")
     assert list(stored) == [manual_key(luckless)]
     assert (
         msgspec.json.decode(stored[manual_key(luckless)])["reason"]
         == "the declared correction changes nothing"
     )
-    entry = world.history.get(APPLICATION, luckless.position)
+    entry = dependencies.history.get(APPLICATION, luckless.position)
     assert entry is not None
     assert entry.refusal is not None
     assert (entry.refusal.stored, entry.notified) == (manual_key(luckless), True)
     # Nobody is told again: neither by the first queue.
-    assert correct_batch(received(world, *bodies), world.desk()) == {"batchItemFailures": []}
-    assert world.manual_letters() == []
+    assert correct_batch(received(dependencies, *bodies), dependencies.desk()) == {"batchItemFailures": []}
+    assert dependencies.manual_letters() == []
 
 
-def test_the_last_try_of_what_is_still_too_early_is_for_people(world: World) -> None:
-    world.checkpoint("TRIM_HORIZON")
-    assert dead_batch(received(world, envelope(world.request(2))), world.desk()) == {"batchItemFailures": []}
-    assert counts(world.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 1}
+def test_the_last_try_of_what_is_still_too_early_is_for_people(dependencies: CorrectionCase) -> None:
+    dependencies.checkpoint("TRIM_HORIZON")
+    assert dead_batch(received(dependencies, envelope(dependencies.request(2))), dependencies.desk()) == {
+        "batchItemFailures": []
+    }
+    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 1}
 
 
 def test_entries_are_in_order_of_positions_and_of_one_consumer(aws: Callable[[str], Any]) -> None:
-    world = World(aws, checked())
-    history = History(world.dynamodb, TABLE, lambda: NOW)
+    dependencies = CorrectionCase(aws, checked())
+    history = History(dependencies.dynamodb, TABLE, lambda: NOW)
     asked = [
         Request(id="i", event="e", key="k", consumer=c, shard=s, sequence=q, sub=n, arrived=0)
         for c in ("air", "airy")

@@ -15,7 +15,7 @@ from stream_app.local.server.faults import Trim, inject
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
 from tests.contracts.failing import HOUR, NOW, failed, letters, properties, run, told
-from tests.contracts.hydrating import Meddled, event, of_pipe, own, put_all, world
+from tests.contracts.hydrating import Meddled, dependencies, event, of_pipe, own, put_all
 
 __all__ = ["letters", "properties"]  # fixtures
 
@@ -62,7 +62,7 @@ def test_a_limit_says_that_there_is_more(properties: Path, letters: list[DeadLet
 
 def test_people_see_what_a_sender_wrote_as_it_is(properties: Path, kinesis: Any, s3: Any) -> None:
     one = failed(kinesis, b"{}", partition_key="\x1b[31mred\x1b[0m", reason="[red]x[/red]")
-    hydrate([one], world(kinesis, s3))
+    hydrate([one], dependencies(kinesis, s3))
     out = run(properties, "ls")
     assert "\x1b[31m" not in out
     assert "\\x1b[31mred" in out
@@ -97,7 +97,7 @@ def test_what_was_left_of_ranges_can_be_seen(properties: Path, kinesis: Any, s3:
     letters = [msgspec.structs.replace(one, arrived=NOW) for one in put_all(kinesis, [b"1", b"2", b"3"])]
     inject(Trim("devices", sequence=letters[1].sequence))
     bodies = [of_pipe(letters[:1]), of_pipe(letters[:2]), of_pipe(letters[2:])]
-    hydrate_batch(event(*bodies), world(kinesis, s3))
+    hydrate_batch(event(*bodies), dependencies(kinesis, s3))
     found = told(properties, "ls", "--letters", "--consumer", "air-delivery")["letters"]
     assert sorted(one["state"] for one in found) == ["expired", "hydrated", "partial"]
     out = run(properties, "ls", "--letters", "--consumer", "air-delivery")
@@ -109,7 +109,7 @@ def test_what_was_left_of_ranges_can_be_seen(properties: Path, kinesis: Any, s3:
 def test_what_waits_shows_its_clock(properties: Path, kinesis: Any, s3: Any) -> None:
     letters = [failed(kinesis, b"1", hours) for hours in (3, 30, 23.5)]
     failing = Meddled(kinesis, dict.fromkeys({one.shard for one in letters}, "AccessDeniedException"))
-    hydrate_batch(event(*map(own, letters)), world(failing, s3))
+    hydrate_batch(event(*map(own, letters)), dependencies(failing, s3))
     waiting = told(properties, "ls", "--waiting")["letters"]
     assert [one["vanishes"] for one in waiting] == [
         one.arrived + 24 * HOUR for one in sorted(letters, key=lambda one: one.arrived)
@@ -121,7 +121,7 @@ def test_what_waits_shows_its_clock(properties: Path, kinesis: Any, s3: Any) -> 
     assert "in 20 hours" in out
     assert "AccessDenied" in out
     assert "3 dead letters wait to be hydrated; the first payload vanished at" in run(properties, "ls")
-    hydrate_batch(event(*map(own, letters), received=2), world(kinesis, s3))
+    hydrate_batch(event(*map(own, letters), received=2), dependencies(kinesis, s3))
     assert run(properties, "ls", "--waiting").strip() == "no dead letter waits"
 
 

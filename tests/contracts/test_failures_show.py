@@ -23,7 +23,7 @@ from stream_app.recovery.store import failure_keys
 from stream_app.recovery.story import NoSuchFailureError
 from tests import samples
 from tests.contracts.failing import NOW, failed, letters, properties, run, told
-from tests.contracts.hydrating import BUCKET, event, of_pipe, put_all, world
+from tests.contracts.hydrating import BUCKET, dependencies, event, of_pipe, put_all
 
 __all__ = ["letters", "properties"]  # fixtures
 
@@ -48,7 +48,7 @@ def test_the_story_of_our_own(properties: Path, kinesis: Any, s3: Any) -> None:
     schema = registry.codecs["reading"].schema.fingerprint
     payload = {"event": "air_quality", "pm25": -1.5, "note": "ü"}
     one = failed(kinesis, json.dumps(payload).encode(), schema=schema)
-    hydrate([one], world(kinesis, s3))
+    hydrate([one], dependencies(kinesis, s3))
     story = told(properties, "show", one.sequence)
     assert (story["form"], story["payload"], story["status"]) == ("json", payload, "open")
     assert story["stored"]["dead_letter"] == msgspec.to_builtins(one)
@@ -70,7 +70,7 @@ def test_the_schema_is_told_by_its_file(properties: Path, kinesis: Any, s3: Any)
         (past, "schemas/air_quality.v1.avsc (a past version)"),
     ):
         one = failed(kinesis, b"{}", schema=fingerprint)
-        hydrate([one], world(kinesis, s3))
+        hydrate([one], dependencies(kinesis, s3))
         assert words in run(properties, "show", one.sequence)
 
 
@@ -100,7 +100,7 @@ def test_every_payload_can_be_looked_at(
     properties: Path, kinesis: Any, s3: Any, data: bytes, form: str, shown: str
 ) -> None:
     one = failed(kinesis, data)
-    hydrate([one], world(kinesis, s3))
+    hydrate([one], dependencies(kinesis, s3))
     assert told(properties, "show", one.sequence)["form"] == form
     assert shown in run(properties, "show", one.sequence)
     assert "\x1b[2J" not in run(properties, "show", one.sequence)
@@ -112,7 +112,7 @@ def test_the_story_of_a_range(properties: Path, kinesis: Any, s3: Any) -> None:
 
     good = samples.as_json("reading", {"id": "1", "device": "d", "time": samples.START, "value": 1.0})
     letters = [msgspec.structs.replace(one, arrived=NOW) for one in put_all(kinesis, [good, b"?", good])]
-    hydrate_batch(event(of_pipe(letters)), world(kinesis, s3, judge=judge))
+    hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, judge=judge))
     [row] = told(properties, "ls", "--consumer", "air-delivery")["failures"]
     story = told(properties, "show", row["id"], "--consumer", "air-delivery")
     assert (story["letter"]["state"], story["letter"]["found"]) == ("hydrated", 3)
@@ -124,7 +124,7 @@ def test_the_story_of_a_range(properties: Path, kinesis: Any, s3: Any) -> None:
 
 def test_a_payload_that_had_left_the_stream(properties: Path, kinesis: Any, s3: Any) -> None:
     one = msgspec.structs.replace(failed(kinesis, b"{}"), shard="shardId-000000000099")
-    hydrate([one], world(kinesis, s3))
+    hydrate([one], dependencies(kinesis, s3))
     assert told(properties, "ls", "--status", "expired")["failures"][0]["sequence"] == one.sequence
     assert "it had left the stream" in run(properties, "show", one.sequence)
 
@@ -148,7 +148,7 @@ def test_the_story_goes_on_with_corrections_and_redrives(
     properties: Path, kinesis: Any, s3: Any, aws: Callable[[str], Any]
 ) -> None:
     one = failed(kinesis, b"{}")
-    [key] = hydrate([one], world(kinesis, s3)).written
+    [key] = hydrate([one], dependencies(kinesis, s3)).written
     assert told(properties, "show", key)["redrives"] == [], "there is no table yet"
     dynamodb = aws("dynamodb")
     names = [("pk", "HASH"), ("sk", "RANGE")]

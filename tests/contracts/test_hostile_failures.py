@@ -19,7 +19,7 @@ from stream_app.recovery.store import failure, put
 from tests import samples
 from tests.contracts import redriving as on
 from tests.contracts.failing import failed, properties, run, told
-from tests.contracts.hydrating import BUCKET, world
+from tests.contracts.hydrating import BUCKET, dependencies
 from tests.unit.test_recovery_store import letter
 
 __all__ = ["properties"]  # a fixture
@@ -44,7 +44,7 @@ PAYLOADS = {
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_such_a_payload_is_hydrated_and_shown(properties: Path, kinesis: Any, s3: Any, name: str) -> None:
     one = failed(kinesis, PAYLOADS[name])
-    assert not hydrate([one], world(kinesis, s3)).failed
+    assert not hydrate([one], dependencies(kinesis, s3)).failed
     story = told(properties, "show", one.sequence)
     shown = run(properties, "show", one.sequence)
     assert one.reason in shown
@@ -70,7 +70,7 @@ def test_an_aggregate_with_a_long_hash_key_is_shown(properties: Path, kinesis: A
     one = failed(kinesis, packed.clear_and_get().get_contents()[2])
     for sub in (0, 1):
         again = msgspec.structs.replace(one, sub=sub)
-        assert not hydrate([again], world(kinesis, s3)).failed
+        assert not hydrate([again], dependencies(kinesis, s3)).failed
         assert (
             told(properties, "show", f"{one.sequence}.{sub}" if sub else one.sequence)["stored"]["sub"] == sub
         )
@@ -81,9 +81,9 @@ def test_such_payloads_are_planned(aws: Callable[[str], Any]) -> None:
     for number, data in enumerate(PAYLOADS.values()):
         on.park(aws("s3"), data, number)
     on.park(aws("s3"), samples.as_envelope("reading", on.reading(50)), 50)
-    road = on.road(aws, on.Clock())
+    context = on.context(aws, on.Clock())
     deep = repair_of({"steps": [{"do": "set", "field": ".".join("b" * 30), "value": {"c": 1}}]})
     for repair in (None, deep):
-        plan = on.plan_of(road, on.Endpoint(), repair=repair)
+        plan = on.plan_of(context, on.Endpoint(), repair=repair)
         assert plan.count == len(PAYLOADS) + 1
         assert parse(to_text(plan)) == plan

@@ -22,6 +22,7 @@ from tests.contracts.hydrating import (
     STREAM,
     Meddled,
     again,
+    dependencies,
     event,
     everything,
     failures,
@@ -31,7 +32,6 @@ from tests.contracts.hydrating import (
     put_all,
     records,
     refusal,
-    world,
 )
 
 CONSUMER = "air-delivery"
@@ -54,7 +54,7 @@ def runs(s3: Any) -> list[tuple[str, str, str, int]]:
 @pytest.mark.parametrize("page", [1, 4, 500])
 def test_a_range_of_many_pages_is_read_to_its_end_and_no_further(kinesis: Any, s3: Any, page: int) -> None:
     letters = put_all(kinesis, [b"%d" % at for at in range(30)])
-    answer, _ = hydrate_batch(event(of_pipe(letters[3:27])), world(kinesis, s3, page=page))
+    answer, _ = hydrate_batch(event(of_pipe(letters[3:27])), dependencies(kinesis, s3, page=page))
     assert answer == ALL_DONE
     assert [one.data for one in failures(s3, CONSUMER)] == [b"%d" % at for at in range(3, 27)]
     [record] = records(s3, CONSUMER)
@@ -67,7 +67,7 @@ def test_a_range_in_a_closed_shard(kinesis: Any, s3: Any) -> None:
     hashes = shards[letters[0].shard]["HashKeyRange"]
     middle = (int(hashes["StartingHashKey"]) + int(hashes["EndingHashKey"])) // 2
     kinesis.split_shard(StreamName=STREAM, ShardToSplit=letters[0].shard, NewStartingHashKey=str(middle))
-    assert hydrate_batch(event(of_pipe(letters)), world(kinesis, s3, page=2))[0] == ALL_DONE
+    assert hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, page=2))[0] == ALL_DONE
     assert len(failures(s3, CONSUMER)) == 9
 
 
@@ -75,7 +75,7 @@ def test_ranges_that_lie_close_share_a_page(kinesis: Any, s3: Any) -> None:
     letters = put_all(kinesis, [b"%d" % at for at in range(40)])
     counting = Meddled(kinesis)
     each = [of_pipe([one]) for one in letters]
-    assert hydrate_batch(event(*each), world(counting, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(*each), dependencies(counting, s3))[0] == ALL_DONE
     assert counting.calls.count("get_records") == 1
     assert [one.data for one in failures(s3, CONSUMER)] == [b"%d" % at for at in range(40)]
     assert len(records(s3, CONSUMER)) == 40
@@ -92,7 +92,7 @@ def aggregate(payloads: Sequence[bytes]) -> bytes:
 def test_aggregated_and_binary_records_are_taken_apart_and_kept_as_they_are(kinesis: Any, s3: Any) -> None:
     binary = bytes(range(256))
     letters = put_all(kinesis, [b"plain", aggregate([binary, b"", b'{"a":1}']), b"\xf3\x89\x9a\xc2 not one"])
-    assert hydrate_batch(event(of_pipe(letters)), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3))[0] == ALL_DONE
     found = failures(s3, CONSUMER)
     assert [one.data for one in found] == [b"plain", binary, b"", b'{"a":1}', b"\xf3\x89\x9a\xc2 not one"]
     assert [one.sub for one in found] == [0, 0, 1, 2, 0]
@@ -109,7 +109,7 @@ def test_the_count_is_verified_against_records_or_user_records(
 ) -> None:
     """Fewer than lie there were in the batch where the source filters; more than lie there is a loss."""
     letters = put_all(kinesis, [b"plain", aggregate([b"1", b"2", b"3"])])
-    assert hydrate_batch(event(of_function(letters, size)), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(of_function(letters, size)), dependencies(kinesis, s3))[0] == ALL_DONE
     [record] = records(s3, "air-map")
     assert record.state == state
     assert ("speaks of 5" in record.reason) == (state == "partial")
@@ -124,14 +124,14 @@ def test_of_a_range_that_has_left_in_part_the_rest_is_hydrated(kinesis: Any, s3:
     letters = put_all(kinesis, [b"%d" % at for at in range(10)])
     trim(letters[6])
     body = of_pipe(letters[2:9])
-    assert hydrate_batch(event(body), world(kinesis, s3, page=2))[0] == ALL_DONE
+    assert hydrate_batch(event(body), dependencies(kinesis, s3, page=2))[0] == ALL_DONE
     assert [one.data for one in failures(s3, CONSUMER)] == [b"6", b"7", b"8"]
     [record] = records(s3, CONSUMER)
     assert (record.state, record.found, record.size) == ("partial", 3, 7)
     assert "3 of 7" in record.reason
     before = everything(s3)
     trim(letters[9])
-    assert hydrate_batch(event(body), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(body), dependencies(kinesis, s3))[0] == ALL_DONE
     assert everything(s3) == before, "a second delivery that finds less takes nothing back"
 
 
@@ -139,7 +139,7 @@ def test_of_a_range_that_has_left_the_metadata_stays(kinesis: Any, s3: Any) -> N
     letters = put_all(kinesis, [b"%d" % at for at in range(10)])
     trim(letters[6])
     body = of_pipe(letters[2:5])
-    answer, done = hydrate_batch(event(body), world(kinesis, s3))
+    answer, done = hydrate_batch(event(body), dependencies(kinesis, s3))
     assert answer == ALL_DONE
     assert not failures(s3, CONSUMER)
     [record] = records(s3, CONSUMER)
@@ -170,7 +170,7 @@ def test_a_beginning_that_is_refused_is_looked_for_by_time(kinesis: Any, s3: Any
     trim(letters[6])
     body = of_pipe([_now(one) for one in letters[2:9]])
     refusing = Refusing(kinesis, letters[6].sequence)
-    assert hydrate_batch(event(body), world(refusing, s3, page=page))[0] == ALL_DONE
+    assert hydrate_batch(event(body), dependencies(refusing, s3, page=page))[0] == ALL_DONE
     assert [one.data for one in failures(s3, CONSUMER)] == [b"6", b"7", b"8"]
 
 
@@ -181,7 +181,7 @@ def _now(one: DeadLetter) -> DeadLetter:
 def test_a_range_that_never_was_waits(kinesis: Any, s3: Any) -> None:
     letters = put_all(kinesis, [b"1", b"2"])
     beyond = msgspec.structs.replace(letters[1], sequence=str(int(letters[1].sequence) + 10**6))
-    answer, done = hydrate_batch(event(of_pipe([beyond])), world(kinesis, s3))
+    answer, done = hydrate_batch(event(of_pipe([beyond])), dependencies(kinesis, s3))
     assert answer == again(0)
     assert beyond.sequence in done.failed[0]
     [record] = records(s3, CONSUMER)
@@ -191,7 +191,7 @@ def test_a_range_that_never_was_waits(kinesis: Any, s3: Any) -> None:
 def test_an_end_that_is_not_there_makes_it_partial(kinesis: Any, s3: Any) -> None:
     letters = put_all(kinesis, [b"1", b"2"])
     beyond = msgspec.structs.replace(letters[1], sequence=str(int(letters[1].sequence) + 10**6))
-    assert hydrate_batch(event(of_pipe([letters[0], beyond])), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(of_pipe([letters[0], beyond])), dependencies(kinesis, s3))[0] == ALL_DONE
     [record] = records(s3, CONSUMER)
     assert (record.state, record.found) == ("partial", 2)
 
@@ -203,7 +203,7 @@ def test_a_range_is_narrowed_to_the_guilty_and_the_innocent_are_marked(
     good = [reading(at) for at in range(6)]
     payloads = [*good[:2], reading(90, value=500.0), b"\xff", *good[2:], good[0], reading(91, value=101.0)]
     letters = put_all(kinesis, payloads)
-    answer, _ = hydrate_batch(event(of_pipe(letters)), world(kinesis, s3, judge=judge, page=page))
+    answer, _ = hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, judge=judge, page=page))
     assert answer == ALL_DONE
     found = failures(s3, CONSUMER)
     assert [(one.data, one.code, one.stage) for one in found] == [
@@ -224,7 +224,7 @@ def test_a_range_is_narrowed_to_the_guilty_and_the_innocent_are_marked(
 
 def test_guilty_user_records_of_an_aggregate_are_told_from_their_siblings(kinesis: Any, s3: Any) -> None:
     letters = put_all(kinesis, [aggregate([reading(1), b"?", reading(2)])])
-    assert hydrate_batch(event(of_pipe(letters)), world(kinesis, s3, judge=judge))[0] == ALL_DONE
+    assert hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, judge=judge))[0] == ALL_DONE
     assert [(one.sub, one.data) for one in failures(s3, CONSUMER)] == [(1, b"?")]
     assert [count for *_, count in runs(s3)] == [1, 1, 1]
 
@@ -235,7 +235,10 @@ def test_where_none_is_guilty_the_fault_was_elsewhere_and_all_are_failures(
 ) -> None:
     payloads = [reading(at) for at in range(5)]
     letters = put_all(kinesis, payloads)
-    assert hydrate_batch(event(of_pipe(letters)), world(kinesis, s3, judge=judge, page=page))[0] == ALL_DONE
+    assert (
+        hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, judge=judge, page=page))[0]
+        == ALL_DONE
+    )
     found = failures(s3, CONSUMER)
     assert [one.data for one in found] == payloads
     assert {(one.stage, one.code) for one in found} == {("delivery", "DELIVERY_FAILED")}
@@ -255,7 +258,7 @@ def test_each_range_is_judged_by_itself(kinesis: Any, s3: Any) -> None:
         return begin
 
     bodies = [of_pipe(letters[:2]), of_pipe(letters[2:])]
-    assert hydrate_batch(event(*bodies), world(kinesis, s3, judge=counting))[0] == ALL_DONE
+    assert hydrate_batch(event(*bodies), dependencies(kinesis, s3, judge=counting))[0] == ALL_DONE
     assert len(seen) == 2
     assert [one.data for one in failures(s3, CONSUMER)] == [b"?", b"?"]
 
@@ -267,7 +270,7 @@ def test_a_judge_that_fails_makes_only_ranges_wait(kinesis: Any, s3: Any) -> Non
         raise RuntimeError("no schema to be found")
 
     bodies = [own(letters[0]), of_pipe(letters)]
-    answer, done = hydrate_batch(event(*bodies), world(kinesis, s3, judge=broken))
+    answer, done = hydrate_batch(event(*bodies), dependencies(kinesis, s3, judge=broken))
     assert answer == again(1)
     assert "no schema" in done.failed[1]
     assert len(failures(s3)) == 1
@@ -299,7 +302,7 @@ def test_of_a_large_range_a_few_pages_are_held(kinesis: Any, s3: Any, guilty: bo
 
         return begin
 
-    hydrate_batch(event(of_pipe(letters)), world(kinesis, Logged(), judge=watching, page=3))
+    hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, Logged(), judge=watching, page=3))
     if guilty:
         assert log == ["read"] * 3 + ["stored"] * 3 + ["read", "stored"] * 5
     else:

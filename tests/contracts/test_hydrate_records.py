@@ -17,6 +17,7 @@ from tests.contracts.hydrating import (
     BUCKET,
     Meddled,
     again,
+    dependencies,
     event,
     everything,
     failures,
@@ -24,7 +25,6 @@ from tests.contracts.hydrating import (
     put,
     put_all,
     refusal,
-    world,
 )
 
 PAYLOADS = [b'{"pm25":1}', b"\x00\xff", b"", b"not json", b'{"pm25":2}']
@@ -32,7 +32,7 @@ PAYLOADS = [b'{"pm25":1}', b"\x00\xff", b"", b"not json", b'{"pm25":2}']
 
 def test_every_payload_is_found_whatever_it_is(kinesis: Any, s3: Any) -> None:
     letters = [put(kinesis, data, f"station {at}") for at, data in enumerate(PAYLOADS * 4)]
-    done = hydrate(letters[::-1], world(kinesis, s3))
+    done = hydrate(letters[::-1], dependencies(kinesis, s3))
     assert (len(done.written), done.kept, done.expired, done.failed) == (20, [], [], {})
     found = {(one.shard, one.sequence): (one.data, one.partition_key) for one in failures(s3)}
     assert found == {
@@ -44,11 +44,11 @@ def test_every_payload_is_found_whatever_it_is(kinesis: Any, s3: Any) -> None:
 
 def test_hydrating_twice_changes_nothing_nor_takes_back_a_status(kinesis: Any, s3: Any) -> None:
     letters = [put(kinesis, data) for data in PAYLOADS]
-    first = hydrate(letters, world(kinesis, s3))
+    first = hydrate(letters, dependencies(kinesis, s3))
     before = everything(s3)
     tags = {"TagSet": [{"Key": "status", "Value": "processed"}]}
     s3.put_object_tagging(Bucket=BUCKET, Key=first.written[0], Tagging=tags)
-    second = hydrate(letters, world(kinesis, s3))
+    second = hydrate(letters, dependencies(kinesis, s3))
     assert (second.written, sorted(second.kept)) == ([], sorted(first.written))
     assert everything(s3) == before
     assert [status(s3, BUCKET, key) for key in first.written[:2]] == ["processed", "open"]
@@ -57,7 +57,7 @@ def test_hydrating_twice_changes_nothing_nor_takes_back_a_status(kinesis: Any, s
 def test_neighbours_share_a_page(kinesis: Any, s3: Any) -> None:
     letters = [put(kinesis, b"%d" % at) for at in range(140)]
     counting = Meddled(kinesis)
-    assert len(hydrate(letters, world(counting, s3)).written) == 140
+    assert len(hydrate(letters, dependencies(counting, s3)).written) == 140
     assert counting.calls.count("get_shard_iterator") == 1
     assert counting.calls.count("get_records") == 1
 
@@ -66,7 +66,7 @@ def test_neighbours_share_a_page(kinesis: Any, s3: Any) -> None:
 def test_they_are_found_whatever_lies_between_them(kinesis: Any, s3: Any, page: int) -> None:
     letters = put_all(kinesis, [b"%d" % at for at in range(25)])
     wanted = [letters[at] for at in (0, 1, 9, 24)]
-    assert not hydrate(wanted, world(kinesis, s3, page=page)).failed
+    assert not hydrate(wanted, dependencies(kinesis, s3, page=page)).failed
     assert [one.data for one in failures(s3)] == [b"0", b"1", b"9", b"24"]
 
 
@@ -76,7 +76,7 @@ def test_the_sub_sequence_number_finds_the_record_in_an_aggregate(kinesis: Any, 
         packed.add_user_record(f"station {at}", b"payload %d" % at)
     whole = put(kinesis, packed.clear_and_get().get_contents()[2])
     letters = [msgspec.structs.replace(whole, sub=sub, partition_key=f"station {sub}") for sub in range(4)]
-    done = hydrate(letters, world(kinesis, s3))
+    done = hydrate(letters, dependencies(kinesis, s3))
     assert [one.data for one in failures(s3)] == [b"payload 0", b"payload 1", b"payload 2"]
     assert list(done.failed) == [3]
 
@@ -107,7 +107,7 @@ def test_a_record_that_left_the_stream_is_kept_as_metadata(
 ) -> None:
     gone, here = put(kinesis, b"1"), put(kinesis, b"2")
     last_gone = here.sequence if all_gone else gone.sequence
-    done = hydrate([gone, here], world(Trimmed(kinesis, last_gone, refuses), s3))
+    done = hydrate([gone, here], dependencies(Trimmed(kinesis, last_gone, refuses), s3))
     stored = {
         one.sequence: (one.encoding, one.data, one.dead_letter.reason, status(s3, BUCKET, one.key))
         for one in failures(s3)
@@ -121,7 +121,7 @@ def test_a_record_that_left_the_stream_is_kept_as_metadata(
 
 def test_a_shard_that_the_stream_has_forgotten_held_what_has_left(kinesis: Any, s3: Any) -> None:
     old = msgspec.structs.replace(put(kinesis, b"1"), shard="shardId-000000000099")
-    done = hydrate([old], world(kinesis, s3))
+    done = hydrate([old], dependencies(kinesis, s3))
     assert (len(done.written), len(done.expired), done.failed) == (1, 1, {})
 
 
@@ -132,7 +132,7 @@ def test_a_position_that_never_was_or_a_stream_that_is_not_fails(kinesis: Any, s
         msgspec.structs.replace(here, stream="nowhere"),
         here,
     ]
-    done = hydrate(letters, world(kinesis, s3))
+    done = hydrate(letters, dependencies(kinesis, s3))
     assert sorted(done.failed) == [0, 1]
     assert len(failures(s3)) == len(done.written) == 1
 
@@ -143,7 +143,7 @@ def test_a_closed_shard_is_read_to_its_end(kinesis: Any, s3: Any) -> None:
     hashes = shards[letters[0].shard]["HashKeyRange"]
     middle = (int(hashes["StartingHashKey"]) + int(hashes["EndingHashKey"])) // 2
     kinesis.split_shard(StreamName="devices", ShardToSplit=letters[0].shard, NewStartingHashKey=str(middle))
-    done = hydrate(letters, world(kinesis, s3, page=5))
+    done = hydrate(letters, dependencies(kinesis, s3, page=5))
     assert not done.failed
     assert [one.data for one in failures(s3)] == [b"%d" % at for at in range(12)]
 
@@ -154,19 +154,19 @@ def test_only_what_failed_comes_again(kinesis: Any, s3: Any) -> None:
     assert {one.shard for one in letters} != {failing}
     bodies = [own(one) for one in letters]
     meddled = Meddled(kinesis, {failing: "ProvisionedThroughputExceededException"})
-    answer, done = hydrate_batch(event("no json", *bodies, "{}"), world(meddled, s3))
+    answer, done = hydrate_batch(event("no json", *bodies, "{}"), dependencies(meddled, s3))
     waiting = [at + 1 for at, one in enumerate(letters) if one.shard == failing]
     assert answer == again(0, *waiting, 13)
     assert (sorted(done.failed), sorted(done.malformed)) == (waiting, [0, 13])
     assert "ProvisionedThroughputExceeded" in done.failed[1]
     assert len(failures(s3)) == sum(one.shard != failing for one in letters)
-    assert hydrate_batch(event(*bodies), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(*bodies), dependencies(kinesis, s3))[0] == ALL_DONE
     assert len(failures(s3)) == 12
 
 
 def test_a_bucket_that_refuses_keeps_the_message_in_the_queue(kinesis: Any, s3: Any) -> None:
     body = own(put(kinesis, b"1"))
-    assert hydrate_batch(event(body), world(kinesis, s3, bucket="no-such-bucket"))[0] == again(0)
+    assert hydrate_batch(event(body), dependencies(kinesis, s3, bucket="no-such-bucket"))[0] == again(0)
 
 
 def test_keys_are_found_by_arrival(s3: Any, kinesis: Any) -> None:
@@ -174,7 +174,7 @@ def test_keys_are_found_by_arrival(s3: Any, kinesis: Any) -> None:
     real = put(kinesis, b"1")
     letters = [msgspec.structs.replace(real, arrived=int(at.timestamp() * 1000), partition_key=key)
                for at in hours for key in ("~", "a", "ü/")]  # fmt: skip
-    hydrate(letters, world(kinesis, s3))
+    hydrate(letters, dependencies(kinesis, s3))
     assert all(load(body).data == b"1" for body in everything(s3, "failures/").values())
 
     def arrivals(since: datetime | None, until: datetime | None) -> Iterator[str]:

@@ -19,6 +19,7 @@ from tests.contracts.hydrating import (
     Meddled,
     again,
     by_sns,
+    dependencies,
     event,
     everything,
     failures,
@@ -29,7 +30,6 @@ from tests.contracts.hydrating import (
     put_all,
     records,
     tag,
-    world,
 )
 
 PAYLOADS = [b'{"pm25":1}', b"\x00\xff\x00", b"", b"not json", b' {"pm25":2} ']
@@ -51,7 +51,7 @@ WHOLE = [data.strip() for data in PAYLOADS]
 
 @pytest.mark.parametrize("wrap", [str, by_sns], ids=["sqs", "sns"])
 def test_our_own(kinesis: Any, s3: Any, letters: list[DeadLetter], wrap: Callable[[str], str]) -> None:
-    answer, done = hydrate_batch(event(*(wrap(own(one)) for one in letters)), world(kinesis, s3))
+    answer, done = hydrate_batch(event(*(wrap(own(one)) for one in letters)), dependencies(kinesis, s3))
     assert answer == ALL_DONE
     assert stored(s3, "air") == WHOLE
     assert {(one.stage, one.code, one.reason) for one in failures(s3)} == {
@@ -86,7 +86,7 @@ def test_a_range(
     reason: str,
 ) -> None:
     body = sent(letters)
-    answer, _ = hydrate_batch(event(wrap(json.dumps(body))), world(kinesis, s3))
+    answer, _ = hydrate_batch(event(wrap(json.dumps(body))), dependencies(kinesis, s3))
     assert answer == ALL_DONE
     found = failures(s3, consumer)
     assert [one.data for one in found] == WHOLE
@@ -165,7 +165,7 @@ def test_the_whole_invocation_on_s3_needs_no_stream(
     whole = invocation(letters, PAYLOADS)
     carried(s3, letters, json.dumps(whole) if escaped else whole)
     meddled = Meddled(kinesis, {letters[0].shard: "ResourceNotFoundException"})
-    assert hydrate_batch(made(), world(meddled, s3))[0] == ALL_DONE
+    assert hydrate_batch(made(), dependencies(meddled, s3))[0] == ALL_DONE
     assert meddled.calls in (["describe_stream_summary"], [])
     assert stored(s3, "air-map") == WHOLE
     [record] = records(s3, "air-map")
@@ -180,7 +180,7 @@ def test_a_payload_that_cannot_be_read_is_had_from_the_stream(
     kinesis: Any, s3: Any, letters: list[DeadLetter], payload: Any
 ) -> None:
     carried(s3, letters, payload)
-    assert hydrate_batch(event(notice()), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(notice()), dependencies(kinesis, s3))[0] == ALL_DONE
     assert stored(s3, "air-map") == WHOLE
 
 
@@ -188,7 +188,7 @@ def test_a_payload_that_is_not_all_is_completed_from_the_stream(
     kinesis: Any, s3: Any, letters: list[DeadLetter]
 ) -> None:
     carried(s3, letters, invocation(letters[:3], PAYLOADS[:3]))
-    assert hydrate_batch(event(notice()), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(notice()), dependencies(kinesis, s3))[0] == ALL_DONE
     assert stored(s3, "air-map") == WHOLE
 
 
@@ -197,26 +197,26 @@ def test_a_payload_that_is_not_all_is_better_than_nothing(
 ) -> None:
     carried(s3, letters, invocation(letters[:3], PAYLOADS[:3]))
     gone = Meddled(kinesis, {letters[0].shard: "ResourceNotFoundException"})
-    assert hydrate_batch(event(notice()), world(gone, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(notice()), dependencies(gone, s3))[0] == ALL_DONE
     assert stored(s3, "air-map") == WHOLE[:3]
     [record] = records(s3, "air-map")
     assert (record.state, record.found, record.size) == ("partial", 3, 5)
 
 
 def test_an_object_that_is_not_there_yet_comes_again(kinesis: Any, s3: Any) -> None:
-    answer, done = hydrate_batch(event(notice()), world(kinesis, s3))
+    answer, done = hydrate_batch(event(notice()), dependencies(kinesis, s3))
     assert answer == again(0)
     assert CARRIED in done.failed[0]
 
 
 def test_what_only_the_whole_event_can_bring_again_raises(kinesis: Any, s3: Any) -> None:
     with pytest.raises(TransientError, match="1 of 1"):
-        hydrate_batch(notice(), world(kinesis, s3))
+        hydrate_batch(notice(), dependencies(kinesis, s3))
 
 
 def test_the_test_of_a_notification_is_no_dead_letter(kinesis: Any, s3: Any) -> None:
     test = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET, "RequestId": "r"}
-    answer, done = hydrate_batch(event(test), world(kinesis, s3))
+    answer, done = hydrate_batch(event(test), dependencies(kinesis, s3))
     assert answer == ALL_DONE
     assert not done.results
     assert not done.malformed
@@ -225,7 +225,7 @@ def test_the_test_of_a_notification_is_no_dead_letter(kinesis: Any, s3: Any) -> 
 def test_an_event_of_another_source_is_refused(kinesis: Any, s3: Any) -> None:
     for wrong in ({}, {"Records": [{"eventSource": "aws:kinesis"}]}, {"source": "aws.ec2"}):
         with pytest.raises(ValueError, match="event"):
-            hydrate_batch(wrong, world(kinesis, s3))
+            hydrate_batch(wrong, dependencies(kinesis, s3))
 
 
 def test_a_batch_that_grew_too_old_before_any_call_has_no_response(
@@ -235,7 +235,7 @@ def test_a_batch_that_grew_too_old_before_any_call_has_no_response(
     del body["responseContext"]
     body["requestContext"] = {"functionArn": f"{body['requestContext']['functionArn']}:live",
                               "condition": "RecordAgeExceeded"}  # fmt: skip
-    assert hydrate_batch(event(body), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(body), dependencies(kinesis, s3))[0] == ALL_DONE
     assert {one.reason for one in failures(s3, "air-map")} == {"RecordAgeExceeded in function air-map"}
 
 
@@ -243,7 +243,7 @@ def test_shapes_may_be_mixed_in_one_event(kinesis: Any, s3: Any, letters: list[D
     carried(s3, letters[3:], invocation(letters[3:], PAYLOADS[3:]), size=2)
     other = msgspec.structs.replace(letters[4], consumer="other")
     bodies: list[str | dict[str, Any]] = [own(letters[0]), of_pipe(letters[:2]), notice(), own(other)]
-    assert hydrate_batch(event(*bodies), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(*bodies), dependencies(kinesis, s3))[0] == ALL_DONE
     assert stored(s3, "air") == WHOLE[:1]
     assert stored(s3, "air-delivery") == WHOLE[:2]
     assert stored(s3, "air-map") == WHOLE[3:]

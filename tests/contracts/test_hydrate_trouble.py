@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from stream_app import lambdas
-from stream_app.recovery.hydrate.batch import Hydrated, World, handler, hydrate_batch
+from stream_app.recovery.hydrate.batch import Hydrated, HydrateDependencies, handler, hydrate_batch
 from stream_app.recovery.hydrate.report import LEFT
 from stream_app.recovery.hydrate.results import State, waiting
 from stream_app.recovery.stream.retention import Retention
@@ -23,6 +23,7 @@ from tests.contracts.hydrating import (
     STREAM,
     Meddled,
     again,
+    dependencies,
     event,
     everything,
     failures,
@@ -32,7 +33,6 @@ from tests.contracts.hydrating import (
     put_all,
     records,
     refusal,
-    world,
 )
 
 HOUR = 3_600_000
@@ -54,7 +54,7 @@ def test_a_throttled_read_is_waited_out_in_place(kinesis: Any, s3: Any) -> None:
     pauses: list[float] = []
     throttled = Meddled(kinesis, throttled=3)
     bodies = [own(letters[0]), of_pipe(letters)]
-    here = world(throttled, s3, page=2, sleep=pauses.append)
+    here = dependencies(throttled, s3, page=2, sleep=pauses.append)
     assert hydrate_batch(event(*bodies), here)[0] == ALL_DONE
     assert len(failures(s3, "air-delivery")) == 10
     assert len(pauses) == 3 * (throttled.calls.count("get_records") // 4)
@@ -64,7 +64,7 @@ def test_a_throttled_read_is_waited_out_in_place(kinesis: Any, s3: Any) -> None:
 def test_throttling_that_does_not_end_makes_the_letter_wait(kinesis: Any, s3: Any) -> None:
     letters = put_all(kinesis, [b"1", b"2"])
     throttled = Meddled(kinesis, throttled=1_000)
-    answer, done = hydrate_batch(event(own(letters[0]), of_pipe(letters)), world(throttled, s3))
+    answer, done = hydrate_batch(event(own(letters[0]), of_pipe(letters)), dependencies(throttled, s3))
     assert answer == again(0, 1)
     assert all("6 attempts" in reason for reason in done.failed.values())
 
@@ -74,7 +74,7 @@ def test_a_duplicate_delivery_changes_nothing(kinesis: Any, s3: Any, threads: bo
     letters = put_all(kinesis, [b"%d" % at for at in range(6)])
     bodies = [*(own(one) for one in letters), of_pipe(letters[:3]), own(letters[0]), of_pipe(letters[:3])]
     with ThreadPoolExecutor(4) as pool:
-        here = world(kinesis, s3, threads=pool if threads else None)
+        here = dependencies(kinesis, s3, threads=pool if threads else None)
         assert hydrate_batch(event(*bodies), here)[0] == ALL_DONE
         before = everything(s3)
         answer, done = hydrate_batch(event(*bodies[::-1]), here)
@@ -105,9 +105,9 @@ def test_a_crash_between_failures_and_record_is_made_good(kinesis: Any, s3: Any)
 
     letters = put_all(kinesis, [b"%d" % at for at in range(6)])
     body = of_pipe(letters)
-    assert hydrate_batch(event(body), world(kinesis, Dying()))[0] == again(0)
+    assert hydrate_batch(event(body), dependencies(kinesis, Dying()))[0] == again(0)
     assert (len(failures(s3, "air-delivery")), records(s3, "air-delivery")) == (3, [])
-    assert hydrate_batch(event(body, received=2), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(body, received=2), dependencies(kinesis, s3))[0] == ALL_DONE
     assert len(failures(s3, "air-delivery")) == 6
     assert [one.state for one in records(s3, "air-delivery")] == ["hydrated"]
 
@@ -140,7 +140,7 @@ def test_a_malformed_message_is_parked_as_it_is_with_the_reason(
     kinesis: Any, s3: Any, sqs: Any, parking: str
 ) -> None:
     good = own(put(kinesis, b"1"))
-    here = world(kinesis, s3, sqs=sqs, parking=parking)
+    here = dependencies(kinesis, s3, sqs=sqs, parking=parking)
     answer, done = hydrate_batch(event(*MALFORMED, good), here)
     assert answer == ALL_DONE
     parked = received(sqs, parking)
@@ -156,9 +156,9 @@ def test_a_malformed_message_is_parked_as_it_is_with_the_reason(
 def test_what_cannot_be_parked_comes_again_and_ends_by_the_redrive_policy(
     kinesis: Any, s3: Any, sqs: Any
 ) -> None:
-    here = world(kinesis, s3, sqs=sqs, parking="http://127.0.0.1/no/queue")
+    here = dependencies(kinesis, s3, sqs=sqs, parking="http://127.0.0.1/no/queue")
     assert hydrate_batch(event("no json", "{}"), here)[0] == again(0, 1)
-    assert hydrate_batch(event("no json", "{}"), world(kinesis, s3))[0] == again(0, 1)
+    assert hydrate_batch(event("no json", "{}"), dependencies(kinesis, s3))[0] == again(0, 1)
 
 
 def test_a_letter_that_waits_shows_when_its_payload_vanishes(kinesis: Any, s3: Any) -> None:
@@ -166,13 +166,13 @@ def test_a_letter_that_waits_shows_when_its_payload_vanishes(kinesis: Any, s3: A
     letters = [put(kinesis, b"1"), put(kinesis, b"2", "Tiantan")]
     failing = dict.fromkeys({one.shard for one in letters}, "AccessDeniedException")
     bodies = [own(letters[0]), json.dumps(of_pipe(letters[:1]))]
-    assert hydrate_batch(event(*bodies), world(Meddled(kinesis, failing), s3))[0] == again(0, 1)
+    assert hydrate_batch(event(*bodies), dependencies(Meddled(kinesis, failing), s3))[0] == again(0, 1)
     for consumer, body in zip(("air", "air-delivery"), map(json.loads, bodies), strict=True):
         [waits] = waiting(s3, BUCKET, consumer)
         assert (waits.state, waits.vanishes) == (State.WAITING, ARRIVED + 48 * HOUR)
         assert "AccessDenied" in waits.reason
         assert json.loads(bytes(waits.message)) == body
-    assert hydrate_batch(event(*bodies, received=2), world(kinesis, s3))[0] == ALL_DONE
+    assert hydrate_batch(event(*bodies, received=2), dependencies(kinesis, s3))[0] == ALL_DONE
     assert not [*waiting(s3, BUCKET, "air"), *waiting(s3, BUCKET, "air-delivery")]
 
 
@@ -180,7 +180,7 @@ def test_the_first_to_vanish_is_listed_first(kinesis: Any, s3: Any) -> None:
     real = put(kinesis, b"1")
     letters = [msgspec.structs.replace(real, arrived=ARRIVED + hours * HOUR) for hours in (5, -3, 0, 100)]
     failing = Meddled(kinesis, {real.shard: "AccessDeniedException"})
-    hydrate_batch(event(*map(own, letters)), world(failing, s3))
+    hydrate_batch(event(*map(own, letters)), dependencies(failing, s3))
     found = [one.arrived for one in waiting(s3, BUCKET, "air")]
     assert found == sorted(one.arrived for one in letters)
 
@@ -200,7 +200,7 @@ def test_a_metric_carries_the_shortest_time_that_a_letter_had_left(kinesis: Any,
     real = put(kinesis, b"1")
     young = msgspec.structs.replace(real, arrived=ARRIVED + HOUR)
     lines: list[str] = []
-    here = world(kinesis, s3, emit=lines.append, now_ms=lambda: ARRIVED + 20 * HOUR, application="air")
+    here = dependencies(kinesis, s3, emit=lines.append, now_ms=lambda: ARRIVED + 20 * HOUR, application="air")
     hydrate_batch(event(own(young), own(real), of_pipe([young]), "no json"), here)
     found = metrics(lines)
     assert found["air"] == {
@@ -219,7 +219,7 @@ def test_letters_that_wait_are_counted(kinesis: Any, s3: Any) -> None:
     one = put(kinesis, b"1")
     lines: list[str] = []
     failing = Meddled(kinesis, {one.shard: "AccessDeniedException"})
-    hydrate_batch(event(own(one)), world(failing, s3, emit=lines.append))
+    hydrate_batch(event(own(one)), dependencies(failing, s3, emit=lines.append))
     assert metrics(lines)["air"]["DeadLettersWaiting"] == 1
 
 
@@ -254,7 +254,7 @@ class Context:
 def test_what_there_is_no_time_for_comes_again_and_the_rest_is_done(kinesis: Any, s3: Any) -> None:
     letters = put_all(kinesis, [b"1", b"2", b"3"])
     seen: list[Hydrated] = []
-    handle = handler(world(kinesis, s3), seen.append)
+    handle = handler(dependencies(kinesis, s3), seen.append)
     bodies = [of_pipe([one]) for one in letters]
     assert handle(event(*bodies), Context([60_000, 20_000, 1_000])) == again(2)
     assert "no time" in seen[0].failed[2]
@@ -287,4 +287,4 @@ def test_the_function_takes_its_world_from_the_environment(
 
 
 def test_a_world_needs_three_things_only(kinesis: Any, s3: Any) -> None:
-    assert handler(World(kinesis, s3, BUCKET))(event(own(put(kinesis, b"1"))), None) == ALL_DONE
+    assert handler(HydrateDependencies(kinesis, s3, BUCKET))(event(own(put(kinesis, b"1"))), None) == ALL_DONE

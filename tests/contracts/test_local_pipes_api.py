@@ -12,7 +12,7 @@ import pytest
 
 from stream_app.errors import ConfigError
 from stream_app.local.deployers.deploy import deploy, placed, templates
-from stream_app.local.pipes.runner import World, pipes
+from stream_app.local.pipes.runner import PipeDependencies, pipes
 from stream_app.local.pipes.targets import ApiTarget, Unresolved
 from stream_app.local.runners import poster, run_all
 
@@ -140,6 +140,6 @@ def test_an_api_destination_takes_no_batches(clients: Clients) -> None:
             properties={**item.properties, "SourceParameters": {"KinesisStreamParameters": own}}
         )
 
-    world = World(clients, poster(), lambda: 0.0, random.Random(1))
+    dependencies = PipeDependencies(clients, poster(), lambda: 0.0, random.Random(1))
     with pytest.raises(ConfigError, match="its target takes 1 at a time"):
-        pipes([batched(item) for item in found], world)
+        pipes([batched(item) for item in found], dependencies)

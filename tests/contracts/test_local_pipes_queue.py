@@ -13,7 +13,7 @@ import pytest
 from stream_app.errors import ConfigError, TransientError
 from stream_app.local.deployers.deploy import Placed, placed, templates
 from stream_app.local.moto_patches import clock
-from stream_app.local.pipes.runner import Worker, World, pipes
+from stream_app.local.pipes.runner import PipeDependencies, Worker, pipes
 from stream_app.local.pipes.targets import StreamTarget, Unresolved
 
 Clients = Callable[[str], Any]
@@ -43,8 +43,8 @@ def no_http(method: str, url: str, headers: Mapping[str, str], body: bytes) -> i
 
 def worker(clients: Clients, name: str, kinesis: Any = None) -> Worker:
     given_clients = (lambda n: kinesis if n == "kinesis" else clients(n)) if kinesis else clients
-    world = World(given_clients, no_http, lambda: 0.0, random.Random(1))
-    [found] = [w for w in pipes(placed(templates(), clients), world) if w.name == name]
+    dependencies = PipeDependencies(given_clients, no_http, lambda: 0.0, random.Random(1))
+    [found] = [w for w in pipes(placed(templates(), clients), dependencies) if w.name == name]
     return found
 
 
@@ -187,8 +187,10 @@ def test_what_was_sent_is_deleted_though_it_takes_several_tries(
     for n in range(3):
         clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope(f"d-{n}"))
     reluctant = ReluctantSqs(clients("sqs"))
-    world = World(lambda n: reluctant if n == "sqs" else clients(n), no_http, lambda: 0.0, random.Random(1))
-    [found] = [w for w in pipes(placed(templates(), clients), world) if w.name == "stream-app-devices"]
+    dependencies = PipeDependencies(
+        lambda n: reluctant if n == "sqs" else clients(n), no_http, lambda: 0.0, random.Random(1)
+    )
+    [found] = [w for w in pipes(placed(templates(), clients), dependencies) if w.name == "stream-app-devices"]
     run_until(found, lambda c: c["delivered"] >= 3)
     assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 0)
     assert len(in_stream(clients, outputs)) == 3
@@ -216,14 +218,14 @@ def pipe_with(clients: Clients, **changes: Any) -> list[Placed]:
 def test_a_pipe_that_the_runner_does_not_know_is_refused(
     clients: Clients, changes: dict[str, Any], says: str
 ) -> None:
-    world = World(clients, no_http, lambda: 0.0, random.Random(1))
+    dependencies = PipeDependencies(clients, no_http, lambda: 0.0, random.Random(1))
     with pytest.raises(ConfigError, match=says):
-        pipes(pipe_with(clients, **changes), world)
+        pipes(pipe_with(clients, **changes), dependencies)
 
 
 def test_a_stopped_pipe_does_not_run(clients: Clients) -> None:
-    world = World(clients, no_http, lambda: 0.0, random.Random(1))
-    names = [found.name for found in pipes(pipe_with(clients, DesiredState="STOPPED"), world)]
+    dependencies = PipeDependencies(clients, no_http, lambda: 0.0, random.Random(1))
+    names = [found.name for found in pipes(pipe_with(clients, DesiredState="STOPPED"), dependencies)]
     assert names == ["stream-app-ordered"]
 
 

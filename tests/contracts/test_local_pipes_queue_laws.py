@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stream_app.aws.retry import Policy
 from stream_app.local.pipes.counters import Counters
 from stream_app.local.pipes.patterns import compile_filters, compile_template
-from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.pipe_route import PipeRoute
 from stream_app.local.pipes.queue_pipe import QueuePipe
 from stream_app.local.pipes.queue_poller import Queue
 from stream_app.local.pipes.targets import Unresolved
@@ -63,7 +63,7 @@ def body_of(raw: Mapping[str, Any]) -> bytes:
 
 def handled(messages: list[Mapping[str, Any]], *, fifo: bool) -> tuple[list[str], list[str], dict[str, int]]:
     target, counters = Flaky(), Counters()
-    way = Way(
+    way = PipeRoute(
         name="p",
         arn="arn",
         payload="body",
@@ -122,7 +122,7 @@ def test_what_is_in_hand_is_sent_though_the_runner_is_told_to_stop() -> None:
     stop.set()
     target, counters = Flaky(), Counters()
     transform = compile_template("<$.body>", "body", body_of, {})
-    way = Way("p", "arn", "body", body_of, compile_filters([]), transform, target)
+    way = PipeRoute("p", "arn", "body", body_of, compile_filters([]), transform, target)
     queue = Queue("url", "arn", "us-east-1", fifo=False, last_chance=None)
     pipe = QueuePipe(way, queue, counters, random.Random(1), Policy(attempts=3, base_ms=10**9, cap_ms=10**9))
     messages = [message(0, None, 1, False), message(1, None, 0, False)]

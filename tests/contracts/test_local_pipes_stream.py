@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stream_app.aws.retry import Policy
 from stream_app.local.pipes.counters import Counters
 from stream_app.local.pipes.patterns import compile_filters
-from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.pipe_route import PipeRoute
 from stream_app.local.pipes.shards import StreamReader
 from stream_app.local.pipes.stream_pipe import Place, Rules, StreamPipe, dead_letter
 
@@ -67,8 +67,8 @@ def record(n: int, data: str, age: float = 0.0) -> dict[str, Any]:
     }
 
 
-def way(target: Any) -> Way:
-    return Way(
+def way(target: Any) -> PipeRoute:
+    return PipeRoute(
         name="p",
         arn="arn:pipe",
         payload="data",

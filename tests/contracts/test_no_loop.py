@@ -22,7 +22,7 @@ from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import Entry, History
 from stream_app.recovery.correct.limits import Reads
-from stream_app.recovery.correct.queue import ASKED, Desk, correct_batch
+from stream_app.recovery.correct.queue import ASKED, QueueDependencies, correct_batch
 from stream_app.recovery.correct.work import corrector
 from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.context import open_target
@@ -108,7 +108,7 @@ class Round:
             assert correct_batch(event, self._desk()) == {"batchItemFailures": []}
             self.answered += 1
 
-    def _desk(self) -> Desk:
+    def _desk(self) -> QueueDependencies:
         client, settings = self.pipeline.client, on.settings()
         work = corrector(
             kinesis=client("kinesis"),
@@ -123,7 +123,7 @@ class Round:
             now_ms=lambda: 2_000_000_000_000,
             latest_table=on.LATEST,
         )
-        return Desk(
+        return QueueDependencies(
             sqs=client("sqs"),
             s3=client("s3"),
             bucket=BUCKET,
@@ -137,13 +137,13 @@ class Round:
 
     def _redrive(self, to: str) -> None:
         """All that is not stored, also what another plan has sent before; mended where it can be, else as it is."""
-        road, where = self.pipeline.road, destination(to, bus=BUS, stream=STREAM)
+        context, where = self.pipeline.context, destination(to, bus=BUS, stream=STREAM)
         for repair in (MEND, None):
-            target = open_target(road, where, {})
+            target = open_target(context, where, {})
             everything = Selection(statuses=("open", "redriven", "discarded", "processed"))
-            plan = make(road, Wish(everything, where, repair, newer="apply", max_redrives=MOST), target)
-            self.sent += apply(road, plan, target).sent
-            follow(road, attempts_of(road, plan))
+            plan = make(context, Wish(everything, where, repair, newer="apply", max_redrives=MOST), target)
+            self.sent += apply(context, plan, target).sent
+            follow(context, attempts_of(context, plan))
 
     def state(self) -> dict[str, Any]:
         """Everything that a loop could let grow."""
@@ -228,12 +228,12 @@ def test_all_that_sends_again_comes_to_rest_together(everybody: Round) -> None:
 
 def test_the_same_without_the_bounds_would_go_on(everybody: Round) -> None:
     """So it is the bounds that end it: with more sends allowed, more is sent in the same rounds."""
-    road, where = everybody.pipeline.road, destination("stream", bus=BUS, stream=STREAM)
+    context, where = everybody.pipeline.context, destination("stream", bus=BUS, stream=STREAM)
     sent = []
     for _ in range(MOST + 3):
         everybody.pipeline.run()
-        target = open_target(road, where, {})
+        target = open_target(context, where, {})
         wish = Wish(Selection(codes=("UNDECODABLE",)), where, None, newer="apply", max_redrives=99)
-        plan = make(road, wish, target)
-        sent.append(apply(road, plan, target).sent)
+        plan = make(context, wish, target)
+        sent.append(apply(context, plan, target).sent)
     assert sent == [1] * (MOST + 3)

@@ -18,7 +18,7 @@ from stream_app.model.segment import Segment, store, token
 from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.recovery.audit.waiting import arrived_at
 from stream_app.recovery.dead_letters import messages, parse
-from stream_app.recovery.hydrate.batch import World, hydrate
+from stream_app.recovery.hydrate.batch import HydrateDependencies, hydrate
 from stream_app.recovery.store import failure_keys
 from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.sinks.parquet import encode
@@ -73,7 +73,7 @@ def consume(kinesis: Any, s3: Any, segments: Sequence[Segment]) -> None:
     for one in segments:
         after = store(one, [ParquetSink(s3, BUCKET), ManifestSink(s3, BUCKET)])
         letters = [parse(message) for message in messages(after)]
-        assert not hydrate(letters, World(kinesis, s3, BUCKET)).failed
+        assert not hydrate(letters, HydrateDependencies(kinesis, s3, BUCKET)).failed
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_what_is_stored_and_parked_is_a_duplicate(kinesis: Any, s3: Any, done: l
     wrong = dataclasses.replace(
         one, passed={}, failed=[Failure(row, "verify", Code.RULE_BROKEN, "no")], repeated=one.repeated
     )
-    hydrate([parse(message) for message in messages(wrong)], World(kinesis, s3, BUCKET))
+    hydrate([parse(message) for message in messages(wrong)], HydrateDependencies(kinesis, s3, BUCKET))
     _, doubled, _ = faults(run(kinesis, s3))
     assert [(position, len(where)) for position, where in doubled] == [(rows_of(one)[0], 2)]
 

@@ -25,7 +25,7 @@ from stream_app.recovery.redrive.targets.target import Answer, Barred, Later, Re
 from stream_app.recovery.store import failure_keys
 from tests import samples
 from tests.contracts import redriving as on
-from tests.contracts.redriving import BUCKET, Clock, Endpoint, Mortal, park, park_readings, plan_of, road
+from tests.contracts.redriving import BUCKET, Clock, Endpoint, Mortal, context, park, park_readings, plan_of
 from tests.contracts.redriving_case import QUICK, Case, case
 
 
@@ -36,8 +36,8 @@ def s3(client: Callable[[str], Any]) -> Any:
 
 def test_every_record_is_sent_once_in_the_order_of_its_device(client: Any, s3: Any) -> None:
     keys, clock, endpoint = park_readings(s3, 10, "ABC"), Clock(), Endpoint()
-    plan = plan_of(road(client, clock), endpoint)
-    done = apply(road(client, clock), plan, endpoint, world=clock.world())
+    plan = plan_of(context(client, clock), endpoint)
+    done = apply(context(client, clock), plan, endpoint, dependencies=clock.dependencies())
     assert (done.sent, done.left, done.complete) == (10, 0, True)
     assert sorted(endpoint.roots()) == sorted(keys)
     for device in "ABC":
@@ -46,7 +46,7 @@ def test_every_record_is_sent_once_in_the_order_of_its_device(client: Any, s3: A
         ]
         assert arrivals == sorted(arrivals)
     assert on.statuses(s3, keys) == {"redriven": 10}
-    again = apply(road(client, clock), plan, endpoint, world=clock.world())
+    again = apply(context(client, clock), plan, endpoint, dependencies=clock.dependencies())
     assert (again.sent, again.sent_before, again.complete) == (0, 10, True)
     assert set(endpoint.counts.values()) == {1}
 
@@ -54,19 +54,21 @@ def test_every_record_is_sent_once_in_the_order_of_its_device(client: Any, s3: A
 def test_a_dry_run_does_nothing(client: Any, s3: Any) -> None:
     keys, clock = park_readings(s3, 4), Clock()
     endpoint = Endpoint()
-    plan = plan_of(road(client, clock), endpoint)
+    plan = plan_of(context(client, clock), endpoint)
     watched = Mortal(client)
-    done = apply(road(watched, clock), plan, endpoint, world=clock.world(), dry_run=True)
+    done = apply(context(watched, clock), plan, endpoint, dependencies=clock.dependencies(), dry_run=True)
     assert (done.left, done.sent, watched.effects, endpoint.calls) == (4, 0, [], [])
     assert on.statuses(s3, keys) == {"open": 4}
 
 
 def test_two_appliers_share_the_work(client: Any) -> None:
     here = case(client, count=40)
-    roads = [replace(road(client, here.clock), lease_ms=10**9) for _ in range(2)]
+    roads = [replace(context(client, here.clock), lease_ms=10**9) for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         work = [
-            threads.submit(apply, one, here.plan, here.endpoint, QUICK, world=here.clock.world())
+            threads.submit(
+                apply, one, here.plan, here.endpoint, QUICK, dependencies=here.clock.dependencies()
+            )
             for one in roads
         ]
         done = [one.result() for one in work]
@@ -103,7 +105,7 @@ def test_what_was_discarded_cannot_be_sent_by_a_plan_that_has_begun(client: Any)
     here, stop = case(client, count=6), threading.Event()
     here.apply(stop=stop, progress=lambda _done: stop.set())
     last = here.plan.items[-1].key
-    assert discard(road(client, here.clock), Selection(key=last), "no longer wanted").count == 1
+    assert discard(context(client, here.clock), Selection(key=last), "no longer wanted").count == 1
     done = here.apply()
     assert done.elsewhere == 1
     assert last not in here.endpoint.roots()
@@ -124,11 +126,11 @@ def _other_content(client: Any, here: Case) -> None:
 
 
 def _discarded(client: Any, here: Case) -> None:
-    discard(road(client, here.clock), Selection(key=here.keys[0]), "no longer wanted")
+    discard(context(client, here.clock), Selection(key=here.keys[0]), "no longer wanted")
 
 
 def _sent_by_another(client: Any, here: Case) -> None:
-    plan = plan_of(road(client, here.clock), here.endpoint, selection=Selection(limit=1))
+    plan = plan_of(context(client, here.clock), here.endpoint, selection=Selection(limit=1))
     assert Case(client, here.clock, "air", here.endpoint, plan).apply().sent == 1
 
 
@@ -153,7 +155,7 @@ def test_what_fails_after_the_plan_was_made_is_not_of_its_selection(client: Any)
 def test_a_plan_of_another_application_is_refused(client: Any) -> None:
     here = case(client)
     with pytest.raises(ConfigError, match="the plan is of air"):
-        apply(road(client, here.clock, "water"), here.plan, here.endpoint, QUICK)
+        apply(context(client, here.clock, "water"), here.plan, here.endpoint, QUICK)
 
 
 def test_it_stops_in_order_and_goes_on_later(client: Any) -> None:
@@ -169,13 +171,13 @@ def test_it_stops_in_order_and_goes_on_later(client: Any) -> None:
 def test_what_the_target_refuses_stays_open_and_is_sent_no_more_than_the_limit_allows(client: Any) -> None:
     here = case(client, count=2, script=lambda parcel, _: Refused("HTTP 422") if parcel.key == "A" else None)
     for attempt in (1, 2):
-        plan = plan_of(road(client, here.clock), here.endpoint, max_redrives=2)
+        plan = plan_of(context(client, here.clock), here.endpoint, max_redrives=2)
         assert {item.attempt for item in plan.items} == {attempt}
         done = Case(client, here.clock, "air", here.endpoint, plan).apply()
         assert (done.refused, done.complete) == (1, False)
         assert done.named == [(here.keys[0], "HTTP 422")]
     assert on.statuses(client("s3"), here.keys) == {"open": 1, "redriven": 1}
-    last = plan_of(road(client, here.clock), here.endpoint, max_redrives=2)
+    last = plan_of(context(client, here.clock), here.endpoint, max_redrives=2)
     assert (last.items, last.left_out) == ((), {"it was sent as often as it may be": 1})
 
 

@@ -14,7 +14,7 @@ from stream_app.recovery.redrive.ledger.items import State
 from stream_app.recovery.redrive.select import Selection
 from tests import samples
 from tests.contracts import redriving as on
-from tests.contracts.redriving import CrashError, Mortal, park, plan_of, road
+from tests.contracts.redriving import CrashError, Mortal, context, park, plan_of
 from tests.contracts.redriving_case import QUICK, Case, case
 
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_told_apart_is_held_and_the_rest_goes_on(client: Any) -> 
     assert not done.complete
     assert max(here.endpoint.counts.values()) == 1
     # A person decides: what was held is still open, and may be planned again.
-    again = plan_of(road(client, here.clock), here.endpoint)
+    again = plan_of(context(client, here.clock), here.endpoint)
     assert {item.attempt for item in again.items} == {2}
     assert len(again.items) == done.held
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_told_apart_is_held_and_the_rest_goes_on(client: Any) -> 
 def test_of_two_plans_for_the_same_records_one_sends_each(client: Any) -> None:
     here = case(client)
     wish = {"selection": Selection(codes=("RULE_BROKEN",))}
-    other = plan_of(road(client, here.clock), here.endpoint, **wish)
+    other = plan_of(context(client, here.clock), here.endpoint, **wish)
     assert other.id != here.plan.id
     process = Mortal(client, 4, after=True)
     with suppress(CrashError):
@@ -114,10 +114,10 @@ def test_what_somebody_died_over_goes_on_by_a_new_plan_under_its_key(client: Any
     park(client("s3"), samples.as_json("reading", on.reading(9)), 9)  # so that the first plan is refused
     with pytest.raises(ConfigError, match="1 new"):
         here.apply()
-    early = plan_of(road(client, here.clock), here.endpoint)
+    early = plan_of(context(client, here.clock), here.endpoint)
     assert early.left_out.get("another plan is sending it", 0) >= 1
     here.clock.ms += on.LEASE_MS
-    plan = plan_of(road(client, here.clock), here.endpoint, max_redrives=1)
+    plan = plan_of(context(client, here.clock), here.endpoint, max_redrives=1)
     assert {item.attempt for item in plan.items} == {1}
     assert Case(client, here.clock, "air", here.endpoint, plan).apply().complete
     assert sorted(here.endpoint.roots()) == here.keys

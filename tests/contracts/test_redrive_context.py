@@ -65,7 +65,7 @@ def test_a_copy_too_many_is_a_repeat_and_nothing_is_stored_twice(pipeline: Pipel
     """An applier that died before its mark: the record goes out a second time."""
     send_six(pipeline, to)
     plan = planned(pipeline, to, repair=MEND, newer="apply")
-    target = open_target(pipeline.road, plan.destination, {})
+    target = open_target(pipeline.context, plan.destination, {})
 
     class Twice:
         where, batch, parcel, close = target.where, target.batch, target.parcel, target.close
@@ -74,7 +74,7 @@ def test_a_copy_too_many_is_a_repeat_and_nothing_is_stored_twice(pipeline: Pipel
             list(target.send(parcels))
             return target.send(parcels)
 
-    assert apply(pipeline.road, plan, Twice()).complete
+    assert apply(pipeline.context, plan, Twice()).complete
     pipeline.run()
     assert followed(pipeline, plan) == Followed(processed=2)
     found = pipeline.audited()
@@ -96,8 +96,8 @@ def test_what_fails_again_is_the_same_record_and_comes_to_an_end(pipeline: Pipel
         assert followed(pipeline, plan) == Followed(failed=1)
     last = planned(pipeline, to, max_redrives=2)
     assert (last.items, last.left_out) == ((), {"it was sent as often as it may be": 1})
-    road = pipeline.road
-    told = story(road.s3, BUCKET, pipeline.failures()[-1], road.ledger, road.registry)
+    context = pipeline.context
+    told = story(context.s3, BUCKET, pipeline.failures()[-1], context.ledger, context.registry)
     assert [(one.attempt, one.state) for one in told] == [(1, State.FAILED), (2, State.FAILED)]
     assert all(one.why.startswith("RULE_BROKEN") for one in told)
 
@@ -110,9 +110,9 @@ def test_when_the_last_of_a_line_is_stored_the_whole_line_is_processed(pipeline:
     assert statuses(pipeline.client("s3"), pipeline.failures()) == {"redriven": 1, "open": 1}
     applied(pipeline, planned(pipeline, "bus", repair=MEND))
     pipeline.run()
-    road = pipeline.road
+    context = pipeline.context
     # Without a plan at hand: whatever is redriven.
-    assert follow(road, attempts_in(road, Selection(statuses=("redriven",)))) == Followed(processed=1)
+    assert follow(context, attempts_in(context, Selection(statuses=("redriven",)))) == Followed(processed=1)
     assert statuses(pipeline.client("s3"), pipeline.failures()) == {"processed": 2}
 
 
@@ -174,30 +174,34 @@ def test_an_event_without_an_id_of_its_own_is_given_one_that_tells_copies(pipeli
 def test_what_went_to_an_endpoint_stays_redriven(pipeline: Pipeline) -> None:
     pipeline.publish("reading", "A", reading(1))
     pipeline.run()
-    road, where, endpoint = pipeline.road, destination("https://example.com/", bus="", stream=""), Endpoint()
-    endpoint_plan = make(road, Wish(Selection(), where), endpoint)
-    assert apply(road, endpoint_plan, endpoint).complete
+    context, where, endpoint = (
+        pipeline.context,
+        destination("https://example.com/", bus="", stream=""),
+        Endpoint(),
+    )
+    endpoint_plan = make(context, Wish(Selection(), where), endpoint)
+    assert apply(context, endpoint_plan, endpoint).complete
     assert followed(pipeline, endpoint_plan) == Followed(delivered=1)
     assert statuses(pipeline.client("s3"), pipeline.failures()) == {"redriven": 1}
 
 
 def test_what_was_discarded_is_not_planned(pipeline: Pipeline) -> None:
     send_six(pipeline, "bus")
-    road = pipeline.road
-    assert discard(road, Selection(), "a test", dry_run=True).count == 2
-    assert statuses(road.s3, pipeline.failures()) == {"open": 2}
-    assert discard(road, Selection(), "sensors replaced").count == 2
+    context = pipeline.context
+    assert discard(context, Selection(), "a test", dry_run=True).count == 2
+    assert statuses(context.s3, pipeline.failures()) == {"open": 2}
+    assert discard(context, Selection(), "sensors replaced").count == 2
     assert planned(pipeline, "bus").count == 0
     for key in pipeline.failures():
-        [one] = story(road.s3, BUCKET, key, road.ledger, road.registry)
+        [one] = story(context.s3, BUCKET, key, context.ledger, context.registry)
         assert (one.state, one.why, one.by) == (State.DISCARDED, "sensors replaced", "ann")
-    assert discard(road, Selection(statuses=("discarded",)), "again").count == 2
-    assert all(len(road.ledger.attempts(key)) == 1 for key in pipeline.failures())
+    assert discard(context, Selection(statuses=("discarded",)), "again").count == 2
+    assert all(len(context.ledger.attempts(key)) == 1 for key in pipeline.failures())
 
 
 def test_a_discarded_record_can_be_taken_back(pipeline: Pipeline) -> None:
     send_six(pipeline, "bus")
-    discard(pipeline.road, Selection(), "by mistake")
+    discard(pipeline.context, Selection(), "by mistake")
     plan = planned(
         pipeline,
         "bus",
@@ -210,4 +214,4 @@ def test_a_discarded_record_can_be_taken_back(pipeline: Pipeline) -> None:
     assert applied(pipeline, plan).complete
     pipeline.run()
     assert followed(pipeline, plan) == Followed(processed=2)
-    assert {status(pipeline.road.s3, BUCKET, key) for key in pipeline.failures()} == {"processed"}
+    assert {status(pipeline.context.s3, BUCKET, key) for key in pipeline.failures()} == {"processed"}

@@ -276,7 +276,9 @@ def test_a_request_to_aws_whose_answer_is_lost_is_made_once_and_leaves_a_doubt(
     with endpoint() as received:
         monkeypatch.setenv("AWS_ENDPOINT_URL", received.url.partition("/in/")[0])
         received.reply = lambda _number: (0, {}, b"")
-        target = open_target(commands._road(file, None), destination(kind, bus="air", stream="devices"), {})
+        target = open_target(
+            commands._redrive_context(file, None), destination(kind, bus="air", stream="devices"), {}
+        )
         made = target.parcel(draft(samples.as_json("reading", {"id": "1", "device": "A", "time": 1})))
         assert isinstance(made, Parcel)
         [found] = target.send([made])

@@ -67,16 +67,18 @@ def test_what_is_late_can_be_applied_and_takes_its_own_place(late: Pipeline) -> 
 
 def test_what_came_later_can_be_sent_behind_it_to_an_endpoint(late: Pipeline) -> None:
     """An endpoint that keeps what it was given last ends with the newest record."""
-    road, endpoint = late.road, Endpoint()
+    context, endpoint = late.context, Endpoint()
     where = destination("https://example.com/", bus="", stream="")
-    plan = make(road, Wish(Selection(), where, MEND, newer="replay"), endpoint)
+    plan = make(context, Wish(Selection(), where, MEND, newer="replay"), endpoint)
     assert (plan.sent, plan.replayed) == (4, 2)
-    assert apply(road, plan, endpoint).complete
+    assert apply(context, plan, endpoint).complete
     of_a = [json.loads(draft.data)["detail"]["id"] for draft in endpoint.calls if draft.key == "A"]
     assert of_a == ["A/1", "A/2", "A/3"]
-    assert apply(road, plan, endpoint).sent_before == 4
+    assert apply(context, plan, endpoint).sent_before == 4
     again = make(
-        road, Wish(Selection(statuses=("redriven",)), where, MEND, newer="replay", max_redrives=1), endpoint
+        context,
+        Wish(Selection(statuses=("redriven",)), where, MEND, newer="replay", max_redrives=1),
+        endpoint,
     )
     assert again.items == ()
 

@@ -104,8 +104,10 @@ class Site:
 
     def consumer(self, rng: random.Random | None) -> ShardConsumer:
         life = Life(rng.randrange(1, 25), rng.random() < 0.5) if rng else Life(0, False)
-        world = app.world(self.settings, REGISTRY, lambda service: Dying(self._aws(service), life))
-        return ShardConsumer(replace(world, now_ms=lambda: self.now_ms))
+        dependencies = app.dependencies(
+            self.settings, REGISTRY, lambda service: Dying(self._aws(service), life)
+        )
+        return ShardConsumer(replace(dependencies, now_ms=lambda: self.now_ms))
 
     def play(self, records: list[Record], rng: random.Random | None) -> None:
         """Read the whole shard; with `rng`, dying now and then and starting from the last checkpoint."""

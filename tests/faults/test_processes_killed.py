@@ -140,8 +140,8 @@ class Scene:
         client("s3").create_bucket(Bucket=stream)
         queue = client("sqs").create_queue(QueueName=stream)["QueueUrl"]
         settings = replace(self.settings, bucket=stream, dead_letter_queue=queue, latest_table="", bus="")
-        world = app.world(settings, Registry.load(), client)
-        late = replace(world, now_ms=lambda: time.time_ns() // 1_000_000 + 60_000)
+        dependencies = app.dependencies(settings, Registry.load(), client)
+        late = replace(dependencies, now_ms=lambda: time.time_ns() // 1_000_000 + 60_000)
         for shard in shards(client("kinesis"), stream):
             with Played(partial(serve, ShardConsumer(late))) as session:
                 session.player.initialize(shard.id)

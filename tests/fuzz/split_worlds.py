@@ -283,10 +283,12 @@ def _world(**given: tuple[Event, Sequence[Json], Callable[[random.Random], Json]
 
 def only(name: str) -> Registry:
     """A registry of one of the event types by itself."""
-    return next(world.registry() for world in worlds() if list(world.events) == [name])
+    return next(
+        dependencies.registry() for dependencies in all_dependencies() if list(dependencies.events) == [name]
+    )
 
 
-def worlds() -> list[World]:
+def all_dependencies() -> list[World]:
     """One, two and many event types."""
     every_kind = {
         "air_quality": (air_quality.EVENT, _shipped("air_quality"), _air_quality),

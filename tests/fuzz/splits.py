@@ -15,7 +15,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import outcomes, record
 from tests.fuzz.mutations import mutated
-from tests.fuzz.split_worlds import ARRIVED, World, without_fields, worlds
+from tests.fuzz.split_worlds import ARRIVED, World, all_dependencies, without_fields
 from tests.fuzz.watch import bounded
 from tests.support import Fate, fates_of
 
@@ -41,14 +41,14 @@ def fuzz(seed: int, count: int) -> None:
     rng = random.Random(seed)
     done = 0
     while done < count:
-        world, found = rng.choice(_worlds())
-        payloads = _sequence(world, rng, min(rng.choice((2, 3, 8, 12, 40, _MANY)), count - done))
+        dependencies, found = rng.choice(_worlds())
+        payloads = _sequence(dependencies, rng, min(rng.choice((2, 3, 8, 12, 40, _MANY)), count - done))
         with bounded(payloads, len(payloads)):
             wrong = difference(found, payloads, rng.randrange(2**32))
             if not wrong and len(payloads) < _MANY and rng.random() < 0.03:
-                _stored_alike(world, payloads, rng)
+                _stored_alike(dependencies, payloads, rng)
         if wrong:
-            events = ", ".join(world.events)
+            events = ", ".join(dependencies.events)
             payloads, wrong = shortest(found, payloads, wrong)
             raise AssertionError(f"{wrong}\nevents: {events}\npayloads: {payloads!r}")
         done += len(payloads)
@@ -61,11 +61,11 @@ def prepared(registry: Registry) -> Prepared:
 
 @cache
 def _worlds() -> list[tuple[World, Prepared]]:
-    return [(world, prepared(world.registry())) for world in worlds()]
+    return [(dependencies, prepared(dependencies.registry())) for dependencies in all_dependencies()]
 
 
-def _sequence(world: World, rng: random.Random, length: int) -> list[bytes]:
-    base = [world.payload(rng) for _ in range(length)]
+def _sequence(dependencies: World, rng: random.Random, length: int) -> list[bytes]:
+    base = [dependencies.payload(rng) for _ in range(length)]
     wild = rng.choice((0.0, 0.1, 0.5))
     return [_changed(data, rng, base) if rng.random() < wild else data for data in base]
 
@@ -129,18 +129,18 @@ def _differing(one: Fate, other: Fate) -> tuple[Any, Any]:
     return left, right
 
 
-def _stored_alike(world: World, payloads: Sequence[bytes], rng: random.Random) -> None:
+def _stored_alike(dependencies: World, payloads: Sequence[bytes], rng: random.Random) -> None:
     """What is read back from Parquet does not depend on the split either."""
-    if len(world.events) > 1:
+    if len(dependencies.events) > 1:
         return
-    ((name, event),) = world.events.items()
+    ((name, event),) = dependencies.events.items()
     settings = {"max_record_bytes": _MAX_BYTES, "segment_records": rng.choice((2, 5, 1_000))}
     splits = ([len(payloads)], [1] * len(payloads), list(_sizes(len(payloads), rng)))
     whole, *others = (
         outcomes(
             payloads,
             event=event,
-            schemas=world.schemas[name],
+            schemas=dependencies.schemas[name],
             splits=sizes,
             arrived=ARRIVED,
             settings=settings,

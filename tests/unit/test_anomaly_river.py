@@ -61,7 +61,7 @@ def test_ones_and_manys_are_one_detector(make: Callable[[], Any], seed: int, cut
     manys, keyed = make(), make()
     manys.learn_many(table[:cut])
     manys.learn_many(table[cut:])
-    keyed._meet(FEATURES)
+    keyed._learn_names(FEATURES)
     columns = [FEATURES.index(name) for name in keyed._names]
     got = keyed.process_many(["device"] * 60, X[:, columns])
     assert got.tolist() == expected

@@ -50,16 +50,16 @@ def forever(ending: Ending) -> Iterator[Ending]:
 
 @given(st.integers(0, 6), st.integers().filter(lambda code: code != 0))
 def test_a_daemon_that_always_crashes_is_given_up(limit: int, code: int) -> None:
-    world = World(forever(Ending(code)), seconds=1)
-    assert world.supervise(Restarts(limit=limit, window_seconds=100, base_seconds=0)) == 1
-    assert world.runs == limit + 1
-    assert [line["event"] for line in world.told] == ["daemon_restarting"] * limit + ["daemon_gave_up"]
+    dependencies = World(forever(Ending(code)), seconds=1)
+    assert dependencies.supervise(Restarts(limit=limit, window_seconds=100, base_seconds=0)) == 1
+    assert dependencies.runs == limit + 1
+    assert [line["event"] for line in dependencies.told] == ["daemon_restarting"] * limit + ["daemon_gave_up"]
 
 
 def test_crashes_that_lie_far_apart_are_forgiven() -> None:
     endings = [Ending(1)] * 50 + [Ending(143, stopped=True)]
-    world = World(iter(endings), seconds=AT_ONCE.window_seconds / AT_ONCE.limit + 1)
-    assert (world.supervise(), world.runs) == (0, 51)
+    dependencies = World(iter(endings), seconds=AT_ONCE.window_seconds / AT_ONCE.limit + 1)
+    assert (dependencies.supervise(), dependencies.runs) == (0, 51)
 
 
 @pytest.mark.parametrize(
@@ -76,31 +76,31 @@ def test_crashes_that_lie_far_apart_are_forgiven() -> None:
     ],
 )
 def test_an_ending_that_is_final(ending: Ending, code: int) -> None:
-    world = World(iter([ending]))
-    assert (world.supervise(), world.runs) == (code, 1)
+    dependencies = World(iter([ending]))
+    assert (dependencies.supervise(), dependencies.runs) == (code, 1)
 
 
 def test_a_wish_to_stop_ends_the_waiting_for_a_restart() -> None:
-    world = World(forever(Ending(1)))
-    timer = threading.Timer(0.05, world.stop.request)
+    dependencies = World(forever(Ending(1)))
+    timer = threading.Timer(0.05, dependencies.stop.request)
     timer.start()
-    assert world.supervise(Restarts(base_seconds=3600, cap_seconds=3600)) == 0
+    assert dependencies.supervise(Restarts(base_seconds=3600, cap_seconds=3600)) == 0
     timer.join()
-    assert world.runs == 1
+    assert dependencies.runs == 1
 
 
 def test_restarts_that_bring_a_shard_further_do_not_count_up_to_a_bound() -> None:
     """Two for each record that ends its process; a shard that crashes for ever ends all the same."""
     policy = Restarts(limit=2, window_seconds=100, base_seconds=0, recovering_limit=10)
-    world = World(forever(Ending(1, recovering=True)), seconds=1)
-    assert world.supervise(policy) == 1
-    assert [line.get("counts") for line in world.told] == [*[False] * 10, True, True, None]
+    dependencies = World(forever(Ending(1, recovering=True)), seconds=1)
+    assert dependencies.supervise(policy) == 1
+    assert [line.get("counts") for line in dependencies.told] == [*[False] * 10, True, True, None]
     mixed = [*[Ending(1, recovering=True)] * 5, Ending(1), *[Ending(1, recovering=True)] * 5, Ending(1)]
-    world = World(iter([*mixed, Ending(143, stopped=True)]), seconds=1)
-    assert world.supervise(policy) == 0
-    world = World(forever(Ending(1, recovering=True)), seconds=11)
-    world.endings = iter([*[Ending(1, recovering=True)] * 200, Ending(143, stopped=True)])
-    assert world.supervise(policy) == 0
+    dependencies = World(iter([*mixed, Ending(143, stopped=True)]), seconds=1)
+    assert dependencies.supervise(policy) == 0
+    dependencies = World(forever(Ending(1, recovering=True)), seconds=11)
+    dependencies.endings = iter([*[Ending(1, recovering=True)] * 200, Ending(143, stopped=True)])
+    assert dependencies.supervise(policy) == 0
 
 
 @given(st.integers(0, 100), st.floats(0, 1, exclude_max=True), st.floats(0.01, 10), st.floats(10, 100))

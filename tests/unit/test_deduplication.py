@@ -54,8 +54,8 @@ def test_an_id_is_known_for_as_many_events_of_its_device(
         marks, accepted = marks_of(texts(i for _, i, _ in part)), np.array([a for *_, a in part], dtype=bool)
         for _ in range(data.draw(st.integers(0, 2), label="guessed wrongly")):
             guess = np.array(data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool)
-            seen.undo(seen.meet(numbers, marks, guess))
-        met = seen.meet(numbers, marks, accepted)
+            seen.undo(seen.check_and_mark(numbers, marks, guess))
+        met = seen.check_and_mark(numbers, marks, accepted)
         assert met.again.tolist() == [slow.row(*row) for row in part]
         if data.draw(st.booleans()):
             seen = reloaded(seen, limit, len(devices))
@@ -68,18 +68,20 @@ def test_rows_that_are_dropped_are_not_remembered(
     seen, slow, devices = Seen(limit), Seen(limit), Devices()
     for part in data.draw(splits(rows)):
         numbers, marks = devices.numbers(key for key, *_ in part), marks_of(texts(i for _, i, _ in part))
-        met = seen.meet(numbers, marks, np.ones(len(part), dtype=bool))
+        met = seen.check_and_mark(numbers, marks, np.ones(len(part), dtype=bool))
         givers = set(met.by.tolist())
         wrong = [at for at, row in enumerate(part) if not row[2] and at not in givers and not met.again[at]]
         seen.drop(met, np.array(wrong, dtype=np.int64))
-        slow.meet(numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool))
+        slow.check_and_mark(
+            numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool)
+        )
         assert compressed(seen.dump(len(devices))) == compressed(slow.dump(len(devices)))
 
 
 @given(st.lists(st.integers(1, 6), max_size=60), st.integers(1, 40))
 def test_marks_that_are_much_alike_are_not_taken_for_each_other(marks: list[int], limit: int) -> None:
     alike = np.array(marks, dtype=np.int64) << 40
-    met = Seen(limit).meet(np.zeros(len(marks), np.int64), alike, np.ones(len(marks), dtype=bool))
+    met = Seen(limit).check_and_mark(np.zeros(len(marks), np.int64), alike, np.ones(len(marks), dtype=bool))
     slow = _SlowSeen(limit)
     assert met.again.tolist() == [slow.row("one", str(mark), True) for mark in marks]
 
@@ -89,7 +91,7 @@ def test_many_devices_are_known_as_each_is_alone() -> None:
     rng, seen = np.random.default_rng(7), Seen(limit)
     numbers = np.array([rng.permutation(devices) for _ in range(times)])
     marks, accepted = rng.integers(1, 30, numbers.shape), np.ones(devices, dtype=bool)
-    again = np.array([seen.meet(*row, accepted).again for row in zip(numbers, marks, strict=True)])
+    again = np.array([seen.check_and_mark(*row, accepted).again for row in zip(numbers, marks, strict=True)])
     assert 8 * limit * devices > CACHED
     for device in (0, 1, 4_500, devices - 1):
         mine, slow = numbers == device, _SlowSeen(limit)
@@ -103,13 +105,15 @@ def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
 ) -> None:
     seen, devices = Seen(limit), Devices()
     numbers = devices.numbers(keys)
-    seen.meet(numbers, marks_of(texts(map(str, range(len(keys))))), np.ones(len(keys), dtype=bool))
+    seen.check_and_mark(numbers, marks_of(texts(map(str, range(len(keys))))), np.ones(len(keys), dtype=bool))
     every, other = np.arange(len(devices)), Seen(later)
     other.load(unpack(compressed(seen.dump(len(devices)))), every, every)
     for key in set(keys):
         mine = [str(at) for at, other_key in enumerate(keys) if other_key == key]
         for back, event_id in enumerate(reversed(mine), start=1):
-            met = other.meet(devices.numbers([key]), marks_of(texts([event_id])), np.ones(1, dtype=bool))
+            met = other.check_and_mark(
+                devices.numbers([key]), marks_of(texts([event_id])), np.ones(1, dtype=bool)
+            )
             assert met.again.tolist() == [back <= min(limit, later)]
             other.undo(met)
 
@@ -121,8 +125,8 @@ def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
 )
 def test_ids_of_every_kind_survive_a_snapshot(ids: np.ndarray[Any, Any]) -> None:
     seen, one = Seen(9), np.zeros(2, dtype=np.int64)
-    assert seen.meet(one, marks_of(ids), np.ones(2, dtype=bool)).again.tolist() == [False, False]
-    assert reloaded(seen, 9, 1).meet(one, marks_of(ids), np.ones(2, dtype=bool)).again.tolist() == [
+    assert seen.check_and_mark(one, marks_of(ids), np.ones(2, dtype=bool)).again.tolist() == [False, False]
+    assert reloaded(seen, 9, 1).check_and_mark(one, marks_of(ids), np.ones(2, dtype=bool)).again.tolist() == [
         True,
         True,
     ]

@@ -18,7 +18,7 @@ from anomaly.kernels.siphash import hash_of
 from stream_app.model.record import IntVector
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.readers.unpack_kernel import mark_of_text
-from stream_app.pipeline.state.deduplication import Met, Seen
+from stream_app.pipeline.state.deduplication import Repeats, Seen
 from stream_app.pipeline.state.key_index import Devices
 from stream_app.pipeline.state.key_index_kernel import MARK, NUMBER
 from stream_app.pipeline.state.shard_state import ShardState
@@ -90,9 +90,9 @@ def test_a_hash_is_pythons_own() -> None:
 # ---- Which row gave an id
 
 
-def meet(seen: Seen, devices: list[int], marks: IntVector) -> tuple[Met, int]:
+def check_and_mark(seen: Seen, devices: list[int], marks: IntVector) -> tuple[Repeats, int]:
     accepted = np.ones(len(devices), dtype=np.bool_)
-    met = seen.meet(np.array(devices, dtype=np.int64), marks, accepted)
+    met = seen.check_and_mark(np.array(devices, dtype=np.int64), marks, accepted)
     return met, seen._find_givers(met, marks, accepted)
 
 
@@ -108,7 +108,7 @@ def meet(seen: Seen, devices: list[int], marks: IntVector) -> tuple[Met, int]:
 )
 @pytest.mark.parametrize("devices", [1, 50])
 def test_a_batch_of_repeats_takes_a_few_steps_a_row(marks: IntVector, devices: int) -> None:
-    _, steps = meet(Seen(100_000), [int(mark) % devices for mark in marks.tolist()], marks)
+    _, steps = check_and_mark(Seen(100_000), [int(mark) % devices for mark in marks.tolist()], marks)
     assert steps < 4 * len(marks)
 
 
@@ -119,7 +119,7 @@ def test_a_repeats_giver_is_the_last_row_that_had_its_id(
     rows: list[tuple[int, int, bool]], limit: int
 ) -> None:
     devices, marks, accepted = (np.array([row[at] for row in rows], dtype=kind) for at, kind in _COLUMNS)
-    met = Seen(limit).meet(devices, marks, accepted)
+    met = Seen(limit).check_and_mark(devices, marks, accepted)
     for row, (device, mark, _) in enumerate(rows):
         givers = [at for at in range(row) if rows[at] == (device, mark, True) and not met.again[at]]
         assert met.by[row] == (givers[-1] if met.again[row] and givers else -1)

@@ -23,7 +23,7 @@ from stream_app.recovery.correct.limits import Bucket, delay_seconds
 from stream_app.recovery.correct.request import (
     ONCE,
     EarlyError,
-    Verdict,
+    RequestResult,
     again,
     correct,
     correct_all,
@@ -130,7 +130,7 @@ class World:
         return "key"
 
 
-def run(world: World, asked: list[Request], bound: int, size: int = 1) -> None:
+def run(dependencies: World, asked: list[Request], bound: int, size: int = 1) -> None:
     """Both queues until they are empty, as SQS would: what is not answered comes again, at most so often.
 
     `size` messages come together, those of one position one after the other.
@@ -145,11 +145,16 @@ def run(world: World, asked: list[Request], bound: int, size: int = 1) -> None:
                 (others if each[0].position in known else together).append(each)
             queue = [*others, *queue]
             try:
-                answers = correct_all([one for one, _ in together], world, one_by_one(world.work), world.tell)
+                answers = correct_all(
+                    [one for one, _ in together],
+                    dependencies,
+                    one_by_one(dependencies.work),
+                    dependencies.tell,
+                )
             except CrashError:
                 answers = [OSError()] * len(together)
             for (one, receives), answer in zip(together, answers, strict=True):
-                if answer is not Verdict.EARLY and not isinstance(answer, Exception):
+                if answer is not RequestResult.EARLY and not isinstance(answer, Exception):
                     continue
                 if receives < RECEIVES:
                     queue.append((one, receives + 1))
@@ -158,7 +163,7 @@ def run(world: World, asked: list[Request], bound: int, size: int = 1) -> None:
         elif dead:
             one = dead.pop(0)
             try:
-                finally_correct(one, world, world.work, world.store)
+                finally_correct(one, dependencies, dependencies.work, dependencies.store)
             except CrashError:
                 dead.append(one)
         else:
@@ -190,35 +195,38 @@ def test_each_position_is_corrected_and_refused_at_most_once_and_nothing_goes_ro
     impossible: set[Position],
     size: int,
 ) -> None:
-    world = World(crashes=crashes, unlucky=unlucky, early=Counter(early), impossible=impossible)
-    run(world, asked, bound=len(asked) * (RECEIVES + 1) + len(crashes), size=size)
-    assert max(Counter(world.overwritten).values(), default=0) <= 1
-    before_people = Counter(world.told)
+    dependencies = World(crashes=crashes, unlucky=unlucky, early=Counter(early), impossible=impossible)
+    run(dependencies, asked, bound=len(asked) * (RECEIVES + 1) + len(crashes), size=size)
+    assert max(Counter(dependencies.overwritten).values(), default=0) <= 1
+    before_people = Counter(dependencies.told)
     for position in {one.position for one in asked}:
-        entry = world.entries[position]
+        entry = dependencies.entries[position]
         assert entry.done or entry.refusal
         # What was written is noted. Where a process died before its note and every try after it failed, people know.
-        assert (position in world.overwritten) == (entry.done is not None) or entry.refusal
+        assert (position in dependencies.overwritten) == (entry.done is not None) or entry.refusal
         assert entry.refusal is None or entry.notified
         # A crash between telling and noting tells once more, under the same position.
-        assert before_people[position] <= 1 + world.crashed
-    assert sum(before_people.values()) <= len(before_people) + world.crashed
-    told = set(before_people) | set(world.objects)
-    assert {at for at, entry in world.entries.items() if entry.refusal} <= told
+        assert before_people[position] <= 1 + dependencies.crashed
+    assert sum(before_people.values()) <= len(before_people) + dependencies.crashed
+    told = set(before_people) | set(dependencies.objects)
+    assert {at for at, entry in dependencies.entries.items() if entry.refusal} <= told
 
 
 @given(requests)
 def test_a_second_round_of_the_same_requests_does_nothing(asked: list[Request]) -> None:
-    world = World()
-    run(world, asked, bound=len(asked) * (RECEIVES + 1))
-    before = dict(world.entries), list(world.overwritten), list(world.told)
-    run(world, asked, bound=len(asked))
-    assert (world.entries, world.overwritten, world.told) == before
+    dependencies = World()
+    run(dependencies, asked, bound=len(asked) * (RECEIVES + 1))
+    before = dict(dependencies.entries), list(dependencies.overwritten), list(dependencies.told)
+    run(dependencies, asked, bound=len(asked))
+    assert (dependencies.entries, dependencies.overwritten, dependencies.told) == before
 
 
 def test_a_second_request_is_for_people_and_a_repeat_for_nobody() -> None:
-    world = World()
-    verdicts = [correct(request(1, by), world, world.work, world.tell) for by in ("a", "a", "b", "b", "c")]
+    dependencies = World()
+    verdicts = [
+        correct(request(1, by), dependencies, dependencies.work, dependencies.tell)
+        for by in ("a", "a", "b", "b", "c")
+    ]
     assert [verdict.value for verdict in verdicts] == [
         "corrected",
         "repeated",
@@ -226,19 +234,21 @@ def test_a_second_request_is_for_people_and_a_repeat_for_nobody() -> None:
         "repeated",
         "repeated",
     ]
-    refusal = world.entries[Position("s", "1")].refusal
+    refusal = dependencies.entries[Position("s", "1")].refusal
     assert refusal is not None
     assert (refusal.reason, refusal.request.by) == (ONCE, "b")
 
 
 def test_a_person_may_try_what_was_refused_but_not_correct_twice() -> None:
-    world = World(impossible={Position("s", "1")})
-    assert correct(request(1, "a"), world, world.work, world.tell) is Verdict.MANUAL
-    world.impossible.clear()
-    again(request(1, "person"), world, world.work)
+    dependencies = World(impossible={Position("s", "1")})
+    assert (
+        correct(request(1, "a"), dependencies, dependencies.work, dependencies.tell) is RequestResult.MANUAL
+    )
+    dependencies.impossible.clear()
+    again(request(1, "person"), dependencies, dependencies.work)
     with pytest.raises(ImpossibleError, match="once already"):
-        again(request(1, "person"), world, world.work)
-    assert world.entries[Position("s", "1")].status == "corrected, manual"
+        again(request(1, "person"), dependencies, dependencies.work)
+    assert dependencies.entries[Position("s", "1")].status == "corrected, manual"
 
 
 def test_nothing_here_speaks_to_the_bus() -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from stream_app.local.deployers.deploy import APPLIED, LOCAL_PARAMETERS, NOT_LOCAL, templates, unknown
-from stream_app.local.deployers.intrinsics import World, evaluate
+from stream_app.local.deployers.intrinsics import StackParameters, evaluate
 from stream_app.local.deployers.template import Resource, read
 from stream_app.local.functions import resolve
 from stream_app.recovery.hydrate.report import CONSUMER, COUNTS, LEFT, MALFORMED
 from stream_app.recovery.hydrate.results import State
 
-WORLD = World("123456789012", "eu-west-1", "http://queues")
+WORLD = StackParameters("123456789012", "eu-west-1", "http://queues")
 PARAMETERS = {**LOCAL_PARAMETERS, "ApiEndpoint": "http://127.0.0.1/x", "AlarmEmail": "a@example.org"}
 RESOURCES = read(templates()[0], WORLD, PARAMETERS).resources
 # Actions for which IAM knows no resource.

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
 from stream_app.local.deployers.deploy import LOCAL_PARAMETERS, templates
-from stream_app.local.deployers.intrinsics import Stack, World, evaluate
+from stream_app.local.deployers.intrinsics import Stack, StackParameters, evaluate
 from stream_app.local.deployers.template import Template, read
 
-WORLD = World("123456789012", "eu-west-1", "http://queues")
+WORLD = StackParameters("123456789012", "eu-west-1", "http://queues")
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(min_size=1).map(lambda k: f"k{k}"), inner),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stream_app.aws.request_sizes import BUS_BYTES, STREAM_BYTES, Refusal, put_events_size
 from stream_app.aws.retry import Policy
 from stream_app.errors import FatalError
-from stream_app.ingest.delivery import Door, Entry, bus_door, deliver, requests, stream_door
+from stream_app.ingest.delivery import Entry, Sender, bus_sender, deliver, requests, stream_sender
 from stream_app.ingest.envelope import Route, Sending
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,20 +35,20 @@ sendings = st.lists(
 )
 
 
-def door(
+def sender(
     route: Route = "bus",
     put: Callable[[list[Any]], Sequence[Refusal | None]] = lambda bodies: [None] * len(bodies),
-) -> Door:
+) -> Sender:
     """Takes five entries and a hundred bytes a request."""
 
     def build(sending: Sending, now: datetime) -> Entry:
         return Entry(sending, {"sending": sending}, len(sending.detail))
 
-    return Door(route, f"the {route}", 5, 100, build, put)
+    return Sender(route, f"the {route}", 5, 100, build, put)
 
 
-def cut(given_: list[Sending], *, ordered: bool = True) -> list[tuple[Door, list[Entry]]]:
-    doors = {"bus": door("bus"), "stream": door("stream")}
+def cut(given_: list[Sending], *, ordered: bool = True) -> list[tuple[Sender, list[Entry]]]:
+    doors = {"bus": sender("bus"), "stream": sender("stream")}
     return list(requests(given_, lambda sending: doors[sending.route], lambda: NOW, ordered=ordered))
 
 
@@ -87,7 +87,7 @@ def test_an_entry_is_made_when_its_request_is_next() -> None:
     def build(sending: Sending, now: datetime) -> Entry:
         return Entry(sending, {"now": now}, 60)
 
-    through = Door("bus", "the bus", 5, 100, build, door().put)
+    through = Sender("bus", "the bus", 5, 100, build, sender().put)
     several = [Sending("bus", "probe", key, b"") for key in "abc"]
     for _, entries in requests(several, lambda _: through, lambda: clock[0], ordered=True):
         stamps.append([entry.body["now"] for entry in entries])
@@ -123,7 +123,7 @@ def test_every_entry_is_taken_once_and_each_devices_in_order(
     numbered = [s._replace(route="bus", detail=bytes([at])) for at, s in enumerate(given_)]
     service = Service(chance, seed)
     patient = Policy(attempts=1_000)
-    for through, entries in requests(numbered, lambda _: door(put=service.put), lambda: NOW, ordered=True):
+    for through, entries in requests(numbered, lambda _: sender(put=service.put), lambda: NOW, ordered=True):
         left, _ = deliver(through, entries, patient, lambda _: None, Random(seed), lambda: False)
         assert not left
     assert sorted(service.log) == sorted(numbered)
@@ -134,7 +134,7 @@ def test_every_entry_is_taken_once_and_each_devices_in_order(
 def attempt(put: Callable[[list[Any]], Sequence[Refusal | None]], **options: Any) -> tuple[list[Entry], int]:
     entries = cut([Sending("bus", "probe", key, {"id": f"{key}/1"}) for key in "abc"])[0][1]
     settings = {"pause": lambda _: None, "rng": Random(1), "stopped": lambda: False, **options}
-    return deliver(door(put=put), entries, POLICY, **settings)
+    return deliver(sender(put=put), entries, POLICY, **settings)
 
 
 def test_only_what_was_refused_is_put_again_and_in_its_order() -> None:
@@ -242,7 +242,7 @@ def test_the_bus_is_asked_for_what_it_documents() -> None:
     client = Client(
         {"FailedEntryCount": 1, "Entries": [{"EventId": "1"}, {"ErrorCode": "X", "ErrorMessage": "y"}]}
     )
-    through = bus_door(client, "devices")
+    through = bus_sender(client, "devices")
     entry = through.build(Sending("bus", "probe", "a", {"id": "1"}, sent="sent_at"), NOW)
     assert entry.size == put_events_size(entry.body)
     assert entry.body["Detail"] == '{"id":"1","sent_at":"2026-01-01T00:00:00Z"}'
@@ -256,7 +256,7 @@ def test_the_bus_is_asked_for_what_it_documents() -> None:
 
 def test_the_stream_is_asked_for_what_it_documents() -> None:
     client = Client({"FailedRecordCount": 1, "Records": [{"ErrorCode": "InternalFailure"}, {"ShardId": "0"}]})
-    through = stream_door(client, "s", {"shout": lambda e, d: e.upper().encode()}, "r", "0", lambda: "id")
+    through = stream_sender(client, "s", {"shout": lambda e, d: e.upper().encode()}, "r", "0", lambda: "id")
     raw = through.build(Sending("stream", "probe", "ä", b"\xff"), NOW)
     shout = through.build(Sending("stream", "probe", "a", {}, form="shout"), NOW)
     enveloped = through.build(Sending("bus", "probe", "a", {"n": 1}), NOW)

@@ -21,7 +21,7 @@ from stream_app.aws.retry import Policy
 from stream_app.cli.views.sent import as_table, rows_of, to_json
 from stream_app.errors import ConfigError, FatalError
 from stream_app.ingest.envelope import REPEATED, Sending
-from stream_app.ingest.producer import Sent, Via, World, publish
+from stream_app.ingest.producer import Clocks, Sent, Via, publish
 from stream_app.model.record import Code
 
 START = datetime(2016, 12, 1, tzinfo=UTC)
@@ -103,8 +103,8 @@ plans = st.lists(
 
 def send(plan: Any, aws: Aws, **options: Any) -> Sent:
     clock = Clock()
-    world = World(clock, clock.now, Random(1), lambda: "id", clock.pause)
-    options = {"world": world, "retry": Policy(attempts=200), **options}
+    dependencies = Clocks(clock, clock.now, Random(1), lambda: "id", clock.pause)
+    options = {"dependencies": dependencies, "retry": Policy(attempts=200), **options}
     return publish(plan, aws, aws, "bus", "stream", **options)
 
 
@@ -179,9 +179,11 @@ class Held(Aws):
 def test_the_device_writes_when_it_sends() -> None:
     clock = Clock()
     aws = Held(clock)
-    world = World(clock, clock.now, Random(1), lambda: "id", clock.pause)
+    dependencies = Clocks(clock, clock.now, Random(1), lambda: "id", clock.pause)
     # Of one device, so that each goes by itself: the second one waits a second for the first.
-    publish([sending(n, "a") for n in range(3)], aws, aws, "bus", "stream", world=world, threads=1)
+    publish(
+        [sending(n, "a") for n in range(3)], aws, aws, "bus", "stream", dependencies=dependencies, threads=1
+    )
     assert [datetime.fromisoformat(at) for at in aws.sent_at] == [
         datetime.fromisoformat(at) for at in aws.moments
     ]
@@ -221,8 +223,17 @@ def test_a_stop_before_the_start_sends_nothing() -> None:
 def test_a_stop_ends_the_wait_for_a_service_that_refuses_everything() -> None:
     stop, aws = threading.Event(), Aws(chance=1.0)
     clock = Clock()
-    world = World(clock, clock.now, Random(1), lambda: "id", lambda _: stop.set())
-    sent = publish(endless(), aws, aws, "bus", "stream", world=world, stop=stop, retry=Policy(attempts=10**9))
+    dependencies = Clocks(clock, clock.now, Random(1), lambda: "id", lambda _: stop.set())
+    sent = publish(
+        endless(),
+        aws,
+        aws,
+        "bus",
+        "stream",
+        dependencies=dependencies,
+        stop=stop,
+        retry=Policy(attempts=10**9),
+    )
     assert sent.stopped
     assert sent.sent == 0
     assert sent.unsent > 0

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from stream_app.consumer.memory_release import Thrifty
+from stream_app.consumer.memory_release import MemoryReleasing
 from stream_app.errors import LeaseLostError
 
 
@@ -66,11 +66,11 @@ def worked() -> Clock:
 
 
 @pytest.fixture
-def thrifty(log: list[str], clock: Clock, worked: Clock) -> Thrifty:
-    return Thrifty(Shard(log), lambda: log.append("release"), clock, worked)
+def thrifty(log: list[str], clock: Clock, worked: Clock) -> MemoryReleasing:
+    return MemoryReleasing(Shard(log), lambda: log.append("release"), clock, worked)
 
 
-def play(thrifty: Thrifty, clock: Clock, ticks: str, step: float, behind_ms: int = 0) -> None:
+def play(thrifty: MemoryReleasing, clock: Clock, ticks: str, step: float, behind_ms: int = 0) -> None:
     """`r` for records, `C` for records with a commit, `.` for none; each so many seconds after the other."""
     records: Any
     for tick in ticks:
@@ -79,7 +79,7 @@ def play(thrifty: Thrifty, clock: Clock, ticks: str, step: float, behind_ms: int
         clock.now += step
 
 
-def test_everything_is_passed_on(thrifty: Thrifty, log: list[str]) -> None:
+def test_everything_is_passed_on(thrifty: MemoryReleasing, log: list[str]) -> None:
     thrifty.lease_lost()
     thrifty.shard_ended(Any)
     thrifty.shutdown_requested(Any)
@@ -87,27 +87,27 @@ def test_everything_is_passed_on(thrifty: Thrifty, log: list[str]) -> None:
 
 
 def test_it_is_returned_before_the_first_record_and_when_there_are_no_more(
-    thrifty: Thrifty, clock: Clock, log: list[str]
+    thrifty: MemoryReleasing, clock: Clock, log: list[str]
 ) -> None:
     thrifty.initialize("shard", None, None)
     play(thrifty, clock, "..r..", 0.2)
     assert log == ["initialize", "release", "tick", "tick", "r", "tick", "release", "tick"]
 
 
-def test_a_trickle_is_not_slowed_down(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
+def test_a_trickle_is_not_slowed_down(thrifty: MemoryReleasing, clock: Clock, log: list[str]) -> None:
     play(thrifty, clock, "r." * 100, 0.5)  # 100 seconds
     assert log.count("release") == 10
 
 
 def test_where_records_never_end_it_is_returned_after_commits(
-    thrifty: Thrifty, clock: Clock, log: list[str]
+    thrifty: MemoryReleasing, clock: Clock, log: list[str]
 ) -> None:
     play(thrifty, clock, "rrCrrCrr", 6.0)
     assert log == [*"rrC", "release", *"rrC", "release", *"rr"]
 
 
 def test_far_behind_it_is_kept_for_the_next_segment_until_enough_was_done(
-    thrifty: Thrifty, clock: Clock, worked: Clock, log: list[str]
+    thrifty: MemoryReleasing, clock: Clock, worked: Clock, log: list[str]
 ) -> None:
     play(thrifty, clock, "rCr.", 100.0, behind_ms=60_000)
     assert "release" not in log
@@ -116,7 +116,9 @@ def test_far_behind_it_is_kept_for_the_next_segment_until_enough_was_done(
     assert log == ["r", "C", "r", "tick", "r", "C", "release", "r", "C"]
 
 
-def test_who_has_come_to_the_tip_returns_what_it_kept(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
+def test_who_has_come_to_the_tip_returns_what_it_kept(
+    thrifty: MemoryReleasing, clock: Clock, log: list[str]
+) -> None:
     play(thrifty, clock, "rC", 1.0, behind_ms=60_000)
     play(thrifty, clock, "rC", 1.0)
     assert log == [*"rC", *"rC", "release"]
@@ -127,11 +129,13 @@ def test_what_is_committed_and_refused_reaches_the_shard(log: list[str], clock: 
         def checkpoint(self, sequence: str | None, sub: int | None) -> None:
             raise LeaseLostError(f"{sequence} {sub}")
 
-    thrifty = Thrifty(Shard(log), lambda: log.append("release"), clock)
+    thrifty = MemoryReleasing(Shard(log), lambda: log.append("release"), clock)
     with pytest.raises(LeaseLostError, match="5 None"):
         thrifty.process(cast(Any, ["C"]), 0, Refuses())
 
 
-def test_who_does_nothing_has_nothing_to_return(thrifty: Thrifty, clock: Clock, log: list[str]) -> None:
+def test_who_does_nothing_has_nothing_to_return(
+    thrifty: MemoryReleasing, clock: Clock, log: list[str]
+) -> None:
     play(thrifty, clock, "." * 100, 1.0)
     assert "release" not in log

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from stream_app.model.record import Position, Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.shard_state import ShardState
-from stream_app.recovery.hydrate.narrow import Run, Verdict, joined, lenient, pipeline_judge, runs
+from stream_app.recovery.hydrate.narrow import Judged, Run, joined, lenient, pipeline_judge, runs
 from tests import samples
 
 REGISTRY = samples.registry()
-MARKED = st.lists(st.sampled_from(list(Verdict)), max_size=30).map(
+MARKED = st.lists(st.sampled_from(list(Judged)), max_size=30).map(
     lambda verdicts: [(Position("s", str(at + 7), at % 2), verdict) for at, verdict in enumerate(verdicts)]
 )
 
 
 @given(MARKED, st.lists(st.integers(0, 30)))
 def test_the_runs_of_parts_are_those_of_the_whole(
-    marked: list[tuple[Position, Verdict]], cuts: list[int]
+    marked: list[tuple[Position, Judged]], cuts: list[int]
 ) -> None:
     bounds = [0, *sorted(min(cut, len(marked)) for cut in cuts), len(marked)]
     pieces = [marked[begin:end] for begin, end in pairwise(bounds)]
@@ -33,8 +33,8 @@ def test_the_runs_of_parts_are_those_of_the_whole(
 
 
 def test_a_run_is_told_by_its_ends() -> None:
-    marked = [(Position("s", str(at)), Verdict.INNOCENT if at else Verdict.FAILED) for at in range(4)]
-    assert runs(marked) == [Run(Verdict.FAILED, "0", "0", 1), Run(Verdict.INNOCENT, "1", "3", 3)]
+    marked = [(Position("s", str(at)), Judged.INNOCENT if at else Judged.FAILED) for at in range(4)]
+    assert runs(marked) == [Run(Judged.FAILED, "0", "0", 1), Run(Judged.INNOCENT, "1", "3", 3)]
 
 
 @given(samples.shards(), st.data())

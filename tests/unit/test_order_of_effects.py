@@ -17,7 +17,7 @@ from stream_app.model.segment import token
 from stream_app.testing import Played, record
 from tests.kcl import Kcl, Step, steps
 from tests.samples import START, as_json, registry, shards
-from tests.support import SHARD, SINKS, Effect, Stores, failing, passing, world
+from tests.support import SHARD, SINKS, Effect, Stores, dependencies, failing, passing
 
 REGISTRY = registry()
 
@@ -245,7 +245,7 @@ def test_the_whole_log_of_a_shard() -> None:
 
 
 def played(stores: Stores, count: int = 3) -> tuple[Played, list[Record]]:
-    consumer = ShardConsumer(world(stores, REGISTRY, segment_records=2, checkpoint_seconds=1))
+    consumer = ShardConsumer(dependencies(stores, REGISTRY, segment_records=2, checkpoint_seconds=1))
     return Played(lambda stdin, stdout: serve(consumer, stdin, stdout)), many(count)
 
 

@@ -20,7 +20,7 @@ from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of
 from stream_app.recovery.redrive.plan.newer import Latest
-from stream_app.recovery.redrive.plan.predict import Foretold, foretell
+from stream_app.recovery.redrive.plan.predict import Predicted, predict
 from stream_app.recovery.redrive.targets.target import Draft
 from stream_app.recovery.repair.file import repair_of
 from tests import samples
@@ -40,7 +40,7 @@ def drafts(records: Sequence[Record], registry: Registry = REGISTRY, repair: Any
 
 @given(samples.shards())
 def test_what_is_foretold_of_records_as_they_are_is_what_the_pipeline_does(records: list[Record]) -> None:
-    told = foretell(drafts(records), REGISTRY, {}, now_ms=NOW, max_bytes=samples.MAX_BYTES)
+    told = predict(drafts(records), REGISTRY, {}, now_ms=NOW, max_bytes=samples.MAX_BYTES)
     state = ShardState(samples.EVENTS, 5_000)
     # Whoever sends them gives each an id, so that a second copy can be told; the pipeline alone does not.
     named = [one for one, draft in zip(records, drafts(records), strict=True) if _has_id(draft)]
@@ -54,7 +54,7 @@ def test_what_is_foretold_of_records_as_they_are_is_what_the_pipeline_does(recor
             assert one.outcome == "stored"
             assert one.device is not None
         else:
-            assert one == Foretold("repeated")
+            assert one == Predicted("repeated")
             assert records[row] in named
 
 
@@ -69,12 +69,12 @@ def test_a_repair_is_foretold_to_help(value: float) -> None:
     assert [one.outcome for one in _told(drafts([record]))] == ["RULE_BROKEN"]
     repair = repair_of({"steps": [{"do": "set", "field": "value", "value": 1.5}]})
     assert _told(drafts([record], repair=repair)) == [
-        Foretold("stored", "", "reading#A", samples.START, "reading", "1")
+        Predicted("stored", "", "reading#A", samples.START, "reading", "1")
     ]
 
 
-def _told(some: list[Draft]) -> list[Foretold]:
-    return foretell(some, REGISTRY, {}, now_ms=NOW, max_bytes=samples.MAX_BYTES)
+def _told(some: list[Draft]) -> list[Predicted]:
+    return predict(some, REGISTRY, {}, now_ms=NOW, max_bytes=samples.MAX_BYTES)
 
 
 PARCELS = Registry.of(
@@ -107,12 +107,12 @@ def test_rules_that_look_back_know_what_the_device_did_last(last: str | None, ou
         values = {"status": last, "time": "2016-12-01T00:00:00.000Z", "late": Decimal(0)}
         known["parcel#P"] = Latest("parcel", "P", samples.START, values)
     some = drafts([step("in_transit", 1), step("delivered", 2)], PARCELS)
-    told = foretell(some, PARCELS, known, now_ms=NOW, max_bytes=4_096)
+    told = predict(some, PARCELS, known, now_ms=NOW, max_bytes=4_096)
     assert [one.outcome for one in told] == outcomes
 
 
 def test_a_time_before_the_last_one_is_known_to_be() -> None:
     values = {"status": "picked_up", "time": "2016-12-01T05:00:00.000Z"}
     known = {"parcel#P": Latest("parcel", "P", samples.START + 5 * samples.HOUR, values)}
-    told = foretell(drafts([step("in_transit", 1)], PARCELS), PARCELS, known, now_ms=NOW, max_bytes=4_096)
+    told = predict(drafts([step("in_transit", 1)], PARCELS), PARCELS, known, now_ms=NOW, max_bytes=4_096)
     assert (told[0].outcome, told[0].because) == ("RULE_BROKEN", "time is not before the parcel's last one")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from stream_app.recovery.redrive.plan.predict import Foretold
-from stream_app.recovery.redrive.plan.quarantined import foretell_safely
+from stream_app.recovery.redrive.plan.predict import Predicted
+from stream_app.recovery.redrive.plan.quarantined import predict_safely
 
 
 def case(code: str, data: bytes) -> Any:
@@ -16,10 +16,10 @@ def case(code: str, data: bytes) -> Any:
     return SimpleNamespace(selected=SimpleNamespace(stored=stored), draft=SimpleNamespace(data=data))
 
 
-def foretell(drafts: Sequence[Any]) -> list[Foretold]:
+def predict(drafts: Sequence[Any]) -> list[Predicted]:
     if any(draft.data == b"poison" for draft in drafts):
         os._exit(0)
-    return [Foretold("stored", draft.data.decode()) for draft in drafts]
+    return [Predicted("stored", draft.data.decode()) for draft in drafts]
 
 
 def test_a_record_that_would_end_the_process_is_foretold_to_fail_as_before() -> None:
@@ -30,10 +30,10 @@ def test_a_record_that_would_end_the_process_is_foretold_to_fail_as_before() -> 
         case("TIMED_OUT", b"poison"),
         case("RULE_BROKEN", b"two"),
     ]
-    assert foretell_safely(made, foretell) == [
-        Foretold("stored", "one"),
-        Foretold("PROCESS_KILLED", "the process ended with exit code 0"),
-        Foretold("stored", "repaired"),
-        Foretold("TIMED_OUT", "the process ended with exit code 0"),
-        Foretold("stored", "two"),
+    assert predict_safely(made, predict) == [
+        Predicted("stored", "one"),
+        Predicted("PROCESS_KILLED", "the process ended with exit code 0"),
+        Predicted("stored", "repaired"),
+        Predicted("TIMED_OUT", "the process ended with exit code 0"),
+        Predicted("stored", "two"),
     ]

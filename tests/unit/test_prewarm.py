@@ -9,7 +9,7 @@ import structlog
 from botocore.exceptions import BotoCoreError
 
 from stream_app import app
-from stream_app.consumer.shard import World
+from stream_app.consumer.shard import ShardDependencies
 from stream_app.forkserver.prewarm import Unsent, live
 from stream_app.pipeline.registry import Registry
 from stream_app.resources import shipped
@@ -31,8 +31,8 @@ def client() -> app.Clients:
 
 
 @pytest.fixture
-def world(client: app.Clients) -> World:
-    return app.world(_settings(), Registry.load(), client)
+def dependencies(client: app.Clients) -> ShardDependencies:
+    return app.dependencies(_settings(), Registry.load(), client)
 
 
 def _settings() -> Settings:
@@ -46,13 +46,15 @@ def _settings() -> Settings:
     return Settings.load({}, {**properties, **more})
 
 
-def test_event_types_are_stored_and_committed_without_a_connection(world: World, client: app.Clients) -> None:
+def test_event_types_are_stored_and_committed_without_a_connection(
+    dependencies: ShardDependencies, client: app.Clients
+) -> None:
     made: list[str] = []
     for service in SERVICES:
         client(service).meta.events.register("before-call", lambda model, **_: made.append(model.name))
     sending = Unsent(map(client, SERVICES))
-    for codec in world.registry.codecs.values():
-        live(world, codec, sending)
+    for codec in dependencies.registry.codecs.values():
+        live(dependencies, codec, sending)
     assert set(made) == {"PutObject", "PutItem", "DeleteObject", "SendMessageBatch"}
 
 
@@ -74,14 +76,14 @@ def test_a_batch_is_taken_whole(client: app.Clients) -> None:
 
 
 def test_a_life_is_told_to_its_end_with_every_commit_in_it(
-    world: World, client: app.Clients, capsys: pytest.CaptureFixture[str]
+    dependencies: ShardDependencies, client: app.Clients, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.configure()
     saved: list[str] = []
     client("s3").meta.events.register(
         "provide-client-params.s3.PutObject", lambda params, **_: saved.append(params["Key"])
     )
-    live(world, world.registry.codecs["air_quality"], Unsent(map(client, SERVICES)))
+    live(dependencies, dependencies.registry.codecs["air_quality"], Unsent(map(client, SERVICES)))
     names = [key.rpartition("/")[2] for key in saved if key.startswith("state/")]
     assert names == ["2", "12", "SHARD_END"]
     assert sum(key.endswith(".parquet") for key in saved) == 3
@@ -89,9 +91,9 @@ def test_a_life_is_told_to_its_end_with_every_commit_in_it(
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_is_not_held_back_is_not_tried(world: World, client: app.Clients) -> None:
+def test_what_is_not_held_back_is_not_tried(dependencies: ShardDependencies, client: app.Clients) -> None:
     made: list[str] = []
     for service in SERVICES:
         client(service).meta.events.register("before-call", lambda model, **_: made.append(model.name))
-    live(world, world.registry.codecs["parcel"], None)
+    live(dependencies, dependencies.registry.codecs["parcel"], None)
     assert not made

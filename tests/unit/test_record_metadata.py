@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.model.record import Record
-from stream_app.model.record_metadata import Origins, origins
+from stream_app.model.record_metadata import RecordMetadata, record_metadata
 
 RECORDS = st.lists(
     st.builds(
@@ -23,7 +23,7 @@ RECORDS = st.lists(
 
 @given(RECORDS, st.integers(1, 5))
 def test_records_are_the_same_but_for_their_payload(records: list[Record], step: int) -> None:
-    parts = Origins()
+    parts = RecordMetadata()
     for at in range(0, len(records), step):
         parts.add(records[at : at + step])
         assert (
@@ -39,7 +39,7 @@ def test_records_are_the_same_but_for_their_payload(records: list[Record], step:
         )
         for record in records
     ]
-    assert list(parts) == list(origins(records)) == bare
+    assert list(parts) == list(record_metadata(records)) == bare
     assert len(parts) == len(records)
     assert parts[-2:] == bare[-2:]
     assert parts.arrived.tolist() == [record.arrived for record in records]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stream_app.aws.retry import Policy
 from stream_app.errors import FatalError, TransientError
 from stream_app.model.record import Code, Failure
-from stream_app.model.record_metadata import Origins
+from stream_app.model.record_metadata import RecordMetadata
 from stream_app.model.segment import Segment
 from stream_app.recovery.dead_letters import REASON_LENGTH, messages, parse, send
 from tests.unit.test_sink_segment import SHARD, record, segment, segments
@@ -73,7 +73,7 @@ def test_a_letter_has_the_bytes_that_its_fields_have_as_json(
     records = [record(at, key=key) for at, (key, _, _) in enumerate(rows)]
     failed = [Failure(at, "decode", Code.TOO_LARGE, why, event) for at, (_, why, event) in enumerate(rows)]
     one = Segment(consumer, "b", SHARD, records, {}, failed, np.zeros(0, dtype=np.int64))
-    for body, kept in zip(messages(one), Origins(records), strict=True):
+    for body, kept in zip(messages(one), RecordMetadata(records), strict=True):
         fields = json.loads(body)
         assert fields["partition_key"] == kept.partition_key
         plain = json.dumps(fields, ensure_ascii=False).isascii()

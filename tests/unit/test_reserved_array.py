@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.keyed_state.reserved_array import Room
+from anomaly.keyed_state.reserved_array import ReservedArray
 from anomaly.keyed_state.table import Table
 
 STATM = Path("/proc/self/statm")
@@ -32,7 +32,7 @@ def test_what_was_written_stays_and_what_is_new_is_zero(
     with pytest.MonkeyPatch.context() as patch:
         if not reserved:
             patch.setattr(mmap, "mmap", refused)
-        room, had = Room(60, shape, np.float32), 0
+        room, had = ReservedArray(60, shape, np.float32), 0
         for count in sorted(counts):
             rows = room.rows(count)
             assert rows.shape == (count, *shape)
@@ -43,7 +43,7 @@ def test_what_was_written_stays_and_what_is_new_is_zero(
 
 
 def test_rows_do_not_move() -> None:
-    room = Room(100_000, (100,), np.float64)
+    room = ReservedArray(100_000, (100,), np.float64)
     first, last = room.rows(1), room.rows(100_000)
     first[0, 0] = 7.0
     assert last[0, 0] == 7.0
@@ -54,7 +54,7 @@ def test_room_that_is_not_used_takes_no_memory() -> None:
     def resident() -> int:
         return int(STATM.read_text().split()[1]) * mmap.PAGESIZE
 
-    room, before = Room(1_000_000, (100,), np.float64), resident()
+    room, before = ReservedArray(1_000_000, (100,), np.float64), resident()
     room.rows(1_000)[:] = 1.0
     room.rows(900_000)
     assert resident() - before < 8_000_000
@@ -75,4 +75,4 @@ def test_a_copy_goes_on_by_itself(copied: Callable[[Table], Table]) -> None:
 
 
 def test_a_key_takes_the_bytes_of_a_row() -> None:
-    assert Room(1, (2, 5), np.float32).row_bytes == 40
+    assert ReservedArray(1, (2, 5), np.float32).row_bytes == 40

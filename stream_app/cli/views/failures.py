@@ -16,7 +16,7 @@ from stream_app.cli.views.lines import Line, aligned
 from stream_app.model.segment import instant
 from stream_app.recovery.find.payload import printable
 from stream_app.recovery.find.stats import Cause, Stats, stamp, table
-from stream_app.recovery.hydrate.narrow import Verdict
+from stream_app.recovery.hydrate.narrow import Judged
 from stream_app.recovery.hydrate.results import LetterRecord, State
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
 
@@ -157,7 +157,7 @@ def _state(letter: LetterRecord, now: datetime) -> Text:
 def _records(letter: LetterRecord) -> str:
     if letter.state == State.WAITING:
         return f"{letter.size:,}"
-    guilty, innocent = letter.count(Verdict.FAILED), letter.count(Verdict.INNOCENT)
+    guilty, innocent = letter.count(Judged.FAILED), letter.count(Judged.INNOCENT)
     return f"{letter.found:,} of {letter.size:,} found\n{guilty:,} failures, {innocent:,} innocent"
 
 

@@ -16,7 +16,7 @@ from stream_app.recovery.correct.history import Entry
 from stream_app.recovery.find.payload import Readable, SchemaVersion, printable
 from stream_app.recovery.find.query import cause, handle
 from stream_app.recovery.find.stats import stamp
-from stream_app.recovery.hydrate.narrow import Verdict
+from stream_app.recovery.hydrate.narrow import Judged
 from stream_app.recovery.hydrate.results import LetterRecord
 from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.story import Story
@@ -112,7 +112,7 @@ def _letter(story: Story) -> dict[str, RenderableType | str]:
 
 
 def _range(letter: LetterRecord) -> dict[str, RenderableType | str]:
-    guilty, innocent = letter.count(Verdict.FAILED), letter.count(Verdict.INNOCENT)
+    guilty, innocent = letter.count(Judged.FAILED), letter.count(Judged.INNOCENT)
     return {
         "from": f"{letter.source} {letter.consumer}: {letter.condition}",
         "range": f"{letter.shard}/{letter.first} to {letter.last}",

@@ -15,7 +15,7 @@ def render(report: Report) -> RenderableType:
     """The summary for people."""
     parts: list[RenderableType] = [_shards(report), _facts(report)]
     parts += [_strangest(report)] if report.strangest else []
-    parts += [_verdict(report)]
+    parts += [_conclusion(report)]
     parts += [Text(problem, style="red") for problem in (*report.problems, *filter(None, [report.error]))]
     parts += [
         Text(f"{some['count']:,} not sent, {why}: {rows_of(some['rows'], some['count'])}", style="red")
@@ -24,7 +24,7 @@ def render(report: Report) -> RenderableType:
     return Group(*parts)
 
 
-def _verdict(report: Report) -> Text:
+def _conclusion(report: Report) -> Text:
     if report.interrupted:
         text = f"interrupted: {report.pending:,} accepted records were still to be stored"
         return Text(text, style="bold yellow")

@@ -49,7 +49,7 @@ _LINE_BREAK = 10
 _INVALID = np.uint8(0xFF)
 
 
-class Room(NamedTuple):
+class LineBuffers(NamedTuple):
     """Where the columns go: joined texts, and where each begins, one more than there are records.
 
     Payloads have a line break after each; keys and sequence numbers have nothing.

@@ -54,7 +54,7 @@ class LineReader:
         """The next line with its line break, the last one maybe without; None at the end of input."""
         looked = self._begin
         while (found := self._data.find(b"\n", looked, self._end)) < 0:
-            looked = self._make_room()
+            looked = self._grow()
             with memoryview(self._data) as room, room[self._end : len(room) - kernel.SLACK] as free:
                 read = self._readinto(free)
             if not read:
@@ -67,7 +67,7 @@ class LineReader:
         self._begin, self._last = end, len(line)
         return line
 
-    def _make_room(self) -> int:
+    def _grow(self) -> int:
         """An unfinished line goes to the front, where it fills most of the room to a larger one; where it ends there.
 
         Room that the last line did not need by far is given back.
@@ -88,7 +88,7 @@ def taken(line: memoryview) -> Taken | None:
     if line[-1] != _LINE_BREAK:
         return None
     most = len(line) // kernel.SMALLEST + 1
-    room = kernel.Room(
+    room = kernel.LineBuffers(
         np.empty(len(line) // 4 * 3 + most + kernel.SLACK, np.uint8),
         np.empty(most + 1, np.int64),
         np.empty(len(line) + kernel.SLACK, np.uint8),

@@ -10,7 +10,7 @@ from stream_app.consumer.quarantine.inspection import PROCESS, SINK, SNAPSHOT, S
 from stream_app.consumer.quarantine.policy import Isolation
 from stream_app.disposable_fork import Ended, Limit, Tell
 from stream_app.model.record import Batch, Failure
-from stream_app.model.record_metadata import Origins
+from stream_app.model.record_metadata import RecordMetadata
 from stream_app.model.records import Records
 from stream_app.model.segment import Segment
 from stream_app.pipeline.decode import decode
@@ -88,4 +88,4 @@ class Trials:
     def _segment(self, records: Records, result: Processed) -> Segment:
         passed: dict[str, Batch] = {name: without_helpers(batch) for name, batch in result.passed.items()}
         names = self.settings.application, self.settings.stream, self.shard
-        return Segment(*names, Origins(records), passed, result.failed, result.repeated)
+        return Segment(*names, RecordMetadata(records), passed, result.failed, result.repeated)

@@ -73,7 +73,7 @@ def verify(batch: Batch) -> dict[str, Mask]:
 def calculate(batch: Batch) -> dict[str, NDArray[Any]]:
     """The U.S. AQI of each reading and of its pollutants, the NowCasts behind it (µg/m³), and the wind (m/s).
 
-    Indices are whole numbers as floats, NaN where the hours at hand do not suffice; `stream_app.events.air_quality.aqi` has the
+    Indices are whole numbers as floats, NaN where the hours at hand do not suffice; `aqi` has the
     formulas and their source. Raises KeyError on a wind direction that is not one of the 16 compass points.
     """
     # First, for it is what can raise: then the rest need not be done for rows that are called again.

@@ -13,7 +13,7 @@ from stream_app.errors import ConfigError, Problem
 from stream_app.local.deployers import events, messaging, storage
 from stream_app.local.deployers.dependencies import Applied, ClientFactory, Deployment
 from stream_app.local.deployers.identity import Attributes, identity
-from stream_app.local.deployers.intrinsics import World, evaluate, wrong
+from stream_app.local.deployers.intrinsics import StackParameters, evaluate, wrong
 from stream_app.local.deployers.template import Resource, Template, read
 from stream_app.resources import shipped
 
@@ -81,22 +81,22 @@ def deploy(
     `shards` asks for a provisioned stream of that many shards in place of the template's on-demand one.
     Raises ConfigError naming everything in a template that is neither applied nor known not to be local.
     """
-    world = locate(clients, application)
-    models = [_read(path, world, application, parameters) for path in templates]
+    dependencies = locate(clients, application)
+    models = [_read(path, dependencies, application, parameters) for path in templates]
     problems = [problem for model in models for problem in unknown(model.resources.values())]
     if problems:
         raise ConfigError(problems)
     outputs: Outputs = {}
     for model in models:
-        known = _apply(model, world, Deployment(clients, shards))
+        known = _apply(model, dependencies, Deployment(clients, shards))
         outputs |= {name: str(value) for name, value in model.outputs(_lookup(known)).items()}
     return outputs
 
 
-def _apply(model: Template, world: World, deployment: Deployment) -> dict[str, Attributes]:
+def _apply(model: Template, dependencies: StackParameters, deployment: Deployment) -> dict[str, Attributes]:
     known: dict[str, Attributes] = {}
     for resource in model.resources.values():
-        item = _place(resource, world, known)
+        item = _place(resource, dependencies, known)
         entry = APPLIED.get(resource.type)
         made = entry.apply(deployment, item.properties, item.attributes) if entry else item.attributes
         known[resource.id] = made
@@ -114,12 +114,12 @@ def placed(
 
     What AWS names at random (a key) is called after its logical id.
     """
-    world = locate(clients, application)
+    dependencies = locate(clients, application)
     found: list[Placed] = []
     for path in templates:
         known: dict[str, Attributes] = {}
-        for resource in _read(path, world, application, parameters).resources.values():
-            found.append(_place(resource, world, known))
+        for resource in _read(path, dependencies, application, parameters).resources.values():
+            found.append(_place(resource, dependencies, known))
             known[resource.id] = found[-1].attributes
     return found
 
@@ -140,20 +140,24 @@ def unknown(resources: Iterable[Resource]) -> list[Problem]:
     return problems
 
 
-def locate(clients: ClientFactory, application: str) -> World:
+def locate(clients: ClientFactory, application: str) -> StackParameters:
     """The account and region that the clients work in; the stack is called after the application."""
     sqs = clients("sqs")
     account = clients("sts").get_caller_identity()["Account"]
-    return World(account, sqs.meta.region_name, sqs.meta.endpoint_url.rstrip("/"), stack=application)
+    return StackParameters(
+        account, sqs.meta.region_name, sqs.meta.endpoint_url.rstrip("/"), stack=application
+    )
 
 
-def _read(path: Path, world: World, application: str, parameters: Mapping[str, Any] | None) -> Template:
-    return read(path, world, {**LOCAL_PARAMETERS, "Application": application, **(parameters or {})})
+def _read(
+    path: Path, dependencies: StackParameters, application: str, parameters: Mapping[str, Any] | None
+) -> Template:
+    return read(path, dependencies, {**LOCAL_PARAMETERS, "Application": application, **(parameters or {})})
 
 
-def _place(resource: Resource, world: World, known: Mapping[str, Attributes]) -> Placed:
+def _place(resource: Resource, dependencies: StackParameters, known: Mapping[str, Attributes]) -> Placed:
     properties = evaluate(resource.properties, resource.stack, _lookup(known))
-    attributes = identity(world, resource.id, resource.type, properties)
+    attributes = identity(dependencies, resource.id, resource.type, properties)
     return Placed(resource.id, resource.type, properties, attributes)
 
 

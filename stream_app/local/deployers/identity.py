@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stream_app.local.deployers.intrinsics import World
+from stream_app.local.deployers.intrinsics import StackParameters
 
 Attributes = Mapping[str, Any]
 
@@ -42,24 +42,26 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
-def arn(world: World, service: str, resource: str) -> str:
+def arn(dependencies: StackParameters, service: str, resource: str) -> str:
     """An ARN. IAM's have no region, those of S3 no account either."""
-    region = "" if service in ("iam", "s3") else world.region
-    account = "" if service == "s3" else world.account
-    return f"arn:{world.partition}:{service}:{region}:{account}:{resource}"
+    region = "" if service in ("iam", "s3") else dependencies.region
+    account = "" if service == "s3" else dependencies.account
+    return f"arn:{dependencies.partition}:{service}:{region}:{account}:{resource}"
 
 
-def identity(world: World, logical: str, type_: str, properties: Mapping[str, Any]) -> Attributes:
+def identity(
+    dependencies: StackParameters, logical: str, type_: str, properties: Mapping[str, Any]
+) -> Attributes:
     """Ref, Arn and Name of a resource; what has no name of its own is called after stack and logical path."""
     kind = _KINDS.get(type_)
     if kind is None:
         return {"Ref": logical}
-    name = str(properties.get(kind.name) or f"{world.stack}-{logical.replace('.', '-')}")
+    name = str(properties.get(kind.name) or f"{dependencies.stack}-{logical.replace('.', '-')}")
     bus = properties.get("EventBusName", "default")
-    its_arn = arn(world, kind.service, kind.resource.format(name=name, bus=bus))
+    its_arn = arn(dependencies, kind.service, kind.resource.format(name=name, bus=bus))
     found = {"Ref": its_arn if kind.ref_is_arn else name, "Arn": its_arn, "Name": name}
     if type_ == "AWS::SQS::Queue":
-        found |= {"Ref": f"{world.queues}/{world.account}/{name}", "QueueName": name}
+        found |= {"Ref": f"{dependencies.queues}/{dependencies.account}/{name}", "QueueName": name}
     if type_ == "AWS::SNS::Topic":
         found |= {"TopicArn": its_arn, "TopicName": name}
     return found

@@ -16,7 +16,7 @@ Lookup = Callable[[str, str], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class StackParameters:
     """Where a template is deployed: what AWS:: pseudo parameters and names are made of.
 
     `queues` is the URL under which SQS serves its queues, without the account; `stack` the name of the stack.
@@ -48,7 +48,7 @@ class Stack:
     path: str
     body: Mapping[str, Any]
     arguments: Mapping[str, Any]
-    world: World
+    dependencies: StackParameters
     parent: Stack | None = None
     children: dict[str, Stack] = field(default_factory=dict)
 
@@ -109,7 +109,7 @@ def _call(name: str, argument: Any, stack: Stack, lookup: Lookup) -> Any:
 
 def _ref(name: str, stack: Stack, lookup: Lookup) -> Any:
     if name.startswith("AWS::"):
-        return stack.world.pseudo(name)
+        return stack.dependencies.pseudo(name)
     if name in stack.section("Parameters"):
         return _parameter(name, stack, lookup)
     return lookup(stack.path + name, "Ref")

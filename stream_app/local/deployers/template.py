@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.local.deployers.intrinsics import Lookup, Stack, World, evaluate, holds, wrong
+from stream_app.local.deployers.intrinsics import Lookup, Stack, StackParameters, evaluate, holds, wrong
 
 STACK = "AWS::CloudFormation::Stack"
 
@@ -80,7 +80,7 @@ def load(path: Path) -> Mapping[str, Any]:
     return body
 
 
-def read(path: Path, world: World, parameters: Mapping[str, Any]) -> Template:
+def read(path: Path, dependencies: StackParameters, parameters: Mapping[str, Any]) -> Template:
     """A template with the stacks nested in it, in the order in which its resources can be made.
 
     Raises ConfigError for what cannot be read, a parameter without a value or unknown, a reference to nothing,
@@ -88,7 +88,7 @@ def read(path: Path, world: World, parameters: Mapping[str, Any]) -> Template:
     """
     body = load(path)
     _check_parameters(body, parameters)
-    root = Stack("", body, parameters, world)
+    root = Stack("", body, parameters, dependencies)
     found: dict[str, Resource] = {}
     _collect(root, path.parent, found)
     return Template(root, {name: found[name] for name in _ordered(found)})
@@ -117,7 +117,7 @@ def _collect(stack: Stack, folder: Path, found: dict[str, Resource]) -> None:
         if body["Type"] == STACK:
             nested = folder / properties["TemplateURL"]
             arguments = properties.get("Parameters") or {}
-            child = Stack(f"{stack.path}{logical}.", load(nested), arguments, stack.world, stack)
+            child = Stack(f"{stack.path}{logical}.", load(nested), arguments, stack.dependencies, stack)
             stack.children[logical] = child
             _collect(child, nested.parent, found)
         else:

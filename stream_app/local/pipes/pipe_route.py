@@ -15,7 +15,7 @@ from stream_app.telemetry import log
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class PipeRoute:
     """A pipe without its source. `payload` names the field that holds a record's body, `body` reads it."""
 
     name: str

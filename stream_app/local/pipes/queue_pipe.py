@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from stream_app.aws.retry import Policy
 from stream_app.local.pipes.counters import Counters
-from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.pipe_route import PipeRoute
 from stream_app.local.pipes.queue_poller import Message, Queue, group_of, sqs_record
 from stream_app.local.pipes.targets import Unresolved
 from stream_app.telemetry import log
@@ -30,7 +30,7 @@ class QueuePipe:
     """Handles the batches of a QueueReader; `handle` may run in several threads."""
 
     def __init__(
-        self, way: Way, queue: Queue, counters: Counters, rng: random.Random, policy: Policy = POLICY
+        self, way: PipeRoute, queue: Queue, counters: Counters, rng: random.Random, policy: Policy = POLICY
     ) -> None:
         self._way, self._queue, self._counters, self._rng = way, queue, counters, rng
         self._policy = policy

@@ -13,7 +13,7 @@ from stream_app.local.deployers.deploy import Placed
 from stream_app.local.deployers.intrinsics import wrong
 from stream_app.local.pipes.counters import Counters
 from stream_app.local.pipes.patterns import Reserved, compile_filters, compile_template
-from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.pipe_route import PipeRoute
 from stream_app.local.pipes.queue_pipe import QueuePipe
 from stream_app.local.pipes.queue_poller import MOST, Loop, Queue, QueueReader
 from stream_app.local.pipes.shards import StreamReader
@@ -50,7 +50,7 @@ NOT_LOCAL_PROPERTIES: Mapping[str, str] = {
 }
 
 
-class World(NamedTuple):
+class PipeDependencies(NamedTuple):
     """What pipes need from outside: clients, HTTP, the time in seconds since the epoch, chance."""
 
     clients: ClientFactory
@@ -68,10 +68,10 @@ class Worker(NamedTuple):
     loops: Sequence[Loop]
 
 
-def pipes(placed: Sequence[Placed], world: World) -> list[Worker]:
+def pipes(placed: Sequence[Placed], dependencies: PipeDependencies) -> list[Worker]:
     """A worker for each pipe that is not stopped. Raises ConfigError for what is not known here."""
     running = [i for i in placed if i.type == PIPE and i.properties.get("DesiredState") != "STOPPED"]
-    return [_worker(item, placed, world) for item in running]
+    return [_worker(item, placed, dependencies) for item in running]
 
 
 def by_arn(placed: Sequence[Placed], arn: str) -> Placed:
@@ -101,38 +101,44 @@ def known_only(item: Placed, section: Mapping[str, Any], known: set[str]) -> Non
         raise wrong(f"{item.id} has {', '.join(unknown)}", "teach stream_app.local.pipes.runner of it")
 
 
-def _worker(item: Placed, placed: Sequence[Placed], world: World) -> Worker:
+def _worker(item: Placed, placed: Sequence[Placed], dependencies: PipeDependencies) -> Worker:
     known_only(item, item.properties, _PIPE)
     known_only(item, item.properties.get("SourceParameters", {}), _SOURCE)
     source = by_arn(placed, item.properties["Source"])
     makers = {QUEUE: _from_queue, STREAM: _from_stream}
     if source.type not in makers:
         raise wrong(f"{item.id} reads a {source.type}", f"known are {', '.join(makers)}")
-    return makers[source.type](item, source, placed, world)
+    return makers[source.type](item, source, placed, dependencies)
 
 
-def _from_queue(item: Placed, source: Placed, placed: Sequence[Placed], world: World) -> Worker:
+def _from_queue(
+    item: Placed, source: Placed, placed: Sequence[Placed], dependencies: PipeDependencies
+) -> Worker:
     own = item.properties.get("SourceParameters", {}).get("SqsQueueParameters", {})
     known_only(item, own, {"BatchSize"})
-    sqs, counters = world.clients("sqs"), Counters()
+    sqs, counters = dependencies.clients("sqs"), Counters()
     queue = queue_of(source, sqs.meta.region_name)
-    way = _way(item, placed, world, "body", lambda raw: str(raw["body"]).encode())
-    pipe = QueuePipe(way, queue, counters, world.rng)
+    way = _way(item, placed, dependencies, "body", lambda raw: str(raw["body"]).encode())
+    pipe = QueuePipe(way, queue, counters, dependencies.rng)
     batch = int(own.get("BatchSize", MOST))
     reader = QueueReader(sqs, queue, pipe.handle, counters, batch=batch, helpers=HELPERS)
     return Worker("pipe", way.name, counters, reader.loops)
 
 
-def _from_stream(item: Placed, source: Placed, placed: Sequence[Placed], world: World) -> Worker:
+def _from_stream(
+    item: Placed, source: Placed, placed: Sequence[Placed], dependencies: PipeDependencies
+) -> Worker:
     own = item.properties["SourceParameters"]["KinesisStreamParameters"]
     known_only(item, own, _STREAM)
-    kinesis, counters = world.clients("kinesis"), Counters()
-    way = _way(item, placed, world, "data", lambda raw: base64.b64decode(raw["data"]))
+    kinesis, counters = dependencies.clients("kinesis"), Counters()
+    way = _way(item, placed, dependencies, "data", lambda raw: base64.b64decode(raw["data"]))
     rules = _rules(item, own, placed)
     if rules.batch > way.target.most:
         raise wrong(f"{item.id} has BatchSize {rules.batch}", f"its target takes {way.target.most} at a time")
     place = Place(source.attributes["Arn"], str(item.properties["RoleArn"]), kinesis.meta.region_name)
-    pipe = StreamPipe(way, rules, place, world.clients("sqs"), counters, now=world.now, rng=world.rng)
+    pipe = StreamPipe(
+        way, rules, place, dependencies.clients("sqs"), counters, now=dependencies.now, rng=dependencies.rng
+    )
     start = {"ShardIteratorType": own["StartingPosition"]}
     if "StartingPositionTimestamp" in own:
         start["Timestamp"] = own["StartingPositionTimestamp"]
@@ -159,25 +165,27 @@ def _rules(item: Placed, own: Mapping[str, Any], placed: Sequence[Placed]) -> Ru
 def _way(
     item: Placed,
     placed: Sequence[Placed],
-    world: World,
+    dependencies: PipeDependencies,
     payload: str,
     body: Callable[[Mapping[str, Any]], bytes],
-) -> Way:
+) -> PipeRoute:
     filters = item.properties.get("SourceParameters", {}).get("FilterCriteria", {}).get("Filters", ())
     parameters = item.properties.get("TargetParameters", {})
     name, arn = str(item.attributes["Name"]), str(item.attributes["Arn"])
-    return Way(
+    return PipeRoute(
         name=name,
         arn=arn,
         payload=payload,
         body=body,
         matches=compile_filters([entry["Pattern"] for entry in filters]),
-        transform=compile_template(parameters.get("InputTemplate"), payload, body, _reserved(item, world)),
-        target=_target(item, parameters, placed, world),
+        transform=compile_template(
+            parameters.get("InputTemplate"), payload, body, _reserved(item, dependencies)
+        ),
+        target=_target(item, parameters, placed, dependencies),
     )
 
 
-def _reserved(item: Placed, world: World) -> Reserved:
+def _reserved(item: Placed, dependencies: PipeDependencies) -> Reserved:
     fixed = {
         "aws.pipes.pipe-arn": item.attributes["Arn"],
         "aws.pipes.pipe-name": item.attributes["Name"],
@@ -187,14 +195,16 @@ def _reserved(item: Placed, world: World) -> Reserved:
 
     return {
         **{name: partial(str, text) for name, text in fixed.items()},
-        "aws.pipes.event.ingestion-time": lambda: iso(world.now()),
+        "aws.pipes.event.ingestion-time": lambda: iso(dependencies.now()),
     }
 
 
-def _target(item: Placed, parameters: Mapping[str, Any], placed: Sequence[Placed], world: World) -> Target:
+def _target(
+    item: Placed, parameters: Mapping[str, Any], placed: Sequence[Placed], dependencies: PipeDependencies
+) -> Target:
     target = by_arn(placed, item.properties["Target"])
     if target.type == STREAM:
-        return StreamTarget(world.clients("kinesis"), target.attributes["Arn"], parameters)
+        return StreamTarget(dependencies.clients("kinesis"), target.attributes["Arn"], parameters)
     if target.type == API:
-        return ApiTarget(world.post, target.properties, parameters)
+        return ApiTarget(dependencies.post, target.properties, parameters)
     raise wrong(f"{item.id} sends to a {target.type}", f"known are {STREAM}, {API}")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from stream_app.aws.retry import Policy
 from stream_app.errors import is_transient
 from stream_app.local.pipes.counters import Counters
-from stream_app.local.pipes.pipe_route import Way
+from stream_app.local.pipes.pipe_route import PipeRoute
 from stream_app.local.pipes.targets import Unresolved
 from stream_app.telemetry import log
 
@@ -106,7 +106,7 @@ class StreamPipe:
 
     def __init__(
         self,
-        way: Way,
+        way: PipeRoute,
         rules: Rules,
         place: Place,
         sqs: Any,

@@ -11,7 +11,7 @@ from stream_app.local.embedded import Embedded
 from stream_app.model.record import Code
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.apply.execute import apply
-from stream_app.recovery.redrive.context import Road, open_target
+from stream_app.recovery.redrive.context import RedriveContext, open_target
 from stream_app.recovery.redrive.follow import attempts_of, follow
 from stream_app.recovery.redrive.plan.make import Wish, make
 from stream_app.recovery.redrive.select import Selection
@@ -49,7 +49,7 @@ def second_act(aws: Embedded, settings: Settings, stop: threading.Event) -> Seco
 
     Raises FatalError when one of them is not within a minute.
     """
-    road = Road(
+    context = RedriveContext(
         settings=settings,
         client=aws.client,
         registry=Registry.load(dry_run=False),
@@ -58,18 +58,18 @@ def second_act(aws: Embedded, settings: Settings, stop: threading.Event) -> Seco
         by="second act",
     )
     to = destination("bus", bus=settings.bus, stream=settings.stream)
-    target = open_target(road, to, None)
+    target = open_target(context, to, None)
     try:
         wish = Wish(Selection(codes=(CLASS.value,)), to, repair(), newer="apply")
-        plan = make(road, wish, target)
+        plan = make(context, wish, target)
         if not plan.items:
             return SecondAct()
-        done = apply(road, plan, target, stop=stop)
+        done = apply(context, plan, target, stop=stop)
     finally:
         target.close()
     deadline = time.monotonic() + _PATIENCE
     while True:
-        found = follow(road, attempts_of(road, plan))
+        found = follow(context, attempts_of(context, plan))
         if not found.waiting or stop.wait(_LOOK):
             return SecondAct(len(plan.items), done.sent, found.processed)
         if time.monotonic() > deadline:

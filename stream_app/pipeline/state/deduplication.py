@@ -29,7 +29,7 @@ from stream_app.pipeline.state.stored_arrays import (
 MOST_EVENTS = 2**48
 
 
-class Met(NamedTuple):
+class Repeats(NamedTuple):
     """Rows that came. `again`: the id was accepted before, in row `by` of them (-1: before them)."""
 
     devices: IntVector
@@ -69,7 +69,7 @@ class Seen:
         pool, tags = reaching(pool, places, 0), reaching(tags, places, 0)
         self._rings = kernel.Rings(count, start, room, pool, tags, used, free)
 
-    def meet(self, devices: IntVector, marks: IntVector, accepted: Mask) -> Met:
+    def check_and_mark(self, devices: IntVector, marks: IntVector, accepted: Mask) -> Repeats:
         """Rows come, in order, and are remembered as far as `accepted` expects them to be.
 
         An event without an id (mark 0) is never a repeat. What was expected wrongly is to be put right: by `undo`
@@ -78,26 +78,26 @@ class Seen:
         self._reach(int(devices.max(initial=-1)) + 1)
         rows = len(devices)
         again, by = np.zeros(rows, dtype=np.bool_), np.full(rows, -1, dtype=np.int64)
-        met = Met(devices, again, by, *(np.empty(rows, dtype=np.int64) for _ in range(2)))
+        met = Repeats(devices, again, by, *(np.empty(rows, dtype=np.int64) for _ in range(2)))
         given, found = (devices, marks, accepted, self._limit), (again, met.number, met.before)
         done = 0
-        while (done := kernel.meet(done, *given, self._rings, *found)) < rows:
+        while (done := kernel.check_and_mark(done, *given, self._rings, *found)) < rows:
             self._reach(0, len(self._rings.pool) + 2 * self._limit)
         if met.again.any():
             self._find_givers(met, marks, accepted)
         return met
 
-    def _find_givers(self, met: Met, marks: IntVector, accepted: Mask) -> int:
+    def _find_givers(self, met: Repeats, marks: IntVector, accepted: Mask) -> int:
         """Fill in `met.by`; returns how many steps that took."""
         table = np.full(1 << (2 * len(marks) - 1).bit_length(), -1, dtype=np.int64)
         steps: int = kernel.givers(met.devices, marks, accepted, met.again, table, self._seed, met.by)
         return steps
 
-    def undo(self, met: Met) -> None:
+    def undo(self, met: Repeats) -> None:
         """As if the rows had not come; they are those that came last."""
         kernel.undo(met.devices, met.before, self._limit, self._rings)
 
-    def drop(self, met: Met, rows: IntVector) -> None:
+    def drop(self, met: Repeats, rows: IntVector) -> None:
         """Some rows of those that came last were not accepted."""
         kernel.drop(rows, met.devices, met.number, self._limit, self._rings)
 

@@ -117,7 +117,7 @@ def ask_for(rings: Any, device: Any, limit: int) -> None:
 
 
 @compiled
-def meet(
+def check_and_mark(
     first: int,
     devices: Ints,
     marks: Ints,

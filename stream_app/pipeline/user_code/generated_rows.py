@@ -16,7 +16,7 @@ import numpy as np
 from stream_app.model.record import Batch, IntVector
 from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.schema_resolution import conform
+from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.state.device_memory import Previous
 from stream_app.pipeline.state.key_index import Devices
 from stream_app.pipeline.state.windows import Windows
@@ -102,7 +102,7 @@ def _conformed(codec: Codec, bodies: list[bytes]) -> Batch | None:
         encoded.add(row, body, None, None)
     arrived = np.full(len(bodies), int((_START + 24 * _HOUR).timestamp() * 1_000), dtype=np.int64)
     try:
-        return conform(encoded, codec, arrived).passed
+        return resolve_schema(encoded, codec, arrived).passed
     except Exception:  # an extreme value is not this check's to report
         return None
 

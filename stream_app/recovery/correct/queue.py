@@ -17,7 +17,7 @@ from stream_app.recovery.bounded import decoded
 from stream_app.recovery.correct.calculation.payload import MayRead
 from stream_app.recovery.correct.history import Done, Refusal, Request
 from stream_app.recovery.correct.limits import Reads, delay_seconds
-from stream_app.recovery.correct.request import Book, Verdict, correct_all, finally_correct
+from stream_app.recovery.correct.request import Book, RequestResult, correct_all, finally_correct
 
 MANUAL = "manual/"
 MANUAL_KIND = "stream-app.manual"
@@ -50,7 +50,7 @@ class _Envelope(msgspec.Struct, frozen=True, rename={"detail_type": "detail-type
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class QueueDependencies:
     """Everything that answering requests takes.
 
     `work` makes corrections of different positions, reading a shard only when it may. `queue`, the one that is read,
@@ -106,7 +106,7 @@ def parse(body: str, consumer: str) -> Request:
     )
 
 
-def correct_batch(event: Mapping[str, Any], desk: Desk) -> dict[str, list[dict[str, str]]]:
+def correct_batch(event: Mapping[str, Any], desk: QueueDependencies) -> dict[str, list[dict[str, str]]]:
     """Answer the messages of one Lambda SQS event; returns `batchItemFailures`.
 
     Requests of different positions are answered together, those of one position one after the other. A request that
@@ -125,12 +125,12 @@ def correct_batch(event: Mapping[str, Any], desk: Desk) -> dict[str, list[dict[s
                 _report_failed(verdict, message, desk)
             else:
                 desk.report("correction", {"position": str(request.position), "verdict": verdict.value})
-            if isinstance(verdict, Exception) or verdict is Verdict.EARLY:
+            if isinstance(verdict, Exception) or verdict is RequestResult.EARLY:
                 again.append(message)
     return _put_off([*unreadable, *again], desk)
 
 
-def dead_batch(event: Mapping[str, Any], desk: Desk) -> dict[str, list[dict[str, str]]]:
+def dead_batch(event: Mapping[str, Any], desk: QueueDependencies) -> dict[str, list[dict[str, str]]]:
     """A final try for the messages of the corrections' dead letter queue; what fails is stored for people."""
     may_read = desk.reads.within(desk.patience)
 
@@ -154,7 +154,9 @@ def dead_batch(event: Mapping[str, Any], desk: Desk) -> dict[str, list[dict[str,
     return _put_off(again, desk)
 
 
-def _requests(event: Mapping[str, Any], desk: Desk) -> tuple[list[tuple[Message, Request]], list[Message]]:
+def _requests(
+    event: Mapping[str, Any], desk: QueueDependencies
+) -> tuple[list[tuple[Message, Request]], list[Message]]:
     """Messages with what they ask for, and those that are no request and could not be kept."""
     found, failed = list[tuple[Message, Request]](), list[Message]()
     for message in event["Records"]:
@@ -185,7 +187,9 @@ def _apart(
     return first, others
 
 
-def _verdicts(requests: Sequence[Request], desk: Desk, may_read: MayRead) -> list[Verdict | Exception]:
+def _verdicts(
+    requests: Sequence[Request], desk: QueueDependencies, may_read: MayRead
+) -> list[RequestResult | Exception]:
     try:
         return correct_all(
             requests, desk.book, lambda some: desk.work(some, may_read), lambda refusal: _send(refusal, desk)
@@ -195,11 +199,11 @@ def _verdicts(requests: Sequence[Request], desk: Desk, may_read: MayRead) -> lis
         return [error] * len(requests)
 
 
-def _report_failed(error: Exception, message: Message, desk: Desk) -> None:
+def _report_failed(error: Exception, message: Message, desk: QueueDependencies) -> None:
     desk.report("correction failed", {"error": type(error).__name__, "message": message["messageId"]})
 
 
-def _put_off(messages: Sequence[Message], desk: Desk) -> dict[str, list[dict[str, str]]]:
+def _put_off(messages: Sequence[Message], desk: QueueDependencies) -> dict[str, list[dict[str, str]]]:
     """Hide messages until they may come again, as failures of their batch."""
     for start in range(0, len(messages), _AT_ONCE):
         entries = [
@@ -219,7 +223,7 @@ def _receives(message: Message) -> int:
     return int(message.get("attributes", {}).get("ApproximateReceiveCount", "1"))
 
 
-def _send(refusal: Refusal, desk: Desk) -> None:
+def _send(refusal: Refusal, desk: QueueDependencies) -> None:
     desk.sqs.send_message(QueueUrl=desk.manual, MessageBody=_letter(refusal.request, refusal.reason).decode())
 
 

@@ -27,7 +27,7 @@ class BusyError(EarlyError):
     """Not yet, and not because of the request: the stream may not be read more often now."""
 
 
-class Verdict(StrEnum):
+class RequestResult(StrEnum):
     """What became of a request."""
 
     CORRECTED = "corrected"
@@ -74,7 +74,7 @@ Tell = Callable[[Refusal], None]
 Store = Callable[[Request, str], str]
 
 
-def correct(request: Request, book: Book, work: Work, tell: Tell) -> Verdict:
+def correct(request: Request, book: Book, work: Work, tell: Tell) -> RequestResult:
     """Answer a request. Safe to repeat, after a crash at any point as well. Raises what the world raises."""
     (found,) = correct_all([request], book, one_by_one(work), tell)
     if isinstance(found, Exception):
@@ -96,13 +96,13 @@ def one_by_one(work: Work) -> WorkAll:
 
 def correct_all(
     requests: Sequence[Request], book: Book, work: WorkAll, tell: Tell
-) -> list[Verdict | Exception]:
+) -> list[RequestResult | Exception]:
     """Answer requests of different positions; what the world raises for one stands in its place.
 
     Every one is noted as begun before the work, and every correction after it. Safe to repeat, after a crash at any
     point as well.
     """
-    verdicts: dict[Position, Verdict | Exception] = {}
+    verdicts: dict[Position, RequestResult | Exception] = {}
     waiting = list[tuple[Request, Entry]]()
     for request, entry in zip(requests, book.start_all(requests), strict=True):
         if isinstance(entry, Exception):
@@ -121,7 +121,7 @@ def correct_all(
         else:
             made.append((entry, done))
     for (entry, _), noted in zip(made, book.finish_all(made) if made else (), strict=True):
-        verdict = Verdict.CORRECTED if noted is True else Verdict.REPEATED
+        verdict = RequestResult.CORRECTED if noted is True else RequestResult.REPEATED
         verdicts[entry.request.position] = noted if isinstance(noted, Exception) else verdict
     return [verdicts[request.position] for request in requests]
 
@@ -133,36 +133,38 @@ def _tried(act: Callable[..., T], *arguments: Any) -> T | Exception:
         return error
 
 
-def _known(entry: Entry, request: Request, book: Book, tell: Tell) -> Verdict | None:
+def _known(entry: Entry, request: Request, book: Book, tell: Tell) -> RequestResult | None:
     """What is decided of a request by its position's entry; None where the work is still to be done."""
     if entry.refusal is not None:
         return _told(entry.refusal, entry, request, book, tell)
     if entry.done is not None:
-        return Verdict.REPEATED if entry.request.id == request.id else _refuse(request, ONCE, book, tell)
+        return (
+            RequestResult.REPEATED if entry.request.id == request.id else _refuse(request, ONCE, book, tell)
+        )
     # Whoever asked first is at it, or comes again.
-    return None if entry.request.id == request.id else Verdict.EARLY
+    return None if entry.request.id == request.id else RequestResult.EARLY
 
 
-def _not_made(error: Exception, request: Request, book: Book, tell: Tell) -> Verdict:
+def _not_made(error: Exception, request: Request, book: Book, tell: Tell) -> RequestResult:
     """What becomes of a request whose work raised an error."""
     if isinstance(error, EarlyError):
-        return Verdict.EARLY
+        return RequestResult.EARLY
     if isinstance(error, ImpossibleError):
         return _refuse(request, str(error), book, tell)
     raise error
 
 
-def finally_correct(request: Request, book: Book, work: Work, store: Store) -> Verdict:
+def finally_correct(request: Request, book: Book, work: Work, store: Store) -> RequestResult:
     """The last try, for what no queue brings again: what is not corrected now is stored for people.
 
     What the world raises counts as a reason as well. Only BusyError, the history and the store may still raise.
     """
     entry = book.start(request)
     if entry.refusal is not None and entry.notified:
-        return Verdict.REPEATED
+        return RequestResult.REPEATED
     if entry.done is not None:
         if entry.request.id == request.id and entry.refusal is None:
-            return Verdict.REPEATED
+            return RequestResult.REPEATED
         return _store(request, ONCE, book, store)
     try:
         done = work(request)
@@ -174,7 +176,7 @@ def finally_correct(request: Request, book: Book, work: Work, store: Store) -> V
         return _store(request, f"it came too early to the last: {error}", book, store)
     except Exception as error:
         return _store(request, f"the last try failed: {type(error).__name__}", book, store)
-    return Verdict.CORRECTED if book.finish(request, done) else Verdict.REPEATED
+    return RequestResult.CORRECTED if book.finish(request, done) else RequestResult.REPEATED
 
 
 def again(request: Request, book: Book, work: Work) -> Done:
@@ -188,25 +190,25 @@ def again(request: Request, book: Book, work: Work) -> Done:
     return done
 
 
-def _refuse(request: Request, reason: str, book: Book, tell: Tell) -> Verdict:
+def _refuse(request: Request, reason: str, book: Book, tell: Tell) -> RequestResult:
     if not book.refuse(request, reason):
-        return Verdict.REPEATED
+        return RequestResult.REPEATED
     tell(Refusal(request=request, reason=reason, at=0))
     book.notified(request)
-    return Verdict.MANUAL
+    return RequestResult.MANUAL
 
 
-def _told(refusal: Refusal, entry: Entry, request: Request, book: Book, tell: Tell) -> Verdict:
+def _told(refusal: Refusal, entry: Entry, request: Request, book: Book, tell: Tell) -> RequestResult:
     """A refusal that was noted just before a crash has not reached anybody yet."""
     if not entry.notified and refusal.request.id == request.id:
         tell(refusal)
         book.notified(request)
-        return Verdict.MANUAL
-    return Verdict.REPEATED
+        return RequestResult.MANUAL
+    return RequestResult.REPEATED
 
 
-def _store(request: Request, reason: str, book: Book, store: Store) -> Verdict:
+def _store(request: Request, reason: str, book: Book, store: Store) -> RequestResult:
     key = store(request, reason)
     noted = book.refuse(request, reason, key)
     book.notified(request)
-    return Verdict.MANUAL if noted else Verdict.REPEATED
+    return RequestResult.MANUAL if noted else RequestResult.REPEATED

@@ -9,7 +9,7 @@ from typing import Any
 from stream_app.aws.objects import get
 from stream_app.errors import TransientError
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate.dependencies import Hydrated, Result, World, why
+from stream_app.recovery.hydrate.dependencies import Hydrated, HydrateDependencies, Result, why
 from stream_app.recovery.hydrate.events import Invocation, messages
 from stream_app.recovery.hydrate.ranges import hydrate_ranges
 from stream_app.recovery.hydrate.records import hydrate_records
@@ -18,20 +18,20 @@ from stream_app.recovery.hydrate.results import State, drop_waiting, put_waiting
 from stream_app.recovery.hydrate.shapes import Letter, Pointer, Range, read
 from stream_app.recovery.stream.retention import Retention
 
-__all__ = ["Hydrated", "Result", "World", "handler", "hydrate", "hydrate_batch"]
+__all__ = ["HydrateDependencies", "Hydrated", "Result", "handler", "hydrate", "hydrate_batch"]
 
 Answer = dict[str, list[dict[str, str]]]
 
 
-def hydrate(letters: Sequence[Letter], world: World) -> Hydrated:
+def hydrate(letters: Sequence[Letter], dependencies: HydrateDependencies) -> Hydrated:
     """What becomes of each dead letter, in any order; `at` counts them as given. Safe to repeat.
 
     Never raises: whatever goes wrong with a letter makes that letter wait.
     """
-    return Hydrated(list(_results(list(enumerate(letters)), world)))
+    return Hydrated(list(_results(list(enumerate(letters)), dependencies)))
 
 
-def hydrate_batch(event: Mapping[str, Any], world: World) -> tuple[Answer, Hydrated]:
+def hydrate_batch(event: Mapping[str, Any], dependencies: HydrateDependencies) -> tuple[Answer, Hydrated]:
     """Hydrate what one Lambda event brings. The answer names the messages that must come again, and only those.
 
     A letter that could not be hydrated waits: its metadata is kept with the time when its payload vanishes. What is
@@ -40,16 +40,16 @@ def hydrate_batch(event: Mapping[str, Any], world: World) -> tuple[Answer, Hydra
     event is of no source that hydrate knows.
     """
     invocation = messages(event)
-    done, clock = Hydrated(), world.clock()
-    letters = _letters(invocation, world, done)
+    done, clock = Hydrated(), dependencies.clock()
+    letters = _letters(invocation, dependencies, done)
     # Asked before any is hydrated: this is how long the most urgent of them had left.
     left = _left(letters, clock)
-    done.results += _results(letters, world)
-    _note_waiting(invocation, world, done, clock)
-    parked = park(invocation, done.malformed, world)
-    for line in metrics(done, left, world):
-        world.emit(line)
-    _note(done, world)
+    done.results += _results(letters, dependencies)
+    _note_waiting(invocation, dependencies, done, clock)
+    parked = park(invocation, done.malformed, dependencies)
+    for line in metrics(done, left, dependencies):
+        dependencies.emit(line)
+    _note(done, dependencies)
     again = sorted({*done.failed, *(set(done.malformed) - parked)})
     if again and not invocation.partial:
         raise TransientError(f"{len(again)} of {len(invocation.messages)} messages must come again")
@@ -58,15 +58,17 @@ def hydrate_batch(event: Mapping[str, Any], world: World) -> tuple[Answer, Hydra
 
 
 def handler(
-    world: World, report: Callable[[Hydrated], None] = lambda _done: None
+    dependencies: HydrateDependencies, report: Callable[[Hydrated], None] = lambda _done: None
 ) -> Callable[[Mapping[str, Any], Any], Answer]:
     """The Lambda function: `handler(event, context)`, by `hydrate_batch`. `report` is told what became of it all."""
-    world = dataclasses.replace(world, retention=world.clock())
+    dependencies = dataclasses.replace(dependencies, retention=dependencies.clock())
 
     def handle(event: Mapping[str, Any], context: Any) -> Answer:
         left_ms = getattr(context, "get_remaining_time_in_millis", None)
         here = (
-            world if left_ms is None else dataclasses.replace(world, seconds_left=lambda: left_ms() / 1_000)
+            dependencies
+            if left_ms is None
+            else dataclasses.replace(dependencies, seconds_left=lambda: left_ms() / 1_000)
         )
         answer, done = hydrate_batch(event, here)
         report(done)
@@ -75,19 +77,25 @@ def handler(
     return handle
 
 
-def _results(letters: Sequence[tuple[int, Letter]], world: World) -> Iterator[Result]:
+def _results(letters: Sequence[tuple[int, Letter]], dependencies: HydrateDependencies) -> Iterator[Result]:
     """Lazy, so that no more than a page of records is held."""
-    yield from hydrate_records([(at, one) for at, one in letters if isinstance(one, DeadLetter)], world)
-    yield from hydrate_ranges([(at, one) for at, one in letters if isinstance(one, Range)], world)
+    yield from hydrate_records(
+        [(at, one) for at, one in letters if isinstance(one, DeadLetter)], dependencies
+    )
+    yield from hydrate_ranges([(at, one) for at, one in letters if isinstance(one, Range)], dependencies)
 
 
-def _letters(invocation: Invocation, world: World, done: Hydrated) -> list[tuple[int, Letter]]:
+def _letters(
+    invocation: Invocation, dependencies: HydrateDependencies, done: Hydrated
+) -> list[tuple[int, Letter]]:
     """The letters of all messages; what holds none, or cannot be fetched from S3 now, is told in `done`."""
     found: list[tuple[int, Letter]] = []
     for at, message in enumerate(invocation.messages):
         try:
             shape = read(message.body)
-            found += [(at, one) for one in (_fetched(shape, world) if isinstance(shape, tuple) else [shape])]
+            found += [
+                (at, one) for one in (_fetched(shape, dependencies) if isinstance(shape, tuple) else [shape])
+            ]
         except ValueError as error:
             done.malformed[at] = str(error)
         except Exception as error:
@@ -95,11 +103,11 @@ def _letters(invocation: Invocation, world: World, done: Hydrated) -> list[tuple
     return found
 
 
-def _fetched(pointers: Sequence[Pointer], world: World) -> list[Letter]:
+def _fetched(pointers: Sequence[Pointer], dependencies: HydrateDependencies) -> list[Letter]:
     """The letters in objects on S3. Raises ValueError for an object that holds none, and what boto3 raises."""
     found: list[Letter] = []
     for pointer in pointers:
-        body = get(world.s3, pointer.bucket, pointer.key)
+        body = get(dependencies.s3, pointer.bucket, pointer.key)
         if body is None:
             raise TransientError(f"there is no s3://{pointer.bucket}/{pointer.key}")
         letter = read(body)
@@ -119,18 +127,20 @@ def _left(letters: Sequence[tuple[int, Letter]], clock: Retention) -> dict[str, 
     return found
 
 
-def _note_waiting(invocation: Invocation, world: World, done: Hydrated, clock: Retention) -> None:
+def _note_waiting(
+    invocation: Invocation, dependencies: HydrateDependencies, done: Hydrated, clock: Retention
+) -> None:
     """Keep what is known of the letters that wait; forget those that waited, and are hydrated now."""
     for result in done.results:
         try:
             if result.state == State.WAITING:
                 vanishes = clock.vanishes(_stream(result.letter), result.letter.arrived)
-                put_waiting(world.s3, world.bucket, result.letter, result.reason, vanishes)
+                put_waiting(dependencies.s3, dependencies.bucket, result.letter, result.reason, vanishes)
             elif invocation.messages[result.at].again:
-                drop_waiting(world.s3, world.bucket, result.letter)
+                drop_waiting(dependencies.s3, dependencies.bucket, result.letter)
         except Exception as error:
             # The message itself comes again, or the letter is hydrated: nothing is lost but this view of it.
-            world.note(
+            dependencies.note(
                 "waiting letter not noted", level="warning", consumer=result.letter.consumer, why=why(error)
             )
 
@@ -139,10 +149,10 @@ def _stream(letter: Letter) -> str:
     return letter.arn if isinstance(letter, Range) else letter.stream
 
 
-def _note(done: Hydrated, world: World) -> None:
+def _note(done: Hydrated, dependencies: HydrateDependencies) -> None:
     for at, reason in sorted(done.failed.items()):
-        world.note("dead letter waits", level="warning", message=at, why=reason)
+        dependencies.note("dead letter waits", level="warning", message=at, why=reason)
     counts = {state.value: done.count(state) for state in State}
-    world.note(
+    dependencies.note(
         "hydrated", written=len(done.written), kept=len(done.kept), malformed=len(done.malformed), **counts
     )

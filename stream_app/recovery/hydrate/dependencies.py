@@ -29,7 +29,7 @@ _TOGETHER = 4  # handing a thread one small object at a time costs a twentieth o
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class HydrateDependencies:
     """Everything outside. Only `kinesis`, `s3` and `bucket` must be given.
 
     `parking` is the URL of the queue for malformed messages, which are read through `sqs`; without it they stay with

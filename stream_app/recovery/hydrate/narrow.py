@@ -20,7 +20,7 @@ Trial = Callable[[Sequence[Record]], Mapping[int, Failure]]
 Judge = Callable[[], Trial]
 
 
-class Verdict(StrEnum):
+class Judged(StrEnum):
     """What became of a record of a range."""
 
     FAILED = "failed"  # stored as a failure
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 class Run(msgspec.Struct, frozen=True):
     """Consecutive records with the same verdict, by the tokens of the first and the last."""
 
-    verdict: Verdict
+    verdict: Judged
     first: str
     last: str
     count: int
@@ -61,12 +61,12 @@ def lenient() -> Trial:
     return lambda _records: {}
 
 
-def runs(marked: Sequence[tuple[Position, Verdict]]) -> list[Run]:
+def runs(marked: Sequence[tuple[Position, Judged]]) -> list[Run]:
     """Consecutive positions of the same verdict as one."""
     return list(_runs(marked))
 
 
-def _runs(marked: Sequence[tuple[Position, Verdict]]) -> Iterator[Run]:
+def _runs(marked: Sequence[tuple[Position, Judged]]) -> Iterator[Run]:
     for verdict, group in groupby(marked, key=lambda pair: pair[1]):
         positions = [position for position, _ in group]
         yield Run(verdict, token(positions[0]), token(positions[-1]), len(positions))

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from stream_app.model.record import Failure, Position, Record
 from stream_app.model.segment import token
 from stream_app.recovery.dead_letters import KIND, VERSION, DeadLetter
-from stream_app.recovery.hydrate.dependencies import Result, World, why
-from stream_app.recovery.hydrate.narrow import Judge, Run, Verdict, joined, lenient, runs
+from stream_app.recovery.hydrate.dependencies import HydrateDependencies, Result, why
+from stream_app.recovery.hydrate.narrow import Judge, Judged, Run, joined, lenient, runs
 from stream_app.recovery.hydrate.results import LetterRecord, State, letter_key, put_record, record_of
 from stream_app.recovery.hydrate.shapes import Range
 from stream_app.recovery.store import failure, put
@@ -68,10 +68,10 @@ class _Read:
     @property
     def guilty(self) -> bool:
         """Whether any record was stored as a failure."""
-        return any(run.verdict == Verdict.FAILED for run in self.runs)
+        return any(run.verdict == Judged.FAILED for run in self.runs)
 
 
-def hydrate_ranges(letters: Sequence[Sent], world: World) -> Iterator[Result]:
+def hydrate_ranges(letters: Sequence[Sent], dependencies: HydrateDependencies) -> Iterator[Result]:
     """Store the failures of ranges, and a record of each with the others marked as innocent; a result for each.
 
     The guilty ones are those that fail in the pipeline. Where none does, the fault was not the records' (the
@@ -84,34 +84,34 @@ def hydrate_ranges(letters: Sequence[Sent], world: World) -> Iterator[Result]:
     for (arn, shard), members in groupby(ordered, key=lambda sent: (sent[1].arn, sent[1].shard)):
         some = list(members)
         most = max(letter.size for _, letter in some)
-        reader = Reader(world.stream_client, arn, shard, world.page_for(len(some), most))
-        yield from _of_shard(some, reader, world)
+        reader = Reader(dependencies.stream_client, arn, shard, dependencies.page_for(len(some), most))
+        yield from _of_shard(some, reader, dependencies)
 
 
-def _of_shard(letters: Sequence[Sent], reader: Reader, world: World) -> Iterator[Result]:
+def _of_shard(letters: Sequence[Sent], reader: Reader, dependencies: HydrateDependencies) -> Iterator[Result]:
     # The pool is for the ranges: what runs in it must not wait for it.
-    alone = dataclasses.replace(world, threads=None)
+    alone = dataclasses.replace(dependencies, threads=None)
     held: list[_Case] = []
     for at, letter in letters:
-        case = _prepared(at, letter, reader, world)
+        case = _prepared(at, letter, reader, dependencies)
         if case.size < 0:
-            yield _finished(world, case)
+            yield _finished(dependencies, case)
             continue
         held.append(case)
         if len(held) >= _AT_ONCE or sum(one.size for one in held) > _HELD_BYTES:
-            yield from world.each(partial(_finished, alone), held)
+            yield from dependencies.each(partial(_finished, alone), held)
             held = []
-    yield from world.each(partial(_finished, alone), held)
+    yield from dependencies.each(partial(_finished, alone), held)
 
 
-def _prepared(at: int, letter: Range, reader: Reader, world: World) -> _Case:
+def _prepared(at: int, letter: Range, reader: Reader, dependencies: HydrateDependencies) -> _Case:
     """A small range is read and judged, its size in bytes known; a large one, of size -1, is read as it is stored."""
     case = _Case(at, letter, reader, lambda: (), narrowed=False)
-    if world.hurried:
+    if dependencies.hurried:
         case.error = "no time was left for it"
         return case
     try:
-        judge = world.judge()
+        judge = dependencies.judge()
         case.narrowed = judge is not lenient
         pages = _judged(letter, reader, judge)
         first = list(islice(pages, _SMALL_PAGES + 1))
@@ -159,21 +159,23 @@ def _ends(records: Sequence[RawRecord]) -> tuple[int, int]:
     return number(records[0]), number(records[-1])
 
 
-def _finished(world: World, case: _Case) -> Result:
+def _finished(dependencies: HydrateDependencies, case: _Case) -> Result:
     letter = case.letter
     if case.error:
         return Result(case.at, letter, State.WAITING, case.error)
     try:
-        done = _stored(case, world, everything=not case.narrowed)
+        done = _stored(case, dependencies, everything=not case.narrowed)
         if done.found and not done.guilty:
-            done = _stored(case, world, everything=True)
-        record = put_record(world.s3, world.bucket, letter_key(letter), _record(letter, done, case.reader))
+            done = _stored(case, dependencies, everything=True)
+        record = put_record(
+            dependencies.s3, dependencies.bucket, letter_key(letter), _record(letter, done, case.reader)
+        )
     except Exception as error:
         return Result(case.at, letter, State.WAITING, why(error))
     return Result(case.at, letter, record.state, record.reason, done.written, done.kept)
 
 
-def _stored(case: _Case, world: World, *, everything: bool) -> _Read:
+def _stored(case: _Case, dependencies: HydrateDependencies, *, everything: bool) -> _Read:
     """Store what is guilty, or everything."""
     done, letter = _Read(), case.letter
     origin = letter_key(letter)
@@ -182,7 +184,7 @@ def _stored(case: _Case, world: World, *, everything: bool) -> _Read:
         found = [
             (_letter(letter, page.users[row], page.guilty.get(row)), page.users[row].data) for row in chosen
         ]
-        for key, new in world.each(partial(_store, world, origin), found):
+        for key, new in dependencies.each(partial(_store, dependencies, origin), found):
             (done.written if new else done.kept).append(key)
         _count(done, page, set(chosen), letter.shard)
     return done
@@ -190,7 +192,7 @@ def _stored(case: _Case, world: World, *, everything: bool) -> _Read:
 
 def _count(done: _Read, page: _Page, stored: set[int], shard: str) -> None:
     marked = [
-        (user.position(shard), Verdict.FAILED if row in stored else Verdict.INNOCENT)
+        (user.position(shard), Judged.FAILED if row in stored else Judged.INNOCENT)
         for row, user in enumerate(page.users)
     ]
     first, done.last = _ends(page.raw)
@@ -200,9 +202,11 @@ def _count(done: _Read, page: _Page, stored: set[int], shard: str) -> None:
     done.runs = joined([*done.runs, *runs(marked)])
 
 
-def _store(world: World, origin: str, found: tuple[DeadLetter, bytes]) -> tuple[str, bool]:
+def _store(
+    dependencies: HydrateDependencies, origin: str, found: tuple[DeadLetter, bytes]
+) -> tuple[str, bool]:
     stored = failure(*found, origin)
-    return stored.key, put(world.s3, world.bucket, stored)
+    return stored.key, put(dependencies.s3, dependencies.bucket, stored)
 
 
 def _letter(letter: Range, record: Record, guilty: Failure | None) -> DeadLetter:

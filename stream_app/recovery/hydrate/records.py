@@ -9,7 +9,7 @@ from typing import Any
 
 from stream_app.model.record import Record
 from stream_app.recovery.dead_letters import DeadLetter
-from stream_app.recovery.hydrate.dependencies import Result, World, why
+from stream_app.recovery.hydrate.dependencies import HydrateDependencies, Result, why
 from stream_app.recovery.hydrate.results import State
 from stream_app.recovery.store import failure, put
 from stream_app.recovery.stream.read import user_records
@@ -20,7 +20,7 @@ Sent = tuple[int, DeadLetter]
 _AT_ONCE = 100
 
 
-def hydrate_records(letters: Sequence[Sent], world: World) -> Iterator[Result]:
+def hydrate_records(letters: Sequence[Sent], dependencies: HydrateDependencies) -> Iterator[Result]:
     """Find each letter's record and write its failure object; a result for every letter.
 
     A record that has left the stream is written as metadata only, with status `expired`. Safe to repeat, in any
@@ -30,13 +30,13 @@ def hydrate_records(letters: Sequence[Sent], world: World) -> Iterator[Result]:
     by_shard = sorted(letters, key=lambda sent: (sent[1].stream, sent[1].shard, *sent[1].position.order))
     for (stream, shard), members in groupby(by_shard, key=lambda sent: (sent[1].stream, sent[1].shard)):
         some = list(members)
-        reader = Reader(world.stream_client, stream, shard, world.page_for(len(some), 1))
+        reader = Reader(dependencies.stream_client, stream, shard, dependencies.page_for(len(some), 1))
         for start in range(0, len(some), _AT_ONCE):
-            yield from _some(some[start : start + _AT_ONCE], reader, world)
+            yield from _some(some[start : start + _AT_ONCE], reader, dependencies)
 
 
-def _some(letters: Sequence[Sent], reader: Reader, world: World) -> Iterator[Result]:
-    if world.hurried:
+def _some(letters: Sequence[Sent], reader: Reader, dependencies: HydrateDependencies) -> Iterator[Result]:
+    if dependencies.hurried:
         yield from (Result(at, letter, State.WAITING, "no time was left for it") for at, letter in letters)
         return
     found: list[tuple[Sent, Sequence[Record] | None]] = []
@@ -49,7 +49,7 @@ def _some(letters: Sequence[Sent], reader: Reader, world: World) -> Iterator[Res
             yield from (Result(at, letter, State.WAITING, why(error)) for at, letter in same)
             continue
         found += ((sent, there) for sent in same)
-    yield from world.each(partial(_store, world.s3, world.bucket), found)
+    yield from dependencies.each(partial(_store, dependencies.s3, dependencies.bucket), found)
 
 
 def _find(reader: Reader, sequence: str, arrived: int) -> Sequence[Record] | None:

@@ -23,7 +23,7 @@ THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Road:
+class RedriveContext:
     """Where things are, for one application. `client` makes boto3 clients, one a service.
 
     `history` is the history table, which keeps the ledger. `owner` names this applier in it, `by` the person.
@@ -82,18 +82,18 @@ class Road:
         return instant(self.now_ms())
 
 
-def open_target(road: Road, to: Destination, environ: Mapping[str, str] | None) -> Target:
+def open_target(context: RedriveContext, to: Destination, environ: Mapping[str, str] | None) -> Target:
     """The target of a plan; its secret is looked up now, unless there is no `environ`: then it cannot send.
 
     Raises ConfigError, and what boto3 raises.
     """
-    sending = road.sending or road.client
+    sending = context.sending or context.client
     if to.kind == "bus":
-        return BusTarget(sending("events"), to.name, road.registry)
+        return BusTarget(sending("events"), to.name, context.registry)
     if to.kind == "stream":
-        region = road.settings.region
-        return StreamTarget(sending("kinesis"), to.name, road.registry, region, lambda: road.now)
+        region = context.settings.region
+        return StreamTarget(sending("kinesis"), to.name, context.registry, region, lambda: context.now)
     headers = {}
     if to.auth is not None and environ is not None:
-        headers[to.auth.header] = secret_of(to.auth, environ, road.client)
+        headers[to.auth.header] = secret_of(to.auth, environ, context.client)
     return HttpTarget(to.name, headers, now=lambda: datetime.now(UTC))

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from stream_app.recovery.redrive.context import THREADS, Road
+from stream_app.recovery.redrive.context import THREADS, RedriveContext
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.lineage import traced
 from stream_app.recovery.redrive.message import Lineage
@@ -31,22 +31,22 @@ class Followed:
     other: int = 0
 
 
-def attempts_of(road: Road, plan: Plan) -> list[Attempt]:
+def attempts_of(context: RedriveContext, plan: Plan) -> list[Attempt]:
     """The attempts of a plan that were made so far. Raises what boto3 raises."""
-    known = road.ledger.known(item.lineage for item in plan.items)
+    known = context.ledger.known(item.lineage for item in plan.items)
     return [attempt for attempt in known.values() if attempt.plan == plan.id]
 
 
-def attempts_in(road: Road, selection: Selection) -> list[Attempt]:
+def attempts_in(context: RedriveContext, selection: Selection) -> list[Attempt]:
     """The last attempt at each record of a selection (of those `redriven`, as a rule). Raises what boto3 raises."""
-    ledger = road.ledger
+    ledger = context.ledger
     with ThreadPoolExecutor(THREADS, "follow") as threads:
-        selected = list(select(road.s3, road.bucket, road.consumer, selection, threads))
-        roots = dict.fromkeys(one.lineage.root for one in traced(selected, ledger, road.registry))
+        selected = list(select(context.s3, context.bucket, context.consumer, selection, threads))
+        roots = dict.fromkeys(one.lineage.root for one in traced(selected, ledger, context.registry))
         return [history[-1] for history in threads.map(ledger.attempts, roots) if history]
 
 
-def follow(road: Road, attempts: Iterable[Attempt], *, thorough: bool = True) -> Followed:
+def follow(context: RedriveContext, attempts: Iterable[Attempt], *, thorough: bool = True) -> Followed:
     """Find out what became of sent records, and mark it: in the ledger, and on the failures of their line.
 
     Safe to repeat. `thorough` also looks where a device may have had a good copy of the event stored before, which
@@ -54,20 +54,20 @@ def follow(road: Road, attempts: Iterable[Attempt], *, thorough: bool = True) ->
     """
     given = list(attempts)
     with ThreadPoolExecutor(THREADS, "follow") as threads:
-        found = outcomes(road, [one for one in given if one.state is State.SENT], threads, thorough)
-        list(threads.map(partial(_mark, road, found), given))
+        found = outcomes(context, [one for one in given if one.state is State.SENT], threads, thorough)
+        list(threads.map(partial(_mark, context, found), given))
     return _counted(given, found)
 
 
-def _mark(road: Road, found: Mapping[Lineage, Outcome], attempt: Attempt) -> None:
+def _mark(context: RedriveContext, found: Mapping[Lineage, Outcome], attempt: Attempt) -> None:
     outcome = found.get(attempt.lineage)
     if outcome is not None:
-        road.ledger.follow(attempt, outcome.state, outcome.why)
+        context.ledger.follow(attempt, outcome.state, outcome.why)
     # Whoever marked it may have died before the tags.
     if State.PROCESSED in (attempt.state, outcome.state if outcome else None):
-        for one in road.ledger.attempts(attempt.root):
+        for one in context.ledger.attempts(attempt.root):
             if one.failure.startswith(FAILURES):
-                advance_status(road.s3, road.bucket, one.failure, PROCESSED)
+                advance_status(context.s3, context.bucket, one.failure, PROCESSED)
 
 
 def _counted(given: Iterable[Attempt], found: Mapping[Lineage, Outcome]) -> Followed:

@@ -17,7 +17,7 @@ from stream_app.aws.objects import get
 from stream_app.model.record import Position
 from stream_app.model.segment import instant
 from stream_app.recovery.find.query import Query, find_keys
-from stream_app.recovery.redrive.context import Road
+from stream_app.recovery.redrive.context import RedriveContext
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.manifests import Manifests
 from stream_app.recovery.redrive.message import Lineage, read
@@ -38,16 +38,16 @@ class Outcome(NamedTuple):
 
 
 def outcomes(
-    road: Road, sent: Sequence[Attempt], threads: Executor, thorough: bool
+    context: RedriveContext, sent: Sequence[Attempt], threads: Executor, thorough: bool
 ) -> dict[Lineage, Outcome]:
     """What became of each attempt, where that can be told by now. Raises what boto3 raises."""
     placed = [one for one in sent if "shard" in one.receipt]
-    found = _placed(road, placed)
+    found = _placed(context, placed)
     others = [one for one in sent if "shard" not in one.receipt and "status" not in one.receipt]
-    found |= _stored(road, _without(others, found), threads, after=True)
-    found |= _failed_again(road, _without(others, found), threads)
+    found |= _stored(context, _without(others, found), threads, after=True)
+    found |= _failed_again(context, _without(others, found), threads)
     if thorough:
-        found |= _stored(road, _without(others, found), threads, after=False)
+        found |= _stored(context, _without(others, found), threads, after=False)
     return found
 
 
@@ -55,13 +55,13 @@ def _without(attempts: Iterable[Attempt], found: dict[Lineage, Outcome]) -> list
     return [one for one in attempts if one.lineage not in found]
 
 
-def _placed(road: Road, attempts: Sequence[Attempt]) -> dict[Lineage, Outcome]:
+def _placed(context: RedriveContext, attempts: Sequence[Attempt]) -> dict[Lineage, Outcome]:
     found: dict[Lineage, Outcome] = {}
     by_shard: dict[str, Manifests] = {}
     for one in attempts:
         shard = one.receipt["shard"]
         if shard not in by_shard:
-            by_shard[shard] = Manifests(road.s3, road.bucket, road.settings.application, shard)
+            by_shard[shard] = Manifests(context.s3, context.bucket, context.settings.application, shard)
         position = Position(shard, one.receipt["sequence"])
         fate = by_shard[shard].fate(position)
         if fate is None:
@@ -76,16 +76,16 @@ def _placed(road: Road, attempts: Sequence[Attempt]) -> dict[Lineage, Outcome]:
 
 
 def _stored(
-    road: Road, attempts: Sequence[Attempt], threads: Executor, *, after: bool
+    context: RedriveContext, attempts: Sequence[Attempt], threads: Executor, *, after: bool
 ) -> dict[Lineage, Outcome]:
     """By device and id, in the files since the sending, or in those between the failure and the sending."""
     found: dict[Lineage, Outcome] = {}
     by_event: dict[str, dict[Known, list[Attempt]]] = {}
     for one in attempts:
-        if one.event in road.registry.codecs and one.id and one.device:
+        if one.event in context.registry.codecs and one.id and one.device:
             by_event.setdefault(one.event or "", {}).setdefault((one.device, one.id), []).append(one)
     for event, wanted in by_event.items():
-        for known, key in _look(road, event, wanted, threads, after):
+        for known, key in _look(context, event, wanted, threads, after):
             how = "stored" if after else "repeated, stored before"
             found |= {one.lineage: Outcome(State.PROCESSED, f"{how}: {key}") for one in wanted.pop(known, ())}
             if not wanted:
@@ -94,15 +94,15 @@ def _stored(
 
 
 def _look(
-    road: Road, event: str, wanted: dict[Known, list[Attempt]], threads: Executor, after: bool
+    context: RedriveContext, event: str, wanted: dict[Known, list[Attempt]], threads: Executor, after: bool
 ) -> Iterator[tuple[Known, str]]:
     attempts = [one for some in wanted.values() for one in some]
     first = min(one.claimed_at for one in attempts)
-    since, until = hour_before(first, road.settings.segment_seconds), None
+    since, until = hour_before(first, context.settings.segment_seconds), None
     if not after:
         since, until = _failed_at(attempts, since), since
-    files = event_files(road.s3, road.bucket, event, since, until)
-    read_ids = partial(_ids, road, event)
+    files = event_files(context.s3, context.bucket, event, since, until)
+    read_ids = partial(_ids, context, event)
     while some := list(islice(files, _AHEAD)):
         for key, ids in zip(some, threads.map(read_ids, some), strict=True):
             yield from ((known, key) for known in ids if known in wanted)
@@ -114,17 +114,19 @@ def _failed_at(attempts: Iterable[Attempt], otherwise: datetime) -> datetime:
     return hour_before(min(arrivals), _BEFORE_S) if arrivals else otherwise
 
 
-def _ids(road: Road, event: str, key: str) -> list[Known]:
-    declared = road.registry.codecs[event].event
+def _ids(context: RedriveContext, event: str, key: str) -> list[Known]:
+    declared = context.registry.codecs[event].event
     device, id = column(event, declared.key), column(event, declared.id)
-    table = columns(road.s3, road.bucket, key, (device, id))
+    table = columns(context.s3, context.bucket, key, (device, id))
     if table is None or not {device, id} <= set(table.column_names):
         return []
     pairs = zip(table[device].to_pylist(), table[id].to_pylist(), strict=True)
     return [(str(one), str(other)) for one, other in pairs]
 
 
-def _failed_again(road: Road, attempts: Sequence[Attempt], threads: Executor) -> dict[Lineage, Outcome]:
+def _failed_again(
+    context: RedriveContext, attempts: Sequence[Attempt], threads: Executor
+) -> dict[Lineage, Outcome]:
     """By the lineage in the payload of failures of the same devices that came after the sending."""
     if not attempts:
         return {}
@@ -133,23 +135,23 @@ def _failed_again(road: Road, attempts: Sequence[Attempt], threads: Executor) ->
     since = instant(min(one.claimed_at for one in attempts))
     candidates = [
         key
-        for key in find_keys(road.s3, road.bucket, Query(road.settings.application, since))
+        for key in find_keys(context.s3, context.bucket, Query(context.settings.application, since))
         if (parsed := parse_key(key)) is not None and parsed.partition_key in (*devices, None)
     ]
     found: dict[Lineage, Outcome] = {}
-    for told in threads.map(partial(_carried, road), candidates):
+    for told in threads.map(partial(_carried, context), candidates):
         if told is not None and told[0] in wanted:
             found[told[0]] = Outcome(State.FAILED, told[1])
     return found
 
 
-def _carried(road: Road, key: str) -> tuple[Lineage, str] | None:
-    body = get(road.s3, road.bucket, key)
+def _carried(context: RedriveContext, key: str) -> tuple[Lineage, str] | None:
+    body = get(context.s3, context.bucket, key)
     try:
         stored = load(body) if body is not None else None
     except ValueError:
         return None
-    message = read(stored.data, road.registry) if stored is not None and stored.data is not None else None
+    message = read(stored.data, context.registry) if stored is not None and stored.data is not None else None
     if stored is None or message is None or message.lineage is None:
         return None
     return message.lineage, f"{stored.code}: {key}"

@@ -107,7 +107,7 @@ def _learn(
     columns: dict[str, NDArray[Any]] = dict.fromkeys(data.WEATHER, missing)
     columns |= dict(zip(data.POLLUTANTS, values.T, strict=True))
     batch = Batch(EVENT.name, {**columns, "time": np.full(len(names), time)}, np.arange(len(names)))
-    of.seen.meet(numbers, rng.integers(1, 2**63, len(names)), np.ones(len(names), np.bool_))
+    of.seen.check_and_mark(numbers, rng.integers(1, 2**63, len(names)), np.ones(len(names), np.bool_))
     if of.windows is not None:
         of.windows.recall(numbers, batch)
     if of.checks is not None:

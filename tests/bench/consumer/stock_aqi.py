@@ -1,6 +1,6 @@
 """The calculation of air_quality row by row, in plain Python: the same formulas in the same order of operations.
 
-`stream_app.events.air_quality.aqi` has them with their sources. NaN is "missing"; the tables of breakpoints are shared.
+`air_quality.aqi` has them with their sources. NaN is "missing"; the tables of breakpoints are shared.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _higher(one: float, other: float) -> float:
 
 
 def calculate(row: dict[str, Any], windows: dict[str, list[float]]) -> dict[str, Any]:
-    """The columns that `stream_app.events.air_quality.event.calculate` gives, of one row; `windows` are 12 hours each."""
+    """The columns that `calculate` of `air_quality` gives, of one row; `windows` are 12 hours each."""
     pm25, pm10 = _nowcast(windows["pm25"]), _nowcast(windows["pm10"])
     ozone = [hour * _FACTORS["o3"] for hour in windows["o3"]]
     indices = {

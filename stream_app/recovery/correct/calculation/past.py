@@ -47,7 +47,7 @@ class Own(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class ShardFiles:
     """The files of one shard around one of them, which is `key` and has these `rows`."""
 
     files: Files

@@ -19,7 +19,7 @@ from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.decode import decode
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
-from stream_app.pipeline.schema_resolution import conform
+from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.state.device_memory import Previous
 from stream_app.pipeline.state.windows import Windows
 from stream_app.pipeline.user_code.user_calls import is_interrupt
@@ -57,7 +57,7 @@ def decoded(records: Sequence[Record], event: str, registry: Registry, max_bytes
     reasons = {failure.row: f"its payload is no {event}" + _why([failure]) for failure in failed}
     found: dict[int, Batch] = {}
     if event in encoded:
-        outcome = conform(encoded[event], registry.codecs[event], together.arrived)
+        outcome = resolve_schema(encoded[event], registry.codecs[event], together.arrived)
         reasons |= {f.row: "its payload does not conform" + _why([f]) for f in outcome.failed}
         for at, row in enumerate(outcome.passed.rows.tolist()):
             one = outcome.passed.take(np.array([at]))

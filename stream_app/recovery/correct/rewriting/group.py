@@ -14,7 +14,7 @@ from stream_app.errors import TransientError
 from stream_app.model.record import Batch, Position, Record
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.rules import FLAG
-from stream_app.recovery.correct.calculation.past import Own, Shelf, noted, own_fields
+from stream_app.recovery.correct.calculation.past import Own, ShardFiles, noted, own_fields
 from stream_app.recovery.correct.calculation.payload import MayRead, Payloads, Wanted
 from stream_app.recovery.correct.calculation.recalculate import ImpossibleError, decoded, replacements
 from stream_app.recovery.correct.history import Done, Entry, History, Request
@@ -100,11 +100,13 @@ class Group:
 
     def _attempt(self, file: File) -> list[Outcome] | None:
         """None when the file is no longer what was read."""
-        shelf = Shelf(self.batch.files, self.codec, file.key, self.batch.files.keep(file, self.codec))
+        shard_files = ShardFiles(
+            self.batch.files, self.codec, file.key, self.batch.files.keep(file, self.codec)
+        )
         solved: dict[Position, Solved] = {one.position: ImpossibleError(_GONE) for one in self.requests}
         cases = self._cases(file, self._owns(file), solved)
         if cases:
-            cases, known, unnoted = self._with_past(file, shelf, cases)
+            cases, known, unnoted = self._with_past(file, shard_files, cases)
             solved |= {case.position: EarlyError(_NOT_NOTED) for case in unnoted}
             solved |= solve(file.table, self.codec, known, cases) if cases else {}
         made = [(case, one) for case in cases if isinstance(one := solved[case.position], Corrected)]
@@ -113,7 +115,7 @@ class Group:
             return None
         if now is not file:
             self.batch.files.replaced(now, self.codec)
-        done = self._done(shelf, file, now, made)
+        done = self._done(shard_files, file, now, made)
         return [self._outcome(done.get(one.position), solved[one.position], one) for one in self.requests]
 
     def _outcome(self, done: Done | None, solved: Solved, request: Request) -> Outcome:
@@ -163,18 +165,18 @@ class Group:
         return cases
 
     def _with_past(
-        self, file: File, shelf: Shelf, cases: Sequence[Case]
+        self, file: File, shard_files: ShardFiles, cases: Sequence[Case]
     ) -> tuple[list[Case], Known, list[Case]]:
         """The cases with their past, what the history knows of it, and the cases that must wait for the history.
 
         The history is read after the rows, so that it knows of every correction that they hold and that is over.
         """
-        every = any(_moves(case.replaced, shelf) for case in cases)
-        pasts = shelf.before([case.own for case in cases], every=every)
+        every = any(_moves(case.replaced, shard_files) for case in cases)
+        pasts = shard_files.before([case.own for case in cases], every=every)
         entries = self._entries(file, cases, pasts)
         before = {**self.batch.before, **noted(entries)}
-        if not every and any(shelf.time in changes for changes in before.values()):
-            pasts = shelf.before([case.own for case in cases], every=True)
+        if not every and any(shard_files.time in changes for changes in before.values()):
+            pasts = shard_files.before([case.own for case in cases], every=True)
             entries = self._entries(file, cases, pasts)
             before = {**self.batch.before, **noted(entries)}
         decided = self.batch.decided | {case.position for case in cases}
@@ -214,14 +216,14 @@ class Group:
         return replace(self.of.s3, self.of.bucket, file, changed)
 
     def _done(
-        self, shelf: Shelf, file: File, now: File, made: Sequence[tuple[Case, Corrected]]
+        self, shard_files: ShardFiles, file: File, now: File, made: Sequence[tuple[Case, Corrected]]
     ) -> dict[Position, Done]:
         event, at = self.codec.event, self.of.now_ms()
         changes = [Change(case.own.device, case.position, self._fields(one.after)) for case, one in made]
         latest = self.of.latest(event, changes)
         done = {}
         for (case, one), is_latest in zip(made, latest, strict=True):
-            affected, until = shelf.after(case.own, at)
+            affected, until = shard_files.after(case.own, at)
             done[case.position] = Done(
                 key=file.key,
                 version_before=file.version_before(case.own.row, case.position)
@@ -249,8 +251,8 @@ def _replaced(fields: Batch, flag: str | None, codec: Codec) -> Replaced:
         return error
 
 
-def _moves(replaced: Replaced, shelf: Shelf) -> bool:
-    window = shelf.codec.event.window
+def _moves(replaced: Replaced, shard_files: ShardFiles) -> bool:
+    window = shard_files.codec.event.window
     return window is not None and not isinstance(replaced, ImpossibleError) and window.time in replaced
 
 

@@ -15,22 +15,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from stream_app.recovery.redrive.apply.preflight import survey
-from stream_app.recovery.redrive.apply.run import Applied, Pace, Progress, Run, World
+from stream_app.recovery.redrive.apply.run import Applied, Clocks, Pace, Progress, Run
 from stream_app.recovery.redrive.apply.send import Sender, Skipped
-from stream_app.recovery.redrive.context import THREADS, Road
+from stream_app.recovery.redrive.context import THREADS, RedriveContext
 from stream_app.recovery.redrive.plan.file import Item, Plan
 from stream_app.recovery.redrive.targets.target import Target
 
 
 def apply(
-    road: Road,
+    context: RedriveContext,
     plan: Plan,
     target: Target,
     pace: Pace | None = None,
     *,
     stop: threading.Event | None = None,
     progress: Progress = lambda _applied: None,
-    world: World | None = None,
+    dependencies: Clocks | None = None,
     dry_run: bool = False,
 ) -> Applied:
     """Send what the plan says and is not sent yet; safe to repeat, at any time, by anybody, also at the same time.
@@ -40,17 +40,17 @@ def apply(
     boto3 raises; the next application goes on where this one ended.
     """
     stop = stop or threading.Event()
-    world = world or World(stop.wait)
+    dependencies = dependencies or Clocks(stop.wait)
     with ThreadPoolExecutor(THREADS, "apply") as threads:
-        seen = survey(road, plan, threads)
-        sender = Sender(road, plan, target, threads, (pace or Pace()).in_doubt)
+        seen = survey(context, plan, threads)
+        sender = Sender(context, plan, target, threads, (pace or Pace()).in_doubt)
         done = Applied(len(plan.items), len(seen.waiting), elsewhere=seen.elsewhere)
         for state, count in seen.ended.items():
             done.count(state, count, before=True)
         if dry_run:
             return _rehearsed(done, sender, seen.waiting)
         list(threads.map(sender.tag, seen.untagged))
-        Run(sender, pace or Pace(), world, stop, progress, done, deque(seen.waiting)).run()
+        Run(sender, pace or Pace(), dependencies, stop, progress, done, deque(seen.waiting)).run()
     return done
 
 

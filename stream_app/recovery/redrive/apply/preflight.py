@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.recovery.redrive.context import Road
+from stream_app.recovery.redrive.context import RedriveContext
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.file import Item, Plan
@@ -27,17 +27,19 @@ class Survey:
     untagged: tuple[Item, ...]
 
 
-def survey(road: Road, plan: Plan, threads: Executor) -> Survey:
+def survey(context: RedriveContext, plan: Plan, threads: Executor) -> Survey:
     """Look at the store and the ledger; changes nothing.
 
     Raises ConfigError when the plan is of another application, undecided, or its selection has changed: the same
     query finds other failures, other contents, or statuses that are not this plan's doing. And what boto3 raises.
     """
-    _check_place(road, plan)
+    _check_place(context, plan)
     # The store first: whoever applies the same plan meanwhile writes to the ledger before it changes a status. So the
     # ledger accounts for every status that was seen changed.
-    found = list(select(road.s3, road.bucket, road.consumer, plan.selection, threads, any_status=True))
-    known = road.ledger.known(item.lineage for item in plan.items)
+    found = list(
+        select(context.s3, context.bucket, context.consumer, plan.selection, threads, any_status=True)
+    )
+    known = context.ledger.known(item.lineage for item in plan.items)
     _check_selection(plan, found, known)
     statuses = {one.key: one.status for one in found}
     waiting: list[Item] = []
@@ -57,13 +59,13 @@ def survey(road: Road, plan: Plan, threads: Executor) -> Survey:
     return Survey(tuple(waiting), ended, elsewhere, tuple(untagged))
 
 
-def _check_place(road: Road, plan: Plan) -> None:
+def _check_place(context: RedriveContext, plan: Plan) -> None:
     problems = []
-    here = (road.consumer, road.settings.stream, road.bucket)
+    here = (context.consumer, context.settings.stream, context.bucket)
     if (plan.consumer, plan.stream, plan.bucket) != here:
         what = f"the plan is of {plan.consumer} on {plan.stream} in {plan.bucket}, this is {' '.join(here)}"
         problems.append(Problem(what, "name the properties file of that application"))
-    names = {"bus": road.settings.bus, "stream": road.settings.stream}
+    names = {"bus": context.settings.bus, "stream": context.settings.stream}
     to = plan.destination
     if names.get(to.kind, to.name) != to.name:
         what = f"the plan sends to the {to.kind} {to.name}, here it is {names[to.kind]}"

@@ -87,7 +87,7 @@ Progress = Callable[[Applied], None]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Clocks:
     """Clocks and chance. `clock` is in seconds and never goes back; `pause` waits, and ends when told to stop."""
 
     pause: Callable[[float], object]
@@ -101,7 +101,7 @@ class Run:
 
     sender: Sender
     pace: Pace
-    world: World
+    dependencies: Clocks
     stop: threading.Event
     progress: Progress
     done: Applied
@@ -129,7 +129,7 @@ class Run:
 
     def _wave(self) -> list[Item]:
         """The next records, one of each device at the most: a later one must not overtake."""
-        now = self.sender.road.now_ms()
+        now = self.sender.context.now_ms()
         self.blocked = {device: until for device, until in self.blocked.items() if until > now}
         rate = self.pace.rate
         most = self.sender.target.batch if rate is None else min(self.sender.target.batch, max(1, int(rate)))
@@ -144,17 +144,17 @@ class Run:
     def _wait_for_others(self) -> None:
         self.done.waiting = "another applier is at what is left"
         self.progress(self.done)
-        wait_ms = min(self.blocked.values()) - self.sender.road.now_ms()
-        self.world.pause(max(0.05, wait_ms / 1000))
+        wait_ms = min(self.blocked.values()) - self.sender.context.now_ms()
+        self.dependencies.pause(max(0.05, wait_ms / 1000))
         self.done.waiting = ""
 
     def _keep_pace(self, count: int) -> None:
         if self.pace.rate is None:
             return
-        now = self.world.clock()
+        now = self.dependencies.clock()
         self.due = max(self.due, now)
         if self.due > now:
-            self.world.pause(self.due - now)
+            self.dependencies.pause(self.due - now)
         self.due += count / self.pace.rate
 
     def _take(self, wave: Sequence[Item], results: Iterable[Result]) -> None:
@@ -163,7 +163,7 @@ class Run:
         for item, result in zip(wave, results, strict=True):
             match result:
                 case Waits():
-                    self.blocked[item.device] = min(result.until, self.sender.road.now_ms() + _LOOK_MS)
+                    self.blocked[item.device] = min(result.until, self.sender.context.now_ms() + _LOOK_MS)
                     back.append(item)
                 case Again():
                     asked.append(result)
@@ -206,5 +206,5 @@ class Run:
         if self.fruitless >= self.pace.policy.attempts:
             self.done.halted = f"it took nothing in {self.fruitless} tries: {asked[-1].why}"
             return
-        backoff = self.pace.policy.pause(max(self.fruitless - 1, 0), self.world.rng)
-        self.world.pause(max([backoff, *(one.after for one in asked if one.after is not None)]))
+        backoff = self.pace.policy.pause(max(self.fruitless - 1, 0), self.dependencies.rng)
+        self.dependencies.pause(max([backoff, *(one.after for one in asked if one.after is not None)]))

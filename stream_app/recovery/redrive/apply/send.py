@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from stream_app.aws.objects import get_with_etag
-from stream_app.recovery.redrive.context import Road
+from stream_app.recovery.redrive.context import RedriveContext
 from stream_app.recovery.redrive.ledger.claims import Busy, Ledger, Mine
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.message import Lineage
@@ -91,7 +91,7 @@ class Sender:
     They are so until the target says that it has them. Every method raises what boto3 raises.
     """
 
-    road: Road
+    context: RedriveContext
     plan: Plan
     target: Target
     threads: Executor
@@ -129,7 +129,7 @@ class Sender:
         if isinstance(found, Skipped):
             return found
         repair = self.plan.repair if item.place is None else None
-        draft = draft_of(*found, item.lineage, repair, self.road.registry)
+        draft = draft_of(*found, item.lineage, repair, self.context.registry)
         if not isinstance(draft, Draft):
             return Skipped("the repair no longer fits it")
         parcel = self.target.parcel(draft)
@@ -139,8 +139,8 @@ class Sender:
 
     def _load(self, item: Item) -> tuple[bytes, str] | Skipped:
         if item.place is not None:
-            return fetch_item(self.road, item) or Skipped("it has left the stream")
-        body, etag = get_with_etag(self.road.s3, self.road.bucket, item.key)
+            return fetch_item(self.context, item) or Skipped("it has left the stream")
+        body, etag = get_with_etag(self.context.s3, self.context.bucket, item.key)
         if body is None or etag != item.etag:
             return Skipped("its object has changed" if body is not None else "its object is gone")
         stored = load(body)
@@ -156,7 +156,7 @@ class Sender:
             target=self.target.where,
             token=item.token,
             state=State.CLAIMED,
-            by=self.road.by,
+            by=self.context.by,
             event=item.event,
             device=item.device,
             id=item.id,
@@ -176,7 +176,7 @@ class Sender:
         if claim.doubt:
             self.doubtful.add(lineage)
         if lineage in self.doubtful and self._holds(prepared.parcel):
-            return self._settle(prepared, State.HELD, _IN_DOUBT)
+            return self._record_outcome(prepared, State.HELD, _IN_DOUBT)
         return prepared
 
     def _holds(self, parcel: Parcel) -> bool:
@@ -187,7 +187,7 @@ class Sender:
             case Delivered():
                 return self._delivered(ready, answer)
             case Refused():
-                return self._settle(ready, State.REFUSED, answer.why)
+                return self._record_outcome(ready, State.REFUSED, answer.why)
             case Later():
                 self._release(ready.item.lineage)
                 return Again(answer.why, answer.after)
@@ -208,9 +208,9 @@ class Sender:
     def tag(self, item: Item) -> None:
         """The failure of a sent record is `redriven`; safe to repeat."""
         if item.place is None:
-            advance_status(self.road.s3, self.road.bucket, item.key, REDRIVEN)
+            advance_status(self.context.s3, self.context.bucket, item.key, REDRIVEN)
 
-    def _settle(self, ready: Ready, state: State, why: str) -> Ended:
+    def _record_outcome(self, ready: Ready, state: State, why: str) -> Ended:
         self._ledger.settle(ready.attempt, state, why)
         self._open.pop(ready.item.lineage, None)
         return Ended(state, why)
@@ -230,4 +230,4 @@ class Sender:
 
     @property
     def _ledger(self) -> Ledger:
-        return self.road.ledger
+        return self.context.ledger

@@ -11,15 +11,15 @@ import msgspec
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.segment import instant
-from stream_app.recovery.redrive.context import THREADS, Road
+from stream_app.recovery.redrive.context import THREADS, RedriveContext
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.message import codec_of, event_id, identified
 from stream_app.recovery.redrive.plan.cases import Case, cases
 from stream_app.recovery.redrive.plan.file import Item, LeftOut, Newer, Overtaken, Plan, Sample, sealed
 from stream_app.recovery.redrive.plan.late import Late, late_ones, replays
 from stream_app.recovery.redrive.plan.newer import Latest, name_of, newest
-from stream_app.recovery.redrive.plan.predict import Foretold, foretell
-from stream_app.recovery.redrive.plan.quarantined import foretell_safely
+from stream_app.recovery.redrive.plan.predict import Predicted, predict
+from stream_app.recovery.redrive.plan.quarantined import predict_safely
 from stream_app.recovery.redrive.select import Selected, Selection, select
 from stream_app.recovery.redrive.targets.target import Destination, Draft, Target
 from stream_app.recovery.repair.file import Repair
@@ -39,55 +39,55 @@ class Wish(NamedTuple):
     max_redrives: int = 3
 
 
-def make(road: Road, wish: Wish, target: Target) -> Plan:
+def make(context: RedriveContext, wish: Wish, target: Target) -> Plan:
     """The plan for a wish; sends nothing and changes nothing.
 
     Without an end in time the selection ends now, so that what fails later is not of this plan. Raises ConfigError
     when nothing can be planned like that, and what boto3 raises.
     """
-    wish = wish._replace(selection=_bounded(wish.selection, road))
+    wish = wish._replace(selection=_bounded(wish.selection, context))
     with ThreadPoolExecutor(THREADS, "plan") as threads:
-        selected = list(select(road.s3, road.bucket, road.consumer, wish.selection, threads))
+        selected = list(select(context.s3, context.bucket, context.consumer, wish.selection, threads))
         if len(selected) > MOST:
             hint = f"select less, or add limit={MOST} and make one plan after the other"
             raise ConfigError([Problem(f"{len(selected):,} failures are more than a plan takes", hint)])
         made, out = cases(
             selected,
-            ledger=road.ledger,
+            ledger=context.ledger,
             target=target,
-            registry=road.registry,
+            registry=context.registry,
             repair=wish.repair,
             max_redrives=wish.max_redrives,
         )
-        told, latest = _foretell(made, road)
+        told, latest = _predict(made, context)
         late = late_ones(told, latest)
         if wish.newer == "skip":
             out += [_left_behind(made[at]) for at in late]
             keep = [at for at in range(len(made)) if at not in late]
             made, told = [made[at] for at in keep], [told[at] for at in keep]
-        again = _replays(road, wish, made, told, late, threads) if wish.newer == "replay" else []
-    return _assembled(road, wish, selected, list(zip(made, told, strict=True)), out, late, again)
+        again = _replays(context, wish, made, told, late, threads) if wish.newer == "replay" else []
+    return _assembled(context, wish, selected, list(zip(made, told, strict=True)), out, late, again)
 
 
-def _bounded(selection: Selection, road: Road) -> Selection:
+def _bounded(selection: Selection, context: RedriveContext) -> Selection:
     if selection.until is not None or selection.key is not None:
         return selection
-    return msgspec.structs.replace(selection, until=road.now)
+    return msgspec.structs.replace(selection, until=context.now)
 
 
-def _foretell(made: Sequence[Case], road: Road) -> tuple[list[Foretold], Mapping[str, Latest]]:
-    names = [name for case in made if (name := _device(case.draft, road)) is not None]
-    latest = newest(road.client("dynamodb"), road.settings.latest_table, names)
-    now, most = road.now_ms(), road.settings.max_record_bytes
+def _predict(made: Sequence[Case], context: RedriveContext) -> tuple[list[Predicted], Mapping[str, Latest]]:
+    names = [name for case in made if (name := _device(case.draft, context)) is not None]
+    latest = newest(context.client("dynamodb"), context.settings.latest_table, names)
+    now, most = context.now_ms(), context.settings.max_record_bytes
 
-    def told(drafts: Sequence[Draft]) -> list[Foretold]:
-        return foretell(drafts, road.registry, latest, now_ms=now, max_bytes=most)
+    def told(drafts: Sequence[Draft]) -> list[Predicted]:
+        return predict(drafts, context.registry, latest, now_ms=now, max_bytes=most)
 
-    return foretell_safely(made, told), latest
+    return predict_safely(made, told), latest
 
 
-def _device(draft: Draft, road: Road) -> str | None:
-    codec = None if draft.message is None else codec_of(draft.message, road.registry)
+def _device(draft: Draft, context: RedriveContext) -> str | None:
+    codec = None if draft.message is None else codec_of(draft.message, context.registry)
     if codec is None or draft.message is None:
         return None
     key = draft.message.detail.get(codec.event.key)
@@ -99,16 +99,16 @@ def _left_behind(case: Case) -> LeftOut:
 
 
 def _replays(
-    road: Road,
+    context: RedriveContext,
     wish: Wish,
     made: Sequence[Case],
-    told: Sequence[Foretold],
+    told: Sequence[Predicted],
     late: Mapping[int, Late],
     threads: Executor,
 ) -> list[Item]:
     arrived = {at: made[at].selected.stored.arrived for at in late}
-    items = replays(road, wish.destination, told, late, arrived, threads)
-    return _within(items, road.ledger, wish.max_redrives)
+    items = replays(context, wish.destination, told, late, arrived, threads)
+    return _within(items, context.ledger, wish.max_redrives)
 
 
 def _within(items: Iterable[Item], ledger: Ledger, most: int) -> list[Item]:
@@ -123,23 +123,23 @@ def _within(items: Iterable[Item], ledger: Ledger, most: int) -> list[Item]:
 
 
 def _assembled(
-    road: Road,
+    context: RedriveContext,
     wish: Wish,
     selected: Sequence[Selected],
-    made: Sequence[tuple[Case, Foretold]],
+    made: Sequence[tuple[Case, Predicted]],
     out: Sequence[LeftOut],
     late: Mapping[int, Late],
     again: Sequence[Item],
 ) -> Plan:
     arrivals = [one.stored.arrived for one in selected]
-    items = [_item(case, told, wish, road) for case, told in made]
+    items = [_item(case, told, wish, context) for case, told in made]
     return sealed(
         Plan(
-            made_at=road.now,
-            by=road.by,
-            consumer=road.consumer,
-            stream=road.settings.stream,
-            bucket=road.bucket,
+            made_at=context.now,
+            by=context.by,
+            consumer=context.consumer,
+            stream=context.settings.stream,
+            bucket=context.bucket,
             selection=wish.selection,
             destination=wish.destination,
             repair=wish.repair,
@@ -154,7 +154,7 @@ def _assembled(
             devices=len({item.device for item in items}),
             oldest=instant(min(arrivals)) if arrivals else None,
             newest=instant(max(arrivals)) if arrivals else None,
-            age_s=(road.now_ms() - min(arrivals)) // 1000 if arrivals else None,
+            age_s=(context.now_ms() - min(arrivals)) // 1000 if arrivals else None,
             overtaken_count=len(late),
             overtaken=_overtaken(late),
             sample=tuple(_sample(case, told) for case, told in _chosen(made)),
@@ -165,10 +165,10 @@ def _assembled(
     )
 
 
-def _item(case: Case, told: Foretold, wish: Wish, road: Road) -> Item:
+def _item(case: Case, told: Predicted, wish: Wish, context: RedriveContext) -> Item:
     draft, message = case.draft, case.draft.message
     if message is not None and wish.destination.kind != "http":
-        message = identified(message, road.registry, draft.token)
+        message = identified(message, context.registry, draft.token)
     root = draft.lineage.root
     return Item(
         key=case.selected.key,
@@ -177,7 +177,7 @@ def _item(case: Case, told: Foretold, wish: Wish, road: Road) -> Item:
         attempt=draft.lineage.attempt,
         device=draft.key,
         event=None if message is None else message.event,
-        id=told.id or (None if message is None else event_id(message, road.registry)),
+        id=told.id or (None if message is None else event_id(message, context.registry)),
         expected=told.outcome,
     )
 
@@ -203,7 +203,7 @@ def _iso(milliseconds: int) -> str:
         return f"{milliseconds} ms"
 
 
-def _chosen(made: Sequence[tuple[Case, Foretold]]) -> list[tuple[Case, Foretold]]:
+def _chosen(made: Sequence[tuple[Case, Predicted]]) -> list[tuple[Case, Predicted]]:
     """A few that differ: one of each code and expectation first, then the oldest of the others."""
     first: dict[Any, int] = {}
     for at, (case, told) in enumerate(made):
@@ -212,7 +212,7 @@ def _chosen(made: Sequence[tuple[Case, Foretold]]) -> list[tuple[Case, Foretold]
     return [made[at] for at in order[:_SAMPLES]]
 
 
-def _sample(case: Case, told: Foretold) -> Sample:
+def _sample(case: Case, told: Predicted) -> Sample:
     after = case.draft.message
     return Sample(
         key=case.selected.key,

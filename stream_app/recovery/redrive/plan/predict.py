@@ -26,7 +26,7 @@ from stream_app.sinks.dynamodb import event_times
 _AT_ONCE = 5_000
 
 
-class Foretold(NamedTuple):
+class Predicted(NamedTuple):
     """What would become of one record: stored, repeated, or a code and why.
 
     Of one that would be stored, `device` is its name in the latest table, `time` the event's (ms since the epoch),
@@ -41,9 +41,9 @@ class Foretold(NamedTuple):
     id: str | None = None
 
 
-def foretell(
+def predict(
     drafts: Iterable[Draft], registry: Registry, latest: Mapping[str, Latest], *, now_ms: int, max_bytes: int
-) -> list[Foretold]:
+) -> list[Predicted]:
     """What the pipeline would make of each draft, if they came now, in this order, and nothing else.
 
     `latest` gives the newest row of each device, for rules that look at a device's last values; the consumer's own
@@ -54,7 +54,7 @@ def foretell(
     state = ShardState(events, _AT_ONCE)
     for name, codec in registry.codecs.items():
         _remember(state, name, codec, latest)
-    found: list[Foretold] = []
+    found: list[Predicted] = []
     remaining = iter(drafts)
     while some := list(islice(remaining, _AT_ONCE)):
         records = [_record(draft, registry, number, now_ms) for number, draft in enumerate(some)]
@@ -70,10 +70,10 @@ def _record(draft: Draft, registry: Registry, number: int, now_ms: int) -> Recor
     return Record(as_it_came(message) if given else draft.data, draft.key, str(number), now_ms)
 
 
-def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Record]) -> list[Foretold]:
-    found = [Foretold(REPEATED)] * len(records)
+def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Record]) -> list[Predicted]:
+    found = [Predicted(REPEATED)] * len(records)
     for failure in result.failed:
-        found[failure.row] = Foretold(failure.code.value, failure.reason)
+        found[failure.row] = Predicted(failure.code.value, failure.reason)
     for name, batch in result.passed.items():
         event = events[name]
         times = event_times(batch, time_field(event), _arrivals(batch, records)).tolist()
@@ -82,7 +82,7 @@ def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Reco
         for at, row in enumerate(batch.rows.tolist()):
             device = name_of(name, batch[event.key][at])
             id = None if ids[at] is None else str(ids[at])
-            found[row] = Foretold(STORED, "", device, times[at], name, id)
+            found[row] = Predicted(STORED, "", device, times[at], name, id)
     return found
 
 

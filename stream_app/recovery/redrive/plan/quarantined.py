@@ -7,28 +7,28 @@ from collections.abc import Callable, Sequence
 from stream_app import disposable_fork
 from stream_app.model.record import Code
 from stream_app.recovery.redrive.plan.cases import Case
-from stream_app.recovery.redrive.plan.predict import Foretold
+from stream_app.recovery.redrive.plan.predict import Predicted
 from stream_app.recovery.redrive.targets.target import Draft
 
 _CODES = frozenset({Code.PROCESS_KILLED.value, Code.TIMED_OUT.value})
 _LIMIT = disposable_fork.Limit(busy=30.0, waiting=120.0)
 
-Foretell = Callable[[Sequence[Draft]], list[Foretold]]
+Predict = Callable[[Sequence[Draft]], list[Predicted]]
 
 
-def foretell_safely(made: Sequence[Case], foretell: Foretell) -> list[Foretold]:
+def predict_safely(made: Sequence[Case], predict: Predict) -> list[Predicted]:
     """What would become of each case; one that would still end its process fails as it did before."""
     fatal = {
-        at: Foretold(case.selected.stored.code, case.selected.stored.reason)
+        at: Predicted(case.selected.stored.code, case.selected.stored.reason)
         for at, case in enumerate(made)
-        if case.selected.stored.code in _CODES and not _survives(case.draft, foretell)
+        if case.selected.stored.code in _CODES and not _survives(case.draft, predict)
     }
-    others = iter(foretell([case.draft for at, case in enumerate(made) if at not in fatal]))
+    others = iter(predict([case.draft for at, case in enumerate(made) if at not in fatal]))
     return [fatal[at] if at in fatal else next(others) for at in range(len(made))]
 
 
-def _survives(draft: Draft, foretell: Foretell) -> bool:
+def _survives(draft: Draft, predict: Predict) -> bool:
     def work(_tell: disposable_fork.Tell) -> None:
-        foretell([draft])
+        predict([draft])
 
     return disposable_fork.run(work, lambda _report: _LIMIT).finished
