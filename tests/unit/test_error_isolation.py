@@ -76,7 +76,7 @@ def test_the_guilty_rows_and_no_others_fail(values: list[int], guilty: set[int],
     good = [value for value in values if value not in guilty]
     assert kept["value"].tolist() == good
     assert columns.get("square", np.zeros(0)).tolist() == [value**2 for value in good]
-    line = f"unit/test_guard.py:{raises_on.__code__.co_firstlineno + 4}"
+    line = f"unit/test_error_isolation.py:{raises_on.__code__.co_firstlineno + 4}"
     assert [(f.row, f.reason) for f in failed] == [
         (at + 5, f"ValueError: cannot bear {value} ({line})")
         for at, value in enumerate(values)
