@@ -39,7 +39,9 @@ def run(
     first: First = None,
     event: EventName = None,
     segment_seconds: Annotated[int, typer.Option(help="Length of a segment.", min=1)] = 5,
-    prewarm: Annotated[str, typer.Option(help="Crashes and reshards: kill@3000,split@5000,merge@7000")] = "",
+    acts: Annotated[
+        str, typer.Option("--rehearse", help="Crashes and reshards: kill@3000,split@5000,merge@7000")
+    ] = "",
     folder: Annotated[Path, typer.Option(help="Where logs go.")] = Path(".stream-app"),
     as_json: Json = False,
 ) -> None:
@@ -68,7 +70,7 @@ def run(
                 first=first,
                 event=event,
                 segment_seconds=segment_seconds,
-                acts=tuple(chaos.parse(prewarm)),
+                acts=tuple(chaos.parse(acts)),
                 folder=folder.resolve(),
             )
             with live(err, stage):

@@ -64,7 +64,7 @@ registry = Registry.of([noisy], {"reading": [samples.SCHEMAS["reading"]]})
 app.load_settings = lambda environ: support.settings()
 app.clients = lambda environ, region: NoClients()
 app.consumer = lambda settings, client: ShardConsumer(
-    support.world(support.Stores(), registry, segment_records=2, checkpoint_seconds=1, stop_after_failures=3)
+    support.dependencies(support.Stores(), registry, segment_records=2, checkpoint_seconds=1, stop_after_failures=3)
 )
 """
 ALONE = [sys.executable, "-c", _WORLD + "sys.exit(record_processor.main())"]

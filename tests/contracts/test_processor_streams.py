@@ -60,7 +60,7 @@ app.load_settings = lambda environ: support.settings()
 app.clients = lambda environ, region: NoClients()
 app.consumer = lambda settings, client: Checked(
     replace(
-        support.world(STORES, registry, segment_records=2, checkpoint_seconds=1),
+        support.dependencies(STORES, registry, segment_records=2, checkpoint_seconds=1),
         note=lambda event, **fields: log.get().info(event, **fields),
         report=lambda summary: log.get().info(**summary.to_json()),
     )
