@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from stream_app.local.moto_patches import clock
 from stream_app.local.server import wsgi
-from stream_app.local.server.fast_kinesis import fast
 from stream_app.local.server.faults import ThrottlePuts, ThrottleReads, injected
+from stream_app.local.server.kinesis_fast_path import fast
 
 SCOPE = (
     "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/kinesis/aws4_request, Signature=x"

@@ -30,7 +30,7 @@ class Queue(RuleBasedStateMachine):
         self.handles: dict[str, Plain] = {}
         self.now = 0
 
-    def _wake(self) -> None:
+    def _release_due(self) -> None:
         for entry in self.plain:
             if entry.due is not None and entry.due <= self.now:
                 entry.due, entry.flying = None, False
@@ -45,20 +45,20 @@ class Queue(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4), timeout=st.integers(0, 6), poison=st.booleans())
     def receive(self, count, timeout, poison):
         """With `poison` the first message that would be received leaves the queue instead."""
-        self._wake()
+        self._release_due()
         locked = {entry.group for entry in self.plain if entry.flying and entry.group}
         free = [e for e in self.plain if e.due is None and e.group not in locked]
         dropped, expected = (free[:1], free[1 : count + 1]) if poison else ([], free[:count])
         refused = {entry.message for entry in dropped}
 
-        def hand_out(message: Message) -> float | None:
+        def deliver(message: Message) -> float | None:
             if message in refused:
                 return None
             message.receipt_handle = f"h{len(self.handles)}"
             self.handles[message.receipt_handle] = next(e for e in self.plain if e.message is message)
             return self.now + timeout
 
-        taken = self.store.take(self.now, count, hand_out)
+        taken = self.store.receive(self.now, count, deliver)
         assert taken == [entry.message for entry in expected]
         for entry in expected:
             entry.due, entry.flying = self.now + timeout, True
@@ -75,7 +75,7 @@ class Queue(RuleBasedStateMachine):
     @rule(data=st.data(), timeout=st.integers(0, 9))
     def change_visibility(self, data, timeout):
         if self.handles:
-            self._wake()
+            self._release_due()
             handle = data.draw(st.sampled_from(sorted(self.handles)))
             entry = self.handles[handle]
             flying = any(e is entry for e in self.plain) and entry.flying
@@ -90,7 +90,7 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self):
-        self._wake()
+        self._release_due()
         flying = sum(entry.flying for entry in self.plain)
         delayed = sum(entry.due is not None and not entry.flying for entry in self.plain)
         assert self.store.counts(self.now) == (len(self.plain) - flying - delayed, flying, delayed)
@@ -105,4 +105,4 @@ TestQueue.settings = settings(max_examples=150, stateful_step_count=40, deadline
 def test_a_handle_that_never_was_is_not_known():
     store = QueueStore()
     assert not store.delete("x")
-    assert not store.knows("x")
+    assert not store.has_handle("x")

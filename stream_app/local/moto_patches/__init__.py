@@ -1,7 +1,8 @@
-"""What moto gets wrong for a consumer, corrected inside this process, for `mock_aws` and the server alike.
+"""Patches for moto where its behavior differs from AWS, applied in-process for both `mock_aws` and the server.
 
-Each module corrects one thing or a few that belong together, says what AWS documents, and is held by a test under
-`tests/contracts`. They are written for moto 5.2; a version that renamed what they correct makes `apply` raise.
+Each module patches one behavior or a few related ones, states what AWS documents, and is covered by a test under
+`tests/contracts`. The patches are written for moto 5.2. `apply` raises AttributeError if moto has renamed a patched
+attribute.
 """
 
 from __future__ import annotations
@@ -13,17 +14,24 @@ _applied = False
 
 
 def apply() -> None:
-    """Put all corrections in place, once per process. Takes a second, because it imports moto's services."""
+    """Apply all patches, once per process. Takes about a second because it imports moto's services."""
     global _applied
     with _lock:
         if _applied:
             return
-        from stream_app.local.moto_patches import atomic, costs, memory, outage_hook, rules, transactions
+        from stream_app.local.moto_patches import (
+            atomic,
+            instance_tracking,
+            method_cache,
+            outage_hook,
+            rules,
+            transactions,
+        )
         from stream_app.local.moto_patches.kinesis import iterators, listing, reading, resharding, writing
         from stream_app.local.moto_patches.sqs import queues
 
-        for correction in (
-            memory,
+        for patch in (
+            instance_tracking,
             iterators,
             reading,
             writing,
@@ -33,8 +41,8 @@ def apply() -> None:
             rules,
             atomic,
             transactions,
-            costs,
+            method_cache,
             outage_hook,
         ):
-            correction.apply()
+            patch.apply()
         _applied = True

@@ -1,8 +1,8 @@
-"""One request at a time per service, where moto checks and writes in two steps.
+"""Serializes DynamoDB and S3 requests so that conditional writes are atomic.
 
-DynamoDB's conditions and transactions and S3's conditional puts are atomic on AWS. In moto they are not once several
-threads serve requests: two workers could both win a lease, or both create the same object. Reads are in it too,
-because moto fails when what it iterates over changes.
+On AWS, DynamoDB conditions and transactions and S3 conditional puts are atomic. moto checks and writes in two steps,
+so with several request threads two workers could both win a lease or both create the same object. Reads are
+serialized too because moto fails if a collection changes while it iterates over it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def one_at_a_time(function: Callable[P, R], lock: threading.RLock) -> Callable[P, R]:
-    """`function`, entered by one thread at a time; what shares the lock excludes each other."""
+def serialized(function: Callable[P, R], lock: threading.RLock) -> Callable[P, R]:
+    """Wrap `function` so that only one thread at a time runs any function wrapped with the same lock."""
 
     @wraps(function)
     def locked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -33,8 +33,8 @@ def one_at_a_time(function: Callable[P, R], lock: threading.RLock) -> Callable[P
 
 
 def apply() -> None:
-    """Put the correction in place."""
+    """Install the patch."""
     dynamodb, s3 = threading.RLock(), threading.RLock()
-    replace(DynamoHandler, "call_action", one_at_a_time(DynamoHandler.call_action, dynamodb))
-    replace(S3Response, "bucket_response", one_at_a_time(S3Response.bucket_response, s3))
-    replace(S3Response, "key_response", one_at_a_time(S3Response.key_response, s3))
+    replace(DynamoHandler, "call_action", serialized(DynamoHandler.call_action, dynamodb))
+    replace(S3Response, "bucket_response", serialized(S3Response.bucket_response, s3))
+    replace(S3Response, "key_response", serialized(S3Response.key_response, s3))

@@ -1,4 +1,4 @@
-"""The one clock of the corrections: tests replace `now_ms` to let iterators expire and records age."""
+"""The clock of all patches. Tests replace `now_ms` to expire iterators and age records."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import time
 
 
 def now_ms() -> int:
-    """Milliseconds since the epoch."""
+    """Return the current time in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000

@@ -1,6 +1,6 @@
-"""The one door of in-process clients (`moto.mock_aws`): an outage that a fault switch asks for is met here.
+"""Simulates outages for in-process clients (`moto.mock_aws`), as configured by the fault switches.
 
-The server has its own door (`stream_app.local.server.wsgi`), which asks the same question.
+The server applies the same check in `stream_app.local.server.wsgi`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from botocore.awsrequest import AWSPreparedRequest
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.common_types import TYPE_RESPONSE
 
+from stream_app.local.moto_patches.fault_switches import FAULT_SWITCHES, Outage
 from stream_app.local.moto_patches.patch import replace
-from stream_app.local.moto_patches.switches import SWITCHES, Outage
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 _process = BotocoreStubber.process_request
 
 
 class Call(NamedTuple):
-    """Whom a request is for. The action is the operation's name, or the HTTP method where the protocol has none."""
+    """The target of a request. `action` is the operation's name, or the HTTP method for S3."""
 
     service: str
     action: str
     is_form: bool
 
 
-def call_of(authorization: str, target: str, form: str, method: str) -> Call | None:
-    """Read a call from its headers and form body; None when it is not signed as AWS's clients sign."""
+def parse_call(authorization: str, target: str, form: str, method: str) -> Call | None:
+    """Parse a call from its headers and form body. Returns None if it has no AWS Signature Version 4 header."""
     scope = _SCOPE.search(authorization)
     if scope is None:
         return None
@@ -37,14 +37,17 @@ def call_of(authorization: str, target: str, form: str, method: str) -> Call | N
     return Call(scope["service"].lower(), action, bool(form))
 
 
-def met(call: Call | None) -> tuple[int, dict[str, str], str] | None:
-    """Status, headers and body of the answer when the call falls into an outage, which is used up by one."""
-    outage = SWITCHES.outage(call.service, call.action) if call is not None else None
-    return _refusal(outage, call) if outage is not None and call is not None else None
+def outage_response(call: Call | None) -> tuple[int, dict[str, str], str] | None:
+    """Return status, headers and body of the error response if an outage applies to the call, else None.
+
+    Decrements the outage's remaining calls.
+    """
+    outage = FAULT_SWITCHES.outage(call.service, call.action) if call is not None else None
+    return _error_response(outage, call) if outage is not None and call is not None else None
 
 
-def _refusal(outage: Outage, call: Call) -> tuple[int, dict[str, str], str]:
-    """In the form that the clients of the service read."""
+def _error_response(outage: Outage, call: Call) -> tuple[int, dict[str, str], str]:
+    """Build the error in the service's wire format (XML or JSON)."""
     message = "Please try again."
     if call.service == "s3" or call.is_form:
         body = f"<Error><Code>{outage.code}</Code><Message>{message}</Message></Error>"
@@ -59,16 +62,16 @@ def _text(value: str | bytes | None) -> str:
 
 
 def process_request(self: BotocoreStubber, request: AWSPreparedRequest) -> TYPE_RESPONSE | None:
-    """moto's handling of a request, unless its service is out."""
+    """Answer with an error if an outage applies to the request, else pass it on to moto."""
     header = request.headers.get
     is_form = "x-www-form-urlencoded" in _text(header("Content-Type"))
     body = request.body if is_form and isinstance(request.body, str | bytes) else ""
-    call = call_of(
+    call = parse_call(
         _text(header("Authorization")), _text(header("X-Amz-Target")), _text(body), request.method or "GET"
     )
-    return met(call) or _process(self, request)
+    return outage_response(call) or _process(self, request)
 
 
 def apply() -> None:
-    """Put the correction in place."""
+    """Install the patch."""
     replace(BotocoreStubber, "process_request", process_request)

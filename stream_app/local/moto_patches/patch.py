@@ -1,21 +1,20 @@
-"""How a correction takes hold: a named attribute of one of moto's classes or modules is replaced."""
+"""Functions that replace or add an attribute of a moto class or module."""
 
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 
-def replace(owner: type | ModuleType, name: str, value: Any) -> None:
-    """Put `value` in the place of the attribute `name`. Raises AttributeError when there is none to correct.
+def replace(owner: type | ModuleType, name: str, value: object) -> None:
+    """Replace the attribute `name` with `value`. Raises AttributeError if the attribute does not exist.
 
-    A new version of moto that renamed what we correct is thereby noticed at once, and not by a wrong answer.
+    The check detects a new moto version that renamed the attribute, which would otherwise disable the patch silently.
     """
     getattr(owner, name)
     setattr(owner, name, value)
 
 
-def add(owner: type, name: str, value: Any) -> None:
-    """Give `owner` an attribute that this version of moto lacks; one that it has since gained is left alone."""
+def add(owner: type, name: str, value: object) -> None:
+    """Add an attribute that this moto version lacks. Does nothing if the attribute exists."""
     if not hasattr(owner, name):
         setattr(owner, name, value)

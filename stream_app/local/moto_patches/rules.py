@@ -1,10 +1,15 @@
-"""EventBridge rules: what reaches a target, and how fast.
+"""EventBridge rules: delivery to targets as AWS documents it.
 
-Corrects: a disabled rule sends nothing; a target gets the envelope that AWS documents (moto drops the account);
-`Input` and `InputPath` are heeded; a Kinesis stream can be a target; a queue or stream that cannot be reached does
-not fail PutEvents: its event goes to the target's dead-letter queue; a replay sends the events of its time window, to
-the rules that it names; a request has at most 1 MiB. moto compiles eight JSONPath expressions for every event and
-target, and so passes on 100 events/s.
+With this patch:
+
+- a disabled rule sends nothing
+- targets receive the documented envelope (moto omits `account`)
+- `Input` and `InputPath` are applied
+- a Kinesis stream can be a target
+- an unreachable queue or stream does not fail PutEvents; the event goes to the target's dead-letter queue
+- a replay sends only the events in its time window, and only to the rules that it names
+- a PutEvents request is limited to 1 MiB
+- compiled JSONPath expressions are cached (moto compiles eight for each event and target: 100 events/s)
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from moto.utilities.arns import Arn, parse_arn
 from stream_app.local.moto_patches.patch import replace
 
 MAX_REQUEST_BYTES = 1024 * 1024
-# The order of AWS; whatever else an event carries (an ingestion time) is for input templates only.
+# In the order used by AWS. Other fields of moto's event, such as the ingestion time, serve input templates only.
 _ENVELOPE = (
     "version",
     "id",
@@ -45,11 +50,11 @@ _ENVELOPE = (
 )
 _ARCHIVE_RULE = "Events-Archive-"
 
-# moto's own type of an event is narrower than what it makes of one.
+# moto's own type of an event lacks fields that moto adds, such as `account` and `replay-name`.
 Event = Any
+# A target as PutTargets receives it: moto keeps the decoded JSON without a type.
 Target = dict[str, Any]
 
-# A template's few expressions are the same for every event.
 _parse = lru_cache(maxsize=1_024)(parse)
 _encode = msgspec.json.Encoder().encode
 _send_by_moto = Rule.send_to_targets
@@ -58,7 +63,10 @@ _log = logging.getLogger(__name__)
 
 
 def send_to_targets(self: Rule, original_event: Event, transform_input: bool = True) -> None:
-    """Send a matching event to every target of the rule. `transform_input` is moto's; inputs are always heeded."""
+    """Send a matching event to every target of the rule.
+
+    `transform_input` is part of moto's signature; targets handled here always apply their input settings.
+    """
     if self.state == "DISABLED" or not self.event_pattern.matches_event(original_event):
         return
     for target in self.targets:
@@ -68,9 +76,9 @@ def send_to_targets(self: Rule, original_event: Event, transform_input: bool = T
         elif arn.service == "events" and not arn.resource_type:
             _archive(self, original_event)
         else:
-            alone = copy.copy(self)
-            alone.targets = [target]
-            _send_by_moto(alone, original_event, transform_input)
+            single = copy.copy(self)
+            single.targets = [target]
+            _send_by_moto(single, original_event, transform_input)
 
 
 def _deliver(rule: Rule, target: Target, arn: Arn, event: Event) -> None:
@@ -82,20 +90,23 @@ def _deliver(rule: Rule, target: Target, arn: Arn, event: Event) -> None:
         else:
             path = target.get("KinesisParameters", {}).get("PartitionKeyPath", "$.id")
             stream = kinesis_backends[arn.account][arn.region].describe_stream(None, arn.resource_id)
-            stream.put_record(str(_at(event, path)), "", b64encode(text.encode()).decode())
+            stream.put_record(str(_select(event, path)), "", b64encode(text.encode()).decode())
     except (ServiceException, JsonRESTError) as error:
         _dead_letter(rule, target, event, error)
 
 
 def _dead_letter(rule: Rule, target: Target, event: Event, error: ServiceException | JsonRESTError) -> None:
-    """Kept with why it failed, or dropped when the target has no queue for that: PutEvents has succeeded already."""
+    """Send the event to the target's dead-letter queue with the error, or drop it if the target has none.
+
+    The failure is not reported to the caller because PutEvents has already accepted the event.
+    """
     code = error.code if isinstance(error, ServiceException) else error.error_type
-    where = target.get("DeadLetterConfig", {}).get("Arn")
+    queue = target.get("DeadLetterConfig", {}).get("Arn")
     _log.warning("rule %s could not reach target %s: %s", rule.name, target["Arn"], code)
-    if not where:
+    if not queue:
         return
-    arn = parse_arn(where)
-    told = {
+    arn = parse_arn(queue)
+    attributes = {
         "RULE_ARN": rule.arn,
         "TARGET_ARN": target["Arn"],
         "ERROR_CODE": code,
@@ -105,42 +116,42 @@ def _dead_letter(rule: Rule, target: Target, event: Event, error: ServiceExcepti
         arn.resource_id,
         _encode(envelope(event)).decode(),
         message_attributes={
-            name: {"DataType": "String", "StringValue": str(value)} for name, value in told.items()
+            name: {"DataType": "String", "StringValue": str(value)} for name, value in attributes.items()
         },
     )
 
 
 def envelope(event: Event) -> Event:
-    """The event as targets get it."""
-    shown = {name: event[name] for name in _ENVELOPE if name in event}
-    if isinstance(shown["time"], int | float):
-        shown["time"] = iso_8601_datetime_without_milliseconds(utcfromtimestamp(int(shown["time"])))
-    return shown
+    """Return the event in the form that targets receive."""
+    sent = {name: event[name] for name in _ENVELOPE if name in event}
+    if isinstance(sent["time"], int | float):
+        sent["time"] = iso_8601_datetime_without_milliseconds(utcfromtimestamp(int(sent["time"])))
+    return sent
 
 
 def _input(target: Target, event: Event) -> str:
     if "Input" in target:
         return str(target["Input"])
     if path := target.get("InputPath"):
-        return _encode(_at(envelope(event), path)).decode()
+        return _encode(_select(envelope(event), path)).decode()
     if transformer := target.get("InputTransformer"):
-        made = EventTemplateParser.parse(
+        transformed = EventTemplateParser.parse(
             input_template=transformer["InputTemplate"],
             input_paths_map=transformer.get("InputPathsMap", {}),
             event=event | envelope(event),
         )
-        return _encode(made).decode()
+        return _encode(transformed).decode()
     return _encode(envelope(event)).decode()
 
 
-def _at(event: Event, path: str) -> Any:
-    """What a JSONPath finds first; None when there is nothing."""
+def _select(event: Event, path: str) -> object:
+    """Return the first match of a JSONPath; None if there is no match."""
     found = _parse(path).find(event)
     return found[0].value if found else None
 
 
 def _archive(rule: Rule, event: Event) -> None:
-    """The archive that moto made this rule for; an archive that is gone takes nothing."""
+    """Append the event to the archive that owns this rule, unless the archive was deleted."""
     archives = events_backends[rule.account_id][rule.region_name].archives
     archive = archives.get(rule.name.removeprefix(_ARCHIVE_RULE))
     if archive is not None and archive.rule is rule:
@@ -148,7 +159,7 @@ def _archive(rule: Rule, event: Event) -> None:
 
 
 def replay_events(self: Replay, archive: Archive) -> None:
-    """Send the archived events of the time window again, marked with the replay's name."""
+    """Resend the archived events in the replay's time window, with `replay-name` set."""
     bus_name = self.destination["Arn"].split("/")[-1]
     bus = events_backends[self.account_id][self.region].describe_event_bus(bus_name)
     rules = self.destination.get("FilterArns")
@@ -164,7 +175,7 @@ def replay_events(self: Replay, archive: Archive) -> None:
 
 
 def put_events(self: EventsBackend, events: list[Event]) -> list[Event]:
-    """PutEvents, with its limit of bytes in all. Raises ValidationException."""
+    """PutEvents with the limit on the total request size. Raises ValidationException."""
     if sum(map(_size, events)) > MAX_REQUEST_BYTES:
         message = "Total size of the entries in the request is over the limit."
         raise JsonRESTError("ValidationException", message)
@@ -172,7 +183,7 @@ def put_events(self: EventsBackend, events: list[Event]) -> list[Event]:
 
 
 def _size(entry: Event) -> int:
-    """What AWS counts of an entry: 14 bytes for a time, and the text of the other fields in UTF-8."""
+    """Return the entry size as AWS calculates it: 14 bytes for `Time` plus the UTF-8 length of the other fields."""
     texts = [
         entry.get("Source"),
         entry.get("DetailType"),
@@ -183,7 +194,7 @@ def _size(entry: Event) -> int:
 
 
 def apply() -> None:
-    """Put the correction in place."""
+    """Install the patch."""
     replace(Rule, "send_to_targets", send_to_targets)
     replace(Replay, "replay_events", replay_events)
     replace(EventsBackend, "put_events", put_events)

@@ -1,8 +1,8 @@
-"""Transactions without a copy of the whole table for each of their items.
+"""DynamoDB transactions without copying the table.
 
-moto copies the table of each item, to be able to undo what a transaction wrote before a condition failed: with a
-hundred items in a table of a thousand that takes seconds. Items of a transaction are distinct, so every condition can
-be checked before anything is written, and then nothing has to be undone.
+moto copies each item's table to roll back a transaction whose condition fails, which takes seconds for a hundred
+items in a table of a thousand. The items of a transaction are distinct, so all conditions can be checked before the
+first write, and no rollback is needed.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ from stream_app.local.moto_patches.patch import replace
 _MOST = 100
 _original = DynamoDBBackend.transact_write_items
 
-Refused = tuple[str | None, str | None, Any]
+# One operation of TransactWriteItems (Put, Update, …): decoded JSON, which moto keeps without a type.
+Operation = Mapping[str, Any]
+# Code, message and, if requested, the existing item; all None for an operation whose condition holds.
+CancellationReason = tuple[str | None, str | None, object]
 
 
-def transact_write_items(self: DynamoDBBackend, transact_items: list[dict[str, Any]]) -> None:
-    """As AWS: all of the items are written, or none where a condition is not met.
+def transact_write_items(self: DynamoDBBackend, transact_items: list[dict[str, Operation]]) -> None:
+    """Write all items, or none if a condition fails. Raises TransactionCanceledException.
 
-    Transactions of anything but puts and updates of different items are left to moto.
+    Transactions with operations other than Put and Update, or with duplicate items, are passed on to moto.
     """
     if not _is_plain(self, transact_items):
         _original(self, transact_items)
         return
     operations = [next(iter(item.items())) for item in transact_items]
-    errors: Any = [_refused(self, operation) for _, operation in operations]
+    errors = [_cancellation_reason(self, operation) for _, operation in operations]
     if any(code is not None for code, _, _ in errors):
         raise TransactionCanceledException(errors)
     for kind, operation in operations:
         _write(self, kind, operation)
 
 
-def _is_plain(backend: DynamoDBBackend, items: Sequence[Mapping[str, Any]]) -> bool:
+def _is_plain(backend: DynamoDBBackend, items: Sequence[Mapping[str, Operation]]) -> bool:
     if len(items) > _MOST or any(len(item) != 1 or not {"Put", "Update"} & item.keys() for item in items):
         return False
     operations = [next(iter(item.values())) for item in items]
@@ -48,7 +51,7 @@ def _is_plain(backend: DynamoDBBackend, items: Sequence[Mapping[str, Any]]) -> b
     return len(keys) == len(items)
 
 
-def _key(backend: DynamoDBBackend, operation: Mapping[str, Any]) -> dict[str, Any]:
+def _key(backend: DynamoDBBackend, operation: Operation) -> dict[str, dict[str, str]]:
     if "Key" in operation:
         return dict(operation["Key"])
     table, item = backend.get_table(operation["TableName"]), operation["Item"]
@@ -56,21 +59,21 @@ def _key(backend: DynamoDBBackend, operation: Mapping[str, Any]) -> dict[str, An
     return {name: item[name] for name in names if name is not None and name in item}
 
 
-def _refused(backend: DynamoDBBackend, operation: Mapping[str, Any]) -> Refused:
-    """The reason why an item may not be written: code, message and the item, if that was asked for."""
+def _cancellation_reason(backend: DynamoDBBackend, operation: Operation) -> CancellationReason:
+    """Check the operation's condition."""
     condition = operation.get("ConditionExpression")
     if condition is None:
         return None, None, None
     names, values = (operation.get(f"ExpressionAttribute{what}") for what in ("Names", "Values"))
-    there = backend.get_item(operation["TableName"], _key(backend, operation))
-    if get_filter_expression(condition, names, values).expr(there):
+    existing = backend.get_item(operation["TableName"], _key(backend, operation))
+    if get_filter_expression(condition, names, values).expr(existing):
         return None, None, None
-    wanted = operation.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and there is not None
-    item = there.to_json()["Attributes"] if wanted and there is not None else None
+    wanted = operation.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
+    item = existing.to_json()["Attributes"] if wanted and existing is not None else None
     return "ConditionalCheckFailed", "The conditional request failed", item
 
 
-def _write(backend: DynamoDBBackend, kind: str, operation: Mapping[str, Any]) -> None:
+def _write(backend: DynamoDBBackend, kind: str, operation: Operation) -> None:
     names, values = (operation.get(f"ExpressionAttribute{what}") for what in ("Names", "Values"))
     if kind == "Put":
         backend.put_item(operation["TableName"], operation["Item"])
@@ -85,5 +88,5 @@ def _write(backend: DynamoDBBackend, kind: str, operation: Mapping[str, Any]) ->
 
 
 def apply() -> None:
-    """Put the correction in place."""
+    """Install the patch."""
     replace(DynamoDBBackend, "transact_write_items", transact_write_items)

@@ -14,7 +14,7 @@ import msgspec
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.local.moto_patches import clock
-from stream_app.local.moto_patches.switches import SWITCHES, Outage, Share
+from stream_app.local.moto_patches.fault_switches import FAULT_SWITCHES, Outage, Share
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -94,13 +94,13 @@ def decode(body: bytes) -> list[Fault]:
 def inject(fault: Fault) -> int:
     """Set a switch, or trim; of a Trim, how many records went, else 0. Raises ConfigError of a senseless one."""
     if isinstance(fault, ThrottlePuts):
-        SWITCHES.put_shares = _with(SWITCHES.put_shares, fault)
+        FAULT_SWITCHES.put_shares = _with(FAULT_SWITCHES.put_shares, fault)
     elif isinstance(fault, ThrottleReads):
-        SWITCHES.get_shares = _with(SWITCHES.get_shares, fault)
+        FAULT_SWITCHES.get_shares = _with(FAULT_SWITCHES.get_shares, fault)
     elif isinstance(fault, ExpireIterators):
-        SWITCHES.iterators_expired_at = clock.now_ms()
+        FAULT_SWITCHES.iterators_expired_at = clock.now_ms()
     elif isinstance(fault, Fail):
-        SWITCHES.outages = [*SWITCHES.outages, _outage(fault)]
+        FAULT_SWITCHES.outages = [*FAULT_SWITCHES.outages, _outage(fault)]
     else:
         return _trim(fault)
     return 0
@@ -108,7 +108,7 @@ def inject(fault: Fault) -> int:
 
 def clear() -> None:
     """All switches off. What was trimmed stays trimmed."""
-    SWITCHES.clear()
+    FAULT_SWITCHES.clear()
 
 
 @contextmanager
@@ -125,10 +125,10 @@ def injected(*faults: Fault) -> Iterator[None]:
 def current() -> dict[str, Any]:
     """What is switched on, as JSON values."""
     return {
-        "throttle_puts": {name: share.share for name, share in SWITCHES.put_shares.items()},
-        "throttle_reads": {name: share.share for name, share in SWITCHES.get_shares.items()},
-        "fail": [msgspec.to_builtins(outage) for outage in SWITCHES.outages],
-        "iterators_expired_at": SWITCHES.iterators_expired_at,
+        "throttle_puts": {name: share.share for name, share in FAULT_SWITCHES.put_shares.items()},
+        "throttle_reads": {name: share.share for name, share in FAULT_SWITCHES.get_shares.items()},
+        "fail": [msgspec.to_builtins(outage) for outage in FAULT_SWITCHES.outages],
+        "iterators_expired_at": FAULT_SWITCHES.iterators_expired_at,
     }
 
 
@@ -169,7 +169,7 @@ def _trim(fault: Trim) -> int:
             trimmed = state.trim_to(int(fault.sequence)) if fault.sequence.isdecimal() else None
             if trimmed is None:
                 raise ConfigError(
-                    [Problem("no sequence number of this stream", "give one that it gave a record")]
+                    [Problem("no sequence number of this stream", "give one that it issued a record")]
                 )
             return trimmed
         return state.trim(fault.before)

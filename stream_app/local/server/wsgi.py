@@ -27,10 +27,10 @@ from werkzeug.wrappers import Response
 
 from stream_app.errors import ConfigError
 from stream_app.local import moto_patches as corrections
-from stream_app.local.moto_patches.outage_hook import Call, call_of, met
-from stream_app.local.moto_patches.switches import SWITCHES
+from stream_app.local.moto_patches.fault_switches import FAULT_SWITCHES
+from stream_app.local.moto_patches.outage_hook import Call, outage_response, parse_call
 from stream_app.local.server import faults
-from stream_app.local.server.fast_kinesis import fast
+from stream_app.local.server.kinesis_fast_path import fast
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -115,10 +115,10 @@ def outages(inner: WSGIApplication) -> WSGIApplication:
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         form = ""
-        if SWITCHES.outages and "x-www-form-urlencoded" in environ.get("CONTENT_TYPE", ""):
+        if FAULT_SWITCHES.outages and "x-www-form-urlencoded" in environ.get("CONTENT_TYPE", ""):
             form = environ["wsgi.input"].read().decode(errors="replace")
             environ["wsgi.input"].seek(0)
-        refused = met(_call(environ, form)) if SWITCHES.outages else None
+        refused = outage_response(_call(environ, form)) if FAULT_SWITCHES.outages else None
         if refused is None:
             return inner(environ, start_response)
         status, headers, body = refused
@@ -192,7 +192,7 @@ def _service(environ: WSGIEnvironment, request: Request) -> str:
 
 
 def _call(environ: WSGIEnvironment, form: str = "") -> Call | None:
-    return call_of(
+    return parse_call(
         environ.get("HTTP_AUTHORIZATION", ""),
         environ.get("HTTP_X_AMZ_TARGET", ""),
         form,

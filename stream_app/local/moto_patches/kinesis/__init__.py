@@ -1,1 +1,1 @@
-"""Kinesis as AWS documents it, in place of moto's model."""
+"""Kinesis patches: reading, writing, resharding and listing as AWS documents them."""

@@ -1,4 +1,4 @@
-"""The errors that Kinesis documents, as moto raises them: HTTP 400 with a code and a message."""
+"""Errors of the Kinesis API as moto exceptions: HTTP 400 with a code and a message."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from moto.core.exceptions import JsonRESTError
 
 
 def invalid_argument(message: str) -> JsonRESTError:
-    """A parameter exceeds its restrictions, is not supported, or cannot be used."""
+    """InvalidArgumentException: a parameter exceeds its limits, is not supported, or cannot be used."""
     return JsonRESTError("InvalidArgumentException", message)
 
 
-def validation(where: str, constraint: str) -> JsonRESTError:
-    """A parameter breaks a constraint of the API's model. The value itself is not repeated."""
-    broken = f"Value at '{where}' failed to satisfy constraint: Member must {constraint}"
+def validation(path: str, constraint: str) -> JsonRESTError:
+    """ValidationException: a parameter violates a constraint of the API model. The message omits the value."""
+    broken = f"Value at '{path}' failed to satisfy constraint: Member must {constraint}"
     message = f"1 validation error detected: {broken}"
     return JsonRESTError("ValidationException", message)
 
 
-def no_shard(shard: str, stream: str, account: str) -> JsonRESTError:
-    """The shard does not exist, or not in this life of the stream."""
+def shard_not_found(shard: str, stream: str, account: str) -> JsonRESTError:
+    """ResourceNotFoundException: the shard does not exist, or the stream was deleted and recreated."""
     message = f"Shard {shard} in stream {stream} under account {account} does not exist"
     return JsonRESTError("ResourceNotFoundException", message)
 
 
 def serialization(message: str) -> JsonRESTError:
-    """The request's body is not what the API's model says."""
+    """SerializationException: the request body does not match the API model."""
     return JsonRESTError("SerializationException", message)
 
 
 def expired_iterator(created: int, now: int, tolerated: int) -> JsonRESTError:
-    """The iterator is older than AWS lets it become. All three in ms."""
+    """ExpiredIteratorException: the iterator is older than its lifetime. All arguments are in milliseconds."""
     message = (
         f"Iterator expired. The iterator was created at time {created} while right now it is {now} which is "
         f"further in the future than the tolerated delay of {tolerated} milliseconds."
@@ -38,17 +38,17 @@ def expired_iterator(created: int, now: int, tolerated: int) -> JsonRESTError:
 
 
 def expired_token() -> JsonRESTError:
-    """A NextToken of ListShards is older than 300 s."""
+    """ExpiredNextTokenException: a NextToken of ListShards is older than 300 s."""
     return JsonRESTError(
         "ExpiredNextTokenException", "The pagination token passed to the operation is expired."
     )
 
 
 def throttled(shard: str, stream: str, account: str) -> JsonRESTError:
-    """The request rate is too high for the shard."""
+    """ProvisionedThroughputExceededException: the request rate is too high for the shard."""
     return JsonRESTError("ProvisionedThroughputExceededException", rate_exceeded(shard, stream, account))
 
 
 def rate_exceeded(shard: str, stream: str, account: str) -> str:
-    """The message that AWS gives with a throttled call or entry."""
+    """Return the message that AWS sends for a throttled call or entry."""
     return f"Rate exceeded for shard {shard} in stream {stream} under account {account}."

@@ -1,7 +1,7 @@
 """ListShards and the descriptions of streams and shards as AWS documents them.
 
-moto ignores ShardFilter, ExclusiveStartShardId and the 1,000-shard page, never lets a shard expire, counts the
-shards that were made and not those that are open, and knows no maximum record size.
+moto ignores ShardFilter, ExclusiveStartShardId and the limit of 1,000 shards per page, never expires closed shards,
+counts all shards in OpenShardCount, and does not support MaxRecordSizeInKiB.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from typing import Any
+from datetime import datetime
+from typing import TypedDict, TypeVar
 
 import msgspec
 from moto.core.responses import ActionResult, EmptyResult
@@ -32,22 +33,40 @@ TOKEN_LIFETIME_MS = 300_000
 MAX_RECORD_KIB = 10_240
 
 
+T = TypeVar("T")
+
+
+class ShardFilter(TypedDict, total=False):
+    """The ShardFilter parameter of ListShards."""
+
+    Type: str
+    ShardId: str
+    Timestamp: datetime | float
+
+
+_DEFAULT_FILTER: ShardFilter = {"Type": "FROM_TRIM_HORIZON"}
+
+
 class _Token(msgspec.Struct):
-    """Where the next page begins: `after` is the last shard of the page before it."""
+    """The content of a NextToken. `after` is the last shard of the previous page."""
 
     stream: str
     after: str
     issued: int
-    shard_filter: dict[str, Any] | None
+    shard_filter: ShardFilter | None
 
 
-Chosen = Callable[[ShardState], bool]
+ShardPredicate = Callable[[ShardState], bool]
 
 
 def list_shards(self: KinesisResponse) -> ActionResult:
-    """ListShards. Raises ResourceNotFound-, InvalidArgument-, ExpiredNextToken- and ValidationException."""
+    """ListShards.
+
+    Raises ResourceNotFoundException, InvalidArgumentException, ExpiredNextTokenException or ValidationException.
+    """
     name, arn = self._get_param("StreamName"), self._get_param("StreamARN")
-    shard_filter, after = self._get_param("ShardFilter"), self._get_param("ExclusiveStartShardId")
+    shard_filter: ShardFilter | None = self._get_param("ShardFilter")
+    after = self._get_param("ExclusiveStartShardId")
     if token := self._get_param("NextToken"):
         for other, value in (
             ("StreamName", name),
@@ -63,16 +82,16 @@ def list_shards(self: KinesisResponse) -> ActionResult:
     state = state_of(stream)
     with state.lock:
         state.expire(stream)
-        chosen = _chosen(shard_filter or {"Type": "FROM_TRIM_HORIZON"}, state, stream)
-        found = [s for s in state.live(stream) if chosen(s) and (not after or s.shard.shard_id > after)]
-        answer: dict[str, Any] = {"Shards": [describe(state, shard) for shard in found[:size]]}
+        selects = _shard_predicate(shard_filter or _DEFAULT_FILTER, state, stream)
+        found = [s for s in state.live(stream) if selects(s) and (not after or s.shard.shard_id > after)]
+        answer: dict[str, object] = {"Shards": [describe(state, shard) for shard in found[:size]]}
     if len(found) > size:
         last = found[size - 1].shard.shard_id
         answer["NextToken"] = _token(_Token(stream.stream_name, last, clock.now_ms(), shard_filter))
     return ActionResult(answer)
 
 
-def _chosen(shard_filter: dict[str, Any], state: StreamState, stream: Stream) -> Chosen:
+def _shard_predicate(shard_filter: ShardFilter, state: StreamState, stream: Stream) -> ShardPredicate:
     kind = shard_filter.get("Type")
     horizon = state.horizon(stream)
     if kind == "FROM_TRIM_HORIZON":
@@ -80,12 +99,13 @@ def _chosen(shard_filter: dict[str, Any], state: StreamState, stream: Stream) ->
     if kind == "AT_LATEST":
         return lambda shard: shard.closed is None
     if kind == "AFTER_SHARD_ID":
-        after = str(_required(shard_filter, "ShardId"))
+        after = str(_required(shard_filter.get("ShardId"), "ShardId", kind))
         return lambda shard: shard.shard.shard_id > after
     if kind == "AT_TRIM_HORIZON":
         return _open_at(horizon)
     if kind in ("AT_TIMESTAMP", "FROM_TIMESTAMP"):
-        at = max(milliseconds(_required(shard_filter, "Timestamp")), horizon)
+        timestamp: datetime | float = _required(shard_filter.get("Timestamp"), "Timestamp", kind)
+        at = max(milliseconds(timestamp), horizon)
         return (
             _open_at(at)
             if kind == "AT_TIMESTAMP"
@@ -94,14 +114,14 @@ def _chosen(shard_filter: dict[str, Any], state: StreamState, stream: Stream) ->
     raise errors.validation("shardFilter.type", "satisfy enum value set of ShardFilterType")
 
 
-def _open_at(at: int) -> Chosen:
+def _open_at(at: int) -> ShardPredicate:
     return lambda shard: shard.opened <= at and (shard.closed is None or shard.closed >= at)
 
 
-def _required(shard_filter: dict[str, Any], name: str) -> Any:
-    if shard_filter.get(name) is None:
-        raise errors.invalid_argument(f"ShardFilter of type {shard_filter['Type']} requires {name}.")
-    return shard_filter[name]
+def _required(value: T | None, name: str, kind: str) -> T:
+    if value is None:
+        raise errors.invalid_argument(f"ShardFilter of type {kind} requires {name}.")
+    return value
 
 
 def _token(token: _Token) -> str:
@@ -118,13 +138,13 @@ def _parse(text: str) -> _Token:
     return token
 
 
-def describe(state: StreamState, shard: ShardState) -> dict[str, Any]:
-    """A shard as ListShards and DescribeStream show it; only a closed one has an EndingSequenceNumber."""
+def describe(state: StreamState, shard: ShardState) -> dict[str, object]:
+    """Return a shard as in ListShards and DescribeStream. Only a closed shard has an EndingSequenceNumber."""
     index = shard.shard._shard_id
     numbers = {"StartingSequenceNumber": str(state.numbering.number(shard.first, index))}
     if shard.closing is not None:
         numbers["EndingSequenceNumber"] = str(state.numbering.number(shard.closing, index))
-    shown: dict[str, Any] = {
+    description: dict[str, object] = {
         "ShardId": shard.shard.shard_id,
         "HashKeyRange": {
             "StartingHashKey": str(shard.shard.starting_hash),
@@ -133,17 +153,17 @@ def describe(state: StreamState, shard: ShardState) -> dict[str, Any]:
         "SequenceNumberRange": numbers,
     }
     if shard.shard.parent:
-        shown["ParentShardId"] = shard.shard.parent
+        description["ParentShardId"] = shard.shard.parent
     if shard.shard.adjacent_parent:
-        shown["AdjacentParentShardId"] = shard.shard.adjacent_parent
-    return shown
+        description["AdjacentParentShardId"] = shard.shard.adjacent_parent
+    return description
 
 
 _describe_stream = Stream.to_json
 _describe_summary = Stream.to_json_summary
 
 
-def _to_json(self: Stream, shard_limit: int | None = None) -> dict[str, Any]:
+def _to_json(self: Stream, shard_limit: int | None = None) -> dict[str, object]:
     answer = _describe_stream(self, shard_limit)
     state = state_of(self)
     with state.lock:
@@ -155,7 +175,7 @@ def _to_json(self: Stream, shard_limit: int | None = None) -> dict[str, Any]:
     return answer
 
 
-def _to_json_summary(self: Stream) -> dict[str, Any]:
+def _to_json_summary(self: Stream) -> dict[str, object]:
     answer = _describe_summary(self)
     answer["StreamDescriptionSummary"] |= {
         "OpenShardCount": sum(shard.is_open for shard in self.shards.values()),
@@ -169,7 +189,7 @@ _create_stream = KinesisResponse.create_stream
 
 
 def create_stream(self: KinesisResponse) -> ActionResult:
-    """CreateStream, with the MaxRecordSizeInKiB that moto passes over."""
+    """CreateStream with MaxRecordSizeInKiB, which moto ignores."""
     size = _record_size(self._get_param("MaxRecordSizeInKiB"))
     answer = _create_stream(self)
     stream = self.kinesis_backend.describe_stream(stream_arn=None, stream_name=self._get_param("StreamName"))
@@ -178,7 +198,7 @@ def create_stream(self: KinesisResponse) -> ActionResult:
 
 
 def update_max_record_size(self: KinesisResponse) -> ActionResult:
-    """UpdateMaxRecordSize, which moto lacks."""
+    """UpdateMaxRecordSize, which moto does not implement."""
     stream = self.kinesis_backend.describe_stream(stream_arn=self._get_param("StreamARN"), stream_name=None)
     state_of(stream).max_record_kib = _record_size(self._get_param("MaxRecordSizeInKiB"))
     return EmptyResult()
@@ -192,7 +212,7 @@ def _record_size(kib: int | None) -> int:
 
 
 def apply() -> None:
-    """Put the correction in place."""
+    """Install the patch."""
     replace(KinesisResponse, "list_shards", list_shards)
     replace(KinesisResponse, "create_stream", create_stream)
     replace(Stream, "to_json", _to_json)

@@ -1,9 +1,9 @@
-"""GetRecords as AWS documents it, and fast enough to feed KCL.
+"""GetRecords as AWS documents it.
 
-A closed shard that was read to its end answers without NextShardIterator and with ChildShards, which is how KCL sees
-SHARD_END; moto hands out iterators for ever. A call gives at most 10,000 records and 10 MiB. MillisBehindLatest is 0
-only when nothing is left to read. Records older than the retention period are gone. moto walks through all the
-records of the shard on each call.
+At the end of a closed shard the response has ChildShards and no NextShardIterator, which KCL requires to detect
+SHARD_END; moto returns iterators forever. A call returns at most 10,000 records and 10 MiB. MillisBehindLatest is 0
+only if no records are left to read. Records older than the retention period are removed. moto iterates over all
+records of the shard on each call, which is too slow for KCL.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from moto.kinesis.models import KinesisBackend
 from moto.kinesis.responses import KinesisResponse
 
 from stream_app.local.moto_patches import clock
+from stream_app.local.moto_patches.fault_switches import FAULT_SWITCHES
 from stream_app.local.moto_patches.kinesis import errors, iterators
 from stream_app.local.moto_patches.kinesis.streams import ShardState, StreamState, state_of
 from stream_app.local.moto_patches.patch import replace
-from stream_app.local.moto_patches.switches import SWITCHES
 
 MAX_RECORDS = 10_000
 MAX_BYTES = 10 * 1024 * 1024
@@ -25,7 +25,7 @@ JSON_TYPE = "application/x-amz-json-1.1"
 
 
 class Request(msgspec.Struct, rename="pascal"):
-    """The parameters of GetRecords that matter here."""
+    """The GetRecords parameters that are used here."""
 
     shard_iterator: str
     limit: int | None = None
@@ -36,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def get_records(backend: KinesisBackend, body: bytes) -> bytes:
-    """Answer a GetRecords call, JSON to JSON. Raises moto's errors; nothing has happened then."""
+    """Answer a GetRecords call from JSON to JSON. Raises a moto exception if the request is invalid or throttled."""
     try:
         request = _decode(body)
     except msgspec.MsgspecError as error:
@@ -54,8 +54,8 @@ def get_records(backend: KinesisBackend, body: bytes) -> bytes:
     with state.lock:
         shard = state.shards.get(iterator.shard)
         if shard is None or iterator.created != state.created:
-            raise errors.no_shard(iterator.shard, iterator.stream, backend.account_id)
-        if SWITCHES.throttles_get(iterator.stream):
+            raise errors.shard_not_found(iterator.shard, iterator.stream, backend.account_id)
+        if FAULT_SWITCHES.throttles_get(iterator.stream):
             raise errors.throttled(iterator.shard, iterator.stream, backend.account_id)
         shard.log.trim(arrived_before=state.horizon(stream))
         return _answer(state, shard, iterator, limit)
@@ -67,7 +67,7 @@ def _answer(state: StreamState, shard: ShardState, iterator: iterators.Iterator,
     if shard.exhausted(found.last):
         tail = b'"ChildShards":' + _encode(_children(state, shard))
     else:
-        tail = b'"NextShardIterator":"' + iterator.moved(found.last).token().encode() + b'"'
+        tail = b'"NextShardIterator":"' + iterator.advanced(found.last).token().encode() + b'"'
     return b'{"Records":[%b],"MillisBehindLatest":%d,%b}' % (b",".join(found.bodies), behind, tail)
 
 
@@ -94,5 +94,5 @@ def _get_records(self: KinesisResponse) -> TYPE_RESPONSE:
 
 
 def apply() -> None:
-    """Put the correction in place."""
+    """Install the patch."""
     replace(KinesisResponse, "get_records", _get_records)

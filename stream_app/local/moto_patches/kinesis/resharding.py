@@ -1,8 +1,8 @@
 """SplitShard, MergeShards and UpdateShardCount as AWS documents them.
 
-The parents close, keep their records, and take no more; the children begin empty. moto copies the parents' records
-into the children (and, on a split, loses key and data into each other's place), merges shards that are closed or not
-adjacent, and halves 128-bit ranges in floating point.
+The parent shards are closed but keep their records; the child shards start empty. moto copies the parents' records
+into the children (on a split, with partition key and data swapped), merges shards that are closed or not adjacent,
+and halves 128-bit ranges in floating point.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stream_app.local.moto_patches.patch import replace
 
 
 def split_shard(self: Stream, shard_to_split: str, new_starting_hash_key: str) -> None:
-    """Close a shard and open two in its range, the second from `new_starting_hash_key` on."""
+    """Close a shard and open two shards in its range, the second starting at `new_starting_hash_key`."""
     middle = int(new_starting_hash_key)
     state = state_of(self)
     with state.lock:
@@ -32,11 +32,11 @@ def split_shard(self: Stream, shard_to_split: str, new_starting_hash_key: str) -
         parent.is_open = False
         _open(self, parent.starting_hash, middle - 1, parent)
         _open(self, middle, parent.ending_hash, parent)
-        state.adopt(self)
+        state.sync_shards(self)
 
 
 def merge_shards(self: Stream, shard_to_merge: str, adjacent_shard_to_merge: str) -> None:
-    """Close two adjacent shards and open one in their range."""
+    """Close two adjacent shards and open one shard in their combined range."""
     state = state_of(self)
     with state.lock:
         parent, adjacent = self.shards[shard_to_merge], self.shards[adjacent_shard_to_merge]
@@ -50,11 +50,11 @@ def merge_shards(self: Stream, shard_to_merge: str, adjacent_shard_to_merge: str
             )
         parent.is_open = adjacent.is_open = False
         _open(self, low.starting_hash, high.ending_hash, parent, adjacent)
-        state.adopt(self)
+        state.sync_shards(self)
 
 
 def update_shard_count(self: Stream, target_shard_count: int) -> None:
-    """Split every shard in half until there are enough, then merge neighbours until there are not too many."""
+    """Split all open shards in half until there are enough, then merge adjacent shards down to the target."""
     if self.stream_mode.get("StreamMode", "") == "ON_DEMAND":
         raise StreamCannotBeUpdatedError(stream_name=self.stream_name, account_id=self.account_id)
     if target_shard_count < 1:
@@ -92,7 +92,7 @@ def _open(stream: Stream, start: int, end: int, parent: Shard, adjacent: Shard |
 
 
 def apply() -> None:
-    """Put the correction in place."""
+    """Install the patch."""
     replace(Stream, "split_shard", split_shard)
     replace(Stream, "merge_shards", merge_shards)
     replace(Stream, "update_shard_count", update_shard_count)

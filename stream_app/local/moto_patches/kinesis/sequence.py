@@ -1,8 +1,8 @@
-"""Sequence numbers as AWS gives them: 56 digits, unique in the stream, rising, and telling their shard.
+"""Sequence numbers in the form of AWS: 56 digits, unique and increasing within the stream.
 
-moto counts 1, 2, 3 … in each shard, so that the numbers of two shards collide and a child starts below its parent.
-On AWS they are opaque; here, as there, the time at which the stream was made, a count that rises over the stream,
-and the index of the shard are in them.
+They encode the stream's creation time, an ordinal that increases over the whole stream, and the index of the shard.
+moto counts 1, 2, 3 … in each shard, so the numbers of different shards collide and a child shard starts below its
+parent. Clients must treat sequence numbers as opaque.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import NamedTuple
 _LEADING = 49 * 10**54
 _CREATED = 10**41
 _COUNT = 10**20
-# The version nibble that the numbers of AWS end in.
+# Sequence numbers of AWS end in this version nibble.
 _VERSION = 2
 _SHARD_BITS = 4
 
 
 class Numbering(NamedTuple):
-    """The numbers of one stream, made at `created` ms since the epoch."""
+    """The sequence numbers of one stream, created at `created` milliseconds since the epoch."""
 
     created: int
 
@@ -27,18 +27,18 @@ class Numbering(NamedTuple):
         return _LEADING + self.created * _CREATED
 
     def number(self, ordinal: int, shard: int) -> int:
-        """The sequence number of the `ordinal`-th thing of the stream, which is in the shard of this index."""
+        """Return the sequence number for an ordinal of the stream and a shard index."""
         return self._base + ordinal * _COUNT + (shard << _SHARD_BITS | _VERSION)
 
     def ordinal(self, number: int) -> int:
-        """The ordinal in a number of this stream; negative for a number of an older stream."""
+        """Return the ordinal of a sequence number; negative for a number of a stream created earlier."""
         return (number - self._base) // _COUNT
 
     def shard(self, number: int) -> int:
-        """The index of the shard that a number was given in."""
+        """Return the index of the shard that issued the sequence number."""
         return (number - self._base) % _COUNT >> _SHARD_BITS
 
     def owns(self, number: int, shard: int, first: int, last: int) -> bool:
-        """Whether a number was given in this stream and shard, whose ordinals are `first` to `last`."""
+        """Return whether this stream issued the number in `shard`, whose ordinals are `first` to `last`."""
         ordinal = self.ordinal(number)
         return first <= ordinal <= last and number == self.number(ordinal, shard)

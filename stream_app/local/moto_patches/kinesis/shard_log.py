@@ -1,4 +1,4 @@
-"""The records of one shard, in order: appended, read, searched and trimmed in O(log n + batch)."""
+"""The records of one shard in order. Reading, searching and trimming take O(log n + batch size)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 
 class Slice(NamedTuple):
-    """What one read found.
+    """The result of one read.
 
-    `bodies` are the records as JSON objects; `last` is the ordinal of the last of them (the one asked from when
-    there is none); `behind` is the arrival time in ms of the last one given when more follow it, else None.
+    `bodies` are the records as JSON objects. `last` is the ordinal of the last record, or the starting ordinal if
+    there are no records. `behind` is the arrival time in milliseconds of the last record if more records follow,
+    else None.
     """
 
     bodies: list[bytes]
@@ -20,10 +21,10 @@ class Slice(NamedTuple):
 
 
 class ShardLog:
-    """An append-only log. Ordinals rise strictly, arrival times never fall. Not thread-safe: lock around it.
+    """An append-only log with strictly increasing ordinals and non-decreasing arrival times. Not thread-safe.
 
-    A record is kept as the JSON object that GetRecords answers with: reading a batch is then one join, where
-    building 10,000 objects a call would hold moto to 30,000 records/s.
+    A record is stored as the JSON object that GetRecords returns, so reading a batch is a single join. Building
+    10,000 objects per call would limit reading to 30,000 records/s.
     """
 
     __slots__ = ("_arrivals", "_bodies", "_ends", "_freed", "_ordinals")
@@ -40,23 +41,23 @@ class ShardLog:
 
     @property
     def latest_arrival(self) -> int:
-        """Arrival time of the newest record in ms, 0 when there is none."""
+        """Arrival time of the newest record in milliseconds; 0 if the log is empty."""
         return self._arrivals[-1] if self._arrivals else 0
 
     @property
     def last(self) -> int:
-        """Ordinal of the newest record, -1 when there is none."""
+        """Ordinal of the newest record; -1 if the log is empty."""
         return self._ordinals[-1] if self._ordinals else -1
 
     def append(self, ordinal: int, arrival: int, size: int, body: bytes) -> None:
-        """Add one record of `size` bytes (data and partition key)."""
+        """Append a record of `size` bytes (data plus partition key)."""
         self._ordinals.append(ordinal)
         self._arrivals.append(arrival)
         self._ends.append((self._ends[-1] if self._ends else self._freed) + size)
         self._bodies.append(body)
 
     def read(self, after: int, limit: int, max_bytes: int) -> Slice:
-        """Up to `limit` records beyond the ordinal `after`, `max_bytes` in all, but at least one if there is one."""
+        """Return up to `limit` records and `max_bytes` bytes after the ordinal `after`; at least one if available."""
         start = bisect_right(self._ordinals, after)
         if start == len(self._bodies):
             return Slice([], after, None)
@@ -67,12 +68,12 @@ class ShardLog:
         return Slice(self._bodies[start:stop], self._ordinals[stop - 1], behind)
 
     def before(self, arrival: int) -> int | None:
-        """The ordinal just before the first record that arrived at or after `arrival` ms; None if none did."""
+        """Return the ordinal just before the first record that arrived at or after `arrival` ms; None if none did."""
         found = bisect_left(self._arrivals, arrival)
         return self._ordinals[found] - 1 if found < len(self._ordinals) else None
 
     def trim(self, *, arrived_before: int | None = None, ordinal_below: int | None = None) -> int:
-        """Forget the oldest records, by time or by ordinal; how many were forgotten."""
+        """Remove the oldest records by arrival time or by ordinal. Returns the number of records removed."""
         count = bisect_left(self._arrivals, arrived_before) if arrived_before is not None else 0
         if ordinal_below is not None:
             count = max(count, bisect_left(self._ordinals, ordinal_below))

@@ -1,7 +1,7 @@
-"""What a stream knows beyond moto's model of it: its numbering, its shards' logs and lives, its routing.
+"""The state of a stream that moto's model lacks: sequence numbers, shard logs, shard lifetimes and routing.
 
-Corrects: records go to open shards only, by hash key, the highest one (2^128 - 1) included; sequence numbers are
-long, unique and rising over the stream; one lock per stream makes a put atomic.
+Records are routed by hash key to open shards only, including the highest hash key (2^128 - 1). Sequence numbers are
+unique and increase over the whole stream. One lock per stream makes a put atomic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEFAULT_MAX_RECORD_KIB = 1_024
 
 
 class ShardState:
-    """The life of one shard: its log, when it opened and closed (ms), its first and its closing ordinal."""
+    """One shard: its log, the times when it opened and closed (ms), its first and its closing ordinal."""
 
     __slots__ = ("closed", "closing", "first", "log", "opened", "shard")
 
@@ -34,12 +34,12 @@ class ShardState:
         self.closing: int | None = None
 
     def exhausted(self, after: int) -> bool:
-        """Whether nothing can ever follow the ordinal `after`: the shard is closed and its log read to the end."""
+        """Return whether the shard is closed and has no records after the ordinal `after`."""
         return self.closed is not None and after >= self.log.last
 
 
 class StreamState:
-    """Hold `lock` around every use. `max_record_kib` is the stream's setting of that name."""
+    """The state of one stream. Hold `lock` for every access. `max_record_kib` is MaxRecordSizeInKiB."""
 
     def __init__(self, stream: Stream) -> None:
         self.lock = threading.RLock()
@@ -50,31 +50,31 @@ class StreamState:
         self._trimmed_at = self.created
         self._next = 0
         self._routes: tuple[list[int], list[ShardState]] | None = None
-        self.adopt(stream)
+        self.sync_shards(stream)
 
-    def take_ordinal(self) -> int:
-        """The next place in the order of the stream."""
+    def next_ordinal(self) -> int:
+        """Allocate the next ordinal of the stream."""
         self._next += 1
         return self._next - 1
 
     @property
-    def newest(self) -> int:
-        """The last ordinal that was given out."""
+    def newest_ordinal(self) -> int:
+        """The last ordinal that was allocated."""
         return self._next - 1
 
-    def adopt(self, stream: Stream) -> None:
-        """Notice which of moto's shards are new and which were closed since."""
+    def sync_shards(self, stream: Stream) -> None:
+        """Update the shard states from moto's model: add new shards and mark closed ones."""
         now = max(clock.now_ms(), self.created)
         for state in self.shards.values():
             if state.closed is None and not state.shard.is_open:
-                state.closed, state.closing = max(now, state.log.latest_arrival), self.take_ordinal()
+                state.closed, state.closing = max(now, state.log.latest_arrival), self.next_ordinal()
         for shard_id, shard in stream.shards.items():
             if shard_id not in self.shards:
-                self.shards[shard_id] = ShardState(shard, now, self.take_ordinal())
+                self.shards[shard_id] = ShardState(shard, now, self.next_ordinal())
         self._routes = None
 
     def route(self, hash_key: int) -> ShardState:
-        """The open shard whose range holds `hash_key` (0 to 2^128 - 1)."""
+        """Return the open shard whose range contains `hash_key` (0 to 2^128 - 1)."""
         if self._routes is None:
             live = [state for state in self.shards.values() if state.closed is None]
             live.sort(key=lambda state: state.shard.starting_hash)
@@ -83,19 +83,19 @@ class StreamState:
         return live[bisect_right(starts, hash_key) - 1]
 
     def horizon(self, stream: Stream) -> int:
-        """TRIM_HORIZON in ms: the retention period ago, never before the stream, never before a deliberate trim."""
+        """Return TRIM_HORIZON in milliseconds: the latest of retention limit, stream creation and explicit trim."""
         return max(self._trimmed_at, clock.now_ms() - stream.retention_period_hours * HOUR_MS)
 
     def expire(self, stream: Stream) -> None:
-        """Forget the records that are older than the retention period."""
+        """Remove the records older than the retention period."""
         horizon = self.horizon(stream)
         for state in self.shards.values():
             state.log.trim(arrived_before=horizon)
 
     def trim(self, before: int | None) -> int:
-        """Move TRIM_HORIZON forward to `before` ms, whatever the retention period; how many records went.
+        """Move TRIM_HORIZON forward to `before` (ms) regardless of the retention period.
 
-        None is all there are now, those of this millisecond too.
+        None trims all current records, including those of the current millisecond. Returns the number removed.
         """
         now = clock.now_ms()
         self._trimmed_at = max(self._trimmed_at, min(now if before is None else before, now))
@@ -103,18 +103,21 @@ class StreamState:
         logs = [state.log for state in self.shards.values()]
         return sum(log.trim(arrived_before=self._trimmed_at, ordinal_below=below) for log in logs)
 
-    def gave(self, number: int, shard: ShardState) -> bool:
-        """Whether a sequence number was given in this shard: to a record, gone or not, or as an end of its range."""
-        last = shard.closing if shard.closing is not None else self.newest
+    def issued(self, number: int, shard: ShardState) -> bool:
+        """Return whether this shard issued the sequence number, to a record (possibly trimmed) or as a range end."""
+        last = shard.closing if shard.closing is not None else self.newest_ordinal
         return self.numbering.owns(number, shard.shard._shard_id, shard.first, last)
 
     def trim_to(self, number: int) -> int | None:
-        """Forget the records of a number's shard before it; how many went, None for a number not of this stream."""
-        owner = next((shard for shard in self.shards.values() if self.gave(number, shard)), None)
+        """Remove all records before a sequence number from its shard.
+
+        Returns the number of records removed, or None if the stream did not issue the sequence number.
+        """
+        owner = next((shard for shard in self.shards.values() if self.issued(number, shard)), None)
         return owner.log.trim(ordinal_below=self.numbering.ordinal(number)) if owner is not None else None
 
     def live(self, stream: Stream) -> list[ShardState]:
-        """The shards that have not expired, in order of their ids: closed longer ago than TRIM_HORIZON is expired."""
+        """Return the shards ordered by ID, without those that were closed before TRIM_HORIZON."""
         horizon = self.horizon(stream)
         kept = [state for state in self.shards.values() if state.closed is None or state.closed >= horizon]
         return sorted(kept, key=lambda state: state.shard.shard_id)
@@ -125,7 +128,7 @@ _states_lock = threading.Lock()
 
 
 def state_of(stream: Stream) -> StreamState:
-    """The state of one of moto's streams; it is made when first asked for, and goes with the stream."""
+    """Return the state of a moto stream, created on first use and dropped with the stream."""
     state = _states.get(stream)
     if state is not None:
         return state

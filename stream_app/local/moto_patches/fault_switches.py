@@ -1,6 +1,6 @@
-"""What the fault switches are set to, and the questions that the corrections ask them.
+"""Fault switches of the embedded AWS: their current settings, which the patches query on each call.
 
-`stream_app.local.server.faults` sets them; one set serves the process, as moto's own state does.
+`stream_app.local.server.faults` sets them. There is one set per process, as with moto's own state.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Share:
-    """A share of a run of things, spread evenly and the same each time: with 0.25 the 4th, 8th, 12th … is hit."""
+    """Selects a share of a series of calls, evenly spaced and deterministic: 0.25 selects the 4th, 8th, 12th …"""
 
     share: float
     seen: int = 0
 
     def hit(self) -> bool:
-        """Whether the next one is among them."""
+        """Advance to the next call and return whether it is selected."""
         self.seen += 1
         return int(self.seen * self.share) > int((self.seen - 1) * self.share)
 
 
 @dataclass(slots=True)
 class Outage:
-    """The next `calls` calls of a service (or of one action of it) are answered with `status` and `code`."""
+    """Makes the next `calls` calls to a service, or to one of its actions, fail with `status` and `code`."""
 
     service: str
     calls: int
@@ -32,14 +32,14 @@ class Outage:
     code: str
     action: str | None = None
 
-    def meets(self, service: str, action: str) -> bool:
-        """Whether it is about this call."""
+    def matches(self, service: str, action: str) -> bool:
+        """Return whether the outage applies to this call."""
         return self.calls > 0 and self.service == service and self.action in (None, action)
 
 
 @dataclass(slots=True)
-class Switches:
-    """All of them. `"*"` among the throttles stands for every stream."""
+class FaultSwitches:
+    """All fault switches. In `put_shares` and `get_shares`, the stream name `"*"` matches every stream."""
 
     put_shares: dict[str, Share] = field(default_factory=dict)
     get_shares: dict[str, Share] = field(default_factory=dict)
@@ -48,26 +48,26 @@ class Switches:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def throttles_put(self, stream: str) -> bool:
-        """Whether the next record written to `stream` is throttled."""
+        """Return whether the next record written to `stream` is throttled."""
         return self._hit(self.put_shares, stream)
 
     def throttles_get(self, stream: str) -> bool:
-        """Whether the next GetRecords call on `stream` is throttled."""
+        """Return whether the next GetRecords call on `stream` is throttled."""
         return self._hit(self.get_shares, stream)
 
     def outage(self, service: str, action: str) -> Outage | None:
-        """The outage that this call falls into, used up by one; None when the service is up."""
+        """Return the outage that applies to this call and decrement its remaining calls; None if there is none."""
         if not self.outages:
             return None
         with self._lock:
-            found = next((outage for outage in self.outages if outage.meets(service, action)), None)
+            found = next((outage for outage in self.outages if outage.matches(service, action)), None)
             if found is not None:
                 found.calls -= 1
                 self.outages = [outage for outage in self.outages if outage.calls > 0]
             return found
 
     def clear(self) -> None:
-        """All off."""
+        """Turn all switches off."""
         with self._lock:
             self.put_shares, self.get_shares, self.outages = {}, {}, []
             self.iterators_expired_at = -1
@@ -80,4 +80,4 @@ class Switches:
             return share is not None and share.hit()
 
 
-SWITCHES = Switches()
+FAULT_SWITCHES = FaultSwitches()

@@ -1,4 +1,4 @@
-"""What moto finds out anew for every request, and which never changes."""
+"""Caches the list of a handler's methods, which moto recomputes for every request."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def _method_names(handler: type) -> frozenset[str]:
 
 
 def apply() -> None:
-    """Put the correction in place; after those that give a handler more methods."""
+    """Install the patch. Must run after all patches that add methods to a handler."""
     replace(responses, "method_names_from_class", _method_names)
     replace(utils, "method_names_from_class", _method_names)
