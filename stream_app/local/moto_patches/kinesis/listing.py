@@ -10,9 +10,10 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 import msgspec
+from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult, EmptyResult
 from moto.kinesis.models import Stream
 from moto.kinesis.responses import KinesisResponse
@@ -31,9 +32,6 @@ from stream_app.local.moto_patches.patch import add, replace
 MAX_RESULTS = 1_000
 TOKEN_LIFETIME_MS = 300_000
 MAX_RECORD_KIB = 10_240
-
-
-T = TypeVar("T")
 
 
 class ShardFilter(TypedDict, total=False):
@@ -99,12 +97,16 @@ def _shard_predicate(shard_filter: ShardFilter, state: StreamState, stream: Stre
     if kind == "AT_LATEST":
         return lambda shard: shard.closed is None
     if kind == "AFTER_SHARD_ID":
-        after = str(_required(shard_filter.get("ShardId"), "ShardId", kind))
+        after = shard_filter.get("ShardId")
+        if after is None:
+            raise _missing("ShardId", kind)
         return lambda shard: shard.shard.shard_id > after
     if kind == "AT_TRIM_HORIZON":
         return _open_at(horizon)
     if kind in ("AT_TIMESTAMP", "FROM_TIMESTAMP"):
-        timestamp: datetime | float = _required(shard_filter.get("Timestamp"), "Timestamp", kind)
+        timestamp = shard_filter.get("Timestamp")
+        if timestamp is None:
+            raise _missing("Timestamp", kind)
         at = max(milliseconds(timestamp), horizon)
         return (
             _open_at(at)
@@ -118,10 +120,8 @@ def _open_at(at: int) -> ShardPredicate:
     return lambda shard: shard.opened <= at and (shard.closed is None or shard.closed >= at)
 
 
-def _required(value: T | None, name: str, kind: str) -> T:
-    if value is None:
-        raise errors.invalid_argument(f"ShardFilter of type {kind} requires {name}.")
-    return value
+def _missing(name: str, kind: str) -> JsonRESTError:
+    return errors.invalid_argument(f"ShardFilter of type {kind} requires {name}.")
 
 
 def _token(token: _Token) -> str:
