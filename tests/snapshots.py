@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from river import anomaly, preprocessing
 
@@ -26,7 +27,7 @@ VERSION_2 = Path(__file__).parent / "data" / "state-v2.snapshot"
 FIRST, SEEN_IDS = 600, 4
 
 
-def _event(name: str, detector: object) -> Event:
+def _event(name: str, detector: Any) -> Event:
     return replace(samples.STEP, name=name, features=("value", "level"), detector=detector)
 
 

@@ -51,7 +51,9 @@ def letters(client: Any) -> list[Any]:
     """Letters of 10,000 records on four shards, in the order of shard and position."""
     kinesis, found = client("kinesis"), []
     for start in range(0, RECORDS, 500):
-        entries = [{"Data": _GOOD, "PartitionKey": f"station {n % 97}"} for n in range(start, start + 500)]
+        entries: list[dict[str, Any]] = [
+            {"Data": _GOOD, "PartitionKey": f"station {n % 97}"} for n in range(start, start + 500)
+        ]
         answer = kinesis.put_records(StreamName=STREAM, Records=entries)
         found += [
             letter_at(done["ShardId"], done["SequenceNumber"], entry["PartitionKey"])

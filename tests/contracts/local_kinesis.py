@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.literals import ShardFilterTypeType, ShardIteratorTypeType
+    from mypy_boto3_kinesis.type_defs import (
+        PutRecordsRequestEntryTypeDef,
+        PutRecordsResultEntryTypeDef,
+        RecordTypeDef,
+    )
 
 HIGHEST = 2**128 - 1
 
 
-def put(kinesis: Any, stream: str, *keys: str) -> list[dict[str, Any]]:
+def put(kinesis: KinesisClient, stream: str, *keys: str) -> list[PutRecordsResultEntryTypeDef]:
     """Write a record per key, its data being the key; the entries of the answer."""
-    records = [{"Data": key.encode(), "PartitionKey": key} for key in keys]
+    records: list[PutRecordsRequestEntryTypeDef] = [
+        {"Data": key.encode(), "PartitionKey": key} for key in keys
+    ]
     return kinesis.put_records(StreamName=stream, Records=records)["Records"]
 
 
-def iterator(kinesis: Any, stream: str, shard: str, kind: str = "TRIM_HORIZON", **how: Any) -> str:
+def iterator(
+    kinesis: KinesisClient, stream: str, shard: str, kind: ShardIteratorTypeType = "TRIM_HORIZON", **how: Any
+) -> str:
     return kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType=kind, **how)[
         "ShardIterator"
     ]
 
 
 def read(
-    kinesis: Any, stream: str, shard: str, kind: str = "TRIM_HORIZON", **how: Any
-) -> list[dict[str, Any]]:
+    kinesis: KinesisClient, stream: str, shard: str, kind: ShardIteratorTypeType = "TRIM_HORIZON", **how: Any
+) -> list[RecordTypeDef]:
     """What one read from there gives."""
     return kinesis.get_records(ShardIterator=iterator(kinesis, stream, shard, kind, **how))["Records"]
 
 
-def datas(kinesis: Any, stream: str, shard: str, kind: str = "TRIM_HORIZON", **how: Any) -> list[str]:
+def datas(
+    kinesis: KinesisClient, stream: str, shard: str, kind: ShardIteratorTypeType = "TRIM_HORIZON", **how: Any
+) -> list[str]:
     return [record["Data"].decode() for record in read(kinesis, stream, shard, kind, **how)]
 
 
-def shards(kinesis: Any, stream: str, kind: str | None = None, **how: Any) -> list[str]:
+def shards(
+    kinesis: KinesisClient, stream: str, kind: ShardFilterTypeType | None = None, **how: Any
+) -> list[str]:
     """The ids that ListShards gives for a filter."""
-    shard_filter = {"ShardFilter": {"Type": kind, **how}} if kind else {}
+    shard_filter: Any = {"ShardFilter": {"Type": kind, **how}} if kind else {}
     return [shard["ShardId"] for shard in kinesis.list_shards(StreamName=stream, **shard_filter)["Shards"]]
 
 
@@ -41,7 +58,7 @@ def hash_of(key: str) -> int:
     return int(hashlib.md5(key.encode()).hexdigest(), 16)
 
 
-def split(kinesis: Any, stream: str, shard: str) -> list[str]:
+def split(kinesis: KinesisClient, stream: str, shard: str) -> list[str]:
     """Split a shard in half; the ids of the children."""
     described = next(s for s in kinesis.list_shards(StreamName=stream)["Shards"] if s["ShardId"] == shard)
     low, high = (int(described["HashKeyRange"][name]) for name in ("StartingHashKey", "EndingHashKey"))

@@ -62,7 +62,7 @@ def row(dependencies: CorrectionCase, at: int) -> dict[str, Any]:
         if one["sequence"] == dependencies.records[at].sequence_number
     ]
     assert len(found) == 1
-    return found[0]
+    return dict(found[0])
 
 
 def answer(

@@ -17,6 +17,7 @@ import pytest
 from stream_app.daemon import forkserver_owner as host_keeper
 from stream_app.daemon.forkserver_owner import command, wanted
 from stream_app.forkserver import client
+from stream_app.forkserver.server import UNFIT
 from stream_app.testing import ConsumerEndedError, Player, spawn
 from tests.contracts.forkservers import ALONE, HOST, PATIENCE, Hosted, gone, hosting, launcher
 from tests.support import SHARD
@@ -176,7 +177,7 @@ def test_what_may_not_be_forked_is_not_and_each_shard_goes_alone(tmp_path: Path,
     with hosting(tmp_path, [*HOST[:-1], f"{program}\n{HOST[-1]}"]) as host:
         player, launched = host.shard(ALONE)
         player.initialize(SHARD)
-        assert host.wait("host_gave_up")["code"] == host_keeper.UNFIT
+        assert host.wait("host_gave_up")["code"] == UNFIT
         assert finish(player, launched) == 0
 
 

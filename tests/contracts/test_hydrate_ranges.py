@@ -257,7 +257,7 @@ def test_each_range_is_judged_by_itself(kinesis: Any, s3: Any) -> None:
 
         return begin
 
-    bodies = [of_pipe(letters[:2]), of_pipe(letters[2:])]
+    bodies: list[Any] = [of_pipe(letters[:2]), of_pipe(letters[2:])]
     assert hydrate_batch(event(*bodies), dependencies(kinesis, s3, judge=counting))[0] == ALL_DONE
     assert len(seen) == 2
     assert [one.data for one in failures(s3, CONSUMER)] == [b"?", b"?"]
@@ -269,7 +269,7 @@ def test_a_judge_that_fails_makes_only_ranges_wait(kinesis: Any, s3: Any) -> Non
     def broken() -> Judge:
         raise RuntimeError("no schema to be found")
 
-    bodies = [own(letters[0]), of_pipe(letters)]
+    bodies: list[Any] = [own(letters[0]), of_pipe(letters)]
     answer, done = hydrate_batch(event(*bodies), dependencies(kinesis, s3, judge=broken))
     assert answer == again(1)
     assert "no schema" in done.failed[1]

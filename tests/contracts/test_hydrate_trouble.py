@@ -53,7 +53,7 @@ def test_a_throttled_read_is_waited_out_in_place(kinesis: Any, s3: Any) -> None:
     letters = put_all(kinesis, [b"%d" % at for at in range(10)])
     pauses: list[float] = []
     throttled = Meddled(kinesis, throttled=3)
-    bodies = [own(letters[0]), of_pipe(letters)]
+    bodies: list[Any] = [own(letters[0]), of_pipe(letters)]
     here = dependencies(throttled, s3, page=2, sleep=pauses.append)
     assert hydrate_batch(event(*bodies), here)[0] == ALL_DONE
     assert len(failures(s3, "air-delivery")) == 10
@@ -72,7 +72,12 @@ def test_throttling_that_does_not_end_makes_the_letter_wait(kinesis: Any, s3: An
 @pytest.mark.parametrize("threads", [False, True])
 def test_a_duplicate_delivery_changes_nothing(kinesis: Any, s3: Any, threads: bool) -> None:
     letters = put_all(kinesis, [b"%d" % at for at in range(6)])
-    bodies = [*(own(one) for one in letters), of_pipe(letters[:3]), own(letters[0]), of_pipe(letters[:3])]
+    bodies: list[Any] = [
+        *(own(one) for one in letters),
+        of_pipe(letters[:3]),
+        own(letters[0]),
+        of_pipe(letters[:3]),
+    ]
     with ThreadPoolExecutor(4) as pool:
         here = dependencies(kinesis, s3, threads=pool if threads else None)
         assert hydrate_batch(event(*bodies), here)[0] == ALL_DONE
@@ -165,7 +170,7 @@ def test_a_letter_that_waits_shows_when_its_payload_vanishes(kinesis: Any, s3: A
     kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=48)
     letters = [put(kinesis, b"1"), put(kinesis, b"2", "Tiantan")]
     failing = dict.fromkeys({one.shard for one in letters}, "AccessDeniedException")
-    bodies = [own(letters[0]), json.dumps(of_pipe(letters[:1]))]
+    bodies: list[Any] = [own(letters[0]), json.dumps(of_pipe(letters[:1]))]
     assert hydrate_batch(event(*bodies), dependencies(Meddled(kinesis, failing), s3))[0] == again(0, 1)
     for consumer, body in zip(("air", "air-delivery"), map(json.loads, bodies), strict=True):
         [waits] = waiting(s3, BUCKET, consumer)
@@ -255,7 +260,7 @@ def test_what_there_is_no_time_for_comes_again_and_the_rest_is_done(kinesis: Any
     letters = put_all(kinesis, [b"1", b"2", b"3"])
     seen: list[Hydrated] = []
     handle = handler(dependencies(kinesis, s3), seen.append)
-    bodies = [of_pipe([one]) for one in letters]
+    bodies: list[Any] = [of_pipe([one]) for one in letters]
     assert handle(event(*bodies), Context([60_000, 20_000, 1_000])) == again(2)
     assert "no time" in seen[0].failed[2]
     assert len(failures(s3, "air-delivery")) == 2

@@ -159,7 +159,8 @@ def test_an_answer_of_another_kind_never_raises(answer: Any) -> None:
 
 
 def test_a_handler_is_found_by_its_path() -> None:
-    assert resolve("json.dumps") is json.dumps
+    found: object = resolve("json.dumps")
+    assert found is json.dumps
     for path in ("json.nothing", "no_such_module.handler", "handler"):
         with pytest.raises(ConfigError, match="no handler"):
             resolve(path)

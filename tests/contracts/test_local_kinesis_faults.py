@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 from botocore.config import Config
@@ -13,12 +16,19 @@ from stream_app.local.server import faults
 from stream_app.local.server.faults import ExpireIterators, Fail, ThrottlePuts, ThrottleReads, Trim, injected
 from tests.contracts.local_kinesis import datas, iterator, put, read
 
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.type_defs import PutRecordsRequestEntryTypeDef
+
+    from stream_app.aws.clients import ClientFactory
+
+
 SHARD = "shardId-000000000000"
 KEYS = [f"device-{n}" for n in range(20)]
 
 
 @pytest.fixture
-def client(aws, monkeypatch):
+def client(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> ClientFactory:
     """Clients that do not try again by themselves."""
     import boto3
 
@@ -27,19 +37,21 @@ def client(aws, monkeypatch):
 
 
 @pytest.fixture
-def kinesis(client):
+def kinesis(client: ClientFactory) -> KinesisClient:
     client("kinesis").create_stream(StreamName="one", ShardCount=1)
     return client("kinesis")
 
 
-def refusal(act) -> ClientError:
+def refusal(act: Callable[[], object]) -> ClientError:
     with pytest.raises(ClientError) as refused:
         act()
     return refused.value
 
 
-def test_a_share_of_the_entries_of_put_records_fails_alone(kinesis):
-    records = [{"Data": key.encode(), "PartitionKey": key} for key in KEYS]
+def test_a_share_of_the_entries_of_put_records_fails_alone(kinesis: KinesisClient) -> None:
+    records: list[PutRecordsRequestEntryTypeDef] = [
+        {"Data": key.encode(), "PartitionKey": key} for key in KEYS
+    ]
     with injected(ThrottlePuts(share=0.25)):
         answer = kinesis.put_records(StreamName="one", Records=records)
     failed = [place for place, entry in enumerate(answer["Records"]) if "ErrorCode" in entry]
@@ -53,7 +65,7 @@ def test_a_share_of_the_entries_of_put_records_fails_alone(kinesis):
     assert kinesis.put_records(StreamName="one", Records=records)["FailedRecordCount"] == 0
 
 
-def test_put_record_and_get_records_raise_when_throttled(kinesis):
+def test_put_record_and_get_records_raise_when_throttled(kinesis: KinesisClient) -> None:
     with injected(ThrottlePuts(share=1, stream="one"), ThrottleReads(share=0.5, stream="one")):
         put_error = refusal(lambda: kinesis.put_record(StreamName="one", Data=b"x", PartitionKey="k"))
         where = iterator(kinesis, "one", SHARD)
@@ -65,15 +77,17 @@ def test_put_record_and_get_records_raise_when_throttled(kinesis):
     assert kinesis.get_records(ShardIterator=where)["Records"] == []
 
 
-def test_a_throttle_is_for_its_stream_only(kinesis):
+def test_a_throttle_is_for_its_stream_only(kinesis: KinesisClient) -> None:
     with injected(ThrottlePuts(share=1, stream="other")):
         assert "ErrorCode" not in put(kinesis, "one", "k")[0]
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_service_is_out_for_so_many_calls(client, kinesis, status):
+def test_a_service_is_out_for_so_many_calls(
+    client: ClientFactory, kinesis: KinesisClient, status: int
+) -> None:
     s3, sqs, dynamodb = client("s3"), client("sqs"), client("dynamodb")
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "kinesis": lambda: kinesis.list_streams(),
         "s3": lambda: s3.list_buckets(),
         "sqs": lambda: sqs.list_queues(),
@@ -90,7 +104,9 @@ def test_a_service_is_out_for_so_many_calls(client, kinesis, status):
             call()
 
 
-def test_an_outage_can_be_of_one_action_and_have_a_code_of_its_own(client, kinesis):
+def test_an_outage_can_be_of_one_action_and_have_a_code_of_its_own(
+    client: ClientFactory, kinesis: KinesisClient
+) -> None:
     fault = Fail(service="kinesis", action="ListStreams", status=400, code="LimitExceededException")
     with injected(fault):
         kinesis.describe_stream_summary(StreamName="one")
@@ -102,12 +118,12 @@ def test_an_outage_can_be_of_one_action_and_have_a_code_of_its_own(client, kines
         assert code_of(refusal(lambda: s3.put_object(Bucket="bucket", Key="k", Body=b""))) == "SlowDown"
 
 
-def test_a_client_that_tries_again_gets_over_an_outage(aws, kinesis):
+def test_a_client_that_tries_again_gets_over_an_outage(aws: ClientFactory, kinesis: KinesisClient) -> None:
     with injected(Fail(service="kinesis", calls=2)):
         assert aws("kinesis").list_streams()["StreamNames"] == ["one"]
 
 
-def test_a_stream_is_trimmed_to_a_sequence_number(kinesis):
+def test_a_stream_is_trimmed_to_a_sequence_number(kinesis: KinesisClient) -> None:
     numbers = [entry["SequenceNumber"] for entry in put(kinesis, "one", *KEYS)]
     latest = iterator(kinesis, "one", SHARD, "LATEST")
     assert faults.inject(Trim(stream="one", sequence=numbers[5])) == 5
@@ -119,7 +135,9 @@ def test_a_stream_is_trimmed_to_a_sequence_number(kinesis):
     assert kinesis.get_records(ShardIterator=latest)["Records"] == []
 
 
-def test_a_stream_is_trimmed_to_a_time_and_its_horizon_moves(kinesis, monkeypatch):
+def test_a_stream_is_trimmed_to_a_time_and_its_horizon_moves(
+    kinesis: KinesisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = clock.now_ms() + 1_000
     now = [start]
     monkeypatch.setattr(clock, "now_ms", lambda: now[0])
@@ -138,7 +156,7 @@ def test_a_stream_is_trimmed_to_a_time_and_its_horizon_moves(kinesis, monkeypatc
     assert len(remaining) == 2
 
 
-def test_iterators_can_be_made_to_expire(kinesis, monkeypatch):
+def test_iterators_can_be_made_to_expire(kinesis: KinesisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [clock.now_ms()]
     monkeypatch.setattr(clock, "now_ms", lambda: now[0])
     put(kinesis, "one", "a")
@@ -149,7 +167,7 @@ def test_iterators_can_be_made_to_expire(kinesis, monkeypatch):
         assert len(read(kinesis, "one", SHARD)) == 1
 
 
-def test_nothing_is_left_switched_on(kinesis):
+def test_nothing_is_left_switched_on(kinesis: KinesisClient) -> None:
     with injected(
         ThrottlePuts(share=0.5), ThrottleReads(share=1), Fail(service="s3", calls=9), ExpireIterators()
     ):
@@ -162,7 +180,7 @@ def test_nothing_is_left_switched_on(kinesis):
     assert faults.current() == off
 
 
-def test_a_senseless_fault_is_refused_with_a_hint(kinesis):
+def test_a_senseless_fault_is_refused_with_a_hint(kinesis: KinesisClient) -> None:
     for wrong in (
         ThrottlePuts(share=1.5),
         ThrottleReads(share=-1),
@@ -177,7 +195,7 @@ def test_a_senseless_fault_is_refused_with_a_hint(kinesis):
     assert faults.current()["throttle_puts"] == {}
 
 
-def test_faults_travel_as_json():
+def test_faults_travel_as_json() -> None:
     sent = [
         ThrottlePuts(share=0.5),
         Fail(service="s3", calls=2, action="PUT"),

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 import pytest
 from botocore.exceptions import ClientError
 
 from stream_app.local.moto_patches import clock
 from tests.contracts.local_kinesis import shards, split
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+
+    from stream_app.aws.clients import ClientFactory
+
 
 FIRST, SECOND = "shardId-000000000000", "shardId-000000000001"
 HOUR = 3_600_000
@@ -20,7 +30,7 @@ class Clock:
 
 
 @pytest.fixture
-def now(monkeypatch):
+def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
     ticking = Clock()
     ticking.ms = clock.now_ms() + 1_000
     monkeypatch.setattr(clock, "now_ms", lambda: ticking.ms)
@@ -28,22 +38,22 @@ def now(monkeypatch):
 
 
 @pytest.fixture
-def kinesis(aws, now):
+def kinesis(aws: ClientFactory, now: Clock) -> KinesisClient:
     aws("kinesis").create_stream(StreamName="devices", ShardCount=2)
     return aws("kinesis")
 
 
-def listed(kinesis, kind: str | None = None, **how) -> list[str]:
+def listed(kinesis: KinesisClient, kind: Any = None, **how: Any) -> list[str]:
     return shards(kinesis, "devices", kind, **how)
 
 
-def refusal(act) -> str:
+def refusal(act: Callable[[], object]) -> str:
     with pytest.raises(ClientError) as refused:
         act()
     return refused.value.response["Error"]["Code"]
 
 
-def test_filters_tell_parents_from_children(kinesis, now):
+def test_filters_tell_parents_from_children(kinesis: KinesisClient, now: Clock) -> None:
     created = now.ms
     now.forward(10_000)
     split_at = now.ms
@@ -51,7 +61,7 @@ def test_filters_tell_parents_from_children(kinesis, now):
     now.forward(10_000)
     everything = [FIRST, SECOND, *children]
 
-    def at(kind: str, ms: int) -> list[str]:
+    def at(kind: Any, ms: int) -> list[str]:
         return listed(kinesis, kind, Timestamp=ms / 1_000)
 
     assert listed(kinesis) == everything
@@ -69,7 +79,9 @@ def test_filters_tell_parents_from_children(kinesis, now):
     assert at("FROM_TIMESTAMP", created - HOUR) == everything
 
 
-def test_a_shard_expires_when_it_has_been_closed_for_the_retention_period(kinesis, now):
+def test_a_shard_expires_when_it_has_been_closed_for_the_retention_period(
+    kinesis: KinesisClient, now: Clock
+) -> None:
     children = split(kinesis, "devices", FIRST)
     now.forward(24 * HOUR)
     assert listed(kinesis) == [FIRST, SECOND, *children]
@@ -81,13 +93,13 @@ def test_a_shard_expires_when_it_has_been_closed_for_the_retention_period(kinesi
     assert [shard["ShardId"] for shard in described] == [SECOND, *children]
 
 
-def test_a_filter_without_what_it_needs_is_refused(kinesis):
+def test_a_filter_without_what_it_needs_is_refused(kinesis: KinesisClient) -> None:
     for kind in ("AT_TIMESTAMP", "FROM_TIMESTAMP", "AFTER_SHARD_ID"):
-        assert refusal(lambda k=kind: listed(kinesis, k)) == "InvalidArgumentException"
+        assert refusal(partial(listed, kinesis, kind)) == "InvalidArgumentException"
     assert refusal(lambda: listed(kinesis, "SOMETHING")) == "ValidationException"
 
 
-def test_pages_hold_the_filter_and_come_to_an_end(kinesis, now):
+def test_pages_hold_the_filter_and_come_to_an_end(kinesis: KinesisClient, now: Clock) -> None:
     kinesis.update_shard_count(StreamName="devices", TargetShardCount=8, ScalingType="UNIFORM_SCALING")
     wanted = listed(kinesis, "AT_LATEST")
     page = kinesis.list_shards(StreamName="devices", ShardFilter={"Type": "AT_LATEST"}, MaxResults=3)
@@ -100,15 +112,15 @@ def test_pages_hold_the_filter_and_come_to_an_end(kinesis, now):
     assert found == wanted
 
 
-def test_a_page_token_stands_alone_and_expires(kinesis, now):
+def test_a_page_token_stands_alone_and_expires(kinesis: KinesisClient, now: Clock) -> None:
     token = kinesis.list_shards(StreamName="devices", MaxResults=1)["NextToken"]
-    both = {"NextToken": token, "StreamName": "devices"}
+    both: Any = {"NextToken": token, "StreamName": "devices"}
     assert refusal(lambda: kinesis.list_shards(**both)) == "InvalidArgumentException"
     assert refusal(lambda: kinesis.list_shards(NextToken="x")) == "InvalidArgumentException"
     now.forward(300_001)
     assert refusal(lambda: kinesis.list_shards(NextToken=token)) == "ExpiredNextTokenException"
 
 
-def test_listing_can_begin_after_a_shard(kinesis):
+def test_listing_can_begin_after_a_shard(kinesis: KinesisClient) -> None:
     answer = kinesis.list_shards(StreamName="devices", ExclusiveStartShardId=FIRST)
     assert [shard["ShardId"] for shard in answer["Shards"]] == [SECOND]

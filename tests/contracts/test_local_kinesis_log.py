@@ -12,7 +12,7 @@ from stream_app.local.moto_patches.kinesis.shard_log import ShardLog
 Steps = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 50)), max_size=40)
 
 
-def build(steps) -> tuple[ShardLog, list[tuple[int, int, int, bytes]]]:
+def build(steps: list[tuple[int, int, int]]) -> tuple[ShardLog, list[tuple[int, int, int, bytes]]]:
     log, plain, arrival, ordinal = ShardLog(), [], 1_000, 0
     for later, further, size in steps:
         arrival, ordinal = arrival + later, ordinal + further
@@ -23,9 +23,12 @@ def build(steps) -> tuple[ShardLog, list[tuple[int, int, int, bytes]]]:
 
 
 @given(Steps, st.integers(-1, 170), st.integers(1, 50), st.integers(0, 400))
-def test_a_read_is_the_next_records_within_limit_and_bytes(steps, after, limit, max_bytes):
+def test_a_read_is_the_next_records_within_limit_and_bytes(
+    steps: list[tuple[int, int, int]], after: int, limit: int, max_bytes: int
+) -> None:
     log, plain = build(steps)
-    expected, used = [], 0
+    expected: list[tuple[int, int, int, bytes]] = []
+    used = 0
     for record in (r for r in plain if r[0] > after):
         used += record[2]
         if len(expected) == limit or (expected and used > max_bytes):
@@ -39,7 +42,9 @@ def test_a_read_is_the_next_records_within_limit_and_bytes(steps, after, limit, 
 
 
 @given(Steps, st.integers(990, 1_130))
-def test_a_time_is_found_before_the_first_record_that_is_not_older(steps, arrival):
+def test_a_time_is_found_before_the_first_record_that_is_not_older(
+    steps: list[tuple[int, int, int]], arrival: int
+) -> None:
     log, plain = build(steps)
     found = log.before(arrival)
     if found is None:
@@ -49,7 +54,9 @@ def test_a_time_is_found_before_the_first_record_that_is_not_older(steps, arriva
 
 
 @given(Steps, st.integers(990, 1_130), st.integers(0, 170), st.integers(1, 50), st.integers(0, 400))
-def test_a_trimmed_log_reads_as_one_that_never_had_the_old_records(steps, arrival, ordinal, limit, max_bytes):
+def test_a_trimmed_log_reads_as_one_that_never_had_the_old_records(
+    steps: list[tuple[int, int, int]], arrival: int, ordinal: int, limit: int, max_bytes: int
+) -> None:
     log, plain = build(steps)
     kept = [r for r in plain if r[1] >= arrival and r[0] >= ordinal]
     assert log.trim(arrived_before=arrival, ordinal_below=ordinal) == len(plain) - len(kept)
@@ -61,7 +68,9 @@ def test_a_trimmed_log_reads_as_one_that_never_had_the_old_records(steps, arriva
 
 
 @given(st.integers(10**12, 2 * 10**12), st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 9_999))
-def test_numbers_are_long_and_order_as_what_they_number(created, one, other, shard):
+def test_numbers_are_long_and_order_as_what_they_number(
+    created: int, one: int, other: int, shard: int
+) -> None:
     numbering = Numbering(created)
     number = numbering.number(one, shard)
     assert len(str(number)) == 56

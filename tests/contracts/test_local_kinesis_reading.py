@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -11,50 +14,59 @@ from stream_app.local.moto_patches import clock
 from stream_app.local.moto_patches.kinesis import reading
 from tests.contracts.local_kinesis import datas, iterator, put, read, split
 
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.literals import ShardIteratorTypeType
+
+    from stream_app.aws.clients import ClientFactory
+
+
 SHARD = "shardId-000000000000"
 KEYS = [f"device-{n}" for n in range(10)]
 
 
 @pytest.fixture
-def kinesis(aws):
+def kinesis(aws: ClientFactory) -> KinesisClient:
     aws("kinesis").create_stream(StreamName="one", ShardCount=1)
     return aws("kinesis")
 
 
-@pytest.fixture
-def now(monkeypatch):
+class Clock:
     """A clock that moves when told to; in ms."""
 
-    class Clock:
-        ms = clock.now_ms() // 1_000 * 1_000 + 1_123
+    def __init__(self) -> None:
+        self.ms = clock.now_ms() // 1_000 * 1_000 + 1_123
 
-        def forward(self, ms: int) -> None:
-            self.ms += ms
+    def forward(self, ms: int) -> None:
+        self.ms += ms
 
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
     ticking = Clock()
     monkeypatch.setattr(clock, "now_ms", lambda: ticking.ms)
     return ticking
 
 
-def refusal(act) -> str:
+def refusal(act: Callable[[], object]) -> str:
     with pytest.raises(ClientError) as refused:
         act()
     return refused.value.response["Error"]["Code"]
 
 
-def test_sequence_numbers_have_56_digits_and_rise(kinesis):
+def test_sequence_numbers_have_56_digits_and_rise(kinesis: KinesisClient) -> None:
     numbers = [entry["SequenceNumber"] for entry in put(kinesis, "one", *KEYS)]
     assert {len(number) for number in numbers} == {56}
     assert [int(number) for number in numbers] == sorted({int(number) for number in numbers})
     assert [record["SequenceNumber"] for record in read(kinesis, "one", SHARD)] == numbers
 
 
-def test_sequence_numbers_are_unique_over_the_shards_of_a_stream(aws, stream):
+def test_sequence_numbers_are_unique_over_the_shards_of_a_stream(aws: ClientFactory, stream: str) -> None:
     numbers = [entry["SequenceNumber"] for entry in put(aws("kinesis"), stream, *KEYS)]
     assert len(set(numbers)) == len(KEYS)
 
 
-def test_each_kind_of_iterator_begins_where_it_says(kinesis):
+def test_each_kind_of_iterator_begins_where_it_says(kinesis: KinesisClient) -> None:
     middle = put(kinesis, "one", *KEYS)[4]["SequenceNumber"]
     assert datas(kinesis, "one", SHARD, "TRIM_HORIZON") == KEYS
     assert datas(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER", StartingSequenceNumber=middle) == KEYS[4:]
@@ -65,7 +77,9 @@ def test_each_kind_of_iterator_begins_where_it_says(kinesis):
     assert [record["Data"] for record in kinesis.get_records(ShardIterator=latest)["Records"]] == [b"later"]
 
 
-def test_at_timestamp_is_the_first_record_that_arrived_then_or_later(kinesis, now):
+def test_at_timestamp_is_the_first_record_that_arrived_then_or_later(
+    kinesis: KinesisClient, now: Clock
+) -> None:
     start = now.ms
     for key in KEYS:
         put(kinesis, "one", key)
@@ -85,7 +99,9 @@ def test_at_timestamp_is_the_first_record_that_arrived_then_or_later(kinesis, no
     )
 
 
-def test_at_timestamp_behind_the_last_record_gives_what_comes_next(kinesis, now):
+def test_at_timestamp_behind_the_last_record_gives_what_comes_next(
+    kinesis: KinesisClient, now: Clock
+) -> None:
     put(kinesis, "one", "old")
     now.forward(10)
     waiting = iterator(kinesis, "one", SHARD, "AT_TIMESTAMP", Timestamp=now.ms / 1_000)
@@ -93,7 +109,7 @@ def test_at_timestamp_behind_the_last_record_gives_what_comes_next(kinesis, now)
     assert [record["Data"] for record in kinesis.get_records(ShardIterator=waiting)["Records"]] == [b"new"]
 
 
-def test_every_kind_of_iterator_is_good_on_a_closed_shard(kinesis, now):
+def test_every_kind_of_iterator_is_good_on_a_closed_shard(kinesis: KinesisClient, now: Clock) -> None:
     written = put(kinesis, "one", *KEYS)
     split(kinesis, "one", SHARD)
     now.forward(10)
@@ -104,26 +120,28 @@ def test_every_kind_of_iterator_is_good_on_a_closed_shard(kinesis, now):
     assert datas(kinesis, "one", SHARD, "TRIM_HORIZON") == KEYS
     assert datas(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER", **at) == KEYS
     assert datas(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER", **last) == KEYS[-1:]
-    for kind, how in (
+    cases: list[tuple[ShardIteratorTypeType, dict[str, Any]]] = [
         ("AFTER_SEQUENCE_NUMBER", last),
         ("AT_SEQUENCE_NUMBER", end),
         ("LATEST", {}),
         ("AT_TIMESTAMP", {"Timestamp": now.ms / 1_000}),
-    ):
+    ]
+    for kind, how in cases:
         answer = kinesis.get_records(ShardIterator=iterator(kinesis, "one", SHARD, kind, **how))
         assert answer["Records"] == []
         assert "NextShardIterator" not in answer
 
 
-def test_a_number_of_another_shard_stream_or_life_is_refused(aws, kinesis, stream):
+def test_a_number_of_another_shard_stream_or_life_is_refused(
+    aws: ClientFactory, kinesis: KinesisClient, stream: str
+) -> None:
     other = put(kinesis, stream, *KEYS)
     foreign = next(entry for entry in other if entry["ShardId"] != SHARD)["SequenceNumber"]
     own = put(kinesis, "one", "a")[0]["SequenceNumber"]
     for shard, number in ((SHARD, foreign), (SHARD, "1"), (SHARD, str(int(own) + 10**20))):
-        for kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
-            code = refusal(
-                lambda s=shard, n=number, k=kind: iterator(kinesis, stream, s, k, StartingSequenceNumber=n)
-            )
+        kinds: list[ShardIteratorTypeType] = ["AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"]
+        for kind in kinds:
+            code = refusal(partial(iterator, kinesis, stream, shard, kind, StartingSequenceNumber=number))
             assert code == "InvalidArgumentException"
     assert (
         refusal(lambda: iterator(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER")) == "InvalidArgumentException"
@@ -131,7 +149,7 @@ def test_a_number_of_another_shard_stream_or_life_is_refused(aws, kinesis, strea
     assert refusal(lambda: iterator(kinesis, "one", "shardId-000000000009")) == "ResourceNotFoundException"
 
 
-def test_an_iterator_can_be_asked_for_by_arn(kinesis):
+def test_an_iterator_can_be_asked_for_by_arn(kinesis: KinesisClient) -> None:
     put(kinesis, "one", "a")
     arn = kinesis.describe_stream_summary(StreamName="one")["StreamDescriptionSummary"]["StreamARN"]
     found = kinesis.get_shard_iterator(StreamARN=arn, ShardId=SHARD, ShardIteratorType="TRIM_HORIZON")[
@@ -140,7 +158,7 @@ def test_an_iterator_can_be_asked_for_by_arn(kinesis):
     assert [r["Data"] for r in kinesis.get_records(ShardIterator=found, StreamARN=arn)["Records"]] == [b"a"]
 
 
-def test_an_iterator_lives_five_minutes(kinesis, now):
+def test_an_iterator_lives_five_minutes(kinesis: KinesisClient, now: Clock) -> None:
     put(kinesis, "one", "a")
     found = iterator(kinesis, "one", SHARD)
     now.forward(300_000)
@@ -150,7 +168,9 @@ def test_an_iterator_lives_five_minutes(kinesis, now):
     assert kinesis.get_records(ShardIterator=following)["Records"] == []
 
 
-def test_an_iterator_of_a_stream_that_was_deleted_does_not_read_its_namesake(kinesis, now):
+def test_an_iterator_of_a_stream_that_was_deleted_does_not_read_its_namesake(
+    kinesis: KinesisClient, now: Clock
+) -> None:
     old = iterator(kinesis, "one", SHARD)
     kinesis.delete_stream(StreamName="one")
     assert refusal(lambda: kinesis.get_records(ShardIterator=old)) == "ResourceNotFoundException"
@@ -159,12 +179,12 @@ def test_an_iterator_of_a_stream_that_was_deleted_does_not_read_its_namesake(kin
     assert refusal(lambda: kinesis.get_records(ShardIterator=old)) == "ResourceNotFoundException"
 
 
-def test_a_broken_iterator_is_refused(kinesis):
+def test_a_broken_iterator_is_refused(kinesis: KinesisClient) -> None:
     for broken in ("x", "AAAA", "////"):
-        assert refusal(lambda b=broken: kinesis.get_records(ShardIterator=b)) == "InvalidArgumentException"
+        assert refusal(partial(kinesis.get_records, ShardIterator=broken)) == "InvalidArgumentException"
 
 
-def test_behind_is_zero_only_when_nothing_is_left(kinesis, now):
+def test_behind_is_zero_only_when_nothing_is_left(kinesis: KinesisClient, now: Clock) -> None:
     put(kinesis, "one", *KEYS)
     now.forward(5_000)
     put(kinesis, "one", "later")
@@ -177,20 +197,22 @@ def test_behind_is_zero_only_when_nothing_is_left(kinesis, now):
     assert (third["Records"], third["MillisBehindLatest"]) == ([], 0)
 
 
-def test_behind_is_not_zero_when_records_of_the_same_millisecond_are_left(kinesis, now):
+def test_behind_is_not_zero_when_records_of_the_same_millisecond_are_left(
+    kinesis: KinesisClient, now: Clock
+) -> None:
     put(kinesis, "one", *KEYS)
     answer = kinesis.get_records(ShardIterator=iterator(kinesis, "one", SHARD), Limit=3)
     assert answer["MillisBehindLatest"] >= 1
 
 
-def test_arrival_is_the_servers_time_in_milliseconds(kinesis, now):
+def test_arrival_is_the_servers_time_in_milliseconds(kinesis: KinesisClient, now: Clock) -> None:
     put(kinesis, "one", "a")
     arrived = read(kinesis, "one", SHARD)[0]["ApproximateArrivalTimestamp"]
     assert arrived.timestamp() == now.ms / 1_000
     assert arrived.microsecond % 1_000 == 0
 
 
-def test_a_call_gives_at_most_10000_records_and_10_mib(kinesis):
+def test_a_call_gives_at_most_10000_records_and_10_mib(kinesis: KinesisClient) -> None:
     for _ in range(11):
         put(kinesis, "one", *["k"] * 500)
     for _ in range(10):
@@ -214,7 +236,7 @@ def test_a_call_gives_at_most_10000_records_and_10_mib(kinesis):
     assert len(kinesis.get_records(ShardIterator=first["NextShardIterator"])["Records"]) == 1
 
 
-def test_records_beyond_the_retention_period_are_gone(kinesis, now):
+def test_records_beyond_the_retention_period_are_gone(kinesis: KinesisClient, now: Clock) -> None:
     early = put(kinesis, "one", "early")[0]["SequenceNumber"]
     now.forward(12 * 3_600_000)
     put(kinesis, "one", "late")
@@ -227,7 +249,7 @@ def test_records_beyond_the_retention_period_are_gone(kinesis, now):
     assert datas(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER", StartingSequenceNumber=early) == ["late"]
 
 
-def test_a_longer_retention_period_keeps_them(kinesis, now):
+def test_a_longer_retention_period_keeps_them(kinesis: KinesisClient, now: Clock) -> None:
     kinesis.increase_stream_retention_period(StreamName="one", RetentionPeriodHours=48)
     put(kinesis, "one", "early")
     now.forward(47 * 3_600_000)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.contracts.local_kinesis import HIGHEST, datas, hash_of, iterator, put, read, shards, split
 
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+
+    from stream_app.aws.clients import ClientFactory
+
+
 FIRST, SECOND = "shardId-000000000000", "shardId-000000000001"
 KEYS = [f"device-{n}" for n in range(60)]
 
 
 @pytest.fixture
-def kinesis(aws, stream):
+def kinesis(aws: ClientFactory, stream: str) -> KinesisClient:
     return aws("kinesis")
 
 
-def test_after_a_split_records_go_to_the_open_children_only(kinesis, stream):
+def test_after_a_split_records_go_to_the_open_children_only(kinesis: KinesisClient, stream: str) -> None:
     children = split(kinesis, stream, FIRST)
     used = {entry["ShardId"] for entry in put(kinesis, stream, *KEYS)}
     assert used == {*children, SECOND}
 
 
-def test_a_record_goes_to_the_open_shard_whose_range_holds_its_hash(kinesis, stream):
+def test_a_record_goes_to_the_open_shard_whose_range_holds_its_hash(
+    kinesis: KinesisClient, stream: str
+) -> None:
     split(kinesis, stream, SECOND)
     listed = kinesis.list_shards(StreamName=stream, ShardFilter={"Type": "AT_LATEST"})["Shards"]
     for key, entry in zip(KEYS, put(kinesis, stream, *KEYS), strict=True):
@@ -32,7 +42,9 @@ def test_a_record_goes_to_the_open_shard_whose_range_holds_its_hash(kinesis, str
         assert int(limits["StartingHashKey"]) <= hash_of(key) <= int(limits["EndingHashKey"])
 
 
-def test_a_split_leaves_the_parents_records_in_the_parent_and_copies_none(kinesis, stream):
+def test_a_split_leaves_the_parents_records_in_the_parent_and_copies_none(
+    kinesis: KinesisClient, stream: str
+) -> None:
     put(kinesis, stream, *KEYS)
     before = datas(kinesis, stream, FIRST)
     children = split(kinesis, stream, FIRST)
@@ -41,7 +53,7 @@ def test_a_split_leaves_the_parents_records_in_the_parent_and_copies_none(kinesi
     assert [datas(kinesis, stream, child) for child in children] == [[], []]
 
 
-def test_a_merge_leaves_the_parents_records_in_the_parents(kinesis, stream):
+def test_a_merge_leaves_the_parents_records_in_the_parents(kinesis: KinesisClient, stream: str) -> None:
     put(kinesis, stream, *KEYS)
     before = [datas(kinesis, stream, shard) for shard in (FIRST, SECOND)]
     # The order in which the two are named does not matter.
@@ -54,10 +66,12 @@ def test_a_merge_leaves_the_parents_records_in_the_parents(kinesis, stream):
     assert {entry["ShardId"] for entry in put(kinesis, stream, *KEYS)} == {child["ShardId"]}
 
 
-def test_a_closed_shard_read_to_its_end_ends_and_names_its_children(kinesis, stream):
+def test_a_closed_shard_read_to_its_end_ends_and_names_its_children(
+    kinesis: KinesisClient, stream: str
+) -> None:
     put(kinesis, stream, *KEYS)
     children = split(kinesis, stream, FIRST)
-    answer = kinesis.get_records(ShardIterator=iterator(kinesis, stream, FIRST), Limit=1)
+    answer: Mapping[str, Any] = kinesis.get_records(ShardIterator=iterator(kinesis, stream, FIRST), Limit=1)
     seen = len(answer["Records"])
     while "NextShardIterator" in answer:
         assert "ChildShards" not in answer
@@ -69,21 +83,24 @@ def test_a_closed_shard_read_to_its_end_ends_and_names_its_children(kinesis, str
     assert all(child["ParentShards"] == [FIRST] for child in answer["ChildShards"])
 
 
-def test_the_child_of_a_merge_names_both_parents_at_each_ones_end(kinesis, stream):
+def test_the_child_of_a_merge_names_both_parents_at_each_ones_end(
+    kinesis: KinesisClient, stream: str
+) -> None:
     kinesis.merge_shards(StreamName=stream, ShardToMerge=FIRST, AdjacentShardToMerge=SECOND)
     for parent in (FIRST, SECOND):
-        answer = kinesis.get_records(ShardIterator=iterator(kinesis, stream, parent, "LATEST"))
+        latest = iterator(kinesis, stream, parent, "LATEST")
+        answer: Mapping[str, Any] = kinesis.get_records(ShardIterator=latest)
         assert "NextShardIterator" not in answer
         assert [set(child["ParentShards"]) for child in answer["ChildShards"]] == [{FIRST, SECOND}]
 
 
-def test_an_open_shard_never_ends(kinesis, stream):
+def test_an_open_shard_never_ends(kinesis: KinesisClient, stream: str) -> None:
     answer = kinesis.get_records(ShardIterator=iterator(kinesis, stream, FIRST))
     assert answer["NextShardIterator"]
     assert "ChildShards" not in answer
 
 
-def test_an_iterator_taken_before_the_split_reads_on_to_the_end(kinesis, stream):
+def test_an_iterator_taken_before_the_split_reads_on_to_the_end(kinesis: KinesisClient, stream: str) -> None:
     waiting = kinesis.get_records(ShardIterator=iterator(kinesis, stream, FIRST, "LATEST"))[
         "NextShardIterator"
     ]
@@ -94,7 +111,7 @@ def test_an_iterator_taken_before_the_split_reads_on_to_the_end(kinesis, stream)
     assert "NextShardIterator" not in answer
 
 
-def test_the_childrens_sequence_numbers_are_above_their_parents(kinesis, stream):
+def test_the_childrens_sequence_numbers_are_above_their_parents(kinesis: KinesisClient, stream: str) -> None:
     put(kinesis, stream, *KEYS)
     children = split(kinesis, stream, FIRST)
     put(kinesis, stream, *KEYS)
@@ -112,7 +129,9 @@ def test_the_childrens_sequence_numbers_are_above_their_parents(kinesis, stream)
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 8])
-def test_the_shard_count_can_be_set_and_the_open_shards_tile_the_hash_range(kinesis, stream, count):
+def test_the_shard_count_can_be_set_and_the_open_shards_tile_the_hash_range(
+    kinesis: KinesisClient, stream: str, count: int
+) -> None:
     kinesis.update_shard_count(StreamName=stream, TargetShardCount=count, ScalingType="UNIFORM_SCALING")
     live = kinesis.list_shards(StreamName=stream, ShardFilter={"Type": "AT_LATEST"})["Shards"]
     ranges = sorted(
@@ -125,9 +144,9 @@ def test_the_shard_count_can_be_set_and_the_open_shards_tile_the_hash_range(kine
     assert summary["OpenShardCount"] == count
 
 
-def test_closed_and_distant_shards_are_refused(kinesis, stream):
+def test_closed_and_distant_shards_are_refused(kinesis: KinesisClient, stream: str) -> None:
     children = split(kinesis, stream, FIRST)
-    wrong = [
+    wrong: list[Callable[[], object]] = [
         lambda: split(kinesis, stream, FIRST),
         lambda: kinesis.merge_shards(StreamName=stream, ShardToMerge=FIRST, AdjacentShardToMerge=SECOND),
         lambda: kinesis.merge_shards(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
@@ -12,22 +15,29 @@ from hypothesis import strategies as st
 from stream_app.local.moto_patches.kinesis.writing import hash_key
 from tests.contracts.local_kinesis import HIGHEST, datas, hash_of, iterator, read, shards
 
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.type_defs import PutRecordsRequestEntryTypeDef
+
+    from stream_app.aws.clients import ClientFactory
+
+
 SHARD = "shardId-000000000000"
 MEBIBYTE = 1024 * 1024
 
 
 @pytest.fixture
-def kinesis(aws, stream):
+def kinesis(aws: ClientFactory, stream: str) -> KinesisClient:
     return aws("kinesis")
 
 
-def refusal(act) -> str:
+def refusal(act: Callable[[], object]) -> str:
     with pytest.raises(ClientError) as refused:
         act()
     return refused.value.response["Error"]["Code"]
 
 
-def records_of(kinesis, stream) -> int:
+def records_of(kinesis: KinesisClient, stream: str) -> int:
     """How many there are, read to the end: a call gives at most 10 MiB."""
     count = 0
     for shard in shards(kinesis, stream):
@@ -39,44 +49,51 @@ def records_of(kinesis, stream) -> int:
 
 
 @pytest.mark.parametrize(("explicit", "place"), [(0, 0), (2**127 - 1, 0), (2**127, 1), (HIGHEST, 1)])
-def test_every_explicit_hash_key_has_its_shard_the_highest_too(kinesis, stream, explicit, place):
+def test_every_explicit_hash_key_has_its_shard_the_highest_too(
+    kinesis: KinesisClient, stream: str, explicit: int, place: int
+) -> None:
     wanted = shards(kinesis, stream)[place]
     one = kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k", ExplicitHashKey=str(explicit))
-    entry = {"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": str(explicit)}
+    entry: PutRecordsRequestEntryTypeDef = {
+        "Data": b"x",
+        "PartitionKey": "k",
+        "ExplicitHashKey": str(explicit),
+    }
     many = kinesis.put_records(StreamName=stream, Records=[entry])
     assert (one["ShardId"], many["Records"][0]["ShardId"]) == (wanted, wanted)
 
 
-def test_an_explicit_hash_key_out_of_range_is_refused(kinesis, stream):
-    def put(explicit: str):
+def test_an_explicit_hash_key_out_of_range_is_refused(kinesis: KinesisClient, stream: str) -> None:
+    def put(explicit: str) -> None:
         kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k", ExplicitHashKey=explicit)
 
     assert refusal(lambda: put(str(HIGHEST + 1))) == "InvalidArgumentException"
     for malformed in ("-1", "007", "x", "9" * 40):
-        assert refusal(lambda m=malformed: put(m)) == "ValidationException"
+        assert refusal(partial(put, malformed)) == "ValidationException"
     assert records_of(kinesis, stream) == 0
 
 
 @given(st.text(min_size=1, max_size=256))
-def test_a_partition_key_hashes_to_its_md5(key):
+def test_a_partition_key_hashes_to_its_md5(key: str) -> None:
     assert hash_key(key) == hash_of(key)
 
 
-def test_data_and_key_come_back_as_they_were(kinesis, stream):
-    entry = {"Data": bytes(range(256)), "PartitionKey": 'é"\\\n☃'}
+def test_data_and_key_come_back_as_they_were(kinesis: KinesisClient, stream: str) -> None:
+    entry: PutRecordsRequestEntryTypeDef = {"Data": bytes(range(256)), "PartitionKey": 'é"\\\n☃'}
     where = kinesis.put_record(StreamName=stream, **entry)["ShardId"]
     record = read(kinesis, stream, where)[0]
-    assert {name: record[name] for name in entry} == entry
+    assert {"Data": record["Data"], "PartitionKey": record["PartitionKey"]} == entry
 
 
-def test_a_record_may_have_one_mebibyte_its_key_included(kinesis, stream):
-    def both(size: int):
+def test_a_record_may_have_one_mebibyte_its_key_included(kinesis: KinesisClient, stream: str) -> None:
+    def both(size: int) -> None:
         kinesis.put_record(StreamName=stream, Data=b"x" * (size - 3), PartitionKey="key")
         kinesis.put_records(StreamName=stream, Records=[{"Data": b"x" * (size - 3), "PartitionKey": "key"}])
 
     both(MEBIBYTE)
     assert refusal(lambda: both(MEBIBYTE + 1)) == "ValidationException"
-    good, large = {"Data": b"x", "PartitionKey": "k"}, {"Data": b"x" * MEBIBYTE, "PartitionKey": "k"}
+    good: PutRecordsRequestEntryTypeDef = {"Data": b"x", "PartitionKey": "k"}
+    large: PutRecordsRequestEntryTypeDef = {"Data": b"x" * MEBIBYTE, "PartitionKey": "k"}
     assert (
         refusal(lambda: kinesis.put_records(StreamName=stream, Records=[good, large]))
         == "ValidationException"
@@ -84,7 +101,7 @@ def test_a_record_may_have_one_mebibyte_its_key_included(kinesis, stream):
     assert records_of(kinesis, stream) == 2
 
 
-def test_a_streams_maximum_record_size_can_be_raised_to_10_mib(kinesis, stream):
+def test_a_streams_maximum_record_size_can_be_raised_to_10_mib(kinesis: KinesisClient, stream: str) -> None:
     arn = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]["StreamARN"]
     kinesis.update_max_record_size(StreamARN=arn, MaxRecordSizeInKiB=2_048)
     kinesis.put_record(StreamName=stream, Data=b"x" * (2 * MEBIBYTE - 1), PartitionKey="k")
@@ -96,38 +113,42 @@ def test_a_streams_maximum_record_size_can_be_raised_to_10_mib(kinesis, stream):
     kinesis.put_record(StreamName="large", Data=b"x" * (10 * MEBIBYTE - 1), PartitionKey="k")
 
 
-def test_a_request_has_at_most_500_records_and_10_mib(kinesis, stream):
-    entry = {"Data": b"x", "PartitionKey": "k"}
+def test_a_request_has_at_most_500_records_and_10_mib(kinesis: KinesisClient, stream: str) -> None:
+    entry: PutRecordsRequestEntryTypeDef = {"Data": b"x", "PartitionKey": "k"}
     kinesis.put_records(StreamName=stream, Records=[entry] * 500)
     assert (
         refusal(lambda: kinesis.put_records(StreamName=stream, Records=[entry] * 501))
         == "ValidationException"
     )
-    tenth = {"Data": b"x" * (MEBIBYTE - 1), "PartitionKey": "k"}
+    tenth: PutRecordsRequestEntryTypeDef = {"Data": b"x" * (MEBIBYTE - 1), "PartitionKey": "k"}
     kinesis.put_records(StreamName=stream, Records=[tenth] * 10)
     many = [*[tenth] * 10, entry]
     assert refusal(lambda: kinesis.put_records(StreamName=stream, Records=many)) == "InvalidArgumentException"
     assert records_of(kinesis, stream) == 510
 
 
-def test_a_partition_key_has_at_most_256_characters(kinesis, stream):
+def test_a_partition_key_has_at_most_256_characters(kinesis: KinesisClient, stream: str) -> None:
     kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="é" * 256)
     code = refusal(lambda: kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k" * 257))
     assert code == "ValidationException"
 
 
-def test_an_unknown_stream_is_not_found(kinesis):
+def test_an_unknown_stream_is_not_found(kinesis: KinesisClient) -> None:
     code = refusal(lambda: kinesis.put_record(StreamName="none", Data=b"x", PartitionKey="k"))
     assert code == "ResourceNotFoundException"
 
 
-def test_writers_at_the_same_time_lose_nothing_and_keep_the_order(kinesis, stream):
+def test_writers_at_the_same_time_lose_nothing_and_keep_the_order(
+    kinesis: KinesisClient, stream: str
+) -> None:
     """One lock a stream: numbers unique and rising in each shard, and every writer's records in its order."""
     writers = 6
 
     def write(who: int) -> None:
         for turn in range(20):
-            entries = [{"Data": b"%d-%d" % (who, turn * 10 + n), "PartitionKey": str(n)} for n in range(10)]
+            entries: list[PutRecordsRequestEntryTypeDef] = [
+                {"Data": b"%d-%d" % (who, turn * 10 + n), "PartitionKey": str(n)} for n in range(10)
+            ]
             kinesis.put_records(StreamName=stream, Records=entries)
 
     threads = [threading.Thread(target=write, args=(who,)) for who in range(writers)]

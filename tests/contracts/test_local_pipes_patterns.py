@@ -152,7 +152,7 @@ KEYS = st.sampled_from("abc")
 PATTERNS = st.recursive(
     CONDITIONS, lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=2), max_leaves=4
 )
-TREES = st.recursive(
+TREES: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from([1, 2, "x", "xy", None, []]),
     lambda inner: st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=6,

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -123,6 +124,10 @@ def test_records_that_kinesis_refuses_are_sent_again_and_only_they(
     assert sorted(key for key, _ in in_stream(clients, outputs)) == [f"d-{n}" for n in range(10)]
 
 
+def _attempted(times: int, counts: dict[str, int]) -> bool:
+    return counts["failed"] + counts["dead_lettered"] >= times
+
+
 def test_a_message_that_cannot_be_sent_ends_in_the_dead_letter_queue(
     clients: Clients, outputs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +139,7 @@ def test_a_message_that_cannot_be_sent_ends_in_the_dead_letter_queue(
     clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope("d"))
     found = worker(clients, "stream-app-devices")
     for receipt in range(1, 6):
-        counts = run_until(found, lambda c, n=receipt: c["failed"] + c["dead_lettered"] >= n)
+        counts = run_until(found, partial(_attempted, receipt))
         assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 1)
         later += 61_000
     assert (counts["delivered"], counts["failed"], counts["dead_lettered"]) == (1, 4, 1)

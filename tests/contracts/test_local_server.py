@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import httpx
@@ -18,9 +18,13 @@ from botocore.exceptions import ClientError
 
 from stream_app.errors import ConfigError, code_of, is_conflict
 from stream_app.local.server.faults import Fail, ThrottlePuts, Trim
-from stream_app.local.server.process import start
+from stream_app.local.server.process import LocalAws, start
 from tests.contracts.local_kinesis import datas, iterator, put
 from tests.contracts.local_server import family
+
+if TYPE_CHECKING:
+    from stream_app.aws.clients import ClientFactory
+
 
 SCOPE = (
     "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/kinesis/aws4_request, Signature=x"
@@ -29,23 +33,26 @@ SHARD = "shardId-000000000000"
 
 
 @pytest.fixture(scope="module")
-def server():
+def server() -> Iterator[LocalAws]:
     with start() as running:
         yield running
 
 
 @pytest.fixture
-def client(server, monkeypatch) -> Callable[[str], Any]:
+def client(server: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     """boto3 as a program that was given the server's environment would use it."""
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    yield lambda service: boto3.session.Session().client(service)
+    session: Any = boto3.session.Session
+    yield lambda service: session().client(service)
     server.clear_faults()
     httpx.post(f"{server.endpoint}/moto-api/reset").raise_for_status()
 
 
-def test_one_port_speaks_http_1_and_http_2_in_the_clear(server, client):
+def test_one_port_speaks_http_1_and_http_2_in_the_clear(
+    server: LocalAws, client: Callable[[str], Any]
+) -> None:
     kinesis = client("kinesis")
     kinesis.create_stream(StreamName="one", ShardCount=1)
     put(kinesis, "one", "a", "b")
@@ -56,8 +63,8 @@ def test_one_port_speaks_http_1_and_http_2_in_the_clear(server, client):
     }
     body = json.dumps({"ShardIterator": iterator(kinesis, "one", SHARD)})
     answers = {}
-    for version, how in (("HTTP/2", {"http1": False, "http2": True}), ("HTTP/1.1", {})):
-        with httpx.Client(**how) as http:
+    for version, second in (("HTTP/2", True), ("HTTP/1.1", False)):
+        with httpx.Client(http1=not second, http2=second) as http:
             answer = http.post(server.endpoint, content=body, headers=headers)
         assert (answer.http_version, answer.status_code) == (version, 200)
         answers[version] = answer.json()["Records"]
@@ -65,7 +72,7 @@ def test_one_port_speaks_http_1_and_http_2_in_the_clear(server, client):
     assert [record["PartitionKey"] for record in answers["HTTP/2"]] == ["a", "b"]
 
 
-def test_it_listens_on_this_machine_only(server):
+def test_it_listens_on_this_machine_only(server: LocalAws) -> None:
     listening = [
         connection.laddr.ip
         for process in family(server)
@@ -78,7 +85,7 @@ def test_it_listens_on_this_machine_only(server):
 @pytest.mark.parametrize(
     "key", ["a/b.json", "100%25/é ü+?#&=~.json", "double//slash", "/leading", "date=2016-12-01/hour=07/x y"]
 )
-def test_an_s3_key_of_any_characters_comes_back(client, key):
+def test_an_s3_key_of_any_characters_comes_back(client: Callable[[str], Any], key: str) -> None:
     s3 = client("s3")
     s3.create_bucket(Bucket="bucket")
     s3.put_object(Bucket="bucket", Key=key, Body=b"body", Tagging="status=open")
@@ -93,7 +100,9 @@ def test_an_s3_key_of_any_characters_comes_back(client, key):
 
 
 @pytest.mark.parametrize("came", [b"", b"a body that"])
-def test_of_a_body_whose_sender_died_nothing_is_stored(server, client, came):
+def test_of_a_body_whose_sender_died_nothing_is_stored(
+    server: LocalAws, client: Callable[[str], Any], came: bytes
+) -> None:
     s3 = client("s3")
     s3.create_bucket(Bucket="cut-off")
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sender:
@@ -105,7 +114,7 @@ def test_of_a_body_whose_sender_died_nothing_is_stored(server, client, came):
     assert s3.list_objects_v2(Bucket="cut-off")["KeyCount"] == 1
 
 
-def test_every_service_of_the_template_answers(client):
+def test_every_service_of_the_template_answers(client: Callable[[str], Any]) -> None:
     client("sns").create_topic(Name="topic")
     client("sqs").create_queue(QueueName="queue")
     client("events").create_event_bus(Name="bus")
@@ -131,7 +140,7 @@ def at_once(act: Callable[[int], bool], how_many: int = 12) -> int:
         return sum(pool.map(one, range(how_many)))
 
 
-def test_of_many_conditional_writes_at_once_one_succeeds(client):
+def test_of_many_conditional_writes_at_once_one_succeeds(client: Callable[[str], Any]) -> None:
     dynamodb, s3 = client("dynamodb"), client("s3")
     s3.create_bucket(Bucket="bucket")
     dynamodb.create_table(
@@ -162,7 +171,7 @@ def test_of_many_conditional_writes_at_once_one_succeeds(client):
         assert (at_once(partial(take, lease)), at_once(partial(create, lease))) == (1, 1)
 
 
-def test_long_polls_do_not_keep_the_others_waiting(client):
+def test_long_polls_do_not_keep_the_others_waiting(client: Callable[[str], Any]) -> None:
     sqs = client("sqs")
     url = sqs.create_queue(QueueName="queue")["QueueUrl"]
     with ThreadPoolExecutor(10) as pool:
@@ -174,7 +183,7 @@ def test_long_polls_do_not_keep_the_others_waiting(client):
         assert sorted(poll.result()["Messages"][0]["Body"] for poll in polls) == [str(n) for n in range(10)]
 
 
-def test_faults_are_switched_from_outside(server, client):
+def test_faults_are_switched_from_outside(server: LocalAws, client: Callable[[str], Any]) -> None:
     kinesis = client("kinesis")
     kinesis.create_stream(StreamName="one", ShardCount=1)
     server.inject(
@@ -198,7 +207,7 @@ def test_faults_are_switched_from_outside(server, client):
         server.inject(Trim(stream="none"))
 
 
-def test_its_own_paths_say_what_is_wrong(server):
+def test_its_own_paths_say_what_is_wrong(server: LocalAws) -> None:
     assert httpx.get(f"{server.endpoint}/stream-app/health").json()["pid"] in [p.pid for p in family(server)]
     assert httpx.get(f"{server.endpoint}/stream-app/faults").json()["fail"] == []
     assert httpx.get(f"{server.endpoint}/stream-app/other").status_code == 404

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pytest
 from moto.core.common_models import BaseModel
@@ -15,7 +17,15 @@ from moto.s3.models import FakeKey
 from moto.s3.responses import S3Response
 from moto.sqs.models import Message
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+    from stream_app.aws.clients import ClientFactory
+
+
 THREADS = 4
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Watch:
@@ -26,9 +36,9 @@ class Watch:
         self._inside = 0
         self._lock = threading.Lock()
 
-    def over(self, function):
+    def over(self, function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
-        def watched(*args, **kwargs):
+        def watched(*args: P.args, **kwargs: P.kwargs) -> T:
             with self._lock:
                 self._inside += 1
                 self.most = max(self.most, self._inside)
@@ -42,13 +52,13 @@ class Watch:
         return watched
 
 
-def at_once(act) -> None:
+def at_once(act: Callable[[int], object]) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(act, range(THREADS)))
 
 
 @pytest.fixture
-def dynamodb(aws):
+def dynamodb(aws: ClientFactory) -> DynamoDBClient:
     client = aws("dynamodb")
     client.create_table(
         TableName="table",
@@ -59,14 +69,16 @@ def dynamodb(aws):
     return client
 
 
-def test_dynamodb_checks_and_writes_in_one_step(dynamodb, monkeypatch):
+def test_dynamodb_checks_and_writes_in_one_step(
+    dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch = Watch()
     monkeypatch.setattr(DynamoDBBackend, "put_item", watch.over(DynamoDBBackend.put_item))
     at_once(lambda who: dynamodb.put_item(TableName="table", Item={"k": {"S": str(who)}}))
     assert watch.most == 1
 
 
-def test_s3_checks_and_writes_in_one_step(aws, monkeypatch):
+def test_s3_checks_and_writes_in_one_step(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     s3 = aws("s3")
     s3.create_bucket(Bucket="bucket")
     watch = Watch()
@@ -80,7 +92,7 @@ def alive(model: type[BaseModel]) -> int:
     return sum(isinstance(thing, model) for thing in gc.get_objects())
 
 
-def test_what_was_overwritten_or_deleted_is_forgotten(aws, dynamodb):
+def test_what_was_overwritten_or_deleted_is_forgotten(aws: ClientFactory, dynamodb: DynamoDBClient) -> None:
     s3, sqs = aws("s3"), aws("sqs")
     s3.create_bucket(Bucket="bucket")
     url = sqs.create_queue(QueueName="queue")["QueueUrl"]
@@ -96,7 +108,7 @@ def test_what_was_overwritten_or_deleted_is_forgotten(aws, dynamodb):
     assert s3.get_object(Bucket="bucket", Key="same")["Body"].read() == b"19"
 
 
-def test_a_versioned_object_keeps_its_versions(aws):
+def test_a_versioned_object_keeps_its_versions(aws: ClientFactory) -> None:
     s3 = aws("s3")
     s3.create_bucket(Bucket="bucket")
     s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})

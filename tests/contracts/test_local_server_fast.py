@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from base64 import b64encode
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +17,13 @@ from stream_app.local.server import wsgi
 from stream_app.local.server.faults import ThrottlePuts, ThrottleReads, injected
 from stream_app.local.server.kinesis_fast_path import fast
 
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.literals import ShardIteratorTypeType
+
+    from stream_app.aws.clients import ClientFactory
+
+
 SCOPE = (
     "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/kinesis/aws4_request, Signature=x"
 )
@@ -22,15 +31,18 @@ SHOWN = ("content-type", "x-amzn-errortype", "server")
 WAYS = {"short": fast(wsgi.moto), "moto": wsgi.moto}
 
 
-def ask(way: str, operation: str, body: bytes) -> tuple[str, dict[str, str], object]:
+def ask(way: str, operation: str, body: bytes) -> tuple[str, dict[str, str], Any]:
     """Status, the headers that matter, and the body of an answer."""
-    got: dict[str, object] = {}
+    got: dict[str, Any] = {}
 
-    def start_response(status, headers, _=None):
+    def start_response(
+        status: str, headers: list[tuple[str, str]], _: object = None, /
+    ) -> Callable[[bytes], object]:
         got["status"] = status[:3]
         named = {name.lower(): value for name, value in headers}
         assert named["x-amzn-requestid"]
         got["headers"] = {name: named.get(name) for name in SHOWN}
+        return lambda _: None
 
     environ = {
         "REQUEST_METHOD": "POST",
@@ -52,7 +64,7 @@ def ask(way: str, operation: str, body: bytes) -> tuple[str, dict[str, str], obj
 
 
 @pytest.fixture
-def twins(aws, monkeypatch):
+def twins(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> KinesisClient:
     """Two streams that were made in the same millisecond, and so give the same numbers; the clock stands still."""
     at = clock.now_ms()
     monkeypatch.setattr(clock, "now_ms", lambda: at)
@@ -61,14 +73,14 @@ def twins(aws, monkeypatch):
     return aws("kinesis")
 
 
-def both(operation: str, body_of) -> tuple[str, dict[str, str], object]:
+def both(operation: str, body_of: Callable[[str], bytes]) -> tuple[str, dict[str, str], Any]:
     """Ask both ways, each of its own stream; the one answer that both gave."""
     answers = {way: ask(way, operation, body_of(way)) for way in WAYS}
     assert answers["short"] == answers["moto"]
     return answers["short"]
 
 
-def body(**parameters) -> bytes:
+def body(**parameters: Any) -> bytes:
     return json.dumps(parameters).encode()
 
 
@@ -83,7 +95,9 @@ Entries = st.lists(
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(Entries, st.integers(1, 15), st.sampled_from(["TRIM_HORIZON", "LATEST"]))
-def test_what_is_written_and_read_is_the_same(twins, entries, limit, kind):
+def test_what_is_written_and_read_is_the_same(
+    twins: KinesisClient, entries: list[tuple[bytes, str]], limit: int, kind: ShardIteratorTypeType
+) -> None:
     def position(way: str, shard: str) -> str:
         found = twins.get_shard_iterator(StreamName=way, ShardId=shard, ShardIteratorType=kind)
         return found["ShardIterator"]
@@ -97,12 +111,12 @@ def test_what_is_written_and_read_is_the_same(twins, entries, limit, kind):
         # The stream's name is in an iterator, so the same stream is read both ways.
         for way in WAYS:
             request = body(ShardIterator=before[way, shard], Limit=limit)
-            status, _, answer = both("GetRecords", lambda _, asked=request: asked)
+            status, _, answer = both("GetRecords", {name: request for name in WAYS}.__getitem__)
             assert status == "200"
             assert len(answer["Records"]) <= limit
 
 
-def test_the_end_of_a_shard_is_the_same(twins):
+def test_the_end_of_a_shard_is_the_same(twins: KinesisClient) -> None:
     twins.split_shard(StreamName="moto", ShardToSplit="shardId-000000000000", NewStartingHashKey="1000")
     found = twins.get_shard_iterator(
         StreamName="moto", ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
@@ -130,13 +144,15 @@ def test_the_end_of_a_shard_is_the_same(twins):
         ("GetRecords", b"{"),
     ],
 )
-def test_what_is_refused_is_refused_the_same(twins, operation, request_body):
+def test_what_is_refused_is_refused_the_same(
+    twins: KinesisClient, operation: str, request_body: bytes
+) -> None:
     status, headers, answer = both(operation, lambda _: request_body)
     assert status == "400"
     assert answer["__type"] == headers["x-amzn-errortype"]
 
 
-def test_a_throttle_is_drawn_once_whichever_way(twins):
+def test_a_throttle_is_drawn_once_whichever_way(twins: KinesisClient) -> None:
     records = [entry(b"x", str(n)) for n in range(10)]
     for way in WAYS:
         with injected(ThrottlePuts(share=0.2), ThrottleReads(share=0.5)):

@@ -20,13 +20,18 @@ from stream_app.local.server.process import start
 from tests.contracts.local_server import family
 
 
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
 def ended(processes: list[psutil.Process]) -> bool:
     """Whether all of them come to their end soon."""
     _, alive = psutil.wait_procs(processes, timeout=15)
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_stopping_ends_main_and_worker_and_may_be_repeated():
+def test_stopping_ends_main_and_worker_and_may_be_repeated() -> None:
     running = start()
     processes = family(running)
     assert len(processes) == 2
@@ -39,11 +44,11 @@ def test_stopping_ends_main_and_worker_and_may_be_repeated():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_even_while_a_client_waits(number, tmp_path):
+def test_a_signal_ends_it_cleanly_even_while_a_client_waits(number: signal.Signals, tmp_path: Path) -> None:
     running = start(log=tmp_path / "aws.log")
     processes = family(running)
-    where = {"endpoint_url": running.endpoint, "region_name": "us-east-1"}
-    sqs = boto3.session.Session("testing", "testing").client("sqs", **where)
+    session = boto3.session.Session("testing", "testing", region_name="us-east-1")
+    sqs = session.client("sqs", endpoint_url=running.endpoint)
     url = sqs.create_queue(QueueName="queue")["QueueUrl"]
     with httpx.Client() as http, ThreadPoolExecutor(1) as pool:
         poll = pool.submit(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=20)
@@ -57,7 +62,7 @@ def test_a_signal_ends_it_cleanly_even_while_a_client_waits(number, tmp_path):
     ]
 
 
-def test_killing_the_main_process_leaves_no_worker():
+def test_killing_the_main_process_leaves_no_worker() -> None:
     running = start()
     processes = family(running)
     os.kill(running.pid, signal.SIGKILL)
@@ -65,19 +70,19 @@ def test_killing_the_main_process_leaves_no_worker():
     running.stop()
 
 
-def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path):
+def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, time, psutil; from stream_app.local.server.process import start; a = start();"
         "m = psutil.Process(a.pid); print(m.pid, *[p.pid for p in m.children()], flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
-        processes = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        processes = [psutil.Process(int(pid)) for pid in _line(parent).split()]
         assert len(processes) == 2
         parent.kill()
     assert ended(processes)
 
 
-def test_it_does_not_end_with_the_thread_that_started_it():
+def test_it_does_not_end_with_the_thread_that_started_it() -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(start).result()
     with running:
@@ -89,14 +94,14 @@ def test_it_does_not_end_with_the_thread_that_started_it():
                 running._process.wait(0.25)
 
 
-def test_a_port_that_is_taken_is_said_so():
+def test_a_port_that_is_taken_is_said_so() -> None:
     with start() as server:
         with pytest.raises(ConfigError, match=f"port {server.port}"):
             start(port=server.port)
         assert httpx.get(f"{server.endpoint}/stream-app/health").status_code == 200
 
 
-def test_what_keeps_it_from_coming_up_is_shown(tmp_path, monkeypatch):
+def test_what_keeps_it_from_coming_up_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "moto").mkdir()
     (tmp_path / "moto" / "__init__.py").write_text("raise RuntimeError('broken on purpose')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -106,21 +111,21 @@ def test_what_keeps_it_from_coming_up_is_shown(tmp_path, monkeypatch):
     assert str(log) in str(failed.value)
 
 
-def test_a_server_that_takes_too_long_is_ended():
+def test_a_server_that_takes_too_long_is_ended() -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     with pytest.raises(FatalError, match="did not answer in 0 s"):
         start(timeout=0)
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
 
 
-def test_the_program_says_where_it_is(tmp_path):
+def test_the_program_says_where_it_is(tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     command = [sys.executable, "-m", "stream_app.local.server", "--ready-file", str(ready)]
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root
     ) as process:
-        said = json.loads(process.stdout.readline())
+        said = json.loads(_line(process))
         assert said == json.loads(ready.read_text())
         assert said["pid"] == process.pid
         assert httpx.get(f"{said['endpoint']}/stream-app/health").status_code == 200

@@ -36,14 +36,14 @@ class Queue(RuleBasedStateMachine):
                 entry.due, entry.flying = None, False
 
     @rule(group=st.sampled_from([None, None, "a", "b"]), delay=st.sampled_from([0, 0, 0, 5]))
-    def send(self, group, delay):
+    def send(self, group: str | None, delay: int) -> None:
         message = Message(f"m{len(self.plain)}", "")
         due = self.now + delay if delay else None
         self.store.add(message, group, due)
         self.plain.append(Plain(message, group, due))
 
     @rule(count=st.integers(1, 4), timeout=st.integers(0, 6), poison=st.booleans())
-    def receive(self, count, timeout, poison):
+    def receive(self, count: int, timeout: int, poison: bool) -> None:
         """With `poison` the first message that would be received leaves the queue instead."""
         self._release_due()
         locked = {entry.group for entry in self.plain if entry.flying and entry.group}
@@ -65,7 +65,7 @@ class Queue(RuleBasedStateMachine):
         self.plain = [entry for entry in self.plain if entry not in dropped]
 
     @rule(data=st.data())
-    def delete(self, data):
+    def delete(self, data: st.DataObject) -> None:
         if self.handles:
             handle = data.draw(st.sampled_from(sorted(self.handles)))
             assert self.store.delete(handle)
@@ -73,7 +73,7 @@ class Queue(RuleBasedStateMachine):
             self.plain = [entry for entry in self.plain if entry is not gone]
 
     @rule(data=st.data(), timeout=st.integers(0, 9))
-    def change_visibility(self, data, timeout):
+    def change_visibility(self, data: st.DataObject, timeout: int) -> None:
         if self.handles:
             self._release_due()
             handle = data.draw(st.sampled_from(sorted(self.handles)))
@@ -85,11 +85,11 @@ class Queue(RuleBasedStateMachine):
                 entry.due = self.now + timeout
 
     @rule(by=st.integers(1, 4))
-    def wait(self, by):
+    def wait(self, by: int) -> None:
         self.now += by
 
     @invariant()
-    def counts_agree(self):
+    def counts_agree(self) -> None:
         self._release_due()
         flying = sum(entry.flying for entry in self.plain)
         delayed = sum(entry.due is not None and not entry.flying for entry in self.plain)
@@ -102,7 +102,7 @@ TestQueue = Queue.TestCase
 TestQueue.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def test_a_handle_that_never_was_is_not_known():
+def test_a_handle_that_never_was_is_not_known() -> None:
     store = QueueStore()
     assert not store.delete("x")
     assert not store.has_handle("x")

@@ -5,59 +5,73 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from stream_app.local.moto_patches import clock
 
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import (
+        DeleteMessageBatchRequestEntryTypeDef,
+        MessageAttributeValueTypeDef,
+        MessageTypeDef,
+        SendMessageBatchRequestEntryTypeDef,
+    )
+
+    from stream_app.aws.clients import ClientFactory
+
 
 @pytest.fixture
-def sqs(aws):
+def sqs(aws: ClientFactory) -> SQSClient:
     return aws("sqs")
 
 
 @pytest.fixture
-def now(monkeypatch):
+def now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ticking = [clock.now_ms()]
     monkeypatch.setattr(clock, "now_ms", lambda: ticking[0])
     return ticking
 
 
-def queue(sqs, name: str = "queue", **attributes: str) -> str:
-    return sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+def queue(sqs: SQSClient, name: str = "queue", **attributes: str) -> str:
+    wanted: Any = attributes
+    return sqs.create_queue(QueueName=name, Attributes=wanted)["QueueUrl"]
 
 
-def fifo(sqs, name: str = "queue.fifo", **attributes: str) -> str:
+def fifo(sqs: SQSClient, name: str = "queue.fifo", **attributes: str) -> str:
     return queue(sqs, name, FifoQueue="true", **attributes)
 
 
-def receive(sqs, url: str, count: int = 10, **how) -> list[dict]:
+def receive(sqs: SQSClient, url: str, count: int = 10, **how: Any) -> list[MessageTypeDef]:
     return sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=count, **how).get("Messages", [])
 
 
-def bodies(messages: list[dict]) -> list[str]:
+def bodies(messages: list[MessageTypeDef]) -> list[str]:
     return [message["Body"] for message in messages]
 
 
-def counts(sqs, url: str) -> list[int]:
-    names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+def counts(sqs: SQSClient, url: str) -> list[int]:
+    names: list[Any] = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
     found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     return [int(found[name]) for name in names]
 
 
-def delete(sqs, url: str, *messages: dict) -> None:
+def delete(sqs: SQSClient, url: str, *messages: MessageTypeDef) -> None:
     for message in messages:
         sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
 
-def refusal(act) -> str:
+def refusal(act: Callable[[], object]) -> str:
     with pytest.raises(ClientError) as refused:
         act()
     return refused.value.response["Error"]["Code"]
 
 
-def test_a_message_is_received_once_until_its_visibility_timeout(sqs, now):
+def test_a_message_is_received_once_until_its_visibility_timeout(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs, VisibilityTimeout="30")
     sqs.send_message(QueueUrl=url, MessageBody="a")
     first = receive(sqs, url)
@@ -71,26 +85,25 @@ def test_a_message_is_received_once_until_its_visibility_timeout(sqs, now):
     assert (receive(sqs, url), counts(sqs, url)) == ([], [0, 0, 0])
 
 
-def test_visibility_can_be_changed_while_in_flight_only(sqs, now):
+def test_visibility_can_be_changed_while_in_flight_only(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs)
     sqs.send_message(QueueUrl=url, MessageBody="a")
 
-    def change(message: dict, seconds: int) -> None:
-        handle = message["ReceiptHandle"]
+    def change(handle: str, seconds: int) -> None:
         sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=seconds)
 
-    message = receive(sqs, url)[0]
-    change(message, 60)
+    handle = receive(sqs, url)[0]["ReceiptHandle"]
+    change(handle, 60)
     now[0] += 59_000
     assert receive(sqs, url) == []
-    change(message, 0)
-    assert "MessageNotInflight" in refusal(lambda: change(message, 5))
+    change(handle, 0)
+    assert "MessageNotInflight" in refusal(lambda: change(handle, 5))
     assert bodies(receive(sqs, url)) == ["a"]
-    assert refusal(lambda: change({"ReceiptHandle": "x"}, 5)) == "ReceiptHandleIsInvalid"
+    assert refusal(lambda: change("x", 5)) == "ReceiptHandleIsInvalid"
     assert refusal(lambda: delete(sqs, url, {"ReceiptHandle": "x"})) == "ReceiptHandleIsInvalid"
 
 
-def test_a_delayed_message_comes_later(sqs, now):
+def test_a_delayed_message_comes_later(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs)
     sqs.send_message(QueueUrl=url, MessageBody="later", DelaySeconds=10)
     assert (receive(sqs, url), counts(sqs, url)) == ([], [0, 0, 1])
@@ -98,7 +111,9 @@ def test_a_delayed_message_comes_later(sqs, now):
     assert bodies(receive(sqs, url)) == ["later"]
 
 
-def test_a_message_that_was_received_too_often_goes_to_the_dead_letter_queue(sqs, now):
+def test_a_message_that_was_received_too_often_goes_to_the_dead_letter_queue(
+    sqs: SQSClient, now: list[int]
+) -> None:
     dead = queue(sqs, "dead")
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 2})
@@ -112,7 +127,7 @@ def test_a_message_that_was_received_too_often_goes_to_the_dead_letter_queue(sqs
     assert [message["MessageId"] for message in receive(sqs, dead)] == [sent]
 
 
-def test_a_message_beyond_its_retention_is_gone_and_blocks_nobody(sqs, now):
+def test_a_message_beyond_its_retention_is_gone_and_blocks_nobody(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs, MessageRetentionPeriod="60")
     sqs.send_message(QueueUrl=url, MessageBody="old")
     # moto stamps the time of sending with its own clock.
@@ -121,7 +136,7 @@ def test_a_message_beyond_its_retention_is_gone_and_blocks_nobody(sqs, now):
     assert counts(sqs, url) == [0, 0, 0]
 
 
-def test_a_group_of_a_fifo_queue_waits_for_its_messages_in_flight(sqs, now):
+def test_a_group_of_a_fifo_queue_waits_for_its_messages_in_flight(sqs: SQSClient, now: list[int]) -> None:
     url = fifo(sqs, ContentBasedDeduplication="true", VisibilityTimeout="30")
     for body in ("a1", "b1", "a2", "b2", "a3"):
         sqs.send_message(QueueUrl=url, MessageBody=body, MessageGroupId=body[0])
@@ -134,7 +149,9 @@ def test_a_group_of_a_fifo_queue_waits_for_its_messages_in_flight(sqs, now):
     assert bodies(receive(sqs, url)) == ["b1", "a2", "b2", "a3"]
 
 
-def test_a_fifo_queue_takes_a_message_once_in_five_minutes_even_if_it_was_deleted(sqs, now):
+def test_a_fifo_queue_takes_a_message_once_in_five_minutes_even_if_it_was_deleted(
+    sqs: SQSClient, now: list[int]
+) -> None:
     url = fifo(sqs)
 
     def send(deduplication: str) -> None:
@@ -152,14 +169,14 @@ def test_a_fifo_queue_takes_a_message_once_in_five_minutes_even_if_it_was_delete
     assert len(receive(sqs, url)) == 1
 
 
-def test_deduplication_can_be_per_group(sqs):
+def test_deduplication_can_be_per_group(sqs: SQSClient) -> None:
     url = fifo(sqs, DeduplicationScope="messageGroup", FifoThroughputLimit="perMessageGroupId")
     for group in ("g", "h", "g"):
         sqs.send_message(QueueUrl=url, MessageBody="a", MessageGroupId=group, MessageDeduplicationId="1")
     assert len(receive(sqs, url)) == 2
 
 
-def test_sequence_numbers_of_a_fifo_queue_rise(sqs):
+def test_sequence_numbers_of_a_fifo_queue_rise(sqs: SQSClient) -> None:
     url = fifo(sqs, ContentBasedDeduplication="true")
     sent = [
         sqs.send_message(QueueUrl=url, MessageBody=str(n), MessageGroupId="g", MessageDeduplicationId=str(n))
@@ -170,7 +187,7 @@ def test_sequence_numbers_of_a_fifo_queue_rise(sqs):
     assert numbers == sorted(set(numbers))
 
 
-def test_a_fifo_topic_delivers_to_a_fifo_queue_in_order_and_once(aws, sqs):
+def test_a_fifo_topic_delivers_to_a_fifo_queue_in_order_and_once(aws: ClientFactory, sqs: SQSClient) -> None:
     url = fifo(sqs)
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sns = aws("sns")
@@ -181,7 +198,7 @@ def test_a_fifo_topic_delivers_to_a_fifo_queue_in_order_and_once(aws, sqs):
     assert bodies(receive(sqs, url)) == ["1", "2", "3"]
 
 
-def test_a_purged_queue_is_empty_and_takes_messages_again(sqs):
+def test_a_purged_queue_is_empty_and_takes_messages_again(sqs: SQSClient) -> None:
     url = queue(sqs)
     sqs.send_message(QueueUrl=url, MessageBody="a")
     sqs.purge_queue(QueueUrl=url)
@@ -190,9 +207,13 @@ def test_a_purged_queue_is_empty_and_takes_messages_again(sqs):
     assert bodies(receive(sqs, url)) == ["b"]
 
 
-def test_attributes_are_given_as_they_are_asked_for_and_stay_in_the_message(sqs, now):
+def test_attributes_are_given_as_they_are_asked_for_and_stay_in_the_message(
+    sqs: SQSClient, now: list[int]
+) -> None:
     url = queue(sqs, VisibilityTimeout="1")
-    told = {name: {"DataType": "String", "StringValue": name} for name in ("one", "two")}
+    told: dict[str, MessageAttributeValueTypeDef] = {
+        name: {"DataType": "String", "StringValue": name} for name in ("one", "two")
+    }
     sqs.send_message(QueueUrl=url, MessageBody="a", MessageAttributes=told)
     assert "MessageAttributes" not in receive(sqs, url)[0]
     now[0] += 1_000
@@ -201,7 +222,7 @@ def test_attributes_are_given_as_they_are_asked_for_and_stay_in_the_message(sqs,
     assert set(receive(sqs, url, MessageAttributeNames=["All"])[0]["MessageAttributes"]) == {"one", "two"}
 
 
-def test_a_waiting_receive_gets_what_is_sent_meanwhile(sqs):
+def test_a_waiting_receive_gets_what_is_sent_meanwhile(sqs: SQSClient) -> None:
     url = queue(sqs)
     got: list[str] = []
     waiter = threading.Thread(target=lambda: got.extend(bodies(receive(sqs, url, WaitTimeSeconds=20))))
@@ -211,7 +232,7 @@ def test_a_waiting_receive_gets_what_is_sent_meanwhile(sqs):
     assert got == ["a"]
 
 
-def test_senders_and_receivers_at_the_same_time_lose_nothing_and_share_nothing(sqs):
+def test_senders_and_receivers_at_the_same_time_lose_nothing_and_share_nothing(sqs: SQSClient) -> None:
     url = queue(sqs)
     senders, each = 4, 60
     got: Counter[str] = Counter()
@@ -219,7 +240,9 @@ def test_senders_and_receivers_at_the_same_time_lose_nothing_and_share_nothing(s
 
     def send(who: int) -> None:
         for turn in range(0, each, 10):
-            entries = [{"Id": str(n), "MessageBody": f"{who}-{turn + n}"} for n in range(10)]
+            entries: list[SendMessageBatchRequestEntryTypeDef] = [
+                {"Id": str(n), "MessageBody": f"{who}-{turn + n}"} for n in range(10)
+            ]
             sqs.send_message_batch(QueueUrl=url, Entries=entries)
 
     def take() -> None:
@@ -228,7 +251,7 @@ def test_senders_and_receivers_at_the_same_time_lose_nothing_and_share_nothing(s
             messages = receive(sqs, url)
             got.update(bodies(messages))
             if messages:
-                entries = [
+                entries: list[DeleteMessageBatchRequestEntryTypeDef] = [
                     {"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)
                 ]
                 assert not sqs.delete_message_batch(QueueUrl=url, Entries=entries).get("Failed")

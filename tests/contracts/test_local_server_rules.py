@@ -4,46 +4,64 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.contracts.local_kinesis import read
 
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+    from stream_app.aws.clients import ClientFactory
+
+
 SOURCE = "stream-app.devices"
 PATTERN = json.dumps({"source": [{"prefix": SOURCE}]})
 
 
 @pytest.fixture
-def events(aws):
+def events(aws: ClientFactory) -> EventBridgeClient:
     aws("events").create_event_bus(Name="bus")
     return aws("events")
 
 
 @pytest.fixture
-def sqs(aws):
+def sqs(aws: ClientFactory) -> SQSClient:
     return aws("sqs")
 
 
-def queue(sqs, name: str = "queue") -> tuple[str, str]:
+def queue(sqs: SQSClient, name: str = "queue") -> tuple[str, str]:
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
     return url, sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
 
-def target(events, arn: str, rule: str = "rule", **how) -> None:
+def target(events: EventBridgeClient, arn: str, rule: str = "rule", **how: Any) -> None:
     events.put_rule(Name=rule, EventBusName="bus", EventPattern=PATTERN)
-    events.put_targets(Rule=rule, EventBusName="bus", Targets=[{"Id": "1", "Arn": arn, **how}])
+    wanted: Any = {"Id": "1", "Arn": arn, **how}
+    events.put_targets(Rule=rule, EventBusName="bus", Targets=[wanted])
 
 
-def send(events, *details: dict, **how) -> list[str]:
-    entry = {"Source": SOURCE, "DetailType": "air_quality", "Resources": ["A"], "EventBusName": "bus", **how}
-    answer = events.put_events(Entries=[{**entry, "Detail": json.dumps(detail)} for detail in details])
+def send(events: EventBridgeClient, *details: dict[str, Any], **how: Any) -> list[str]:
+    entry: Any = {
+        "Source": SOURCE,
+        "DetailType": "air_quality",
+        "Resources": ["A"],
+        "EventBusName": "bus",
+        **how,
+    }
+    entries: list[Any] = [{**entry, "Detail": json.dumps(detail)} for detail in details]
+    answer = events.put_events(Entries=entries)
     assert answer["FailedEntryCount"] == 0
     return [sent["EventId"] for sent in answer["Entries"]]
 
 
-def drain(sqs, url: str) -> list[dict]:
-    found = []
+def drain(sqs: SQSClient, url: str) -> list[MessageTypeDef]:
+    found: list[MessageTypeDef] = []
     while messages := sqs.receive_message(
         QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
     ).get("Messages"):
@@ -51,7 +69,7 @@ def drain(sqs, url: str) -> list[dict]:
     return found
 
 
-def test_a_queue_gets_the_envelope_that_aws_documents(events, sqs):
+def test_a_queue_gets_the_envelope_that_aws_documents(events: EventBridgeClient, sqs: SQSClient) -> None:
     url, arn = queue(sqs)
     target(events, arn)
     detail = {"station": "A", "note": '<account> "é"', "pm25": 1.5, "none": None}
@@ -73,8 +91,8 @@ def test_a_queue_gets_the_envelope_that_aws_documents(events, sqs):
     }
 
 
-def test_inputs_are_heeded(events, sqs):
-    wanted = {
+def test_inputs_are_heeded(events: EventBridgeClient, sqs: SQSClient) -> None:
+    wanted: dict[str, tuple[dict[str, Any], str]] = {
         "path": ({"InputPath": "$.detail.station"}, '"A"'),
         "constant": ({"Input": '{"a":1}'}, '{"a":1}'),
         "template": (
@@ -97,7 +115,9 @@ def test_inputs_are_heeded(events, sqs):
     }
 
 
-def test_a_stream_can_be_a_target_with_its_partition_key_from_the_event(aws, events):
+def test_a_stream_can_be_a_target_with_its_partition_key_from_the_event(
+    aws: ClientFactory, events: EventBridgeClient
+) -> None:
     kinesis = aws("kinesis")
     kinesis.create_stream(StreamName="one", ShardCount=1)
     arn = kinesis.describe_stream_summary(StreamName="one")["StreamDescriptionSummary"]["StreamARN"]
@@ -109,7 +129,7 @@ def test_a_stream_can_be_a_target_with_its_partition_key_from_the_event(aws, eve
     assert all(json.loads(record["Data"])["detail"] == {"station": "A"} for record in records)
 
 
-def test_a_disabled_rule_sends_nothing(events, sqs):
+def test_a_disabled_rule_sends_nothing(events: EventBridgeClient, sqs: SQSClient) -> None:
     url, arn = queue(sqs)
     target(events, arn)
     events.disable_rule(Name="rule", EventBusName="bus")
@@ -119,7 +139,9 @@ def test_a_disabled_rule_sends_nothing(events, sqs):
     assert [json.loads(message["Body"])["detail"] for message in drain(sqs, url)] == [{"n": 2}]
 
 
-def test_a_target_that_is_gone_fails_nobody_and_leaves_a_dead_letter(events, sqs):
+def test_a_target_that_is_gone_fails_nobody_and_leaves_a_dead_letter(
+    events: EventBridgeClient, sqs: SQSClient
+) -> None:
     dead, dead_arn = queue(sqs, "dead")
     url, arn = queue(sqs)
     target(events, "arn:aws:sqs:us-east-1:123456789012:gone", "gone", DeadLetterConfig={"Arn": dead_arn})
@@ -135,16 +157,23 @@ def test_a_target_that_is_gone_fails_nobody_and_leaves_a_dead_letter(events, sqs
     assert told["ERROR_CODE"]
 
 
-def test_a_request_has_at_most_one_mebibyte(events):
+def test_a_request_has_at_most_one_mebibyte(events: EventBridgeClient) -> None:
     half = json.dumps({"x": "y" * (512 * 1024)})
-    entry = {"Source": SOURCE, "DetailType": "t", "Detail": half, "EventBusName": "bus"}
+    entry: PutEventsRequestEntryTypeDef = {
+        "Source": SOURCE,
+        "DetailType": "t",
+        "Detail": half,
+        "EventBusName": "bus",
+    }
     events.put_events(Entries=[entry])
     with pytest.raises(ClientError) as refused:
         events.put_events(Entries=[entry, entry])
     assert refused.value.response["Error"]["Code"] == "ValidationException"
 
 
-def test_a_replay_sends_the_events_of_its_window_to_the_rules_it_names(events, sqs):
+def test_a_replay_sends_the_events_of_its_window_to_the_rules_it_names(
+    events: EventBridgeClient, sqs: SQSClient
+) -> None:
     url, arn = queue(sqs)
     other_url, other_arn = queue(sqs, "other")
     target(events, arn)

@@ -54,7 +54,7 @@ def test_all_items_are_written_or_none_with_the_reason_of_each(dynamodb: Any) ->
     with pytest.raises(ClientError) as refused:
         dynamodb.transact_write_items(TransactItems=[update("a", "3"), put("b", "3"), update("d", "3")])
     assert refused.value.response["Error"]["Code"] == "TransactionCanceledException"
-    reasons = [reason["Code"] for reason in refused.value.response["CancellationReasons"]]  # type: ignore[typeddict-item]
+    reasons = [reason["Code"] for reason in refused.value.response["CancellationReasons"]]
     assert reasons == ["None", "ConditionalCheckFailed", "ConditionalCheckFailed"]
     assert items(dynamodb) == {"a": "2", "b": "1", "c": "1"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.quarantine.policy import CAREFUL_FROM, Isolation
 from stream_app.consumer.snapshots import SHARD_END
-from stream_app.disposable_fork import Ended, Work
+from stream_app.disposable_fork import Ended, Limit, Work
 from stream_app.model.record import Position, Record
 from stream_app.model.segment import token
 from stream_app.sinks.quarantine import Attempts
@@ -216,7 +217,7 @@ def test_every_later_reading_follows_the_decision_without_any_fork() -> None:
     first.finish()
     store.saved.clear()
 
-    def no_fork(_work: Work, _limit: Callable[[str], float]) -> Ended:
+    def no_fork(_work: Work, _limit: Callable[[str], Limit]) -> Ended:
         raise AssertionError("nothing is tried where nothing failed")
 
     isolation = Isolation(store, poison.build, no_fork)
@@ -323,8 +324,7 @@ def test_whatever_is_poison_the_rest_is_what_it_is_without_it(
     rows = {at for at, item in enumerate(records) if item.data in fatal}
     plain = registry()
 
-    from stream_app.consumer.quarantine import trial as module
-
+    module: Any = importlib.import_module("stream_app.consumer.quarantine.trial")
     real = module.process_without
 
     def ended(given: Any, *rest: Any) -> Any:
@@ -335,7 +335,7 @@ def test_whatever_is_poison_the_rest_is_what_it_is_without_it(
 
     store = third_attempt()
     isolation = Isolation(store, lambda _segment: None)
-    module.process_without = ended  # type: ignore[assignment]
+    module.process_without = ended
     try:
         kcl = Kcl(Stores(now_ms=START), plain, records, {"isolation": isolation, "timeout_seconds": 600})
         for what in lives:

@@ -77,7 +77,8 @@ def test_an_expired_iterator_neither_loses_nor_doubles(kinesis: Any, expires: li
 
 @given(st.integers(0, 4_000_000_000_000))
 def test_times_are_parsed_as_botocore_parses_them(milliseconds: int) -> None:
-    for value in (milliseconds / 1000, milliseconds // 1000, "2016-12-01T00:00:00Z"):
+    values: tuple[Any, ...] = (milliseconds / 1000, milliseconds // 1000, "2016-12-01T00:00:00Z")
+    for value in values:
         assert timestamp(value) == parse_timestamp(value)
 
 

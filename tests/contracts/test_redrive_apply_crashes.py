@@ -90,8 +90,8 @@ def test_what_cannot_be_told_apart_is_held_and_the_rest_goes_on(client: Any) -> 
 
 def test_of_two_plans_for_the_same_records_one_sends_each(client: Any) -> None:
     here = case(client)
-    wish = {"selection": Selection(codes=("RULE_BROKEN",))}
-    other = plan_of(context(client, here.clock), here.endpoint, **wish)
+    selection = Selection(codes=("RULE_BROKEN",))
+    other = plan_of(context(client, here.clock), here.endpoint, selection=selection)
     assert other.id != here.plan.id
     process = Mortal(client, 4, after=True)
     with suppress(CrashError):

@@ -21,7 +21,13 @@ def store(s3: Any) -> S3QuarantineStore:
 
 
 def decision(sequence: int, sub: int = 0, **values: Any) -> Decision:
-    known = {"consumer": "app", "shard": SHARD, "arrived": 1, "decided": 2, "code": "TIMED_OUT"}
+    known: dict[str, Any] = {
+        "consumer": "app",
+        "shard": SHARD,
+        "arrived": 1,
+        "decided": 2,
+        "code": "TIMED_OUT",
+    }
     known |= {"stage": "calculate", "reason": "too long", "event": "reading", "schema": "5c", **values}
     return Decision(sequence=str(sequence), sub=sub, **known)
 

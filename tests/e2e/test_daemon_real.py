@@ -112,7 +112,8 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 @pytest.fixture
 def client(aws: LocalAws) -> Callable[[str], Any]:
     environ = aws.environment()
-    return lambda service: boto3.client(
+    make: Any = boto3.client
+    return lambda service: make(
         service,
         endpoint_url=aws.endpoint,
         region_name=environ["AWS_REGION"],

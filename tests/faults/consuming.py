@@ -14,8 +14,9 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import psutil
 
@@ -23,6 +24,7 @@ from tests.contracts.forkservers import Hosted, gone
 
 MARK = "STREAM_APP_TEST_RUN"
 PATIENCE = 120.0  # for a machine that is busy with much else
+T = TypeVar("T")
 _LOOK = 0.02
 _COMMAND = (sys.executable, "-m", "stream_app.cli", "daemon", "--properties")
 
@@ -141,10 +143,15 @@ def _named(words: list[str], program: str) -> bool:
 
 def one(kind: Callable[[], list[psutil.Process]], rng: random.Random) -> psutil.Process:
     """Any of a kind, once there is one."""
-    return wait(lambda: rng.choice(sorted(kind(), key=lambda process: process.pid) or [None]))
+
+    def choose() -> psutil.Process | None:
+        found = sorted(kind(), key=lambda process: process.pid)
+        return rng.choice(found) if found else None
+
+    return wait(choose)
 
 
-def wait(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
+def wait(what: Callable[[], T | None], patience: float = PATIENCE) -> T:
     """What it gives, once that is something."""
     until = time.monotonic() + patience
     while not (found := what()):
@@ -187,12 +194,16 @@ def kill_command(consumer: Consumer, _rng: random.Random) -> None:
     assert all(gone(process) for process in family)
 
 
+def _gave_up_or_started(told: Hosted, count: int) -> bool:
+    return bool(told.of("host_gave_up")) or len(told.of("host_started")) > count
+
+
 def kill_host_for_good(consumer: Consumer, rng: random.Random) -> None:
     """Each that is started, as soon as it is, until no other comes."""
     told = consumer.told
     for count in itertools.count(1):
         kill_host(consumer, rng)
-        wait(lambda count=count: told.of("host_gave_up") or len(told.of("host_started")) > count)
+        wait(partial(_gave_up_or_started, told, count))
         if told.of("host_gave_up"):
             return
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -70,12 +70,15 @@ class Scene:
     def settings(self) -> Settings:
         return Settings.load({}, self.properties)
 
+    def _reached(self, due: int, playing: Future[Sent]) -> bool:
+        return self.sent >= due or playing.done()
+
     def disturb(self, acts: Sequence[Act], rng: random.Random) -> Sent:
         """Devices send; at seeded random moments the acts happen, in this order."""
         with ThreadPoolExecutor(1) as pool:
             playing = pool.submit(self._play)
             for act, moment in zip(acts, it.moments(rng, len(acts), READINGS), strict=True):
-                it.wait(lambda due=moment: self.sent >= due or playing.done())
+                it.wait(partial(self._reached, moment, playing))
                 act(self.consumer, rng)
             return playing.result()
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,10 @@ def gaps(lines: list[dict[str, Any]], shard: str) -> tuple[list[float], list[flo
     return pauses, restarts
 
 
+def _sent_or_done(sent: Mapping[tuple[str, str], str], due: int, sending: Future[None]) -> bool:
+    return len(sent) >= due or sending.done()
+
+
 @pytest.mark.parametrize("scene", ["true", "false"], ids=["hosted", "alone"], indirect=True)
 def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
     rng, consumer, client = random.Random(1), scene.consumer, scene.aws.client
@@ -218,9 +223,8 @@ def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(scene.sender.send, ROUNDS, poison)
         for part in range(1, KILLS + 1):
-            it.wait(
-                lambda part=part: len(scene.sender.sent) >= part * ROUNDS * DEVICES // 5 or sending.done()
-            )
+            due = part * ROUNDS * DEVICES // 5
+            it.wait(partial(_sent_or_done, scene.sender.sent, due, sending))
             it.kill_shard(consumer, rng)
         sending.result()
     scene.drain()

@@ -156,7 +156,12 @@ def _every(rng: random.Random) -> Json:
         "wordy": "w",
         "nothing": None,
     }
-    optional = {"maybe_flag": True, "maybe_small": 3, "maybe_large": 2**60 + 1, "maybe_single": 0.1}
+    optional: dict[str, Any] = {
+        "maybe_flag": True,
+        "maybe_small": 3,
+        "maybe_large": 2**60 + 1,
+        "maybe_single": 0.1,
+    }
     optional |= {"maybe_text": "t", "maybe_choice": "RED", "maybe_millis": START}
     return fields | {name: value for name, value in optional.items() if rng.random() < 0.5}
 

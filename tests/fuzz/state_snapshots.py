@@ -30,7 +30,21 @@ from tests.fuzz.watch import bounded
 _GAP = 30_000
 _EXTREME = (0, 1, -1, 2, 255, 2**31, -(2**31), 2**32, 2**40, 2**62, 2**63 - 1, -(2**63))
 _FLOATS = (0.0, -1.0, 0.5, 3.0, 64.0, 1e9, 1e38, float("inf"), float("-inf"), float("nan"))
-_ANY = (None, True, -1, 2**63, 1e300, "x", "", b"\x00", [], {}, [[[[]]]], ["a"] * 3, {"a": 1})
+_ANY: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    2**63,
+    1e300,
+    "x",
+    "",
+    b"\x00",
+    [],
+    {},
+    [[[[]]]],
+    ["a"] * 3,
+    {"a": 1},
+)
 
 
 def fuzz(seed: int, count: int) -> None:

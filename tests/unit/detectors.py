@@ -29,7 +29,7 @@ def trees() -> Any:
 class Clocked(NearestValue):
     """Told an hour for each row, which the row itself decides: three of a day, or none."""
 
-    scale_free = None
+    scale_free: Any = None
 
     def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
         hours = np.nan_to_num(np.abs(X[:, 0]), nan=3.0, posinf=3.0).clip(0.0, 3.0).astype(np.int64)

@@ -58,7 +58,9 @@ def plain_nowcast(hours: Sequence[Value]) -> Fraction | None:
     largest, smallest = max(known.values()), min(known.values())
     scaled_rate_of_change = (largest - smallest) / largest if largest else Fraction(0)
     weight = max(1 - scaled_rate_of_change, Fraction(1, 2))
-    return sum(value * weight**age for age, value in known.items()) / sum(weight**age for age in known)
+    weights = {age: Fraction(weight**age) for age in known}
+    weighted = sum((value * weights[age] for age, value in known.items()), Fraction(0))
+    return weighted / sum(weights.values(), Fraction(0))
 
 
 def plain_mean(hours: Sequence[Value]) -> Fraction | None:

@@ -221,7 +221,12 @@ class Counter:
 
 
 def parcels(count: int, status: Callable[[int], str], **fields: Callable[[int], Any]) -> list[bytes]:
-    known = {"id": str, "parcel": lambda _: "p", "time": lambda at: START + at, **fields}
+    known: dict[str, Callable[[int], Any]] = {
+        "id": str,
+        "parcel": lambda _: "p",
+        "time": lambda at: START + at,
+        **fields,
+    }
     return [
         as_json("parcel", {"status": status(at), **{name: value(at) for name, value in known.items()}})
         for at in range(count)

@@ -48,7 +48,9 @@ def run(
 
     def on_line(line: Line) -> None:
         seen.append(line)
-        (on or {}).get(line.get("message", ""), lambda _stop: None)(stop)
+        react = (on or {}).get(line.get("message", ""))
+        if react is not None:
+            react(stop)
 
     command = [sys.executable, "-u", "-c", PRELUDE + textwrap.dedent(script)]
     daemon = DaemonProcess(

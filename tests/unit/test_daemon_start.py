@@ -55,7 +55,8 @@ def test_a_timestamp_takes_the_place_of_another_starting_point() -> None:
 
 
 def client(service: str) -> Any:
-    return boto3.client(service, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    make: Any = boto3.client
+    return make(service, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
 
 
 @pytest.fixture

@@ -183,8 +183,9 @@ def test_damage_is_seen(make: laws.Make, data: st.DataObject) -> None:
 
 @given(kind=st.text(), parts=st.lists(st.binary()), other=st.text())
 def test_a_seal_is_opened_by_its_kind_alone(kind: str, parts: list[bytes], other: str) -> None:
-    assert unseal_parts(kind, seal_parts(kind, parts)) == parts
-    assert unseal_parts(other, seal_parts(kind, parts)) == (parts if other == kind else None)
+    unseal: Callable[[str, bytes], Any] = unseal_parts
+    assert unseal(kind, seal_parts(kind, parts)) == parts
+    assert unseal(other, seal_parts(kind, parts)) == (parts if other == kind else None)
 
 
 def named(module: str, name: str) -> bytes:
@@ -228,7 +229,7 @@ def test_a_stored_model_can_name_nothing_but_what_it_consists_of(data: bytes) ->
 
 
 def test_what_a_model_consists_of_are_exact_classes() -> None:
-    loda = anomaly.LODA(n_random_cuts=5, seed=3)
+    loda: Any = anomaly.LODA(n_random_cuts=5, seed=3)
     loda.learn_one({"x": 1.0})
     names = {("random", "Random"), ("river.anomaly.loda", "LODA")}
     assert names_in([loda]) == names | {
@@ -241,7 +242,8 @@ class Late:
     """A model that makes an object of another class once it has learnt many rows."""
 
     def __init__(self) -> None:
-        self.rows, self.made = 0, None
+        self.rows = 0
+        self.made: Whole | None = None
 
     def score_one(self, x: dict[str, float]) -> float:
         return float(self.rows)

@@ -15,6 +15,8 @@ from stream_app.events.air_quality import aqi
 from stream_app.events.air_quality.event import CLOCK_SKEW, COMPASS, EVENT, RANGES, calculate, verify, wind
 from stream_app.model.record import Batch
 
+assert EVENT.window is not None
+WINDOW = EVENT.window
 NOW = np.datetime64("2024-06-01T12:00:00.000", "ms")
 MILLISECOND = np.timedelta64(1, "ms")
 POLLUTANTS = ("pm25", "pm10", "so2", "no2", "co", "o3")
@@ -28,14 +30,14 @@ def batch(rows: int = 1, **columns: Any) -> Batch:
     values: dict[str, Any] = {name: np.full(rows, np.nan) for name in RANGES}
     values["time"] = values["arrived"] = np.full(rows, NOW)
     values["wind_direction"] = np.full(rows, None, dtype=object)
-    values |= {f"window.{name}": np.full((rows, 12), np.nan) for name in EVENT.window.fields}
+    values |= {f"window.{name}": np.full((rows, 12), np.nan) for name in WINDOW.fields}
     return Batch("air_quality", values | columns, np.arange(rows))
 
 
-def steady(name: str, value: float) -> dict[str, np.ndarray]:
+def steady(name: str, value: float) -> dict[str, Any]:
     """The columns of one field that was `value` for all the hours of its window."""
     columns = {name: np.full(1, value)}
-    if name in EVENT.window.fields:
+    if name in WINDOW.fields:
         columns[f"window.{name}"] = np.full((1, 12), value)
     return columns
 
@@ -48,7 +50,7 @@ def random_batch(seed: int, rows: int) -> Batch:
         values = rng.uniform(0, top, shape) * 10.0 ** rng.integers(-2, 1, shape)
         return np.where(rng.random(shape) < 0.15, np.nan, values.round(int(rng.integers(1, 8))))
 
-    windows = {f"window.{name}": some((rows, 12), RANGES[name].high / 5) for name in EVENT.window.fields}
+    windows = {f"window.{name}": some((rows, 12), RANGES[name].high / 5) for name in WINDOW.fields}
     gases = {name: some((rows,), RANGES[name].high / 5) for name in ("so2", "no2")}
     points = np.array([*COMPASS, None], dtype=object)
     directions = points[rng.integers(0, len(points), rows)]
@@ -59,7 +61,7 @@ def same(left: np.ndarray, right: np.ndarray) -> bool:
     """Bit for bit, signs of zero and the bits of NaN included."""
     if left.dtype == object:
         return left.tolist() == right.tolist()
-    return left.dtype == right.dtype and left.tobytes() == right.tobytes()
+    return bool(left.dtype == right.dtype and left.tobytes() == right.tobytes())
 
 
 def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
@@ -88,13 +90,13 @@ def test_any_split_gives_the_bytes_of_the_whole(size: int) -> None:
 
 def test_the_layout_of_a_window_in_memory_does_not_matter() -> None:
     whole = random_batch(11, 257)
-    turned = {f"window.{name}": np.asfortranarray(whole[f"window.{name}"]) for name in EVENT.window.fields}
+    turned = {f"window.{name}": np.asfortranarray(whole[f"window.{name}"]) for name in WINDOW.fields}
     assert_same(calculate(whole.with_columns(turned)), calculate(whole))
 
 
 def test_the_window_holds_the_twelve_hours_of_a_nowcast() -> None:
-    assert EVENT.window.size == 12
-    assert EVENT.window.step == timedelta(hours=1)
+    assert WINDOW.size == 12
+    assert WINDOW.step == timedelta(hours=1)
 
 
 def test_no_rows_give_no_results() -> None:

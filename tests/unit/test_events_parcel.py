@@ -50,7 +50,7 @@ def broken(rows: Batch) -> list[set[str]]:
 
 def step(status: str, time: np.datetime64, before: tuple[str, np.datetime64] | None, **more: Any) -> Batch:
     last_status, last_time = before or (None, NEVER)
-    past = {"previous.status": texts(last_status), "previous.time": np.array([last_time])}
+    past: dict[str, Any] = {"previous.status": texts(last_status), "previous.time": np.array([last_time])}
     return batch(status=texts(status), time=np.array([time]), arrived=np.array([time]), **past, **more)
 
 
@@ -83,7 +83,10 @@ def test_a_whole_life_is_accepted_step_by_step(life: list[str], waits: list[int]
 @pytest.mark.parametrize("life", ["", "p", "pt", "ptd", "ptds"])
 def test_every_status_after_every_other(life: str, status: str) -> None:
     last = next((s for s, initial in INITIALS.items() if initial == life[-1:]), None)
-    past = {"previous.status": texts(last), "previous.time": np.array([NOW if last else NEVER])}
+    past: dict[str, Any] = {
+        "previous.status": texts(last),
+        "previous.time": np.array([NOW if last else NEVER]),
+    }
     (rules,) = broken(batch(status=texts(status), **past))
     assert ("status may follow the parcel's last one" not in rules) == bool(
         LIFE.fullmatch(life + INITIALS.get(status, "?"))
@@ -148,8 +151,8 @@ def random_batch(seed: int, rows: int) -> Batch:
         offsets = rng.integers(-(10**9), 10**9, rows) * MILLISECOND
         return np.where(rng.random(rows) < 0.2, NEVER, NOW + offsets)
 
-    before = np.append(known, None)[rng.integers(0, 6, rows)]
-    times_given = {"promised": times(), "previous.time": times()}
+    before = np.array([*known, None], dtype=object)[rng.integers(0, 6, rows)]
+    times_given: dict[str, Any] = {"promised": times(), "previous.time": times()}
     return batch(rows, status=known[rng.integers(0, 5, rows)], **{"previous.status": before}, **times_given)
 
 

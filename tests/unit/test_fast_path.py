@@ -48,7 +48,7 @@ def test_whatever_comes_is_read_alike(records: list[Record]) -> None:
     assert run(records, QUICK) == run(records, careful(QUICK))
 
 
-_values = st.sampled_from((None, 1, 1.5, "x", True, [], {}, 2**70, "1"))
+_values: st.SearchStrategy[Any] = st.sampled_from((None, 1, 1.5, "x", True, [], {}, 2**70, "1"))
 _names = ("key", "temperature", "temp", "t", "unit", "count", "id", "event", "detail-type", "detail", "later")
 _fields = st.dictionaries(st.sampled_from(_names), _values, max_size=6)
 _usual = st.fixed_dictionaries({"key": st.just("k"), "temperature": st.just(1.5), "count": st.just(1)})

@@ -92,7 +92,8 @@ def test_a_device_begins_anew_after_a_silence_in_every_split(
     expected = run(snapshots.new_state(), as_records(rows, generations(rows)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state_module, "FEW", few)  # 0: memory is given back as soon as half is forgotten
-        state, found, start = ShardState(snapshots.EVENTS, snapshots.SEEN_IDS, GAP), {}, 0
+        state, start = ShardState(snapshots.EVENTS, snapshots.SEEN_IDS, GAP), 0
+        found: dict[int, Any] = {}
         for part in data.draw(samples.splits(as_records(rows))):
             found |= run(state, part, start)
             start += len(part)

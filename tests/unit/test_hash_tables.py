@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,7 +29,7 @@ _BITS, _CHOSEN = 10, 1_000
 
 
 @compiled
-def _marks_without_a_seed(data: np.ndarray, size: int, marks: np.ndarray) -> None:  # type: ignore[type-arg]
+def _marks_without_a_seed(data: np.ndarray, size: int, marks: np.ndarray) -> None:
     for row in range(len(marks)):
         marks[row] = mark_of_text(data, row * size, size)
 
@@ -118,7 +119,8 @@ def test_a_batch_of_repeats_takes_a_few_steps_a_row(marks: IntVector, devices: i
 def test_a_repeats_giver_is_the_last_row_that_had_its_id(
     rows: list[tuple[int, int, bool]], limit: int
 ) -> None:
-    devices, marks, accepted = (np.array([row[at] for row in rows], dtype=kind) for at, kind in _COLUMNS)
+    columns: Any = [np.array([row[at] for row in rows], dtype=kind) for at, kind in _COLUMNS]
+    devices, marks, accepted = columns
     met = Seen(limit).check_and_mark(devices, marks, accepted)
     for row, (device, mark, _) in enumerate(rows):
         givers = [at for at in range(row) if rows[at] == (device, mark, True) and not met.again[at]]

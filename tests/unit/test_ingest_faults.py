@@ -218,7 +218,7 @@ def test_each_sending_tells_the_row_that_it_was_made_from(seed: int, rates: dict
 
 
 def test_a_reading_without_a_key_has_the_empty_one() -> None:
-    rows = [{"id": "1", "station": None, "time": START}, {"id": "2", "time": START}]
+    rows: list[dict[str, object]] = [{"id": "1", "station": None, "time": START}, {"id": "2", "time": START}]
     sendings = list(plan(rows, AIR, rates={}))
     assert [sending.key for sending in sendings] == ["", ""]
     assert all(sending.unsendable == "the key is empty" for sending in sendings)

@@ -81,8 +81,8 @@ def play(thrifty: MemoryReleasing, clock: Clock, ticks: str, step: float, behind
 
 def test_everything_is_passed_on(thrifty: MemoryReleasing, log: list[str]) -> None:
     thrifty.lease_lost()
-    thrifty.shard_ended(Any)
-    thrifty.shutdown_requested(Any)
+    thrifty.shard_ended(Committed())
+    thrifty.shutdown_requested(Committed())
     assert log == ["lost", "ended", "shutdown"]
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.model.record import Position, Record
+from stream_app.model.record import Failure, Position, Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.hydrate.narrow import Judged, Run, joined, lenient, pipeline_judge, runs
@@ -45,7 +45,7 @@ def test_the_guilty_are_those_that_fail_in_the_pipeline_however_the_range_is_pag
     state = ShardState({name: codec.event for name, codec in REGISTRY.codecs.items()}, 4)
     expected = {one.row: one for one in process(records, REGISTRY, state, samples.MAX_BYTES).failed}
     trial, start = judge(), 0
-    guilty = {}
+    guilty: dict[int, Failure] = {}
     for part in data.draw(samples.splits(records)):
         guilty |= {row + start: one.moved(row + start - one.row) for row, one in trial(part).items()}
         start += len(part)

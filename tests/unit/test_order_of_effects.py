@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 import pytest
 from hypothesis import given
@@ -246,7 +247,11 @@ def test_the_whole_log_of_a_shard() -> None:
 
 def played(stores: Stores, count: int = 3) -> tuple[Played, list[Record]]:
     consumer = ShardConsumer(dependencies(stores, REGISTRY, segment_records=2, checkpoint_seconds=1))
-    return Played(lambda stdin, stdout: serve(consumer, stdin, stdout)), many(count)
+
+    def loop(stdin: Any, stdout: IO[bytes]) -> None:
+        serve(consumer, stdin, stdout)
+
+    return Played(loop), many(count)
 
 
 def test_a_throttled_checkpoint_is_tried_again() -> None:

@@ -187,7 +187,7 @@ def test_every_wrong_part_of_a_selection_is_told() -> None:
 
 
 def test_where_to_send_is_understood() -> None:
-    names = {"bus": "air-bus", "stream": "devices"}
+    names: dict[str, Any] = {"bus": "air-bus", "stream": "devices"}
     assert destination("bus", **names) == Destination("bus", "air-bus")
     assert destination("stream", **names) == Destination("stream", "devices")
     auth = parse_auth("X-Api-Key=secret:prod/api#key")

@@ -23,6 +23,7 @@ from stream_app.recovery.redrive.plan.newer import Latest
 from stream_app.recovery.redrive.plan.predict import Predicted, predict
 from stream_app.recovery.redrive.targets.target import Draft
 from stream_app.recovery.repair.file import repair_of
+from stream_app.testing import record as raw_record
 from tests import samples
 
 REGISTRY = samples.registry()
@@ -65,7 +66,7 @@ def _has_id(draft: Draft) -> bool:
 @given(st.floats(101, 1e6))
 def test_a_repair_is_foretold_to_help(value: float) -> None:
     broken = samples.as_json("reading", {"id": "1", "device": "A", "time": samples.START, "value": value})
-    record = samples.record(broken, key="A")
+    record = raw_record(broken, key="A")
     assert [one.outcome for one in _told(drafts([record]))] == ["RULE_BROKEN"]
     repair = repair_of({"steps": [{"do": "set", "field": "value", "value": 1.5}]})
     assert _told(drafts([record], repair=repair)) == [
@@ -90,7 +91,7 @@ def step(status: str, hour: int) -> Record:
         "status": status,
         "time": samples.START + hour * samples.HOUR,
     }
-    return samples.record(samples.as_json("parcel", fields), hour, key="P")
+    return raw_record(samples.as_json("parcel", fields), hour, key="P")
 
 
 @pytest.mark.parametrize(

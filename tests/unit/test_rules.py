@@ -110,7 +110,8 @@ def test_no_split_and_no_restart_changes_a_flag(rows: list[Row], data: st.DataOb
 def test_the_whole_pipeline_flags_alike_however_records_come(records: list[Any], data: st.DataObject) -> None:
     events = {"reading": CHECKED}
     whole = fates_of(process(records, REGISTRY, ShardState(events, 3), MAX_BYTES))
-    state, parts, start = ShardState(events, 3), {}, 0
+    state, start = ShardState(events, 3), 0
+    parts: dict[int, Any] = {}
     for part in data.draw(splits(records)):
         if data.draw(st.booleans(), label="restart"):
             snapshot, state = state.snapshot(), ShardState(events, 3)

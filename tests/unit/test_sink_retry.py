@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
@@ -17,10 +18,11 @@ from stream_app.model.record import Failure
 from stream_app.model.segment import Segment
 from tests.unit.test_sink_segment import segment
 
+UNAVAILABLE: Any = {"Error": {"Code": "?"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
 TRANSIENT: list[Exception] = [
     TransientError("later"),
     ClientError({"Error": {"Code": "SlowDown"}}, "PutObject"),
-    ClientError({"Error": {"Code": "?"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"),
+    ClientError(UNAVAILABLE, "PutObject"),
     EndpointConnectionError(endpoint_url="x"),
 ]
 LASTING: list[Exception] = [

@@ -39,7 +39,7 @@ def test_the_strangest_of_each_device_come_first() -> None:
 
 
 def test_people_see_device_severity_and_reason() -> None:
-    nothing = {field.name: () for field in fields(Report)}
+    nothing: dict[str, Any] = {field.name: () for field in fields(Report)}
     report = Report(**{**nothing, "strangest": strangest(Queue([alert("a", 2.0)]), "url")})
     console = Console(file=io.StringIO(), width=80)
     console.print(_strangest(report))

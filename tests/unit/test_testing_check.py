@@ -100,8 +100,9 @@ def _in_place(batch: Batch) -> dict[str, Any]:
 @pytest.mark.parametrize("function", [_unlock, _in_place])
 @pytest.mark.parametrize("name", ["verify", "calculate"])
 def test_a_function_that_modifies_its_input_is_named(function: Callable[[Batch], Any], name: str) -> None:
+    functions: dict[str, Any] = {"verify": None, "calculate": None, name: function}
     with pytest.raises(CheckError, match=f"{name} modifies its input"):
-        checked(**{"verify": None, "calculate": None, name: function})
+        checked(**functions)
 
 
 def test_rows_and_a_schema_that_fits_are_needed() -> None:

@@ -33,7 +33,7 @@ _payloads = st.one_of(
 
 
 def sizes(payloads: list[bytes]) -> list[int]:
-    return unpacked_sizes(Payloads.of(payloads), LIMIT).tolist()
+    return [int(size) for size in unpacked_sizes(Payloads.of(payloads), LIMIT)]
 
 
 @given(st.lists(_payloads, max_size=12))

@@ -169,7 +169,10 @@ def test_a_field_whose_name_begins_as_a_helpers_does_is_stored() -> None:
 
 
 def test_an_alias_names_one_field() -> None:
-    fields = {"name": "a", "type": "int", "aliases": ["b"]}, {"name": "b", "type": "int"}
+    fields: tuple[dict[str, Any], ...] = (
+        {"name": "a", "type": "int", "aliases": ["b"]},
+        {"name": "b", "type": "int"},
+    )
     with pytest.raises(ConfigError, match="field 'a' has the alias 'b', which is also the name of a field"):
         outcomes([], event=EVENT, schemas=[schema(*fields)])
     fields = {"name": "a", "type": "int", "aliases": ["c"]}, {"name": "b", "type": "int", "aliases": ["c"]}

@@ -51,7 +51,7 @@ class Lines(DynamicSource[Record], StatelessSourcePartition[Record]):
         if records is None:
             raise StopIteration
         self._line.open = len(records)
-        return records
+        return list(records)
 
 
 class Out(DynamicSink[tuple[str, Item]], StatelessSinkPartition[tuple[str, Item]]):
