@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stream_app.daemon import forkserver_owner as host_keeper
 from stream_app.daemon.forkserver_owner import command, wanted
 from stream_app.forkserver import client
 from stream_app.forkserver.server import UNFIT

@@ -23,7 +23,7 @@ from tests.contracts.local_kinesis import datas, iterator, put
 from tests.contracts.local_server import family
 
 if TYPE_CHECKING:
-    from stream_app.aws.clients import ClientFactory
+    pass
 
 
 SCOPE = (

@@ -111,7 +111,7 @@ def test_what_is_written_and_read_is_the_same(
         # The stream's name is in an iterator, so the same stream is read both ways.
         for way in WAYS:
             request = body(ShardIterator=before[way, shard], Limit=limit)
-            status, _, answer = both("GetRecords", {name: request for name in WAYS}.__getitem__)
+            status, _, answer = both("GetRecords", dict.fromkeys(WAYS, request).__getitem__)
             assert status == "200"
             assert len(answer["Records"]) <= limit
 

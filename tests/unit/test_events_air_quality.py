@@ -57,10 +57,10 @@ def random_batch(seed: int, rows: int) -> Batch:
     return batch(rows, **windows, **gases, wind_speed=some((rows,), 30.0), wind_direction=directions)
 
 
-def same(left: np.ndarray, right: np.ndarray) -> bool:
+def same(left: Any, right: Any) -> bool:
     """Bit for bit, signs of zero and the bits of NaN included."""
     if left.dtype == object:
-        return left.tolist() == right.tolist()
+        return bool(left.tolist() == right.tolist())
     return bool(left.dtype == right.dtype and left.tobytes() == right.tobytes())
 
 
