@@ -26,6 +26,7 @@ from stream_app.consumer.shard import Attempt, ShardConsumer, ShardDependencies
 from stream_app.consumer.signed_snapshots import SignedSnapshots, read_keys
 from stream_app.consumer.snapshots import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
+from stream_app.event_loading import load_registry
 from stream_app.model.record import Batch, Record
 from stream_app.model.segment import Building, Segment, Sink
 from stream_app.pipeline.registry import Registry
@@ -154,7 +155,7 @@ def consumer(settings: Settings, client: Client) -> ShardConsumer:
     problems += settings.batch_problems()
     if problems:
         raise ConfigError(problems)
-    registry = Registry.load()
+    registry = load_registry()
     problems = silence.problems(settings, [codec.event for codec in registry.codecs.values()])
     if problems:
         raise ConfigError(problems)

@@ -14,7 +14,7 @@ from botocore.handlers import add_expect_header
 
 from stream_app.app import Client, clients
 from stream_app.errors import ConfigError, Problem
-from stream_app.pipeline.registry import Registry
+from stream_app.event_loading import load_registry
 from stream_app.recovery.correct.history import HISTORY, History
 from stream_app.recovery.correct.limits import Reads
 from stream_app.recovery.correct.queue import QueueDependencies, correct_batch, dead_batch
@@ -50,7 +50,7 @@ def _judge() -> Judge:
     """Loads the event types; only ranges need it."""
     settings = _settings()
     return pipeline_judge(
-        Registry.load(dry_run=False), seen_ids=settings.seen_ids, max_bytes=settings.max_record_bytes
+        load_registry(dry_run=False), seen_ids=settings.seen_ids, max_bytes=settings.max_record_bytes
     )
 
 
@@ -125,7 +125,7 @@ def _desk(queue: str) -> QueueDependencies:
     log.configure(settings.log_level)
     history = History(client("dynamodb"), os.environ[HISTORY], _now_ms)
     rate = float(os.environ.get(PER_SECOND, "1"))
-    work = corrector_of(settings, client, Registry.load(dry_run=False), history, _now_ms, rate)
+    work = corrector_of(settings, client, load_registry(dry_run=False), history, _now_ms, rate)
     return QueueDependencies(
         sqs=client("sqs"),
         s3=client("s3"),

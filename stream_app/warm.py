@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stream_app.event_loading import load_registry
 from stream_app.model.record import Batch
 from stream_app.model.records import Payloads
 from stream_app.pipeline.decode import Encoded
@@ -86,6 +87,6 @@ _NOTHING = {FLOAT: 0.0, SINGLE: 0.0, INTEGER: 0, BOOLEAN: False, TEXT: "", TIME_
 
 
 if __name__ == "__main__":
-    _registry = Registry.load()
+    _registry = load_registry()
     warm_detectors(_registry)
     warm_pipeline(_registry)

@@ -20,9 +20,9 @@ from stream_app.cli.failures_options import store_of
 from stream_app.cli.options import err
 from stream_app.cli.views import corrections as shown
 from stream_app.errors import ConfigError, FatalError, Problem, code_of
+from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
 from stream_app.model.segment import from_token
-from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Entry, History, table_of
 from stream_app.recovery.correct.reapply import reapply_all
@@ -114,7 +114,7 @@ def _desk(properties: Path) -> _Desk:
 
 
 def _corrector(desk: _Desk) -> Corrector:
-    return corrector_of(desk.settings, desk.client, Registry.load(dry_run=False), desk.history, _now_ms)
+    return corrector_of(desk.settings, desk.client, load_registry(dry_run=False), desk.history, _now_ms)
 
 
 def _entries(desk: _Desk) -> Iterator[Entry]:

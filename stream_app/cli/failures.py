@@ -38,8 +38,8 @@ from stream_app.cli.options import err
 from stream_app.cli.views import failures as shown
 from stream_app.cli.views.failures_story import show as show_story
 from stream_app.errors import code_of
+from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
-from stream_app.pipeline.registry import Registry
 from stream_app.recovery.bounded import plain
 from stream_app.recovery.correct.history import Entry, History, table_of
 from stream_app.recovery.find.query import Query, find
@@ -162,7 +162,7 @@ def show(
     store = store_of(properties, consumer)
     since_, until_ = stretch_of(since, until, hour)
     key = locate(store.s3, store.bucket, Query(store.consumer, since_, until_), failure)
-    told = story(store.s3, store.bucket, key, Registry.load(dry_run=False), _archive(store))
+    told = story(store.s3, store.bucket, key, load_registry(dry_run=False), _archive(store))
     if as_json:
         _print(told.to_json())
     else:

@@ -21,8 +21,8 @@ from stream_app.cli.options import Json, Properties, err
 from stream_app.cli.views import redrive as shown
 from stream_app.cli.views.interrupt import until_interrupted
 from stream_app.errors import ConfigError, Problem
+from stream_app.event_loading import load_registry
 from stream_app.model.segment import instant
-from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.history import table_of
 from stream_app.recovery.find.query import Query
 from stream_app.recovery.redrive.apply.execute import apply as apply_plan
@@ -211,7 +211,7 @@ def _redrive_context(properties: Path, consumer: str | None, lease: float = 30) 
     return RedriveContext(
         settings=settings,
         client=root.clients(os.environ, settings.region, attempts=10),
-        registry=Registry.load(dry_run=False),
+        registry=load_registry(dry_run=False),
         history=table_of(settings.application, os.environ),
         now_ms=lambda: time.time_ns() // 1_000_000,
         by=_person(),

@@ -12,11 +12,12 @@ from typing import Any
 
 from stream_app.aws.retry import Policy
 from stream_app.errors import ConfigError, Problem
+from stream_app.event_loading import discover, schema_files
 from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.envelope import Encode, Sending, forms
 from stream_app.ingest.faults import LIMIT, RATES, SEED, plan
 from stream_app.ingest.producer import Clocks, Sent, Via, publish
-from stream_app.model.event import Event, discover, schema_files
+from stream_app.model.event import Event
 
 
 def play(

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.detector import DetectorFactory
-from stream_app.errors import ConfigError, Problem
 from stream_app.model.record import Batch, Mask
-from stream_app.resources import search_path
 from stream_app.source_lines import caller
 
 Verify = Callable[[Batch], Mapping[str, Mask]]
@@ -155,80 +147,3 @@ class Event:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "declared_at", caller())
-
-
-def discover() -> dict[str, Event]:
-    """Every event type by name: the user's own `events` package beside the program's start, then the shipped.
-
-    Raises ConfigError naming every module that cannot be used.
-    """
-    found, problems = find()
-    if problems:
-        raise ConfigError(problems)
-    return found
-
-
-def find() -> tuple[dict[str, Event], list[Problem]]:
-    """What `discover` gives, and what is wrong with the modules that cannot be used."""
-    found: dict[str, Event] = {}
-    problems: list[Problem] = []
-    for module in _modules(problems):
-        event = getattr(module, "EVENT", None)
-        if not isinstance(event, Event):
-            what = f"{module.__name__.replace('.', '/')}.py declares no EVENT"
-            problems.append(Problem(what, "add EVENT = Event(name=…, key=…)"))
-        elif not isinstance(event.name, str) or not event.name:
-            what = f"{module.__name__.replace('.', '/')}.py: name is {event.name!r} ({event.declared_at})"
-            problems.append(Problem(what, "give the event's name as text"))
-        elif event.name in found and not module.__name__.startswith("stream_app."):
-            problems.append(Problem(f"event {event.name!r} is declared twice", "rename one of them"))
-        else:
-            found.setdefault(event.name, event)
-    return found, problems
-
-
-def _modules(problems: list[Problem]) -> list[ModuleType]:
-    import stream_app.events as shipped
-
-    modules: list[ModuleType] = []
-    own = Path.cwd() / "events"
-    paths = sorted(p for p in own.glob("*.py") if not p.name.startswith("_")) if own.is_dir() else []
-    for path in paths:
-        try:
-            modules.append(_load(path))
-        except (Exception, SystemExit) as error:
-            what = f"events/{path.name} cannot be imported: {type(error).__name__}: {error}"
-            problems.append(Problem(what, "run it by itself to see why"))
-    for info in pkgutil.iter_modules(shipped.__path__):
-        if not info.name.startswith("_"):
-            modules.append(importlib.import_module(f"stream_app.events.{info.name}"))
-    return modules
-
-
-def _load(path: Path) -> ModuleType:
-    name = f"events.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"not a Python module: {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and the like look their module up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def schema_files(name: str) -> list[Path]:
-    """The schema of an event, current first, then each past version kept (`<name>.v<N>.avsc`, newest first)."""
-    for folder in search_path("schemas"):
-        current = folder / f"{name}.avsc"
-        if current.is_file():
-            return [current, *sorted(folder.glob(f"{name}.v*.avsc"), key=_version, reverse=True)]
-    raise ConfigError([Problem(f"no schema for event {name!r}", f"write schemas/{name}.avsc")])
-
-
-def _version(path: Path) -> int:
-    digits = path.name.split(".")[-2].removeprefix("v")
-    return int(digits) if digits.isdigit() else -1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.model.event import Event, find, schema_files
+from stream_app.model.event import Event
 from stream_app.pipeline.readers import avro_reader, json_reader
 from stream_app.pipeline.readers.avro_conversion import ConflictError
 from stream_app.pipeline.readers.avro_reader import ReadRecord
@@ -50,50 +49,20 @@ class Registry:
     ) -> Registry:
         """`schemas` gives each event's versions, the current first. Raises ConfigError with every problem."""
         named = {name: [(f"schemas/{name}", raw) for raw in raws] for name, raws in schemas.items()}
-        registry, problems = _compile(events, named, dry_run)
+        registry, problems = compile_registry(events, named, dry_run=dry_run)
         if problems:
             raise ConfigError(problems)
         return registry
 
-    @classmethod
-    def load(cls, *, dry_run: bool = True) -> Registry:
-        """Every event type that there is, with its schema files. Raises ConfigError with every problem.
 
-        The users' functions are called with generated rows (`dry_run`); programs that call none of them need not.
-        """
-        events, problems = find()
-        schemas: dict[str, Versions] = {}
-        for name in events:
-            versions, unreadable = _read(name)
-            problems += unreadable
-            if versions:
-                schemas[name] = versions
-        usable = (event for name, event in events.items() if name in schemas)
-        registry, wrong = _compile(usable, schemas, dry_run)
-        if problems or wrong:
-            raise ConfigError([*problems, *wrong])
-        return registry
-
-
-def _read(name: str) -> tuple[Versions, list[Problem]]:
-    versions: list[tuple[str, Json]] = []
-    problems: list[Problem] = []
-    try:
-        paths = schema_files(name)
-    except ConfigError as error:
-        return [], list(error.problems)
-    for path in paths:
-        source = f"schemas/{path.name}"
-        try:
-            versions.append((source, json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError) as error:
-            problems.append(Problem(f"{source} cannot be read: {error}", "write it as JSON"))
-    return ([] if problems else versions), problems
-
-
-def _compile(
-    events: Iterable[Event], schemas: Mapping[str, Versions], dry_run: bool
+def compile_registry(
+    events: Iterable[Event], schemas: Mapping[str, Versions], *, dry_run: bool
 ) -> tuple[Registry, list[Problem]]:
+    """Compile each event with its schema versions; return what compiled, and every problem.
+
+    `schemas` has the versions of each event, the current one first, as (name of the source, schema). With `dry_run`
+    the users' functions are called with generated rows.
+    """
     codecs: dict[str, Codec] = {}
     writers: dict[str, tuple[str, Schema]] = {}
     problems: list[Problem] = []

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from stream_app.consumer.alerting.alerts import NoAlerts
 from stream_app.consumer.shard import ShardConsumer, ShardDependencies
 from stream_app.consumer.snapshots import Lineage
-from stream_app.model.event import Event, schema_files
+from stream_app.event_loading import load_registry, schema_files
+from stream_app.model.event import Event
 from stream_app.model.record import Batch, Failure, Record
 from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
@@ -72,7 +73,7 @@ def _registry(event: Event | None, schemas: Sequence[Mapping[str, Any]] | None) 
     if event is None:
         if schemas is not None:
             raise ValueError("schemas are given without the event that they belong to")
-        return Registry.load()
+        return load_registry()
     given = schemas or [json.loads(path.read_text(encoding="utf-8")) for path in schema_files(event.name)]
     return Registry.of([event], {event.name: [dict(schema) for schema in given]})
 

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from stream_app.model.event import Event, schema_files
+from stream_app.event_loading import schema_files
+from stream_app.model.event import Event
 from stream_app.model.record import Failure, Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry

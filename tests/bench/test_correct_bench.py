@@ -19,12 +19,13 @@ import psutil
 import pytest
 
 from stream_app import app
+from stream_app.event_loading import schema_files
 from stream_app.events.air_quality.event import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
 from stream_app.ingest.devices import sendings_of, written_forms
 from stream_app.ingest.producer import publish
 from stream_app.local.server import process as aws
-from stream_app.model.event import Rate, Stuck, as_missing, schema_files
+from stream_app.model.event import Rate, Stuck, as_missing
 from stream_app.recovery.correct.history import Request
 from stream_app.recovery.correct.request import RequestResult
 from tests.contracts.correcting import CorrectionCase

@@ -10,8 +10,8 @@ from time import process_time
 
 import pytest
 
+from stream_app.event_loading import schema_files
 from stream_app.events.air_quality.event import EVENT
-from stream_app.model.event import schema_files
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState

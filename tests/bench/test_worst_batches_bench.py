@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from stream_app.model.event import schema_files
+from stream_app.event_loading import schema_files
 from stream_app.model.records import Records
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry

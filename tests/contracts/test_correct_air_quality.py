@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream_app.event_loading import schema_files
 from stream_app.events.air_quality.event import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
 from stream_app.ingest.devices import sendings_of, written_forms
 from stream_app.ingest.producer import publish
-from stream_app.model.event import Rate, Stuck, as_missing, schema_files
+from stream_app.model.event import Rate, Stuck, as_missing
 from stream_app.model.segment import token
 from stream_app.recovery.correct.request import RequestResult, correct
 from tests.contracts.correcting import APPLICATION, CorrectionCase

@@ -39,7 +39,7 @@ def run(dependencies: CorrectionCase, tmp_path: Path, monkeypatch: pytest.Monkey
         return dependencies.aws
 
     monkeypatch.setattr(root, "clients", clients)
-    monkeypatch.setattr(Registry, "load", lambda **_: dependencies.registry)
+    monkeypatch.setattr(corrections, "load_registry", lambda **_: dependencies.registry)
 
     def invoke(*arguments: str) -> str:
         result = CliRunner().invoke(

@@ -18,12 +18,13 @@ from moto import mock_aws
 
 from stream_app.aws.request_sizes import SOURCE
 from stream_app.errors import FatalError
+from stream_app.event_loading import schema_files
 from stream_app.ingest.datasets import WINTER, dataset, readings
 from stream_app.ingest.devices import play, sendings_of, written_forms
 from stream_app.ingest.envelope import Sending
 from stream_app.ingest.faults import plan
 from stream_app.ingest.producer import publish
-from stream_app.model.event import Event, schema_files
+from stream_app.model.event import Event
 from stream_app.model.record import Code
 
 AIR = Event("air_quality", key="station", sent="sent_at")

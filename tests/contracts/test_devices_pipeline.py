@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
+from stream_app.event_loading import discover, load_registry
 from stream_app.ingest.datasets import JOURNEYS, WINTER, dataset
 from stream_app.ingest.devices import event_of, sendings_of, written_forms
 from stream_app.ingest.faults import LIMIT, expected
 from stream_app.ingest.producer import publish
-from stream_app.model.event import discover
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 
 
@@ -36,7 +35,7 @@ class Stream:
 @pytest.mark.parametrize("name", [WINTER, JOURNEYS])
 @pytest.mark.parametrize("seed", [35, 6])
 def test_the_pipeline_finds_what_the_plan_expects(name: str, seed: int) -> None:
-    data, registry, events = dataset(name), Registry.load(), discover()
+    data, registry, events = dataset(name), load_registry(), discover()
     event = event_of(data, events)
     forms = written_forms(event)
     plan = list(sendings_of(data, event, forms, seed=seed, first=8_000))

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_app.model.event import schema_files
-from stream_app.pipeline.registry import Registry
+from stream_app.event_loading import load_registry, schema_files
 from stream_app.recovery.correct.history import Done, History, Request
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
@@ -60,7 +59,7 @@ def test_the_story_of_our_own(properties: Path, kinesis: Any, s3: Any) -> None:
 
 
 def test_the_schema_is_told_by_its_file(properties: Path, kinesis: Any, s3: Any) -> None:
-    registry = Registry.load()
+    registry = load_registry()
     current = registry.codecs["air_quality"].schema.fingerprint
     [past] = [
         name for name, (owner, _) in registry.writers.items() if owner == "air_quality" and name != current

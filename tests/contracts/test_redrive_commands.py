@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from stream_app.cli import redrive as commands
 from stream_app.errors import ConfigError
-from stream_app.pipeline.registry import Registry
+from stream_app.event_loading import load_registry
 from stream_app.recovery.find.query import handle
 from stream_app.recovery.redrive.plan.file import parse
 from tests.contracts import redriving as on
@@ -29,7 +29,7 @@ REPAIR = {
 
 @pytest.fixture
 def pipeline(aws: Callable[[str], Any], stream: str) -> Pipeline:
-    made = Pipeline(aws, Registry.load())
+    made = Pipeline(aws, load_registry())
     for hour in range(4):
         detail = {
             "id": f"Dongsi/{hour}",

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from stream_app.model.event import discover
+from stream_app.event_loading import discover, load_registry
 from stream_app.model.record import Code
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record, run
 from tests.samples import as_avro, as_envelope, as_json
@@ -106,7 +105,7 @@ def test_the_two_files_are_all_that_it_takes() -> None:
 
 
 def test_it_goes_beside_the_shipped_events_in_every_form() -> None:
-    registry = Registry.load()
+    registry = load_registry()
     state = ShardState({name: codec.event for name, codec in registry.codecs.items()}, 9)
     row = ROWS[0]
     parcel = {"id": "p", "parcel": "p", "status": "picked_up", "time": "2016-12-01T00:00:00Z"}
@@ -135,9 +134,9 @@ def test_a_schema_given_by_hand_takes_the_files_place() -> None:
 
 def test_a_user_who_has_only_the_package_can_run_it(folder: Path) -> None:
     script = (
-        "from stream_app.pipeline.registry import Registry; from stream_app.testing import run;"
-        "from stream_app.model.event import discover;"
-        f"print(sorted(Registry.load().codecs), len(run(discover()['meter'], {ROWS!r}).passed))"
+        "from stream_app.event_loading import load_registry; from stream_app.testing import run;"
+        "from stream_app.event import discover;"
+        f"print(sorted(load_registry().codecs), len(run(discover()['meter'], {ROWS!r}).passed))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, check=True

@@ -24,13 +24,13 @@ from stream_app import app
 from stream_app.aws import objects
 from stream_app.consumer.protocol.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
+from stream_app.event_loading import load_registry
 from stream_app.ingest.devices import play
 from stream_app.ingest.producer import Sent
 from stream_app.local.embedded import Embedded, embedded
 from stream_app.local.leases import write_leases
 from stream_app.local.run import drain
 from stream_app.local.run.report import unexpected
-from stream_app.pipeline.registry import Registry
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import audit
 from stream_app.recovery.stream.read import pages, shards, user_records
@@ -143,7 +143,7 @@ class Scene:
         client("s3").create_bucket(Bucket=stream)
         queue = client("sqs").create_queue(QueueName=stream)["QueueUrl"]
         settings = replace(self.settings, bucket=stream, dead_letter_queue=queue, latest_table="", bus="")
-        dependencies = app.dependencies(settings, Registry.load(), client)
+        dependencies = app.dependencies(settings, load_registry(), client)
         late = replace(dependencies, now_ms=lambda: time.time_ns() // 1_000_000 + 60_000)
         for shard in shards(client("kinesis"), stream):
             with Played(partial(serve, ShardConsumer(late))) as session:

@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.event_loading import schema_files
 from stream_app.events import parcel
 from stream_app.events.air_quality import event as air_quality
-from stream_app.model.event import Event, Rate, Stuck, Window, schema_files
+from stream_app.model.event import Event, Rate, Stuck, Window
 from stream_app.model.record import Batch, Mask
 from stream_app.pipeline.registry import Registry
 from tests import avro, samples

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.model.event import schema_files
+from stream_app.event_loading import schema_files
 from stream_app.recovery.bounded_avro import MOST_VALUES, decoded_avro
 from tests import samples
 

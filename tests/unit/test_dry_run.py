@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from anomaly.nearest import NearestValue
 from stream_app.errors import ConfigError
+from stream_app.event_loading import load_registry
 from stream_app.model.event import Event, Range, Rate, Stuck, Window
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.user_code.generated_rows import EXTREME, ORDINARY, WITHOUT_OPTIONAL, generated
@@ -375,7 +376,7 @@ def test_calculate_is_tried_on_rows_that_keep_the_rules() -> None:
 
 
 def test_the_shipped_events_and_those_of_the_tests_are_loaded() -> None:
-    assert {"air_quality", "parcel"} <= set(Registry.load().codecs)
+    assert {"air_quality", "parcel"} <= set(load_registry().codecs)
     samples.registry()
     Registry.of([avro.EVERY], {"every": [avro.SCHEMA]})
 
@@ -428,7 +429,7 @@ def test_a_module_is_refused_with_its_file_and_line(tmp_path: Path, monkeypatch:
     )
     try:
         with pytest.raises(ConfigError) as caught:
-            Registry.load()
+            load_registry()
     finally:
         sys.modules.pop("events.tank", None)
     found = [problem.what for problem in caught.value.problems]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.model.event import Event, discover, schema_files
-from stream_app.pipeline.registry import Registry
+from stream_app.event_loading import discover, load_registry, schema_files
+from stream_app.model.event import Event
 from tests.samples import schema
 
 MODULE = """
@@ -43,7 +43,7 @@ def write(folder: Path, name: str, module: str = "", raw: str | None = None) -> 
 def problems() -> dict[str, str]:
     """What is wrong, with its hint."""
     with pytest.raises(ConfigError) as caught:
-        Registry.load()
+        load_registry()
     assert all(problem.hint for problem in caught.value.problems)
     return dict(caught.value.problems)
 
@@ -54,13 +54,13 @@ def test_ones_own_events_are_found_beside_the_shipped(folder: Path) -> None:
     write(folder, "mine")
     (folder / "events" / "_helpers.py").write_text("raise RuntimeError('not an event')")
     assert set(discover()) == {*shipped, "mine"}
-    assert set(Registry.load().codecs) == {*shipped, "mine"}
+    assert set(load_registry().codecs) == {*shipped, "mine"}
 
 
 def test_ones_own_event_takes_the_place_of_a_shipped_one(folder: Path) -> None:
     write(folder, "parcel")
     assert discover()["parcel"].key == "device"
-    registry = Registry.load()
+    registry = load_registry()
     assert registry.codecs["parcel"].schema.fields[1].name == "device"
 
 
@@ -135,3 +135,63 @@ def test_a_missing_schema_says_what_to_write() -> None:
 def test_an_event_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Event(name="a", key="b").name = "c"  # type: ignore[misc]
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, entry_points: str) -> Path:
+    """A distribution in a folder of the import path."""
+    site = folder / f"site-{name}"
+    (site / f"{name}-1.0.dist-info").mkdir(parents=True)
+    (site / f"{name}-1.0.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    )
+    (site / f"{name}-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
+    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+def test_packages_are_event_types_too(folder: Path) -> None:
+    (folder / "events" / "mine").mkdir()
+    (folder / "events" / "data").mkdir()
+    (folder / "events" / "mine" / "columns.py").write_text("KEY = 'device'\n")
+    module = (
+        'from stream_app.api import Event\nfrom .columns import KEY\nEVENT = Event(name="mine", key=KEY)\n'
+    )
+    (folder / "events" / "mine" / "__init__.py").write_text(module)
+    assert discover()["mine"].key == "device"
+    write(folder, "mine")
+    with pytest.raises(ConfigError) as caught:
+        discover()
+    assert [problem.what for problem in caught.value.problems] == [
+        "events/mine.py and events/mine/__init__.py are the same module"
+    ]
+
+
+def test_installed_event_types_are_found_with_their_schemas(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = install(folder, monkeypatch, "meters", "[stream_app.events]\nmine = meters_mine:EVENT\n")
+    (site / "meters_mine.py").write_text(MODULE.format(name="mine", key="device"))
+    (site / "schemas").mkdir()
+    (site / "schemas" / "mine.avsc").write_text(json.dumps(schema("mine")))
+    assert schema_files("mine") == [site / "schemas" / "mine.avsc"]
+    assert "mine" in load_registry().codecs
+    write(folder, "mine")
+    assert (
+        "event 'mine' is declared twice: events/mine.py and distribution meters (mine = meters_mine:EVENT)"
+        in problems()
+    )
+
+
+def test_a_broken_entry_point_names_its_distribution(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = install(
+        folder, monkeypatch, "broken", "[stream_app.events]\na = broken_a:EVENT\nb = broken_b\nc = no_such\n"
+    )
+    (site / "broken_a.py").write_text("raise RuntimeError('no')")
+    (site / "broken_b.py").write_text("")
+    assert set(problems()) == {
+        "distribution broken (a = broken_a:EVENT): entry point of stream_app.events cannot be loaded: "
+        "RuntimeError: no",
+        "distribution broken (b = broken_b) declares no EVENT",
+        "distribution broken (c = no_such): entry point of stream_app.events cannot be loaded: "
+        "ModuleNotFoundError: No module named 'no_such'",
+    }

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly.detector import Detector
+from stream_app.event_loading import discover, schema_files
 from stream_app.events import parcel
 from stream_app.events.air_quality import event as air_quality
-from stream_app.model.event import Event, discover, schema_files
+from stream_app.model.event import Event
 
 EVENTS = [air_quality.EVENT, parcel.EVENT]
 every_event = pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.event_loading import schema_files
 from stream_app.events import parcel
-from stream_app.model.event import schema_files
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry

@@ -10,8 +10,8 @@ from botocore.exceptions import BotoCoreError
 
 from stream_app import app
 from stream_app.consumer.shard import ShardDependencies
+from stream_app.event_loading import load_registry
 from stream_app.forkserver.prewarm import Unsent, live
-from stream_app.pipeline.registry import Registry
 from stream_app.resources import shipped
 from stream_app.settings import Settings, read_properties
 from stream_app.telemetry import log
@@ -32,7 +32,7 @@ def client() -> app.Clients:
 
 @pytest.fixture
 def dependencies(client: app.Clients) -> ShardDependencies:
-    return app.dependencies(_settings(), Registry.load(), client)
+    return app.dependencies(_settings(), load_registry(), client)
 
 
 def _settings() -> Settings:

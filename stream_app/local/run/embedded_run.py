@@ -15,6 +15,7 @@ from pathlib import Path
 from stream_app.daemon.leader_lock import release
 from stream_app.daemon.supervisor import Restarts
 from stream_app.errors import FatalError
+from stream_app.event_loading import load_registry
 from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.devices import event_of, play
 from stream_app.ingest.faults import SEED
@@ -30,7 +31,6 @@ from stream_app.local.run.stage import Stage
 from stream_app.local.run.tally import report_of
 from stream_app.local.run.tracker import Tracker
 from stream_app.local.run.waiting import until_stored
-from stream_app.pipeline.registry import Registry
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.resources import shipped
@@ -78,7 +78,7 @@ def run(
     """
     started = time.monotonic()
     # What a user gave that is wrong is told before anything is started: a module, a schema, the data.
-    registry = Registry.load()
+    registry = load_registry()
     stage.note("looking at the data")
     data = dataset(options.data)
     event_of(data, {name: codec.event for name, codec in registry.codecs.items()}, options.event)

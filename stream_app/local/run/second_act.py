@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 
 from stream_app.errors import FatalError
+from stream_app.event_loading import load_registry
 from stream_app.local.embedded import Embedded
 from stream_app.model.record import Code
-from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.context import RedriveContext, open_target
 from stream_app.recovery.redrive.follow import attempts_of, follow
@@ -52,7 +52,7 @@ def second_act(aws: Embedded, settings: Settings, stop: threading.Event) -> Seco
     context = RedriveContext(
         settings=settings,
         client=aws.client,
-        registry=Registry.load(dry_run=False),
+        registry=load_registry(dry_run=False),
         history=aws.outputs["HistoryTableName"],
         now_ms=lambda: time.time_ns() // 1_000_000,
         by="second act",

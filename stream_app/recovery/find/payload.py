@@ -7,7 +7,7 @@ import zlib
 from typing import Any, NamedTuple
 
 from stream_app.errors import ConfigError
-from stream_app.model.event import schema_files
+from stream_app.event_loading import schema_files
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.values.schema import compile_schema
 from stream_app.recovery.bounded import decoded

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from anomaly.keyed_state.container import seal_parts, unseal_parts
 from stream_app.consumer.snapshots import S3Snapshots
+from stream_app.event_loading import load_registry
 from stream_app.events.air_quality.event import EVENT
 from stream_app.model.record import Batch
-from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.device_memory import unpack
 from stream_app.pipeline.state.shard_state import EventState, ShardState
 from stream_app.settings import Settings
@@ -68,7 +68,7 @@ def _renamed(sealed: bytes, first: int) -> bytes:
 
 def _new() -> ShardState:
     return ShardState(
-        {name: codec.event for name, codec in Registry.load().codecs.items()}, _SETTINGS.seen_ids
+        {name: codec.event for name, codec in load_registry().codecs.items()}, _SETTINGS.seen_ids
     )
 
 

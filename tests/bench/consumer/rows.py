@@ -12,8 +12,8 @@ from typing import Any
 import fastavro
 from fastavro.validation import validate
 
+from stream_app.event_loading import schema_files
 from stream_app.events.air_quality.event import EVENT, RANGES
-from stream_app.model.event import schema_files
 from tests.bench.consumer.stock_aqi import calculate
 from tests.bench.consumer.stock_device import THRESHOLD, Device
 
