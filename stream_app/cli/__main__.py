@@ -1,4 +1,4 @@
-"""`python -m stream_app.cli`."""
+"""Runs the command line: `python -m stream_app.cli`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stream-app corrections`: what was corrected, what people must look at, and their own try at it."""
+"""`stream-app corrections`: inspect corrections, retry refused ones, and reapply them after a replay."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
-from stream_app import app as root
-from stream_app.cli.failures_options import store_of
-from stream_app.cli.options import err
-from stream_app.cli.views import corrections as shown
+from stream_app.cli.failures_options import open_store
+from stream_app.cli.options import Json, PositionText, Properties, err
+from stream_app.cli.views import corrections as view
 from stream_app.errors import ConfigError, FatalError, Problem, code_of
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
@@ -30,129 +29,131 @@ from stream_app.recovery.correct.request import EarlyError, again
 from stream_app.recovery.correct.work import Corrector, corrector_of
 from stream_app.settings import Settings
 
-app = typer.Typer(
-    no_args_is_help=True, help="Corrections: what was changed after it was stored, and by whom."
-)
+if TYPE_CHECKING:
+    from stream_app.aws.clients import ClientFactory
+
+app = typer.Typer(no_args_is_help=True, help="Inspect, retry and reapply corrections of stored rows.")
 
 _NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 
-Properties = Annotated[Path, typer.Option("--properties", help="The .properties file.", exists=True)]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
-Place = Annotated[str, typer.Argument(help="SHARD/SEQUENCE, or SHARD/SEQUENCE.SUB, as ls shows it.")]
-
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class _Context:
     settings: Settings
-    client: root.Client
+    client: ClientFactory
     history: History
 
 
 @app.command()
 def ls(
     properties: Properties,
-    manual: Annotated[bool, typer.Option(help="Only what people must look at.")] = False,
-    limit: Annotated[int, typer.Option(help="How many.", min=1)] = 50,
+    manual: Annotated[bool, typer.Option(help="List only the requests for manual review.")] = False,
+    limit: Annotated[int, typer.Option(metavar="COUNT", help="Maximum number of rows.", min=1)] = 50,
     as_json: Json = False,
 ) -> None:
     """List corrections and refusals in order of shard and position."""
-    desk = _desk(properties)
-    found = (entry for entry in _entries(desk) if entry.refusal is not None or not manual)
+    context = _open_context(properties)
+    found = (entry for entry in _entries(context) if entry.refusal is not None or not manual)
     listed = list(islice(found, limit))
     if as_json:
         typer.echo(
             msgspec.json.encode([{"status": e.status, **msgspec.to_builtins(e)} for e in listed]).decode()
         )
     else:
-        Console().print(shown.listing(listed, _letters(desk)))
+        Console().print(view.listing(listed, _manual_queue_length(context)))
 
 
 @app.command()
-def show(place: Place, properties: Properties, as_json: Json = False) -> None:
-    """Show one position's history: who asked, when, which version, before and after, and what was left as it was."""
-    entry = _entry(_desk(properties), _position(place))
+def show(position: PositionText, properties: Properties, as_json: Json = False) -> None:
+    """Show the history of one position: request, object version, values before and after, rows not changed."""
+    entry = _entry(_open_context(properties), _parse_position(position))
     if as_json:
         typer.echo(msgspec.json.encode({"status": entry.status, **msgspec.to_builtins(entry)}).decode())
     else:
-        Console().print(shown.story(entry))
+        Console().print(view.history(entry))
 
 
 @app.command()
 def retry(
-    place: Place,
+    position: PositionText,
     properties: Properties,
-    by: Annotated[str, typer.Option(help="Who asks; the user by default.")] = "",
+    by: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the requester; the current user if not given.")
+    ] = "",
 ) -> None:
-    """Try once more to correct what people were asked to look at; what was corrected once stays."""
-    desk, position = _desk(properties), _position(place)
-    entry, who = _entry(desk, position), by or getpass.getuser()
-    request = msgspec.structs.replace(entry.request, id=f"{position}/{who}", by=who)
+    """Retry a correction that was refused; a position that is corrected already stays unchanged."""
+    context, parsed = _open_context(properties), _parse_position(position)
+    entry, requester = _entry(context, parsed), by or getpass.getuser()
+    request = msgspec.structs.replace(entry.request, id=f"{parsed}/{requester}", by=requester)
     try:
-        again(request, desk.history, _corrector(desk))
+        again(request, context.history, _corrector(context))
     except (ImpossibleError, EarlyError) as error:
-        raise FatalError(f"{place} cannot be corrected: {error}") from error
-    Console().print(shown.story(_entry(desk, position)))
+        raise FatalError(f"{position} cannot be corrected: {error}") from error
+    Console().print(view.history(_entry(context, parsed)))
 
 
 @app.command()
 def reapply(properties: Properties, as_json: Json = False) -> None:
-    """Put every recorded correction into its row once more: after a replay that stored the rows as they came."""
-    desk = _desk(properties)
-    with err.status("putting corrections back"):
-        done = reapply_all(_entries(desk), _corrector(desk).again)
+    """Apply every recorded correction again, after a replay that stored the original rows."""
+    context = _open_context(properties)
+    with err.status("reapplying corrections"):
+        done = reapply_all(_entries(context), _corrector(context).again)
     if as_json:
         typer.echo(msgspec.json.encode(done).decode())
     else:
-        err.print(shown.reapplied(done))
+        err.print(view.reapplied(done))
     raise typer.Exit(0 if done.complete else 1)
 
 
-def _desk(properties: Path) -> _Desk:
-    store = store_of(properties, None)
+def _open_context(properties: Path) -> _Context:
+    store = open_store(properties, None)
     table = table_of(store.settings.application, os.environ)
-    return _Desk(store.settings, store.client, History(store.client("dynamodb"), table, _now_ms))
+    return _Context(store.settings, store.client, History(store.client("dynamodb"), table, _now_ms))
 
 
-def _corrector(desk: _Desk) -> Corrector:
-    return corrector_of(desk.settings, desk.client, load_registry(dry_run=False), desk.history, _now_ms)
+def _corrector(context: _Context) -> Corrector:
+    registry = load_registry(dry_run=False)
+    return corrector_of(context.settings, context.client, registry, context.history, _now_ms)
 
 
-def _entries(desk: _Desk) -> Iterator[Entry]:
+def _entries(context: _Context) -> Iterator[Entry]:
     try:
-        yield from desk.history.entries(desk.settings.application)
+        yield from context.history.entries(context.settings.application)
     except Exception as error:
-        if code_of(error) != "ResourceNotFoundException":
-            raise  # without a table nothing was ever corrected
+        if code_of(error) != "ResourceNotFoundException":  # without the table, nothing was ever corrected
+            raise
 
 
-def _entry(desk: _Desk, position: Position) -> Entry:
-    found = desk.history.get(desk.settings.application, position)
+def _entry(context: _Context, position: Position) -> Entry:
+    found = context.history.get(context.settings.application, position)
     if found is None:
-        raise ConfigError([Problem(f"nothing was asked for {position}", "see stream-app corrections ls")])
+        hint = "list the positions with `stream-app corrections ls`"
+        raise ConfigError([Problem(f"no correction was requested for {position}", hint)])
     return found
 
 
-def _position(place: str) -> Position:
-    shard, _, text = place.rpartition("/")
+def _parse_position(position: str) -> Position:
+    shard, _, text = position.rpartition("/")
     try:
         if shard:
             return from_token(shard, text)
     except ValueError:
         pass
-    raise ConfigError([Problem(f"{place!r} is no position", "write SHARD/SEQUENCE or SHARD/SEQUENCE.SUB")])
+    hint = "write SHARD/SEQUENCE or SHARD/SEQUENCE.SUB"
+    raise ConfigError([Problem(f"{position!r} is not a position", hint)])
 
 
-def _letters(desk: _Desk) -> int | None:
-    """How many letters wait in the manual queue, by its name in the template; None without such a queue."""
-    sqs = desk.client("sqs")
+def _manual_queue_length(context: _Context) -> int | None:
+    """Return the approximate number of messages in the manual-review queue; None if there is no such queue."""
+    sqs = context.client("sqs")
     try:
-        url = sqs.get_queue_url(QueueName=f"{desk.settings.application}-manual")["QueueUrl"]
+        url = sqs.get_queue_url(QueueName=f"{context.settings.application}-manual")["QueueUrl"]
     except Exception as error:
         if code_of(error) in _NO_QUEUE:
             return None
         raise
-    name = "ApproximateNumberOfMessages"
-    return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
+    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+    return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
 
 def _now_ms() -> int:

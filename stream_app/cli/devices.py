@@ -1,4 +1,4 @@
-"""`stream-app devices`: what sends data sets."""
+"""`stream-app devices`: simulated devices that publish data sets."""
 
 from __future__ import annotations
 
@@ -9,46 +9,31 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stream_app.cli.options import (
-    Data,
-    EventName,
-    Faults,
-    First,
-    Json,
-    Rate,
-    Seed,
-    Speed,
-    Via,
-    err,
-    via_of,
-)
+from stream_app.cli.flatten import flatten_options
+from stream_app.cli.options import Faults, Json, Playback, err, parse_via
 from stream_app.cli.views.interrupt import until_interrupted
 
-app = typer.Typer(no_args_is_help=True, help="Devices that send data sets.")
+app = typer.Typer(no_args_is_help=True, help="Publish data sets as simulated devices.")
 
 
 @app.callback()
 def _group() -> None:
-    """Devices that send data sets."""
+    """Publish data sets as simulated devices."""
 
 
 @app.command()
+@flatten_options
 def play(
-    data: Data = "beijing-winter",
-    bus: Annotated[str, typer.Option(help="The event bus.")] = "stream-app",
+    playback: Playback,
+    bus: Annotated[str, typer.Option(metavar="NAME", help="Event bus to publish to.")] = "stream-app",
     stream: Annotated[
-        str, typer.Option(help="The stream, for what cannot travel over the bus.")
+        str,
+        typer.Option(metavar="NAME", help="Data stream for records that EventBridge cannot transport."),
     ] = "stream-app-events",
-    rate: Rate = None,
-    speed: Speed = "max",
-    via: Via = "bus",
-    seed: Seed = None,
     faults: Faults = False,
-    first: First = None,
-    event: EventName = None,
     as_json: Json = False,
 ) -> None:
-    """Publish a data set as its devices would, with the endpoint and credentials of the environment."""
+    """Publish a data set, with the AWS endpoint and credentials of the environment."""
     from stream_app import app as root
     from stream_app.cli.views.sent import as_table, progressing, to_json
     from stream_app.ingest import devices
@@ -58,18 +43,18 @@ def play(
     client = root.clients(os.environ)
     with until_interrupted() as stop, progressing(err) as progress:
         sent = devices.play(
-            data,
+            playback.data,
             events_client=client("events"),
             kinesis_client=client("kinesis"),
             bus=bus,
             stream=stream,
-            rate=rate,
-            speed=parse_speed(speed),
-            via=via_of(via),
-            seed=SEED if seed is None else seed,
+            rate=playback.rate,
+            speed=parse_speed(playback.speed or "max"),
+            via=parse_via(playback.via),
+            seed=SEED if playback.seed is None else playback.seed,
             faults=faults,
-            first=first,
-            event=event,
+            first=playback.first,
+            event=playback.event,
             progress=progress,
             stop=stop,
         )

@@ -1,4 +1,4 @@
-"""What the commands about failures are asked: options, and what they mean."""
+"""Options of the commands about failures, and the store and query that they select."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,96 +18,130 @@ from stream_app.recovery.find.times import moment
 from stream_app.recovery.store import STATUSES
 from stream_app.settings import Settings
 
-Stretch = tuple[datetime | None, datetime | None]
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
-Properties = Annotated[Path, typer.Option("--properties", help="The .properties file.", exists=True)]
+    from stream_app.aws.clients import ClientFactory
+
+Period = tuple[datetime | None, datetime | None]
+"""Begin (inclusive) and end (exclusive) of arrival times; None for no bound."""
+
 Consumer = Annotated[
     str | None,
-    typer.Option(help="Whose failures: a consumer, pipe or function. The application's by default."),
+    typer.Option(
+        metavar="NAME", help="Consumer, pipe or function that failed; the application if not given."
+    ),
 ]
-Since = Annotated[str, typer.Option(help="Arrived since: 90m, 24h, 7d, 2026-01-31T08, all.")]
-Until = Annotated[str | None, typer.Option(help="Arrived before, written like --since.")]
-Hour = Annotated[str | None, typer.Option(help="Arrived within that hour (UTC), instead of since and until.")]
-Partition = Annotated[str | None, typer.Option(help="Partition key: the device.")]
-Shard = Annotated[str | None, typer.Option(help="Shard id.")]
-Codes = Annotated[list[str] | None, typer.Option("--code", help="Code; may be given several times.")]
-Statuses = Annotated[
-    list[str] | None, typer.Option("--status", help=f"{', '.join(STATUSES)}; may be given several times.")
+Since = Annotated[
+    str,
+    typer.Option(metavar="TIME", help="Only failures since this time: 90m, 24h, 7d, 2026-01-31T08 or all."),
 ]
-EventName = Annotated[str | None, typer.Option("--event", help="Event type.")]
-Reason = Annotated[str | None, typer.Option(help="Text in the reason, whatever the case.")]
-Fingerprint = Annotated[str | None, typer.Option(help="Cause, as failures stats names it.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only failures before this time, in the format of --since."),
+]
+Hour = Annotated[
+    str | None,
+    typer.Option(metavar="HOUR", help="Only failures of this hour (UTC); replaces --since and --until."),
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """One application's failure store, and whose failures are meant."""
+class Filters:
+    """Options that select failures."""
+
+    since: Since = "24h"
+    until: Until = None
+    hour: Hour = None
+    partition: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Only failures with this partition key (device).")
+    ] = None
+    shard: Annotated[str | None, typer.Option(metavar="SHARD", help="Only failures of this shard id.")] = None
+    codes: Annotated[
+        list[str] | None,
+        typer.Option("--code", metavar="CODE", help="Only failures with this code; may be repeated."),
+    ] = None
+    statuses: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help=f"Only failures with this status ({', '.join(STATUSES)}); may be repeated.",
+        ),
+    ] = None
+    event: Annotated[
+        str | None, typer.Option("--event", metavar="NAME", help="Only failures of this event type.")
+    ] = None
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only failures whose reason contains this text, in any case."),
+    ] = None
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(metavar="FINGERPRINT", help="Only failures of this cause, as shown by failures stats."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureStore:
+    """The failure store of one application, and the consumer whose failures are selected."""
 
     settings: Settings
-    client: root.Client
+    client: ClientFactory
     consumer: str
 
     @property
-    def s3(self) -> Any:
-        """The store's client."""
+    def s3(self) -> S3Client:
+        """The S3 client of the store."""
         return self.client("s3")
 
     @property
     def bucket(self) -> str:
-        """The store's bucket."""
+        """The bucket of the store."""
         return self.settings.bucket
 
 
-def store_of(properties: Path, consumer: str | None) -> Store:
-    """The store of the application that a file describes. Raises ConfigError."""
+def open_store(properties: Path, consumer: str | None) -> FailureStore:
+    """Open the failure store of the application described by a properties file. Raises ConfigError."""
     settings = root.load_settings(os.environ, properties)
     if not settings.bucket:
-        raise ConfigError([Problem("app.bucket is not set", "add app.bucket to the file")])
+        raise ConfigError([Problem("app.bucket is not set", "add app.bucket to the properties file")])
     client = root.clients(os.environ, settings.region, attempts=10)
-    return Store(settings, client, consumer or settings.application)
+    return FailureStore(settings, client, consumer or settings.application)
 
 
-def stretch_of(since: str, until: str | None, hour: str | None) -> Stretch:
-    """From when to when. Raises ConfigError."""
+def parse_period(since: str, until: str | None, hour: str | None) -> Period:
+    """Parse the time options. Raises ConfigError."""
     today = now()
     if hour is not None:
         return whole_hour(hour, today)
     begin, end = moment(since, today), moment(until, today) if until else None
     if begin is not None and end is not None and begin >= end:
-        raise ConfigError([Problem(f"--until {until} is not after --since {since}", "turn them round")])
+        what = f"--until {until} is not after --since {since}"
+        raise ConfigError([Problem(what, "exchange the two values")])
     return begin, end
 
 
-def query_of(
-    store: Store,
-    stretch: Stretch,
-    partition: str | None,
-    shard: str | None,
-    codes: list[str] | None,
-    statuses: list[str] | None,
-    event: str | None,
-    reason: str | None,
-    fingerprint: str | None,
-) -> Query:
-    """What is asked of the store. Raises ConfigError."""
-    unknown = [name for name in statuses or () if name not in STATUSES]
+def build_query(store: FailureStore, filters: Filters) -> Query:
+    """Build the query for the failures that pass all filters. Raises ConfigError."""
+    period = parse_period(filters.since, filters.until, filters.hour)
+    unknown = [name for name in filters.statuses or () if name not in STATUSES]
     if unknown:
         hint = f"give one of {', '.join(STATUSES)}"
-        raise ConfigError([Problem(f"--status {name} is none", hint) for name in unknown])
+        raise ConfigError([Problem(f"unknown --status {name!r}", hint) for name in unknown])
     return Query(
         store.consumer,
-        *stretch,
-        partition_key=partition,
-        shard=shard,
-        codes=frozenset(name.upper() for name in codes or ()),
-        statuses=frozenset(statuses or ()),
-        event=event,
-        text=reason,
-        fingerprint=fingerprint,
+        *period,
+        partition_key=filters.partition,
+        shard=filters.shard,
+        codes=frozenset(name.upper() for name in filters.codes or ()),
+        statuses=frozenset(filters.statuses or ()),
+        event=filters.event,
+        text=filters.reason,
+        fingerprint=filters.fingerprint,
     )
 
 
 def now() -> datetime:
-    """The time, UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""`stream-app local`: the embedded AWS."""
+"""`stream-app local`: the embedded AWS services."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stream_app.cli.options import Application, err
+from stream_app.cli.options import Application, Folder, ShardCount, err
 from stream_app.cli.views.interrupt import until_interrupted
 
-app = typer.Typer(no_args_is_help=True, help="The embedded AWS.")
+app = typer.Typer(no_args_is_help=True, help="Run the embedded AWS services.")
 
 
 @app.command()
 def up(
     application: Application = "stream-app",
-    shards: Annotated[int, typer.Option(help="Shards of the stream.", min=1, max=64)] = 4,
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 0,
-    folder: Annotated[Path, typer.Option(help="Where logs and local.properties go.")] = Path(".stream-app"),
+    shards: ShardCount = 4,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port to listen on; 0 for any free port.", min=0, max=65535)
+    ] = 0,
+    folder: Folder = Path(".stream-app"),
 ) -> None:
-    """Start the embedded AWS with the template's resources, pipes and functions; Ctrl-C stops it."""
+    """Start embedded AWS with the resources, pipes and functions of the template; Ctrl-C stops it."""
     from stream_app import app as root
     from stream_app.local.embedded import embedded, usage, write_properties
 
@@ -45,7 +47,7 @@ def up(
 
 @app.command(hidden=True)
 def runners(application: Application = "stream-app") -> None:
-    """Run the template's pipes and functions until it is told to stop."""
+    """Run the pipes and functions of the template until SIGTERM."""
     from stream_app import app as root
     from stream_app.local.deployers.deploy import templates
     from stream_app.local.runners import serve

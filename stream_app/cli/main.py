@@ -1,4 +1,4 @@
-"""The `stream-app` command: composes the parts, shows progress, and turns errors into exit codes."""
+"""The `stream-app` command: assembles the subcommands and maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="A Kinesis application in which every accepted record is accounted for exactly once.",
+    help="Run and operate a Kinesis application that accounts for every accepted record exactly once.",
 )
 app.command()(run)
 app.command()(operate.audit)
@@ -26,40 +26,44 @@ app.command()(operate.daemon)
 app.command()(cost.cost)
 app.add_typer(local.app, name="local")
 app.add_typer(devices.app, name="devices")
-failures.app.add_typer(redrive.app)  # without a name: plan, apply … stand beside ls, show, stats
+failures.app.add_typer(redrive.app)  # without a name: plan, apply … are siblings of ls, show and stats
 app.add_typer(failures.app, name="failures")
 app.add_typer(corrections.app, name="corrections")
 app.add_typer(quarantine.app, name="quarantine")
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failed or not balanced, 2 wrong configuration or usage, 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 success, 1 failure or an audit that does not balance, 2 invalid configuration or usage,
+    130 interrupted.
+    """
     try:
         app()
     except ConfigError as error:
         for problem in error.problems:
-            _say(problem.what, problem.hint)
+            _print_error(problem.what, problem.hint)
         sys.exit(2)
     except StreamAppError as error:
-        _say(str(error))
+        _print_error(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        told = explain(error)
-        if told is None:
+        explained = explain(error)
+        if explained is None:
             raise
-        _say(told.what, told.hint)
+        _print_error(explained.what, explained.hint)
         sys.exit(1)
 
 
-def _say(what: str, hint: str = "") -> None:
+def _print_error(what: str, hint: str = "") -> None:
     lines = f"[red]error:[/red] {escape(what)}" + (f"\n  hint: {escape(hint)}" if hint else "")
     err.print(lines, highlight=False)
 
 
-def _version(value: bool) -> None:
-    if value:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"stream-app {__version__}")
         raise typer.Exit
 
@@ -67,10 +71,11 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Show the version, or run a command."""
+    """Show the version or run a command."""
 
 
 if __name__ == "__main__":

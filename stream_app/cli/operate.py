@@ -1,12 +1,11 @@
-"""`stream-app audit` and `stream-app daemon`: what runs against any AWS."""
+"""`stream-app audit` and `stream-app daemon`: commands for any AWS endpoint."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,23 +13,31 @@ from rich.markup import escape
 
 from stream_app.cli.options import Json, Properties, err
 
+if TYPE_CHECKING:
+    from stream_app.aws.clients import ClientFactory
+
 
 def audit(
     properties: Properties,
-    limit: Annotated[int, typer.Option(help="Positions to name of each kind.", min=0)] = 20,
+    limit: Annotated[
+        int, typer.Option(metavar="COUNT", help="Show at most this many positions of each kind.", min=0)
+    ] = 20,
     pending_for: Annotated[
-        str, typer.Option(help="Records pending for longer do not balance: 300s, 5m, 1h.")
+        str,
+        typer.Option(
+            metavar="DURATION", help="Tolerate pending records up to this age, such as 300s, 5m or 1h."
+        ),
     ] = "5m",
     as_json: Json = False,
 ) -> None:
-    """Compare what the stream holds with what is stored and parked; exit code 1 when it does not balance."""
+    """Compare the accepted records with the stored and parked ones; exit code 1 if they do not balance."""
     from stream_app import app as root
-    from stream_app.cli.views.audit import checked, show
+    from stream_app.cli.views.audit import run_audit, show
     from stream_app.recovery.find.times import duration
 
     allowed = duration(pending_for)
     settings = root.load_settings(os.environ, properties)
-    found = checked(settings, root.clients(os.environ, settings.region, attempts=10), err, allowed)
+    found = run_audit(settings, root.clients(os.environ, settings.region, attempts=10), err, allowed)
     if as_json:
         typer.echo(found.to_json().decode())
     else:
@@ -41,11 +48,16 @@ def audit(
 def daemon(
     properties: Properties,
     start: Annotated[
-        str | None, typer.Option("--from", help="Start a new application there: 2026-01-31T00:00:00Z")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="TIMESTAMP",
+            help="Start position of an application without leases, such as 2026-01-31T00:00:00Z.",
+        ),
     ] = None,
-    debug: Annotated[bool, typer.Option(help="KCL's own messages too.")] = False,
+    debug: Annotated[bool, typer.Option(help="Log the INFO messages of KCL too.")] = False,
 ) -> None:
-    """Start the KCL daemon and own it: forwards signals, restarts after crashes, logs JSON lines to stderr."""
+    """Run the KCL daemon: forward signals, restart it after crashes, log JSON lines to stderr."""
     from stream_app import app as root
     from stream_app.daemon.initial_position import parse_timestamp, refuse_leases, starting_at
     from stream_app.daemon.launcher import run_daemon
@@ -72,23 +84,26 @@ def daemon(
         on_line=json_lines(BestEffortFile(2), "DEBUG" if debug else settings.log_level),
         stop=stop,
         debug=debug,
-        before=lambda worker: _give_back(client, settings.application, worker),
+        before=lambda worker: _release_leader_lock(client, settings.application, worker),
         shards=_open_shards(client, settings.stream),
     )
     raise typer.Exit(code)
 
 
-def _give_back(client: Callable[[str], Any], application: str, worker: str) -> None:
-    """The leader lock of a daemon that died here; without the permission KCL only takes longer."""
+def _release_leader_lock(client: ClientFactory, application: str, worker: str) -> None:
+    """Release the leader lock of a daemon that died on this host.
+
+    Best effort: if the request is denied, KCL starts anyway and only takes longer to elect a leader.
+    """
     from stream_app.daemon.leader_lock import release
 
     try:
         release(client("dynamodb"), application, worker)
     except Exception as error:
-        err.print(f"the leader lock was not looked at: {escape(str(error))}", highlight=False)
+        err.print(f"cannot release the leader lock: {escape(str(error))}", highlight=False)
 
 
-def _open_shards(client: Callable[[str], Any], stream: str) -> int:
-    """How many shards a worker holds when it is alone."""
+def _open_shards(client: ClientFactory, stream: str) -> int:
+    """Return the number of open shards: what a single worker would hold."""
     summary = client("kinesis").describe_stream_summary(StreamName=stream)
-    return int(summary["StreamDescriptionSummary"]["OpenShardCount"])
+    return summary["StreamDescriptionSummary"]["OpenShardCount"]

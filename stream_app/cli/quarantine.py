@@ -1,29 +1,28 @@
-"""`stream-app quarantine`: which records are never processed again, and how to have one processed after all."""
+"""`stream-app quarantine`: list the quarantined records and release single ones."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated
 
 import msgspec
 import typer
 
 from stream_app import app as root
-from stream_app.cli.options import Json, Properties, err
+from stream_app.cli.options import Json, PositionText, Properties, err
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.record import Position
 from stream_app.model.segment import from_token
 from stream_app.sinks.quarantine import Decision, S3QuarantineStore
 
 app = typer.Typer(
-    no_args_is_help=True, help="Quarantine: records that ended their process, and are not processed again."
+    no_args_is_help=True,
+    help="List and release quarantined records: records that ended their process and are skipped since.",
 )
-Place = Annotated[str, typer.Argument(help="SHARD/SEQUENCE, or SHARD/SEQUENCE.SUB, as ls shows it.")]
 
 
 @app.command()
 def ls(properties: Properties, as_json: Json = False) -> None:
-    """List the quarantined records by shard and position."""
+    """List the quarantined records in order of shard and position."""
     store = _store(properties)
     found = [decision for shard in sorted(store.shards()) for decision in store.decisions(shard)]
     if as_json:
@@ -35,18 +34,18 @@ def ls(properties: Properties, as_json: Json = False) -> None:
 
 
 @app.command()
-def forget(properties: Properties, position: Place) -> None:
-    """Delete a decision, so that the next reading of the record (a replay) processes it.
+def forget(properties: Properties, position: PositionText) -> None:
+    """Delete a quarantine decision, so that the record is processed when it is read again (by a replay).
 
     To send the record again as a new one, use `stream-app failures plan`.
     """
     shard, _, text = position.partition("/")
     try:
-        place: Position = from_token(shard, text)
+        parsed: Position = from_token(shard, text)
     except ValueError as error:
         hint = "write SHARD/SEQUENCE as `stream-app quarantine ls` shows it"
         raise ConfigError([Problem(f"{position!r} is not a position", hint)]) from error
-    if not _store(properties).forget(place):
+    if not _store(properties).forget(parsed):
         err.print(f"{position} is not in quarantine", highlight=False)
         raise typer.Exit(1)
     err.print(f"{position} will be processed when it is read again", highlight=False)
@@ -55,7 +54,7 @@ def forget(properties: Properties, position: Place) -> None:
 def _store(properties: Properties) -> S3QuarantineStore:
     settings = root.load_settings(os.environ, properties)
     if not settings.bucket:
-        raise ConfigError([Problem("app.bucket is not set", "add app.bucket to the file")])
+        raise ConfigError([Problem("app.bucket is not set", "add app.bucket to the properties file")])
     client = root.clients(os.environ, settings.region, attempts=10)
     return S3QuarantineStore(client("s3"), settings.bucket, settings.application)
 

@@ -1,4 +1,4 @@
-"""`stream-app run`."""
+"""`stream-app run`: the whole application on this machine."""
 
 from __future__ import annotations
 
@@ -10,42 +10,34 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stream_app.cli.options import (
-    Data,
-    EventName,
-    Faults,
-    First,
-    Json,
-    Rate,
-    Seed,
-    Speed,
-    Via,
-    err,
-    via_of,
-)
+from stream_app.cli.flatten import flatten_options
+from stream_app.cli.options import Faults, Folder, Json, Playback, ShardCount, err, parse_via
 from stream_app.cli.views.interrupt import until_interrupted
 
 DEFAULT_RATE = 200.0
+"""Records per second, if neither --rate nor --speed is given."""
 
 
+@flatten_options
 def run(
-    data: Data = "beijing-winter",
-    shards: Annotated[int, typer.Option(help="Shards of the stream.", min=1, max=64)] = 4,
-    rate: Rate = None,
-    speed: Speed = "",
-    via: Via = "bus",
-    seed: Seed = None,
+    playback: Playback,
+    shards: ShardCount = 4,
     faults: Faults = True,
-    first: First = None,
-    event: EventName = None,
-    segment_seconds: Annotated[int, typer.Option(help="Length of a segment.", min=1)] = 5,
+    segment_seconds: Annotated[
+        int, typer.Option(metavar="SECONDS", help="Maximum duration of a segment.", min=1)
+    ] = 5,
     acts: Annotated[
-        str, typer.Option("--rehearse", help="Crashes and reshards: kill@3000,split@5000,merge@7000")
+        str,
+        typer.Option(
+            "--rehearse",
+            metavar="ACTION@COUNT,…",
+            help="Crash the daemon and reshard the stream after COUNT records: kill@3000,split@5000,merge@7000.",
+        ),
     ] = "",
-    folder: Annotated[Path, typer.Option(help="Where logs go.")] = Path(".stream-app"),
+    folder: Folder = Path(".stream-app"),
     as_json: Json = False,
 ) -> None:
-    """Run it all on this machine: embedded AWS, devices, the KCL consumer; ends when all is accounted for."""
+    """Run embedded AWS, devices and the KCL consumer on this machine until every record is accounted for."""
     from stream_app import app as root
     from stream_app.cli.views.live import live
     from stream_app.cli.views.summary import render
@@ -60,15 +52,15 @@ def run(
     with until_interrupted() as stop:
         try:
             options = Options(
-                data=data,
+                data=playback.data,
                 shards=shards,
-                rate=rate if rate or speed else DEFAULT_RATE,
-                speed=parse_speed(speed or "max"),
-                via=via_of(via),
-                seed=SEED if seed is None else seed,
+                rate=playback.rate if playback.rate or playback.speed else DEFAULT_RATE,
+                speed=parse_speed(playback.speed or "max"),
+                via=parse_via(playback.via),
+                seed=SEED if playback.seed is None else playback.seed,
                 faults=faults,
-                first=first,
-                event=event,
+                first=playback.first,
+                event=playback.event,
                 segment_seconds=segment_seconds,
                 acts=tuple(chaos.parse(acts)),
                 folder=folder.resolve(),
@@ -77,7 +69,7 @@ def run(
                 report = run_all(options, root.clients, stage, stop)
         except Exception as error:
             if as_json:
-                typer.echo(json.dumps({"balanced": False, "error": _told(error), **stage.to_json()}))
+                typer.echo(json.dumps({"balanced": False, "error": _message(error), **stage.to_json()}))
             elif stage.sent:
                 err.print(
                     f"{stage.name}: {stage.sent:,} sent, {stage.tracker.records:,} processed", highlight=False
@@ -93,10 +85,10 @@ def run(
     raise typer.Exit(0 if report.balanced and not report.unsendable else 1)
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     from stream_app.errors import StreamAppError, explain
 
     if isinstance(error, StreamAppError):
         return str(error)
-    told = explain(error)
-    return f"{type(error).__name__}: {error}" if told is None else told.what
+    problem = explain(error)
+    return f"{type(error).__name__}: {error}" if problem is None else problem.what

@@ -109,7 +109,7 @@ def _milliseconds(properties: Mapping[str, str], name: str, usual: int) -> int:
     return int(text)
 
 
-def problems(load: Load) -> list[Problem]:
+def find_problems(load: Load) -> list[Problem]:
     """Everything about a load that could not be."""
     bounds: tuple[tuple[str, float, float, float], ...] = (
         ("--records-per-s", load.records_per_s, 0.001, 1e9),

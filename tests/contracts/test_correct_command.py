@@ -1,4 +1,4 @@
-"""`stream-app corrections`: what the history says, and a person's own try."""
+"""`stream-app corrections`: list, show, retry and reapply corrections."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_ls_lists_what_was_corrected_and_what_is_for_people(dependencies: Correc
     text = run("ls")
     assert place(dependencies, 2) in text
     assert "the declared correction changes nothing" in text
-    assert "0 letters wait in the manual queue" in text
+    assert "0 messages in the manual-review queue" in text
 
 
 def test_show_tells_before_and_after(dependencies: CorrectionCase, run: Run) -> None:
@@ -76,9 +76,9 @@ def test_show_tells_before_and_after(dependencies: CorrectionCase, run: Run) -> 
     assert '"value":50.0' in text
     assert '"value":null' in text
     assert json.loads(run("show", place(dependencies, 2), "--json"))["done"]["before"]["value"] == 50.0
-    with pytest.raises(ConfigError, match="nothing was asked"):
+    with pytest.raises(ConfigError, match="no correction was requested"):
         run("show", place(dependencies, 1))
-    with pytest.raises(ConfigError, match="is no position"):
+    with pytest.raises(ConfigError, match="is not a position"):
         run("show", "somewhere")
 
 
@@ -102,4 +102,4 @@ def test_reapply_puts_back_what_is_missing(dependencies: CorrectionCase, run: Ru
     dependencies.s3.delete_object(Bucket=BUCKET, Key=entry.done.key)
     dependencies.write(dependencies.segments[0])
     assert json.loads(run("reapply", "--json"))["applied"] == 1
-    assert "put back 0, 1 were there" in run("reapply")
+    assert "reapplied 0; 1 were present already" in run("reapply")

@@ -1,4 +1,4 @@
-"""`stream-app failures ls | stats` at three in the morning: find what failed, count it by cause, see what waits."""
+"""`stream-app failures ls | stats`: find failures, count them by cause, and list dead letters."""
 
 from __future__ import annotations
 
@@ -117,12 +117,12 @@ def test_what_waits_shows_its_clock(properties: Path, kinesis: Any, s3: Any) -> 
     listed = told(properties, "ls")["waiting"]
     assert listed == {"count": 3, "first_vanishes": letters[1].arrived + 24 * HOUR, "queued": None}
     out = run(properties, "ls", "--waiting")
-    assert "vanished at" in out
+    assert "expired at" in out
     assert "in 20 hours" in out
     assert "AccessDenied" in out
-    assert "3 dead letters wait to be hydrated; the first payload vanished at" in run(properties, "ls")
+    assert "3 dead letters wait for hydration; the first payload expired at" in run(properties, "ls")
     hydrate_batch(event(*map(own, letters), received=2), dependencies(kinesis, s3))
-    assert run(properties, "ls", "--waiting").strip() == "no dead letter waits"
+    assert run(properties, "ls", "--waiting").strip() == "no dead letters wait for hydration"
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_what_is_still_in_the_queue_is_told(
     with properties.open("a") as file:
         file.write(f"app.dead_letter_queue = {url}\n")
     assert told(properties, "ls")["waiting"]["queued"] == 0
-    assert "in the queue" not in run(properties, "ls")
+    assert "in the dead-letter queue" not in run(properties, "ls")
     for _ in range(2):
         aws("sqs").send_message(QueueUrl=url, MessageBody="{}")
     aws("sqs").receive_message(QueueUrl=url)
     assert told(properties, "ls")["waiting"]["queued"] == 2
-    assert "2 dead letters are in the queue" in run(properties, "ls", "--consumer", "nobody")
+    assert "2 dead letters are in the dead-letter queue" in run(properties, "ls", "--consumer", "nobody")
     aws("sqs").delete_queue(QueueUrl=url)
     assert told(properties, "ls")["waiting"]["queued"] is None

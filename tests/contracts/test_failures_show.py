@@ -1,4 +1,4 @@
-"""`stream-app failures show`: a record's whole story."""
+"""`stream-app failures show`: the full history of a failure."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_story_of_our_own(properties: Path, kinesis: Any, s3: Any) -> None:
     assert (story["correction"], story["redrives"], story["letter"]) == (None, [], None)
     assert story["schema"]["fingerprint"] == schema
     out = run(properties, "show", one.sequence)
-    for word in ('"pm25": -1.5', '"note": "ü"', one.reason, one.sequence, schema, "none of the schemas here"):
+    for word in ('"pm25": -1.5', '"note": "ü"', one.reason, one.sequence, schema, "not among the schemas"):
         assert word in out
 
 
@@ -65,8 +65,8 @@ def test_the_schema_is_told_by_its_file(properties: Path, kinesis: Any, s3: Any)
         name for name, (owner, _) in registry.writers.items() if owner == "air_quality" and name != current
     ]
     for fingerprint, words in (
-        (current, "schemas/air_quality.avsc (the current one)"),
-        (past, "schemas/air_quality.v1.avsc (a past version)"),
+        (current, "schemas/air_quality.avsc (current version)"),
+        (past, "schemas/air_quality.v1.avsc (earlier version)"),
     ):
         one = failed(kinesis, b"{}", schema=fingerprint)
         hydrate([one], dependencies(kinesis, s3))
@@ -117,7 +117,7 @@ def test_the_story_of_a_range(properties: Path, kinesis: Any, s3: Any) -> None:
     assert (story["letter"]["state"], story["letter"]["found"]) == ("hydrated", 3)
     assert [run["verdict"] for run in story["letter"]["runs"]] == ["innocent", "failed", "innocent"]
     out = run(properties, "show", row["key"])
-    assert "1 failures, 2 innocent" in out
+    assert "1 failed, 2 without failure" in out
     assert "RetryAttemptsExhausted" in out
 
 
@@ -125,7 +125,7 @@ def test_a_payload_that_had_left_the_stream(properties: Path, kinesis: Any, s3: 
     one = msgspec.structs.replace(failed(kinesis, b"{}"), shard="shardId-000000000099")
     hydrate([one], dependencies(kinesis, s3))
     assert told(properties, "ls", "--status", "expired")["failures"][0]["sequence"] == one.sequence
-    assert "it had left the stream" in run(properties, "show", one.sequence)
+    assert "the record had left the stream" in run(properties, "show", one.sequence)
 
 
 def test_an_object_that_is_no_failure_is_told(properties: Path, letters: list[DeadLetter], s3: Any) -> None:

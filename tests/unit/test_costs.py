@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from stream_app.cli.main import app
 from stream_app.costs.bill import HOURS, SECONDS, bill, total
 from stream_app.costs.drivers import changes
-from stream_app.costs.load import MODES, ON_DEMAND, PROVISIONED, Load, problems, with_settings
+from stream_app.costs.load import MODES, ON_DEMAND, PROVISIONED, Load, find_problems, with_settings
 from stream_app.costs.prices import SHIPPED, Price, Prices, load
 from stream_app.errors import ConfigError
 from stream_app.settings import Settings
@@ -166,7 +166,7 @@ def test_settings_of_a_file_are_taken() -> None:
 
 
 def test_a_load_that_cannot_be_is_named_whole() -> None:
-    wrong = problems(replace(QUIET, size=0.0, retention_hours=1, shards=1, records_per_s=5_000.0))
+    wrong = find_problems(replace(QUIET, size=0.0, retention_hours=1, shards=1, records_per_s=5_000.0))
     assert len(wrong) == 3
     assert all(problem.hint for problem in wrong)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from stream_app.aws.retry import Policy
-from stream_app.cli.views.sent import as_table, rows_of, to_json
+from stream_app.cli.views.sent import as_table, format_rows, to_json
 from stream_app.errors import ConfigError, FatalError
 from stream_app.ingest.envelope import REPEATED, Sending
 from stream_app.ingest.producer import Clocks, Sent, Via, publish
@@ -282,4 +282,4 @@ def test_of_many_rows_that_cannot_be_sent_the_first_are_named() -> None:
     sent = publish(sendings, Aws(), Aws(), "bus", "stream")
     (some,) = sent.unsendable.values()
     assert (some.count, some.rows) == (100, list(range(1, 21)))
-    assert rows_of(some.rows, some.count).endswith("20 and more")
+    assert format_rows(some.rows, some.count).endswith("20 and more")

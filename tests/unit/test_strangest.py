@@ -44,4 +44,4 @@ def test_people_see_device_severity_and_reason() -> None:
     console = Console(file=io.StringIO(), width=80)
     console.print(_strangest(report))
     assert isinstance(console.file, io.StringIO)
-    assert console.file.getvalue().split() == ["Strangest", "a", "low", "a", "scored", "2"]
+    assert console.file.getvalue().split() == ["Strongest", "anomalies", "a", "low", "a", "scored", "2"]

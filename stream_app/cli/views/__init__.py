@@ -1,1 +1,1 @@
-"""What commands print to a terminal."""
+"""Terminal output of the commands: tables, progress and summaries."""

@@ -1,14 +1,13 @@
-"""An audit, run with progress and shown to people."""
+"""The audit: progress while it runs, and its result as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
-from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -17,30 +16,33 @@ from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, audit
 from stream_app.settings import Settings
 
+if TYPE_CHECKING:
+    from stream_app.aws.clients import ClientFactory
+
 _ALWAYS = ("accepted", "stored", "repeated", "parked", "missing", "duplicated")
-_WHEN_ANY = ("pending", "overdue", "dropped", "unknown", "trimmed")
+_IF_NOT_ZERO = ("pending", "overdue", "dropped", "unknown", "trimmed")
 
 
-def checked(
+def run_audit(
     settings: Settings,
-    client: Callable[[str], Any],
+    client: ClientFactory,
     console: Console,
     pending_for: timedelta | None = None,
 ) -> Audit:
-    """Audit the application of the settings, telling the console how far it has read.
+    """Audit the application of the settings, with progress on the console.
 
-    Records that have been pending for longer than `pending_for` do not balance.
+    Records that have been pending for longer than `pending_for` make the audit fail.
     """
     committed_now = partial(checkpoints.read, client("dynamodb"), settings.application)
     committed = committed_now()
     columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,.0f} positions"))
-    with Progress(*columns, console=console, transient=True) as shown:
-        tasks: dict[str, Any] = {}
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
 
         def progress(shard: str, positions: int) -> None:
             if shard not in tasks:
-                tasks[shard] = shown.add_task(shard, total=None)
-            shown.update(tasks[shard], completed=positions)
+                tasks[shard] = bars.add_task(shard, total=None)
+            bars.update(tasks[shard], completed=positions)
 
         return audit(
             kinesis=client("kinesis"),
@@ -56,23 +58,23 @@ def checked(
 
 
 def show(found: Audit, limit: int) -> RenderableType:
-    """A table by shard, parked by code, and at most `limit` positions of each kind that is wrong."""
+    """Render a table by shard, the parked records by code, and up to `limit` positions of each kind of error."""
     parts: list[RenderableType] = [_table(found)]
     parked = ", ".join(f"{code} {count:,}" for code, count in found.total.parked.items())
     parts.append(Text(f"parked: {parked or 'none'}"))
     for shard in found.shards:
-        parts += _wrong(shard, limit)
+        parts += _errors(shard, limit)
     parts += _dropped(found.total)
-    parts += [Text(f"cannot be read: {key}", style="red") for key in found.unreadable[:limit]]
-    good = Text("balanced: every accepted record is accounted for exactly once", style="bold green")
-    parts.append(good if found.balanced else Text("NOT balanced", style="bold red"))
+    parts += [Text(f"cannot read {key}", style="red") for key in found.unreadable[:limit]]
+    balanced = Text("balanced: every accepted record is accounted for exactly once", style="bold green")
+    parts.append(balanced if found.balanced else Text("NOT balanced", style="bold red"))
     return Group(*parts)
 
 
 def _table(found: Audit) -> Table:
     table = Table(title=f"{found.consumer} on {found.stream}", title_justify="left", show_footer=True)
     table.add_column("shard", footer="all")
-    columns = [*_ALWAYS, *(name for name in _WHEN_ANY if getattr(found.total, name))]
+    columns = [*_ALWAYS, *(name for name in _IF_NOT_ZERO if getattr(found.total, name))]
     for name in columns:
         table.add_column(name, justify="right", footer=f"{_count(found.total, name):,}")
     for shard in found.shards:
@@ -84,7 +86,7 @@ def _count(tally: Tally, name: str) -> int:
     return sum(tally.parked.values()) if name == "parked" else int(getattr(tally, name))
 
 
-def _wrong(shard: ShardAudit, limit: int) -> list[RenderableType]:
+def _errors(shard: ShardAudit, limit: int) -> list[RenderableType]:
     lines: list[RenderableType] = []
     lines += [Text(f"missing: {shard.shard}/{position}", style="red") for position in shard.missing[:limit]]
     lines += [
@@ -101,12 +103,12 @@ def _wrong(shard: ShardAudit, limit: int) -> list[RenderableType]:
 
 
 def _dropped(total: Tally) -> list[RenderableType]:
-    """Why KCL hands records on to no consumer."""
+    """Explain why KCL does not deliver some records to any consumer."""
     lines: list[RenderableType] = []
     if total.dropped:
-        why = "they lie in KPL aggregates at or behind a record whose hash key or index it cannot read"
+        why = "KPL aggregates contain a user record with an unreadable hash key or index at or before them"
         lines.append(Text(f"{total.dropped:,} records are dropped by KCL: {why}", style="red"))
     if total.misrouted:
-        why = "they lie in KPL aggregates with a hash key outside the shard's range"
+        why = "the hash key of their KPL aggregate is outside the hash key range of the shard"
         lines.append(Text(f"{total.misrouted:,} of the missing are dropped by KCL: {why}", style="red"))
     return lines

@@ -1,4 +1,4 @@
-"""The month's bill for people."""
+"""The monthly cost estimate as tables."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from stream_app.costs.prices import Prices
 def show(
     console: Console, load: Load, prices: Prices, bills: Mapping[str, list[Line]], changes: Sequence[Change]
 ) -> None:
-    """By service and in all, what drives it, and what it rests on."""
+    """Print the cost by service and in total, the settings that change it most, and the assumptions."""
     console.print(_services(load, bills))
     console.print(_drivers(changes))
     shards = ", ".join(f"{load.shards_of(mode)} shards {mode}" for mode in MODES)
     console.print(f"{shards}; {load.tasks_of()} tasks of {load.task_vcpu:g} vCPU, {load.task_gb:g} GB")
-    doubtful = sorted(
+    unverified = sorted(
         {line.price for lines in bills.values() for line in lines if not prices[line.price].verified}
     )
-    rests = f"List prices of {prices.region}, table of {prices.date}."
-    console.print(f"{rests} Not verified: {', '.join(doubtful)}" if doubtful else rests)
+    source = f"List prices of {prices.region} as of {prices.date}."
+    console.print(f"{source} Not verified: {', '.join(unverified)}" if unverified else source)
     for remark in REMARKS:
         console.print(remark)
 
 
 def _services(load: Load, bills: Mapping[str, list[Line]]) -> Table:
-    title = f"A month of {load.records_per_s:g} records/s of {load.size:g} bytes"
+    title = f"Monthly cost of {load.records_per_s:g} records/s of {load.size:g} bytes"
     table = Table(title=title, title_justify="left")
     table.add_column("service")
     for mode in bills:
@@ -46,7 +46,7 @@ def _services(load: Load, bills: Mapping[str, list[Line]]) -> Table:
 
 
 def _drivers(changes: Sequence[Change]) -> Table:
-    table = Table(title="What drives it: dollars more or less a month", title_justify="left")
+    table = Table(title="Cost drivers: change in dollars per month", title_justify="left")
     table.add_column("setting")
     table.add_column("from → to")
     for mode in MODES:

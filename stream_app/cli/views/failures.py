@@ -1,11 +1,11 @@
-"""Failures for people: lists, counts, and what waits to be hydrated."""
+"""Failures as tables: lists, counts, and dead letters with their state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -27,159 +27,175 @@ _STATES = {
     State.PARTIAL: "red",
     State.HYDRATED: "green",
 }
-_MOST_CAUSES = 40
-_SOON = 86_400  # seconds
+_MAX_CAUSES = 40
+_EXPIRES_SOON = 86_400  # seconds
 _DAY = timedelta(days=1)
+
+T = TypeVar("T")
+
+
+class Counting(Protocol):
+    """Passes the items of an iterable through, counting them."""
+
+    def __call__(self, items: Iterable[T], /) -> Iterator[T]:
+        """Yield each item."""
+        ...
 
 
 @contextmanager
-def reading(console: Console) -> Iterator[Any]:
-    """A function that counts what passes through it, and shows the count."""
+def counting(console: Console) -> Iterator[Counting]:
+    """Yield a function that passes items through and shows their number on the console."""
     columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} failures read"))
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task("read", total=None)
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("read", total=None)
 
-        def passing(found: Any) -> Iterator[Any]:
-            for one in found:
-                shown.advance(task)
-                yield one
+        def counted(items: Iterable[T], /) -> Iterator[T]:
+            for item in items:
+                bars.advance(task)
+                yield item
 
-        yield passing
+        yield counted
 
 
+# `row` of the module recovery.story gives JSON documents, whose values are strings, numbers or None.
 def listing(rows: Sequence[Mapping[str, Any]], *, more: bool) -> RenderableType:
-    """A line for each failure, the latest first, and its reason below."""
+    """Render one line per failure, with its reason below."""
     if not rows:
-        return Text("no failures in that time, of that kind")
-    shown = [
+        return Text("no failures match")
+    lines = [
         Line(
             [
                 row["id"],
                 str(row["arrived"])[:19].replace("T", " "),
                 status(row["status"]),
                 row["code"],
-                said(row["partition_key"]),
+                safe_text(row["partition_key"]),
             ],
-            [said(f"{row['event']}: {row['reason']}" if row["event"] else row["reason"])],
+            [safe_text(f"{row['event']}: {row['reason']}" if row["event"] else row["reason"])],
         )
         for row in rows
     ]
-    table = aligned(("id", "arrived (UTC)", "status", "code", "device"), shown)
-    hint = "there are more: --limit, or narrower; failures stats counts them all" if more else ""
+    table = aligned(("id", "arrived (UTC)", "status", "code", "device"), lines)
+    hint = "there are more: raise --limit or add filters; failures stats counts all of them" if more else ""
     return Group(table, Text(hint, style="dim")) if hint else table
 
 
 def counts(found: Stats) -> RenderableType:
-    """Time by code, and a line for each cause."""
+    """Render the counts by time and code, and one line per cause."""
     if not found.count:
-        return Text("no failures in that time, of that kind")
+        return Text("no failures match")
     statuses = ", ".join(f"{name} {count:,}" for name, count in sorted(found.statuses.items()))
     causes = found.ranked()
-    parts: list[RenderableType] = [_by_time(found), Text(""), _causes(causes[:_MOST_CAUSES])]
-    if len(causes) > _MOST_CAUSES:
-        parts.append(Text(f"{len(causes) - _MOST_CAUSES:,} rarer causes: --json names them all", style="dim"))
+    parts: list[RenderableType] = [_by_time(found), Text(""), _causes(causes[:_MAX_CAUSES])]
+    if len(causes) > _MAX_CAUSES:
+        parts.append(Text(f"{len(causes) - _MAX_CAUSES:,} rarer causes: --json lists all", style="dim"))
     return Group(*parts, Text(f"{found.count:,} failures: {statuses}"))
 
 
 def _by_time(found: Stats) -> Table:
     step, rows = table(found.by_time)
-    title = f"Failures by code, a row for each {_length(step)}"
-    shown = Table(title=title, title_justify="left", show_footer=True, box=None, padding=(0, 1, 0, 0))
-    shown.add_column("from (UTC)", footer="all", no_wrap=True)
+    title = f"Failures by code, one row per {_length(step)}"
+    grid = Table(title=title, title_justify="left", show_footer=True, box=None, padding=(0, 1, 0, 0))
+    grid.add_column("from (UTC)", footer="all", no_wrap=True)
     for code in found.codes:
         total = sum(row[code] for row in rows.values())
-        shown.add_column(
+        grid.add_column(
             Text(printable(code).replace("_", "\n")), justify="right", footer=f"{total:,}", overflow="fold"
         )
-    shown.add_column("all", justify="right", footer=f"{found.count:,}", no_wrap=True)
+    grid.add_column("all", justify="right", footer=f"{found.count:,}", no_wrap=True)
     for at, row in rows.items():
         day = stamp(at)[:10]
         cells = (f"{row[code]:,}" if row[code] else "" for code in found.codes)
-        shown.add_row(
+        grid.add_row(
             day if step >= _DAY else f"{day[5:]} {stamp(at)[11:16]}", *cells, f"{sum(row.values()):,}"
         )
-    return shown
+    return grid
 
 
 def _causes(causes: Sequence[Cause]) -> RenderableType:
-    shown = [
+    lines = [
         Line(
             [
-                one.fingerprint,
-                f"{one.count:,}",
-                f"{one.devices:,}",
-                one.code,
-                stamp(one.last)[:19].replace("T", " "),
+                cause.fingerprint,
+                f"{cause.count:,}",
+                f"{cause.devices:,}",
+                cause.code,
+                stamp(cause.last)[:19].replace("T", " "),
             ],
-            [said(f"{one.event}: {one.reason}" if one.event else one.reason)],
+            [safe_text(f"{cause.event}: {cause.reason}" if cause.event else cause.reason)],
         )
-        for one in causes
+        for cause in causes
     ]
     names = ("fingerprint", "failures", "devices", "code", "last (UTC)")
-    return Group(Text("Causes", style="italic"), aligned(names, shown, right=("failures", "devices")))
+    return Group(Text("Causes", style="italic"), aligned(names, lines, right=("failures", "devices")))
 
 
 def waiting_line(count: str, first: LetterRecord, now: datetime) -> RenderableType:
-    """What there is to say of dead letters that are not hydrated, and of the first of them to vanish."""
+    """Render the number of dead letters that wait for hydration, and when the first payload expires."""
     wait = f"{count} dead letter waits" if count == "1" else f"{count} dead letters wait"
-    begin = Text.assemble((f"{wait} to be hydrated", "bold yellow"), "; the first payload ")
-    return begin + _vanishes(first, now) + Text(" (--waiting shows them)", style="dim")
+    begin = Text.assemble((f"{wait} for hydration", "bold yellow"), "; the first payload ")
+    return begin + _expiry(first, now) + Text(" (list them with --waiting)", style="dim")
 
 
 def queued_line(count: int) -> RenderableType:
-    """That there are failures which are in no list yet."""
-    said_so = "dead letter is" if count == 1 else "dead letters are"
-    return Text(f"{count:,} {said_so} in the queue, on the way to hydrate: not in this list", style="yellow")
+    """Render the number of dead letters in the queue, which the list does not contain yet."""
+    subject = "dead letter is" if count == 1 else "dead letters are"
+    return Text(f"{count:,} {subject} in the dead-letter queue and not in this list yet", style="yellow")
 
 
-def letters(some: Sequence[LetterRecord], now: datetime, *, waiting: bool) -> RenderableType:
-    """Dead letters and what became of them; those that wait with their clock."""
-    if not some:
-        return Text("no dead letter waits" if waiting else "no dead letters of pipes or functions")
-    title = "that wait, the first to vanish first" if waiting else "of ranges, the latest hours first"
-    shown = Table(title=f"Dead letters {title}", title_justify="left")
+def dead_letters(found: Sequence[LetterRecord], now: datetime, *, waiting: bool) -> RenderableType:
+    """Render dead letters with their state; with `waiting`, also when their payload expires."""
+    if not found:
+        none = "no dead letters wait for hydration" if waiting else "no dead letters of pipes or functions"
+        return Text(none)
+    title = "Dead letters that wait, by expiry" if waiting else "Dead letters of ranges, newest hour first"
+    grid = Table(title=title, title_justify="left")
     for name in ("arrived", "from", "state", "records", "position"):
-        shown.add_column(name, overflow="fold", no_wrap=name == "state")
-    for one in some:
-        where = f"{one.shard}/{one.first}" + (f" to {one.last}" if one.last != one.first else "")
+        grid.add_column(name, overflow="fold", no_wrap=name == "state")
+    for one in found:
+        position = f"{one.shard}/{one.first}" + (f" to {one.last}" if one.last != one.first else "")
         arrived = stamp(instant(one.arrived))[:19]
-        shown.add_row(arrived, one.source, _state(one, now), _records(one), where)
-    return shown
+        grid.add_row(arrived, one.source, _state(one, now), _records(one), position)
+    return grid
 
 
 def _state(letter: LetterRecord, now: datetime) -> Text:
     name = Text(letter.state.value, style=_STATES[letter.state])
     if letter.state == State.WAITING:
-        name += Text("\n") + _vanishes(letter, now)
-    return name + (Text("\n") + said(letter.reason) if letter.reason else Text(""))
+        name += Text("\n") + _expiry(letter, now)
+    return name + (Text("\n") + safe_text(letter.reason) if letter.reason else Text(""))
 
 
 def _records(letter: LetterRecord) -> str:
     if letter.state == State.WAITING:
         return f"{letter.size:,}"
-    guilty, innocent = letter.count(Judged.FAILED), letter.count(Judged.INNOCENT)
-    return f"{letter.found:,} of {letter.size:,} found\n{guilty:,} failures, {innocent:,} innocent"
+    return f"{letter.found:,} of {letter.size:,} found\n{outcomes(letter)}"
 
 
-def _vanishes(letter: LetterRecord, now: datetime) -> Text:
+def outcomes(letter: LetterRecord) -> str:
+    """Return how many records of a range failed and how many did not, as text."""
+    failed, passed = letter.count(Judged.FAILED), letter.count(Judged.INNOCENT)
+    return f"{failed:,} failed, {passed:,} without failure"
+
+
+def _expiry(letter: LetterRecord, now: datetime) -> Text:
     if letter.vanishes is None:
-        return Text("vanishes nobody knows when")
+        return Text("expires at an unknown time")
     left = (instant(letter.vanishes) - now).total_seconds()
     at = stamp(instant(letter.vanishes))
     if left <= 0:
-        return Text(f"vanished at {at}", style="bold red")
-    return Text(
-        f"vanishes at {at}, in {_length(timedelta(seconds=left))}", style="red" if left < _SOON else ""
-    )
+        return Text(f"expired at {at}", style="bold red")
+    style = "red" if left < _EXPIRES_SOON else ""
+    return Text(f"expires at {at}, in {_length(timedelta(seconds=left))}", style=style)
 
 
 def status(name: str | None) -> Text:
-    """A status in its colour."""
+    """Return a status in its colour."""
     return Text(name or "unknown", style=_STYLES.get(name or "", ""))
 
 
-def said(text: str) -> Text:
-    """What a sender wrote: neither markup nor anything that steers a terminal."""
+def safe_text(text: str) -> Text:
+    """Return untrusted text without markup and without control sequences of the terminal."""
     return Text(printable(text))
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to end in order."""
+"""Graceful termination on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def until_interrupted() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; the second one ends the program at once."""
+    """Yield an event that is set by SIGINT or SIGTERM; a second signal raises KeyboardInterrupt."""
     stop = threading.Event()
 
-    def ask(_number: int, _frame: object) -> None:
+    def request_stop(_number: int, _frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""Long names, shortened for tables."""
+"""Short forms of long names, for tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _PREFIX = "shardId-"
 
 
 def short_shard(shard: str) -> str:
-    """`shardId-000000000003` as `3`; any other name as it is."""
+    """Shorten `shardId-000000000003` to `3`; any other name is returned unchanged."""
     digits = shard.removeprefix(_PREFIX)
     number = digits.isascii() and digits.isdigit()
     return digits.lstrip("0") or "0" if shard.startswith(_PREFIX) and number else shard

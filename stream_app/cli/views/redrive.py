@@ -1,11 +1,10 @@
-"""Plans and what became of them, for people: on stderr, since stdout carries the plan itself."""
+"""Redrive plans and their results, printed to stderr because stdout carries the plan itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,26 +16,26 @@ from stream_app.recovery.redrive.discard import Discarded
 from stream_app.recovery.redrive.follow import Followed
 from stream_app.recovery.redrive.plan.file import STORED, Plan, Sample
 
-_NAMED = 10
-_SAMPLES = 3  # the plan holds more
-_WIDEST = 60
+_MAX_SHOWN = 10
+_MAX_SAMPLES = 3  # the plan contains more
+_MAX_WIDTH = 60
 
 
 def show_plan(plan: Plan) -> RenderableType:
-    """Count, target, age, expectations, warnings, and a few records before and after."""
-    parts: list[RenderableType] = [_facts(plan)]
+    """Render count, target, age, predicted outcomes, warnings, and a few records before and after the repair."""
+    parts: list[RenderableType] = [_summary(plan)]
     parts += [_warning(text) for text in _warnings(plan)]
-    parts += [_sample(one) for one in plan.sample[:_SAMPLES]]
+    parts += [_sample(sample) for sample in plan.sample[:_MAX_SAMPLES]]
     return Group(*parts)
 
 
-def _facts(plan: Plan) -> Table:
+def _summary(plan: Plan) -> Table:
     table = Table.grid(padding=(0, 2))
     to = plan.destination
     rows = {
         "plan": plan.id,
-        "to send": f"{plan.sent:,} of {plan.count:,} failures selected, {plan.devices:,} devices"
-        + (f", {plan.replayed:,} later records among them" if plan.replayed else ""),
+        "to send": f"{plan.sent:,} of {plan.count:,} selected failures, {plan.devices:,} devices"
+        + (f", including {plan.replayed:,} later records" if plan.replayed else ""),
         "to": f"{to.kind} {to.name}" + (f", {to.auth.header} from {to.auth.source}" if to.auth else ""),
         "repair": (plan.repair.name or f"{len(plan.repair.steps)} steps") if plan.repair else "none",
         "arrived": f"{_time(plan.oldest)} to {_time(plan.newest)}, the oldest {_age(plan.age_s)} ago"
@@ -54,42 +53,43 @@ def _facts(plan: Plan) -> Table:
 def _warnings(plan: Plan) -> Iterator[str]:
     failing = sum(count for outcome, count in plan.expected.items() if outcome != STORED)
     if failing:
-        yield f"{failing:,} of them would not be stored: see `expected now` and the samples"
+        yield f"{failing:,} would not be stored: see `expected now` and the samples"
     if not plan.count:
-        yield "nothing is selected: that is what is open, unless a status is given; failures ls shows what there is"
+        yield "no failures are selected (without a status, only open ones): see failures ls"
     if plan.overtaken_count:
         choice = (
             "choose --newer skip, apply or replay"
             if plan.newer == "undecided"
             else f"{plan.newer} was chosen"
         )
-        yield f"{plan.overtaken_count:,} are older than what was processed of their device: {choice}"
-        for one in plan.overtaken[:_NAMED]:
-            yield f"  {one.device}: processed up to {one.processed}, planned from {one.planned} on"
+        yield f"{plan.overtaken_count:,} are older than the processed records of their device: {choice}"
+        for one in plan.overtaken[:_MAX_SHOWN]:
+            yield f"  {one.device}: processed up to {one.processed}, planned from {one.planned}"
 
 
 def _warning(text: str) -> Text:
     return Text(text, style="yellow")
 
 
-def _sample(one: Sample) -> RenderableType:
-    title = Text(f"\n{one.code}, now {one.expected}: {one.because or one.reason}\n{one.key}", style="dim")
-    if not isinstance(one.before, Mapping) or not isinstance(one.after, Mapping):
+def _sample(sample: Sample) -> RenderableType:
+    heading = f"\n{sample.code}, now {sample.expected}: {sample.because or sample.reason}\n{sample.key}"
+    title = Text(heading, style="dim")
+    if not isinstance(sample.before, Mapping) or not isinstance(sample.after, Mapping):
         return title
     table = Table("", "field", "before", "after", box=None)
-    for name in dict.fromkeys([*one.before, *one.after]):
-        before, after = _cell(one.before, name), _cell(one.after, name)
-        # Also told without colours.
+    for name in dict.fromkeys([*sample.before, *sample.after]):
+        before, after = _cell(sample.before, name), _cell(sample.after, name)
+        # The arrow marks a change where the terminal shows no styles.
         mark, style = ("→", "bold") if before != after else ("", "dim")
         table.add_row(mark, Text(name, style), Text(before, style), Text(after, style))
     return Group(title, table)
 
 
-def _cell(fields: Mapping[str, Any], name: str) -> str:
+def _cell(fields: Mapping[str, object], name: str) -> str:
     if name not in fields:
         return ""
     text = "null" if fields[name] is None else str(fields[name])
-    short = text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+    short = text if len(text) <= _MAX_WIDTH else text[: _MAX_WIDTH - 1] + "…"
     return "".join(char if char.isprintable() else " " for char in short)
 
 
@@ -110,7 +110,7 @@ def _age(seconds: int | None) -> str:
 
 @contextmanager
 def applying(console: Console, planned: int) -> Iterator[Callable[[Applied], None]]:
-    """A function that is told how far an application is, and shows it."""
+    """Yield a function that shows the progress of applying a plan."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -118,47 +118,45 @@ def applying(console: Console, planned: int) -> Iterator[Callable[[Applied], Non
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="yellow"),
     )
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task("sending", total=planned, note="")
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("sending", total=planned, note="")
 
         def progress(done: Applied) -> None:
-            note = done.waiting or (f"{done.again:,} tried again" if done.again else "")
-            shown.update(task, completed=planned - done.left, note=note)
+            note = done.waiting or (f"{done.again:,} retried" if done.again else "")
+            bars.update(task, completed=planned - done.left, note=note)
 
         yield progress
 
 
 def show_applied(done: Applied, *, dry_run: bool) -> RenderableType:
-    """What was sent and what was not, with reasons."""
+    """Render how many records were sent, and why others were not."""
     if dry_run:
         head = f"would send {done.left:,} of {done.planned:,}; {done.sent_before:,} were sent before"
     else:
         head = f"sent {done.sent:,} of {done.planned:,}; {done.sent_before:,} were sent before"
     counts = {
-        "refused by the target": done.refused,
-        "held in doubt": done.held,
-        "changed since the plan": done.skipped,
-        "of another plan": done.elsewhere,
-        "not delivered, tries spent": done.undelivered,
+        "rejected by the target": done.refused,
+        "held because they may have been sent already": done.held,
+        "changed since the plan was made": done.skipped,
+        "claimed by another plan": done.elsewhere,
+        "not delivered after all retries": done.undelivered,
         "left": 0 if dry_run else done.left,
     }
     style = "bold green" if done.complete or (dry_run and not done.skipped) else "bold yellow"
     lines = [Text(head, style=style)]
     lines += [Text(f"{count:,} {name}", style="yellow") for name, count in counts.items() if count]
     if done.halted:
-        lines.append(Text(f"the target takes nothing more: {done.halted}", style="bold red"))
-    lines += [Text(f"  {key}: {why}", style="dim") for key, why in done.named[:_NAMED]]
+        lines.append(Text(f"the target accepts no more records: {done.halted}", style="bold red"))
+    lines += [Text(f"  {key}: {why}", style="dim") for key, why in done.named[:_MAX_SHOWN]]
     if done.held:
-        lines.append(
-            Text("what is held may have arrived: ask the receiver, then plan it again or discard it")
-        )
+        lines.append(Text("held records may have arrived: check the receiver, then plan again or discard"))
     if done.left and not dry_run:
-        lines.append(Text("apply the same plan again to go on"))
+        lines.append(Text("apply the same plan again to continue"))
     return Group(*lines)
 
 
-def applied_json(done: Applied) -> dict[str, Any]:
-    """Built-in types."""
+def applied_json(done: Applied) -> dict[str, object]:
+    """Return the result as a JSON document."""
     names = (
         "planned",
         "sent",
@@ -175,21 +173,21 @@ def applied_json(done: Applied) -> dict[str, Any]:
 
 
 def show_followed(done: Followed) -> RenderableType:
-    """What the pipeline made of what was sent."""
+    """Render the outcomes of redriven records."""
     counts = {
         "processed": done.processed,
         "failed again": done.failed,
-        "on their way": done.waiting,
-        "with an endpoint": done.delivered,
-        "refused, held or discarded": done.other,
+        "not processed yet": done.waiting,
+        "delivered to an endpoint": done.delivered,
+        "rejected, held or discarded": done.other,
     }
     return Text(_counts({name: count for name, count in counts.items() if count}))
 
 
 def show_discarded(done: Discarded, *, dry_run: bool) -> RenderableType:
-    """How many, and which could not be."""
+    """Render how many failures were discarded, and which were skipped because they are being sent."""
     lines = [Text(f"{'would discard' if dry_run else 'discarded'} {done.count:,}", style="bold")]
     if not done.count and not done.busy:
-        lines.append(Text("nothing is selected: that is what is open, unless a status is given"))
-    lines += [Text(f"is being sent, and was left: {key}", style="yellow") for key in done.busy[:_NAMED]]
+        lines.append(Text("no failures are selected (without a status, only open ones)"))
+    lines += [Text(f"skipped, being sent: {key}", style="yellow") for key in done.busy[:_MAX_SHOWN]]
     return Group(*lines)

@@ -1,4 +1,4 @@
-"""The summary of a run, for people."""
+"""The summary of a run as tables."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_app.cli.views.names import short_shard
-from stream_app.cli.views.sent import rows_of
+from stream_app.cli.views.sent import format_rows
 from stream_app.local.run.report import Report
 
 
 def render(report: Report) -> RenderableType:
-    """The summary for people."""
-    parts: list[RenderableType] = [_shards(report), _facts(report)]
+    """Render the counts by shard, the key figures, the highest anomaly scores and the conclusion."""
+    parts: list[RenderableType] = [_shards(report), _figures(report)]
     parts += [_strangest(report)] if report.strangest else []
     parts += [_conclusion(report)]
     parts += [Text(problem, style="red") for problem in (*report.problems, *filter(None, [report.error]))]
     parts += [
-        Text(f"{some['count']:,} not sent, {why}: {rows_of(some['rows'], some['count'])}", style="red")
-        for why, some in report.unsendable.items()
+        Text(f"{rows['count']:,} not sent, {why}: {format_rows(rows['rows'], rows['count'])}", style="red")
+        for why, rows in report.unsendable.items()
     ]
     return Group(*parts)
 
 
 def _conclusion(report: Report) -> Text:
     if report.interrupted:
-        text = f"interrupted: {report.pending:,} accepted records were still to be stored"
+        text = f"interrupted: {report.pending:,} accepted records were not stored yet"
         return Text(text, style="bold yellow")
     if report.balanced:
         return Text("balanced: every accepted record is accounted for exactly once", style="bold green")
@@ -46,22 +46,24 @@ def _shards(report: Report) -> Table:
 
 
 def _strangest(report: Report) -> Table:
-    table = Table(title="Strangest", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table = Table(
+        title="Strongest anomalies", title_justify="left", show_header=False, box=None, padding=(0, 2)
+    )
     for alert in report.strangest:
         table.add_row(Text(alert["key"], style="bold"), alert["severity"], alert["text"])
     return table
 
 
-def _facts(report: Report) -> Table:
+def _figures(report: Report) -> Table:
     table = Table.grid(padding=(0, 2))
     p50, p99 = report.latency_ms.get("p50"), report.latency_ms.get("p99")
     rows = {
         "sent": f"{report.sent:,} in {report.elapsed_s:.1f} s, {report.records_per_s:,.0f} records/s",
         "parked": ", ".join(f"{code} {n}" for code, n in sorted(report.parked.items())) or "none",
         "hydrated": f"{report.hydrated:,} full payloads in the failure store",
-        "second act": f"{report.redriven:,} repaired and sent again, {report.processed:,} of them stored",
+        "redrive": f"{report.redriven:,} repaired and sent again, {report.processed:,} of them stored",
         "anomalies": f"{report.anomalies:,}",
-        "corrections": f"{report.corrected:,} recalculated, {report.manual:,} for people to look at",
+        "corrections": f"{report.corrected:,} recalculated, {report.manual:,} for manual review",
         "segments": f"{report.segments:,}",
         "ready": "never" if report.ready_s is None else f"{report.ready_s:.1f} s after the start",
         "latency": "unknown"
@@ -71,7 +73,7 @@ def _facts(report: Report) -> Table:
         "memory": ", ".join(f"{name} {part['end']:.0f} MB" for name, part in report.memory_mb.items()),
     }
     if report.restarts:
-        rows["restarts"] = f"{report.restarts} of the daemon"
+        rows["daemon restarts"] = f"{report.restarts}"
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), value)
     return table
