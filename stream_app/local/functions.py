@@ -1,7 +1,8 @@
-"""The function runner: reads AWS::Lambda::EventSourceMapping from the template and calls the Python handlers.
+"""The function runner: calls the Python handlers for each AWS::Lambda::EventSourceMapping of the template.
 
-As Lambda does: a batch that the handler answers is deleted, except the messages that it reports as failed; when it
-raises, the whole batch comes again after the visibility timeout, and ends in the queue's dead letter queue.
+As with Lambda, the messages of a batch are deleted if the handler returns, except those that it reports as failed. If
+the handler raises an exception, the whole batch becomes visible again after the visibility timeout, and finally goes
+to the queue's dead-letter queue.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stream_app.local.deployers.dependencies import ClientFactory
-from stream_app.local.deployers.deploy import Placed
-from stream_app.local.deployers.intrinsics import wrong
+from stream_app.aws.clients import ClientFactory
+from stream_app.local.deployers.deploy import StackResource
+from stream_app.local.deployers.intrinsics import template_error
 from stream_app.local.pipes.counters import Counters
-from stream_app.local.pipes.queue_poller import MOST, Message, Queue, QueueReader, sqs_record
-from stream_app.local.pipes.runner import QUEUE, Worker, by_arn, known_only, queue_of
+from stream_app.local.pipes.queue_reader import MAX_MESSAGES, Message, Queue, QueueReader, sqs_record
+from stream_app.local.pipes.runner import QUEUE, Worker, check_supported, find_by_arn, queue_from
 from stream_app.telemetry import log
 
 MAPPING = "AWS::Lambda::EventSourceMapping"
 FUNCTION = "AWS::Lambda::Function"
 REPORT = "ReportBatchItemFailures"
 
-Handler = Callable[[Mapping[str, Any], Any], Any]
+# A Lambda handler of the application. Its event, context and result have no common type.
+Handler = Callable[..., Any]
 
 _KNOWN = {
     "BatchSize",
@@ -38,12 +40,12 @@ _KNOWN = {
     "MaximumBatchingWindowInSeconds",
     "ScalingConfig",
 }
-_MOST_BATCH, _MOST_WINDOW = 10_000, 300
+_MAX_BATCH, _MAX_WINDOW = 10_000, 300
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What Lambda tells a handler of its invocation. Nothing ends an invocation that takes too long here."""
+    """The Lambda context object. The runner does not enforce the timeout of an invocation."""
 
     function_name: str
     invoked_function_arn: str
@@ -54,37 +56,41 @@ class Context:
 
     @property
     def log_group_name(self) -> str:
-        """Where AWS would keep its log."""
+        """Name of the function's log group on AWS."""
         return f"/aws/lambda/{self.function_name}"
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until AWS would end it."""
+        """Return the milliseconds until Lambda would time out the invocation."""
         return max(0, round((self.deadline - time.monotonic()) * 1000))
 
 
 def functions(
-    placed: Sequence[Placed], clients: ClientFactory, handlers: Mapping[str, Handler] | None = None
+    resources: Sequence[StackResource], clients: ClientFactory, handlers: Mapping[str, Handler] | None = None
 ) -> list[Worker]:
-    """A worker for each mapping that is enabled.
+    """Return a worker for each enabled event source mapping.
 
-    A function's Handler is imported by its path, unless `handlers` has one for that path. Raises ConfigError for
-    what is not known here, and for a handler that is not there.
+    Handlers are imported by their path unless `handlers` contains that path. Raises ConfigError for an unsupported
+    mapping or a missing handler.
     """
-    enabled = [i for i in placed if i.type == MAPPING and i.properties.get("Enabled", True)]
-    return [_worker(item, placed, clients, handlers or {}) for item in enabled]
+    enabled = [i for i in resources if i.type == MAPPING and i.properties.get("Enabled", True)]
+    return [_worker(item, resources, clients, handlers or {}) for item in enabled]
 
 
 def _worker(
-    item: Placed, placed: Sequence[Placed], clients: ClientFactory, handlers: Mapping[str, Handler]
+    item: StackResource,
+    resources: Sequence[StackResource],
+    clients: ClientFactory,
+    handlers: Mapping[str, Handler],
 ) -> Worker:
-    known_only(item, item.properties, _KNOWN)
-    source = by_arn(placed, item.properties["EventSourceArn"])
+    check_supported(item, item.properties, _KNOWN)
+    source = find_by_arn(resources, item.properties["EventSourceArn"])
     if source.type != QUEUE:
-        raise wrong(f"{item.id} reads a {source.type}", f"read a {QUEUE}")
-    function = _function(placed, item.properties["FunctionName"])
+        what = f"{item.id} has an unsupported event source of type {source.type}"
+        raise template_error(what, f"use a resource of type {QUEUE}")
+    function = _function(resources, item.properties["FunctionName"])
     path = str(function.properties["Handler"])
     sqs, counters = clients("sqs"), Counters()
-    queue = queue_of(source, sqs.meta.region_name)
+    queue = queue_from(source, sqs.meta.region_name)
     reports = REPORT in item.properties.get("FunctionResponseTypes", ())
     invoker = Invoker(handlers.get(path) or resolve(path), function, queue, counters, reports=reports)
     batch, window = _batching(item, fifo=queue.fifo)
@@ -92,78 +98,83 @@ def _worker(
     return Worker("function", str(function.attributes["Name"]), counters, reader.loops)
 
 
-def _batching(item: Placed, *, fifo: bool) -> tuple[int, int]:
-    """How many messages a batch has, and for how many seconds it is waited for. Raises ConfigError as Lambda does."""
-    batch = int(item.properties.get("BatchSize", MOST))
+def _batching(item: StackResource, *, fifo: bool) -> tuple[int, int]:
+    """Return batch size and batching window in seconds. Raises ConfigError for values that Lambda rejects."""
+    batch = int(item.properties.get("BatchSize", MAX_MESSAGES))
     window = int(item.properties.get("MaximumBatchingWindowInSeconds", 0))
     if fifo and window:
-        raise wrong(f"{item.id} has a batching window", "a FIFO queue has none: leave it out")
-    if not 0 <= window <= _MOST_WINDOW:
-        raise wrong(f"{item.id} has a batching window of {window} s", f"give 0 to {_MOST_WINDOW}")
-    most = MOST if fifo else _MOST_BATCH
-    if not 1 <= batch <= most:
-        raise wrong(f"{item.id} has BatchSize {batch}", f"give 1 to {most}")
-    if batch > MOST and not window:
-        hint = f"set MaximumBatchingWindowInSeconds to 1 at least, or BatchSize to {MOST} at the most"
-        raise wrong(f"{item.id} has BatchSize {batch} and no batching window", hint)
+        raise template_error(f"{item.id} has a batching window", "remove it: FIFO queues do not support one")
+    if not 0 <= window <= _MAX_WINDOW:
+        raise template_error(f"{item.id} has a batching window of {window} s", f"use 0 to {_MAX_WINDOW}")
+    max_batch = MAX_MESSAGES if fifo else _MAX_BATCH
+    if not 1 <= batch <= max_batch:
+        raise template_error(f"{item.id} has BatchSize {batch}", f"use 1 to {max_batch}")
+    if batch > MAX_MESSAGES and not window:
+        hint = f"set MaximumBatchingWindowInSeconds to at least 1, or BatchSize to at most {MAX_MESSAGES}"
+        raise template_error(f"{item.id} has BatchSize {batch} and no batching window", hint)
     return batch, window
 
 
-def _function(placed: Sequence[Placed], name: str) -> Placed:
-    for item in placed:
+def _function(resources: Sequence[StackResource], name: str) -> StackResource:
+    for item in resources:
         if item.type == FUNCTION and name in (item.attributes["Ref"], item.attributes["Arn"]):
             return item
-    raise wrong(f"no function {name} in the template", "refer to a function of it")
+    raise template_error(f"{name} is not in the template", "refer to a function of the template")
 
 
-def variables(placed: Sequence[Placed]) -> dict[str, str]:
-    """The environment that the functions ask for. Here one process has them all: two values are a ConfigError."""
+def variables(resources: Sequence[StackResource]) -> dict[str, str]:
+    """Return the environment variables of all functions, which run in one process.
+
+    Raises ConfigError if two functions set a variable to different values.
+    """
     found: dict[str, str] = {}
-    for item in placed:
+    for item in resources:
         if item.type == FUNCTION:
             for name, value in item.properties.get("Environment", {}).get("Variables", {}).items():
                 if found.setdefault(name, str(value)) != str(value):
-                    raise wrong(
+                    raise template_error(
                         f"{item.id} wants another {name} than the others", "use one value, or another name"
                     )
     return found
 
 
 def resolve(path: str) -> Handler:
-    """The function that a Handler property names ("package.module.function"). Raises ConfigError."""
+    """Import the function named by a Handler property ("package.module.function"). Raises ConfigError."""
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise wrong(f"no handler {path}: {error}", "name package.module.function") from error
+        raise template_error(
+            f"cannot import the handler {path}: {error}", "use package.module.function"
+        ) from error
     handler: Handler = found
     return handler
 
 
 class Invoker:
-    """Calls a handler with batches of a queue. One at a time: on AWS each has a process of its own."""
+    """Calls a handler with batches of a queue, one at a time because handlers are not required to be thread-safe."""
 
     def __init__(
-        self, handler: Handler, function: Placed, queue: Queue, counters: Counters, *, reports: bool
+        self, handler: Handler, function: StackResource, queue: Queue, counters: Counters, *, reports: bool
     ) -> None:
         self._handler, self._function, self._queue = handler, function, queue
         self._counters, self._reports = counters, reports
 
     def handle(self, messages: Sequence[Message], stop: threading.Event) -> Collection[Message]:
-        """Invoke once; returns the messages that succeeded."""
+        """Invoke the handler once. Returns the messages that succeeded."""
         try:
             event = {"Records": [sqs_record(message, self._queue) for message in messages]}
             answer = json.loads(json.dumps(self._handler(event, self._context())))
         except Exception as error:
-            # A handler may fail in any way at all; Lambda would note it and try again.
+            # As with Lambda, any exception fails the batch, which is then retried.
             log.get().error(
                 "function failed", function=self._function.attributes["Name"], error=type(error).__name__
             )
             return ()
         failed = failures(answer, [m["MessageId"] for m in messages]) if self._reports else set()
-        done = [message for message in messages if message["MessageId"] not in failed]
-        self._counters.add(delivered=len(done))
-        return done
+        succeeded = [message for message in messages if message["MessageId"] not in failed]
+        self._counters.add(delivered=len(succeeded))
+        return succeeded
 
     def _context(self) -> Context:
         properties, attributes = self._function.properties, self._function.attributes
@@ -176,10 +187,11 @@ class Invoker:
         )
 
 
-def failures(answer: Any, sent: Sequence[str]) -> set[str]:
-    """The ids of the messages that an answer of ReportBatchItemFailures names.
+def failures(answer: object, sent: Sequence[str]) -> set[str]:
+    """Return the message IDs that a ReportBatchItemFailures response reports as failed.
 
-    An empty answer or list means that all succeeded; anything but a list of ids that were sent, that all failed.
+    An empty response or list means that all messages succeeded. An invalid list or an unknown ID means that all
+    messages failed.
     """
     items = answer.get("batchItemFailures") if isinstance(answer, dict) else answer
     if not items:

@@ -1,4 +1,4 @@
-"""Every pipe and function of the template, running in one process until it is told to stop."""
+"""Runs every pipe and function of the template in one process until it is stopped."""
 
 from __future__ import annotations
 
@@ -9,26 +9,44 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import urllib3
 
+from stream_app.aws.clients import ClientFactory
 from stream_app.errors import FatalError
-from stream_app.local.deployers.dependencies import ClientFactory
-from stream_app.local.deployers.deploy import placed
+from stream_app.local.deployers.deploy import resolve_templates
+from stream_app.local.deployers.intrinsics import Properties
 from stream_app.local.functions import Handler, functions, variables
-from stream_app.local.pipes.queue_poller import Loop
+from stream_app.local.pipes.queue_reader import Loop
 from stream_app.local.pipes.runner import PipeDependencies, Worker, pipes
-from stream_app.local.pipes.targets import Post
+from stream_app.local.pipes.targets import SendRequest
 from stream_app.telemetry import log
 
-Report = Callable[[Mapping[str, Any]], None]
+# Counters by kind ("pipe", "function"), name and counter.
+Counts = dict[str, dict[str, dict[str, int]]]
+Report = Callable[[Counts], None]
 
 _INTERVAL_SECONDS = 1.0
 _JOIN_SECONDS = 10.0
-# An API destination has five seconds to answer.
+# EventBridge limits a request to an API destination to five seconds.
 _HTTP = urllib3.Timeout(total=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    """Options of `run_all`.
+
+    `parameters` are template parameters. `handlers` replace the imported Lambda handlers by path. `environ` receives
+    the environment variables of the functions. `interval` is the time between reports in seconds.
+    """
+
+    parameters: Properties | None = None
+    handlers: Mapping[str, Handler] | None = None
+    environ: MutableMapping[str, str] = field(default_factory=dict)
+    interval: float = _INTERVAL_SECONDS
 
 
 def run_all(
@@ -37,29 +55,23 @@ def run_all(
     application: str,
     stop: threading.Event,
     report: Report,
-    *,
-    parameters: Mapping[str, Any] | None = None,
-    handlers: Mapping[str, Handler] | None = None,
-    environ: MutableMapping[str, str] | None = None,
-    interval: float = _INTERVAL_SECONDS,
+    options: RunnerOptions = RunnerOptions(),
 ) -> None:
-    """Run them until `stop` is set, then let each finish what it has in hand.
+    """Run all pipes and functions until `stop` is set, then let each finish its current batch.
 
-    `report` is given the counters every `interval` seconds and once at the end; `environ` is given the variables
-    that the functions ask for. Raises ConfigError before anything runs, and FatalError when one of them failed for
-    good; then all are stopped.
+    `report` is called with the counters every `options.interval` seconds and once at the end. Raises ConfigError
+    before anything runs, and FatalError if a pipe or function fails permanently, after stopping all others.
     """
-    found = placed(templates, clients, application=application, parameters=parameters)
-    if environ is not None:
-        environ.update(variables(found))
-    dependencies = PipeDependencies(clients, poster(), time.time, random.Random())
-    workers = [*pipes(found, dependencies), *functions(found, clients, handlers)]
+    found = resolve_templates(templates, clients, application=application, parameters=options.parameters)
+    options.environ.update(variables(found))
+    dependencies = PipeDependencies(clients, http_sender(), time.time, random.Random())
+    workers = [*pipes(found, dependencies), *functions(found, clients, options.handlers)]
     failed: list[tuple[str, BaseException]] = []
     halt = threading.Event()
     threads = [_start(worker, loop, halt, failed) for worker in workers for loop in worker.loops]
     log.get().info("runners are running", workers=[f"{w.kind} {w.name}" for w in workers])
     try:
-        while not failed and not stop.wait(interval):
+        while not failed and not stop.wait(options.interval):
             report(counts(workers))
     finally:
         halt.set()
@@ -72,16 +84,16 @@ def run_all(
         raise FatalError(f"{name} failed: {error}") from error
 
 
-def counts(workers: Sequence[Worker]) -> dict[str, dict[str, dict[str, int]]]:
-    """What each has done so far: {"pipe": {name: counters}, "function": {name: counters}}."""
-    found: dict[str, dict[str, dict[str, int]]] = {"pipe": {}, "function": {}}
+def counts(workers: Sequence[Worker]) -> Counts:
+    """Return the current counters: {"pipe": {name: counters}, "function": {name: counters}}."""
+    found: Counts = {"pipe": {}, "function": {}}
     for worker in workers:
         found[worker.kind][worker.name] = worker.counters.snapshot()
     return found
 
 
-def poster() -> Post:
-    """Sends HTTP requests over connections that are kept; a redirect is not followed, nothing is tried twice."""
+def http_sender() -> SendRequest:
+    """Return a function that sends HTTP requests over pooled connections, without redirects or retries."""
     pool = urllib3.PoolManager(maxsize=8, timeout=_HTTP, retries=False)
 
     def post(method: str, url: str, headers: Mapping[str, str], body: bytes) -> int:
@@ -97,12 +109,12 @@ def serve(
     out: TextIO,
     *,
     level: str = "INFO",
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Properties | None = None,
     handlers: Mapping[str, Handler] | None = None,
 ) -> None:
-    """The process of the runners: until SIGTERM or SIGINT, or its parent's end; a line of JSON a second to `out`.
+    """Run as a process until SIGTERM, SIGINT or the end of its parent. Writes a JSON line per second to `out`.
 
-    To be called in the main thread. Raises what `run_all` raises, and OSError when nobody reads `out` any more.
+    Must be called in the main thread. Raises the exceptions of `run_all`, and OSError if `out` has been closed.
     """
     parent = os.getppid()
     log.configure(level)  # to stderr: `out` may be stdout
@@ -110,10 +122,10 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
 
-    def report(counters: Mapping[str, Any]) -> None:
+    def report(counters: Counts) -> None:
         out.write(json.dumps({"ts": round(time.time(), 3), **counters}) + "\n")
         out.flush()
-        # Asked once a second: Linux's own signal for it comes when the starting *thread* ends, too.
+        # Polled, because Linux sends the parent-death signal already when the *thread* that started us ends.
         if os.getppid() != parent:
             stop.set()
 
@@ -123,9 +135,7 @@ def serve(
         application,
         stop,
         report,
-        parameters=parameters,
-        handlers=handlers,
-        environ=os.environ,
+        RunnerOptions(parameters, handlers, os.environ),
     )
 
 
@@ -136,7 +146,7 @@ def _start(
         try:
             loop(stop)
         except BaseException as error:
-            # Raised again by run_all, in the thread that waits.
+            # Raised again by run_all in the waiting thread.
             failed.append((f"{worker.kind} {worker.name}", error))
             log.get().error("runner failed", kind=worker.kind, name=worker.name, error=type(error).__name__)
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from stream_app import lambdas
-from stream_app.local.deployers.deploy import deploy, placed, templates
+from stream_app.local.deployers.deploy import deploy, resolve_templates, templates
 from stream_app.local.functions import variables
 from stream_app.recovery.correct.history import Request, counts
 from stream_app.recovery.correct.queue import parse
@@ -25,7 +25,7 @@ APPLICATION = "stream-app"
 def clients(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
     made = cache(aws)
     outputs = deploy(templates(), made, shards=1)
-    for name, value in variables(placed(templates(), made)).items():
+    for name, value in variables(resolve_templates(templates(), made)).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STREAM_APP_CORRECTIONS_QUEUE", outputs["CorrectionsQueueUrl"])
     for name in ("_client", "_settings", "_desk"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.local.deployers.deploy import LOCAL_PARAMETERS, deploy, placed, templates
+from stream_app.local.deployers.deploy import LOCAL_PARAMETERS, deploy, resolve_templates, templates
 
 Clients = Callable[[str], Any]
 REGION, ACCOUNT = "us-east-1", "123456789012"
@@ -37,7 +37,7 @@ def test_a_second_deployment_changes_nothing(clients: Clients, outputs: dict[str
 
 
 def test_names_are_known_before_anything_is_made(clients: Clients, outputs: dict[str, str]) -> None:
-    found = {item.id: item.attributes for item in placed(templates(), clients)}
+    found = {item.id: item.attributes for item in resolve_templates(templates(), clients)}
     sqs = clients("sqs")
     for name, attributes in found.items():
         if name.endswith("Queue"):
@@ -167,8 +167,8 @@ def test_two_applications_live_side_by_side(clients: Clients, outputs: dict[str,
 @pytest.mark.parametrize(
     ("resource", "says"),
     [
-        ("{Type: AWS::EC2::VPC}", "A is a AWS::EC2::VPC"),
-        ("{Type: AWS::SQS::Queue, Properties: {QueueName: q, Tags: []}}", "has the property Tags"),
+        ("{Type: AWS::EC2::VPC}", "A has the unknown type AWS::EC2::VPC"),
+        ("{Type: AWS::SQS::Queue, Properties: {QueueName: q, Tags: []}}", "has the unknown property Tags"),
     ],
 )
 def test_nothing_is_passed_over_in_silence(

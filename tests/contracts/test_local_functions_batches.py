@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.local.deployers.deploy import Placed, placed, templates
+from stream_app.local.deployers.deploy import StackResource, resolve_templates, templates
 from stream_app.local.functions import functions
-from stream_app.local.pipes.queue_poller import PAYLOAD_BYTES
+from stream_app.local.pipes.queue_reader import PAYLOAD_BYTES
 from tests.contracts.local_queues import PATH, Clients, send, waiting_in
 
 SHARDS = 1
 
 
-def mapping_with(found: Sequence[Placed], **properties: Any) -> list[Placed]:
+def mapping_with(found: Sequence[StackResource], **properties: Any) -> list[StackResource]:
     return [
         item._replace(properties={**item.properties, **properties})
         if item.id == "Recovery.HydrateMapping"
@@ -26,7 +26,9 @@ def mapping_with(found: Sequence[Placed], **properties: Any) -> list[Placed]:
     ]
 
 
-def batches(clients: Clients, found: Sequence[Placed], until: int, fed: Callable[[], None]) -> list[int]:
+def batches(
+    clients: Clients, found: Sequence[StackResource], until: int, fed: Callable[[], None]
+) -> list[int]:
     """The sizes of the batches that hydrate is called with until it has had so many messages."""
     sizes: list[int] = []
     stop = threading.Event()
@@ -46,7 +48,7 @@ def batches(clients: Clients, found: Sequence[Placed], until: int, fed: Callable
 
 def test_a_batch_is_as_large_as_the_mapping_says(clients: Clients, outputs: dict[str, str]) -> None:
     send(clients, outputs["DeadLetterQueueUrl"], 250)
-    found = placed(templates(), clients)
+    found = resolve_templates(templates(), clients)
     assert batches(clients, found, 250, lambda: None) == [100, 100, 50]
 
 
@@ -71,7 +73,7 @@ def test_a_batch_is_waited_for_as_long_as_the_mapping_says(clients: Clients, out
         first_seen.wait(30)  # the window is open, or the batch is gone
         send(clients, url, 12)
 
-    found = placed(templates(), clients)
+    found = resolve_templates(templates(), clients)
     waiting = mapping_with(found, MaximumBatchingWindowInSeconds=300, BatchSize=13)
     assert batches(clients, waiting, 13, fed) == [13]
     at_once = mapping_with(found, MaximumBatchingWindowInSeconds=0, BatchSize=10)
@@ -80,7 +82,7 @@ def test_a_batch_is_waited_for_as_long_as_the_mapping_says(clients: Clients, out
 
 def test_a_window_ends_when_told_to_stop(clients: Clients, outputs: dict[str, str]) -> None:
     """What was received is handed on: it would be out of sight for as long as a function may take, six times."""
-    waiting = mapping_with(placed(templates(), clients), MaximumBatchingWindowInSeconds=300)
+    waiting = mapping_with(resolve_templates(templates(), clients), MaximumBatchingWindowInSeconds=300)
     sizes: list[int] = []
     stop = threading.Event()
     [worker] = [
@@ -102,13 +104,13 @@ def test_a_window_ends_when_told_to_stop(clients: Clients, outputs: dict[str, st
 def test_a_batch_ends_at_the_payload_that_a_function_takes(clients: Clients, outputs: dict[str, str]) -> None:
     body = "x" * 25_000
     send(clients, outputs["DeadLetterQueueUrl"], 300, body)
-    large = mapping_with(placed(templates(), clients), BatchSize=300)
+    large = mapping_with(resolve_templates(templates(), clients), BatchSize=300)
     assert batches(clients, large, 300, lambda: None) == [PAYLOAD_BYTES // len(body), 60]
 
 
 @pytest.mark.parametrize(("batch", "window"), [(11, 0), (100, 0), (0, 0), (10_001, 1), (100, 301), (100, -1)])
 def test_a_batching_that_lambda_refuses_is_refused(clients: Clients, batch: int, window: int) -> None:
-    found = placed(templates(), clients)
+    found = resolve_templates(templates(), clients)
     changed = mapping_with(found, BatchSize=batch, MaximumBatchingWindowInSeconds=window)
     with pytest.raises(ConfigError, match="HydrateMapping has"):
         functions(changed, clients, {PATH: lambda event, context: None})

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError
-from stream_app.local.deployers.deploy import deploy, placed, templates
+from stream_app.local.deployers.deploy import deploy, resolve_templates, templates
 from stream_app.local.pipes.runner import PipeDependencies, pipes
-from stream_app.local.pipes.targets import ApiTarget, Unresolved
-from stream_app.local.runners import poster, run_all
+from stream_app.local.pipes.targets import ApiTarget, UnresolvedParameter
+from stream_app.local.runners import RunnerOptions, http_sender, run_all
 
 Clients = Callable[[str], Any]
 
@@ -84,9 +84,7 @@ def test_the_stream_reaches_the_api_and_what_it_refuses_the_dead_letter_queue(
         "stream-app",
         stop,
         report,
-        parameters=parameters,
-        handlers=handlers,
-        interval=0.02,
+        RunnerOptions(parameters=parameters, handlers=handlers, interval=0.02),
     )
     assert (seen["delivered"], seen["dead_lettered"], seen["retried"]) == (3, 1, 5)
     good = [(body, headers["x-sequence-number"]) for _, body, headers in api.posted if "bad" not in body]
@@ -120,17 +118,17 @@ def test_an_api_destination_takes_paths_queries_and_headers() -> None:
     assert target.send(entries) == [1]
     method, url, headers, _ = asked[0]
     assert (method, url, headers["x-n"]) == ("PUT", "http://h/i%2F1/x?key=a+b&fixed=1", "5")
-    with pytest.raises(Unresolved):
+    with pytest.raises(UnresolvedParameter):
         target.prepare({"partitionKey": "k", "data": {}}, b"")
 
 
 def test_an_endpoint_that_is_not_there_is_a_failure_and_no_exception() -> None:
-    target = ApiTarget(poster(), {"HttpMethod": "POST", "InvocationEndpoint": "http://127.0.0.1:1/"}, {})
+    target = ApiTarget(http_sender(), {"HttpMethod": "POST", "InvocationEndpoint": "http://127.0.0.1:1/"}, {})
     assert target.send([target.prepare({}, b"x")]) == [0]
 
 
 def test_an_api_destination_takes_no_batches(clients: Clients) -> None:
-    found = placed(templates(), clients, parameters={"ApiEndpoint": "http://127.0.0.1:1/"})
+    found = resolve_templates(templates(), clients, parameters={"ApiEndpoint": "http://127.0.0.1:1/"})
 
     def batched(item: Any) -> Any:
         if item.id != "Delivery.DeliveryPipe":
@@ -140,6 +138,6 @@ def test_an_api_destination_takes_no_batches(clients: Clients) -> None:
             properties={**item.properties, "SourceParameters": {"KinesisStreamParameters": own}}
         )
 
-    dependencies = PipeDependencies(clients, poster(), lambda: 0.0, random.Random(1))
-    with pytest.raises(ConfigError, match="its target takes 1 at a time"):
+    dependencies = PipeDependencies(clients, http_sender(), lambda: 0.0, random.Random(1))
+    with pytest.raises(ConfigError, match="the limit of its target"):
         pipes([batched(item) for item in found], dependencies)

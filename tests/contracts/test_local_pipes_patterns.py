@@ -14,13 +14,13 @@ from moto.events.models import EventPattern
 from stream_app.errors import ConfigError
 from stream_app.local.pipes.patterns import (
     MISSING,
-    asked_of,
-    at,
     compile_filters,
     compile_path,
     compile_template,
     compile_value,
-    parsed,
+    parse_body,
+    referenced_part,
+    value_at,
 )
 
 NAMES = st.text(alphabet="abc-_/9", min_size=1, max_size=4)
@@ -43,7 +43,7 @@ def shown(template: str | None, body: str, **reserved: str) -> bytes:
         f"aws.pipes.{name.replace('_', '-')}": (lambda text=text: text) for name, text in reserved.items()
     }
     transform = compile_template(template, "body", original, constants)
-    return transform(raw, {**raw, "body": parsed(body)})
+    return transform(raw, {**raw, "body": parse_body(body)})
 
 
 @given(st.lists(NAMES | st.integers(0, 3), min_size=1, max_size=6), VALUES)
@@ -52,19 +52,19 @@ def test_a_path_finds_what_stands_there(steps: list[str | int], leaf: Any) -> No
     for step in reversed(steps):
         value = {step: value} if isinstance(step, str) else [None] * step + [value]
     path = "$" + "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in steps)
-    assert at(value, compile_path(path)) == leaf
-    assert at(value, compile_path(f"{path}.gone")) is MISSING
+    assert value_at(value, compile_path(path)) == leaf
+    assert value_at(value, compile_path(f"{path}.gone")) is MISSING
 
 
 @given(st.lists(st.integers()))
 def test_a_wildcard_finds_all(numbers: list[int]) -> None:
-    assert at({"a": [{"b": n} for n in numbers]}, compile_path("$.a[*].b")) == numbers
-    assert at({"a": {str(k): n for k, n in enumerate(numbers)}}, compile_path("$.a.*")) == numbers
+    assert value_at({"a": [{"b": n} for n in numbers]}, compile_path("$.a[*].b")) == numbers
+    assert value_at({"a": {str(k): n for k, n in enumerate(numbers)}}, compile_path("$.a.*")) == numbers
 
 
 @pytest.mark.parametrize("path", ["body", "$..body", "$.a[?(@.b)]", "$.a[-1]", "$.a[0:2]", "$['a']"])
 def test_other_syntax_is_refused(path: str) -> None:
-    with pytest.raises(ConfigError, match="no JSON path"):
+    with pytest.raises(ConfigError, match="unsupported JSON path"):
         compile_path(path)
 
 
@@ -121,7 +121,7 @@ def test_an_unknown_variable_is_refused() -> None:
 def test_kinesis_data_alone_keeps_binary_payloads() -> None:
     transform = compile_template("<$.data>", "data", lambda raw: base64.b64decode(raw["data"]), {})
     raw = {"data": base64.b64encode(b"\xc3\x01\x00\xff").decode()}
-    assert transform(raw, {"data": parsed(b"\xc3\x01\x00\xff")}) == b"\xc3\x01\x00\xff"
+    assert transform(raw, {"data": parse_body(b"\xc3\x01\x00\xff")}) == b"\xc3\x01\x00\xff"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_kinesis_data_alone_keeps_binary_payloads() -> None:
     ],
 )
 def test_filters_let_through_what_aws_says(pattern: str, body: str, matches: bool) -> None:
-    assert compile_filters([pattern])({"messageId": "m-1", "body": parsed(body)}) is matches
+    assert compile_filters([pattern])({"messageId": "m-1", "body": parse_body(body)}) is matches
 
 
 CONDITIONS = st.lists(
@@ -164,7 +164,7 @@ def test_a_pattern_matches_the_part_it_asks_for_as_it_matches_the_whole(
     pattern: dict[str, Any], record: dict[str, Any]
 ) -> None:
     loaded = EventPattern.load(json.dumps(pattern))
-    assert loaded.matches_event(cast(Any, asked_of(record, pattern))) == loaded.matches_event(
+    assert loaded.matches_event(cast(Any, referenced_part(record, pattern))) == loaded.matches_event(
         cast(Any, record)
     )
 
@@ -176,5 +176,5 @@ def test_one_filter_of_several_is_enough_and_none_lets_all_through() -> None:
 
 
 def test_a_filter_that_is_no_pattern_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no event pattern"):
+    with pytest.raises(ConfigError, match="invalid event pattern"):
         compile_filters(['{"body": "not a list"}'])

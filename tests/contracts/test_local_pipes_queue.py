@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from stream_app.errors import ConfigError, TransientError
-from stream_app.local.deployers.deploy import Placed, placed, templates
+from stream_app.local.deployers.deploy import StackResource, resolve_templates, templates
 from stream_app.local.moto_patches import clock
 from stream_app.local.pipes.runner import PipeDependencies, Worker, pipes
-from stream_app.local.pipes.targets import StreamTarget, Unresolved
+from stream_app.local.pipes.targets import StreamTarget, UnresolvedParameter
 
 Clients = Callable[[str], Any]
 
@@ -45,7 +45,7 @@ def no_http(method: str, url: str, headers: Mapping[str, str], body: bytes) -> i
 def worker(clients: Clients, name: str, kinesis: Any = None) -> Worker:
     given_clients = (lambda n: kinesis if n == "kinesis" else clients(n)) if kinesis else clients
     dependencies = PipeDependencies(given_clients, no_http, lambda: 0.0, random.Random(1))
-    [found] = [w for w in pipes(placed(templates(), clients), dependencies) if w.name == name]
+    [found] = [w for w in pipes(resolve_templates(templates(), clients), dependencies) if w.name == name]
     return found
 
 
@@ -195,14 +195,18 @@ def test_what_was_sent_is_deleted_though_it_takes_several_tries(
     dependencies = PipeDependencies(
         lambda n: reluctant if n == "sqs" else clients(n), no_http, lambda: 0.0, random.Random(1)
     )
-    [found] = [w for w in pipes(placed(templates(), clients), dependencies) if w.name == "stream-app-devices"]
+    [found] = [
+        w
+        for w in pipes(resolve_templates(templates(), clients), dependencies)
+        if w.name == "stream-app-devices"
+    ]
     run_until(found, lambda c: c["delivered"] >= 3)
     assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 0)
     assert len(in_stream(clients, outputs)) == 3
 
 
-def pipe_with(clients: Clients, **changes: Any) -> list[Placed]:
-    found = placed(templates(), clients)
+def pipe_with(clients: Clients, **changes: Any) -> list[StackResource]:
+    found = resolve_templates(templates(), clients)
     return [
         item._replace(properties={**item.properties, **changes}) if item.id == "Ingest.DevicesPipe" else item
         for item in found
@@ -213,9 +217,15 @@ def pipe_with(clients: Clients, **changes: Any) -> list[Placed]:
     ("changes", "says"),
     [
         ({"Enrichment": "arn:x"}, "Enrichment"),
-        ({"Target": "arn:aws:sqs:us-east-1:123456789012:stream-app-anomalies"}, "sends to a AWS::SQS::Queue"),
+        (
+            {"Target": "arn:aws:sqs:us-east-1:123456789012:stream-app-anomalies"},
+            "unsupported target of type AWS::SQS::Queue",
+        ),
         ({"Target": "arn:aws:sqs:us-east-1:123456789012:nothing"}, "not in the template"),
-        ({"Source": "arn:aws:s3:::stream-app-123456789012-us-east-1"}, "reads a AWS::S3::Bucket"),
+        (
+            {"Source": "arn:aws:s3:::stream-app-123456789012-us-east-1"},
+            "unsupported source of type AWS::S3::Bucket",
+        ),
         ({"TargetParameters": {"SqsQueueParameters": {}}}, "SqsQueueParameters"),
         ({"SourceParameters": {"SqsQueueParameters": {"Size": 1}}}, "Size"),
     ],
@@ -237,5 +247,5 @@ def test_a_stopped_pipe_does_not_run(clients: Clients) -> None:
 @pytest.mark.parametrize("body", [{}, {"resources": []}, {"resources": [""]}, {"resources": [{"a": 1}]}])
 def test_without_a_partition_key_nothing_is_made_up(body: dict[str, Any]) -> None:
     parameters = {"KinesisStreamParameters": {"PartitionKey": "$.body.resources[0]"}}
-    with pytest.raises(Unresolved):
+    with pytest.raises(UnresolvedParameter):
         StreamTarget(None, "arn", parameters).prepare({"body": body}, b"")

@@ -16,8 +16,8 @@ from stream_app.local.pipes.counters import Counters
 from stream_app.local.pipes.patterns import compile_filters, compile_template
 from stream_app.local.pipes.pipe_route import PipeRoute
 from stream_app.local.pipes.queue_pipe import QueuePipe
-from stream_app.local.pipes.queue_poller import Queue
-from stream_app.local.pipes.targets import Unresolved
+from stream_app.local.pipes.queue_reader import Queue
+from stream_app.local.pipes.targets import UnresolvedParameter
 
 AT_ONCE = Policy(attempts=3, base_ms=0, cap_ms=0)
 
@@ -25,7 +25,7 @@ AT_ONCE = Policy(attempts=3, base_ms=0, cap_ms=0)
 class Flaky:
     """A target that refuses an entry as often as the entry itself says; None stands for ever."""
 
-    most = 500
+    max_batch = 500
 
     def __init__(self) -> None:
         self.taken: list[str] = []
@@ -33,7 +33,7 @@ class Flaky:
 
     def prepare(self, seen: Mapping[str, Any], data: bytes) -> Any:
         if seen["body"].get("unresolved"):
-            raise Unresolved("as asked")
+            raise UnresolvedParameter("as asked")
         return seen["messageId"], seen["body"]["refused"]
 
     def send(self, entries: Sequence[Any]) -> list[int]:
@@ -63,7 +63,7 @@ def body_of(raw: Mapping[str, Any]) -> bytes:
 
 def handled(messages: list[Mapping[str, Any]], *, fifo: bool) -> tuple[list[str], list[str], dict[str, int]]:
     target, counters = Flaky(), Counters()
-    way = PipeRoute(
+    route = PipeRoute(
         name="p",
         arn="arn",
         payload="body",
@@ -72,8 +72,8 @@ def handled(messages: list[Mapping[str, Any]], *, fifo: bool) -> tuple[list[str]
         transform=compile_template("<$.body>", "body", body_of, {}),
         target=target,
     )
-    queue = Queue("url", "arn", "us-east-1", fifo=fifo, last_chance=5)
-    pipe = QueuePipe(way, queue, counters, random.Random(1), AT_ONCE)
+    queue = Queue("url", "arn", "us-east-1", fifo=fifo, max_receive_count=5)
+    pipe = QueuePipe(route, queue, counters, random.Random(1), AT_ONCE)
     done = pipe.handle(messages, threading.Event())
     return [message["MessageId"] for message in done], target.taken, counters.snapshot()
 
@@ -122,8 +122,10 @@ def test_what_is_in_hand_is_sent_though_the_runner_is_told_to_stop() -> None:
     stop.set()
     target, counters = Flaky(), Counters()
     transform = compile_template("<$.body>", "body", body_of, {})
-    way = PipeRoute("p", "arn", "body", body_of, compile_filters([]), transform, target)
-    queue = Queue("url", "arn", "us-east-1", fifo=False, last_chance=None)
-    pipe = QueuePipe(way, queue, counters, random.Random(1), Policy(attempts=3, base_ms=10**9, cap_ms=10**9))
+    route = PipeRoute("p", "arn", "body", body_of, compile_filters([]), transform, target)
+    queue = Queue("url", "arn", "us-east-1", fifo=False, max_receive_count=None)
+    pipe = QueuePipe(
+        route, queue, counters, random.Random(1), Policy(attempts=3, base_ms=10**9, cap_ms=10**9)
+    )
     messages = [message(0, None, 1, False), message(1, None, 0, False)]
     assert {m["MessageId"] for m in pipe.handle(messages, stop)} == {"0", "1"}

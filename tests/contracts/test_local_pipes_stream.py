@@ -18,18 +18,18 @@ from stream_app.aws.retry import Policy
 from stream_app.local.pipes.counters import Counters
 from stream_app.local.pipes.patterns import compile_filters
 from stream_app.local.pipes.pipe_route import PipeRoute
-from stream_app.local.pipes.shards import StreamReader
-from stream_app.local.pipes.stream_pipe import Place, Rules, StreamPipe, dead_letter
+from stream_app.local.pipes.stream_pipe import StreamPipe, StreamSettings, StreamSource, dead_letter
+from stream_app.local.pipes.stream_reader import StreamReader
 
 Clients = Callable[[str], Any]
 NOW = 1_700_000_000.0
-PLACE = Place("arn:stream", "arn:role", "us-east-1")
+PLACE = StreamSource("arn:stream", "arn:role", "us-east-1")
 
 
 class Poison:
     """A target that takes a batch only whole, and none that holds a record that begins with "bad"."""
 
-    most = 500
+    max_batch = 500
 
     def __init__(self) -> None:
         self.taken: list[str] = []
@@ -67,7 +67,7 @@ def record(n: int, data: str, age: float = 0.0) -> dict[str, Any]:
     }
 
 
-def way(target: Any) -> PipeRoute:
+def route(target: Any) -> PipeRoute:
     return PipeRoute(
         name="p",
         arn="arn:pipe",
@@ -80,14 +80,14 @@ def way(target: Any) -> PipeRoute:
 
 
 def delivered(
-    records: list[dict[str, Any]], rules: Rules
+    records: list[dict[str, Any]], rules: StreamSettings
 ) -> tuple[Poison, list[dict[str, Any]], dict[str, int]]:
     target, letters, counters = Poison(), Letters(), Counters()
     policy = Policy(base_ms=0, cap_ms=0)
     pipe = StreamPipe(
-        way(target), rules, PLACE, letters, counters, now=lambda: NOW, rng=random.Random(1), policy=policy
+        route(target), rules, PLACE, letters, counters, now=lambda: NOW, rng=random.Random(1), policy=policy
     )
-    pipe.take("shardId-000000000000", records, threading.Event())
+    pipe.deliver("shardId-000000000000", records, threading.Event())
     return target, letters.bodies, counters.snapshot()
 
 
@@ -100,7 +100,7 @@ RECORDS = st.lists(st.booleans(), max_size=40).map(
 def test_bisection_gives_up_the_guilty_records_alone(
     records: list[dict[str, Any]], batch: int, attempts: int
 ) -> None:
-    rules = Rules(batch=batch, attempts=attempts, bisect=True, dead_letters="url")
+    rules = StreamSettings(batch=batch, attempts=attempts, bisect=True, dead_letters="url")
     target, letters, counts = delivered(records, rules)
     good = [r["Data"].decode() for r in records if r["Data"].startswith(b"good")]
     bad = [r["SequenceNumber"] for r in records if r["Data"].startswith(b"bad")]
@@ -118,7 +118,9 @@ def test_bisection_gives_up_the_guilty_records_alone(
 def test_without_bisection_a_batch_is_given_up_whole(
     records: list[dict[str, Any]], batch: int, attempts: int
 ) -> None:
-    target, letters, counts = delivered(records, Rules(batch=batch, attempts=attempts, dead_letters="url"))
+    target, letters, counts = delivered(
+        records, StreamSettings(batch=batch, attempts=attempts, dead_letters="url")
+    )
     parts = [records[start : start + batch] for start in range(0, len(records), batch)]
     bad = [part for part in parts if any(r["Data"].startswith(b"bad") for r in part)]
     assert [letter["KinesisBatchInfo"]["batchSize"] for letter in letters] == [len(part) for part in bad]
@@ -129,14 +131,14 @@ def test_without_bisection_a_batch_is_given_up_whole(
 @given(st.lists(st.booleans(), max_size=30))
 def test_a_record_that_is_too_old_is_not_sent(old: list[bool]) -> None:
     records = [record(n, f"good-{n}", age=101 if is_old else 99) for n, is_old in enumerate(old)]
-    target, letters, _ = delivered(records, Rules(seconds=100, dead_letters="url"))
+    target, letters, _ = delivered(records, StreamSettings(max_age_seconds=100, dead_letters="url"))
     assert target.taken == [f"good-{n}" for n, is_old in enumerate(old) if not is_old]
     assert sum(letter["KinesisBatchInfo"]["batchSize"] for letter in letters) == sum(old)
     assert all(letter["context"]["condition"] == "RecordAgeExceeded" for letter in letters)
 
 
 def test_without_a_queue_records_are_given_up_and_counted() -> None:
-    _, letters, counts = delivered([record(1, "bad")], Rules(attempts=0))
+    _, letters, counts = delivered([record(1, "bad")], StreamSettings(attempts=0))
     assert (letters, counts["dead_lettered"]) == ([], 1)
 
 

@@ -11,14 +11,20 @@ from typing import Any
 
 import pytest
 
-from stream_app.local.deployers.deploy import APPLIED, LOCAL_PARAMETERS, NOT_LOCAL, templates, unknown
-from stream_app.local.deployers.intrinsics import StackParameters, evaluate
+from stream_app.local.deployers.deploy import (
+    DEPLOYERS,
+    LOCAL_PARAMETERS,
+    UNSUPPORTED_TYPES,
+    templates,
+    unsupported,
+)
+from stream_app.local.deployers.intrinsics import PseudoParameters, evaluate
 from stream_app.local.deployers.template import Resource, read
 from stream_app.local.functions import resolve
 from stream_app.recovery.hydrate.report import CONSUMER, COUNTS, LEFT, MALFORMED
 from stream_app.recovery.hydrate.results import State
 
-WORLD = StackParameters("123456789012", "eu-west-1", "http://queues")
+WORLD = PseudoParameters("123456789012", "eu-west-1", "http://queues")
 PARAMETERS = {**LOCAL_PARAMETERS, "ApiEndpoint": "http://127.0.0.1/x", "AlarmEmail": "a@example.org"}
 RESOURCES = read(templates()[0], WORLD, PARAMETERS).resources
 # Actions for which IAM knows no resource.
@@ -58,9 +64,11 @@ def test_cfn_lint_has_nothing_to_say() -> None:
 
 
 def test_every_type_and_property_is_applied_or_known_not_to_be_local() -> None:
-    assert unknown(RESOURCES.values()) == []
-    assert not set(APPLIED) & set(NOT_LOCAL)
-    assert set(NOT_LOCAL) <= {item.type for item in RESOURCES.values()}, "a reason for what is not there"
+    assert unsupported(RESOURCES.values()) == []
+    assert not set(DEPLOYERS) & set(UNSUPPORTED_TYPES)
+    assert set(UNSUPPORTED_TYPES) <= {item.type for item in RESOURCES.values()}, (
+        "a reason for what is not there"
+    )
 
 
 def test_every_queue_is_encrypted_takes_tls_only_and_ends_somewhere() -> None:

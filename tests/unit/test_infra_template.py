@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
 from stream_app.local.deployers.deploy import LOCAL_PARAMETERS, templates
-from stream_app.local.deployers.intrinsics import Stack, StackParameters, evaluate
+from stream_app.local.deployers.intrinsics import PseudoParameters, Stack, evaluate
 from stream_app.local.deployers.template import Template, read
 
-WORLD = StackParameters("123456789012", "eu-west-1", "http://queues")
+WORLD = PseudoParameters("123456789012", "eu-west-1", "http://queues")
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(min_size=1).map(lambda k: f"k{k}"), inner),
@@ -135,13 +135,13 @@ Outputs: {Made: {Value: !Join ["/", [!Ref Thing, !Ref Given]]}}
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("Resources: {A: {Type: T, Properties: {X: !Ref B}}}", "refers to B"),
+        ("Resources: {A: {Type: T, Properties: {X: !Ref B}}}", "refers to the unknown resource B"),
         (
             "Resources: {A: {Type: T, Properties: {X: !Ref B}}, B: {Type: T, Properties: {X: !Ref A}}}",
-            "one another",
+            "circular dependency",
         ),
         ("Resources: {A: {Type: T, Properties: {X: !ImportValue B}}}", "Fn::ImportValue"),
-        ("Resources: {A: {Type: T, Condition: Gone}}", "no condition Gone"),
+        ("Resources: {A: {Type: T, Condition: Gone}}", "unknown condition Gone"),
         (
             "Resources: {A: {Type: AWS::CloudFormation::Stack, Properties: {TemplateURL: ./no.yaml}}}",
             "no.yaml",

@@ -1,1 +1,1 @@
-"""What the local deployer does for each type of resource: name it, make it, leave it out with a reason."""
+"""Local deployment of the CloudFormation templates: identity, creation and update of each resource type."""

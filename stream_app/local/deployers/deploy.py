@@ -1,52 +1,61 @@
-"""The template of infra/, applied to the embedded AWS with boto3: each resource is made or left out with a reason.
+"""Deploys the CloudFormation templates of infra/ to the embedded AWS with boto3.
 
-CloudFormation inside moto drops types and properties without a word; here an unknown one is an error.
+CloudFormation inside moto silently ignores unsupported types and properties. Here, a type or property is either
+deployed, or listed as unsupported with a reason; any other is an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from stream_app.aws.clients import ClientFactory
 from stream_app.errors import ConfigError, Problem
 from stream_app.local.deployers import events, messaging, storage
-from stream_app.local.deployers.dependencies import Applied, ClientFactory, Deployment
-from stream_app.local.deployers.identity import Attributes, identity
-from stream_app.local.deployers.intrinsics import StackParameters, evaluate, wrong
+from stream_app.local.deployers.deployer import Deployer, Deployment, UntypedClient
+from stream_app.local.deployers.identity import identity
+from stream_app.local.deployers.intrinsics import (
+    Attributes,
+    Lookup,
+    Properties,
+    PseudoParameters,
+    evaluate,
+    template_error,
+)
 from stream_app.local.deployers.template import Resource, Template, read
 from stream_app.resources import shipped
 
 Outputs = dict[str, str]
 
-APPLIED: Mapping[str, Applied] = {**storage.APPLIED, **messaging.APPLIED, **events.APPLIED}
+DEPLOYERS: Mapping[str, Deployer] = {**storage.DEPLOYERS, **messaging.DEPLOYERS, **events.DEPLOYERS}
 
-_PERMISSIONS = "the embedded AWS checks no permissions"
-_WORKERS = "the runners of stream_app.local read it from the template and do its work"
+_PERMISSIONS = "the embedded AWS does not check permissions"
+_RUNNERS = "the runners of stream_app.local read it from the template and do its work"
 
-# Types that are not made in the embedded AWS, and why.
-NOT_LOCAL: Mapping[str, str] = {
-    "AWS::CloudWatch::Alarm": "the embedded AWS measures nothing; the console and `audit` watch instead",
-    "AWS::Events::ApiDestination": _WORKERS,
-    "AWS::Events::Connection": "the pipe runner posts to the endpoint without the secret of the real one",
+# Resource types that are not created in the embedded AWS, with the reason.
+UNSUPPORTED_TYPES: Mapping[str, str] = {
+    "AWS::CloudWatch::Alarm": "the embedded AWS has no metrics; use the console output and `audit` instead",
+    "AWS::Events::ApiDestination": _RUNNERS,
+    "AWS::Events::Connection": "the pipe runner calls the endpoint without credentials",
     "AWS::IAM::ManagedPolicy": _PERMISSIONS,
     "AWS::IAM::Role": _PERMISSIONS,
-    "AWS::Lambda::EventSourceMapping": _WORKERS,
-    "AWS::Lambda::Function": _WORKERS,
+    "AWS::Lambda::EventSourceMapping": _RUNNERS,
+    "AWS::Lambda::Function": _RUNNERS,
     "AWS::Logs::LogGroup": "the runners log to stderr",
-    "AWS::Pipes::Pipe": _WORKERS,
-    "AWS::S3::BucketPolicy": "moto enforces a statement without its condition: TLS only would refuse every request",
+    "AWS::Pipes::Pipe": _RUNNERS,
+    "AWS::S3::BucketPolicy": "moto ignores conditions, so the policy that requires TLS would deny every request",
 }
 
-# Properties of applied types that have no local counterpart, and why.
-NOT_LOCAL_PROPERTIES: Mapping[tuple[str, str], str] = {
+# Properties of deployed types that have no local counterpart, with the reason.
+UNSUPPORTED_PROPERTIES: Mapping[tuple[str, str], str] = {
     (
         "AWS::KMS::Key",
         "PendingWindowInDays",
-    ): "says how long a deleted key can be brought back; none is deleted",
+    ): "applies to the deletion of a key; local keys are never deleted",
 }
 
-# The functions run from the source tree, so there is no zip to name; and a run does not wait for corrections.
+# The functions run from the source tree, so no zip file exists. A local run must not wait for corrections.
 LOCAL_PARAMETERS: Mapping[str, str] = {
     "CodeBucket": "not-local",
     "CodeKey": "not-local",
@@ -54,17 +63,17 @@ LOCAL_PARAMETERS: Mapping[str, str] = {
 }
 
 
-class Placed(NamedTuple):
-    """A resource of the template with its properties resolved, and what Ref and GetAtt give for it."""
+class StackResource(NamedTuple):
+    """A resource of a template with its properties resolved and its attributes (`Ref` and GetAtt values)."""
 
     id: str
     type: str
-    properties: Mapping[str, Any]
+    properties: Properties
     attributes: Attributes
 
 
 def templates() -> tuple[Path, ...]:
-    """The templates that travel with the application: the parent, which names the stacks nested in it."""
+    """Return the templates shipped with the application. Nested stacks are referenced by their parent."""
     return (shipped("infra") / "data-plane.yaml",)
 
 
@@ -74,100 +83,101 @@ def deploy(
     *,
     application: str = "stream-app",
     shards: int | None = None,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Properties | None = None,
 ) -> Outputs:
-    """Apply the templates and give their outputs. Safe to repeat: what is there is found or brought up to date.
+    """Deploy the templates and return their outputs. Idempotent: existing resources are kept or updated.
 
-    `shards` asks for a provisioned stream of that many shards in place of the template's on-demand one.
-    Raises ConfigError naming everything in a template that is neither applied nor known not to be local.
+    `shards` creates a provisioned stream with that many shards in place of the template's on-demand stream.
+    Raises ConfigError listing every unknown type and property.
     """
-    dependencies = locate(clients, application)
-    models = [_read(path, dependencies, application, parameters) for path in templates]
-    problems = [problem for model in models for problem in unknown(model.resources.values())]
+    pseudo = pseudo_parameters(clients, application)
+    models = [_read(path, pseudo, application, parameters) for path in templates]
+    problems = [problem for model in models for problem in unsupported(model.resources.values())]
     if problems:
         raise ConfigError(problems)
     outputs: Outputs = {}
     for model in models:
-        known = _apply(model, dependencies, Deployment(clients, shards))
+        known = _deploy(model, pseudo, Deployment(clients, shards))
         outputs |= {name: str(value) for name, value in model.outputs(_lookup(known)).items()}
     return outputs
 
 
-def _apply(model: Template, dependencies: StackParameters, deployment: Deployment) -> dict[str, Attributes]:
+def _deploy(model: Template, pseudo: PseudoParameters, deployment: Deployment) -> dict[str, Attributes]:
     known: dict[str, Attributes] = {}
     for resource in model.resources.values():
-        item = _place(resource, dependencies, known)
-        entry = APPLIED.get(resource.type)
-        made = entry.apply(deployment, item.properties, item.attributes) if entry else item.attributes
-        known[resource.id] = made
+        item = _resolve(resource, pseudo, known)
+        entry = DEPLOYERS.get(resource.type)
+        known[resource.id] = (
+            entry.deploy(deployment, item.properties, item.attributes) if entry else item.attributes
+        )
     return known
 
 
-def placed(
+def resolve_templates(
     templates: Sequence[Path],
     clients: ClientFactory,
     *,
     application: str = "stream-app",
-    parameters: Mapping[str, Any] | None = None,
-) -> list[Placed]:
-    """Every resource of the templates resolved, without making any: what the runners work from.
+    parameters: Properties | None = None,
+) -> list[StackResource]:
+    """Resolve every resource of the templates without creating any. The runners read their configuration from it.
 
-    What AWS names at random (a key) is called after its logical id.
+    Resources that AWS names randomly, such as a KMS key, are named after their logical ID.
     """
-    dependencies = locate(clients, application)
-    found: list[Placed] = []
+    pseudo = pseudo_parameters(clients, application)
+    resolved: list[StackResource] = []
     for path in templates:
         known: dict[str, Attributes] = {}
-        for resource in _read(path, dependencies, application, parameters).resources.values():
-            found.append(_place(resource, dependencies, known))
-            known[resource.id] = found[-1].attributes
-    return found
+        for resource in _read(path, pseudo, application, parameters).resources.values():
+            resolved.append(_resolve(resource, pseudo, known))
+            known[resource.id] = resolved[-1].attributes
+    return resolved
 
 
-def unknown(resources: Iterable[Resource]) -> list[Problem]:
-    """Types and properties that the deployer would have to pass over in silence."""
+def unsupported(resources: Iterable[Resource]) -> list[Problem]:
+    """Return a problem for each type and property that is neither deployed nor listed as unsupported."""
     problems = []
     for resource in resources:
-        if resource.type in NOT_LOCAL:
+        if resource.type in UNSUPPORTED_TYPES:
             continue
-        if resource.type not in APPLIED:
-            problems.append(Problem(f"{resource.id} is a {resource.type}", "add it to APPLIED or NOT_LOCAL"))
+        if resource.type not in DEPLOYERS:
+            hint = "add it to DEPLOYERS or UNSUPPORTED_TYPES"
+            problems.append(Problem(f"{resource.id} has the unknown type {resource.type}", hint))
             continue
-        for name in sorted(set(resource.properties) - APPLIED[resource.type].properties):
-            if (resource.type, name) not in NOT_LOCAL_PROPERTIES:
-                what = f"{resource.id} ({resource.type}) has the property {name}"
-                problems.append(Problem(what, "apply it, or add it to NOT_LOCAL_PROPERTIES"))
+        for name in sorted(set(resource.properties) - DEPLOYERS[resource.type].properties):
+            if (resource.type, name) not in UNSUPPORTED_PROPERTIES:
+                what = f"{resource.id} ({resource.type}) has the unknown property {name}"
+                problems.append(Problem(what, "deploy it, or add it to UNSUPPORTED_PROPERTIES"))
     return problems
 
 
-def locate(clients: ClientFactory, application: str) -> StackParameters:
-    """The account and region that the clients work in; the stack is called after the application."""
+def pseudo_parameters(clients: ClientFactory, application: str) -> PseudoParameters:
+    """Return account, region and queue endpoint of the clients. The stack name is the application name."""
     sqs = clients("sqs")
-    account = clients("sts").get_caller_identity()["Account"]
-    return StackParameters(
+    sts: UntypedClient = clients("sts")
+    account = sts.get_caller_identity()["Account"]
+    return PseudoParameters(
         account, sqs.meta.region_name, sqs.meta.endpoint_url.rstrip("/"), stack=application
     )
 
 
-def _read(
-    path: Path, dependencies: StackParameters, application: str, parameters: Mapping[str, Any] | None
-) -> Template:
-    return read(path, dependencies, {**LOCAL_PARAMETERS, "Application": application, **(parameters or {})})
+def _read(path: Path, pseudo: PseudoParameters, application: str, parameters: Properties | None) -> Template:
+    return read(path, pseudo, {**LOCAL_PARAMETERS, "Application": application, **(parameters or {})})
 
 
-def _place(resource: Resource, dependencies: StackParameters, known: Mapping[str, Attributes]) -> Placed:
+def _resolve(resource: Resource, pseudo: PseudoParameters, known: Mapping[str, Attributes]) -> StackResource:
     properties = evaluate(resource.properties, resource.stack, _lookup(known))
-    attributes = identity(dependencies, resource.id, resource.type, properties)
-    return Placed(resource.id, resource.type, properties, attributes)
+    attributes = identity(pseudo, resource.id, resource.type, properties)
+    return StackResource(resource.id, resource.type, properties, attributes)
 
 
-def _lookup(known: Mapping[str, Attributes]) -> Any:
-    def lookup(name: str, attribute: str) -> Any:
+def _lookup(known: Mapping[str, Attributes]) -> Lookup:
+    def lookup(name: str, attribute: str) -> str:
         try:
             return known[name][attribute]
         except KeyError:
-            raise wrong(
-                f"{name} has no {attribute}", "teach stream_app.local.deployers.identity of it"
+            raise template_error(
+                f"unknown attribute {attribute} of {name}", "add it to stream_app.local.deployers.identity"
             ) from None
 
     return lookup

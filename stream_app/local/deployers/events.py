@@ -1,36 +1,34 @@
-"""The stream, the bus, its rules and its archive."""
+"""Deployers for the stream, the event bus, its rules and its archive."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from stream_app.local.deployers.dependencies import Applied, Deployment, Properties, applied, attempt, text
-from stream_app.local.deployers.identity import Attributes
+from stream_app.local.deployers.deployer import Deployer, Deployment, attribute_text, deployer, get_or_none
+from stream_app.local.deployers.intrinsics import Attributes, Properties, TemplateValue
 
 _MISSING = ("ResourceNotFoundException",)
 
 
 def stream(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Make the stream with as many shards as asked for, else as the template says; then retention and key."""
+    """Create the stream with the requested number of shards; set retention period and encryption."""
     kinesis, name = deployment.clients("kinesis"), attributes["Name"]
-    there = attempt(_MISSING, kinesis.describe_stream_summary, StreamName=name)
-    if there is None:
+    existing = get_or_none(_MISSING, kinesis.describe_stream_summary, StreamName=name)
+    if existing is None:
         kinesis.create_stream(StreamName=name, **_capacity(properties, deployment.shards))
         kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
-        there = kinesis.describe_stream_summary(StreamName=name)
-    now = there["StreamDescriptionSummary"]
-    hours = properties.get("RetentionPeriodHours", now["RetentionPeriodHours"])
-    if hours > now["RetentionPeriodHours"]:
+        existing = kinesis.describe_stream_summary(StreamName=name)
+    current = existing["StreamDescriptionSummary"]
+    hours = properties.get("RetentionPeriodHours", current["RetentionPeriodHours"])
+    if hours > current["RetentionPeriodHours"]:
         kinesis.increase_stream_retention_period(StreamName=name, RetentionPeriodHours=hours)
-    if hours < now["RetentionPeriodHours"]:
+    if hours < current["RetentionPeriodHours"]:
         kinesis.decrease_stream_retention_period(StreamName=name, RetentionPeriodHours=hours)
-    if "StreamEncryption" in properties and now.get("EncryptionType", "NONE") == "NONE":
+    if "StreamEncryption" in properties and current.get("EncryptionType", "NONE") == "NONE":
         kinesis.start_stream_encryption(StreamName=name, **properties["StreamEncryption"])
     return attributes
 
 
-def _capacity(properties: Properties, shards: int | None) -> dict[str, Any]:
-    # An on-demand stream has no number of shards to ask for; a laptop wants few.
+def _capacity(properties: Properties, shards: int | None) -> dict[str, TemplateValue]:
+    # An on-demand stream cannot be created with a chosen number of shards; local runs need only a few.
     if shards is not None:
         return {"ShardCount": shards, "StreamModeDetails": {"StreamMode": "PROVISIONED"}}
     mode = properties.get("StreamModeDetails", {"StreamMode": "PROVISIONED"})
@@ -39,45 +37,46 @@ def _capacity(properties: Properties, shards: int | None) -> dict[str, Any]:
 
 
 def bus(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Make the bus where it is missing."""
+    """Create the event bus if it does not exist."""
     events, name = deployment.clients("events"), attributes["Name"]
-    if attempt(_MISSING, events.describe_event_bus, Name=name) is None:
+    if get_or_none(_MISSING, events.describe_event_bus, Name=name) is None:
         events.create_event_bus(Name=name)
     return attributes
 
 
 def rule(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Put the rule and its targets, with their retry policies and dead letter queues."""
+    """Put the rule and its targets, including retry policies and dead-letter queues."""
     events, name = deployment.clients("events"), attributes["Name"]
-    place = {"EventBusName": properties.get("EventBusName", "default")}
-    said = {n: properties[n] for n in ("Description", "State") if n in properties}
-    events.put_rule(Name=name, EventPattern=text(properties["EventPattern"]), **said, **place)
-    events.put_targets(Rule=name, Targets=properties["Targets"], **place)
-    return {**attributes, "Ref": f"{place['EventBusName']}|{name}"}
+    bus_name = properties.get("EventBusName", "default")
+    optional = {n: properties[n] for n in ("Description", "State") if n in properties}
+    pattern = attribute_text(properties["EventPattern"])
+    events.put_rule(Name=name, EventPattern=pattern, EventBusName=bus_name, **optional)
+    events.put_targets(Rule=name, Targets=properties["Targets"], EventBusName=bus_name)
+    return {**attributes, "Ref": f"{bus_name}|{name}"}
 
 
 def archive(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Make the archive, or bring the one that is there up to date."""
+    """Create the archive, or update an existing one."""
     events, name = deployment.clients("events"), attributes["Name"]
-    said = {n: properties[n] for n in ("Description", "RetentionDays") if n in properties}
+    optional = {n: properties[n] for n in ("Description", "RetentionDays") if n in properties}
     if "EventPattern" in properties:
-        said["EventPattern"] = text(properties["EventPattern"])
-    if attempt(_MISSING, events.describe_archive, ArchiveName=name) is None:
-        events.create_archive(ArchiveName=name, EventSourceArn=properties["SourceArn"], **said)
+        optional["EventPattern"] = attribute_text(properties["EventPattern"])
+    if get_or_none(_MISSING, events.describe_archive, ArchiveName=name) is None:
+        events.create_archive(ArchiveName=name, EventSourceArn=properties["SourceArn"], **optional)
     else:
-        events.update_archive(ArchiveName=name, **said)
+        events.update_archive(ArchiveName=name, **optional)
     return attributes
 
 
-APPLIED: dict[str, Applied] = {
-    "AWS::Kinesis::Stream": applied(
+DEPLOYERS: dict[str, Deployer] = {
+    "AWS::Kinesis::Stream": deployer(
         stream, "Name", "RetentionPeriodHours", "ShardCount", "StreamEncryption", "StreamModeDetails"
     ),
-    "AWS::Events::EventBus": applied(bus, "Name"),
-    "AWS::Events::Rule": applied(
+    "AWS::Events::EventBus": deployer(bus, "Name"),
+    "AWS::Events::Rule": deployer(
         rule, "Description", "EventBusName", "EventPattern", "Name", "State", "Targets"
     ),
-    "AWS::Events::Archive": applied(
+    "AWS::Events::Archive": deployer(
         archive, "ArchiveName", "Description", "EventPattern", "RetentionDays", "SourceArn"
     ),
 }

@@ -1,17 +1,15 @@
-"""What a resource is called before it is made: the values of Ref and GetAtt that AWS documents."""
+"""The identity of a resource: the values of `Ref` and `Fn::GetAtt`, as documented, known before it is created."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from stream_app.local.deployers.intrinsics import StackParameters
-
-Attributes = Mapping[str, Any]
+from stream_app.local.deployers.intrinsics import Attributes, Properties, PseudoParameters
 
 
 class _Kind(NamedTuple):
-    """The property that names it, the service and the resource part of its ARN, and whether Ref is the ARN."""
+    """The property that holds the name, the service and resource part of the ARN, and whether Ref is the ARN."""
 
     name: str
     service: str
@@ -22,7 +20,7 @@ class _Kind(NamedTuple):
 _KINDS: Mapping[str, _Kind] = {
     "AWS::CloudWatch::Alarm": _Kind("AlarmName", "cloudwatch", "alarm:{name}"),
     "AWS::DynamoDB::Table": _Kind("TableName", "dynamodb", "table/{name}"),
-    # AWS ends these two ARNs with a random id.
+    # On AWS these two ARNs end with a random ID.
     "AWS::Events::ApiDestination": _Kind("Name", "events", "api-destination/{name}"),
     "AWS::Events::Connection": _Kind("Name", "events", "connection/{name}"),
     "AWS::Events::Archive": _Kind("ArchiveName", "events", "archive/{name}"),
@@ -42,26 +40,24 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
-def arn(dependencies: StackParameters, service: str, resource: str) -> str:
-    """An ARN. IAM's have no region, those of S3 no account either."""
-    region = "" if service in ("iam", "s3") else dependencies.region
-    account = "" if service == "s3" else dependencies.account
-    return f"arn:{dependencies.partition}:{service}:{region}:{account}:{resource}"
+def arn(pseudo: PseudoParameters, service: str, resource: str) -> str:
+    """Return an ARN. IAM ARNs have no region; S3 ARNs have neither region nor account."""
+    region = "" if service in ("iam", "s3") else pseudo.region
+    account = "" if service == "s3" else pseudo.account
+    return f"arn:{pseudo.partition}:{service}:{region}:{account}:{resource}"
 
 
-def identity(
-    dependencies: StackParameters, logical: str, type_: str, properties: Mapping[str, Any]
-) -> Attributes:
-    """Ref, Arn and Name of a resource; what has no name of its own is called after stack and logical path."""
+def identity(pseudo: PseudoParameters, logical: str, type_: str, properties: Properties) -> Attributes:
+    """Return Ref, Arn and Name of a resource. Without an explicit name it is named after stack and logical path."""
     kind = _KINDS.get(type_)
     if kind is None:
         return {"Ref": logical}
-    name = str(properties.get(kind.name) or f"{dependencies.stack}-{logical.replace('.', '-')}")
+    name = str(properties.get(kind.name) or f"{pseudo.stack}-{logical.replace('.', '-')}")
     bus = properties.get("EventBusName", "default")
-    its_arn = arn(dependencies, kind.service, kind.resource.format(name=name, bus=bus))
-    found = {"Ref": its_arn if kind.ref_is_arn else name, "Arn": its_arn, "Name": name}
+    resource_arn = arn(pseudo, kind.service, kind.resource.format(name=name, bus=bus))
+    attributes = {"Ref": resource_arn if kind.ref_is_arn else name, "Arn": resource_arn, "Name": name}
     if type_ == "AWS::SQS::Queue":
-        found |= {"Ref": f"{dependencies.queues}/{dependencies.account}/{name}", "QueueName": name}
+        attributes |= {"Ref": f"{pseudo.queues}/{pseudo.account}/{name}", "QueueName": name}
     if type_ == "AWS::SNS::Topic":
-        found |= {"TopicArn": its_arn, "TopicName": name}
-    return found
+        attributes |= {"TopicArn": resource_arn, "TopicName": name}
+    return attributes

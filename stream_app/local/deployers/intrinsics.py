@@ -1,4 +1,4 @@
-"""The intrinsic functions of CloudFormation, and the stack in whose terms an expression is read."""
+"""CloudFormation intrinsic functions, evaluated in the context of a stack."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from stream_app.errors import ConfigError, Problem
 
 NO_VALUE = object()
 
-# What a resource is once it exists: ("Ingest.Stream", "Arn") -> its value; "Ref" names the physical id.
-Lookup = Callable[[str, str], Any]
+# A value in a template: decoded YAML whose shape depends on the resource type, or NO_VALUE.
+TemplateValue = Any
+Properties = Mapping[str, TemplateValue]
+# The values of Ref and Fn::GetAtt of one resource.
+Attributes = Mapping[str, str]
+# Returns an attribute of a resource by logical path and name, such as ("Ingest.Stream", "Arn").
+Lookup = Callable[[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class StackParameters:
-    """Where a template is deployed: what AWS:: pseudo parameters and names are made of.
-
-    `queues` is the URL under which SQS serves its queues, without the account; `stack` the name of the stack.
-    """
+class PseudoParameters:
+    """The values of the AWS:: pseudo parameters. `queues` is the SQS endpoint, the prefix of all queue URLs."""
 
     account: str
     region: str
@@ -29,8 +31,8 @@ class StackParameters:
     partition: str = "aws"
     suffix: str = "amazonaws.com"
 
-    def pseudo(self, name: str) -> Any:
-        """The value of a pseudo parameter. Raises KeyError for a name that is none."""
+    def value(self, name: str) -> TemplateValue:
+        """Return the value of a pseudo parameter such as `AWS::Region`. Raises KeyError for an unknown name."""
         return {
             "AWS::AccountId": self.account,
             "AWS::Region": self.region,
@@ -43,40 +45,40 @@ class StackParameters:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """One template in its place. `path` is "" for the parent, else its logical ids and a final dot."""
+    """A template within its hierarchy. `path` is "" for the root, else the logical IDs followed by a dot."""
 
     path: str
-    body: Mapping[str, Any]
-    arguments: Mapping[str, Any]
-    dependencies: StackParameters
+    body: Properties
+    arguments: Properties
+    pseudo: PseudoParameters
     parent: Stack | None = None
     children: dict[str, Stack] = field(default_factory=dict)
 
-    def section(self, name: str) -> Mapping[str, Any]:
-        """A top-level section of the template; empty where there is none."""
+    def section(self, name: str) -> Properties:
+        """Return a top-level section of the template, empty if it does not exist."""
         return self.body.get(name) or {}
 
 
-def wrong(what: str, hint: str) -> ConfigError:
-    """One problem of a template."""
+def template_error(what: str, hint: str) -> ConfigError:
+    """Return a ConfigError with one problem of a template."""
     return ConfigError([Problem(what, hint)])
 
 
-def holds(condition: str, stack: Stack) -> bool:
-    """Whether a named condition of the stack is true; a condition sees parameters only."""
+def condition_holds(condition: str, stack: Stack) -> bool:
+    """Evaluate a named condition of the stack. A condition can refer to parameters only."""
     try:
         expression = stack.section("Conditions")[condition]
     except KeyError:
-        raise wrong(f"no condition {condition}", "declare it under Conditions") from None
+        raise template_error(f"unknown condition {condition}", "declare it under Conditions") from None
     return bool(evaluate(expression, stack, _no_resources))
 
 
-def _no_resources(name: str, attribute: str) -> Any:
-    raise wrong(f"a condition refers to the resource {name}", "refer to parameters only")
+def _no_resources(name: str, attribute: str) -> str:
+    raise template_error(f"a condition refers to the resource {name}", "refer to parameters only")
 
 
-def evaluate(expression: Any, stack: Stack, lookup: Lookup) -> Any:
-    """An expression of a template with every intrinsic function resolved; AWS::NoValue removes its place."""
+def evaluate(expression: TemplateValue, stack: Stack, lookup: Lookup) -> TemplateValue:
+    """Resolve every intrinsic function in an expression. An item or property set to AWS::NoValue is removed."""
     if isinstance(expression, list):
         items = [evaluate(item, stack, lookup) for item in expression]
         return [item for item in items if item is not NO_VALUE]
@@ -84,7 +86,7 @@ def evaluate(expression: Any, stack: Stack, lookup: Lookup) -> Any:
         return expression
     if len(expression) == 1:
         [(name, argument)] = expression.items()
-        # A policy statement may hold a lone "Condition" too, but never a text.
+        # A policy document may also contain a mapping with the single key "Condition", but its value is a mapping.
         if (
             name == "Ref"
             or str(name).startswith("Fn::")
@@ -95,27 +97,27 @@ def evaluate(expression: Any, stack: Stack, lookup: Lookup) -> Any:
     return {key: value for key, value in pairs.items() if value is not NO_VALUE}
 
 
-def _call(name: str, argument: Any, stack: Stack, lookup: Lookup) -> Any:
+def _call(name: str, argument: TemplateValue, stack: Stack, lookup: Lookup) -> TemplateValue:
     if name == "Fn::If":
         condition, yes, no = argument
-        return evaluate(yes if holds(condition, stack) else no, stack, lookup)
+        return evaluate(yes if condition_holds(condition, stack) else no, stack, lookup)
     if name == "Fn::Sub":
         return _sub(argument, stack, lookup)
     if name not in _FUNCTIONS:
-        raise wrong(f"{name} is not supported here", f"known are {', '.join(sorted(_FUNCTIONS))}")
+        raise template_error(f"unsupported function {name}", f"use one of {', '.join(sorted(_FUNCTIONS))}")
     plain = argument if name in ("Ref", "Fn::GetAtt", "Condition") else evaluate(argument, stack, lookup)
     return _FUNCTIONS[name](plain, stack, lookup)
 
 
-def _ref(name: str, stack: Stack, lookup: Lookup) -> Any:
+def _ref(name: str, stack: Stack, lookup: Lookup) -> TemplateValue:
     if name.startswith("AWS::"):
-        return stack.dependencies.pseudo(name)
+        return stack.pseudo.value(name)
     if name in stack.section("Parameters"):
         return _parameter(name, stack, lookup)
     return lookup(stack.path + name, "Ref")
 
 
-def _parameter(name: str, stack: Stack, lookup: Lookup) -> Any:
+def _parameter(name: str, stack: Stack, lookup: Lookup) -> TemplateValue:
     spec = stack.section("Parameters")[name]
     value = stack.arguments.get(name, spec.get("Default"))
     if stack.parent is not None and name in stack.arguments:
@@ -123,34 +125,34 @@ def _parameter(name: str, stack: Stack, lookup: Lookup) -> Any:
     return int(value) if spec["Type"] == "Number" and not isinstance(value, int) else value
 
 
-def _get_att(argument: list[str], stack: Stack, lookup: Lookup) -> Any:
+def _get_att(argument: list[str], stack: Stack, lookup: Lookup) -> TemplateValue:
     logical, attribute = argument
     child = stack.children.get(logical)
     if child is None:
         return lookup(stack.path + logical, attribute)
     name = attribute.removeprefix("Outputs.")
     if name not in child.section("Outputs"):
-        raise wrong(f"{logical} has no output {name}", "declare it under Outputs")
+        raise template_error(f"{logical} has no output {name}", "declare it under Outputs")
     return evaluate(child.section("Outputs")[name]["Value"], child, lookup)
 
 
-def _sub(argument: Any, stack: Stack, lookup: Lookup) -> str:
-    text, own = (argument, {}) if isinstance(argument, str) else argument
+def _sub(argument: TemplateValue, stack: Stack, lookup: Lookup) -> str:
+    text, variables = (argument, {}) if isinstance(argument, str) else argument
 
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name.startswith("!"):
             return f"${{{name[1:]}}}"
-        if name in own:
-            return str(evaluate(own[name], stack, lookup))
+        if name in variables:
+            return str(evaluate(variables[name], stack, lookup))
         return str(_get_att(name.split(".", 1), stack, lookup) if "." in name else _ref(name, stack, lookup))
 
     return re.sub(r"\$\{([^}]+)\}", value, text)
 
 
-_FUNCTIONS: Mapping[str, Callable[[Any, Stack, Lookup], Any]] = {
+_FUNCTIONS: Mapping[str, Callable[[TemplateValue, Stack, Lookup], TemplateValue]] = {
     "Ref": _ref,
-    "Condition": lambda name, stack, _: holds(name, stack),
+    "Condition": lambda name, stack, _: condition_holds(name, stack),
     "Fn::GetAtt": _get_att,
     "Fn::Join": lambda a, *_: str(a[0]).join(str(item) for item in a[1]),
     "Fn::Select": lambda a, *_: a[1][int(a[0])],

@@ -1,11 +1,16 @@
-"""Queues, topics, subscriptions, and who may use them."""
+"""Deployers for queues, topics, subscriptions and their policies."""
 
 from __future__ import annotations
 
-from stream_app.local.deployers.dependencies import Applied, Deployment, Properties, applied, attempt, text
-from stream_app.local.deployers.identity import Attributes
+from typing import TYPE_CHECKING
 
-_QUEUE = (
+from stream_app.local.deployers.deployer import Deployer, Deployment, attribute_text, deployer, get_or_none
+from stream_app.local.deployers.intrinsics import Attributes, Properties
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+
+_QUEUE: tuple[QueueAttributeNameType, ...] = (
     "ContentBasedDeduplication",
     "DeduplicationScope",
     "DelaySeconds",
@@ -25,37 +30,39 @@ _NO_QUEUE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
 def queue(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Make the queue, or bring the one that is there up to date."""
-    sqs = deployment.clients("sqs")
-    wanted = {name: text(properties[name]) for name in _QUEUE if name in properties}
-    there = attempt(_NO_QUEUE, sqs.get_queue_url, QueueName=attributes["Name"])
-    if there is None:
-        there = sqs.create_queue(QueueName=attributes["Name"], Attributes=wanted)
-    else:
-        wanted.pop("FifoQueue", None)
-        sqs.set_queue_attributes(QueueUrl=there["QueueUrl"], Attributes=wanted)
-    return {**attributes, "Ref": there["QueueUrl"]}
+    """Create the queue, or update the attributes of an existing one."""
+    sqs, name = deployment.clients("sqs"), attributes["Name"]
+    settings: dict[QueueAttributeNameType, str] = {
+        attribute: attribute_text(properties[attribute]) for attribute in _QUEUE if attribute in properties
+    }
+    existing = get_or_none(_NO_QUEUE, sqs.get_queue_url, QueueName=name)
+    if existing is None:
+        return {**attributes, "Ref": sqs.create_queue(QueueName=name, Attributes=settings)["QueueUrl"]}
+    # SQS refuses to change the type of a queue, even to its current value.
+    settings.pop("FifoQueue", None)
+    sqs.set_queue_attributes(QueueUrl=existing["QueueUrl"], Attributes=settings)
+    return {**attributes, "Ref": existing["QueueUrl"]}
 
 
 def queue_policy(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Set the policy of each of its queues."""
+    """Set the policy of each queue that it names."""
     for url in properties["Queues"]:
-        policy = {"Policy": text(properties["PolicyDocument"])}
-        deployment.clients("sqs").set_queue_attributes(QueueUrl=url, Attributes=policy)
+        policy = attribute_text(properties["PolicyDocument"])
+        deployment.clients("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
     return attributes
 
 
 def topic(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Make the topic; SNS gives back the one that is there."""
-    wanted = {name: text(properties[name]) for name in _TOPIC if name in properties}
-    made = deployment.clients("sns").create_topic(Name=attributes["Name"], Attributes=wanted)
-    return {**attributes, "Ref": made["TopicArn"], "TopicArn": made["TopicArn"], "Arn": made["TopicArn"]}
+    """Create the topic. CreateTopic returns an existing topic of the same name."""
+    settings = {name: attribute_text(properties[name]) for name in _TOPIC if name in properties}
+    arn = deployment.clients("sns").create_topic(Name=attributes["Name"], Attributes=settings)["TopicArn"]
+    return {**attributes, "Ref": arn, "TopicArn": arn, "Arn": arn}
 
 
 def topic_policy(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Set the policy of each of its topics."""
+    """Set the policy of each topic that it names."""
     for name in properties["Topics"]:
-        policy = text(properties["PolicyDocument"])
+        policy = attribute_text(properties["PolicyDocument"])
         deployment.clients("sns").set_topic_attributes(
             TopicArn=name, AttributeName="Policy", AttributeValue=policy
         )
@@ -63,28 +70,33 @@ def topic_policy(deployment: Deployment, properties: Properties, attributes: Att
 
 
 def subscription(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Subscribe the endpoint once; what it asks of the delivery is set anew."""
+    """Subscribe the endpoint if it is not subscribed yet; update the subscription's attributes."""
     sns, topic_arn = deployment.clients("sns"), properties["TopicArn"]
     pages = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic_arn)
-    wanted = properties["Protocol"], properties["Endpoint"]
-    same = [s for page in pages for s in page["Subscriptions"] if (s["Protocol"], s["Endpoint"]) == wanted]
-    if same:
-        its_arn = same[0]["SubscriptionArn"]
+    protocol, endpoint = properties["Protocol"], properties["Endpoint"]
+    existing = [
+        subscription["SubscriptionArn"]
+        for page in pages
+        for subscription in page["Subscriptions"]
+        if (subscription["Protocol"], subscription["Endpoint"]) == (protocol, endpoint)
+    ]
+    if existing:
+        arn = existing[0]
     else:
-        its_arn = sns.subscribe(
-            TopicArn=topic_arn, Protocol=wanted[0], Endpoint=wanted[1], ReturnSubscriptionArn=True
+        arn = sns.subscribe(
+            TopicArn=topic_arn, Protocol=protocol, Endpoint=endpoint, ReturnSubscriptionArn=True
         )["SubscriptionArn"]
     for name in _SUBSCRIPTION:
         if name in properties:
-            value = text(properties[name])
-            sns.set_subscription_attributes(SubscriptionArn=its_arn, AttributeName=name, AttributeValue=value)
-    return {**attributes, "Ref": its_arn}
+            value = attribute_text(properties[name])
+            sns.set_subscription_attributes(SubscriptionArn=arn, AttributeName=name, AttributeValue=value)
+    return {**attributes, "Ref": arn}
 
 
-APPLIED: dict[str, Applied] = {
-    "AWS::SQS::Queue": applied(queue, "QueueName", *_QUEUE),
-    "AWS::SQS::QueuePolicy": applied(queue_policy, "PolicyDocument", "Queues"),
-    "AWS::SNS::Topic": applied(topic, "TopicName", *_TOPIC),
-    "AWS::SNS::TopicPolicy": applied(topic_policy, "PolicyDocument", "Topics"),
-    "AWS::SNS::Subscription": applied(subscription, "Endpoint", "Protocol", "TopicArn", *_SUBSCRIPTION),
+DEPLOYERS: dict[str, Deployer] = {
+    "AWS::SQS::Queue": deployer(queue, "QueueName", *_QUEUE),
+    "AWS::SQS::QueuePolicy": deployer(queue_policy, "PolicyDocument", "Queues"),
+    "AWS::SNS::Topic": deployer(topic, "TopicName", *_TOPIC),
+    "AWS::SNS::TopicPolicy": deployer(topic_policy, "PolicyDocument", "Topics"),
+    "AWS::SNS::Subscription": deployer(subscription, "Endpoint", "Protocol", "TopicArn", *_SUBSCRIPTION),
 }

@@ -1,13 +1,16 @@
-"""The key, the bucket, the tables."""
+"""Deployers for the KMS key and alias, the bucket and the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from stream_app.local.deployers.dependencies import Applied, Deployment, Properties, applied, attempt, text
-from stream_app.local.deployers.identity import Attributes
-from stream_app.local.deployers.intrinsics import wrong
+from stream_app.local.deployers.deployer import (
+    Deployer,
+    Deployment,
+    UntypedClient,
+    attribute_text,
+    deployer,
+    get_or_none,
+)
+from stream_app.local.deployers.intrinsics import Attributes, Properties, TemplateValue, template_error
 
 _RULE = {
     "AbortIncompleteMultipartUpload",
@@ -22,36 +25,38 @@ _RULE = {
 
 
 def key(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Make the key, or find the one of the same description: a key has no name of its own."""
-    kms = deployment.clients("kms")
+    """Create the key, or find the enabled key with the same description, because a key has no name."""
+    kms: UntypedClient = deployment.clients("kms")
     description = properties.get("Description", attributes["Name"])
     ids = [k["KeyId"] for page in kms.get_paginator("list_keys").paginate() for k in page["Keys"]]
     known = [kms.describe_key(KeyId=name)["KeyMetadata"] for name in ids]
     same = [k for k in known if k.get("Description") == description and k.get("KeyState") == "Enabled"]
-    made = same[0] if same else kms.create_key(Description=description)["KeyMetadata"]
+    metadata = same[0] if same else kms.create_key(Description=description)["KeyMetadata"]
+    key_id = metadata["KeyId"]
     if "KeyPolicy" in properties:
-        kms.put_key_policy(KeyId=made["KeyId"], PolicyName="default", Policy=text(properties["KeyPolicy"]))
+        policy = attribute_text(properties["KeyPolicy"])
+        kms.put_key_policy(KeyId=key_id, PolicyName="default", Policy=policy)
     if properties.get("EnableKeyRotation"):
-        kms.enable_key_rotation(KeyId=made["KeyId"])
-    return {**attributes, "Ref": made["KeyId"], "KeyId": made["KeyId"], "Arn": made["Arn"]}
+        kms.enable_key_rotation(KeyId=key_id)
+    return {**attributes, "Ref": key_id, "KeyId": key_id, "Arn": metadata["Arn"]}
 
 
 def alias(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Point the alias at its key."""
-    kms, name, target = deployment.clients("kms"), properties["AliasName"], properties["TargetKeyId"]
-    there = [a["AliasName"] for page in kms.get_paginator("list_aliases").paginate() for a in page["Aliases"]]
-    set_alias = kms.update_alias if name in there else kms.create_alias
+    """Create the alias, or update its target key."""
+    kms: UntypedClient = deployment.clients("kms")
+    name, target = properties["AliasName"], properties["TargetKeyId"]
+    pages = kms.get_paginator("list_aliases").paginate()
+    existing = [alias["AliasName"] for page in pages for alias in page["Aliases"]]
+    set_alias = kms.update_alias if name in existing else kms.create_alias
     set_alias(AliasName=name, TargetKeyId=target)
     return {**attributes, "Ref": name}
 
 
 def bucket(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Make the bucket where it is missing, then set everything that the template says of it."""
+    """Create the bucket if it does not exist, then apply the template's settings."""
     s3, name = deployment.clients("s3"), attributes["Name"]
-    if attempt(("404", "NoSuchBucket"), s3.head_bucket, Bucket=name) is None:
-        region = s3.meta.region_name
-        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        s3.create_bucket(Bucket=name, **place)
+    if get_or_none(("404", "NoSuchBucket"), s3.head_bucket, Bucket=name) is None:
+        s3.create_bucket(Bucket=name, **_location(s3.meta.region_name))
     if "VersioningConfiguration" in properties:
         s3.put_bucket_versioning(
             Bucket=name, VersioningConfiguration={"Status": properties["VersioningConfiguration"]["Status"]}
@@ -71,7 +76,12 @@ def bucket(deployment: Deployment, properties: Properties, attributes: Attribute
     return attributes
 
 
-def _encryption(properties: Properties) -> dict[str, Any]:
+def _location(region: str) -> dict[str, TemplateValue]:
+    # S3 refuses us-east-1 as an explicit location.
+    return {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+
+
+def _encryption(properties: Properties) -> TemplateValue:
     rules = []
     for rule in properties["ServerSideEncryptionConfiguration"]:
         default = rule["ServerSideEncryptionByDefault"]
@@ -87,25 +97,26 @@ def _encryption(properties: Properties) -> dict[str, Any]:
     return {"Rules": rules}
 
 
-def lifecycle_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """A lifecycle rule of a template in the words of S3. Raises ConfigError for a property not known here."""
+def lifecycle_rule(rule: Properties) -> TemplateValue:
+    """Convert a lifecycle rule from CloudFormation to the S3 API. Raises ConfigError for an unknown property."""
     unknown = sorted(set(rule) - _RULE)
     if unknown:
-        raise wrong(f"lifecycle rule {rule.get('Id')} has {', '.join(unknown)}", "teach lifecycle_rule of it")
-    made: dict[str, Any] = {"Status": rule["Status"], "Filter": _filter(rule)}
+        what = f"lifecycle rule {rule.get('Id')} has the unknown properties {', '.join(unknown)}"
+        raise template_error(what, "remove them, or add them to lifecycle_rule")
+    converted: dict[str, object] = {"Status": rule["Status"], "Filter": _filter(rule)}
     if "Id" in rule:
-        made["ID"] = rule["Id"]
+        converted["ID"] = rule["Id"]
     if "ExpirationInDays" in rule:
-        made["Expiration"] = {"Days": rule["ExpirationInDays"]}
+        converted["Expiration"] = {"Days": rule["ExpirationInDays"]}
     if "ExpiredObjectDeleteMarker" in rule:
-        made["Expiration"] = {"ExpiredObjectDeleteMarker": rule["ExpiredObjectDeleteMarker"]}
+        converted["Expiration"] = {"ExpiredObjectDeleteMarker": rule["ExpiredObjectDeleteMarker"]}
     for same in ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"):
         if same in rule:
-            made[same] = rule[same]
-    return made
+            converted[same] = rule[same]
+    return converted
 
 
-def _filter(rule: Mapping[str, Any]) -> dict[str, Any]:
+def _filter(rule: Properties) -> dict[str, object]:
     tags, prefix = list(rule.get("TagFilters", ())), rule.get("Prefix")
     if len(tags) + (prefix is not None) > 1:
         return {"And": {"Tags": tags, **({} if prefix is None else {"Prefix": prefix})}}
@@ -113,9 +124,9 @@ def _filter(rule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(deployment: Deployment, properties: Properties, attributes: Attributes) -> Attributes:
-    """Make the table where it is missing; then its time to live and its recovery."""
+    """Create the table if it does not exist; set point-in-time recovery and time to live."""
     dynamodb, name = deployment.clients("dynamodb"), attributes["Name"]
-    if attempt(("ResourceNotFoundException",), dynamodb.describe_table, TableName=name) is None:
+    if get_or_none(("ResourceNotFoundException",), dynamodb.describe_table, TableName=name) is None:
         dynamodb.create_table(TableName=name, **_table(properties))
         dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
     if "PointInTimeRecoverySpecification" in properties:
@@ -131,21 +142,22 @@ def table(deployment: Deployment, properties: Properties, attributes: Attributes
     return attributes
 
 
-def _table(properties: Properties) -> dict[str, Any]:
-    made = {n: properties[n] for n in ("AttributeDefinitions", "BillingMode", "KeySchema") if n in properties}
+def _table(properties: Properties) -> dict[str, TemplateValue]:
+    names = ("AttributeDefinitions", "BillingMode", "KeySchema")
+    settings = {name: properties[name] for name in names if name in properties}
     if "SSESpecification" in properties:
         sse = properties["SSESpecification"]
-        made["SSESpecification"] = {
+        settings["SSESpecification"] = {
             "Enabled": sse["SSEEnabled"],
             **{n: sse[n] for n in ("SSEType", "KMSMasterKeyId") if n in sse},
         }
-    return made
+    return settings
 
 
-APPLIED: dict[str, Applied] = {
-    "AWS::KMS::Key": applied(key, "Description", "EnableKeyRotation", "KeyPolicy"),
-    "AWS::KMS::Alias": applied(alias, "AliasName", "TargetKeyId"),
-    "AWS::S3::Bucket": applied(
+DEPLOYERS: dict[str, Deployer] = {
+    "AWS::KMS::Key": deployer(key, "Description", "EnableKeyRotation", "KeyPolicy"),
+    "AWS::KMS::Alias": deployer(alias, "AliasName", "TargetKeyId"),
+    "AWS::S3::Bucket": deployer(
         bucket,
         "BucketEncryption",
         "BucketName",
@@ -154,7 +166,7 @@ APPLIED: dict[str, Applied] = {
         "PublicAccessBlockConfiguration",
         "VersioningConfiguration",
     ),
-    "AWS::DynamoDB::Table": applied(
+    "AWS::DynamoDB::Table": deployer(
         table,
         "AttributeDefinitions",
         "BillingMode",

@@ -1,4 +1,4 @@
-"""Our CloudFormation templates, read as they are: nested stacks laid flat, in the order of their needs."""
+"""Reads CloudFormation templates: flattens nested stacks and sorts the resources by their dependencies."""
 
 from __future__ import annotations
 
@@ -7,50 +7,58 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.local.deployers.intrinsics import Lookup, Stack, StackParameters, evaluate, holds, wrong
+from stream_app.local.deployers.intrinsics import (
+    Lookup,
+    Properties,
+    PseudoParameters,
+    Stack,
+    TemplateValue,
+    condition_holds,
+    evaluate,
+    template_error,
+)
 
 STACK = "AWS::CloudFormation::Stack"
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource whose condition holds. `id` is its logical path ("Ingest.Stream"); properties are unresolved."""
+    """A resource whose condition is true. `id` is its logical path ("Ingest.Stream"); properties are unresolved."""
 
     id: str
     type: str
-    properties: Mapping[str, Any]
-    after: tuple[str, ...]
+    properties: Properties
+    depends_on: tuple[str, ...]
     stack: Stack
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Every resource of a template and its nested stacks, those they need before them."""
+    """Every resource of a template and its nested stacks, each after the resources that it depends on."""
 
     root: Stack
     resources: Mapping[str, Resource]
 
-    def outputs(self, lookup: Lookup) -> dict[str, Any]:
-        """The parent's outputs, resolved."""
+    def outputs(self, lookup: Lookup) -> dict[str, TemplateValue]:
+        """Return the resolved outputs of the root stack."""
         declared = self.root.section("Outputs").items()
         return {
             name: evaluate(output["Value"], self.root, lookup)
             for name, output in declared
-            if "Condition" not in output or holds(output["Condition"], self.root)
+            if "Condition" not in output or condition_holds(output["Condition"], self.root)
         }
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short tags; a date stays the text that it was."""
+    """A YAML loader for CloudFormation's short function tags (`!Ref`). Dates are loaded as strings."""
 
 
-def _tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
-    value: Any
+def _tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> TemplateValue:
+    value: TemplateValue
     if isinstance(node, yaml.ScalarNode):
         value = loader.construct_scalar(node)
     elif isinstance(node, yaml.SequenceNode):
@@ -69,38 +77,40 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def load(path: Path) -> Mapping[str, Any]:
-    """One template file. Raises ConfigError when it cannot be read or is none."""
+def load(path: Path) -> Properties:
+    """Load a template file. Raises ConfigError if it cannot be read or is not a template."""
     try:
         body = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise wrong(f"cannot read {path.name}: {error}", "give a CloudFormation template") from error
+        raise template_error(
+            f"cannot read {path.name}: {error}", "specify a CloudFormation template"
+        ) from error
     if not isinstance(body, dict) or not isinstance(body.get("Resources"), dict):
-        raise wrong(f"{path.name} declares no Resources", "give a CloudFormation template")
+        raise template_error(f"{path.name} declares no Resources", "specify a CloudFormation template")
     return body
 
 
-def read(path: Path, dependencies: StackParameters, parameters: Mapping[str, Any]) -> Template:
-    """A template with the stacks nested in it, in the order in which its resources can be made.
+def read(path: Path, pseudo: PseudoParameters, parameters: Properties) -> Template:
+    """Read a template and its nested stacks, with the resources in the order in which they can be created.
 
-    Raises ConfigError for what cannot be read, a parameter without a value or unknown, a reference to nothing,
-    a function that is not supported here, and a cycle.
+    Raises ConfigError if a template cannot be read, for an unknown parameter or one without a value, an unresolved
+    reference, an unsupported function and a dependency cycle.
     """
     body = load(path)
     _check_parameters(body, parameters)
-    root = Stack("", body, parameters, dependencies)
+    root = Stack("", body, parameters, pseudo)
     found: dict[str, Resource] = {}
     _collect(root, path.parent, found)
     return Template(root, {name: found[name] for name in _ordered(found)})
 
 
-def _check_parameters(body: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _check_parameters(body: Properties, given: Properties) -> None:
     declared = body.get("Parameters") or {}
     problems = [
-        Problem(f"the template has no parameter {n}", "leave it out") for n in given if n not in declared
+        Problem(f"the template has no parameter {n}", "remove it") for n in given if n not in declared
     ]
     missing = [n for n, spec in declared.items() if n not in given and "Default" not in spec]
-    problems += [Problem(f"the template's parameter {n} has no value", "give one") for n in missing]
+    problems += [Problem(f"the template's parameter {n} has no value", "specify one") for n in missing]
     for name, value in given.items():
         pattern = declared.get(name, {}).get("AllowedPattern")
         if pattern and not re.fullmatch(pattern, str(value)):
@@ -111,43 +121,45 @@ def _check_parameters(body: Mapping[str, Any], given: Mapping[str, Any]) -> None
 
 def _collect(stack: Stack, folder: Path, found: dict[str, Resource]) -> None:
     for logical, body in stack.section("Resources").items():
-        if "Condition" in body and not holds(body["Condition"], stack):
+        if "Condition" in body and not condition_holds(body["Condition"], stack):
             continue
         properties = body.get("Properties") or {}
         if body["Type"] == STACK:
             nested = folder / properties["TemplateURL"]
             arguments = properties.get("Parameters") or {}
-            child = Stack(f"{stack.path}{logical}.", load(nested), arguments, stack.dependencies, stack)
+            child = Stack(f"{stack.path}{logical}.", load(nested), arguments, stack.pseudo, stack)
             stack.children[logical] = child
             _collect(child, nested.parent, found)
         else:
-            after = body.get("DependsOn") or []
-            names = tuple(stack.path + n for n in ([after] if isinstance(after, str) else after))
+            listed = body.get("DependsOn") or []
+            depends_on = tuple(stack.path + n for n in ([listed] if isinstance(listed, str) else listed))
             found[stack.path + logical] = Resource(
-                stack.path + logical, body["Type"], properties, names, stack
+                stack.path + logical, body["Type"], properties, depends_on, stack
             )
 
 
 def _ordered(found: Mapping[str, Resource]) -> list[str]:
     try:
-        needs = {name: _needs(item, found) for name, item in found.items()}
-        return list(TopologicalSorter(needs).static_order())
+        graph = {name: _dependencies(item, found) for name, item in found.items()}
+        return list(TopologicalSorter(graph).static_order())
     except CycleError as error:
-        circle = " -> ".join(error.args[1])
-        raise wrong(f"resources need one another: {circle}", "break the circle") from error
+        cycle = " -> ".join(error.args[1])
+        raise template_error(f"circular dependency: {cycle}", "remove one of these references") from error
 
 
-def _needs(item: Resource, found: Mapping[str, Resource]) -> list[str]:
-    needed: dict[str, None] = {}
+def _dependencies(item: Resource, found: Mapping[str, Resource]) -> list[str]:
+    names: dict[str, None] = {}
 
     def note(name: str, attribute: str) -> str:
         if name not in found:
-            raise wrong(f"{item.id} refers to {name}, which is not there", "name a resource")
-        needed[name] = None
+            raise template_error(
+                f"{item.id} refers to the unknown resource {name}", "declare it under Resources"
+            )
+        names[name] = None
         return f"<{name}.{attribute}>"
 
     evaluate(item.properties, item.stack, note)
-    for name in item.after:
-        inside = [n for n in found if n == name or n.startswith(f"{name}.")]
-        needed.update(dict.fromkeys(inside))
-    return list(needed)
+    for name in item.depends_on:
+        # DependsOn may name a nested stack, which stands for all of its resources.
+        names.update(dict.fromkeys(n for n in found if n == name or n.startswith(f"{name}.")))
+    return list(names)

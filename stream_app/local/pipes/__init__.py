@@ -1,1 +1,1 @@
-"""The pipe runner: sources, patterns and targets of EventBridge Pipes."""
+"""The pipe runner: runs the EventBridge Pipes of the template with their sources, filters and targets."""

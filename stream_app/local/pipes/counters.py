@@ -1,4 +1,4 @@
-"""What a runner has done so far, counted by several threads."""
+"""Thread-safe counters of a runner."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ NAMES = ("received", "filtered", "delivered", "retried", "failed", "dead_lettere
 
 
 class Counters:
-    """Counts of records; every record received is in the end filtered, delivered or dead-lettered.
+    """Counts of records. Each received record is eventually filtered, delivered or dead-lettered.
 
-    `retried` counts second and further tries, `failed` those that went back to their source for a later one.
+    `retried` counts repeated attempts, `failed` the messages that became visible in their queue again.
     """
 
     def __init__(self) -> None:
@@ -18,12 +18,12 @@ class Counters:
         self._counts = dict.fromkeys(NAMES, 0)
 
     def add(self, **counts: int) -> None:
-        """Add to the counts named. Raises KeyError for a name that is none."""
+        """Add to the named counts. Raises KeyError for an unknown name."""
         with self._lock:
             for name, count in counts.items():
                 self._counts[name] += count
 
     def snapshot(self) -> dict[str, int]:
-        """The counts now."""
+        """Return the current counts."""
         with self._lock:
             return dict(self._counts)

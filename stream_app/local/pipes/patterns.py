@@ -1,20 +1,24 @@
-"""What a pipe sees of a record: JSON paths, filters and input templates, as EventBridge Pipes documents them."""
+"""JSON paths, filters and input templates as documented for EventBridge Pipes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from stream_app.local.deployers.intrinsics import wrong
+from stream_app.local.deployers.intrinsics import template_error
+
+if TYPE_CHECKING:
+    from moto.events.utils import EventMessageType
 
 Steps = tuple[str | int, ...]
-Record = Mapping[str, Any]
+Record = Mapping[str, object]
 Filter = Callable[[Record], bool]
+# Arguments: the record as received from the source, and the record with its body parsed.
 Transform = Callable[[Record, Record], bytes]
-Original = Callable[[Record], bytes]
+RawBody = Callable[[Record], bytes]
 Reserved = Mapping[str, Callable[[], str]]
 
 MISSING = object()
@@ -25,33 +29,33 @@ _PLACEHOLDER = re.compile(r"<(\$[^<>]*|aws\.pipes\.[\w.\-]+)>")
 
 
 def compile_path(path: str) -> Steps:
-    """The steps of a JSON path: dots, array indexes and wildcards. Raises ConfigError for any other syntax."""
+    """Compile a JSON path of names, array indexes and wildcards. Raises ConfigError for any other syntax."""
     match = _PATH.fullmatch(path)
     if match is None:
-        raise wrong(f"{path!r} is no JSON path that a pipe takes", "use dots, [n] and * only")
+        raise template_error(f"unsupported JSON path {path!r}", "use dots, [n] and * only")
     return tuple(
         name if name else index if index == _ALL else int(index) for name, index in _STEP.findall(match[1])
     )
 
 
-def at(value: Any, steps: Steps) -> Any:
-    """What stands at a path, or MISSING; a wildcard gives the list of all that matches."""
-    for place, step in enumerate(steps):
+def value_at(value: object, steps: Steps) -> object:
+    """Return the value at a path, or MISSING. A wildcard returns the list of all matches."""
+    for number, step in enumerate(steps):
         if step == _ALL:
             items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-            found = [at(item, steps[place + 1 :]) for item in items]
+            found = [value_at(item, steps[number + 1 :]) for item in items]
             return [item for item in found if item is not MISSING]
         if isinstance(step, int):
-            if not isinstance(value, list) or step >= len(value):
-                return MISSING
-        elif not isinstance(value, Mapping) or step not in value:
+            value = value[step] if isinstance(value, list) and step < len(value) else MISSING
+        else:
+            value = value[step] if isinstance(value, Mapping) and step in value else MISSING
+        if value is MISSING:
             return MISSING
-        value = value[step]
     return value
 
 
-def parsed(text: str | bytes) -> Any:
-    """A record's body as filters and paths see it: the JSON object or array that it holds, else the text."""
+def parse_body(text: str | bytes) -> object:
+    """Parse a record's body for filters and paths. A body that is not a JSON object or array is returned as text."""
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -62,67 +66,69 @@ def parsed(text: str | bytes) -> Any:
 
 
 def compile_filters(patterns: Sequence[str]) -> Filter:
-    """Whether a record matches one of the patterns (event patterns as JSON text); none of them lets all through.
+    """Compile event patterns (JSON text) to a predicate that is true if any pattern matches, or if there are none.
 
-    Raises ConfigError for a pattern that is none.
+    Raises ConfigError for an invalid pattern.
     """
-    # moto is slow to import, and not needed where no pipe runs.
+    # Imported here because moto is slow to import and needed only if a pipe runs.
     from moto.events.exceptions import InvalidEventPatternException
     from moto.events.models import EventPattern
 
     try:
         loaded = [EventPattern.load(pattern) for pattern in patterns]
     except (InvalidEventPatternException, ValueError) as error:
-        raise wrong(f"the filter of a pipe is no event pattern: {error}", "see FilterCriteria") from error
+        raise template_error(f"invalid event pattern in a pipe: {error}", "correct FilterCriteria") from error
 
     def matches(pattern: EventPattern, record: Record) -> bool:
-        # moto copies what it looks at, and a record is much larger than what a pattern asks of it.
-        return pattern.matches_event(cast(Any, asked_of(record, pattern.get_pattern())))
+        # moto copies its argument, and a record is much larger than the part that a pattern refers to.
+        return pattern.matches_event(cast("EventMessageType", referenced_part(record, pattern.get_pattern())))
 
     return lambda record: not loaded or any(matches(pattern, record) for pattern in loaded)
 
 
-def asked_of(value: Any, pattern: Any) -> Any:
-    """The part of a record that a pattern looks at; it matches exactly when the whole does."""
+def referenced_part(value: object, pattern: object) -> object:
+    """Return the part of a record that a pattern refers to. It matches if and only if the whole record matches."""
     if not isinstance(value, Mapping) or not isinstance(pattern, Mapping) or "$or" in pattern:
         return value
-    return {name: asked_of(value[name], part) for name, part in pattern.items() if name in value}
+    return {name: referenced_part(value[name], part) for name, part in pattern.items() if name in value}
 
 
-def compile_value(value: str) -> Callable[[Record], Any]:
-    """A target parameter: a JSON path into the source's record, or a text that stands for itself."""
+def compile_value(value: str) -> Callable[[Record], object]:
+    """Compile a target parameter: a JSON path into the record, or a literal."""
     if not value.startswith("$"):
         return lambda record: value
     steps = compile_path(value)
-    return lambda record: at(record, steps)
+    return lambda record: value_at(record, steps)
 
 
-def compile_template(template: str | None, payload: str, original: Original, reserved: Reserved) -> Transform:
-    """How a record becomes what the target gets: bytes of (record as the source gave it, as paths see it).
+def compile_template(template: str | None, payload: str, raw_body: RawBody, reserved: Reserved) -> Transform:
+    """Compile an input template to a function that returns the target's input as bytes.
 
-    `payload` names its body ("body" of SQS, "data" of Kinesis), `original` gives that body's own bytes, which is
-    what a template of nothing but `<$.body>` stands for. Without a template the record goes on whole. In a
-    template that is JSON a path puts in JSON, inside of quotes text; in free text it puts in text where it is a
-    string. A path that leads nowhere puts in nothing. Raises ConfigError for a path or variable not known.
+    `payload` names the field with the record's body ("body" for SQS, "data" for Kinesis); `raw_body` returns its
+    unparsed bytes, to which the template `<$.body>` resolves. Without a template the input is the whole record.
+    In a JSON template a placeholder is replaced with JSON, or with text if it is inside quotes. In a text template
+    a string value is inserted without quotes. A path without a match is replaced with nothing.
+    Raises ConfigError for an invalid path and an unknown variable.
     """
     if template is None:
-        return lambda raw, seen: msgspec.json.encode(raw)
+        return lambda raw, parsed: msgspec.json.encode(raw)
     if template.strip() == f"<$.{payload}>":
-        return lambda raw, seen: original(raw)
+        return lambda raw, parsed: raw_body(raw)
     pieces = _PLACEHOLDER.split(template)
     is_json = template.lstrip()[:1] in ("{", "[", '"')
     parts: list[Callable[[Record, Record], str]] = []
-    for place, piece in enumerate(pieces):
-        if place % 2 == 0:
+    for number, piece in enumerate(pieces):
+        # re.split returns text and placeholders alternately.
+        if number % 2 == 0:
             parts.append(_constant(piece))
             continue
-        quoted = len(re.findall(r'(?<!\\)"', "".join(pieces[:place:2]))) % 2 == 1
+        quoted = len(re.findall(r'(?<!\\)"', "".join(pieces[:number:2]))) % 2 == 1
         parts.append(_variable(piece, reserved, quoted=quoted, is_json=is_json))
-    return lambda raw, seen: "".join(part(raw, seen) for part in parts).encode()
+    return lambda raw, parsed: "".join(part(raw, parsed) for part in parts).encode()
 
 
 def _constant(piece: str) -> Callable[[Record, Record], str]:
-    return lambda raw, seen: piece
+    return lambda raw, parsed: piece
 
 
 def _variable(
@@ -130,23 +136,23 @@ def _variable(
 ) -> Callable[[Record, Record], str]:
     if name.startswith("$"):
         steps = compile_path(name)
-        return lambda raw, seen: _shown(at(seen, steps), quoted, is_json)
+        return lambda raw, parsed: _render(value_at(parsed, steps), quoted, is_json)
     if name == "aws.pipes.event":
-        return lambda raw, seen: _shown(msgspec.json.encode(raw).decode(), quoted, is_json)
+        return lambda raw, parsed: _render(msgspec.json.encode(raw).decode(), quoted, is_json)
     if name == "aws.pipes.event.json":
-        return lambda raw, seen: _shown(seen, quoted, is_json)
+        return lambda raw, parsed: _render(parsed, quoted, is_json)
     if name not in reserved:
-        raise wrong(f"a pipe has no variable <{name}>", f"known are {', '.join(sorted(reserved))}")
+        raise template_error(f"unknown pipe variable <{name}>", f"use one of {', '.join(sorted(reserved))}")
     value = reserved[name]
-    return lambda raw, seen: _shown(value(), quoted, is_json)
+    return lambda raw, parsed: _render(value(), quoted, is_json)
 
 
-def _shown(value: Any, quoted: bool, is_json: bool) -> str:
+def _render(value: object, quoted: bool, is_json: bool) -> str:
     if value is MISSING:
         return ""
     if isinstance(value, str) and not quoted and not is_json:
         return value
     if quoted:
-        shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        return msgspec.json.encode(shown).decode()[1:-1]
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return msgspec.json.encode(text).decode()[1:-1]
     return msgspec.json.encode(value).decode()

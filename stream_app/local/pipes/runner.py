@@ -1,4 +1,4 @@
-"""The pipe runner: reads AWS::Pipes::Pipe from the template and makes of each what does the documented work."""
+"""The pipe runner: builds a worker for each AWS::Pipes::Pipe of the template."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import base64
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from stream_app.local.deployers.dependencies import ClientFactory
-from stream_app.local.deployers.deploy import Placed
-from stream_app.local.deployers.intrinsics import wrong
+from stream_app.aws.clients import ClientFactory
+from stream_app.local.deployers.deploy import StackResource
+from stream_app.local.deployers.intrinsics import Properties, template_error
 from stream_app.local.pipes.counters import Counters
-from stream_app.local.pipes.patterns import Reserved, compile_filters, compile_template
+from stream_app.local.pipes.patterns import RawBody, Reserved, compile_filters, compile_template
 from stream_app.local.pipes.pipe_route import PipeRoute
 from stream_app.local.pipes.queue_pipe import QueuePipe
-from stream_app.local.pipes.queue_poller import MOST, Loop, Queue, QueueReader
-from stream_app.local.pipes.shards import StreamReader
-from stream_app.local.pipes.stream_pipe import Place, Rules, StreamPipe, iso
-from stream_app.local.pipes.targets import ApiTarget, Post, StreamTarget, Target
+from stream_app.local.pipes.queue_reader import MAX_MESSAGES, Loop, Queue, QueueReader
+from stream_app.local.pipes.stream_pipe import StreamPipe, StreamSettings, StreamSource, iso
+from stream_app.local.pipes.stream_reader import StreamReader
+from stream_app.local.pipes.targets import ApiTarget, SendRequest, StreamTarget, Target
 
 PIPE = "AWS::Pipes::Pipe"
 QUEUE = "AWS::SQS::Queue"
 STREAM = "AWS::Kinesis::Stream"
 API = "AWS::Events::ApiDestination"
-HELPERS = 3
+EXTRA_THREADS = 3
 
 _PIPE = {"DesiredState", "Name", "Source", "SourceParameters", "Target", "TargetParameters"}
 _SOURCE = {"FilterCriteria", "KinesisStreamParameters", "SqsQueueParameters"}
@@ -38,29 +38,29 @@ _STREAM = {
     "StartingPositionTimestamp",
 }
 
-# Properties of a pipe that have no local counterpart, and why.
-NOT_LOCAL_PROPERTIES: Mapping[str, str] = {
-    "Description": "for people",
-    "KmsKeyIdentifier": "nothing is encrypted at rest here",
+# Properties of a pipe that have no local counterpart, with the reason.
+UNSUPPORTED_PROPERTIES: Mapping[str, str] = {
+    "Description": "documentation",
+    "KmsKeyIdentifier": "the embedded AWS does not encrypt at rest",
     "LogConfiguration": "the runners log to stderr",
-    "MaximumBatchingWindowInSeconds": "waiting for a fuller batch is AWS's economy and a laptop's delay",
-    "ParallelizationFactor": "one batch of a shard at a time is the strictest order that AWS offers",
-    "RoleArn": "the embedded AWS checks no permissions",
-    "Tags": "for people",
+    "MaximumBatchingWindowInSeconds": "waiting for larger batches reduces cost on AWS but only adds latency locally",
+    "ParallelizationFactor": "one batch per shard at a time is the strictest order that AWS offers",
+    "RoleArn": "the embedded AWS does not check permissions",
+    "Tags": "documentation",
 }
 
 
 class PipeDependencies(NamedTuple):
-    """What pipes need from outside: clients, HTTP, the time in seconds since the epoch, chance."""
+    """The external dependencies of pipes. `now` returns seconds since the epoch."""
 
     clients: ClientFactory
-    post: Post
+    send_request: SendRequest
     now: Callable[[], float]
     rng: random.Random
 
 
 class Worker(NamedTuple):
-    """Something to run: its kind and name, what it counts, and its loops, each for a thread of its own."""
+    """A running pipe or function: its kind, name and counters, and its loops, each of which needs a thread."""
 
     kind: str
     name: str
@@ -68,106 +68,126 @@ class Worker(NamedTuple):
     loops: Sequence[Loop]
 
 
-def pipes(placed: Sequence[Placed], dependencies: PipeDependencies) -> list[Worker]:
-    """A worker for each pipe that is not stopped. Raises ConfigError for what is not known here."""
-    running = [i for i in placed if i.type == PIPE and i.properties.get("DesiredState") != "STOPPED"]
-    return [_worker(item, placed, dependencies) for item in running]
+def pipes(resources: Sequence[StackResource], dependencies: PipeDependencies) -> list[Worker]:
+    """Return a worker for each pipe that is not stopped. Raises ConfigError for an unsupported pipe."""
+    running = [i for i in resources if i.type == PIPE and i.properties.get("DesiredState") != "STOPPED"]
+    return [_worker(item, resources, dependencies) for item in running]
 
 
-def by_arn(placed: Sequence[Placed], arn: str) -> Placed:
-    """The resource of that ARN. Raises ConfigError when the template has none."""
-    for item in placed:
+def find_by_arn(resources: Sequence[StackResource], arn: str) -> StackResource:
+    """Return the resource with this ARN. Raises ConfigError if the template has none."""
+    for item in resources:
         if item.attributes.get("Arn") == arn:
             return item
-    raise wrong(f"{arn} is not in the template", "refer to a resource of it")
+    raise template_error(f"{arn} is not in the template", "refer to a resource of the template")
 
 
-def queue_of(item: Placed, region: str) -> Queue:
-    """A queue of the template, as its readers know it."""
+def queue_from(item: StackResource, region: str) -> Queue:
+    """Return the queue of a template resource."""
     redrive = item.properties.get("RedrivePolicy") or {}
     return Queue(
         url=item.attributes["Ref"],
         arn=item.attributes["Arn"],
         region=region,
         fifo=bool(item.properties.get("FifoQueue")),
-        last_chance=redrive.get("maxReceiveCount"),
+        max_receive_count=redrive.get("maxReceiveCount"),
     )
 
 
-def known_only(item: Placed, section: Mapping[str, Any], known: set[str]) -> None:
-    """Raises ConfigError naming what of a section the runners do not know."""
-    unknown = sorted(set(section) - known - set(NOT_LOCAL_PROPERTIES))
+def check_supported(item: StackResource, section: Properties, known: set[str]) -> None:
+    """Raise ConfigError if a section has properties that the runners do not support."""
+    unknown = sorted(set(section) - known - set(UNSUPPORTED_PROPERTIES))
     if unknown:
-        raise wrong(f"{item.id} has {', '.join(unknown)}", "teach stream_app.local.pipes.runner of it")
+        what = f"{item.id} has the unsupported properties {', '.join(unknown)}"
+        raise template_error(what, "remove them, or support them in stream_app.local")
 
 
-def _worker(item: Placed, placed: Sequence[Placed], dependencies: PipeDependencies) -> Worker:
-    known_only(item, item.properties, _PIPE)
-    known_only(item, item.properties.get("SourceParameters", {}), _SOURCE)
-    source = by_arn(placed, item.properties["Source"])
-    makers = {QUEUE: _from_queue, STREAM: _from_stream}
-    if source.type not in makers:
-        raise wrong(f"{item.id} reads a {source.type}", f"known are {', '.join(makers)}")
-    return makers[source.type](item, source, placed, dependencies)
+def _worker(
+    item: StackResource, resources: Sequence[StackResource], dependencies: PipeDependencies
+) -> Worker:
+    check_supported(item, item.properties, _PIPE)
+    check_supported(item, item.properties.get("SourceParameters", {}), _SOURCE)
+    source = find_by_arn(resources, item.properties["Source"])
+    builders = {QUEUE: _from_queue, STREAM: _from_stream}
+    if source.type not in builders:
+        what = f"{item.id} has an unsupported source of type {source.type}"
+        raise template_error(what, f"use one of {', '.join(builders)}")
+    return builders[source.type](item, source, resources, dependencies)
 
 
 def _from_queue(
-    item: Placed, source: Placed, placed: Sequence[Placed], dependencies: PipeDependencies
+    item: StackResource,
+    source: StackResource,
+    resources: Sequence[StackResource],
+    dependencies: PipeDependencies,
 ) -> Worker:
     own = item.properties.get("SourceParameters", {}).get("SqsQueueParameters", {})
-    known_only(item, own, {"BatchSize"})
+    check_supported(item, own, {"BatchSize"})
     sqs, counters = dependencies.clients("sqs"), Counters()
-    queue = queue_of(source, sqs.meta.region_name)
-    way = _way(item, placed, dependencies, "body", lambda raw: str(raw["body"]).encode())
-    pipe = QueuePipe(way, queue, counters, dependencies.rng)
-    batch = int(own.get("BatchSize", MOST))
-    reader = QueueReader(sqs, queue, pipe.handle, counters, batch=batch, helpers=HELPERS)
-    return Worker("pipe", way.name, counters, reader.loops)
+    queue = queue_from(source, sqs.meta.region_name)
+    route = _route(item, resources, dependencies, "body", lambda raw: str(raw["body"]).encode())
+    pipe = QueuePipe(route, queue, counters, dependencies.rng)
+    batch = int(own.get("BatchSize", MAX_MESSAGES))
+    reader = QueueReader(sqs, queue, pipe.handle, counters, batch=batch, extra_threads=EXTRA_THREADS)
+    return Worker("pipe", route.name, counters, reader.loops)
 
 
 def _from_stream(
-    item: Placed, source: Placed, placed: Sequence[Placed], dependencies: PipeDependencies
+    item: StackResource,
+    source: StackResource,
+    resources: Sequence[StackResource],
+    dependencies: PipeDependencies,
 ) -> Worker:
     own = item.properties["SourceParameters"]["KinesisStreamParameters"]
-    known_only(item, own, _STREAM)
+    check_supported(item, own, _STREAM)
     kinesis, counters = dependencies.clients("kinesis"), Counters()
-    way = _way(item, placed, dependencies, "data", lambda raw: base64.b64decode(raw["data"]))
-    rules = _rules(item, own, placed)
-    if rules.batch > way.target.most:
-        raise wrong(f"{item.id} has BatchSize {rules.batch}", f"its target takes {way.target.most} at a time")
-    place = Place(source.attributes["Arn"], str(item.properties["RoleArn"]), kinesis.meta.region_name)
+    route = _route(item, resources, dependencies, "data", lambda raw: base64.b64decode(str(raw["data"])))
+    settings = _stream_settings(item, own, resources)
+    if settings.batch > route.target.max_batch:
+        hint = f"use at most {route.target.max_batch}, the limit of its target"
+        raise template_error(f"{item.id} has BatchSize {settings.batch}", hint)
+    stream, role = source.attributes["Arn"], str(item.properties["RoleArn"])
     pipe = StreamPipe(
-        way, rules, place, dependencies.clients("sqs"), counters, now=dependencies.now, rng=dependencies.rng
+        route,
+        settings,
+        StreamSource(stream, role, kinesis.meta.region_name),
+        dependencies.clients("sqs"),
+        counters,
+        now=dependencies.now,
+        rng=dependencies.rng,
     )
     start = {"ShardIteratorType": own["StartingPosition"]}
     if "StartingPositionTimestamp" in own:
         start["Timestamp"] = own["StartingPositionTimestamp"]
-    reader = StreamReader(kinesis, place.stream, start, pipe.take)
-    return Worker("pipe", way.name, counters, reader.loops)
+    reader = StreamReader(kinesis, stream, start, pipe.deliver)
+    return Worker("pipe", route.name, counters, reader.loops)
 
 
-def _rules(item: Placed, own: Mapping[str, Any], placed: Sequence[Placed]) -> Rules:
+def _stream_settings(
+    item: StackResource, own: Properties, resources: Sequence[StackResource]
+) -> StreamSettings:
     dead_letters = None
     if "DeadLetterConfig" in own:
-        queue = by_arn(placed, own["DeadLetterConfig"]["Arn"])
+        queue = find_by_arn(resources, own["DeadLetterConfig"]["Arn"])
         if queue.type != QUEUE:
-            raise wrong(f"{item.id} sends its dead letters to a {queue.type}", f"send them to a {QUEUE}")
+            what = f"{item.id} has a dead-letter target of type {queue.type}"
+            raise template_error(what, f"use a resource of type {QUEUE}")
         dead_letters = str(queue.attributes["Ref"])
-    return Rules(
+    return StreamSettings(
         batch=int(own.get("BatchSize", 100)),
         attempts=int(own.get("MaximumRetryAttempts", -1)),
-        seconds=int(own.get("MaximumRecordAgeInSeconds", -1)),
+        max_age_seconds=int(own.get("MaximumRecordAgeInSeconds", -1)),
         bisect=own.get("OnPartialBatchItemFailure") == "AUTOMATIC_BISECT",
         dead_letters=dead_letters,
     )
 
 
-def _way(
-    item: Placed,
-    placed: Sequence[Placed],
+def _route(
+    item: StackResource,
+    resources: Sequence[StackResource],
     dependencies: PipeDependencies,
     payload: str,
-    body: Callable[[Mapping[str, Any]], bytes],
+    body: RawBody,
 ) -> PipeRoute:
     filters = item.properties.get("SourceParameters", {}).get("FilterCriteria", {}).get("Filters", ())
     parameters = item.properties.get("TargetParameters", {})
@@ -181,11 +201,11 @@ def _way(
         transform=compile_template(
             parameters.get("InputTemplate"), payload, body, _reserved(item, dependencies)
         ),
-        target=_target(item, parameters, placed, dependencies),
+        target=_target(item, parameters, resources, dependencies),
     )
 
 
-def _reserved(item: Placed, dependencies: PipeDependencies) -> Reserved:
+def _reserved(item: StackResource, dependencies: PipeDependencies) -> Reserved:
     fixed = {
         "aws.pipes.pipe-arn": item.attributes["Arn"],
         "aws.pipes.pipe-name": item.attributes["Name"],
@@ -200,11 +220,15 @@ def _reserved(item: Placed, dependencies: PipeDependencies) -> Reserved:
 
 
 def _target(
-    item: Placed, parameters: Mapping[str, Any], placed: Sequence[Placed], dependencies: PipeDependencies
+    item: StackResource,
+    parameters: Properties,
+    resources: Sequence[StackResource],
+    dependencies: PipeDependencies,
 ) -> Target:
-    target = by_arn(placed, item.properties["Target"])
+    target = find_by_arn(resources, item.properties["Target"])
     if target.type == STREAM:
         return StreamTarget(dependencies.clients("kinesis"), target.attributes["Arn"], parameters)
     if target.type == API:
-        return ApiTarget(dependencies.post, target.properties, parameters)
-    raise wrong(f"{item.id} sends to a {target.type}", f"known are {STREAM}, {API}")
+        return ApiTarget(dependencies.send_request, target.properties, parameters)
+    what = f"{item.id} has an unsupported target of type {target.type}"
+    raise template_error(what, f"use {STREAM} or {API}")

@@ -1,114 +1,120 @@
-"""Where a pipe sends: a Kinesis stream, or an API destination."""
+"""The targets of a pipe: a Kinesis stream or an API destination."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode
 
-from stream_app.local.deployers.intrinsics import wrong
+from stream_app.local.deployers.intrinsics import Properties, template_error
 from stream_app.local.pipes.patterns import MISSING, Record, compile_value
 from stream_app.telemetry import log
 
-# The answer of a request is its status; (method, url, headers, body).
-Post = Callable[[str, str, Mapping[str, str], bytes], int]
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+
+# A prepared record: a PutRecords entry or an HTTP request. Only the target that prepared it reads it.
+Entry = Any
+# Sends an HTTP request (method, URL, headers, body) and returns the status code.
+SendRequest = Callable[[str, str, Mapping[str, str], bytes], int]
 
 
-class Unresolved(Exception):  # noqa: N818
-    """A record lacks what a target parameter points at; another try will not help."""
+class UnresolvedParameter(Exception):  # noqa: N818
+    """A target parameter refers to a field that the record does not have. Not retriable."""
 
 
 class Target(Protocol):
-    """Somewhere that takes records. `most` is the largest batch."""
+    """A target of a pipe. `max_batch` is the largest number of records per request."""
 
-    most: int
+    max_batch: int
 
-    def prepare(self, seen: Record, data: bytes) -> Any:
-        """What is to be sent for one record. Raises Unresolved."""
+    def prepare(self, parsed: Record, data: bytes) -> Entry:
+        """Build the entry for one record and its input `data`. Raises UnresolvedParameter."""
 
-    def send(self, entries: Sequence[Any]) -> list[int]:
-        """Send once; returns the indexes of the entries that were not taken."""
+    def send(self, entries: Sequence[Entry]) -> list[int]:
+        """Send the entries once. Returns the indexes of those that failed."""
 
 
 class StreamTarget:
-    """PutRecords into a stream, with the partition key that the pipe's parameters say."""
+    """Writes to a stream with PutRecords. The partition key is a target parameter."""
 
-    most = 500
+    max_batch = 500
 
-    def __init__(self, kinesis: Any, arn: str, parameters: Mapping[str, Any]) -> None:
-        own = checked(parameters, "KinesisStreamParameters", {"PartitionKey"})
+    def __init__(self, kinesis: KinesisClient, arn: str, parameters: Properties) -> None:
+        section = validated_section(parameters, "KinesisStreamParameters", {"PartitionKey"})
         self._kinesis, self._arn = kinesis, arn
-        self._key = compile_value(own["PartitionKey"])
+        self._key = compile_value(section["PartitionKey"])
 
-    def prepare(self, seen: Record, data: bytes) -> Any:
-        """One entry of PutRecords."""
-        key = self._key(seen)
+    def prepare(self, parsed: Record, data: bytes) -> Entry:
+        """Build a PutRecords entry."""
+        key = self._key(parsed)
         if key is MISSING or key is None or isinstance(key, dict | list) or str(key) == "":
-            raise Unresolved("no partition key")
+            raise UnresolvedParameter("no partition key")
         return {"Data": data, "PartitionKey": str(key)}
 
-    def send(self, entries: Sequence[Any]) -> list[int]:
-        """One PutRecords."""
+    def send(self, entries: Sequence[Entry]) -> list[int]:
+        """Call PutRecords once."""
         answer = self._kinesis.put_records(StreamARN=self._arn, Records=list(entries))
         if not answer.get("FailedRecordCount"):
             return []
-        return [place for place, record in enumerate(answer["Records"]) if record.get("ErrorCode")]
+        return [index for index, record in enumerate(answer["Records"]) if record.get("ErrorCode")]
 
 
 class ApiTarget:
-    """One HTTP request a record; an answer other than 2xx, or none, is a failure. Needs no secret locally."""
+    """Sends one HTTP request per record, without authorization. Any status other than 2xx is a failure."""
 
-    most = 1
+    max_batch = 1
 
-    def __init__(self, post: Post, destination: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    def __init__(self, send_request: SendRequest, destination: Properties, parameters: Properties) -> None:
         known = {"HeaderParameters", "PathParameterValues", "QueryStringParameters"}
-        own = checked(parameters, "HttpParameters", known)
-        self._post, self._method = post, str(destination["HttpMethod"])
+        section = validated_section(parameters, "HttpParameters", known)
+        self._send_request, self._method = send_request, str(destination["HttpMethod"])
         self._url = str(destination["InvocationEndpoint"])
-        self._headers = {n: compile_value(v) for n, v in own.get("HeaderParameters", {}).items()}
-        self._query = {n: compile_value(v) for n, v in own.get("QueryStringParameters", {}).items()}
-        self._path = [compile_value(v) for v in own.get("PathParameterValues", ())]
+        self._headers = {n: compile_value(v) for n, v in section.get("HeaderParameters", {}).items()}
+        self._query = {n: compile_value(v) for n, v in section.get("QueryStringParameters", {}).items()}
+        self._path = [compile_value(v) for v in section.get("PathParameterValues", ())]
 
-    def prepare(self, seen: Record, data: bytes) -> Any:
-        """Method, URL, headers and body; each * of the endpoint takes the next path parameter."""
+    def prepare(self, parsed: Record, data: bytes) -> Entry:
+        """Build method, URL, headers and body. Each `*` in the endpoint is replaced with the next path parameter."""
         url = self._url
         for value in self._path:
-            url = url.replace("*", quote(_text(value(seen)), safe=""), 1)
+            url = url.replace("*", quote(_text(value(parsed)), safe=""), 1)
         if self._query:
-            pairs = urlencode({name: _text(value(seen)) for name, value in self._query.items()})
+            pairs = urlencode({name: _text(value(parsed)) for name, value in self._query.items()})
             url = f"{url}{'&' if '?' in url else '?'}{pairs}"
         headers = {"Content-Type": "application/json; charset=utf-8"}
-        headers |= {name: _text(value(seen)) for name, value in self._headers.items()}
+        headers |= {name: _text(value(parsed)) for name, value in self._headers.items()}
         return self._method, url, headers, data
 
-    def send(self, entries: Sequence[Any]) -> list[int]:
-        """The requests, one after the other."""
+    def send(self, entries: Sequence[Entry]) -> list[int]:
+        """Send the requests one after the other."""
         failed = []
-        for place, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             try:
-                status = self._post(*entry)
+                status = self._send_request(*entry)
             except Exception as error:
-                # Whatever the far end or the network did, it is the endpoint's failure and is tried again.
+                # Any network or protocol error counts as a failed request, which the pipe retries.
                 log.get().warning("API destination is out of reach", error=type(error).__name__)
                 status = 0
             if not 200 <= status < 300:
-                failed.append(place)
+                failed.append(index)
         return failed
 
 
-def checked(parameters: Mapping[str, Any], section: str, known: set[str]) -> Mapping[str, Any]:
-    """The target's own section of a pipe's TargetParameters. Raises ConfigError for what is not known here."""
+def validated_section(parameters: Properties, section: str, known: set[str]) -> Properties:
+    """Return the target's section of a pipe's TargetParameters. Raises ConfigError for an unknown parameter."""
     unknown = sorted(set(parameters) - {"InputTemplate", section})
     unknown += sorted(set(parameters.get(section, {})) - known)
     if unknown:
-        raise wrong(
-            f"TargetParameters has {', '.join(unknown)}", "teach stream_app.local.pipes.targets of it"
+        raise template_error(
+            f"unknown TargetParameters {', '.join(unknown)}",
+            "remove them, or support them in stream_app.local.pipes.targets",
         )
-    own: Mapping[str, Any] = parameters.get(section, {})
-    return own
+    found: Properties = parameters.get(section, {})
+    return found
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is MISSING:
-        raise Unresolved("a parameter of the API destination points at nothing")
+        raise UnresolvedParameter("a parameter of the API destination has no value in the record")
     return value if isinstance(value, str) else str(value)

@@ -1,31 +1,39 @@
-"""Reading every shard of a stream: each in order, a child after its parents."""
+"""Reads every shard of a stream in order, a child shard after its parents."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream_app.errors import code_of, is_transient
-from stream_app.local.pipes.queue_poller import Loop
+from stream_app.local.pipes.queue_reader import Loop
 from stream_app.telemetry import log
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.type_defs import ShardTypeDef
 
 _IDLE_SECONDS = 0.2
 _LIST_SECONDS = 2.0
 _PAGE = 500
 
-# Takes consecutive records of a shard; it returns when it is done with them, or early when it is to stop.
-Take = Callable[[str, Sequence[Mapping[str, Any]], threading.Event], None]
+# A record of GetRecords. Not boto3-stubs' own type, because tests pass plain dictionaries.
+KinesisRecord = Mapping[str, Any]
+# The ShardIteratorType of GetShardIterator with the parameters that belong to it.
+StartingPosition = dict[str, Any]
+# Processes consecutive records of a shard. Returns when all are processed, or early if the event is set.
+Deliver = Callable[[str, Sequence[KinesisRecord], threading.Event], None]
 
 
 class StreamReader:
-    """Gives the records of each shard to `take`, from a thread for each; it keeps in memory how far it is.
+    """Passes the records of each shard to `deliver`, with one thread per shard. Positions are kept in memory only.
 
-    `start` is StartingPosition and, for AT_TIMESTAMP, Timestamp; a shard that appears later is read whole.
+    `start` applies to the shards that exist at the beginning; shards that appear later are read from TRIM_HORIZON.
     """
 
-    def __init__(self, kinesis: Any, arn: str, start: Mapping[str, Any], take: Take) -> None:
-        self._kinesis, self._arn, self._start, self._take = kinesis, arn, start, take
+    def __init__(self, kinesis: KinesisClient, arn: str, start: StartingPosition, deliver: Deliver) -> None:
+        self._kinesis, self._arn, self._start, self._deliver = kinesis, arn, start, deliver
         self._threads: dict[str, threading.Thread] = {}
         self._ended: set[str] = set()
         self._initial: dict[str, str] | None = None
@@ -33,11 +41,11 @@ class StreamReader:
         self.loops: list[Loop] = [self._watch]
 
     def _watch(self, stop: threading.Event) -> None:
-        # The readers have an event of their own: the failure of one stops the others as well.
+        # The readers have their own event, so that the failure of one stops the others.
         halt = threading.Event()
         try:
             while not stop.is_set() and not self._errors:
-                self._begin(halt)
+                self._start_readers(halt)
                 stop.wait(_LIST_SECONDS if self._threads else _IDLE_SECONDS)
         finally:
             halt.set()
@@ -46,14 +54,14 @@ class StreamReader:
         if self._errors:
             raise self._errors[0]
 
-    def _begin(self, halt: threading.Event) -> None:
+    def _start_readers(self, halt: threading.Event) -> None:
         shards = self._list()
         if shards is None:
             return
         if self._initial is None:
-            # All at once, before any is read: "latest" means the same moment for every shard.
+            # All iterators are created before any shard is read, so that LATEST is the same moment for every shard.
             self._initial = {
-                shard["ShardId"]: self._iterator(shard["ShardId"], **self._start) for shard in shards
+                shard["ShardId"]: self._iterator(shard["ShardId"], self._start) for shard in shards
             }
         known = {shard["ShardId"] for shard in shards}
         for shard in shards:
@@ -64,7 +72,7 @@ class StreamReader:
                 self._threads[name] = thread
                 thread.start()
 
-    def _list(self) -> list[Mapping[str, Any]] | None:
+    def _list(self) -> list[ShardTypeDef] | None:
         try:
             pages = self._kinesis.get_paginator("list_shards").paginate(StreamARN=self._arn)
             return [shard for page in pages for shard in page["Shards"]]
@@ -77,7 +85,7 @@ class StreamReader:
         try:
             self._read(shard, stop)
         except BaseException as error:
-            # Raised again by the loop that watches.
+            # Raised again by _watch.
             self._errors.append(error)
 
     def _read(self, shard: str, stop: threading.Event) -> None:
@@ -98,9 +106,10 @@ class StreamReader:
                 continue
             records = answer["Records"]
             if records:
-                self._take(shard, records, stop)
+                self._deliver(shard, records, stop)
                 last = records[-1]["SequenceNumber"]
-            iterator = answer.get("NextShardIterator")
+            # Absent at the end of a closed shard, although boto3-stubs declares it as required.
+            iterator = answer.get("NextShardIterator") or None
             if iterator is None:
                 self._ended.add(shard)
                 return
@@ -109,9 +118,10 @@ class StreamReader:
 
     def _after(self, shard: str, last: str | None) -> str:
         if last is None:
-            return self._iterator(shard, ShardIteratorType="TRIM_HORIZON")
-        return self._iterator(shard, ShardIteratorType="AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=last)
+            return self._iterator(shard, {"ShardIteratorType": "TRIM_HORIZON"})
+        after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": last}
+        return self._iterator(shard, after)
 
-    def _iterator(self, shard: str, **start: Any) -> str:
+    def _iterator(self, shard: str, start: StartingPosition) -> str:
         answer = self._kinesis.get_shard_iterator(StreamARN=self._arn, ShardId=shard, **start)
         return str(answer["ShardIterator"])
