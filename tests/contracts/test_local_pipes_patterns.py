@@ -119,7 +119,7 @@ def test_an_unknown_variable_is_refused() -> None:
 
 
 def test_kinesis_data_alone_keeps_binary_payloads() -> None:
-    transform = compile_template("<$.data>", "data", lambda raw: base64.b64decode(raw["data"]), {})
+    transform = compile_template("<$.data>", "data", lambda raw: base64.b64decode(str(raw["data"])), {})
     raw = {"data": base64.b64encode(b"\xc3\x01\x00\xff").decode()}
     assert transform(raw, {"data": parse_body(b"\xc3\x01\x00\xff")}) == b"\xc3\x01\x00\xff"
 

@@ -191,10 +191,12 @@ def test_what_was_sent_is_deleted_though_it_takes_several_tries(
 ) -> None:
     for n in range(3):
         clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope(f"d-{n}"))
-    reluctant = ReluctantSqs(clients("sqs"))
-    dependencies = PipeDependencies(
-        lambda n: reluctant if n == "sqs" else clients(n), no_http, lambda: 0.0, random.Random(1)
-    )
+    reluctant: Any = ReluctantSqs(clients("sqs"))
+
+    def given_clients(name: str) -> Any:
+        return reluctant if name == "sqs" else clients(name)
+
+    dependencies = PipeDependencies(given_clients, no_http, lambda: 0.0, random.Random(1))
     [found] = [
         w
         for w in pipes(resolve_templates(templates(), clients), dependencies)
@@ -247,5 +249,6 @@ def test_a_stopped_pipe_does_not_run(clients: Clients) -> None:
 @pytest.mark.parametrize("body", [{}, {"resources": []}, {"resources": [""]}, {"resources": [{"a": 1}]}])
 def test_without_a_partition_key_nothing_is_made_up(body: dict[str, Any]) -> None:
     parameters = {"KinesisStreamParameters": {"PartitionKey": "$.body.resources[0]"}}
+    unused: Any = None
     with pytest.raises(UnresolvedParameter):
-        StreamTarget(None, "arn", parameters).prepare({"body": body}, b"")
+        StreamTarget(unused, "arn", parameters).prepare({"body": body}, b"")

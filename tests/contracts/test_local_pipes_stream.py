@@ -74,7 +74,7 @@ def route(target: Any) -> PipeRoute:
         payload="data",
         body=lambda raw: b"",
         matches=compile_filters([]),
-        transform=lambda raw, seen: base64.b64decode(raw["data"]),
+        transform=lambda raw, seen: base64.b64decode(str(raw["data"])),
         target=target,
     )
 
@@ -83,9 +83,10 @@ def delivered(
     records: list[dict[str, Any]], rules: StreamSettings
 ) -> tuple[Poison, list[dict[str, Any]], dict[str, int]]:
     target, letters, counters = Poison(), Letters(), Counters()
+    sqs: Any = letters
     policy = Policy(base_ms=0, cap_ms=0)
     pipe = StreamPipe(
-        route(target), rules, PLACE, letters, counters, now=lambda: NOW, rng=random.Random(1), policy=policy
+        route(target), rules, PLACE, sqs, counters, now=lambda: NOW, rng=random.Random(1), policy=policy
     )
     pipe.deliver("shardId-000000000000", records, threading.Event())
     return target, letters.bodies, counters.snapshot()
