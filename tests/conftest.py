@@ -1,12 +1,18 @@
-"""The fixtures that users get, used by our own suite too; and how hard hypothesis tries."""
+"""Fixtures of `stream_app.testing`, the profiles of hypothesis, and one loader of botocore's service models."""
 
 import os
+from functools import cache
 
+import botocore.session
 from hypothesis import HealthCheck, settings
 
 from stream_app.testing import aws, stream
 
 __all__ = ["aws", "stream"]
+
+# A boto3 session parses the JSON of each service that it is asked for. Hundreds of tests make a session of their own;
+# with one loader a process each file is parsed once.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 # The same examples on every run. HYPOTHESIS_PROFILE=explore looks for new ones, and takes its time.
 settings.register_profile(
