@@ -12,12 +12,14 @@ PYTHON ?=
 export PYTHON
 
 bin := .venv/bin
-pytest := $(bin)/python -m pytest
+# The slowest 20 tests are reported. A worker that is out of tests takes over some of the other's.
+pytest := $(bin)/python -m pytest --durations=20 --durations-min=1
+parallel := -n $(JOBS) --dist worksteal
 
-.PHONY: help setup setup-run run test faults bench lint format types lock wheel clean clean-venv
+.PHONY: help setup setup-run run test test-second faults soak bench lint format types lock wheel clean clean-venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## install everything that development needs into .venv
 	@.ci/setup dev
@@ -28,14 +30,20 @@ setup-run:
 run: setup-run ## run it all on this machine: embedded AWS, devices, consumer (ARGS='--help')
 	@$(bin)/stream-app run $(ARGS)
 
-test: setup ## unit, contract and end-to-end tests (ARGS='-k name -x', JOBS=2)
-	@$(pytest) -n $(JOBS) --dist loadfile $(ARGS)
+test: setup ## the first tier: unit and contract tests (ARGS='-k name -x', JOBS=2)
+	@$(pytest) -m first $(parallel) $(ARGS)
 
-faults: setup ## the slow tests: whatever is killed or hangs, failing services, fuzzers at length (JOBS=2)
-	@$(pytest) tests/faults -n $(JOBS) --dist loadfile $(ARGS)
+test-second: setup ## the second tier: end-to-end, exhaustive and process tests (JOBS=2)
+	@$(pytest) -m second $(parallel) $(ARGS)
 
-bench: setup ## how fast it is on this machine
-	@$(pytest) tests/bench -s $(ARGS)
+faults: setup ## processes that are killed or hang, services that fail (JOBS=2)
+	@$(pytest) tests/faults -m faults -n $(JOBS) --dist loadfile $(ARGS)
+
+soak: setup ## fuzzers at length: millions of inputs (JOBS=2)
+	@$(pytest) tests/soak -m soak $(parallel) $(ARGS)
+
+bench: setup ## throughput and memory on this machine
+	@$(pytest) tests/bench -m bench -s $(ARGS)
 
 lint: setup ## style, format, types, import rules and templates; all are run, whichever fails
 	@failed=; check() { printf '%s\n' "-- $$*"; "$(bin)/$$@" || failed="$$failed $$1"; }; \

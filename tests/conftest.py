@@ -1,14 +1,18 @@
-"""Fixtures of `stream_app.testing`, the profiles of hypothesis, and one loader of botocore's service models."""
+"""Fixtures of `stream_app.testing`, tiers, hypothesis profiles, and one loader of botocore's service models."""
 
 import os
 from functools import cache
+from pathlib import Path
 
 import botocore.session
+import pytest
 from hypothesis import HealthCheck, settings
 
 from stream_app.testing import aws, stream
+from tests.tiers import tier_of
 
 __all__ = ["aws", "stream"]
+TESTS = Path(__file__).parent
 
 # A boto3 session parses the JSON of each service that it is asked for. Hundreds of tests make a session of their own;
 # with one loader a process each file is parsed once.
@@ -27,3 +31,16 @@ settings.register_profile(
     "explore", parent=settings.get_profile("suite"), derandomize=False, max_examples=2_000
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its tier, which `-m` selects."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        try:
+            tier = tier_of(folder, {mark.name for mark in item.iter_markers()})
+        except ValueError as error:
+            raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+        if item.get_closest_marker(tier) is None:
+            item.add_marker(tier)

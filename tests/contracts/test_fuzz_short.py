@@ -1,4 +1,4 @@
-"""Some inputs of every fuzzer; `make faults` tries millions."""
+"""Some inputs of every fuzzer; `make soak` tries millions."""
 
 from __future__ import annotations
 

@@ -1,0 +1,44 @@
+"""The examples in docstrings of the public API do what they show."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+PUBLIC = (
+    "anomaly",
+    "stream_app.api",
+    "stream_app.event",
+    "stream_app.model",
+    "stream_app.record",
+    "stream_app.testing",
+)
+
+
+def modules() -> list[str]:
+    """The public modules, and those of the public packages."""
+    found = []
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        found.append(name)
+        found += [
+            one.name
+            for one in pkgutil.walk_packages(getattr(module, "__path__", ()), prefix=f"{name}.")
+            if not one.name.endswith("__main__")
+        ]
+    return found
+
+
+@pytest.mark.parametrize("name", modules())
+def test_the_examples_of_a_module_give_what_they_show(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_there_are_examples() -> None:
+    """Otherwise the test above would pass without any."""
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [example for name in modules() for example in finder.find(importlib.import_module(name))]
+    assert sum(len(one.examples) for one in found) >= 4
