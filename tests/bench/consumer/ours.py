@@ -14,7 +14,7 @@ from pathlib import Path
 from anomaly.detector import DetectorFactory
 from anomaly.trees import HalfSpaceTrees
 from stream_app import app, record_processor
-from stream_app.events.air_quality import event as air_quality
+from stream_app.events import air_quality
 from tests.bench.consumer.local_clients import local
 from tests.bench.consumer.stages import Clocks
 
