@@ -1,1 +1,1 @@
-"""The embedded AWS: moto over h2c and its corrections, deployer, pipe and function runners."""
+"""The embedded AWS: a patched moto server (HTTP/1.1 and HTTP/2), local deployment, and pipe and function runners."""

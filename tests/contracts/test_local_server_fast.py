@@ -1,4 +1,4 @@
-"""The short way of the server answers as moto's own way does, to the letter."""
+"""The short path of the server answers as moto's own path does, to the letter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stream_app.local.moto_patches import clock
 from stream_app.local.server import wsgi
 from stream_app.local.server.faults import ThrottlePuts, ThrottleReads, injected
-from stream_app.local.server.kinesis_fast_path import fast
+from stream_app.local.server.kinesis_fast_path import kinesis_fast_path
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -28,10 +28,10 @@ SCOPE = (
     "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/kinesis/aws4_request, Signature=x"
 )
 SHOWN = ("content-type", "x-amzn-errortype", "server")
-WAYS = {"short": fast(wsgi.moto), "moto": wsgi.moto}
+PATHS = {"fast": kinesis_fast_path(wsgi.moto_application), "moto": wsgi.moto_application}
 
 
-def ask(way: str, operation: str, body: bytes) -> tuple[str, dict[str, str], Any]:
+def ask(path: str, operation: str, body: bytes) -> tuple[str, dict[str, str], Any]:
     """Status, the headers that matter, and the body of an answer."""
     got: dict[str, Any] = {}
 
@@ -59,7 +59,7 @@ def ask(way: str, operation: str, body: bytes) -> tuple[str, dict[str, str], Any
         "HTTP_AUTHORIZATION": SCOPE,
         "HTTP_X_AMZ_TARGET": f"Kinesis_20131202.{operation}",
     }
-    answer = b"".join(WAYS[way](environ, start_response))
+    answer = b"".join(PATHS[path](environ, start_response))
     return str(got["status"]), got["headers"], json.loads(answer)
 
 
@@ -68,16 +68,16 @@ def twins(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> KinesisClient:
     """Two streams that were made in the same millisecond, and so give the same numbers; the clock stands still."""
     at = clock.now_ms()
     monkeypatch.setattr(clock, "now_ms", lambda: at)
-    for name in WAYS:
+    for name in PATHS:
         aws("kinesis").create_stream(StreamName=name, ShardCount=2)
     return aws("kinesis")
 
 
 def both(operation: str, body_of: Callable[[str], bytes]) -> tuple[str, dict[str, str], Any]:
     """Ask both ways, each of its own stream; the one answer that both gave."""
-    answers = {way: ask(way, operation, body_of(way)) for way in WAYS}
-    assert answers["short"] == answers["moto"]
-    return answers["short"]
+    answers = {path: ask(path, operation, body_of(path)) for path in PATHS}
+    assert answers["fast"] == answers["moto"]
+    return answers["fast"]
 
 
 def body(**parameters: Any) -> bytes:
@@ -98,20 +98,20 @@ Entries = st.lists(
 def test_what_is_written_and_read_is_the_same(
     twins: KinesisClient, entries: list[tuple[bytes, str]], limit: int, kind: ShardIteratorTypeType
 ) -> None:
-    def position(way: str, shard: str) -> str:
-        found = twins.get_shard_iterator(StreamName=way, ShardId=shard, ShardIteratorType=kind)
+    def position(path: str, shard: str) -> str:
+        found = twins.get_shard_iterator(StreamName=path, ShardId=shard, ShardIteratorType=kind)
         return found["ShardIterator"]
 
-    before = {(way, n): position(way, f"shardId-{n:012}") for way in WAYS for n in (0, 1)}
+    before = {(path, n): position(path, f"shardId-{n:012}") for path in PATHS for n in (0, 1)}
     records = [entry(*one) for one in entries]
-    _, _, written = both("PutRecords", lambda way: body(StreamName=way, Records=records))
+    _, _, written = both("PutRecords", lambda path: body(StreamName=path, Records=records))
     assert [set(one) for one in written["Records"]] == [{"SequenceNumber", "ShardId"}] * len(records)
-    both("PutRecord", lambda way: body(StreamName=way, **records[0]))
+    both("PutRecord", lambda path: body(StreamName=path, **records[0]))
     for shard in (0, 1):
         # The stream's name is in an iterator, so the same stream is read both ways.
-        for way in WAYS:
-            request = body(ShardIterator=before[way, shard], Limit=limit)
-            status, _, answer = both("GetRecords", dict.fromkeys(WAYS, request).__getitem__)
+        for path in PATHS:
+            request = body(ShardIterator=before[path, shard], Limit=limit)
+            status, _, answer = both("GetRecords", dict.fromkeys(PATHS, request).__getitem__)
             assert status == "200"
             assert len(answer["Records"]) <= limit
 
@@ -154,12 +154,12 @@ def test_what_is_refused_is_refused_the_same(
 
 def test_a_throttle_is_drawn_once_whichever_way(twins: KinesisClient) -> None:
     records = [entry(b"x", str(n)) for n in range(10)]
-    for way in WAYS:
+    for path in PATHS:
         with injected(ThrottlePuts(share=0.2), ThrottleReads(share=0.5)):
-            _, _, answer = ask(way, "PutRecords", body(StreamName=way, Records=records))
+            _, _, answer = ask(path, "PutRecords", body(StreamName=path, Records=records))
             assert [n for n, one in enumerate(answer["Records"]) if "ErrorCode" in one] == [4, 9]
             found = twins.get_shard_iterator(
-                StreamName=way, ShardId="shardId-000000000000", ShardIteratorType="LATEST"
+                StreamName=path, ShardId="shardId-000000000000", ShardIteratorType="LATEST"
             )
             asked = body(ShardIterator=found["ShardIterator"])
-            assert [ask(way, "GetRecords", asked)[0] for _ in range(4)] == ["200", "400", "200", "400"]
+            assert [ask(path, "GetRecords", asked)[0] for _ in range(4)] == ["200", "400", "200", "400"]

@@ -9,7 +9,7 @@ from moto.kinesis.models import Stream
 from moto.kinesis.responses import KinesisResponse
 from moto.sqs.models import Queue
 
-from stream_app.local import moto_patches as corrections
+from stream_app.local import moto_patches
 from stream_app.local.moto_patches.patch import add, replace
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def test_applying_again_changes_nothing(aws: ClientFactory) -> None:
     owners = (Stream, KinesisResponse, Queue)
     before = [dict(vars(owner)) for owner in owners]
-    corrections.apply()
+    moto_patches.apply()
     assert [dict(vars(owner)) for owner in owners] == before
 
 

@@ -113,7 +113,7 @@ def test_what_keeps_it_from_coming_up_is_shown(tmp_path: Path, monkeypatch: pyte
 
 def test_a_server_that_takes_too_long_is_ended() -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    with pytest.raises(FatalError, match="did not answer in 0 s"):
+    with pytest.raises(FatalError, match="did not respond within 0 s"):
         start(timeout=0)
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
 

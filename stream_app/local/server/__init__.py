@@ -1,1 +1,1 @@
-"""The embedded AWS as a server: moto as a WSGI application, its process and its fault switches."""
+"""The server of the embedded AWS: moto as a WSGI application, its process and its fault switches."""

@@ -1,11 +1,11 @@
-"""The embedded AWS as a program: `python -m stream_app.local.server [--port N] [--ready-file F]`.
+"""Run the embedded AWS: `python -m stream_app.local.server [--port N] [--ready-file F]`.
 
-One port of 127.0.0.1 speaks HTTP/1.1 (boto3, KCL's DynamoDB client) and HTTP/2 in the clear (KCL's Kinesis client).
-When it answers, it says where: one line of JSON on stdout and, if asked for, in the ready-file. It ends on SIGTERM
-and SIGINT, and when the process that started it ends; its memory, and so the whole AWS, ends with it.
+One port of 127.0.0.1 serves HTTP/1.1 (boto3, KCL's DynamoDB client) and cleartext HTTP/2 (KCL's Kinesis client). Once
+it responds, the server writes its endpoint as a line of JSON to stdout and, if specified, to the ready file. It stops
+on SIGTERM, SIGINT and the end of the process that started it. All state is in memory and is lost when it stops.
 
-granian serves from a worker process of its own, which holds moto's memory: the corrections are applied there, and the
-worker dies with the main process even when that is killed.
+granian serves requests in a separate worker process. The worker applies the moto patches and holds moto's state, and
+is killed whenever the main process ends, even if that was killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 HOST = "127.0.0.1"
-# A long poll of SQS holds a thread for up to 20 s; there must be some left for the others.
+# An SQS long poll occupies a thread for up to 20 s.
 THREADS = 32
 _STOP_S = 3
 _PARENT_CHECK_S = 1.0
@@ -49,44 +49,44 @@ _TO_STDERR = {
 
 
 def reserve(port: int) -> socket.socket:
-    """A socket that holds `port` (0: a free one) until the worker listens there. Raises ConfigError if it is taken.
+    """Return a socket that reserves `port` (0: any free port) until the worker listens on it.
 
-    granian's listener shares its port with whoever asks to (SO_REUSEPORT), so that a second server on the same port
-    would start and get every other connection: the first bind, which does not share, finds that out.
+    Raises ConfigError if the port is in use. granian listens with SO_REUSEPORT, so a second server on the same port
+    would start and receive every other connection; the first bind here, without SO_REUSEPORT, detects that.
     """
-    with socket.socket() as alone:
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as exclusive:
+        exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            alone.bind((HOST, port))
+            exclusive.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            problem = Problem(f"port {port} cannot be had: {error}", "give another one, or 0 for any")
+            problem = Problem(f"port {port} is not available: {error}", "use another port, or 0 for any")
             raise ConfigError([problem]) from error
-        free = int(alone.getsockname()[1])
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind((HOST, free))
-    return held
+        free = int(exclusive.getsockname()[1])
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind((HOST, free))
+    return reserved
 
 
 def end_with_parent(parent: int) -> None:
-    """SIGTERM to this process when `parent` is no longer its parent.
+    """Send SIGTERM to this process when `parent` is no longer its parent.
 
-    Linux would tell us when the *thread* that started us ends, which need not be the end of the process: so what
-    comes, by then or by the clock (which the worker does not inherit), is only a reason to look.
+    Linux sends the parent-death signal when the *thread* that started us ends, although its process may continue.
+    That signal, and a timer (which the worker does not inherit), therefore only trigger a check.
     """
 
-    def look(*_: object) -> None:
+    def check(*_: object) -> None:
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    signal.signal(signal.SIGALRM, look)
+    signal.signal(signal.SIGALRM, check)
     _signal_on_parents_death(signal.SIGALRM)
     signal.setitimer(signal.ITIMER_REAL, _PARENT_CHECK_S, _PARENT_CHECK_S)
 
 
 def worker(main: int, port: int, ready_file: Path | None) -> WSGIApplication:
-    """The application, in granian's worker: it is killed when the main process ends in whatever way."""
+    """Build the application in granian's worker, which is killed when the main process ends for any reason."""
     _signal_on_parents_death(signal.SIGKILL)
     if os.getppid() != main:
         raise SystemExit(1)
@@ -103,12 +103,12 @@ def _signal_on_parents_death(number: signal.Signals) -> None:
 
 
 def _announce(main: int, port: int, ready_file: Path | None) -> None:
-    """Say where the server is, once it answers."""
-    while not answers(port):
+    """Publish the endpoint once the server responds."""
+    while not is_healthy(port):
         time.sleep(_READY_CHECK_S)
     line = json.dumps({"endpoint": f"http://{HOST}:{port}", "port": port, "pid": main}) + "\n"
     if ready_file is not None:
-        # Under another name first: who waits for the file must not read half of it.
+        # Renamed when complete, so that no reader sees a partial file.
         part = ready_file.with_name(f"{ready_file.name}.part")
         part.write_text(line, encoding="utf-8")
         part.replace(ready_file)
@@ -116,8 +116,8 @@ def _announce(main: int, port: int, ready_file: Path | None) -> None:
     sys.stdout.flush()
 
 
-def answers(port: int) -> bool:
-    """Whether an embedded AWS answers on this port."""
+def is_healthy(port: int) -> bool:
+    """Return whether an embedded AWS responds on this port."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/stream-app/health")
@@ -129,9 +129,9 @@ def answers(port: int) -> bool:
 
 
 def serve(port: int, ready_file: Path | None, parent: int) -> None:
-    """Serve until told to stop. Raises ConfigError when the port is taken, SystemExit when the worker fails."""
-    held = reserve(port)
-    actual = int(held.getsockname()[1])
+    """Serve until stopped. Raises ConfigError if the port is in use, SystemExit if the worker fails."""
+    reserved = reserve(port)
+    actual = int(reserved.getsockname()[1])
     if parent > 1:
         end_with_parent(parent)
     server = Server(
@@ -150,22 +150,20 @@ def serve(port: int, ready_file: Path | None, parent: int) -> None:
     try:
         server.serve(target_loader=partial(worker, os.getpid(), actual, ready_file), wrap_loader=False)
     finally:
-        # On its way out Python forgets our handler, and the next look at the parent would be the end by a signal.
+        # Python resets signal handlers at exit, after which SIGALRM would terminate the process.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        held.close()
+        reserved.close()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: 0 when told to stop, 1 when it could not go on, 2 when it could not be started like this."""
+    """Run the server. Exit codes: 0 stopped, 1 failed, 2 invalid configuration."""
     parser = argparse.ArgumentParser(
         prog="python -m stream_app.local.server", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--port", type=int, default=0, help="0, the default, is any free one")
-    parser.add_argument("--ready-file", type=Path, help="is written when the server answers")
-    parser.add_argument(
-        "--parent", type=int, default=os.getppid(), help="end when this process ends; 0: never"
-    )
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: 0, any free port)")
+    parser.add_argument("--ready-file", type=Path, help="file to write when the server responds")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process ID to end with; 0 for none")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     try:

@@ -1,14 +1,14 @@
-"""Fault switches of the embedded AWS: throttling, outages, retention, expired iterators.
+"""Fault injection for the embedded AWS: throttling, outages, trimmed records and expired iterators.
 
 In a test with `moto.mock_aws`: `with injected(ThrottlePuts(share=0.2)): ...`. On a server: `LocalAws.inject(...)`, or
-a POST of the same as JSON to `/stream-app/faults`. Throttles are spread evenly and are the same in every run.
+POST the fault as JSON to `/stream-app/faults`. Throttled calls are evenly spaced and the same in every run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 
@@ -30,9 +30,9 @@ class _Fault(msgspec.Struct, frozen=True, tag_field="fault", forbid_unknown_fiel
 
 
 class ThrottlePuts(_Fault, frozen=True, tag="throttle_puts"):
-    """This share (0 to 1) of the records written to a stream ("*": any) fails with ProvisionedThroughputExceeded.
+    """Throttles a share (0 to 1) of the records written to a stream ("*": any) with ProvisionedThroughputExceeded.
 
-    An entry of PutRecords fails alone; PutRecord raises. 0 ends it.
+    Entries of PutRecords fail individually; PutRecord fails as a whole. 0 ends the throttling.
     """
 
     share: float
@@ -40,18 +40,17 @@ class ThrottlePuts(_Fault, frozen=True, tag="throttle_puts"):
 
 
 class ThrottleReads(_Fault, frozen=True, tag="throttle_reads"):
-    """This share (0 to 1) of the GetRecords calls on a stream ("*": any) is refused. 0 ends it."""
+    """Throttles a share (0 to 1) of the GetRecords calls on a stream ("*": any). 0 ends the throttling."""
 
     share: float
     stream: str = "*"
 
 
 class Fail(_Fault, frozen=True, tag="fail"):
-    """The next `calls` calls of a service, or of one action of it, are answered with an HTTP `status`.
+    """Makes the next `calls` calls to a service, or to one of its actions, fail with an HTTP `status`.
 
-    `service` is the name that requests are signed with ("kinesis", "dynamodb", "s3", "sqs", "events"); `action` the
-    operation's name ("PutItem"), for S3 the HTTP method ("PUT"). `code` is the service's own for 500 and 503 if
-    not given.
+    `service` is the signing name ("kinesis", "dynamodb", "s3", "sqs", "events"). `action` is the operation's name
+    ("PutItem"), or the HTTP method for S3 ("PUT"). `code` defaults to the service's error code for 500 and 503.
     """
 
     service: str
@@ -62,9 +61,10 @@ class Fail(_Fault, frozen=True, tag="fail"):
 
 
 class Trim(_Fault, frozen=True, tag="trim"):
-    """Records older than `before` (ms since the epoch) are gone as when the retention period has passed.
+    """Removes records as if their retention period had ended.
 
-    With `sequence` instead: the records of that number's shard before it. With neither: all there are now.
+    Removes the records older than `before` (milliseconds since the epoch), or the records before the sequence number
+    `sequence` in its shard. Without either, removes all current records.
     """
 
     stream: str
@@ -75,24 +75,33 @@ class Trim(_Fault, frozen=True, tag="trim"):
 
 
 class ExpireIterators(_Fault, frozen=True, tag="expire_iterators"):
-    """Every shard iterator that was given out until now has expired."""
+    """Expires all shard iterators issued until now."""
+
+
+class Settings(TypedDict):
+    """The fault switches that are on: throttled shares by stream, outages, and when iterators were expired (ms)."""
+
+    throttle_puts: dict[str, float]
+    throttle_reads: dict[str, float]
+    fail: list[dict[str, object]]
+    iterators_expired_at: int
 
 
 Fault = ThrottlePuts | ThrottleReads | Fail | Trim | ExpireIterators
 
 
 def decode(body: bytes) -> list[Fault]:
-    """Faults from JSON: one object, or a list of them; `fault` names the kind. Raises ConfigError."""
+    """Decode one fault, or a list of faults, from JSON. The field `fault` is the kind. Raises ConfigError."""
     try:
         found: Fault | list[Fault] = msgspec.json.decode(body, type=Fault | list[Fault])
     except msgspec.MsgspecError as error:
-        hint = "kinds are throttle_puts, throttle_reads, fail, trim, expire_iterators"
-        raise ConfigError([Problem(f"not a fault: {error}", hint)]) from error
+        hint = "use throttle_puts, throttle_reads, fail, trim or expire_iterators"
+        raise ConfigError([Problem(f"invalid fault: {error}", hint)]) from error
     return found if isinstance(found, list) else [found]
 
 
 def inject(fault: Fault) -> int:
-    """Set a switch, or trim; of a Trim, how many records went, else 0. Raises ConfigError of a senseless one."""
+    """Activate a fault. Returns the number of records removed by a Trim, else 0. Raises ConfigError."""
     if isinstance(fault, ThrottlePuts):
         FAULT_SWITCHES.put_shares = _with(FAULT_SWITCHES.put_shares, fault)
     elif isinstance(fault, ThrottleReads):
@@ -107,13 +116,13 @@ def inject(fault: Fault) -> int:
 
 
 def clear() -> None:
-    """All switches off. What was trimmed stays trimmed."""
+    """Turn all fault switches off. Trimmed records are not restored."""
     FAULT_SWITCHES.clear()
 
 
 @contextmanager
 def injected(*faults: Fault) -> Iterator[None]:
-    """These faults, and at the end none."""
+    """Activate faults for the duration of the context, then turn all fault switches off."""
     try:
         for fault in faults:
             inject(fault)
@@ -122,8 +131,8 @@ def injected(*faults: Fault) -> Iterator[None]:
         clear()
 
 
-def current() -> dict[str, Any]:
-    """What is switched on, as JSON values."""
+def current() -> Settings:
+    """Return the current settings as JSON values."""
     return {
         "throttle_puts": {name: share.share for name, share in FAULT_SWITCHES.put_shares.items()},
         "throttle_reads": {name: share.share for name, share in FAULT_SWITCHES.get_shares.items()},
@@ -141,35 +150,42 @@ def _with(shares: Mapping[str, Share], fault: ThrottlePuts | ThrottleReads) -> d
 
 def _outage(fault: Fail) -> Outage:
     problems: Sequence[Problem] = [
-        *([Problem(f"calls {fault.calls} is below 1", "say how many calls fail")] if fault.calls < 1 else []),
         *(
-            [Problem(f"status {fault.status} is no failure", "400 to 599")]
+            [Problem(f"calls {fault.calls} is below 1", "specify how many calls fail")]
+            if fault.calls < 1
+            else []
+        ),
+        *(
+            [Problem(f"status {fault.status} is not an error status", "use 400 to 599")]
             if not 400 <= fault.status <= 599
             else []
         ),
     ]
     if problems:
         raise ConfigError(problems)
-    named = _CODES.get(fault.status, {}).get(fault.service) or _DEFAULT_CODES.get(fault.status, "Unavailable")
-    return Outage(fault.service, fault.calls, fault.status, fault.code or named, fault.action)
+    default = _CODES.get(fault.status, {}).get(fault.service) or _DEFAULT_CODES.get(
+        fault.status, "Unavailable"
+    )
+    return Outage(fault.service, fault.calls, fault.status, fault.code or default, fault.action)
 
 
 def _trim(fault: Trim) -> int:
-    # Only here, because it imports moto.
+    # Imported here because moto is slow to import.
     from moto.kinesis.models import kinesis_backends
 
     from stream_app.local.moto_patches.kinesis.streams import state_of
 
     stream = kinesis_backends[fault.account][fault.region].streams.get(fault.stream)
     if stream is None:
-        raise ConfigError([Problem(f"no stream {fault.stream} to trim", "create it first, in this region")])
+        hint = "create it first, in the same region"
+        raise ConfigError([Problem(f"the stream {fault.stream} does not exist", hint)])
     state = state_of(stream)
     with state.lock:
         if fault.sequence is not None:
             trimmed = state.trim_to(int(fault.sequence)) if fault.sequence.isdecimal() else None
             if trimmed is None:
                 raise ConfigError(
-                    [Problem("no sequence number of this stream", "give one that it issued a record")]
+                    [Problem("unknown sequence number", "use the sequence number of a record of the stream")]
                 )
             return trimmed
         return state.trim(fault.before)

@@ -1,7 +1,7 @@
-"""A short way for the three calls of Kinesis that carry the records.
+"""A fast path for the three Kinesis data operations: GetRecords, PutRecord and PutRecords.
 
-The answer is made by the very functions that moto's own way ends in; what is passed over is moto's parsing and
-serialising of a request, which costs more than the work.
+It calls the same functions as moto's request handling but bypasses moto's parsing and serialization, which cost more
+than the operation itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from moto.core.exceptions import JsonRESTError
@@ -30,8 +30,8 @@ _CALLS: dict[str, Callable[[KinesisBackend, bytes], bytes]] = {
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d+/([^/]+)/kinesis/")
 
 
-def fast(inner: WSGIApplication) -> WSGIApplication:
-    """`inner`, with the short way in front for the requests that it is for."""
+def kinesis_fast_path(inner: WSGIApplication) -> WSGIApplication:
+    """Wrap `inner`: answer signed JSON requests for the three operations directly, and pass on all others."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         call = _CALLS.get(environ.get("HTTP_X_AMZ_TARGET", ""))
@@ -41,22 +41,22 @@ def fast(inner: WSGIApplication) -> WSGIApplication:
         body = environ["wsgi.input"].read()
         backend = kinesis_backends[_account(environ, signed[1])][signed[2]]
         try:
-            answered = call(backend, body)
+            response = call(backend, body)
         except JsonRESTError as error:
-            refused = error.description.encode()
-            kind = ("X-Amzn-ErrorType", error.relative_error_type)
-            start_response(f"{error.code} Bad Request", [kind, *_headers(refused, error.content_type)])
-            return [refused]
-        start_response("200 OK", _headers(answered, JSON_TYPE))
-        return [answered]
+            message = error.description.encode()
+            error_type = ("X-Amzn-ErrorType", error.relative_error_type)
+            start_response(f"{error.code} Bad Request", [error_type, *_headers(message, error.content_type)])
+            return [message]
+        start_response("200 OK", _headers(response, JSON_TYPE))
+        return [response]
 
     return answer
 
 
-def _account(environ: dict[str, Any], access_key: str) -> str:
-    """The account as moto finds it."""
-    told = os.environ.get("MOTO_ACCOUNT_ID") or environ.get("HTTP_X_MOTO_ACCOUNT_ID")
-    return told or get_account_id_from(access_key)
+def _account(environ: WSGIEnvironment, access_key: str) -> str:
+    """Determine the account in the same way as moto."""
+    account = os.environ.get("MOTO_ACCOUNT_ID") or environ.get("HTTP_X_MOTO_ACCOUNT_ID")
+    return account or get_account_id_from(access_key)
 
 
 def _headers(body: bytes, kind: str) -> list[tuple[str, str]]:

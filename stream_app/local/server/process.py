@@ -20,7 +20,7 @@ import stream_app
 from stream_app.errors import ConfigError, FatalError, Problem
 from stream_app.local.server.faults import REGION, Fault
 
-# moto takes any; what has the form of a real key id passes every client's own checks.
+# moto accepts any key ID, but some clients validate its format.
 _KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 _TAIL_LINES = 20
 _POLL_S = 0.02
@@ -30,21 +30,21 @@ _BAD_CONFIGURATION = 2
 
 @dataclass(frozen=True, slots=True)
 class LocalAws:
-    """A running embedded AWS. Leaving it as a context stops it; so does the end of this process."""
+    """A running embedded AWS. It stops at the end of its context and at the end of this process."""
 
     endpoint: str
     pid: int
     log: Path
     _process: subprocess.Popen[bytes]
-    _drops_log: bool
+    _deletes_log: bool
 
     @property
     def port(self) -> int:
-        """The port of 127.0.0.1."""
+        """The port on 127.0.0.1."""
         return int(self.endpoint.rpartition(":")[2])
 
     def environment(self) -> dict[str, str]:
-        """What makes boto3, the AWS CLI and KCL's daemon talk to it, and to nothing else."""
+        """Environment variables that direct boto3, the AWS CLI and the KCL daemon to this server only."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": _KEY_ID,
@@ -55,20 +55,23 @@ class LocalAws:
         }
 
     def inject(self, *faults: Fault) -> int:
-        """Set fault switches on the server; how many records a Trim removed. Raises ConfigError, FatalError."""
-        answer = json.loads(self._ask("POST", msgspec.json.encode(faults)))
+        """Activate faults on the server. Returns the number of records removed by Trim faults.
+
+        Raises ConfigError for an invalid fault, FatalError if the server does not respond.
+        """
+        answer = json.loads(self._call("POST", msgspec.json.encode(faults)))
         return int(answer["trimmed"])
 
     def clear_faults(self) -> None:
-        """All switches off. Raises FatalError when the server is gone."""
-        self._ask("DELETE", b"")
+        """Turn all fault switches off. Raises FatalError if the server does not respond."""
+        self._call("DELETE", b"")
 
     def running(self) -> bool:
-        """Whether its process still runs."""
+        """Return whether the server process is running."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it and wait for its end; safe to repeat."""
+        """Stop the server and wait until it has ended. Idempotent."""
         if self.running():
             self._process.terminate()
             try:
@@ -76,7 +79,7 @@ class LocalAws:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
-        if self._drops_log:
+        if self._deletes_log:
             self.log.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -87,23 +90,23 @@ class LocalAws:
     ) -> None:
         self.stop()
 
-    def _ask(self, method: str, body: bytes) -> bytes:
-        status, said = _request(self.port, method, "/stream-app/faults", body)
+    def _call(self, method: str, body: bytes) -> bytes:
+        status, response = _request(self.port, method, "/stream-app/faults", body)
         if status == http.HTTPStatus.BAD_REQUEST:
-            raise ConfigError([Problem(json.loads(said)["error"], "see stream_app.local.server.faults")])
+            raise ConfigError([Problem(json.loads(response)["error"], "see stream_app.local.server.faults")])
         if status != http.HTTPStatus.OK:
-            raise FatalError(f"the embedded AWS at {self.endpoint} answered {status}")
-        return said
+            raise FatalError(f"the embedded AWS at {self.endpoint} responded with status {status}")
+        return response
 
 
 def start(port: int = 0, log: Path | None = None, timeout: float = 60.0) -> LocalAws:
-    """Start it on `port` of 127.0.0.1 (0: a free one) and wait until it answers, at most `timeout` seconds.
+    """Start the embedded AWS on `port` of 127.0.0.1 (0: any free port) and wait up to `timeout` seconds for it.
 
-    What it says goes to the file `log`, by default to a temporary one that goes when it is stopped.
-    Raises ConfigError when it cannot be started like this (the port is taken), FatalError when it does not come up;
-    both with the last lines of its log.
+    Its output goes to the file `log`, by default a temporary file that is deleted when the server stops. Raises
+    ConfigError if the configuration is invalid (the port is in use) and FatalError if the server does not respond;
+    both contain the last lines of the log.
     """
-    own = log is None
+    temporary = log is None
     if log is None:
         handle, name = tempfile.mkstemp(prefix="stream-app-aws-", suffix=".log")
         os.close(handle)
@@ -115,16 +118,18 @@ def start(port: int = 0, log: Path | None = None, timeout: float = 60.0) -> Loca
             found = json.loads(_wait(process, ready, log, timeout))
             status, _ = _request(found["port"], "GET", "/stream-app/health", b"")
             if status != http.HTTPStatus.OK:
-                raise FatalError(f"the embedded AWS answered {status}; its log {log} ends:\n{_tail(log)}")
+                raise FatalError(
+                    f"the embedded AWS responded with status {status}; its log {log} ends:\n{_tail(log)}"
+                )
         except BaseException:
             process.kill()
             process.wait()
             raise
-    return LocalAws(found["endpoint"], process.pid, log, process, own)
+    return LocalAws(found["endpoint"], process.pid, log, process, temporary)
 
 
 def _launch(port: int, ready: Path, log: Path) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that Ctrl-C in a terminal leaves it to us to stop it, and when."""
+    """Start the process in its own session, so that Ctrl-C in a terminal does not stop it before its clients."""
     command = [sys.executable, "-P", "-m", "stream_app.local.server"]
     command += ["--port", str(port), "--ready-file", str(ready), "--parent", str(os.getpid())]
     root = str(Path(stream_app.__file__).parent.parent)
@@ -145,12 +150,14 @@ def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, timeout: flo
     while not ready.exists():
         code = process.poll()
         if code == _BAD_CONFIGURATION:
-            raise ConfigError([Problem("the embedded AWS cannot be started", _tail(log))])
+            raise ConfigError([Problem("the embedded AWS could not be started", _tail(log))])
         if code is not None:
-            raise FatalError(f"the embedded AWS ended with {code}; its log {log} ends:\n{_tail(log)}")
+            raise FatalError(
+                f"the embedded AWS ended with exit code {code}; its log {log} ends:\n{_tail(log)}"
+            )
         if time.monotonic() > until:
             raise FatalError(
-                f"the embedded AWS did not answer in {timeout:g} s; its log {log} ends:\n{_tail(log)}"
+                f"the embedded AWS did not respond within {timeout:g} s; its log {log} ends:\n{_tail(log)}"
             )
         time.sleep(_POLL_S)
     return ready.read_text(encoding="utf-8")
@@ -162,13 +169,13 @@ def _tail(log: Path) -> str:
 
 
 def _request(port: int, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    """Not through urllib or boto3: neither a proxy nor a retry may come between."""
+    """Send a request with http.client, because urllib would apply proxy settings and boto3 would retry."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path, body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise FatalError(f"the embedded AWS at port {port} does not answer: {error}") from error
+        raise FatalError(f"the embedded AWS on port {port} does not respond: {error}") from error
     finally:
         connection.close()

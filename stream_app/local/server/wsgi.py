@@ -1,8 +1,8 @@
-"""The embedded AWS as a WSGI application: own paths, outages, the short way, and then moto.
+"""The embedded AWS as a WSGI application: admin paths, simulated outages, the Kinesis fast path, and moto.
 
-moto's own server is a Flask application that serves HTTP/1.1 only, and asks for every request which host it would
-have gone to. Here the service is read from the request's signature, and moto's handlers are called as its in-process
-mock calls them.
+moto's own server is a Flask application that serves HTTP/1.1 only and derives the service from the host of each
+request. Here the service is taken from the request's signature, and moto's handlers are called as in its in-process
+mock.
 """
 
 from __future__ import annotations
@@ -21,87 +21,90 @@ import msgspec
 from moto import backends
 from moto.backend_index import backend_url_patterns
 from moto.core.base_backend import BackendDict
+from moto.core.common_types import TYPE_RESPONSE
 from moto.core.request import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from stream_app.errors import ConfigError
-from stream_app.local import moto_patches as corrections
+from stream_app.local import moto_patches
 from stream_app.local.moto_patches.fault_switches import FAULT_SWITCHES
 from stream_app.local.moto_patches.outage_hook import Call, outage_response, parse_call
 from stream_app.local.server import faults
-from stream_app.local.server.kinesis_fast_path import fast
+from stream_app.local.server.kinesis_fast_path import kinesis_fast_path
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-OWN = "/stream-app/"
-HEALTH = f"{OWN}health"
-FAULTS = f"{OWN}faults"
+ADMIN_PREFIX = "/stream-app/"
+HEALTH = f"{ADMIN_PREFIX}health"
+FAULTS = f"{ADMIN_PREFIX}faults"
 _MOTO_API = "moto_api"
 _REGION = "us-east-1"
 _CREDENTIAL_IN_QUERY = re.compile(r"[^/]+/\d+/[^/]+/(?P<service>[^/]+)/aws4_request")
-# What RFC 3986 lets stand in a path, and the slash.
+# Characters that RFC 3986 allows unescaped in a path segment, and the slash.
 _PATH_SAFE = "/-._~!$&'()*+,;=:@"
 
 _log = logging.getLogger(__name__)
-Handler = Callable[[Request, str, dict[str, str]], Any]
+# moto declares get_backend for literal service names only; here the name is known at run time.
+RuntimeName = Any
+Handler = Callable[[Request, str, dict[str, str]], TYPE_RESPONSE]
 
 
 class ServerRequest(Request):
-    """A request to a real server, which writes the Date header itself."""
+    """A request to a WSGI server, for which moto sets no Date header."""
 
     from_wsgi_server = True
 
 
 def application() -> WSGIApplication:
-    """The whole: corrections in place, own paths in front."""
-    corrections.apply()
-    return whole(own_paths(outages(fast(moto))))
+    """Apply the moto patches and return the application with all its layers."""
+    moto_patches.apply()
+    return reject_incomplete(admin_paths(simulate_outages(kinesis_fast_path(moto_application))))
 
 
-def whole(inner: WSGIApplication) -> WSGIApplication:
-    """`inner`, for requests that came whole. Of one whose sender died on the way AWS keeps nothing, so neither here.
+def reject_incomplete(inner: WSGIApplication) -> WSGIApplication:
+    """Wrap `inner`: reject requests whose body is shorter than Content-Length, as AWS does.
 
-    granian hands such a request on without its body, and moto would store an empty object.
+    granian passes on a request without its body if the client disconnects, and moto would store an empty object.
     """
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # Before any lock is taken: a slow sender must not hold up the others.
+        # Read before any lock is acquired, so that a slow client does not block others.
         body = environ["wsgi.input"].read()
         if len(body) < int(environ.get("CONTENT_LENGTH") or 0):
-            told = b"<Error><Code>IncompleteBody</Code></Error>"
-            return _plain(400, told, "application/xml")(environ, start_response)
+            message = b"<Error><Code>IncompleteBody</Code></Error>"
+            return _plain(400, message, "application/xml")(environ, start_response)
         environ["wsgi.input"] = io.BytesIO(body)
         return inner(environ, start_response)
 
     return answer
 
 
-def own_paths(inner: WSGIApplication) -> WSGIApplication:
-    """`/stream-app/health` and `/stream-app/faults` (GET, POST, DELETE), which no AWS service has."""
+def admin_paths(inner: WSGIApplication) -> WSGIApplication:
+    """Wrap `inner`: serve `/stream-app/health` and `/stream-app/faults` (GET, POST, DELETE)."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path, method = environ.get("PATH_INFO", ""), environ.get("REQUEST_METHOD", "GET")
-        if not path.startswith(OWN):
+        if not path.startswith(ADMIN_PREFIX):
             return inner(environ, start_response)
         status = 200
-        said: dict[str, Any] = {}
+        content: dict[str, object] = {}
         try:
             if path == HEALTH:
-                said = {"pid": os.getpid()}
+                content = {"pid": os.getpid()}
             elif path == FAULTS:
-                said = _set_faults(method, environ["wsgi.input"].read())
+                content = _set_faults(method, environ["wsgi.input"].read())
             else:
-                status, said = 404, {"error": f"{OWN} has health and faults"}
+                status, content = 404, {"error": f"unknown path (expected {HEALTH} or {FAULTS})"}
         except ConfigError as error:
-            status, said = 400, {"error": str(error)}
-        return _plain(status, msgspec.json.encode(said), "application/json")(environ, start_response)
+            status, content = 400, {"error": str(error)}
+        return _plain(status, msgspec.json.encode(content), "application/json")(environ, start_response)
 
     return answer
 
 
-def _set_faults(method: str, body: bytes) -> dict[str, Any]:
+def _set_faults(method: str, body: bytes) -> dict[str, object]:
     trimmed = 0
     if method == "POST":
         trimmed = sum(faults.inject(fault) for fault in faults.decode(body))
@@ -110,26 +113,26 @@ def _set_faults(method: str, body: bytes) -> dict[str, Any]:
     return {**faults.current(), "trimmed": trimmed}
 
 
-def outages(inner: WSGIApplication) -> WSGIApplication:
-    """`inner`, where no fault switch says that the service is out."""
+def simulate_outages(inner: WSGIApplication) -> WSGIApplication:
+    """Wrap `inner`: fail the requests to which an outage set by a fault switch applies."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         form = ""
         if FAULT_SWITCHES.outages and "x-www-form-urlencoded" in environ.get("CONTENT_TYPE", ""):
             form = environ["wsgi.input"].read().decode(errors="replace")
             environ["wsgi.input"].seek(0)
-        refused = outage_response(_call(environ, form)) if FAULT_SWITCHES.outages else None
-        if refused is None:
+        failure = outage_response(_call(environ, form)) if FAULT_SWITCHES.outages else None
+        if failure is None:
             return inner(environ, start_response)
-        status, headers, body = refused
+        status, headers, body = failure
         return Response(body, status, headers)(environ, start_response)
 
     return answer
 
 
-def moto(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Hand the request to the handler of its service; what goes wrong inside is a 500 without the payload."""
-    # moto reads the path as it came on the wire; WSGI gives it decoded.
+def moto_application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Call moto's handler for the request. Unexpected errors are answered with status 500 without the payload."""
+    # moto expects the undecoded path; WSGI passes it decoded.
     environ["RAW_URI"] = quote(environ["PATH_INFO"].encode("latin-1"), safe=_PATH_SAFE)
     request = ServerRequest(environ)
     try:
@@ -154,29 +157,29 @@ def moto(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
 
 def handler_for(service: str, path: str) -> Handler:
-    """moto's handler of a path of a service. Raises NotImplementedError when it has none."""
+    """Return moto's handler for a path of a service. Raises NotImplementedError if there is none."""
     for pattern, handler in _routes(service):
         if pattern.match(path):
             return handler
-    raise NotImplementedError(f"{service} has nothing at this path")
+    raise NotImplementedError(f"moto does not support this path of {service}")
 
 
 @lru_cache(maxsize=256)
 def _routes(service: str) -> list[tuple[re.Pattern[str], Handler]]:
     host = f"http://{service}.{_REGION}.amazonaws.com"
     names = [name for name, pattern in backend_url_patterns if pattern.match(host)]
-    name: Any = service if service == _MOTO_API else next(iter(names), None)
+    name: RuntimeName = service if service == _MOTO_API else next(iter(names), None)
     if name is None:
-        raise NotImplementedError(f"moto has no service {service}")
-    found: Any = backends.get_backend(name)
+        raise NotImplementedError(f"moto does not support the service {service}")
+    found = backends.get_backend(name)
     regions = found[faults.ACCOUNT] if isinstance(found, BackendDict) else found
-    # Only its paths are asked for, which are the same in every region; global services have "aws" or "global".
+    # The paths are the same in every region. Global services have the region "aws" or "global".
     backend = next(regions[region] for region in (_REGION, "aws", "global") if region in regions)
     return [(re.compile(path), handler) for path, handler in backend.url_paths.items()]
 
 
 def _service(environ: WSGIEnvironment, request: Request) -> str:
-    """Whom the request was signed for; an unsigned one is for S3, as in moto's server."""
+    """Return the service from the request's signature. An unsigned request is for S3, as in moto's server."""
     if request.raw_path.startswith("/moto-api"):
         return _MOTO_API
     target = environ.get("HTTP_X_AMZ_TARGET", "")
