@@ -34,10 +34,8 @@ from stream_app.pipeline.user_code.checks import without_deduplication
 from stream_app.recovery import dead_letters
 from stream_app.recovery.stream.read import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties
-from stream_app.sinks.columns import column_types
-from stream_app.sinks.dynamodb import LatestSink
+from stream_app.sinks.loading import load_sinks
 from stream_app.sinks.quarantine import S3QuarantineStore
-from stream_app.sinks.s3 import ManifestSink, ParquetSink
 from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary
 from stream_app.warm import warm_up
@@ -186,7 +184,7 @@ def dependencies(settings: Settings, registry: Registry, client: Client) -> Shar
     def report(summary: Summary) -> None:
         logger.info(**summary.to_json())
 
-    sinks = _sinks(settings, registry, client)
+    sinks = load_sinks(settings, registry, client)
     return ShardDependencies(
         registry=registry,
         settings=settings,
@@ -222,19 +220,6 @@ def _snapshots(settings: Settings, client: Client) -> SignedSnapshots:
     stored = S3Snapshots(client("s3"), settings.bucket, settings.application)
     accept = settings.unsigned_state == "accept"
     return SignedSnapshots(stored, keys, settings.application, accept_unsigned=accept)
-
-
-def _sinks(settings: Settings, registry: Registry, client: Client) -> list[Sink]:
-    """In order: what counts as stored comes after the other sinks, the manifest that names it last."""
-    codecs = registry.codecs
-    events = {name: codec.event for name, codec in codecs.items()}
-    fingerprints = {name: codec.schema.fingerprint for name, codec in codecs.items()}
-    types = {name: column_types(codec.schema.fields) for name, codec in codecs.items()}
-    s3, bucket = client("s3"), settings.bucket
-    latest: list[Sink] = []
-    if settings.latest_table:
-        latest = [LatestSink(client("dynamodb"), settings.latest_table, events)]
-    return [*latest, ParquetSink(s3, bucket, fingerprints, types), ManifestSink(s3, bucket)]
 
 
 class OutboxAlerts:

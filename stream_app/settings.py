@@ -28,6 +28,7 @@ class Settings:
     dead_letter_queue: str = ""
     bus: str = ""
     latest_table: str = ""
+    sinks: str = ""
     segment_seconds: int = 60
     segment_records: int = 50_000
     segment_bytes: int = 64 << 20

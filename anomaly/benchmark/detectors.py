@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 from anomaly.detector import Detector, DetectorFactory
@@ -12,6 +13,8 @@ from anomaly.river import StandardDeviation, with_river
 from anomaly.trees import HalfSpaceTrees
 
 SEED = 42
+GROUP = "stream_app.detectors"
+"""The entry-point group of detectors that other distributions provide; each refers to a `DetectorFactory`."""
 
 
 class UnknownDetectorError(ValueError):
@@ -57,14 +60,40 @@ NAMED: Mapping[str, DetectorFactory] = {**OURS, **RIVERS, **ON_DEMAND}
 
 
 def named(name: str) -> DetectorFactory:
-    """A detector's factory by its name here, or as `module:attribute`. Raises UnknownDetectorError."""
+    """Return a detector's factory by its name here or in an entry point, or as `module:attribute`.
+
+    Raises UnknownDetectorError.
+    """
     if name in NAMED:
         return NAMED[name]
+    if ":" not in name:
+        return _installed(name)
     module, _, attribute = name.partition(":")
     try:
         found: DetectorFactory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UnknownDetectorError(
-            f"no detector {name!r}: choose one of {', '.join(NAMED)}, or name one as module:factory"
-        ) from error
+        raise UnknownDetectorError(_unknown(name, ())) from error
     return found
+
+
+def _installed(name: str) -> DetectorFactory:
+    """The detector that an entry point of an installed distribution names."""
+    entries = entry_points(group=GROUP)
+    found = [entry for entry in entries if entry.name == name]
+    if not found:
+        raise UnknownDetectorError(_unknown(name, sorted({entry.name for entry in entries})))
+    sources = [
+        f"{entry.value} of {entry.dist.name if entry.dist else 'an unknown distribution'}" for entry in found
+    ]
+    if len(found) > 1:
+        raise UnknownDetectorError(f"detector {name!r} is declared twice: {' and '.join(sources)}")
+    try:
+        factory: DetectorFactory = found[0].load()
+    except Exception as error:
+        message = f"detector {name!r} ({sources[0]}) cannot be loaded: {type(error).__name__}: {error}"
+        raise UnknownDetectorError(message) from error
+    return factory
+
+
+def _unknown(name: str, installed: Sequence[str]) -> str:
+    return f"no detector {name!r}: choose one of {', '.join([*NAMED, *installed])}, or name one as module:factory"

@@ -99,6 +99,7 @@ class Segment:
         return dataclasses.replace(self, passed=passed, failed=tuple(failed))
 
 
+@runtime_checkable
 class Sink(Protocol):
     """A place where segments go."""
 

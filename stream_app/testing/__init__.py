@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stream_app.sinks.laws import check as check_sink
+from stream_app.sinks.laws import watched
 from stream_app.testing.batching import CheckError, check
 from stream_app.testing.kcl_player import ConsumerEndedError, Played, Player, spawn
 from stream_app.testing.outcomes import outcomes
@@ -27,11 +29,13 @@ __all__ = [
     "Ran",
     "aws",
     "check",
+    "check_sink",
     "outcomes",
     "record",
     "run",
     "spawn",
     "stream",
+    "watched",
 ]
 _FIXTURES = frozenset({"aws", "stream"})
 

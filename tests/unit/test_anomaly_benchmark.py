@@ -14,7 +14,8 @@ from anomaly.benchmark import __main__ as benchmark
 from anomaly.benchmark import corpus, scorer
 from anomaly.benchmark import reading_charts as pictures_of_readings
 from anomaly.benchmark.charts import Picture, page
-from anomaly.benchmark.detectors import OURS, RIVERS
+from anomaly.benchmark.detectors import OURS, RIVERS, UnknownDetectorError, named
+from tests.distributions import install
 
 ROWS = 1500
 
@@ -179,3 +180,17 @@ def test_readings_without_the_columns_are_refused(
 ) -> None:
     assert pictures_of_readings.main([str(readings(tmp_path)), str(tmp_path / "o.html"), *arguments]) == 2
     assert "cannot be used" in capsys.readouterr().err
+
+
+def test_an_installed_detector_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "ours", "[stream_app.detectors]\nMine = anomaly.nearest:NearestValue\n")
+    assert named("Mine") is OURS["NearestValue"]
+    with pytest.raises(UnknownDetectorError, match=r"choose one of NearestValue, .*, Mine, or"):
+        named("Other")
+    install(tmp_path, monkeypatch, "theirs", "[stream_app.detectors]\nMine = no_such:X\nBad = no_such:X\n")
+    with pytest.raises(
+        UnknownDetectorError, match=r"'Mine' is declared twice: .* of (ours|theirs) and .* of (ours|theirs)"
+    ):
+        named("Mine")
+    with pytest.raises(UnknownDetectorError, match=r"'Bad' \(no_such:X of theirs\) cannot be loaded"):
+        named("Bad")

@@ -12,6 +12,7 @@ import pytest
 from stream_app.errors import ConfigError
 from stream_app.event_loading import discover, load_registry, schema_files
 from stream_app.model.event import Event
+from tests.distributions import install
 from tests.samples import schema
 
 MODULE = """
@@ -135,18 +136,6 @@ def test_a_missing_schema_says_what_to_write() -> None:
 def test_an_event_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Event(name="a", key="b").name = "c"  # type: ignore[misc]
-
-
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, entry_points: str) -> Path:
-    """A distribution in a folder of the import path."""
-    site = folder / f"site-{name}"
-    (site / f"{name}-1.0.dist-info").mkdir(parents=True)
-    (site / f"{name}-1.0.dist-info" / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-    )
-    (site / f"{name}-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
-    monkeypatch.syspath_prepend(str(site))
-    return site
 
 
 def test_packages_are_event_types_too(folder: Path) -> None:
