@@ -109,6 +109,7 @@ def corrected_in_files(dependencies: CorrectionCase) -> list[int]:
     return [len(done & set(table["sequence"].to_pylist())) for table in tables(dependencies).values()]
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("event", ["reading", "step"])
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_a_crash_at_any_call_is_finished_by_the_next_deliveries(

@@ -27,6 +27,7 @@ def crashed(
     return here, process
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("in_doubt", ["auto", "hold"])
 def test_a_crash_at_any_effect_loses_nothing_and_doubles_nothing(client: Any, in_doubt: Any) -> None:
     """Told by a receiver that collapses keys; with `hold` no key is ever sent twice."""
