@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 ARGS ?=
 # How many processes run the tests: 0 runs them here, in order.
 JOBS ?= 2
+# How long `make explore` begins tests.
+MINUTES ?= 60
 # Which Python makes .venv, when the first of python3.11, python3.12, python3.13, python3 is not the one.
 PYTHON ?=
 export PYTHON
@@ -16,7 +18,7 @@ bin := .venv/bin
 pytest := $(bin)/python -m pytest --durations=20 --durations-min=1
 parallel := -n $(JOBS) --dist worksteal
 
-.PHONY: help setup setup-run run test test-second faults soak bench lint format types lock wheel clean clean-venv
+.PHONY: help setup setup-run run test test-second faults explore soak bench lint format types lock wheel clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +40,9 @@ test-second: setup ## the second tier: end-to-end, exhaustive and process tests 
 
 faults: setup ## processes that are killed or hang, services that fail (JOBS=2)
 	@$(pytest) tests/faults -m faults -n $(JOBS) --dist loadfile $(ARGS)
+
+explore: setup ## hypothesis tests with new examples; none begins after an hour (MINUTES=60, JOBS=2)
+	@HYPOTHESIS_PROFILE=explore EXPLORE_MINUTES=$(MINUTES) $(pytest) -m hypothesis --timeout 1500 $(parallel) $(ARGS)
 
 soak: setup ## fuzzers at length: millions of inputs (JOBS=2)
 	@$(pytest) tests/soak -m soak $(parallel) $(ARGS)

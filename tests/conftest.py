@@ -1,6 +1,8 @@
 """Fixtures of `stream_app.testing`, tiers, hypothesis profiles, and one loader of botocore's service models."""
 
 import os
+import random
+import time
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +20,8 @@ TESTS = Path(__file__).parent
 # with one loader a process each file is parsed once.
 botocore.session.create_loader = cache(botocore.session.create_loader)
 
-# The same examples on every run. HYPOTHESIS_PROFILE=explore looks for new ones, and takes its time.
+# The same examples on every run. HYPOTHESIS_PROFILE=explore, as in `make explore`, takes new ones and prints how to
+# repeat a failure.
 settings.register_profile(
     "suite",
     derandomize=True,
@@ -28,9 +31,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
-    "explore", parent=settings.get_profile("suite"), derandomize=False, max_examples=2_000
+    "explore", parent=settings.get_profile("suite"), derandomize=False, max_examples=2_000, print_blob=True
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "suite")
+settings.load_profile(PROFILE)
+EXPLORE_UNTIL = time.monotonic() + 60 * float(os.environ.get("EXPLORE_MINUTES", "inf"))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,3 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid}: {error}") from error
         if item.get_closest_marker(tier) is None:
             item.add_marker(tier)
+    if PROFILE == "explore":
+        # Its time is limited: each run begins with other tests. The workers of a run have to agree on the order.
+        random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).shuffle(items)
+
+
+def pytest_runtest_setup() -> None:
+    """Begin no test when the time to explore is over."""
+    if time.monotonic() > EXPLORE_UNTIL:
+        pytest.skip("the time to explore is over")
