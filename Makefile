@@ -50,12 +50,13 @@ soak: setup ## fuzzers at length: millions of inputs (JOBS=2)
 bench: setup ## throughput and memory on this machine
 	@$(pytest) tests/bench -m bench -s $(ARGS)
 
-lint: setup ## style, format, types, import rules and templates; all are run, whichever fails
+lint: setup ## style, format, types, import rules, unused code and templates; all are run, whichever fails
 	@failed=; check() { printf '%s\n' "-- $$*"; "$(bin)/$$@" || failed="$$failed $$1"; }; \
 	check ruff check; \
 	check ruff format --check; \
 	check mypy; \
 	check lint-imports; \
+	check vulture --config .ci/unused.toml; \
 	check cfn-lint infra/*.yaml; \
 	[[ -z $$failed ]] || { echo "lint: failed:$$failed"; exit 1; }
 

@@ -29,7 +29,6 @@ class Tracker:
     latency: Histogram = field(default_factory=Histogram)
     behind: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
-    last_change: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def line(self, line: Mapping[str, Any]) -> None:
@@ -38,7 +37,6 @@ class Tracker:
         with self._lock:
             if take is not None:
                 take(self, line)
-                self.last_change = time.monotonic()
             elif line.get("level") in ("error", "critical") and line.get("source") == "app":
                 self.errors = [*self.errors[-9:], str(line.get("event"))]
 
