@@ -30,7 +30,7 @@ from stream_app.event_loading import load_registry
 from stream_app.model.record import Batch, Record
 from stream_app.model.segment import Building, Segment, Sink
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.user_code.checks import without_deduplication
+from stream_app.pipeline.user_code.declaration_checks import without_deduplication
 from stream_app.recovery import dead_letters
 from stream_app.recovery.stream.read import timestamp
 from stream_app.settings import ENVIRONMENT, Settings, read_properties

@@ -13,7 +13,7 @@ from stream_app.model.record import Batch
 from stream_app.model.records import Payloads
 from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.readers.columns import build
-from stream_app.pipeline.readers.payload_checks import MAX_DEPTH, problem, survey
+from stream_app.pipeline.readers.payload_checks import MAX_DEPTH, problem, scan_payloads
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.score import score
@@ -79,7 +79,7 @@ def warm_pipeline(registry: Registry) -> None:
             if state.checks is not None:
                 state.checks.mark(device, batch)
     for payload in (b"{}", b"[" * (MAX_DEPTH + 1)):
-        survey(Payloads.of([payload]))
+        scan_payloads(Payloads.of([payload]))
         problem(payload)
 
 

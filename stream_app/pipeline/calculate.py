@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Outcome
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.user_code.checks import FLAG, HELPERS, RESERVED
 from stream_app.pipeline.user_code.column_names import field_name, stored_name
-from stream_app.pipeline.user_code.error_isolation import guarded
+from stream_app.pipeline.user_code.declaration_checks import FLAG, HELPER_PREFIXES, RESERVED
+from stream_app.pipeline.user_code.error_isolation import call_isolated
 from stream_app.pipeline.user_code.user_calls import Accept, ResultError
 
 STAGE = "calculate"
@@ -24,7 +24,7 @@ def calculate(batch: Batch, codec: Codec) -> Outcome:
     function = codec.event.calculate
     if function is None or not len(batch):
         return Outcome(batch)
-    columns, kept, failed = guarded(function, batch, STAGE, codec.schema.fingerprint, accepted(codec))
+    columns, kept, failed = call_isolated(function, batch, STAGE, codec.schema.fingerprint, accepted(codec))
     return Outcome(kept.with_columns(columns), failed)
 
 
@@ -36,7 +36,7 @@ def accepted(codec: Codec) -> Accept:
     def accept(name: str, column: NDArray[Any]) -> NDArray[Any]:
         if name in fields:
             raise ResultError(f"returned column {name!r}, which is a field of the schema")
-        if name in reserved or name.startswith(HELPERS):
+        if name in reserved or name.startswith(HELPER_PREFIXES):
             raise ResultError(f"returned column {name!r}, which the pipeline adds")
         bare = field_name(name, codec.event.name, ())
         if bare != name or stored_name(name, codec.event.name) in fields:

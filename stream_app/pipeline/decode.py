@@ -13,7 +13,7 @@ from stream_app.model.record import Code, Failure, IntVector
 from stream_app.model.records import Payloads
 from stream_app.pipeline.readers.payload_checks import JSON_STARTS, problem
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.user_code.error_isolation import short
+from stream_app.pipeline.user_code.user_calls import truncated
 from stream_app.pipeline.values.schema import Schema
 
 STAGE = "decode"
@@ -37,7 +37,7 @@ class _Frame(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
 class Encoded:
     """Rows of one event type: source row, body, the Avro writer's schema (None: JSON), the envelope's id.
 
-    `usual_rows` and `usual` are further rows, which were read at once: Structs of `UsualForm`, `enveloped` or not.
+    `usual_rows` and `usual` are further rows, which were read at once: Structs of `FastPath`, `enveloped` or not.
     """
 
     event: str
@@ -115,12 +115,12 @@ def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -
     try:
         frame = _frame.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = f"not a JSON object of a known form: {short(str(error))}"
+        reason = f"not a JSON object of a known form: {truncated(str(error))}"
         return Failure(row, STAGE, Code.UNDECODABLE, reason)
     if frame.detail_type is None:
         return _add(row, frame.event, data, None, registry, found)
     if frame.detail is _NO_DETAIL:
-        event = short(frame.detail_type)
+        event = truncated(frame.detail_type)
         return Failure(row, STAGE, Code.UNDECODABLE, "the envelope has no detail", event)
     envelope_id = frame.id if isinstance(frame.id, str) else None
     return _add(row, frame.detail_type, frame.detail, envelope_id, registry, found)
@@ -151,7 +151,7 @@ def _add(
     if event is None:
         return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, "neither detail-type nor event says what it is")
     if event not in registry.codecs:
-        return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, f"no event type {short(event)!r} is declared")
+        return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, f"no event type {truncated(event)!r} is declared")
     found.setdefault(event, Encoded(event)).add(row, body, None, envelope_id)
     return None
 

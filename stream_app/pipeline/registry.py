@@ -10,12 +10,12 @@ from stream_app.model.event import Event
 from stream_app.pipeline.readers import avro_reader, json_reader
 from stream_app.pipeline.readers.avro_conversion import ConflictError
 from stream_app.pipeline.readers.avro_reader import ReadRecord
-from stream_app.pipeline.readers.fast_path import UsualForm
+from stream_app.pipeline.readers.fast_path import FastPath
 from stream_app.pipeline.readers.json_reader import RecordReader
-from stream_app.pipeline.user_code import checks, declaration
+from stream_app.pipeline.user_code import declaration_checks, declared_types
 from stream_app.pipeline.values.scalar_times import Instant
 from stream_app.pipeline.values.schema import TICKS_PER_SECOND, Json, Schema, compile_schema
-from stream_app.pipeline.values.schema_versions import different
+from stream_app.pipeline.values.schema_versions import first_difference
 
 Versions = Sequence[tuple[str, Json]]
 
@@ -41,7 +41,7 @@ class Registry:
 
     codecs: Mapping[str, Codec]
     writers: Mapping[str, tuple[str, Schema]]
-    usual: UsualForm
+    usual: FastPath
 
     @classmethod
     def of(
@@ -67,7 +67,7 @@ def compile_registry(
     writers: dict[str, tuple[str, Schema]] = {}
     problems: list[Problem] = []
     for declared in events:
-        event, wrong = declaration.sound_part(declared)
+        event, wrong = declared_types.valid_part(declared)
         problems += wrong
         if event is None:
             continue
@@ -77,7 +77,7 @@ def compile_registry(
             problems += error.problems
             continue
         codecs[event.name], wrong = _codec(event, versions)
-        unfit = [*wrong, *checks.problems(event, versions[0][1])]
+        unfit = [*wrong, *declaration_checks.problems(event, versions[0][1])]
         problems += unfit
         if dry_run and not unfit:
             problems += _dry_run(codecs[event.name])
@@ -87,7 +87,7 @@ def compile_registry(
                 hint = "give the record a name of its own: Avro binary is known by it"
                 problems.append(Problem(f"{source} has the same fingerprint as event {other!r}", hint))
             writers[version.fingerprint] = (event.name, version)
-    usual = UsualForm(
+    usual = FastPath(
         (name, codec.schema, codec.event.required, codec.event.id) for name, codec in codecs.items()
     )
     return Registry(codecs, writers, usual), problems
@@ -112,7 +112,7 @@ def _codec(event: Event, versions: Sequence[tuple[str, Schema]]) -> tuple[Codec,
             problems.append(Problem(f"{source} and {versions[0][0]} differ: {error}", hint))
             continue
         same = next((one for one in versions if one[1].fingerprint == writer.fingerprint), versions[0])
-        field = different(writer.type, same[1].type)
+        field = first_difference(writer.type, same[1].type)
         if field is not None:
             problems.append(
                 Problem(

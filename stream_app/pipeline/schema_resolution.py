@@ -14,7 +14,7 @@ from stream_app.pipeline.decode import Encoded
 from stream_app.pipeline.readers.columns import build, build_from
 from stream_app.pipeline.readers.fast_path import detail_of, id_of
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.user_code.error_isolation import short
+from stream_app.pipeline.user_code.user_calls import truncated
 from stream_app.pipeline.values.schema import FLOAT, IDENTITY, SINGLE, TEXT
 from stream_app.pipeline.values.violation import ViolationError
 
@@ -131,7 +131,7 @@ def _failure(row: int, error: Exception, codec: Codec, writer: str | None) -> Fa
     if not isinstance(error, ViolationError):
         error = ViolationError("a record of the schema", f"one that cannot be read ({type(error).__name__})")
     stage = "decode" if error.code is Code.UNDECODABLE else STAGE
-    return Failure(row, stage, error.code, short(str(error)), codec.event.name, mark)
+    return Failure(row, stage, error.code, truncated(str(error)), codec.event.name, mark)
 
 
 def _with_id(values: Values, envelope_id: str, codec: Codec) -> Values:

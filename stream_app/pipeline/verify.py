@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code, Failure, Mask, Outcome
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.user_code.error_isolation import guarded
+from stream_app.pipeline.user_code.error_isolation import call_isolated
 from stream_app.pipeline.user_code.user_calls import ResultError
 
 STAGE = "verify"
@@ -25,7 +25,7 @@ def verify(batch: Batch, codec: Codec) -> Outcome:
     rules = codec.event.verify
     if rules is None or not len(batch):
         return Outcome(batch)
-    checked, kept, failed = guarded(rules, batch, STAGE, codec.schema.fingerprint, as_mask)
+    checked, kept, failed = call_isolated(rules, batch, STAGE, codec.schema.fingerprint, as_mask)
     if not checked:
         return Outcome(kept, failed)
     checked = {name: _kept(mask) for name, mask in checked.items()}

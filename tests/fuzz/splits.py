@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.readers.fast_path import UsualForm
+from stream_app.pipeline.readers.fast_path import FastPath
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import outcomes, record
@@ -56,7 +56,7 @@ def fuzz(seed: int, count: int) -> None:
 
 def prepared(registry: Registry) -> Prepared:
     """Return both ways to read records of a registry's event types."""
-    return Prepared(registry, replace(registry, usual=UsualForm(())))
+    return Prepared(registry, replace(registry, usual=FastPath(())))
 
 
 @cache

@@ -26,7 +26,7 @@ from stream_app.errors import ConfigError
 from stream_app.event_loading import load_registry
 from stream_app.model.event import Event, Range, Rate, Stuck, Window
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.user_code.generated_rows import EXTREME, ORDINARY, WITHOUT_OPTIONAL, generated
+from stream_app.pipeline.user_code.generated_rows import EXTREME, ORDINARY, WITHOUT_OPTIONAL, generate_rows
 from tests import avro, samples
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
@@ -382,7 +382,7 @@ def test_the_shipped_events_and_those_of_the_tests_are_loaded() -> None:
 
 
 def test_rows_are_generated_for_every_type_of_avro() -> None:
-    rows = generated(Registry.of([avro.EVERY], {"every": [avro.SCHEMA]}).codecs["every"])
+    rows = generate_rows(Registry.of([avro.EVERY], {"every": [avro.SCHEMA]}).codecs["every"])
     assert rows is not None
     assert (len(rows.batch), rows.ordinary) == (ORDINARY + WITHOUT_OPTIONAL + EXTREME, ORDINARY)
     missing = [row for row in range(len(rows.batch)) if rows.batch["maybe_text"][row] is None]
@@ -392,10 +392,10 @@ def test_rows_are_generated_for_every_type_of_avro() -> None:
 def test_rows_are_generated_where_a_logical_type_is_on_a_type_that_cannot_carry_it() -> None:
     spanning = {"name": "span", "type": {"type": "string", "logicalType": "timestamp-millis"}}
     raw = {**SCHEMA, "fields": [*SCHEMA["fields"], spanning, {**spanning, "name": "day", "type": "string"}]}
-    assert generated(Registry.of([Event(**USUAL)], {"tank": [raw]}).codecs["tank"]) is not None
+    assert generate_rows(Registry.of([Event(**USUAL)], {"tank": [raw]}).codecs["tank"]) is not None
     odd = {"type": "fixed", "name": "Odd", "size": 2, "logicalType": "decimal", "precision": 1, "scale": 0}
     raw = {**SCHEMA, "fields": [*SCHEMA["fields"], {"name": "odd", "type": odd}]}
-    assert generated(Registry.of([Event(**USUAL)], {"tank": [raw]}).codecs["tank"]) is not None
+    assert generate_rows(Registry.of([Event(**USUAL)], {"tank": [raw]}).codecs["tank"]) is not None
 
 
 @given(st.sampled_from(sorted(WRONG)), st.sampled_from(sorted(MASKS)))

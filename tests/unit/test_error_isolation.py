@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from stream_app.model.record import Batch, Code, Outcome
 from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.user_code.error_isolation import guarded, short
+from stream_app.pipeline.user_code.error_isolation import call_isolated
+from stream_app.pipeline.user_code.user_calls import truncated
 from stream_app.pipeline.verify import verify
 from stream_app.source_lines import defined_at, line_in, without_line
 from tests.samples import READING, registry
@@ -72,7 +73,7 @@ def alone(function: Function) -> Function:
 @given(st.lists(st.integers(0, 9), max_size=40), st.sets(st.integers(0, 9)), st.booleans())
 def test_the_guilty_rows_and_no_others_fail(values: list[int], guilty: set[int], picky: bool) -> None:
     function = alone(raises_on(guilty)) if picky else raises_on(guilty)
-    columns, kept, failed = guarded(function, batch(values, 5), "stage", "mark")
+    columns, kept, failed = call_isolated(function, batch(values, 5), "stage", "mark")
     good = [value for value in values if value not in guilty]
     assert kept["value"].tolist() == good
     assert columns.get("square", np.zeros(0)).tolist() == [value**2 for value in good]
@@ -96,7 +97,7 @@ def test_few_guilty_rows_cost_few_calls() -> None:
         calls.append(len(part))
         return raises_on({777})(part)  # type: ignore[no-any-return]
 
-    _, kept, failed = guarded(counting, batch(list(range(1_024))), "stage", "mark")
+    _, kept, failed = call_isolated(counting, batch(list(range(1_024))), "stage", "mark")
     assert (len(kept), len(failed)) == (1_023, 1)
     # Once for all, once or twice for each of ten halvings, and once for all the others.
     assert len(calls) <= 1 + 2 * 10 + 1
@@ -135,7 +136,7 @@ def test_a_reason_is_cut_to_what_a_dead_letter_can_carry() -> None:
     (failure,) = calculated(wordy, [1]).failed
     assert failure.reason.startswith("ValueError: xxx")
     assert len(failure.reason) == 200
-    assert short("brief") == "brief"
+    assert truncated("brief") == "brief"
 
 
 def test_an_error_that_cannot_say_what_it_is_is_known_by_its_kind() -> None:
@@ -154,7 +155,7 @@ def test_nothing_of_a_batch_is_kept_alive_by_its_errors() -> None:
     mine = weakref.ref(whole["w"].base)
     gc.disable()
     try:
-        guarded(raises_on({2, 3}), whole, "stage", "mark")
+        call_isolated(raises_on({2, 3}), whole, "stage", "mark")
         del whole
         assert mine() is None
     finally:

@@ -13,7 +13,7 @@ from stream_app.model.record import Record
 from stream_app.model.records import Payloads
 from stream_app.pipeline.decode import decode
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.readers.fast_path import UsualForm
+from stream_app.pipeline.readers.fast_path import FastPath
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
@@ -35,7 +35,7 @@ ALIASED = thing(
 
 def careful(known: Registry) -> Registry:
     """The same events, of which no record is usual."""
-    return replace(known, usual=UsualForm(()))
+    return replace(known, usual=FastPath(()))
 
 
 def run(records: list[Record], known: Registry) -> dict[int, Fate]:

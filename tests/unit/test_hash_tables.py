@@ -18,7 +18,7 @@ from anomaly.kernels.compiled import compiled
 from anomaly.kernels.siphash import hash_of
 from stream_app.model.record import IntVector
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.readers.unpack_kernel import mark_of_text
+from stream_app.pipeline.readers.unpack_kernel import hash_text
 from stream_app.pipeline.state.deduplication import Repeats, Seen
 from stream_app.pipeline.state.key_index import Devices
 from stream_app.pipeline.state.key_index_kernel import MARK, NUMBER
@@ -31,7 +31,7 @@ _BITS, _CHOSEN = 10, 1_000
 @compiled
 def _marks_without_a_seed(data: np.ndarray, size: int, marks: np.ndarray) -> None:
     for row in range(len(marks)):
-        marks[row] = mark_of_text(data, row * size, size)
+        marks[row] = hash_text(data, row * size, size)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from stream_app.model.event import PAYLOAD, Event
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
-from stream_app.pipeline.user_code.checks import without_deduplication
+from stream_app.pipeline.user_code.declaration_checks import without_deduplication
 from stream_app.settings import Settings
 from stream_app.sinks.parquet import to_table
 from stream_app.telemetry import log

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_app.model.event import Event
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.readers.fast_path import UsualForm
+from stream_app.pipeline.readers.fast_path import FastPath
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.pipeline.values import exact_numbers, time_kernel, time_text
@@ -48,7 +48,7 @@ def test_a_number_is_what_decimal_says(text: str) -> None:
     assert value == expected
     integral = expected == expected.to_integral_value()
     small = abs(expected) < 10**19
-    assert exact_numbers.whole(found) == (int(expected) if integral and small else None)
+    assert exact_numbers.to_integer(found) == (int(expected) if integral and small else None)
 
 
 _pieces = st.builds(
@@ -69,12 +69,12 @@ _pieces = st.builds(
 @settings(max_examples=300)
 def test_the_compiled_reading_of_a_time_is_the_careful_one_or_asks_for_it(text: str, per_second: int) -> None:
     data = np.frombuffer(text.encode() + b"...", np.uint8)
-    found = time_kernel.of_text(data, 0, len(text), per_second)
-    careful = time_text.instant(text, per_second)
+    found = time_kernel.parse_instant(data, 0, len(text), per_second)
+    careful = time_text.parse_instant(text, per_second)
     first, last = time_text.FIRST_SECOND * per_second, (time_text.LAST_SECOND + 1) * per_second - 1
     if careful is None or not first <= careful <= last:
-        assert found == time_kernel.DOUBTFUL
-    elif found != time_kernel.DOUBTFUL:
+        assert found == time_kernel.UNDECIDED
+    elif found != time_kernel.UNDECIDED:
         assert found == careful
     usual = careful is not None and text[10] == "T" and (text[-1] in "Zz" or text[-3] == ":")
     if usual and first <= (careful or 0) <= last:
@@ -89,7 +89,7 @@ def test_a_time_is_the_instant_that_python_reads(moment: dt.datetime) -> None:
     if offset is None or offset % dt.timedelta(minutes=1):
         return
     expected = (moment - EPOCH.replace(tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
-    assert time_text.instant(moment.isoformat(), 1_000_000) == expected
+    assert time_text.parse_instant(moment.isoformat(), 1_000_000) == expected
 
 
 # ---- Both ways to read
@@ -184,7 +184,7 @@ def schemas_and_records(draw: st.DrawFn) -> tuple[Registry, list[bytes]]:
 def test_the_fast_and_the_careful_way_to_read_agree(drawn: tuple[Registry, list[bytes]]) -> None:
     registry, payloads = drawn
     fast = run(registry, payloads)
-    assert fast == run(replace(registry, usual=UsualForm(())), payloads)
+    assert fast == run(replace(registry, usual=FastPath(())), payloads)
     alone = [run(registry, [payload], at) for at, payload in enumerate(payloads)]
     if not any(fate == ("repeated",) for fate in fast.values()):
         assert fast == {row: fate for one in alone for row, fate in one.items()}

@@ -7,9 +7,9 @@ from typing import Any
 
 from stream_app.pipeline.readers.avro_bytes import Cursor
 from stream_app.pipeline.values.avro_types import DECIMAL, UUID, AvroType
+from stream_app.pipeline.values.scalar import Scalar
 from stream_app.pipeline.values.scalar_decimal import Decimal
-from stream_app.pipeline.values.scalar_reading import Scalar
-from stream_app.pipeline.values.scalars import scalar_of
+from stream_app.pipeline.values.scalars import scalar_for
 from stream_app.pipeline.values.violation import ViolationError
 
 Read = Callable[[Cursor], Any]
@@ -40,18 +40,18 @@ class UnresolvableError(Exception):
     """A writer's type that Avro does not read as the reader's."""
 
 
-def scalar_read(writer: AvroType, reader: AvroType, *, column: bool, nullable: bool) -> Read:
+def scalar_reader(writer: AvroType, reader: AvroType, *, column: bool, nullable: bool) -> Read:
     """How a single value that `writer` wrote is read as `reader`.
 
     Between two logical types of one family the value is converted by the reader's; between a logical type and the
     plain type that carries it, it is what is carried. Raises UnresolvableError and ConflictError.
     """
-    scalar = scalar_of(reader, column=column, nullable=nullable)
+    scalar = scalar_for(reader, column=column, nullable=nullable)
     if scalar is None:
         raise UnresolvableError
     if writer.type == "enum" and reader.type == "enum":
         return _enum(writer, reader, scalar)
-    raw, carried = primitive(writer), scalar.carried
+    raw, carried = primitive_reader(writer), scalar.carried
     ours, theirs = reader.logical, writer.logical
     if ours is not None and theirs is not None:
         if ours.family != theirs.family:
@@ -75,7 +75,7 @@ def _check(writer: AvroType, reader: AvroType) -> None:
         raise UnresolvableError
 
 
-def primitive(avro: AvroType) -> Read:
+def primitive_reader(avro: AvroType) -> Read:
     """How the value that carries a single value is read off the bytes."""
     match avro.type:
         case "int" | "long":
@@ -92,7 +92,7 @@ def primitive(avro: AvroType) -> Read:
 
 def _enum(writer: AvroType, reader: AvroType, scalar: Scalar) -> Read:
     """A symbol that the reader does not know is the reader's default, as Avro says, where it has one."""
-    raw, symbols, default = primitive(writer), frozenset(reader.symbols), reader.symbol_default
+    raw, symbols, default = primitive_reader(writer), frozenset(reader.symbols), reader.symbol_default
 
     def read(cursor: Cursor) -> Any:
         symbol = raw(cursor)
@@ -118,13 +118,13 @@ def _ticks(raw: Read, carried: Callable[[Any, int | None], Any], ours: int, thei
     return lambda cursor: carried(raw(cursor) * ours // theirs, cursor.arrived)
 
 
-def same_values(writer: AvroType, reader: AvroType) -> bool:
+def same_logical_type(writer: AvroType, reader: AvroType) -> bool:
     """Whether bytes of either type mean the same value, where both have the same canonical form."""
     ours, theirs = reader.logical, writer.logical
     return ours is None or theirs is None or ours == theirs
 
 
-def unresolvable(writer: AvroType, reader: AvroType) -> Read:
+def unresolvable_reader(writer: AvroType, reader: AvroType) -> Read:
     """Refuses each value: only a record that has one is parked."""
 
     def read(cursor: Cursor) -> Any:

@@ -10,12 +10,12 @@ from stream_app.pipeline.readers.avro_conversion import (
     ConflictError,
     Read,
     UnresolvableError,
-    primitive,
-    scalar_read,
-    unresolvable,
+    primitive_reader,
+    scalar_reader,
+    unresolvable_reader,
 )
 from stream_app.pipeline.values.avro_types import AvroField, AvroType
-from stream_app.pipeline.values.defaults import NO_VALUE, when_absent
+from stream_app.pipeline.values.defaults import NO_VALUE, absent_value
 from stream_app.pipeline.values.violation import ViolationError
 
 ReadRecord = Callable[[bytes, int | None], list[Any]]
@@ -98,7 +98,7 @@ class _Resolver:
             steps.append(_Step(theirs.name, read, to))
         read_anyway = {step.to for step in steps}
         absent = [
-            None if field.name in required or at in read_anyway else when_absent(field, column=columns[at])
+            None if field.name in required or at in read_anyway else absent_value(field, column=columns[at])
             for at, field in enumerate(reader.fields)
         ]
         return steps, absent
@@ -114,7 +114,7 @@ class _Resolver:
                 return self._branch(writer, reader, column)
             return self._resolved(writer, reader, column=column, nullable=nullable)
         except UnresolvableError:
-            return unresolvable(writer, reader)
+            return unresolvable_reader(writer, reader)
 
     def _branch(self, writer: AvroType, reader: AvroType, column: bool) -> Read:
         """The branch of the reader that Avro chooses: of several the one that is most alike."""
@@ -138,7 +138,7 @@ class _Resolver:
             return self._record(writer, reader)
         if writer.items is not None or writer.type == "record":
             raise UnresolvableError
-        return scalar_read(writer, reader, column=column, nullable=nullable)
+        return scalar_reader(writer, reader, column=column, nullable=nullable)
 
     def _record(self, writer: AvroType, reader: AvroType) -> Read:
         key = (id(writer), id(reader))
@@ -158,7 +158,7 @@ class _Resolver:
             item = self._skip(avro.items)
             return _array(item) if avro.type == "array" else _map(item)
         if avro.type != "record":
-            return Cursor.sized if avro.type == "string" else primitive(avro)
+            return Cursor.sized if avro.type == "string" else primitive_reader(avro)
         key = (id(avro), 0)
         if key not in self._known:
             made: list[Read] = []

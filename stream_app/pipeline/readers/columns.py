@@ -29,10 +29,10 @@ from stream_app.pipeline.values.schema import (
 Column = NDArray[Any]
 _pack = msgspec.msgpack.Encoder().encode
 _READ_AS = {
-    FLOAT: kernel.REAL,
-    SINGLE: kernel.REAL,
-    INTEGER: kernel.WHOLE,
-    BOOLEAN: kernel.WHOLE,
+    FLOAT: kernel.FLOAT,
+    SINGLE: kernel.FLOAT,
+    INTEGER: kernel.INTEGER,
+    BOOLEAN: kernel.INTEGER,
     TIME_MS: kernel.TICKS,
     TIME_US: kernel.TICKS,
 }
@@ -87,17 +87,17 @@ def _built(
     per_second = np.array([TICKS_PER_SECOND.get(field.kind, 0) for field in fields], dtype=np.int64)
     reals = np.empty((len(fields), count))
     bits = reals.view(np.int64)
-    missing = np.zeros((len(fields) if (kinds == kernel.MAYBE).any() else 0, count), dtype=np.bool_)
+    missing = np.zeros((len(fields) if (kinds == kernel.NULLABLE).any() else 0, count), dtype=np.bool_)
     doubtful = np.zeros(count, dtype=np.bool_)
     if arrived is None:
-        arrived = np.full(count, time_kernel.NEVER, dtype=np.int64)
+        arrived = np.full(count, time_kernel.NO_ARRIVAL, dtype=np.int64)
     data = np.frombuffer(_pack(rows), np.uint8)
-    kernel.columns(data, kinds, per_second, lead, arrived, reals, bits, missing, doubtful)
+    kernel.fill_columns(data, kinds, per_second, lead, arrived, reals, bits, missing, doubtful)
     columns: dict[str, Column] = {}
     for at, field in enumerate(fields):
-        if kinds[at] == kernel.PASS:
+        if kinds[at] == kernel.SKIP:
             columns[field.name] = _objects(map(getters[at], rows), count, field)
-        elif kinds[at] == kernel.MAYBE:
+        elif kinds[at] == kernel.NULLABLE:
             columns[field.name] = np.where(missing[at], np.nan, bits[at])
             columns[EXACT + field.name] = bits[at] != 0 if field.kind == BOOLEAN else bits[at]
         else:
@@ -107,8 +107,8 @@ def _built(
 
 def _read_as(field: Field, required: Sequence[str]) -> int:
     if field.nullable and field.name not in required and field.kind in (INTEGER, BOOLEAN):
-        return kernel.MAYBE
-    return _READ_AS.get(field.kind, kernel.PASS)
+        return kernel.NULLABLE
+    return _READ_AS.get(field.kind, kernel.SKIP)
 
 
 def _numbers(reals: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> Column:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import msgspec
 
 from stream_app.model.records import Payloads
-from stream_app.pipeline.readers.json_form import fast_default, fast_type
-from stream_app.pipeline.readers.payload_checks import survey
+from stream_app.pipeline.readers.fast_types import fast_default, fast_type
+from stream_app.pipeline.readers.payload_checks import scan_payloads
 from stream_app.pipeline.values.schema import Field, Schema
 
 # No value is of it: a member that has it must be absent. Avro's names are ASCII, so none begins as this one's does.
@@ -25,7 +25,7 @@ detail_of = attrgetter("detail")
 id_of = attrgetter("id")
 
 
-class UsualForm:
+class FastPath:
     """Reads records of these events (name, schema, required fields, id's field): envelopes, or JSON without one.
 
     It takes a record only where `decode` and `conform` would take it with the same fields: every required field is
@@ -55,7 +55,7 @@ class UsualForm:
         An envelope (`enveloped`) has `detail` and `id`; the others have an event's fields themselves. Payloads are
         expected to be as the first is, enveloped or not. Bytes that `payload_checks` refuses stay bytes.
         """
-        checked = survey(payloads)
+        checked = scan_payloads(payloads)
         decoder = self._envelopes if len(payloads) and _ENVELOPE in payloads.payload(0) else self._plain
         if decoder is None:
             return list(payloads.each())

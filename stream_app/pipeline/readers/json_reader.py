@@ -10,9 +10,9 @@ import msgspec
 from stream_app.model.record import Code
 from stream_app.pipeline.readers.json_union import UnionReader
 from stream_app.pipeline.values.avro_types import AvroField, AvroType
-from stream_app.pipeline.values.defaults import NO_VALUE, when_absent
-from stream_app.pipeline.values.scalars import scalar_of
-from stream_app.pipeline.values.violation import ViolationError, kind_of
+from stream_app.pipeline.values.defaults import NO_VALUE, absent_value
+from stream_app.pipeline.values.scalars import scalar_for
+from stream_app.pipeline.values.violation import ViolationError, json_kind
 
 Read = Callable[[bytes, int | None], Any]
 _ABSENT = msgspec.Raw()
@@ -99,7 +99,7 @@ def _decoded(decode: Callable[[Any], Any], body: Any, expected: str) -> Any:
     try:
         return decode(body)
     except msgspec.ValidationError:
-        raise ViolationError(expected, kind_of(bytes(body).lstrip())) from None
+        raise ViolationError(expected, json_kind(bytes(body).lstrip())) from None
     except UnicodeDecodeError:
         raise ViolationError("names in UTF-8", "bytes that are not", Code.UNDECODABLE) from None
     except msgspec.DecodeError:
@@ -111,12 +111,12 @@ def record_reader(avro: AvroType, required: Iterable[str], columns: Iterable[boo
     known: dict[int, Read] = {}
     flags = list(columns)
     reads = [_reader(f.type, known, column=flag) for f, flag in zip(avro.fields, flags, strict=True)]
-    absent = [when_absent(field, column=flag) for field, flag in zip(avro.fields, flags, strict=True)]
+    absent = [absent_value(field, column=flag) for field, flag in zip(avro.fields, flags, strict=True)]
     return RecordReader(avro.fields, required, reads, absent)
 
 
 def _reader(avro: AvroType, known: dict[int, Read], *, column: bool, nullable: bool = False) -> Read:
-    scalar = scalar_of(avro, column=column, nullable=nullable)
+    scalar = scalar_for(avro, column=column, nullable=nullable)
     if scalar is not None:
         return scalar.json
     if avro.type == "union":
@@ -132,7 +132,7 @@ def _record(avro: AvroType, known: dict[int, Read]) -> Read:
         made: list[RecordReader] = []  # a type may contain itself
         known[id(avro)] = lambda raw, arrived: made[0].read_object(raw, arrived)
         reads = [_reader(field.type, known, column=False) for field in avro.fields]
-        absent = [when_absent(field, column=False) for field in avro.fields]
+        absent = [absent_value(field, column=False) for field in avro.fields]
         made.append(RecordReader(avro.fields, (), reads, absent))
     return known[id(avro)]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stream_app.pipeline.values.avro_types import AvroType
-from stream_app.pipeline.values.exact_numbers import whole
-from stream_app.pipeline.values.scalar_reading import NULL, NUMBER, number_of
-from stream_app.pipeline.values.scalars import scalar_of
-from stream_app.pipeline.values.violation import ViolationError, kind_of
+from stream_app.pipeline.values.exact_numbers import to_integer
+from stream_app.pipeline.values.scalar import NULL, NUMBER, parse_number
+from stream_app.pipeline.values.scalars import scalar_for
+from stream_app.pipeline.values.violation import ViolationError, json_kind
 
 Read = Callable[[bytes, int | None], Any]
 _OBJECT, _ARRAY = "an object", "an array"
@@ -33,7 +33,7 @@ class UnionReader:
 
     def read(self, raw: bytes, arrived: int | None) -> Any:
         """The value of a JSON value's bytes."""
-        kind = kind_of(raw)
+        kind = json_kind(raw)
         if kind == NULL and self._nullable:
             return None
         possible = self._by_kind.get(kind, [])
@@ -48,7 +48,7 @@ class UnionReader:
 
 
 def _kinds(avro: AvroType) -> frozenset[str]:
-    scalar = scalar_of(avro, column=False, nullable=False)
+    scalar = scalar_for(avro, column=False, nullable=False)
     if scalar is not None:
         return scalar.kinds
     return frozenset({_ARRAY if avro.type == "array" else _OBJECT})
@@ -60,7 +60,7 @@ def _of_number(possible: list[tuple[AvroType, Read]], raw: bytes) -> list[tuple[
     reals = [one for one in possible if one[0].type in ("float", "double")]
     others = [one for one in possible if one not in wholes and one not in reals]
     if wholes and (not reals or _INTEGER_BYTES.issuperset(raw)):
-        value = whole(number_of(raw))
+        value = to_integer(parse_number(raw))
         widest = max(wholes, key=lambda one: one[0].type == "long")
         bits = 63 if widest[0].type == "long" else 31
         if value is not None and -(2**bits) <= value < 2**bits:

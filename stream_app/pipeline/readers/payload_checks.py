@@ -21,22 +21,22 @@ JSON_STARTS = frozenset(b"{ \t\r\n")
 _ASCII = 0x7F
 
 
-class Survey(NamedTuple):
+class PayloadScan(NamedTuple):
     """What a pass over all payloads found: line breaks, and the rows of JSON texts that `problem` refuses."""
 
     line_breaks: int
     refused: list[int]
 
 
-def survey(payloads: Payloads) -> Survey:
+def scan_payloads(payloads: Payloads) -> PayloadScan:
     """Check all payloads in one pass; a payload that may have a problem is looked at by itself."""
     opening = np.empty(len(payloads), dtype=np.int64)
-    line_breaks, either = kernel.survey(payloads.read_only(), payloads.begins, opening)
+    line_breaks, either = kernel.scan(payloads.read_only(), payloads.begins, opening)
     looked_at = opening > MAX_DEPTH
     if either > _ASCII and not _is_utf8(payloads):
         looked_at[:] = True
     rows: list[int] = np.flatnonzero(looked_at).tolist()
-    return Survey(line_breaks, [row for row in rows if _refused(payloads, row)])
+    return PayloadScan(line_breaks, [row for row in rows if _refused(payloads, row)])
 
 
 def problem(data: bytes) -> str | None:

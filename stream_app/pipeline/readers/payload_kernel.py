@@ -19,7 +19,7 @@ _LEAST_GZIP = 18  # a header of 10 bytes and a trailer of 8
 
 
 @compiled
-def survey(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -> Any:
+def scan(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -> Any:
     """Count the opening brackets of each payload; return all line breaks, and the bitwise or of all bytes.
 
     Payload number i is [begins[i], begins[i + 1]) of `data`, its separator included. "[" and "{" are the two bytes
@@ -44,7 +44,9 @@ def survey(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -
 
 
 @compiled
-def unpacked(data: Bytes, begins: NDArray[np.int64], max_bytes: int, sizes: NDArray[np.int64]) -> int:
+def write_unpacked_sizes(
+    data: Bytes, begins: NDArray[np.int64], max_bytes: int, sizes: NDArray[np.int64]
+) -> int:
     """Write the unpacked size of each payload, as `unpacked_size.unpacked_sizes` defines it; return their sum."""
     total = 0
     for row in range(len(sizes)):

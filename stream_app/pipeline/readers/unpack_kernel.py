@@ -16,7 +16,7 @@ from stream_app.pipeline.values import time_kernel
 
 # What a field is read as: passed over, a floating-point number, a whole number or boolean, ticks since the epoch, a
 # whole number or boolean that may be missing.
-PASS, REAL, WHOLE, TICKS, MAYBE = range(5)
+SKIP, FLOAT, INTEGER, TICKS, NULLABLE = range(5)
 _NAN = int(np.array([np.nan]).view(np.int64)[0])
 _NONE = np.iinfo(np.int64).min
 
@@ -24,7 +24,7 @@ Bytes = NDArray[np.uint8]
 
 
 @compiled
-def number(data: Bytes, at: int, size: int) -> int:
+def read_unsigned(data: Bytes, at: int, size: int) -> int:
     """The big-endian integer of `size` bytes at `at`; bits beyond 64 are lost."""
     value = 0
     for i in range(at, at + size):
@@ -33,14 +33,14 @@ def number(data: Bytes, at: int, size: int) -> int:
 
 
 @compiled
-def signed(data: Bytes, at: int, size: int) -> int:
+def read_signed(data: Bytes, at: int, size: int) -> int:
     """The same in two's complement."""
     spare = 64 - 8 * size
-    return (number(data, at, size) << spare) >> spare
+    return (read_unsigned(data, at, size) << spare) >> spare
 
 
 @compiled
-def head(data: Bytes, at: int) -> Any:
+def read_header(data: Bytes, at: int) -> Any:
     """Of the value at `at`: where its content begins, the content's bytes, and how many values follow inside it."""
     tag = data[at]
     if tag <= 0x7F or tag >= 0xE0 or 0xC0 <= tag <= 0xC3:
@@ -53,10 +53,10 @@ def head(data: Bytes, at: int) -> Any:
         return at + 1, int(tag & 0x1F), 0
     if tag <= 0xC6:  # bytes
         wide = 1 << (tag - 0xC4)
-        return at + 1 + wide, number(data, at + 1, wide), 0
+        return at + 1 + wide, read_unsigned(data, at + 1, wide), 0
     if tag <= 0xC9:  # extension: length, type, content
         wide = 1 << (tag - 0xC7)
-        return at + 2 + wide, number(data, at + 1, wide), 0
+        return at + 2 + wide, read_unsigned(data, at + 1, wide), 0
     if tag <= 0xCB:
         return at + 1, 4 << (tag - 0xCA), 0
     if tag <= 0xD3:
@@ -65,24 +65,24 @@ def head(data: Bytes, at: int) -> Any:
         return at + 2, 1 << (tag - 0xD4), 0
     if tag <= 0xDB:
         wide = 1 << (tag - 0xD9)
-        return at + 1 + wide, number(data, at + 1, wide), 0
+        return at + 1 + wide, read_unsigned(data, at + 1, wide), 0
     wide = 2 << (tag & 1)
     times = 1 if tag <= 0xDD else 2
-    return at + 1 + wide, 0, times * number(data, at + 1, wide)
+    return at + 1 + wide, 0, times * read_unsigned(data, at + 1, wide)
 
 
 @compiled
-def after(data: Bytes, at: int) -> int:
+def end_of_value(data: Bytes, at: int) -> int:
     """Where the value that follows the one at `at` begins."""
     left = 1
     while left:
-        begin, size, inside = head(data, at)
+        begin, size, inside = read_header(data, at)
         at, left = begin + size, left - 1 + inside
     return at
 
 
 @compiled
-def whole(data: Bytes, at: int) -> int:
+def read_integer(data: Bytes, at: int) -> int:
     """The whole number or boolean at `at`."""
     tag = data[at]
     if tag <= 0x7F:
@@ -91,12 +91,12 @@ def whole(data: Bytes, at: int) -> int:
         return int(tag) - 256
     if tag == 0xC2 or tag == 0xC3:
         return int(tag) - 0xC2
-    begin, size, _ = head(data, at)
-    return number(data, begin, size) if tag <= 0xCF else signed(data, begin, size)
+    begin, size, _ = read_header(data, at)
+    return read_unsigned(data, begin, size) if tag <= 0xCF else read_signed(data, begin, size)
 
 
 @compiled
-def columns(
+def fill_columns(
     data: Bytes,
     kinds: NDArray[np.int64],
     per_second: NDArray[np.int64],
@@ -114,71 +114,75 @@ def columns(
     of the kind MAYBE. `doubtful` (rows) notes rows with a time that is not in the usual form, or that seems to be in
     another unit (`time_kernel`), by their arrivals.
     """
-    at, _, rows = head(data, 0)
+    at, _, rows = read_header(data, 0)
     for row in range(rows):
         keyed = 0x80 <= data[at] <= 0x8F or data[at] >= 0xDE
-        begin, _, values = head(data, at)
+        begin, _, values = read_header(data, at)
         at = begin
         for place in range(values // 2 if keyed else values):
             if keyed:
-                at = after(data, at)
+                at = end_of_value(data, at)
             field = place - lead
-            kind = kinds[field] if 0 <= field < len(kinds) else PASS
-            if kind == PASS:
-                at = after(data, at)
+            kind = kinds[field] if 0 <= field < len(kinds) else SKIP
+            if kind == SKIP:
+                at = end_of_value(data, at)
                 continue
             tag = data[at]
             if tag == 0xC0:
-                bits[field, row] = _NAN if kind == REAL else 0 if kind == MAYBE else _NONE
-                if kind == MAYBE:
+                bits[field, row] = _NAN if kind == FLOAT else 0 if kind == NULLABLE else _NONE
+                if kind == NULLABLE:
                     missing[field, row] = True
                 at += 1
-            elif kind == REAL and tag == 0xCB:
-                bits[field, row] = number(data, at + 1, 8)
+            elif kind == FLOAT and tag == 0xCB:
+                bits[field, row] = read_unsigned(data, at + 1, 8)
                 at += 9
-            elif kind == REAL:
-                reals[field, row] = float(whole(data, at))
-                at = after(data, at)
+            elif kind == FLOAT:
+                reals[field, row] = float(read_integer(data, at))
+                at = end_of_value(data, at)
             elif kind == TICKS:
-                begin, size, _ = head(data, at)
-                value = ticks(data, at, begin, size, per_second[field], arrived[row])
-                if value == time_kernel.DOUBTFUL:
+                begin, size, _ = read_header(data, at)
+                value = read_ticks(data, at, begin, size, per_second[field], arrived[row])
+                if value == time_kernel.UNDECIDED:
                     doubtful[row] = True
                 bits[field, row] = value
                 at = begin + size
             else:
-                bits[field, row] = whole(data, at)
-                at = after(data, at)
+                bits[field, row] = read_integer(data, at)
+                at = end_of_value(data, at)
 
 
 @compiled
-def ticks(data: Bytes, at: int, begin: int, size: int, per_second: int, arrived: int) -> int:
+def read_ticks(data: Bytes, at: int, begin: int, size: int, per_second: int, arrived: int) -> int:
     """The time at `at`, text of `size` bytes at `begin` or a whole number, in ticks since the epoch."""
     tag = data[at]
     if 0xA0 <= tag <= 0xBF or 0xD9 <= tag <= 0xDB:
-        return time_kernel.of_text(data, begin, size, per_second)
-    value = whole(data, at)
-    if value > 0 and arrived != time_kernel.NEVER and time_kernel.coarser(value, per_second, arrived):
-        return time_kernel.DOUBTFUL
+        return time_kernel.parse_instant(data, begin, size, per_second)
+    value = read_integer(data, at)
+    if (
+        value > 0
+        and arrived != time_kernel.NO_ARRIVAL
+        and time_kernel.is_coarser_unit(value, per_second, arrived)
+    ):
+        return time_kernel.UNDECIDED
     return value
 
 
 @compiled
-def marks(data: Bytes, found: NDArray[np.int64]) -> None:
+def hash_values(data: Bytes, found: NDArray[np.int64]) -> None:
     """A number for each value of a list, by which it is known: equal values have the same; 0 for None and empty text.
 
     Of text MurmurHash64A (Austin Appleby, public domain), of a whole number its bits mixed alike.
     """
-    at, _, rows = head(data, 0)
+    at, _, rows = read_header(data, 0)
     for row in range(rows):
-        begin, size, _ = head(data, at)
+        begin, size, _ = read_header(data, at)
         tag = data[at]
         if tag == 0xC0:
             found[row] = 0
         elif 0xA0 <= tag <= 0xBF or 0xD9 <= tag <= 0xDB:
-            found[row] = mark_of_text(data, begin, size) if size else 0
+            found[row] = hash_text(data, begin, size) if size else 0
         else:
-            found[row] = mark_of_number(whole(data, at))
+            found[row] = hash_integer(read_integer(data, at))
         at = begin + size
 
 
@@ -186,27 +190,27 @@ _MIX = -4132994306676758123  # 0xc6a4a7935bd1e995
 
 
 @compiled
-def turned(value: int) -> int:
+def xor_shift(value: int) -> int:
     """The value xor itself shifted right by 47 bits, zeros coming in."""
     return value ^ ((value >> 47) & 0x1FFFF)
 
 
 @compiled
-def mark_of_number(value: int) -> int:
+def hash_integer(value: int) -> int:
     """A whole number, mixed; never 0."""
-    mark = turned((0x5BF03635 ^ (value * _MIX)) * _MIX)
-    mark = turned(mark * _MIX)
+    mark = xor_shift((0x5BF03635 ^ (value * _MIX)) * _MIX)
+    mark = xor_shift(mark * _MIX)
     return mark if mark != 0 else 1
 
 
 @compiled
-def mark_of_text(data: Bytes, begin: int, size: int) -> int:
+def hash_text(data: Bytes, begin: int, size: int) -> int:
     """MurmurHash64A of some bytes; never 0."""
     mark = size * _MIX
     end = begin + size // 8 * 8
     for at in range(begin, end, 8):
-        mark = (mark ^ (turned(number(data, at, 8) * _MIX) * _MIX)) * _MIX
+        mark = (mark ^ (xor_shift(read_unsigned(data, at, 8) * _MIX) * _MIX)) * _MIX
     if size % 8:
-        mark = (mark ^ number(data, end, size % 8)) * _MIX
-    mark = turned(turned(mark) * _MIX)
+        mark = (mark ^ read_unsigned(data, end, size % 8)) * _MIX
+    mark = xor_shift(xor_shift(mark) * _MIX)
     return mark if mark != 0 else 1

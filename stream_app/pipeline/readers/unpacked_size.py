@@ -26,4 +26,4 @@ def unpacked_bytes(payloads: Payloads, max_bytes: int) -> int:
 
 def _unpacked(payloads: Payloads, max_bytes: int) -> tuple[IntVector, int]:
     sizes = np.empty(len(payloads), dtype=np.int64)
-    return sizes, int(kernel.unpacked(payloads.read_only(), payloads.begins, max_bytes, sizes))
+    return sizes, int(kernel.write_unpacked_sizes(payloads.read_only(), payloads.begins, max_bytes, sizes))

@@ -45,7 +45,7 @@ def marks_of(ids: NDArray[Any]) -> IntVector:
     Two ids of one device have the same by chance once in 10^19 pairs.
     """
     found = np.zeros(len(ids), dtype=np.int64)
-    unpack_kernel.marks(np.frombuffer(pack(portable(ids)), np.uint8), found)
+    unpack_kernel.hash_values(np.frombuffer(pack(portable(ids)), np.uint8), found)
     return found
 
 

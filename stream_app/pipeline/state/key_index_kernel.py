@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anomaly.kernels.compiled import compiled, inlined
 from anomaly.kernels.prefetch import CACHED, ask, prefetch
 from anomaly.kernels.siphash import Seed, hash_of
-from stream_app.pipeline.readers.unpack_kernel import after, head
+from stream_app.pipeline.readers.unpack_kernel import end_of_value, read_header
 
 SLOT = 4
 MARK, NUMBER, BEGIN, END = range(SLOT)
@@ -30,9 +30,9 @@ Bytes = NDArray[np.uint8]
 @compiled
 def begins_and_marks(data: Bytes, begins: Ints, marks: Ints, seed: Seed) -> None:
     """Of a packed list: where each value begins (n + 1: the last one ends), and the hash of its bytes."""
-    begins[0], _, _ = head(data, 0)
+    begins[0], _, _ = read_header(data, 0)
     for row in range(len(marks)):
-        begins[row + 1] = after(data, begins[row])
+        begins[row + 1] = end_of_value(data, begins[row])
         marks[row] = hash_of(data, begins[row], begins[row + 1] - begins[row], seed)
 
 

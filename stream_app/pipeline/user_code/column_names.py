@@ -18,7 +18,7 @@ def field_name(column: str, event: str, fields: Collection[str] = ()) -> str:
     return bare if bare in RECORD_COLUMNS and bare != column and column not in fields else column
 
 
-def colliding(names: Iterable[str], event: str) -> list[str]:
+def colliding_names(names: Iterable[str], event: str) -> list[str]:
     """Those of some names that would be stored in a column of another one, sorted."""
     known = set(names)
     return sorted(name for name in known if stored_name(name, event) in known - {name})

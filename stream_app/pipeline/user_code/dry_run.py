@@ -15,14 +15,14 @@ from stream_app.model.record import EXACT, Batch
 from stream_app.pipeline import calculate, verify
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.rules import FLAG
-from stream_app.pipeline.user_code import column_laws
-from stream_app.pipeline.user_code.generated_rows import Rows, generated, with_windows
+from stream_app.pipeline.user_code import column_checks
+from stream_app.pipeline.user_code.generated_rows import GeneratedRows, generate_rows, with_windows
 from stream_app.pipeline.user_code.user_calls import (
     Accept,
+    CallFailure,
     Columns,
-    Refused,
     UserFunction,
-    as_it_is,
+    accept_any,
     call,
     is_interrupt,
 )
@@ -60,13 +60,13 @@ def problems(codec: Codec) -> list[Problem]:
         return []
     with warnings.catch_warnings(), standard_output.discarded():
         warnings.simplefilter("ignore")  # extreme values overflow
-        rows = generated(codec)
+        rows = generate_rows(codec)
         found = [] if rows is None else [*_functions(codec, rows)]
         found += _detector(codec)
     return [Problem(f"event {event.name!r}: {what}", hint) for what, hint in found]
 
 
-def _functions(codec: Codec, rows: Rows) -> _Found:
+def _functions(codec: Codec, rows: GeneratedRows) -> _Found:
     event, proper = codec.event, rows
     if event.verify is not None:
         found = list(_row_wise(_Trial("verify", event.verify, *rows, verify.as_mask)))
@@ -81,14 +81,14 @@ def _functions(codec: Codec, rows: Rows) -> _Found:
         column = np.array([flags[at % len(flags)] for at in range(len(rows.batch))], dtype=object)
         flagged = rows.batch.with_columns({FLAG: column})
         # A correction is of one row. Which fields it may replace is told when it is made.
-        yield from _alone(_Trial("correct", event.correct, flagged, rows.ordinary, as_it_is))[1]
+        yield from _alone(_Trial("correct", event.correct, flagged, rows.ordinary, accept_any))[1]
 
 
-def _verified(codec: Codec, rows: Rows) -> Rows:
+def _verified(codec: Codec, rows: GeneratedRows) -> GeneratedRows:
     """The rows that keep the rules, which `calculate` gets; all of them where no ordinary one does."""
     passed = verify.verify(rows.batch, codec).passed
     ordinary = int((passed.rows <= rows.batch.rows[rows.ordinary - 1]).sum())
-    return Rows(passed, ordinary) if ordinary else rows
+    return GeneratedRows(passed, ordinary) if ordinary else rows
 
 
 def _row_wise(trial: _Trial) -> _Found:
@@ -105,10 +105,10 @@ def _row_wise(trial: _Trial) -> _Found:
             yield problem
             return
     place = defined_at(trial.function)
-    for name, kinds in column_laws.unsteady(alone).items():
+    for name, kinds in column_checks.inconsistent_types(alone).items():
         what = f"column {name!r} is {' or '.join(kinds)}, depending on the rows"
         yield f"{trial.name} ({place}): {what}", "give it one type, such as np.array(…, dtype=np.float64)"
-    for name, kind in column_laws.unstorable(alone).items():
+    for name, kind in column_checks.unstorable_columns(alone).items():
         what = f"column {name!r} holds {kind}, which Parquet cannot hold"
         hint = "return numbers, booleans, times or text, or lists and dicts of them"
         yield f"{trial.name} ({place}): {what}", hint
@@ -117,7 +117,7 @@ def _row_wise(trial: _Trial) -> _Found:
 def _together(trial: _Trial, part: Batch, alone: Sequence[Columns]) -> tuple[str, str] | None:
     """What is wrong with the columns of some rows; `alone` are those of each of them."""
     columns = call(trial.function, part, trial.accept)
-    if isinstance(columns, Refused):
+    if isinstance(columns, CallFailure):
         if (
             not len(part) and not columns.malformed
         ):  # it is never called with an empty batch: there it may raise
@@ -125,7 +125,7 @@ def _together(trial: _Trial, part: Batch, alone: Sequence[Columns]) -> tuple[str
         hint = _RESULT_HINT if columns.malformed else "write it for columns of any length: np.where, not if"
         what = f"fails on {len(part)} rows together, and on none of them alone: {columns.reason}"
         return f"{trial.name} {what}", hint
-    differing = column_laws.differing(columns, alone) if alone else []
+    differing = column_checks.differing_columns(columns, alone) if alone else []
     if not differing:
         return None
     what = f"column {', '.join(differing)} of {len(part)} rows differs from that of each row alone"
@@ -136,29 +136,29 @@ def _alone(trial: _Trial) -> tuple[list[tuple[int, Columns]], list[tuple[str, st
     """The columns of each row that the function takes alone, and what is wrong with it."""
     place = defined_at(trial.function)
     made: list[tuple[int, Columns]] = []
-    refused: list[tuple[int, Refused]] = []
+    refused: list[tuple[int, CallFailure]] = []
 
-    def called(part: Batch) -> Columns | Refused:
+    def called(part: Batch) -> Columns | CallFailure:
         return call(trial.function, part, trial.accept, keep_error=True)
 
     for at in range(len(trial.batch)):
         row = trial.batch.take(slice(at, at + 1))
-        columns, changed = column_laws.watched(row, called)
+        columns, changed = column_checks.call_on_copy(row, called)
         if changed:
             what = f"{trial.name} ({place}) changes column {', '.join(changed)} of its batch"
             return [], [(what, "work on a copy: batch[name].copy()")]
-        if isinstance(columns, Refused):
+        if isinstance(columns, CallFailure):
             refused.append((at, columns))
             continue
         again = called(row)
-        if isinstance(again, Refused) or column_laws.differing(again, [columns]):
+        if isinstance(again, CallFailure) or column_checks.differing_columns(again, [columns]):
             what = f"{trial.name} ({place}) gives different columns for the same row"
             return [], [(what, "use no clock, no random numbers and no variable that it changes")]
         made.append((at, columns))
     return made, _mistakes(trial, refused)
 
 
-def _mistakes(trial: _Trial, refused: Sequence[tuple[int, Refused]]) -> list[tuple[str, str]]:
+def _mistakes(trial: _Trial, refused: Sequence[tuple[int, CallFailure]]) -> list[tuple[str, str]]:
     """What was returned wrongly for any row, else what was raised for all of them that no record could mend."""
     for _, why in refused:
         if why.error is None:
@@ -200,7 +200,7 @@ def _detector(codec: Codec) -> list[tuple[str, str]]:
     what = f"detector {defined_at(factory)}"
     hint = "give a function of the features that returns a Detector (anomaly.detector)"
     detector = _made(lambda: factory(features))
-    if isinstance(detector, Refused):
+    if isinstance(detector, CallFailure):
         return [(f"{what} cannot be made: {detector.reason}", hint)]
     members = ("threshold", "process_many", "snapshot", "restore")
     absent = [member for member in members if not hasattr(detector, member)]
@@ -220,4 +220,4 @@ def _made(make: Callable[[], Any]) -> Any:
             raise
         line = raised_at(error)
         text = f"{type(error).__name__}: {error}"[:200]
-        return Refused(with_line(text, line, 200) if line else text, error=error)
+        return CallFailure(with_line(text, line, 200) if line else text, error=error)

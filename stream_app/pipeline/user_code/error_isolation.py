@@ -10,20 +10,18 @@ from numpy.typing import NDArray
 from stream_app.model.record import Batch, Code, Failure, concat
 from stream_app.pipeline.user_code.user_calls import (
     Accept,
+    CallFailure,
     Columns,
-    Refused,
     UserFunction,
-    as_it_is,
+    accept_any,
     call,
-    short,
 )
 
-__all__ = ["Columns", "UserFunction", "guarded", "one_by_one", "short"]
 _FEW = 8
 
 
-def guarded(
-    function: UserFunction, batch: Batch, stage: str, schema: str, accept: Accept = as_it_is
+def call_isolated(
+    function: UserFunction, batch: Batch, stage: str, schema: str, accept: Accept = accept_any
 ) -> tuple[dict[str, NDArray[Any]], Batch, list[Failure]]:
     """The function's columns, the rows that they belong to, and a failure for each row on which it raises.
 
@@ -31,7 +29,7 @@ def guarded(
     its reason, is what becomes of it when the function is called with this row alone.
     """
     columns = call(function, batch, accept)
-    if not isinstance(columns, Refused):
+    if not isinstance(columns, CallFailure):
         return dict(columns), batch, []
     columns, kept, refused = _isolated(_Calls(function, batch, accept), columns)
     failed = [
@@ -48,18 +46,18 @@ class _Calls:
         self.function, self.batch, self.accept = function, batch, accept
         self.malformed = False
 
-    def refused(self, start: int, stop: int) -> Refused | None:
+    def refused(self, start: int, stop: int) -> CallFailure | None:
         """Why there are no columns for these rows, None where there are."""
         columns = call(self.function, self.batch.take(slice(start, stop)), self.accept)
-        return self.noted(columns) if isinstance(columns, Refused) else None
+        return self.noted(columns) if isinstance(columns, CallFailure) else None
 
-    def noted(self, refused: Refused) -> Refused:
+    def noted(self, refused: CallFailure) -> CallFailure:
         """Remember what kind of refusal it was."""
         self.malformed |= refused.malformed
         return refused
 
 
-def _isolated(calls: _Calls, why: Refused) -> tuple[Columns, Batch, dict[int, Refused]]:
+def _isolated(calls: _Calls, why: CallFailure) -> tuple[Columns, Batch, dict[int, CallFailure]]:
     """The columns of the rows that the function takes, these rows, and why not for each of the others.
 
     Halves of a batch whose columns have a wrong length must not be tried: the length may be right for one of them,
@@ -71,22 +69,22 @@ def _isolated(calls: _Calls, why: Refused) -> tuple[Columns, Batch, dict[int, Re
     if not calls.malformed:
         kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(refused)))
         columns = call(calls.function, kept, calls.accept) if len(kept) else {}
-        if not isinstance(columns, Refused):
+        if not isinstance(columns, CallFailure):
             return columns, kept, refused
     if len(batch) == 1:
         return {}, batch.take(slice(0, 0)), {0: why}
-    return one_by_one(calls.function, batch, calls.accept)
+    return call_each_row(calls.function, batch, calls.accept)
 
 
-def _failing(calls: _Calls, why: Refused) -> dict[int, Refused]:
+def _failing(calls: _Calls, why: CallFailure) -> dict[int, CallFailure]:
     """The rows on which it raises, counted from the batch's first, and why; it raised on all of them together.
 
     Halves are called, and what raises is halved again. Where the first half does not, the second must, and is not
     called. Of a few rows in halves that both raised each is called by itself: where many fail, further halves
     would raise too.
     """
-    found: dict[int, Refused] = {}
-    left: list[tuple[int, int, Refused | None, bool]] = [(0, len(calls.batch), why, False)]
+    found: dict[int, CallFailure] = {}
+    left: list[tuple[int, int, CallFailure | None, bool]] = [(0, len(calls.batch), why, False)]
     while left and not calls.malformed:
         start, stop, known, both = left.pop()
         if stop - start == 1:
@@ -100,7 +98,7 @@ def _failing(calls: _Calls, why: Refused) -> dict[int, Refused]:
     return found
 
 
-def _halves(calls: _Calls, start: int, stop: int) -> list[tuple[int, int, Refused | None, bool]]:
+def _halves(calls: _Calls, start: int, stop: int) -> list[tuple[int, int, CallFailure | None, bool]]:
     """Of rows on which it raises, the halves on which it does; why, where it was called; and whether on both."""
     middle = (start + stop) // 2
     first = calls.refused(start, middle)
@@ -111,16 +109,16 @@ def _halves(calls: _Calls, start: int, stop: int) -> list[tuple[int, int, Refuse
     return [half for half in halves if half[2]]
 
 
-def one_by_one(
-    function: UserFunction, batch: Batch, accept: Accept = as_it_is
-) -> tuple[Columns, Batch, dict[int, Refused]]:
+def call_each_row(
+    function: UserFunction, batch: Batch, accept: Accept = accept_any
+) -> tuple[Columns, Batch, dict[int, CallFailure]]:
     """Call the function with each row alone: columns, the rows that they belong to, why not for the others."""
     made: list[Batch] = []
-    refused: dict[int, Refused] = {}
+    refused: dict[int, CallFailure] = {}
     for at in range(len(batch)):
         row = batch.take(slice(at, at + 1))
         columns = call(function, row, accept)
-        if isinstance(columns, Refused):
+        if isinstance(columns, CallFailure):
             refused[at] = columns
         else:
             made.append(Batch(batch.event, columns, row.rows))

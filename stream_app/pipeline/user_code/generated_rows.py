@@ -50,14 +50,14 @@ class NoValueError(Exception):
     """No value can be made up for a type."""
 
 
-class Rows(NamedTuple):
+class GeneratedRows(NamedTuple):
     """Rows as `verify` gets them. The first `ordinary` of them have a value in every field, none of them extreme."""
 
     batch: Batch
     ordinary: int
 
 
-def generated(codec: Codec) -> Rows | None:
+def generate_rows(codec: Codec) -> GeneratedRows | None:
     """Up to 13 rows of two devices, the last ordinary one twice; None where none can be made up.
 
     They go through the schema as records do, so that columns have the types that they have in operation. What the
@@ -72,7 +72,7 @@ def generated(codec: Codec) -> Rows | None:
         batch = _conformed(codec, bodies[:count])
         if batch is not None:
             ordinary = int((batch.rows < ORDINARY).sum())
-            return Rows(_with_previous(codec, batch), ordinary) if ordinary else None
+            return GeneratedRows(_with_previous(codec, batch), ordinary) if ordinary else None
     return None
 
 

@@ -28,7 +28,7 @@ class ResultError(Exception):
     """What a user's function returned cannot be used. The message is for the author of the function."""
 
 
-class Refused(NamedTuple):
+class CallFailure(NamedTuple):
     """Why a call gave no columns.
 
     `reason` is bounded and ends with the line of the user's code (`events/meter.py:12`). `malformed` tells that what
@@ -40,14 +40,14 @@ class Refused(NamedTuple):
     error: BaseException | None = None
 
 
-def as_it_is(_name: str, column: NDArray[Any]) -> NDArray[Any]:
+def accept_any(_name: str, column: NDArray[Any]) -> NDArray[Any]:
     """Accept every column."""
     return column
 
 
 def call(
-    function: UserFunction, batch: Batch, accept: Accept = as_it_is, *, keep_error: bool = False
-) -> Columns | Refused:
+    function: UserFunction, batch: Batch, accept: Accept = accept_any, *, keep_error: bool = False
+) -> Columns | CallFailure:
     """Call a user's function with a batch.
 
     Whatever it raises is a fact about the rows, `sys.exit` included. NumPy's error state and the filters of warnings
@@ -58,12 +58,12 @@ def call(
         with np.errstate():
             return _checked(function(batch), len(batch), accept)
     except ResultError as error:
-        return Refused(_reason(str(error), defined_at(function)), isinstance(error, _MalformedError))
+        return CallFailure(_reason(str(error), defined_at(function)), isinstance(error, _MalformedError))
     except BaseException as error:
         if is_interrupt(error):
             raise
         line = raised_at(error) or defined_at(function)
-        return Refused(_reason(_told(error), line), error=error if keep_error else None)
+        return CallFailure(_reason(_told(error), line), error=error if keep_error else None)
     finally:
         if warnings.filters is not filters or warnings.filters != before:
             _restore(before)
@@ -74,7 +74,7 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
-def short(text: str) -> str:
+def truncated(text: str) -> str:
     """The beginning of a text that a sender or a user's code made: a reason travels in dead letters."""
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 

@@ -81,7 +81,7 @@ class AvroType:
         return self.name.split(".")[-1] or self.logical_name
 
 
-def resolved(parsed: Any) -> AvroType:
+def resolve_types(parsed: Any) -> AvroType:
     """The tree of a schema that `fastavro.parse_schema` returned: its names are full names."""
     return _resolved(parsed, {})
 
@@ -136,13 +136,13 @@ def _precision(raw: dict[str, Any]) -> int:
     return raw.get("precision", 0) if raw.get("logicalType") == DECIMAL else 0
 
 
-def mistakes(raw: Any, path: str = "") -> Iterator[str]:
+def schema_errors(raw: Any, path: str = "") -> Iterator[str]:
     """What is wrong with names and decimals of a schema, in words that say where."""
     if isinstance(raw, list):
         if not raw:
             yield f"field {path}: a union of no types"
         for branch in raw:
-            yield from mistakes(branch, path)
+            yield from schema_errors(branch, path)
     if not isinstance(raw, dict):
         return
     if raw.get("logicalType") == DECIMAL and raw.get("type") in ("bytes", "fixed"):
@@ -150,7 +150,7 @@ def mistakes(raw: Any, path: str = "") -> Iterator[str]:
         if wrong:
             yield f"field {path}: {wrong}"
     for inner in ("type", "items", "values"):
-        yield from mistakes(raw.get(inner), path)
+        yield from schema_errors(raw.get(inner), path)
     fields = raw.get("fields")
     for item in fields if isinstance(fields, list) else ():
         if isinstance(item, dict) and isinstance(item.get("name"), str):
@@ -161,7 +161,7 @@ def mistakes(raw: Any, path: str = "") -> Iterator[str]:
                     f"field {place}: Avro names are made of letters, digits and underscores; use such a name, and "
                     f"{name!r} as an alias"
                 )
-            yield from mistakes(item.get("type"), place)
+            yield from schema_errors(item.get("type"), place)
 
 
 def _wrong_decimal(raw: dict[str, Any]) -> str | None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from stream_app.pipeline.values.avro_types import AvroField, AvroType
-from stream_app.pipeline.values.scalars import scalar_of
+from stream_app.pipeline.values.scalars import scalar_for
 from stream_app.pipeline.values.violation import ViolationError
 
 NO_VALUE = object()
 
 
-def when_absent(field: AvroField, *, column: bool) -> Any:
+def absent_value(field: AvroField, *, column: bool) -> Any:
     """What a field is where a record lacks it: its default, null where that is allowed, else NO_VALUE."""
     if field.has_default:
-        return default_of(field, column=column)
+        return default_value(field, column=column)
     return None if field.type.nullable else NO_VALUE
 
 
-def default_of(field: AvroField, *, column: bool) -> Any:
+def default_value(field: AvroField, *, column: bool) -> Any:
     """The default of a field that has one. Raises ViolationError where it is not of the field's type."""
     try:
         return _value(field.type, field.default, column, False)
@@ -29,7 +29,7 @@ def default_of(field: AvroField, *, column: bool) -> Any:
 def _value(avro: AvroType, default: Any, column: bool, nullable: bool) -> Any:
     if avro.type == "union":
         return _of_union(avro, default, column)
-    scalar = scalar_of(avro, column=column, nullable=nullable)
+    scalar = scalar_for(avro, column=column, nullable=nullable)
     if scalar is not None:
         return scalar.default(default)
     if avro.items is not None:
@@ -44,7 +44,7 @@ def _value(avro: AvroType, default: Any, column: bool, nullable: bool) -> Any:
             except ViolationError as error:
                 raise error.within(f".{field.name}") from None
         elif field.has_default:
-            found[field.name] = default_of(field, column=False)
+            found[field.name] = default_value(field, column=False)
         elif field.type.nullable:
             found[field.name] = None
         else:

@@ -47,7 +47,7 @@ def parse(text: str) -> Number | None:
     return Number(sign == "-", shorter, exponent + len(digits) - len(shorter))
 
 
-def whole(number: Number) -> int | None:
+def to_integer(number: Number) -> int | None:
     """The number as an int of at most 19 digits; None if it has a fraction or more digits."""
     if number.decimals or number.places > _LONG_DIGITS:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stream_app.pipeline.values.exact_numbers import Number, fixed_point, parse
-from stream_app.pipeline.values.scalar_reading import NUMBER, TEXT, Scalar, number_of
+from stream_app.pipeline.values.scalar import NUMBER, TEXT, Scalar, parse_number
 
 
 class Decimal(Scalar):
@@ -19,7 +19,7 @@ class Decimal(Scalar):
 
     def number(self, raw: bytes, arrived: int | None) -> Any:
         """A JSON number, read from its digits."""
-        return self._scaled(number_of(raw))
+        return self._scaled(parse_number(raw))
 
     def text(self, value: str, arrived: int | None) -> Any:
         """A number as text."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from stream_app.pipeline.values import time_text
 from stream_app.pipeline.values.avro_types import DATE, INSTANT, LOCAL, TIME_OF_DAY, AvroType
-from stream_app.pipeline.values.scalar_reading import NUMBER, TEXT, Scalar, whole_default, whole_of
+from stream_app.pipeline.values.scalar import NUMBER, TEXT, Scalar, integer_default, parse_integer
 
 # A number of seconds in a field of finer ticks is known by this: as seconds it lies within so many milliseconds of
 # the record's arrival, as ticks it does not.
@@ -23,13 +23,13 @@ class _Ticks(Scalar):
     high: int
 
     def number(self, raw: bytes, arrived: int | None) -> Any:
-        return self.carried(whole_of(raw, self), arrived)
+        return self.carried(parse_integer(raw, self), arrived)
 
     def carried(self, value: Any, arrived: int | None) -> Any:
         return self._shown(self._within(value))
 
     def default(self, value: Any) -> Any:
-        return self.carried(whole_default(value, self), None)
+        return self.carried(integer_default(value, self), None)
 
     def text(self, value: str, arrived: int | None) -> Any:
         ticks = self._ticks(value)
@@ -68,7 +68,7 @@ class Instant(_Ticks):
         return self._shown(ticks)
 
     def _ticks(self, text: str) -> int | None:
-        return time_text.instant(text, self.per_second)
+        return time_text.parse_instant(text, self.per_second)
 
     def _shown(self, ticks: int) -> Any:
         return ticks if self._column else time_text.instant_text(ticks, self.per_second)
@@ -85,7 +85,7 @@ class LocalTime(_Ticks):
         )
 
     def _ticks(self, text: str) -> int | None:
-        return time_text.local_time(text, self._per_second)
+        return time_text.parse_local_time(text, self._per_second)
 
     def _shown(self, ticks: int) -> Any:
         return time_text.local_time_text(ticks, self._per_second)
@@ -100,7 +100,7 @@ class TimeOfDay(_Ticks):
         self.expected = f"a time of day (HH:MM:SS, without an offset), or {_UNIT[per_second]} since midnight"
 
     def _ticks(self, text: str) -> int | None:
-        return time_text.time_of_day(text, self._per_second)
+        return time_text.parse_time_of_day(text, self._per_second)
 
     def _shown(self, ticks: int) -> Any:
         return time_text.time_of_day_text(ticks, self._per_second)
@@ -113,7 +113,7 @@ class Date(_Ticks):
     low, high = time_text.FIRST_DAY, time_text.LAST_DAY
 
     def _ticks(self, text: str) -> int | None:
-        return time_text.days(text)
+        return time_text.parse_date(text)
 
     def _shown(self, ticks: int) -> Any:
         return time_text.date_text(ticks)

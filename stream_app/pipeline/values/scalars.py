@@ -12,18 +12,18 @@ from typing import Any
 import msgspec
 
 from stream_app.pipeline.values.avro_types import DECIMAL, UUID, AvroType
-from stream_app.pipeline.values.scalar_decimal import Decimal, default_bytes
-from stream_app.pipeline.values.scalar_reading import (
+from stream_app.pipeline.values.scalar import (
     BOOLEAN,
     NULL,
     NUMBER,
     TEXT,
     Scalar,
-    whole_default,
-    whole_of,
+    integer_default,
+    parse_integer,
 )
+from stream_app.pipeline.values.scalar_decimal import Decimal, default_bytes
 from stream_app.pipeline.values.scalar_times import time_scalar
-from stream_app.pipeline.values.violation import kind_of
+from stream_app.pipeline.values.violation import json_kind
 
 _RANGES = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 LARGEST_SINGLE = 2.0**128 - 2.0**104
@@ -41,7 +41,7 @@ class _Null(Scalar):
 
     def json(self, raw: bytes, arrived: int | None) -> Any:
         if raw != b"null":
-            raise self.wrong(kind_of(raw))
+            raise self.wrong(json_kind(raw))
 
     def carried(self, value: Any, arrived: int | None) -> Any:
         return None
@@ -57,7 +57,7 @@ class _Boolean(Scalar):
 
     def json(self, raw: bytes, arrived: int | None) -> Any:
         if raw not in (b"true", b"false"):
-            raise self.wrong(kind_of(raw))
+            raise self.wrong(json_kind(raw))
         return raw == b"true"
 
     def carried(self, value: Any, arrived: int | None) -> Any:
@@ -77,7 +77,7 @@ class _Whole(Scalar):
         self.expected = f"a whole number of {32 if name == 'int' else 64} bits"
 
     def number(self, raw: bytes, arrived: int | None) -> Any:
-        return self.carried(whole_of(raw, self), arrived)
+        return self.carried(parse_integer(raw, self), arrived)
 
     def carried(self, value: Any, arrived: int | None) -> Any:
         if not self._low <= value <= self._high:
@@ -85,7 +85,7 @@ class _Whole(Scalar):
         return value
 
     def default(self, value: Any) -> Any:
-        return self.carried(whole_default(value, self), None)
+        return self.carried(integer_default(value, self), None)
 
 
 class _Real(Scalar):
@@ -221,7 +221,7 @@ class _Uuid(Scalar):
         return self.carried(default_bytes(value, self) if len(value) == 16 else value, None)
 
 
-def scalar_of(avro: AvroType, *, column: bool, nullable: bool) -> Scalar | None:
+def scalar_for(avro: AvroType, *, column: bool, nullable: bool) -> Scalar | None:
     """How single values of a type are read; None for a type that contains others.
 
     `column`: the value stands in a column of its own kind, else inside JSON; `nullable`: null may take its place.

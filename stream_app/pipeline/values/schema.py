@@ -9,8 +9,15 @@ import fastavro
 import fastavro.schema
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.pipeline.values.avro_types import INSTANT, UUID, AvroField, AvroType, mistakes, resolved
-from stream_app.pipeline.values.defaults import default_of
+from stream_app.pipeline.values.avro_types import (
+    INSTANT,
+    UUID,
+    AvroField,
+    AvroType,
+    resolve_types,
+    schema_errors,
+)
+from stream_app.pipeline.values.defaults import default_value
 from stream_app.pipeline.values.violation import ViolationError
 
 Json = dict[str, Any]
@@ -77,13 +84,13 @@ def compile_schema(raw: Json, source: str) -> Schema:
     try:
         if not isinstance(raw, dict) or raw.get("type") != "record":
             raise ValueError("the top level is not a record")
-        if found := list(mistakes(raw)):
+        if found := list(schema_errors(raw)):
             hint = "correct the schema, see https://avro.apache.org/docs/1.12.0/specification/"
             raise ConfigError([Problem(f"{source} is not an Avro schema: {wrong}", hint) for wrong in found])
         parsed = fastavro.parse_schema(raw)
         canonical = fastavro.schema.to_parsing_canonical_form(raw)
         mark = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")  # little-endian, as on the wire
-        top = resolved(parsed)
+        top = resolve_types(parsed)
         fields = tuple(map(_field, top.fields))
         if len({field.name for field in fields}) < len(fields):
             raise ValueError("a field is named twice")
@@ -107,7 +114,7 @@ def _field(field: AvroField) -> Field:
     avro = field.type
     real = [branch for branch in avro.branches or (avro,) if branch.type != "null"]
     kind = _kind(real[0]) if len(real) == 1 else OBJECT
-    default = default_of(field, column=kind != OBJECT) if field.has_default else None
+    default = default_value(field, column=kind != OBJECT) if field.has_default else None
     return Field(field.name, kind, avro.nullable, field.aliases, default, field.has_default, avro)
 
 

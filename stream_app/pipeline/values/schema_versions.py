@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from stream_app.pipeline.readers.avro_conversion import same_values
+from stream_app.pipeline.readers.avro_conversion import same_logical_type
 from stream_app.pipeline.values.avro_types import AvroType
 
 
-def different(one: AvroType, other: AvroType) -> str | None:
+def first_difference(one: AvroType, other: AvroType) -> str | None:
     """The path of the first value that means something else in the other version; None where all are the same.
 
     Both have the same canonical form, in which Avro keeps neither logical types nor a decimal's scale.
@@ -18,7 +18,7 @@ def _different(one: AvroType, other: AvroType, known: set[int]) -> str | None:
     if id(one) in known:
         return None
     known.add(id(one))
-    if not same_values(one, other):
+    if not same_logical_type(one, other):
         return ""
     parts = [(".", a, b) for a, b in zip(one.branches, other.branches, strict=False)]
     if one.items is not None and other.items is not None:

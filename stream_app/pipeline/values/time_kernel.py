@@ -11,22 +11,22 @@ from stream_app.pipeline.values.time_text import FIRST_SECOND, LAST_SECOND
 
 Bytes = NDArray[np.uint8]
 # For a time that needs more care, and for an arrival with which nothing is compared. No time is either of them.
-NEVER = int(np.iinfo(np.int64).min)
-DOUBTFUL = NEVER + 1
+NO_ARRIVAL = int(np.iinfo(np.int64).min)
+UNDECIDED = NO_ARRIVAL + 1
 _PLAUSIBLE = PLAUSIBLE_MS
 _FIRST, _LAST = FIRST_SECOND, LAST_SECOND
 _NO_OFFSET = 1_000_000
 
 
 @inlined
-def pair(data: Bytes, at: int) -> int:
+def two_digits(data: Bytes, at: int) -> int:
     """The number that two digits say; at least 100 if one of them is not a digit."""
     tens, ones = (int(data[at]) - 48) & 0xFF, (int(data[at + 1]) - 48) & 0xFF
     return 10 * tens + ones if tens <= 9 and ones <= 9 else 1_000
 
 
 @inlined
-def days_before(year: int, month: int) -> int:
+def days_to_month(year: int, month: int) -> int:
     """The days from 1970 to the first of a month of the years 1 to 9999: years begin with March here."""
     start = year if month > 2 else year - 1
     centuries = start // 100
@@ -35,11 +35,11 @@ def days_before(year: int, month: int) -> int:
 
 
 @compiled
-def offset_at(data: Bytes, at: int, end: int) -> int:
+def parse_offset(data: Bytes, at: int, end: int) -> int:
     """Seconds east of Greenwich that end a time, _NO_OFFSET if they do not."""
     if at != end - 6 or data[at + 3] != 0x3A or not (data[at] == 0x2B or data[at] == 0x2D):  # +HH:MM
         return _NO_OFFSET
-    hours, minutes = pair(data, at + 1), pair(data, at + 4)
+    hours, minutes = two_digits(data, at + 1), two_digits(data, at + 4)
     if hours > 23 or minutes > 59:
         return _NO_OFFSET
     seconds = 3600 * hours + 60 * minutes
@@ -47,27 +47,27 @@ def offset_at(data: Bytes, at: int, end: int) -> int:
 
 
 @compiled
-def of_text(data: Bytes, at: int, size: int, per_second: int) -> int:
+def parse_instant(data: Bytes, at: int, size: int, per_second: int) -> int:
     """The instant that text says, in ticks since 1970; a finer one is cut down. DOUBTFUL if it says none.
 
     It takes `YYYY-MM-DDTHH:MM:SS`, a fraction, and `Z` or an offset; what is written otherwise is DOUBTFUL, too.
     """
     end = at + size
     if size < 20 or data[at + 4] != 0x2D or data[at + 7] != 0x2D:
-        return DOUBTFUL
+        return UNDECIDED
     if data[at + 10] != 0x54 or data[at + 13] != 0x3A or data[at + 16] != 0x3A:
-        return DOUBTFUL
-    century, year = pair(data, at), pair(data, at + 2)
-    month, day = pair(data, at + 5), pair(data, at + 8)
-    hour, minute, second = pair(data, at + 11), pair(data, at + 14), pair(data, at + 17)
+        return UNDECIDED
+    century, year = two_digits(data, at), two_digits(data, at + 2)
+    month, day = two_digits(data, at + 5), two_digits(data, at + 8)
+    hour, minute, second = two_digits(data, at + 11), two_digits(data, at + 14), two_digits(data, at + 17)
     if century > 99 or year > 99 or month > 12 or day > 31 or century + year == 0:
-        return DOUBTFUL
+        return UNDECIDED
     if hour > 23 or minute > 59 or second > 59 or month == 0 or day == 0:
-        return DOUBTFUL
+        return UNDECIDED
     year += 100 * century
-    first = days_before(year, month)
-    if day > 28 and first + day > (days_before(year, month + 1) if month < 12 else first + 31):
-        return DOUBTFUL
+    first = days_to_month(year, month)
+    if day > 28 and first + day > (days_to_month(year, month + 1) if month < 12 else first + 31):
+        return UNDECIDED
     place = at + 19
     ticks, unit = 0, per_second
     if data[place] == 0x2E:
@@ -78,18 +78,18 @@ def of_text(data: Bytes, at: int, size: int, per_second: int) -> int:
             ticks += unit * (int(data[place]) - 48)
             place += 1
         if place in (begin, end):
-            return DOUBTFUL
+            return UNDECIDED
     seconds = 86_400 * (first + day - 1) + 3_600 * hour + 60 * minute + second
     if place != end - 1 or (data[place] != 0x5A and data[place] != 0x7A):  # Z
-        offset = offset_at(data, place, end)
+        offset = parse_offset(data, place, end)
         seconds -= offset
         if offset == _NO_OFFSET or seconds < _FIRST or seconds > _LAST:
-            return DOUBTFUL
+            return UNDECIDED
     return int(seconds) * per_second + ticks
 
 
 @compiled
-def coarser(value: int, per_second: int, arrived: int) -> bool:
+def is_coarser_unit(value: int, per_second: int, arrived: int) -> bool:
     """Whether a positive number of ticks seems to be in a coarser unit (`scalar_times.coarser_unit`)."""
     if value > 100_000_000_000_000:
         return False

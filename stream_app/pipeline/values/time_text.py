@@ -18,19 +18,19 @@ FIRST_SECOND, LAST_SECOND = FIRST_DAY * _DAY, (LAST_DAY + 1) * _DAY - 1
 _MICROS = 1_000_000
 
 
-def days(text: str) -> int | None:
+def parse_date(text: str) -> int | None:
     """The days since 1970 that a date says; None if it is not one."""
     found = _date(text)
     return None if found is None else _days(*found.groups())
 
 
-def time_of_day(text: str, per_second: int) -> int | None:
+def parse_time_of_day(text: str, per_second: int) -> int | None:
     """Ticks since midnight. None if it is no time of day, or has an offset, which a time of day cannot keep."""
     found = _time(text)
     return None if found is None else _ticks(0, found.groups(), per_second)
 
 
-def local_time(text: str, per_second: int) -> int | None:
+def parse_local_time(text: str, per_second: int) -> int | None:
     """Ticks since 1970 of a date and time without a zone; None if it is not one."""
     found = _local(text)
     if found is None:
@@ -39,7 +39,7 @@ def local_time(text: str, per_second: int) -> int | None:
     return None if day is None else _ticks(day * _DAY, found.groups()[3:], per_second)
 
 
-def instant(text: str, per_second: int) -> int | None:
+def parse_instant(text: str, per_second: int) -> int | None:
     """Ticks since 1970 of a date and time with a zone, None if it is not one; its year may not be 1 to 9999."""
     found = _instant(text)
     if found is None:

@@ -33,6 +33,6 @@ class ViolationError(Exception):
         return f"field {path}: {said}" if path else said
 
 
-def kind_of(raw: bytes) -> str:
+def json_kind(raw: bytes) -> str:
     """What a JSON value is, in words."""
     return _KINDS.get(raw[0], "a number") if raw else "nothing"

@@ -36,7 +36,7 @@ POINTS = (
     ("stream_app.pipeline.state.shard_state", "EventState.renew", "devices"),
     ("stream_app.pipeline.state.key_index", "Devices.arrive", "devices"),
     ("stream_app.pipeline.flow", "with_identity", "repeats"),
-    ("stream_app.pipeline.readers.fast_path", "survey", "survey of payloads"),
+    ("stream_app.pipeline.readers.fast_path", "scan_payloads", "scan of payloads"),
     ("stream_app.consumer.shard", "ShardConsumer._summary", "summary and log"),
     ("stream_app.pipeline.flow", "decode", "decode"),
     ("stream_app.pipeline.flow", "conform", "conform"),

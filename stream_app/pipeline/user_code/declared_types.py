@@ -17,7 +17,7 @@ _FUNCTIONS = ("verify", "calculate", "correct")
 _ORDERED = ("features", "previous")
 
 
-def sound_part(event: Event) -> tuple[Event | None, list[Problem]]:
+def valid_part(event: Event) -> tuple[Event | None, list[Problem]]:
     """The event without the attributes that have a wrong type, and a problem for each of them.
 
     None where what is wrong is `name` or `key`, without which there is no event.

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from stream_app.model.record import Code
-from stream_app.pipeline.values.exact_numbers import Number, parse, whole
-from stream_app.pipeline.values.violation import ViolationError, kind_of
+from stream_app.pipeline.values.exact_numbers import Number, parse, to_integer
+from stream_app.pipeline.values.violation import ViolationError, json_kind
 
 TEXT, NUMBER, BOOLEAN, NULL = "text", "a number", "a boolean", "null"
 _QUOTE = ord('"')
@@ -28,10 +28,10 @@ class Scalar:
 
     def json(self, raw: bytes, arrived: int | None) -> Any:
         """The value of a JSON value's bytes."""
-        kind = TEXT if raw[0] == _QUOTE else kind_of(raw)
+        kind = TEXT if raw[0] == _QUOTE else json_kind(raw)
         if kind not in self.kinds:
             raise self.wrong(kind)
-        return self.text(text_of(raw), arrived) if kind == TEXT else self.number(raw, arrived)
+        return self.text(parse_text(raw), arrived) if kind == TEXT else self.number(raw, arrived)
 
     def text(self, value: str, arrived: int | None) -> Any:
         """The value of a JSON text."""
@@ -54,7 +54,7 @@ class Scalar:
         return ViolationError(self.expected, found)
 
 
-def text_of(raw: bytes) -> str:
+def parse_text(raw: bytes) -> str:
     """The text that JSON's bytes say."""
     try:
         return _str(raw)
@@ -65,7 +65,7 @@ def text_of(raw: bytes) -> str:
     raise ViolationError("text in UTF-8", found, Code.UNDECODABLE)
 
 
-def number_of(raw: bytes) -> Number:
+def parse_number(raw: bytes) -> Number:
     """The number that JSON's bytes say."""
     number = parse(raw.decode("ascii"))
     if number is None:
@@ -73,10 +73,10 @@ def number_of(raw: bytes) -> Number:
     return number
 
 
-def whole_of(raw: bytes, scalar: Scalar) -> int:
+def parse_integer(raw: bytes, scalar: Scalar) -> int:
     """The whole number that JSON's bytes say, in whatever way it is written."""
-    number = number_of(raw)
-    value = whole(number)
+    number = parse_number(raw)
+    value = to_integer(number)
     if value is None:
         raise scalar.wrong(
             "a number with a fraction" if number.decimals else f"a number of {number.places} digits"
@@ -84,7 +84,7 @@ def whole_of(raw: bytes, scalar: Scalar) -> int:
     return value
 
 
-def whole_default(value: Any, scalar: Scalar) -> int:
+def integer_default(value: Any, scalar: Scalar) -> int:
     """A whole number as a schema writes it."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise scalar.wrong(type(value).__name__)

@@ -35,7 +35,7 @@ _UNSTORABLE = {"c": "complex numbers", "V": "structures"}
 _BY_IDENTITY: Any = object.__eq__
 
 
-def differing(together: Columns, alone: Sequence[Columns]) -> list[str]:
+def differing_columns(together: Columns, alone: Sequence[Columns]) -> list[str]:
     """Names of columns whose values are not, bit for bit, those of each row alone. One NaN is as good as another."""
     rows = np.arange(1)
     joined = concat([Batch("", columns, rows + at) for at, columns in enumerate(alone)])
@@ -44,7 +44,7 @@ def differing(together: Columns, alone: Sequence[Columns]) -> list[str]:
     return [name for name in names if not _same(together.get(name), single.get(name))]
 
 
-def unsteady(alone: Sequence[Columns]) -> dict[str, list[str]]:
+def inconsistent_types(alone: Sequence[Columns]) -> dict[str, list[str]]:
     """Columns that have one type for some rows and another for others, with these types. Objects may be of any."""
     found: dict[str, dict[str, None]] = {}
     for columns in alone:
@@ -54,7 +54,7 @@ def unsteady(alone: Sequence[Columns]) -> dict[str, list[str]]:
     return {name: list(kinds) for name, kinds in found.items() if len(kinds) > 1}
 
 
-def unstorable(alone: Sequence[Columns]) -> dict[str, str]:
+def unstorable_columns(alone: Sequence[Columns]) -> dict[str, str]:
     """Columns that cannot be stored, with what they hold."""
     found: dict[str, str] = {}
     for columns in alone:
@@ -66,7 +66,7 @@ def unstorable(alone: Sequence[Columns]) -> dict[str, str]:
     return found
 
 
-def watched(batch: Batch, action: Callable[[Batch], T]) -> tuple[T, list[str]]:
+def call_on_copy(batch: Batch, action: Callable[[Batch], T]) -> tuple[T, list[str]]:
     """What an action makes of a batch, and names of the columns that it changed. It gets copies of them."""
     columns = {name: _copied(column) for name, column in batch.columns.items()}
     done = action(Batch(batch.event, columns, batch.rows))

@@ -8,7 +8,7 @@ from datetime import timedelta
 from stream_app.errors import Problem
 from stream_app.model.event import PAYLOAD, Event, Range, Rate, Stuck
 from stream_app.model.record import EXACT
-from stream_app.pipeline.user_code.column_names import colliding, stored_name
+from stream_app.pipeline.user_code.column_names import colliding_names, stored_name
 from stream_app.pipeline.values.schema import (
     BOOLEAN,
     FLOAT,
@@ -28,7 +28,7 @@ _NAMES = frozenset({TEXT, IDENTITY})
 _USUAL_ID = "id"
 # Columns that the pipeline adds.
 RESERVED = frozenset({"arrived", "score", "anomaly", "explanation"})
-HELPERS = ("window.", "previous.", EXACT)
+HELPER_PREFIXES = ("window.", "previous.", EXACT)
 FLAG = "flag"
 
 
@@ -68,7 +68,7 @@ def _reserved(fields: dict[str, Field]) -> Iterator[Problem]:
 
 def _names(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
     """Names by which one value could be taken for another's."""
-    for name in colliding(fields, event.name):
+    for name in colliding_names(fields, event.name):
         what = f"fields {name!r} and {stored_name(name, event.name)!r} would be stored in one column"
         yield Problem(what, "rename one of them; the old name may be its alias")
     owner: dict[str, str] = {}
