@@ -1,15 +1,16 @@
-"""Online anomaly detectors: they score a value, then learn it, in the order of arrival.
+"""Online anomaly detectors: each value is scored and then learnt, in order of arrival.
 
-One detector holds the state of many devices, each by itself:
+One detector holds the independent states of many devices:
 
     detector = NearestValue(["pm25", "no2", "o3"])
     scores = detector.process_many(stations, X, times)  # (n,); an alert is a score ≥ detector.threshold
-    state = detector.snapshot()  # bytes; `restore` goes on as if nothing had happened
+    state = detector.snapshot()  # bytes; after `restore`, scores continue as without interruption
 
-or is an estimator of river for one: `detector.score_one({"pm25": 12.0})`, `detector.learn_one(…)`.
+A detector is also a river estimator for one device: `detector.score_one({"pm25": 12.0})`, `detector.learn_one(…)`.
 
-nearest.NearestValue        what a device never did before: the default
-trees.HalfSpaceTrees        river's, bit for bit, compiled
-river.StandardDeviation     distance from the mean; river.with_river takes any model of river
-laws                        what every detector must obey; benchmark judges them on labelled series
+nearest.NearestValue        the default: distance to the nearest value ever seen of the device
+trees.HalfSpaceTrees        a compiled equivalent of river's HalfSpaceTrees, identical bit for bit
+river.StandardDeviation     distance from the mean; river.with_river wraps any river model
+laws                        properties that every detector must satisfy
+benchmark                   evaluation on labelled series
 """

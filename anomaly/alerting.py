@@ -1,9 +1,9 @@
-"""What a detector says of a row besides its score: what stood out, how far, and how much it matters."""
+"""Explanations of scores: the feature that contributed most, its distance, and the severity of an alert."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,22 @@ from numpy.typing import NDArray
 from anomaly.detector import FloatMatrix, FloatVector, Times
 
 CHANNEL_NAMES = ("value", "average", "hour")
-# An alert is as severe as its score is above the threshold.
+# By the ratio of the score to the threshold.
 SEVERITIES = ((4.0, "high"), (2.0, "medium"), (1.0, "low"))
 
 
-class Judgement(NamedTuple):
-    """n rows judged before they were learnt. Where a score is 0 the other columns mean nothing.
+class Assessment(NamedTuple):
+    """Scores of n rows, computed before the rows were learnt, and what contributed most to each.
 
-    `feature` and `channel` number what contributed most (-1: nothing did). `observed` and `nearest` are in the
-    feature's unit: for the channel `value` the value and the nearest ever seen of the device, for `average` its
-    moving average and the nearest one seen, for `hour` how far it is from usual at that hour of the day, and the
-    nearest such distance seen. `usual` is how far from what was seen before the device's values usually are.
+    `feature` and `channel` are the indices of the largest contribution, -1 if there is none. `observed` and `nearest`
+    are in the unit of the feature and depend on the channel:
+
+    value    the value, and the nearest value ever seen of the device
+    average  the moving average, and the nearest moving average seen
+    hour     the deviation from the usual value at that hour of the day, and the nearest deviation seen
+
+    `usual` is the mean distance of the device's values to the nearest earlier one. Where a score is 0 the other
+    columns are undefined.
     """
 
     scores: FloatVector
@@ -33,7 +38,7 @@ class Judgement(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Why one row scored what it did."""
+    """The explanation of the score of one row."""
 
     score: float
     severity: str | None
@@ -44,8 +49,8 @@ class Explanation(NamedTuple):
     distance: float
     usual: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, the sentence among them, as an alert carries them."""
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields and the text as JSON values, in the form used by alerts."""
         return {**self._asdict(), "text": str(self)}
 
     def __str__(self) -> str:
@@ -63,52 +68,54 @@ class Explanation(NamedTuple):
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A detector that can say why."""
+    """A detector that explains its scores."""
 
     threshold: float
 
-    def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
-        """`process_many`, with what stood out in each row."""
+    def assess_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Assessment:
+        """Score and then learn n rows in order, and return what contributed most to each score."""
         ...
 
-    def explain(self, judgement: Judgement, row: int) -> Explanation | None:
-        """Why a row scored what it did."""
+    def explain(self, assessment: Assessment, row: int) -> Explanation | None:
+        """Return the explanation of one row, None if nothing was compared."""
         ...
 
 
-def alerts_explained(detector: Explaining, judgement: Judgement) -> NDArray[np.object_]:
-    """(n,) objects: of each row that is an alert its explanation as a dict, else None."""
-    told = np.empty(len(judgement.scores), dtype=object)  # of None
-    for row in np.flatnonzero(judgement.scores >= detector.threshold).tolist():
-        why = detector.explain(judgement, row)
-        told[row] = None if why is None else why.as_dict()
-    return told
+def explain_alerts(detector: Explaining, assessment: Assessment) -> NDArray[np.object_]:
+    """Return (n,) objects: the explanation of each alert as a dict, None for rows below the threshold."""
+    explanations = np.empty(len(assessment.scores), dtype=object)  # filled with None
+    for row in np.flatnonzero(assessment.scores >= detector.threshold).tolist():
+        explanation = detector.explain(assessment, row)
+        explanations[row] = None if explanation is None else explanation.as_dict()
+    return explanations
 
 
 def severity(score: float, threshold: float) -> str | None:
-    """`low`, `medium` or `high`; None below the threshold."""
+    """Return `low`, `medium` or `high`, or None below the threshold."""
     return next((name for times, name in SEVERITIES if score >= times * threshold), None)
 
 
-def explain(judgement: Judgement, row: int, features: Sequence[str], threshold: float) -> Explanation | None:
-    """The explanation of one row, None where there is nothing to explain (every feature missing or first seen)."""
-    number = int(judgement.feature[row])
+def explain(
+    assessment: Assessment, row: int, features: Sequence[str], threshold: float
+) -> Explanation | None:
+    """Return the explanation of one row, None if all its features are missing or seen for the first time."""
+    number = int(assessment.feature[row])
     if number < 0:
         return None
-    channel = CHANNEL_NAMES[int(judgement.channel[row])]
-    observed, nearest = float(judgement.observed[row]), _held(judgement.nearest[row])
+    channel = CHANNEL_NAMES[int(assessment.channel[row])]
+    observed, nearest = float(assessment.observed[row]), _rounded(assessment.nearest[row])
     return Explanation(
-        score=float(judgement.scores[row]),
-        severity=severity(float(judgement.scores[row]), threshold),
+        score=float(assessment.scores[row]),
+        severity=severity(float(assessment.scores[row]), threshold),
         feature=features[number],
         channel=channel,
-        observed=observed if channel == "value" else _held(observed),
+        observed=observed if channel == "value" else _rounded(observed),
         nearest=nearest,
-        distance=_held(abs(observed - nearest)),
-        usual=_held(judgement.usual[row]),
+        distance=_rounded(abs(observed - nearest)),
+        usual=_rounded(assessment.usual[row]),
     )
 
 
-def _held(number: float) -> float:
-    """As many digits as are held of a device."""
+def _rounded(number: float) -> float:
+    """Round to seven digits, the precision of the stored values (float32)."""
     return float(f"{number:.7g}")

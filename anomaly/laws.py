@@ -1,6 +1,6 @@
-"""What every detector must obey, as functions that raise AssertionError where one does not.
+"""Properties that every detector must satisfy, as functions that raise AssertionError on a violation.
 
-A suite draws rows (hypothesis does it well) and calls `check`, or each law of `LAWS` by itself:
+A test suite generates rows, for example with Hypothesis, and calls `check` or single functions of `LAWS`:
 
     @given(rows(), st.randoms(use_true_random=False))
     def test_my_detector(rows, rng):
@@ -22,68 +22,69 @@ Make = Callable[[], Detector]
 
 
 class Rows(NamedTuple):
-    """n rows in the order of their arrival: the key of each, and X of shape (n, features), NaN where missing."""
+    """n rows in order of arrival: their keys, and X of shape (n, features), NaN where missing."""
 
     keys: list[str]
     X: FloatMatrix
 
     def part(self, index: Sequence[int] | slice) -> Rows:
-        """The rows at these places, in this order."""
-        places = range(len(self.keys))[index] if isinstance(index, slice) else index
-        return Rows([self.keys[i] for i in places], self.X[list(places)])
+        """Return the rows at these indices, in this order."""
+        rows = range(len(self.keys))[index] if isinstance(index, slice) else index
+        return Rows([self.keys[i] for i in rows], self.X[list(rows)])
 
 
 Law = Callable[[Make, Rows, random.Random], None]
 
 
 def check(make: Make, rows: Rows, rng: random.Random) -> None:
-    """All laws, each on detectors of its own. `make` gives a new detector, always with the same parameters."""
+    """Check all laws. `make` must return a new detector with the same parameters on each call."""
     for law in LAWS:
         law(make, rows, rng)
 
 
 def scores_are_finite(make: Make, rows: Rows, rng: random.Random) -> None:
-    """One score a row, ≥ 0 and finite, whatever is missing, infinite or huge; none for no rows."""
+    """Each row has one finite score ≥ 0, even if values are missing, infinite or huge."""
     detector = make()
     scores = _scores(detector, rows)
     _hold(
-        scores.shape == (len(rows.keys),) and scores.dtype == np.float64, "process_many returns (n,) float64"
+        scores.shape == (len(rows.keys),) and scores.dtype == np.float64,
+        "process_many must return (n,) float64",
     )
     _hold(bool(np.all(np.isfinite(scores) & (scores >= 0.0))), f"a score is negative or not finite: {scores}")
-    _hold(len(detector.process_many([], rows.X[:0])) == 0, "no rows have no scores")
-    _hold(np.isfinite(detector.threshold) and detector.threshold > 0.0, "the threshold is above 0")
+    _hold(len(detector.process_many([], rows.X[:0])) == 0, "an empty call must return no scores")
+    _hold(np.isfinite(detector.threshold) and detector.threshold > 0.0, "the threshold must be above 0")
 
 
-def many_equal_ones(make: Make, rows: Rows, rng: random.Random) -> None:
-    """A batch scores as its rows do one at a time, bit for bit."""
+def batches_equal_single_rows(make: Make, rows: Rows, rng: random.Random) -> None:
+    """A batch has the same scores as its rows one at a time, bit for bit."""
     one = make()
     _same(_scores(make(), rows), _in_parts(one, _parts(rows, range(1, len(rows.keys)))), "a row at a time")
 
 
 def splits_do_not_matter(make: Make, rows: Rows, rng: random.Random) -> None:
-    """However the rows are cut into calls, empty ones included, the scores are the same."""
+    """Scores do not depend on how rows are split into calls, including empty calls."""
     n = len(rows.keys)
     cuts = sorted(rng.randint(0, n) for _ in range(rng.randint(1, 6)))
     _same(_scores(make(), rows), _in_parts(make(), _parts(rows, cuts)), f"cut at {cuts}")
 
 
 def keys_are_independent(make: Make, rows: Rows, rng: random.Random) -> None:
-    """How the rows of different keys are interleaved does not matter; each key alone has the same scores."""
+    """Scores do not depend on how rows of different keys are interleaved; each key alone has the same scores."""
     expected = _scores(make(), rows)
     mixed = _interleaved(rows.keys, rng)
-    _same(expected[mixed], _scores(make(), rows.part(mixed)), "interleaved otherwise")
+    _same(expected[mixed], _scores(make(), rows.part(mixed)), "another interleaving")
     for key in dict.fromkeys(rows.keys):
         own = [i for i, k in enumerate(rows.keys) if k == key]
         _same(expected[own], _scores(make(), rows.part(own)), f"{key!r} alone")
 
 
 def runs_are_repeatable(make: Make, rows: Rows, rng: random.Random) -> None:
-    """Two detectors with the same parameters and rows have the same scores."""
+    """Two detectors with the same parameters and rows return the same scores."""
     _same(_scores(make(), rows), _scores(make(), rows), "a second run")
 
 
 def snapshots_are_exact(make: Make, rows: Rows, rng: random.Random) -> None:
-    """After a crash at any row the scores go on as if there had been none; taking a snapshot changes nothing."""
+    """Scores after restoring a snapshot equal those without interruption; taking a snapshot changes nothing."""
     expected = _scores(make(), rows)
     cut = rng.randint(0, len(rows.keys))
     head, tail = rows.part(slice(cut)), rows.part(slice(cut, None))
@@ -96,8 +97,8 @@ def snapshots_are_exact(make: Make, rows: Rows, rng: random.Random) -> None:
     _same(expected[cut:], _scores(again, tail), f"restored twice at {cut}")
 
 
-def splitting_keys_loses_nothing(make: Make, rows: Rows, rng: random.Random) -> None:
-    """A state taken apart by `keep` and put together again is the whole; a key that was not kept begins anew."""
+def splitting_keys_is_lossless(make: Make, rows: Rows, rng: random.Random) -> None:
+    """A state that is split by `keep` and merged again is unchanged; a key that was not kept starts as unseen."""
     expected = _scores(make(), rows)
     cut = rng.randint(0, len(rows.keys))
     head, tail = rows.part(slice(cut)), rows.part(slice(cut, None))
@@ -119,8 +120,8 @@ def splitting_keys_loses_nothing(make: Make, rows: Rows, rng: random.Random) -> 
     _same(_scores(make(), tail)[other], child[other], "keys that were not kept")
 
 
-def restoring_keeps_what_is_held(make: Make, rows: Rows, rng: random.Random) -> None:
-    """`restore` adds: keys that the snapshot does not name go on as they were."""
+def restoring_keeps_other_keys(make: Make, rows: Rows, rng: random.Random) -> None:
+    """`restore` adds keys: those that are not in the snapshot keep their state."""
     expected = _scores(make(), rows)
     cut = rng.randint(0, len(rows.keys))
     tail = rows.part(slice(cut, None))
@@ -133,8 +134,8 @@ def restoring_keeps_what_is_held(make: Make, rows: Rows, rng: random.Random) -> 
     _same(expected[cut:], _scores(detector, tail), "after another key was restored")
 
 
-def forgotten_keys_begin_anew(make: Make, rows: Rows, rng: random.Random) -> None:
-    """Of a detector that is `Forgetting`: a key that it forgot begins anew, whatever is given in one call."""
+def forgotten_keys_start_unseen(make: Make, rows: Rows, rng: random.Random) -> None:
+    """If the detector is `Forgetting`, a forgotten key starts as unseen, however rows are split into calls."""
     if not isinstance(make(), Forgetting) or not rows.keys:
         return
     cut, key = rng.randint(0, len(rows.keys)), rng.choice(rows.keys)
@@ -143,10 +144,10 @@ def forgotten_keys_begin_anew(make: Make, rows: Rows, rng: random.Random) -> Non
     expected[later] = _scores(make(), rows.part(later))
     head, tail = rows.part(slice(cut)), rows.part(slice(cut, None))
 
-    told = make()
-    first = _scores(told, head)
-    _forgetting(told).forget_keys([key, "\0never seen"])
-    _same(expected, np.concatenate([first, _scores(told, tail)]), f"{key!r} forgotten at {cut}")
+    detector = make()
+    first = _scores(detector, head)
+    _forgetting(detector).forget_keys([key, "\0never seen"])
+    _same(expected, np.concatenate([first, _scores(detector, tail)]), f"{key!r} forgotten at {cut}")
 
     numbers = {other: number for number, other in enumerate(dict.fromkeys(rows.keys))}
     each = np.array([numbers[other] for other in rows.keys], dtype=np.int64)
@@ -154,36 +155,36 @@ def forgotten_keys_begin_anew(make: Make, rows: Rows, rng: random.Random) -> Non
     keys, owner = Numbered(rows.keys, each, numbers, {len(numbers): key}), make()
     _same(expected, owner.process_many(keys, rows.X), f"{key!r} renewed at {cut}, in one call")
     left = dict.fromkeys([] if later else [len(numbers)], key)
-    _hold(keys.renewed == left, "a number that has begun is not taken out of `renewed`")
+    _hold(keys.renewed == left, "a number whose first row was processed must be removed from `renewed`")
 
 
 def _forgetting(detector: Detector) -> Forgetting:
     if not isinstance(detector, Forgetting):
-        raise TypeError("it is not the detector that it was")
+        raise TypeError(f"{type(detector).__name__} does not implement forget_keys")
     return detector
 
 
-def a_constant_series_scores_nothing(make: Make, rows: Rows, rng: random.Random) -> None:
-    """What never changes is never anomalous."""
+def constant_series_score_zero(make: Make, rows: Rows, rng: random.Random) -> None:
+    """A constant series is never anomalous."""
     for i in rng.sample(range(len(rows.keys)), min(3, len(rows.keys))):
         constant = Rows(["constant"] * 60, np.repeat(rows.X[i : i + 1], 60, axis=0))
         scores = _scores(make(), constant)
-        _hold(not scores.any(), f"{rows.X[i]} again and again scores {scores.max()}")
+        _hold(not scores.any(), f"a constant series of {rows.X[i]} scores {scores.max()}")
 
 
-def nothing_is_shared(make: Make, rows: Rows, rng: random.Random) -> None:
-    """Inputs are left as they are, may be read-only or of any layout, and may change afterwards."""
+def inputs_are_not_shared(make: Make, rows: Rows, rng: random.Random) -> None:
+    """Inputs are not modified, may be read-only or of any layout, and may be changed after the call."""
     expected = _scores(make(), rows)
     frozen = np.asfortranarray(rows.X)
     frozen.flags.writeable = False
-    _same(expected, make().process_many(tuple(rows.keys), frozen), "read-only, in Fortran's order")
+    _same(expected, make().process_many(tuple(rows.keys), frozen), "read-only, in Fortran order")
 
     cut = rng.randint(0, len(rows.keys))
     detector = make()
     keys, X = rows.part(slice(cut))
     scores = detector.process_many(keys, X)
-    _same(rows.X[:cut].ravel(), X.ravel(), "the rows given")
-    _hold(keys == rows.keys[:cut], "the keys given were changed")
+    _same(rows.X[:cut].ravel(), X.ravel(), "the given rows")
+    _hold(keys == rows.keys[:cut], "the given keys were modified")
     X[:] = 7.0
     keys[:] = ["changed"] * cut
     scores[:] = 7.0
@@ -193,7 +194,7 @@ def nothing_is_shared(make: Make, rows: Rows, rng: random.Random) -> None:
 
 
 def memory_is_bounded(make: Make, rows: Rows, rng: random.Random) -> None:
-    """What is stored of keys that are known does not grow with their rows (counters apart)."""
+    """The stored state of a key does not grow with the number of its rows, except for counters."""
     if not rows.keys:
         return
     detector, sizes = make(), []
@@ -205,7 +206,7 @@ def memory_is_bounded(make: Make, rows: Rows, rng: random.Random) -> None:
 
 
 def scale_does_not_matter(make: Make, rows: Rows, rng: random.Random) -> None:
-    """A detector that says within which sizes it is `scale_free` scores the same in any unit, up to rounding."""
+    """Within the magnitudes of its attribute `scale_free`, a detector scores the same in any unit, up to rounding."""
     limits = getattr(make(), "scale_free", None)
     if not limits:
         return
@@ -220,22 +221,22 @@ LAWS: tuple[Law, ...] = (
     memory_is_bounded,
     scale_does_not_matter,
     scores_are_finite,
-    many_equal_ones,
+    batches_equal_single_rows,
     splits_do_not_matter,
     keys_are_independent,
     runs_are_repeatable,
     snapshots_are_exact,
-    splitting_keys_loses_nothing,
-    restoring_keeps_what_is_held,
-    forgotten_keys_begin_anew,
-    a_constant_series_scores_nothing,
-    nothing_is_shared,
+    splitting_keys_is_lossless,
+    restoring_keeps_other_keys,
+    forgotten_keys_start_unseen,
+    constant_series_score_zero,
+    inputs_are_not_shared,
 )
 
 
-def _hold(condition: bool, otherwise: str) -> None:
+def _hold(condition: bool, message: str) -> None:
     if not condition:
-        raise AssertionError(otherwise)
+        raise AssertionError(message)
 
 
 def _same(expected: FloatVector, got: FloatVector, where: str) -> None:
@@ -269,7 +270,7 @@ def _in_parts(detector: Detector, parts: Iterator[Rows]) -> FloatVector:
 
 
 def _interleaved(keys: Sequence[str], rng: random.Random) -> list[int]:
-    """A random order of the rows in which those of each key keep theirs."""
+    """Return a random order of the rows that keeps the order within each key."""
     waiting: dict[str, list[int]] = {}
     for i, key in enumerate(keys):
         waiting.setdefault(key, []).append(i)

@@ -1,4 +1,4 @@
-"""A detector of what a device never did before: how far a value is from the nearest one ever seen."""
+"""A detector of unseen behaviour: the distance of a value to the nearest one ever seen of the device."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from itertools import chain
-from typing import Any
+from typing import TypedDict, Unpack
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from river import base
 
-from anomaly.alerting import Explanation, Judgement, explain
+from anomaly.alerting import Assessment, Explanation, explain
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.kernels import nearest_value as kernel
 from anomaly.keyed_state import nearest_packed as packing
@@ -25,16 +25,31 @@ from anomaly.rows import checked
 from anomaly.single_row import OneDevice
 
 
-def at_most_one_alert(
-    every: timedelta, reading_every: timedelta, **parameters: Any
-) -> Callable[[Sequence[str]], NearestValue]:
-    """What an Event's `detector` takes: at most about one alert of a device in `every`, whatever its data are like.
+class Parameters(TypedDict, total=False):
+    """The parameters of `NearestValue`, except for the features."""
 
-    `reading_every` is how far apart its readings are: `at_most_one_alert(timedelta(weeks=1), timedelta(hours=1))`.
-    A new device is silent for as long, while its own alert level is found. `parameters` are those of NearestValue.
+    threshold: float
+    rows_per_alert: float
+    cooldown: int
+    warm_up: int
+    step_up: float
+    capacity: int
+    memory: int
+    window: int
+    max_keys: int
+
+
+def at_most_one_alert(
+    every: timedelta, reading_every: timedelta, **parameters: Unpack[Parameters]
+) -> Callable[[Sequence[str]], NearestValue]:
+    """Return a detector factory that limits alerts to about one per device in `every`.
+
+    `reading_every` is the interval between readings of a device:
+    `at_most_one_alert(timedelta(weeks=1), timedelta(hours=1))`. A new device raises no alerts during the first
+    `every`, while its alert level is calibrated. `parameters` are those of `NearestValue`.
     """
     rows = every / reading_every
-    given = {"rows_per_alert": rows, "warm_up": max(100, math.ceil(rows)), **parameters}
+    given: Parameters = {"rows_per_alert": rows, "warm_up": max(100, math.ceil(rows)), **parameters}
 
     def detector(features: Sequence[str]) -> NearestValue:
         return NearestValue(features, **given)
@@ -44,24 +59,25 @@ def at_most_one_alert(
 
 
 class NearestValue(OneDevice, base.AnomalyDetector):
-    """Distance of a value, of its moving average and of its departure from the hour's usual to the nearest seen.
+    """Distance to the nearest value seen, for the value, its moving average and its deviation from the hour's usual.
 
-    Each is divided by what is usual for the device (range, step from value to value, distance to the nearest), so
-    that no unit and no offset matters; a feature's score is the power mean (mean √s)² of the three, a row's score
-    (Σ √s)² over its features, divided by their number. The hour counts where `process_many` is given `times`.
+    Each of these three channels is divided by what is usual for the device (range, step between values, distance to
+    the nearest value), so that scores are independent of unit and offset. The score of a feature is the power mean
+    (mean √s)² of its channels, the score of a row is (Σ √s)² over its features divided by their number. The channel
+    of the hour is used if `process_many` receives `times`.
 
-    Alerts (scores ≥ `threshold`) are kept to about one in `rows_per_alert` rows of a key: each raises what it
-    takes to alert by the factor exp(`step_up`), and that many rows take it back. The default is a week of
-    five-minute readings; hourly ones would be 168. After an alert the key is silent for `cooldown` rows. A score is
-    0 in a key's first `warm_up` rows, while its level is learnt.
+    Alerts (scores ≥ `threshold`) are limited to about one per `rows_per_alert` rows of a key: each alert raises the
+    alert level of the key by the factor exp(`step_up`), and that many rows lower it again. The default corresponds to
+    a week of five-minute readings; for hourly readings it would be 168. After an alert the key is silent for
+    `cooldown` rows. In the first `warm_up` rows of a key the score is 0, while its level is calibrated.
 
-    `capacity` values are kept of each channel, `memory` is how many values averages look back, `window` how many
-    the moving average does. At most `max_keys` keys are held (`bytes_per_key` each); one more takes the place of
-    the one that was silent for longest. Scores do not change when values are scaled, nor (up to rounding) when
-    they are shifted. Nothing is drawn at random.
+    `capacity` is the number of values kept per channel, `memory` the number of values that means look back, `window`
+    that of the moving average. At most `max_keys` keys are kept (`bytes_per_key` each); another one replaces the key
+    that has been silent longest. Scores are invariant to scaling and, up to rounding, to shifts. The detector is
+    deterministic.
     """
 
-    scale_free = (1e-15, 1e23)  # values between these sizes, and 0
+    scale_free = (1e-15, 1e23)  # for 0 and for magnitudes in this range
 
     def __init__(
         self,
@@ -77,10 +93,10 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         max_keys: int = 100_000,
     ) -> None:
         if capacity < 3 or window < 1 or memory < 1 or not rows_per_alert > 0 or not step_up >= 0:
-            raise ValueError("capacity is at least 3, window, memory and rows_per_alert are above 0")
+            raise ValueError("capacity must be at least 3; window, memory and rows_per_alert above 0")
         if not threshold > 0:
-            raise ValueError(f"threshold = {threshold}: it must be above 0")
-        self.features = tuple(features) if features else None  # river takes an empty tuple for a class
+            raise ValueError(f"threshold is {threshold} (expected a number above 0)")
+        self.features = tuple(features) if features else None  # river would treat an empty tuple as a class
         self.threshold = threshold
         self.rows_per_alert, self.cooldown, self.warm_up = rows_per_alert, cooldown, warm_up
         self.step_up, self.capacity, self.memory = step_up, capacity, memory
@@ -90,7 +106,7 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     @property
     def bytes_per_key(self) -> int:
-        """What the state of one key takes; its name comes on top, about 150 bytes."""
+        """Memory of the state of one key in bytes, without its name (about 150 bytes)."""
         return self._table.bytes_per_key
 
     def _rules(self) -> layout.Rules:
@@ -105,66 +121,54 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         )
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
-        """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
-        return self.judge_many(keys, X, times).scores
+        """Score and then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
+        return self.assess_many(keys, X, times).scores
 
-    def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
-        """`process_many`, with what stood out in each row. Raises ValueError when shapes do not fit."""
+    def assess_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Assessment:
+        """Score and learn as `process_many` does, and return what contributed most. Raises ValueError on shapes."""
         values, hours = checked(X, len(keys), len(self._names)), _hours(times, len(keys))
-        places, fresh = self._table.take(keys)
-        return self._run(self._table.arrays, places, fresh, values, hours)
+        slots, fresh = self._table.take(keys)
+        return self._run(self._table.arrays, slots, fresh, values, hours)
 
     def expect(self, keys: Numbered) -> None:
-        """Rows of these keys will come with these numbers: what is held of them is looked up now."""
+        """Look up these keys now, so that rows with their numbers need no lookup later."""
         self._table.expect(keys)
 
     def forget_keys(self, keys: Collection[str]) -> None:
-        """From now on these keys are as if they had never been seen."""
+        """Forget the state of these keys."""
         self._table.forget(keys)
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
-        """What each row would score if it came next, by itself; nothing is learnt."""
-        return self.judge_rows(keys, X, times).scores
+        """Score each row as if it were the next one of its key, without learning it."""
+        return self.assess_rows(keys, X, times).scores
 
-    def judge_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
-        """`score_rows`, with what would stand out in each row."""
+    def assess_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Assessment:
+        """Score as `score_rows` does, and return what contributes most to each score."""
         values, hours = checked(X, len(keys), len(self._names)), _hours(times, len(keys))
-        places = self._table.find(keys)
-        return self._run(self._table.copied(places), np.arange(len(keys)), places < 0, values, hours)
+        slots = self._table.find(keys)
+        return self._run(self._table.copied(slots), np.arange(len(keys)), slots < 0, values, hours)
 
-    def alert_levels(self, keys: Sequence[str]) -> FloatVector:
-        """(n,) what a score must reach, before the key's own alerts are taken into account, to alert now."""
-        return self.threshold * np.maximum(1.0, self._of(keys, layout.LEVEL))
-
-    def warming_up(self, keys: Sequence[str]) -> NDArray[np.bool_]:
-        """(n,) whether a key's next row scores 0 because too little is known of it."""
-        return self._of(keys, layout.ROWS) < self.warm_up
-
-    def _of(self, keys: Sequence[str], what: int) -> FloatVector:
-        places, held = self._table.find(keys), self._table["key"]
-        return np.array([held[place, what] if place >= 0 else 0.0 for place in places.tolist()])
-
-    def explain(self, judgement: Judgement, row: int) -> Explanation | None:
-        """Why a row of `judge_many` scored what it did, None where nothing was compared."""
-        return explain(judgement, row, self._names, self.threshold)
+    def explain(self, assessment: Assessment, row: int) -> Explanation | None:
+        """Return the explanation of a row of `assess_many`, None if nothing was compared."""
+        return explain(assessment, row, self._names, self.threshold)
 
     def _run(
         self,
         arrays: Arrays,
-        places: NDArray[np.intp],
+        slots: NDArray[np.intp],
         fresh: NDArray[np.bool_],
         values: FloatMatrix,
         hours: NDArray[np.int64],
-    ) -> Judgement:
+    ) -> Assessment:
         scores, why = np.zeros(len(values)), np.full((len(values), layout.WHY), -1.0)
         state = layout.State(**arrays)
-        judge = kernel.all_usual_rows if self.capacity == kernel.USUAL else kernel.all_rows
-        judge(state, places, fresh, values, hours, self._rules(), scores, why)
+        run = kernel.all_usual_rows if self.capacity == kernel.USUAL else kernel.all_rows
+        run(state, slots, fresh, values, hours, self._rules(), scores, why)
         feature, channel = why[:, : layout.OBSERVED].T.astype(np.int64)
-        return Judgement(scores, feature, channel, *why[:, layout.OBSERVED :].T)
+        return Assessment(scores, feature, channel, *why[:, layout.OBSERVED :].T)
 
     def _learn_names(self, names: Sequence[str]) -> None:
-        """Make room for features that were not declared; they begin as never seen."""
+        """Add features that were not declared, without any history."""
         new = sorted(set(names).difference(self._names))
         if new:
             old = self._names
@@ -175,22 +179,22 @@ class NearestValue(OneDevice, base.AnomalyDetector):
         return f"nearest value {version}, {self.capacity} of a channel"
 
     def snapshot(self) -> bytes:
-        """The state of every key, the longest silent first; the same states give the same bytes."""
+        """Serialize the state of every key, least recently seen first; equal states give equal bytes."""
         return self.pieces().joined()
 
     def pieces(self) -> Pieces:
-        """`snapshot` piece by piece; to be used up before another row is taken."""
+        """Serialize piece by piece; the iterator must be exhausted before the next row is processed."""
         order = self._table.order()
         begin = [msgspec.msgpack.encode(self._names), self._table.head(order)]
         lengths, blocks = packing.packed(self._table.arrays, order)
         return sealed(self._kind(), [*map(len, begin), *lengths], chain(begin, blocks))
 
     def restore(self, state: Buffer, keep: Keep = lambda _key: True) -> None:
-        """Add the keys of a snapshot for which `keep(key)` holds; a key that is held already is replaced.
+        """Load the keys of a snapshot for which `keep(key)` is true; existing keys are replaced.
 
-        Features go by name: one that the snapshot does not know begins anew. Where there are more than `max_keys`,
-        those seen last stay. A snapshot of another kind of detector is passed over. Raises StateError when it is
-        damaged.
+        Features are matched by name; one that the snapshot lacks starts without history. If there are more than
+        `max_keys` keys, the most recently seen ones are kept. A snapshot of another kind of detector is ignored.
+        Raises StateError if the snapshot is damaged.
         """
         parts, unpacked = unseal_parts(self._kind(), state), packing.unpacked
         if parts is None:
@@ -204,26 +208,26 @@ class NearestValue(OneDevice, base.AnomalyDetector):
             stored = unpacked(blocks, keys, len(names), self.capacity)
             if not self.features:
                 self._learn_names(names)
-            places, kept = self._table.load(head, keep, keys)
-            self._take_over(stored, names, places, kept)
+            slots, kept = self._table.load(head, keep, keys)
+            self._take_over(stored, names, slots, kept)
 
     def _take_over(
         self,
         blocks: Iterable[tuple[int, Arrays]],
         names: Sequence[str],
-        places: NDArray[np.intp],
+        slots: NDArray[np.intp],
         kept: NDArray[np.intp],
     ) -> None:
-        """Copy stored states into the table: of the rows `kept`, in order, to their places."""
+        """Copy the stored states of the rows `kept`, in order, to their slots in the table."""
         for first, stored in blocks:
             begin, end = np.searchsorted(kept, (first, first + len(stored["key"])))
-            rows, to = kept[begin:end] - first, places[begin:end]
+            rows, to = kept[begin:end] - first, slots[begin:end]
             for name, array in layout.of_features(stored, names, self._names).items():
                 self._table[name][to] = array[rows]
 
 
 def _hours(times: Times | None, rows: int) -> NDArray[np.int64]:
-    """The hour of the day of each row (UTC), -1 where its time is unknown."""
+    """Return the hour of the day of each row (UTC), -1 where the time is unknown."""
     if times is None:
         return np.full(rows, -1, np.int64)
     hours = times.astype("datetime64[h]")

@@ -1,17 +1,16 @@
-"""Half-space trees (Tan, Ting and Liu, IJCAI 2011) for many devices at once, compiled: river's, bit for bit."""
+"""Compiled half-space trees (Tan, Ting and Liu, IJCAI 2011) with the scores of river, bit for bit."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from river import base
 
-from anomaly.detector import FloatMatrix, FloatVector, Keep, StateError, Times
+from anomaly.detector import AnyArray, FloatMatrix, FloatVector, Keep, StateError, Times
 from anomaly.kernels import half_space_trees as kernel
 from anomaly.keyed_state.container import refusing, seal_parts, unseal_parts
 from anomaly.keyed_state.table import Columns, Table, distinct, from_bytes, keys_in, to_bytes
@@ -19,17 +18,17 @@ from anomaly.rows import usable
 from anomaly.single_row import OneDevice
 
 Limits = Mapping[str, tuple[float, float]]
-_PADDING = 0.15  # river's: splits keep away from the edges of a node's range
+_PADDING = 0.15  # as in river: splits are not placed near the edges of the range of a node
 _MOST_FEATURES = 62
 
 
 class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
-    """River's `HalfSpaceTrees` of the same seed for each key, after its `MinMaxScaler` where `scaled`.
+    """River's `HalfSpaceTrees` with the same seed for each key, preceded by its `MinMaxScaler` if `scaled`.
 
-    Scores are from 0 to 1, and 0 until a window of `window_size` rows is full or `warm_up` rows are learnt. Trees
-    are built over the features of a key's first row, whose values lie in `limits` (0 to 1 where none are given). A
-    row without any feature is neither scored nor learnt. At most `max_keys` keys are held, `bytes_per_key` each;
-    one more takes the place of the one that was silent for longest.
+    Scores are from 0 to 1, and 0 until a window of `window_size` rows is complete and `warm_up` rows are learnt.
+    Trees are built over the features of the first row of a key, with expected values in `limits` (default 0 to 1).
+    A row without any feature is neither scored nor learnt. At most `max_keys` keys are kept, `bytes_per_key` each;
+    another one replaces the key that has been silent longest.
     """
 
     def __init__(
@@ -46,8 +45,8 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         max_keys: int = 20_000,
     ) -> None:
         if not 0 < window_size < 2**16 or n_trees < 1 or not 1 <= height <= 16:
-            raise ValueError("window_size is from 1 to 65535, n_trees at least 1, height from 1 to 16")
-        self.features = tuple(features) if features else None  # river takes an empty tuple for a class
+            raise ValueError("window_size must be 1 to 65535, n_trees at least 1, height 1 to 16")
+        self.features = tuple(features) if features else None  # river would treat an empty tuple as a class
         self.threshold = threshold
         self.n_trees, self.height, self.window_size = n_trees, height, window_size
         self.limits, self.seed, self.scaled = dict(limits or {}), seed, scaled
@@ -57,7 +56,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
 
     def _begin(self, names: Sequence[str]) -> None:
         if len(names) > _MOST_FEATURES:
-            raise ValueError(f"{len(names)} features: at most {_MOST_FEATURES} are possible")
+            raise ValueError(f"{len(names)} features (at most {_MOST_FEATURES} are supported)")
         self._names = tuple(names)
         self._table = Table(self.max_keys, self._layout())
         self._known: dict[int, int] = {}
@@ -76,26 +75,26 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
 
     @property
     def bytes_per_key(self) -> int:
-        """What the state of one key takes; its name comes on top, about 150 bytes."""
+        """Memory of the state of one key in bytes, without its name (about 150 bytes)."""
         return self._table.bytes_per_key
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
-        """Score then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
+        """Score and then learn n rows in order. `X` is (n, features), NaN where missing; returns (n,) scores."""
         values = usable(X, len(self._names))
-        places, fresh = self._table.take(keys)
-        built = self._built(places, fresh, values)
-        return self._run([self._table[name] for name in self._layout()], places, fresh, built, values)
+        slots, fresh = self._table.take(keys)
+        built = self._built(slots, fresh, values)
+        return self._run([self._table[name] for name in self._layout()], slots, fresh, built, values)
 
     def forget_keys(self, keys: Collection[str]) -> None:
-        """From now on these keys are as if they had never been seen."""
+        """Forget the state of these keys."""
         self._table.forget(keys)
 
     def score_rows(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
-        """What each row would score if it came next, by itself; nothing is learnt."""
-        values, places = usable(X, len(self._names)), self._table.find(keys)
-        known = np.flatnonzero(places >= 0)
+        """Score each row as if it were the next one of its key, without learning it."""
+        values, slots = usable(X, len(self._names)), self._table.find(keys)
+        known = np.flatnonzero(slots >= 0)
         scores = np.zeros(len(keys))
-        own = [self._table[name][places[known]] for name in self._layout()]
+        own = [self._table[name][slots[known]] for name in self._layout()]
         ready = own[0][:, kernel.READY] == 1
         own, known = [array[ready] for array in own], known[ready]
         nothing = np.zeros(len(known), np.bool_)
@@ -106,8 +105,8 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
 
     def _run(
         self,
-        state: Sequence[NDArray[Any]],
-        places: NDArray[np.intp],
+        state: Sequence[AnyArray],
+        slots: NDArray[np.intp],
         fresh: NDArray[np.bool_],
         built: NDArray[np.int64],
         values: FloatMatrix,
@@ -116,30 +115,30 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         rules = kernel.Rules(self.height, self.window_size, self.warm_up, self.scaled)
         header, ranges, masses = state
         kernel.all_rows(
-            header, ranges, masses, self._trees, self._splits, places, fresh, built, values, rules, scores
+            header, ranges, masses, self._trees, self._splits, slots, fresh, built, values, rules, scores
         )
         return scores
 
     def _built(
-        self, places: NDArray[np.intp], fresh: NDArray[np.bool_], values: FloatMatrix
+        self, slots: NDArray[np.intp], fresh: NDArray[np.bool_], values: FloatMatrix
     ) -> NDArray[np.int64]:
-        """For each row the number of the trees that a key would begin with there, 0 where it has some."""
+        """Return the index of the trees with which the key of each row starts, 0 if it has trees already."""
         numbers = np.zeros(len(values), np.int64)
-        bare = fresh | (self._table["header"][places, kernel.TREES] < 0)
+        bare = fresh | (self._table["header"][slots, kernel.TREES] < 0)
         if not bare.any():
             return numbers
         masks = ~np.isnan(values) @ (1 << np.arange(len(self._names), dtype=np.int64))
-        waiting = set(places[bare].tolist())
-        for row in np.flatnonzero(bare | np.isin(places, places[bare])).tolist():
+        waiting = set(slots[bare].tolist())
+        for row in np.flatnonzero(bare | np.isin(slots, slots[bare])).tolist():
             if fresh[row]:
-                waiting.add(int(places[row]))
-            if masks[row] and int(places[row]) in waiting:
-                waiting.remove(int(places[row]))
+                waiting.add(int(slots[row]))
+            if masks[row] and int(slots[row]) in waiting:
+                waiting.remove(int(slots[row]))
                 numbers[row] = self._number(int(masks[row]))
         return numbers
 
     def _number(self, mask: int) -> int:
-        """Where the trees over these features are."""
+        """Return the index of the trees over these features, which are built if necessary."""
         if mask not in self._known:
             self._known[mask] = len(self._known)
             trees, splits = self._grown([name for i, name in enumerate(self._names) if mask >> i & 1])
@@ -148,7 +147,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         return self._known[mask]
 
     def _grown(self, names: Sequence[str]) -> tuple[NDArray[np.int64], FloatMatrix]:
-        """Each node's feature and split, drawn as river draws them: one generator, tree by tree, depth first."""
+        """Return feature and split of each node, drawn in the order of river: tree by tree, depth first."""
         rng = random.Random(self.seed)
         trees, splits = np.zeros(self._trees.shape[1:], np.int64), np.zeros(self._trees.shape[1:])
         columns = {name: self._names.index(name) for name in names}
@@ -169,7 +168,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         return trees, splits
 
     def _learn_names(self, names: Sequence[str]) -> None:
-        """River builds its trees over the first row's features; those of later ones go by."""
+        """Set the features from the first row; as in river, features of later rows are ignored."""
         if not self._names:
             self._begin(sorted(names))
 
@@ -185,14 +184,14 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         return f"half-space trees {given}"
 
     def snapshot(self) -> bytes:
-        """The state of every key, the longest silent first; the same states give the same bytes."""
+        """Serialize the state of every key, least recently seen first; equal states give equal bytes."""
         head, arrays = self._table.dump()
         masks, header = self._used(arrays["header"])
         parts = map(to_bytes, {**arrays, "header": header}.values())
         return seal_parts(self._kind(), [msgspec.msgpack.encode((self._names, masks)), head, *parts])
 
     def _used(self, header: NDArray[np.int64]) -> tuple[list[int], NDArray[np.int64]]:
-        """The features that the trees of these keys are over, sorted, and the headers that name trees by that."""
+        """Return the sorted feature masks of the trees in use, and headers that refer to trees by index."""
         known = {number: mask for mask, number in self._known.items()}
         mine = [known.get(number, -1) for number in header[:, kernel.TREES].tolist()]
         masks = {mask: at for at, mask in enumerate(sorted({mask for mask in mine if mask >= 0}))}
@@ -218,20 +217,20 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
         self._learn_names(names)
         if names != self._names:
             return
-        places, kept = self._table.load(parts[1], keep, keys)
+        slots, kept = self._table.load(parts[1], keep, keys)
         header = stored["header"][kept]
         header[:, kernel.TREES] = [
             self._number(masks[trees]) if trees >= 0 else -1 for trees in header[:, kernel.TREES].tolist()
         ]
         for name, array in stored.items():
-            self._table[name][places] = header if name == "header" else array[kept]
+            self._table[name][slots] = header if name == "header" else array[kept]
 
 
 def _check(header: NDArray[np.int64], masks: Sequence[int], features: int, window: int) -> None:
-    """Raise StateError when a key has trees that are not there, or counts that cannot be."""
+    """Raise StateError if a key refers to missing trees or has impossible counts."""
     trees, counter, ready, rows = header.T
     possible = all(0 < mask < 2**features for mask in masks) and len(set(masks)) == len(masks)
     bare = (trees == -1) & (counter == 0) & (ready == 0) & (rows == 0)
     grown = (trees >= 0) & (trees < len(masks)) & (counter >= 0) & (counter < window) & (rows > 0)
     if not possible or not (bare | (grown & ((ready == 0) | (ready == 1)) & (rows < 2**62))).all():
-        raise StateError("a key's trees or counts are not possible")
+        raise StateError("the trees or counts of a key are impossible")

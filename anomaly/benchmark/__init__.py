@@ -1,1 +1,1 @@
-"""Benchmarks of detectors on labelled series."""
+"""Evaluation of detectors on labelled series."""

@@ -1,7 +1,7 @@
-"""python -m anomaly.benchmark DIR [--detector NAME] [--scores OUT] [--json]: detectors on labelled series.
+"""Evaluate detectors on labelled series: `python -m anomaly.benchmark DIR [--detector NAME] [--scores OUT] [--json]`.
 
-Every series is given to a detector in order, in batches, with its times; nothing is read ahead and one setting
-serves all series. The score at the shipped threshold is what a user gets; the best one knows the labels.
+A detector receives the rows of each series in order, in batches, with their times; one setting is used for all
+series. The score at the default threshold is what users get; the best threshold is chosen with the labels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from timeit import default_timer
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
@@ -24,11 +24,23 @@ from anomaly.benchmark.detectors import NAMED, OURS, RIVERS, UnknownDetectorErro
 from anomaly.detector import Detector, DetectorFactory, FloatVector
 
 BATCH = 500
-_NOTES = 12  # explanations a picture
+_MAX_NOTES = 12  # explanations per chart
+
+Scores = dict[str, dict[str, float]]  # by profile
+
+
+class Figures(TypedDict):
+    """The reported figures of a run, as JSON values; `shipped` are those at the default threshold."""
+
+    shipped: Scores
+    best: Scores
+    records_per_second: float
+    bytes_per_key: float
+    halves: NotRequired[dict[str, Figures]]
 
 
 class Run(NamedTuple):
-    """One detector over a corpus: the scores of each series, and what it cost."""
+    """The result of one detector on a corpus: scores and explanations of each series, speed and memory."""
 
     name: str
     threshold: float
@@ -39,18 +51,18 @@ class Run(NamedTuple):
 
 
 def run(name: str, factory: DetectorFactory, series: Sequence[corpus.Series]) -> Run:
-    """Scores every series with a new detector each."""
+    """Score each series with a new detector."""
     few = series[0]._replace(X=series[0].X[:2], times=series[0].times[:2])
-    _process(factory(few.features), few)  # compiled before the clock starts
+    _process(factory(few.features), few)  # compiles the loops before the time is measured
     scores, notes, seconds, memory = [], [], 0.0, 0
     for one in series:
         detector = factory(one.features)
         begin = default_timer()
-        found, said = _process(detector, one)
+        found, explanations = _process(detector, one)
         seconds += default_timer() - begin
         memory = max(memory, getattr(detector, "bytes_per_key", len(detector.snapshot())))
         scores.append(found)
-        notes.append(said)
+        notes.append(explanations)
     return Run(
         name, detector.threshold, scores, notes, sum(len(s) for s in scores) / max(seconds, 1e-9), memory
     )
@@ -65,15 +77,17 @@ def _process(detector: Detector, one: corpus.Series) -> tuple[FloatVector, list[
         if not isinstance(detector, Explaining):
             scores.append(detector.process_many(keys, X, times))
             continue
-        judged = detector.judge_many(keys, X, times)
-        scores.append(judged.scores)
-        for row in np.flatnonzero(judged.scores >= detector.threshold).tolist():
-            notes.append(f"{np.datetime_as_string(times[row], unit='m')}: {detector.explain(judged, row)}")
+        assessment = detector.assess_many(keys, X, times)
+        scores.append(assessment.scores)
+        for row in np.flatnonzero(assessment.scores >= detector.threshold).tolist():
+            notes.append(
+                f"{np.datetime_as_string(times[row], unit='m')}: {detector.explain(assessment, row)}"
+            )
     return np.concatenate([np.zeros(0), *scores]), notes
 
 
-def figures(done: Run, truths: Sequence[scorer.Truth]) -> dict[str, Any]:
-    """What is reported of a run: plain values only."""
+def figures(done: Run, truths: Sequence[scorer.Truth]) -> Figures:
+    """Compute the figures of a run."""
     shipped = {
         profile: scorer.at(truths, done.scores, profile, done.threshold)._asdict()
         for profile in scorer.PROFILES
@@ -87,8 +101,8 @@ def figures(done: Run, truths: Sequence[scorer.Truth]) -> dict[str, Any]:
     }
 
 
-def halves(done: Run, truths: Sequence[scorer.Truth]) -> dict[str, Any]:
-    """Figures of every second series by name, beginning with the first and with the second."""
+def halves(done: Run, truths: Sequence[scorer.Truth]) -> dict[str, Figures]:
+    """Compute figures of every second series by name, starting with the first and with the second."""
     parts = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
     return {
         name: figures(done._replace(scores=done.scores[part]), truths[part]) for name, part in parts.items()
@@ -96,12 +110,13 @@ def halves(done: Run, truths: Sequence[scorer.Truth]) -> dict[str, Any]:
 
 
 def write(folder: Path, done: Run, series: Sequence[corpus.Series]) -> None:
-    """Scores of each series as CSV, and a page of pictures beside them."""
+    """Write the scores of each series as CSV, and a page of charts."""
     pictures = []
     for one, scores, notes in zip(series, done.scores, done.notes, strict=True):
         alerts = scores >= done.threshold
         corpus.write_scores(folder, one, scores, alerts)
-        shown = [*notes[:_NOTES], *([f"… and {len(notes) - _NOTES} more"] if len(notes) > _NOTES else [])]
+        more = [f"… and {len(notes) - _MAX_NOTES} more"] if len(notes) > _MAX_NOTES else []
+        shown = [*notes[:_MAX_NOTES], *more]
         places = np.flatnonzero(alerts).tolist()
         pictures.append(
             Picture(one.name, one.times, one.X[:, 0], scores, done.threshold, places, one.windows, shown)
@@ -109,8 +124,8 @@ def write(folder: Path, done: Run, series: Sequence[corpus.Series]) -> None:
     (folder / "index.html").write_text(page(f"{done.name} at threshold {done.threshold:g}", pictures))
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """Results for people: at the shipped threshold, then at the corpus's best."""
+def table(results: dict[str, Figures]) -> str:
+    """Format the results at the default threshold and at the best one."""
     head = f"{'':24}{'standard':>10}{'low FP':>8}{'low FN':>8}{'threshold':>11}{'hits':>9}{'false':>7}"
     lines = [f"{head}{'records/s':>12}{'bytes/key':>11}"]
     for name, result in results.items():
@@ -124,7 +139,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             hits = f"{standard['hits']}/{standard['hits'] + standard['misses']}"
             cost = f"{result['records_per_second']:12,.0f}{result['bytes_per_key']:11,.0f}"
             lines.append(
-                f"{name if kind == 'shipped' else '  best, knowing labels':24}{scores}"
+                f"{name if kind == 'shipped' else '  best threshold':24}{scores}"
                 f"{standard['threshold']:11.4g}{hits:>9}{standard['false_alerts']:7}"
                 f"{cost if kind == 'shipped' else ''}"
             )
@@ -135,25 +150,25 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m anomaly.benchmark", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a corpus in NAB's layout")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="corpus in the layout of NAB")
     parser.add_argument(
         "--detector",
         action="append",
         metavar="NAME",
-        help=f"{', '.join(NAMED)} or module:factory; repeatable",
+        help=f"detector: {', '.join(NAMED)} or module:factory; may be repeated",
     )
     parser.add_argument(
-        "--scores", type=Path, metavar="OUT", help="write the first detector's scores and pictures"
+        "--scores", type=Path, metavar="OUT", help="write scores and charts of the first detector"
     )
     parser.add_argument(
-        "--halves", action="store_true", help="also every second series by itself (with --json)"
+        "--halves", action="store_true", help="add figures of every second series (with --json)"
     )
-    parser.add_argument("--json", action="store_true", help="figures as JSON")
+    parser.add_argument("--json", action="store_true", help="write the figures as JSON")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 2 when its arguments cannot be used."""
+    """Run the command. Exit code 2 for arguments that cannot be used."""
     arguments = _arguments(argv)
     try:
         series = corpus.read(arguments.folder)
@@ -162,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     truths = [one.truth for one in series]
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, Figures] = {}
     for number, (name, factory) in enumerate(chosen.items()):
         done = run(name, factory, series)
         results[name] = figures(done, truths) | ({"halves": halves(done, truths)} if arguments.halves else {})
@@ -175,9 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _report(
-    folder: Path, series: Sequence[corpus.Series], results: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+def _report(folder: Path, series: Sequence[corpus.Series], results: dict[str, Figures]) -> object:
     report = {
         "corpus": folder.name,
         "series": len(series),
@@ -185,12 +198,11 @@ def _report(
         "windows": sum(len(one.windows) for one in series),
         "detectors": results,
     }
-    plain: dict[str, Any] = _plain(report)
-    return plain
+    return _plain(report)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
+def _plain(value: object) -> object:
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""A page of pictures: each series with its labelled windows, its scores and its alerts. No script, no library."""
+"""An HTML page of charts of series with labelled windows, scores and alerts, without scripts or libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLE = (
 
 
 class Picture(NamedTuple):
-    """What is drawn of one series of n rows: `alerts` are places of rows, `windows` first and last places."""
+    """The chart of a series of n rows; `alerts` are row indices, `windows` first and last row indices."""
 
     title: str
     times: Times
@@ -33,7 +33,7 @@ class Picture(NamedTuple):
 
 
 def page(title: str, pictures: Iterable[Picture]) -> str:
-    """One HTML page that stands by itself."""
+    """Render a self-contained HTML page."""
     legend = "Blue: values. Yellow: labelled windows. Grey: scores, dashed: the threshold. Red: alerts."
     parts = [f"<h1>{html.escape(title)}</h1><p>{legend}</p>", *map(_section, pictures)]
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
@@ -58,7 +58,7 @@ def _drawing(picture: Picture) -> str:
         for a, b in picture.windows
     )
     alerts = "".join(f'<path class=a d="M{at * x:.1f} 0V{bottom}"/>' for at in picture.alerts)
-    # Roots, so that small scores are seen beside large ones: the threshold is halfway up.
+    # Square roots, so that small scores are visible beside large ones; the threshold is at half height.
     heights = np.sqrt(np.minimum(picture.scores / picture.threshold, 4.0))
     scores, line = _path(heights, 0.0, 2.0, bottom - _LOW, _LOW), bottom - _LOW / 2
     low, high = _range(picture.values)
@@ -76,7 +76,7 @@ def _range(values: FloatVector) -> tuple[float, float]:
 
 
 def _path(values: FloatVector, low: float, high: float, top: float, height: float) -> str:
-    """Lowest and highest value of each pixel column, so that no spike is lost; gaps stay gaps."""
+    """Draw the lowest and highest value of each pixel column, so that no spike is lost; gaps remain gaps."""
     n = len(values)
     columns = min(n, _WIDTH)
     points: list[str] = []

@@ -22,11 +22,11 @@ LABELS = Path("labels") / "combined_windows.json"
 
 
 class CorpusError(ValueError):
-    """A folder that is no corpus; the message says what is missing or wrong, and where."""
+    """A folder that is not a valid corpus."""
 
 
 class Series(NamedTuple):
-    """One series: n rows, their times, X (n, features) and the places of the first and last row of each window."""
+    """A series of n rows: times, X (n, features), and the first and last row index of each labelled window."""
 
     name: str
     times: Times
@@ -36,21 +36,21 @@ class Series(NamedTuple):
 
     @property
     def truth(self) -> Truth:
-        """The labels, as the scorer takes them."""
+        """The labels in the form of the scorer."""
         return truth(len(self.X), self.windows)
 
 
 def read(folder: Path) -> list[Series]:
-    """The labelled series that are there, sorted by name. Raises CorpusError."""
+    """Read the labelled series of a corpus, sorted by name. Raises CorpusError."""
     labels = folder / LABELS
     try:
         windows = json.loads(labels.read_text())
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{labels} cannot be read: {error}") from error
+        raise CorpusError(f"cannot read {labels}: {error}") from error
     paths = {name: folder / "data" / name for name in sorted(windows)}
     found = [_series(name, path, windows[name]) for name, path in paths.items() if path.is_file()]
     if not found:
-        raise CorpusError(f"none of the {len(windows)} series in {labels} is under {folder / 'data'}")
+        raise CorpusError(f"none of the {len(windows)} series of {labels} exists in {folder / 'data'}")
     return found
 
 
@@ -61,7 +61,7 @@ def _series(name: str, path: Path, windows: Sequence[tuple[str, str]]) -> Series
         numbers = table[["value"]] if "value" in table else table.iloc[:, 1:]
         X = numbers.to_numpy(np.float64)
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{path} cannot be read: {error}") from error
+        raise CorpusError(f"cannot read {path}: {error}") from error
     places = tuple((_place(times, first, name), _place(times, last, name)) for first, last in windows)
     return Series(name, times, X, tuple(map(str, numbers.columns)), places)
 
@@ -69,12 +69,14 @@ def _series(name: str, path: Path, windows: Sequence[tuple[str, str]]) -> Series
 def _place(times: Times, when: str, name: str) -> int:
     found = np.flatnonzero(times == np.datetime64(pd.Timestamp(when).to_datetime64()))
     if not len(found):
-        raise CorpusError(f"{name}: a window begins or ends at {when}, where the series has no row")
+        raise CorpusError(
+            f"{name}: a window begins or ends at {when}, but the series has no row at that time"
+        )
     return int(found[0])
 
 
 def write_scores(folder: Path, series: Series, scores: FloatVector, alerts: NDArray[np.bool_]) -> Path:
-    """One file of results: timestamp, the features, anomaly_score (all digits) and alert (0 or 1)."""
+    """Write a result file with timestamp, features, anomaly_score (all digits) and alert (0 or 1)."""
     path = folder / series.name
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {name: series.X[:, number] for number, name in enumerate(series.features)}

@@ -1,15 +1,14 @@
-"""The detectors that the benchmark knows by name: ours, and river's as they come."""
+"""The named detectors of the benchmark: those of this package, and models of river."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any
 
 from anomaly.detector import Detector, DetectorFactory
 from anomaly.nearest import NearestValue
-from anomaly.river import StandardDeviation, with_river
+from anomaly.river import Model, StandardDeviation, with_river
 from anomaly.trees import HalfSpaceTrees
 
 SEED = 42
@@ -18,22 +17,22 @@ GROUP = "stream_app.detectors"
 
 
 class UnknownDetectorError(ValueError):
-    """A name that the benchmark does not know and that cannot be imported."""
+    """A name that is neither known nor can be imported."""
 
 
-def _half_space_trees() -> Any:
+def _half_space_trees() -> Model:
     from river import anomaly, preprocessing
 
     return preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=SEED)
 
 
-def _loda() -> Any:
+def _loda() -> Model:
     from river import anomaly
 
     return anomaly.LODA(seed=SEED)
 
 
-def _local_outlier_factor() -> Any:
+def _local_outlier_factor() -> Model:
     from river import anomaly
 
     return anomaly.LocalOutlierFactor()
@@ -48,7 +47,7 @@ OURS: Mapping[str, DetectorFactory] = {
     "HalfSpaceTrees": _our_trees,
     "StandardDeviation": StandardDeviation,
 }
-# The thresholds are ours: river ships none. LocalOutlierFactor takes minutes, and is run when it is named.
+# River has no default thresholds, so these are ours. LocalOutlierFactor takes minutes and runs only on request.
 RIVERS: Mapping[str, DetectorFactory] = {
     "river.HalfSpaceTrees": with_river(_half_space_trees, threshold=0.95),
     "river.LODA": with_river(_loda, threshold=10.0),
@@ -60,7 +59,7 @@ NAMED: Mapping[str, DetectorFactory] = {**OURS, **RIVERS, **ON_DEMAND}
 
 
 def named(name: str) -> DetectorFactory:
-    """Return a detector's factory by its name here or in an entry point, or as `module:attribute`.
+    """Return a detector factory by name, by the name of an entry point, or by `module:attribute`.
 
     Raises UnknownDetectorError.
     """
@@ -77,7 +76,7 @@ def named(name: str) -> DetectorFactory:
 
 
 def _installed(name: str) -> DetectorFactory:
-    """The detector that an entry point of an installed distribution names."""
+    """Load a detector from an entry point of an installed distribution."""
     entries = entry_points(group=GROUP)
     found = [entry for entry in entries if entry.name == name]
     if not found:
@@ -96,4 +95,4 @@ def _installed(name: str) -> DetectorFactory:
 
 
 def _unknown(name: str, installed: Sequence[str]) -> str:
-    return f"no detector {name!r}: choose one of {', '.join([*NAMED, *installed])}, or name one as module:factory"
+    return f"unknown detector {name!r} (expected {', '.join([*NAMED, *installed])} or module:factory)"

@@ -1,7 +1,9 @@
-"""python -m anomaly.benchmark.reading_charts READINGS OUT.html --key KEY --features A,B: what is flagged, to look at.
+"""Draw the alerts of `NearestValue` on readings without labels.
 
-READINGS is a table (Parquet or CSV) with a column for the device, one for the time and one for each feature.
-`NearestValue` is given its rows in order of time; each feature of each device becomes a picture.
+`python -m anomaly.benchmark.reading_charts READINGS OUT.html --key KEY --features A,B`
+
+READINGS is a Parquet or CSV table with a column for the device, one for the time and one for each feature. Its rows
+are processed in order of time; the page has a chart for each feature of each device.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from anomaly.alerting import Judgement
+from anomaly.alerting import Assessment
 from anomaly.benchmark.charts import Picture, page
 from anomaly.nearest import NearestValue
 
@@ -22,16 +24,16 @@ from anomaly.nearest import NearestValue
 def pictures(
     readings: pd.DataFrame, key: str, time: str, features: Sequence[str], detector: NearestValue
 ) -> Iterator[Picture]:
-    """A picture of each device and feature, with the alerts that name the feature."""
+    """Yield a chart for each device and feature, with the alerts whose explanation names the feature."""
     readings = readings.sort_values([time, key], kind="stable")
     keys = readings[key].astype(str).to_numpy(object)
     times = pd.to_datetime(readings[time], utc=True).to_numpy("datetime64[s]")
     X = readings[list(features)].to_numpy(np.float64)
-    judged = detector.judge_many(keys.tolist(), X, times)
+    assessment = detector.assess_many(keys.tolist(), X, times)
     for device in dict.fromkeys(keys.tolist()):
         rows = np.flatnonzero(keys == device)
         for number, feature in enumerate(features):
-            yield _picture(f"{device}, {feature}", rows, number, X, times, judged, detector)
+            yield _picture(f"{device}, {feature}", rows, number, X, times, assessment, detector)
 
 
 def _picture(
@@ -40,28 +42,36 @@ def _picture(
     number: int,
     X: np.ndarray[tuple[int, int], np.dtype[np.float64]],
     times: np.ndarray[tuple[int], np.dtype[np.datetime64]],
-    judged: Judgement,
+    assessment: Assessment,
     detector: NearestValue,
 ) -> Picture:
-    own = judged.feature[rows] == number
-    alerts = np.flatnonzero(own & (judged.scores[rows] >= detector.threshold)).tolist()
+    own = assessment.feature[rows] == number
+    alerts = np.flatnonzero(own & (assessment.scores[rows] >= detector.threshold)).tolist()
     notes = [
-        f"{np.datetime_as_string(times[rows[at]], unit='m')}: {detector.explain(judged, int(rows[at]))}"
+        f"{np.datetime_as_string(times[rows[at]], unit='m')}: {detector.explain(assessment, int(rows[at]))}"
         for at in alerts
     ]
-    scores = np.where(own, judged.scores[rows], 0.0)
+    scores = np.where(own, assessment.scores[rows], 0.0)
     return Picture(title, times[rows], X[rows, number], scores, detector.threshold, alerts, (), notes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 2 when the table cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m anomaly.benchmark.reading_charts")
-    parser.add_argument("readings", type=Path)
-    parser.add_argument("out", type=Path, help="the page to write")
-    parser.add_argument("--key", required=True, help="column of the device")
-    parser.add_argument("--time", default="time", help="column of the time")
-    parser.add_argument("--features", required=True, help="columns, separated by commas")
-    parser.add_argument("--rows-per-alert", type=float, help="rows of a device for each alert, at most about")
+    """Run the command. Exit code 2 if the table cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m anomaly.benchmark.reading_charts", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("readings", type=Path, metavar="READINGS", help="Parquet or CSV table of readings")
+    parser.add_argument("out", type=Path, metavar="OUT", help="HTML page to write")
+    parser.add_argument("--key", required=True, metavar="COLUMN", help="column of the device")
+    parser.add_argument(
+        "--time", default="time", metavar="COLUMN", help="column of the time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--features", required=True, metavar="COLUMNS", help="feature columns, separated by commas"
+    )
+    parser.add_argument(
+        "--rows-per-alert", type=float, metavar="ROWS", help="rows of a device per alert, approximately"
+    )
     arguments = parser.parse_args(argv)
     features = arguments.features.split(",")
     rate = {} if arguments.rows_per_alert is None else {"rows_per_alert": arguments.rows_per_alert}
@@ -70,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = read(arguments.readings)
         drawn = list(pictures(table, arguments.key, arguments.time, features, NearestValue(features, **rate)))
     except (OSError, ValueError, KeyError) as error:
-        sys.stderr.write(f"{arguments.readings} cannot be used: {error}\n")
+        sys.stderr.write(f"cannot use {arguments.readings}: {error}\n")
         return 2
-    arguments.out.write_text(page(f"{arguments.readings.name}: what NearestValue flags", drawn))
+    arguments.out.write_text(page(f"{arguments.readings.name}: alerts of NearestValue", drawn))
     sys.stdout.write(
         f"{sum(len(one.alerts) for one in drawn)} alerts in {len(table)} rows: {arguments.out}\n"
     )

@@ -1,8 +1,8 @@
 """The scoring of the Numenta Anomaly Benchmark: early detections inside a labelled window count most.
 
-The rules are those of Lavin and Ahmad, "Evaluating Real-time Anomaly Detection Algorithms" (ICMLA 2015): a
-sigmoid of the place relative to the window weights the first detection in each window and every one outside; the
-first 15 % of a series (at most 750 rows) are not scored; 0 is what no alert at all scores, 100 a perfect detector.
+The rules are those of Lavin and Ahmad, "Evaluating Real-time Anomaly Detection Algorithms" (ICMLA 2015). A sigmoid of
+the position relative to the window weights the first detection in each window and every detection outside. The first
+15 % of a series (at most 750 rows) are not scored. A detector without alerts scores 0, a perfect one 100.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROBATION, LONGEST_PROBATION = 0.15, 750.0
 
 
 class Profile(NamedTuple):
-    """What a hit is worth, and what a miss and a false alert cost."""
+    """The reward of a hit, and the costs of a miss and of a false alert."""
 
     hit: float
     miss: float
@@ -34,10 +34,10 @@ PROFILES: Mapping[str, Profile] = {
 
 
 class Truth(NamedTuple):
-    """What is labelled of one series of n rows.
+    """The labels of a series of n rows.
 
-    `worth` (n,) is a detection's weight, above 0 inside windows and below outside; `window` (n,) numbers the
-    window a row lies in, OUTSIDE or UNSCORED where it lies in none.
+    `worth` (n,) is the weight of a detection, above 0 inside windows and below 0 outside; `window` (n,) is the index
+    of the window that contains the row, or OUTSIDE or UNSCORED.
     """
 
     worth: FloatVector
@@ -49,7 +49,7 @@ OUTSIDE, UNSCORED = -1, -2
 
 
 class Result(NamedTuple):
-    """A detector's score on a corpus at one threshold, 0 to 100 (below 0 where silence is better)."""
+    """The score of a detector on a corpus at one threshold: up to 100, below 0 if no alerts would be better."""
 
     score: float
     threshold: float
@@ -59,12 +59,12 @@ class Result(NamedTuple):
 
 
 def probation(rows: int) -> int:
-    """How many rows at the beginning of a series are not scored."""
+    """Return the number of rows at the beginning of a series that are not scored."""
     return int(np.ceil(min(np.floor(PROBATION * rows), LONGEST_PROBATION)))
 
 
 def truth(rows: int, windows: Sequence[tuple[int, int]]) -> Truth:
-    """The labels of a series of `rows` rows; a window is the places of its first and last row, in order."""
+    """Return the labels of a series; a window is given by the indices of its first and last row."""
     places = np.arange(rows)
     worth, window = np.full(rows, -1.0), np.full(rows, OUTSIDE, np.int64)
     for number, (first, last) in enumerate(windows):
@@ -74,27 +74,27 @@ def truth(rows: int, windows: Sequence[tuple[int, int]]) -> Truth:
         window[inside] = number
         following = windows[number + 1][0] if number + 1 < len(windows) else rows
         after = (places > last) & (places < following)
-        # A window of one row has nothing to measure a distance by: what follows it is far.
+        # A window of one row gives no unit of distance: all rows after it count as far.
         worth[after] = _sigmoid((places[after] - last) / (length - 1.0)) if length > 1.0 else -1.0
     window[: probation(rows)] = UNSCORED
     return Truth(worth, window, len(windows))
 
 
 def _sigmoid(place: FloatVector) -> FloatVector:
-    """1 far before 0, 0 there, -1 beyond 3."""
+    """Return the weight of a relative position: 1 far before 0, 0 at 0, -1 beyond 3."""
     curve = 2.0 / (1.0 + np.exp(5.0 * np.minimum(place, 3.0))) - 1.0
     return np.where(place > 3.0, -1.0, curve)
 
 
 def at(truths: Sequence[Truth], scores: Sequence[FloatVector], profile: str, threshold: float) -> Result:
-    """The result where an alert is a score ≥ `threshold`; NaN never is one."""
+    """Return the result with alerts for scores ≥ `threshold`; NaN is never an alert."""
     thresholds, raw = _curve(truths, scores, PROFILES[profile])
     reached = int(np.flatnonzero(thresholds >= threshold)[-1])
     return _result(truths, scores, profile, threshold, float(raw[reached]))
 
 
 def best(truths: Sequence[Truth], scores: Sequence[FloatVector], profile: str) -> Result:
-    """The result at the one threshold that suits these labels best: what NAB publishes, knowing the labels."""
+    """Return the result at the threshold that is best for these labels, as published by NAB."""
     thresholds, raw = _curve(truths, scores, PROFILES[profile])
     place = int(np.argmax(raw))
     return _result(truths, scores, profile, float(thresholds[place]), float(raw[place]))
@@ -103,7 +103,7 @@ def best(truths: Sequence[Truth], scores: Sequence[FloatVector], profile: str) -
 def _curve(
     truths: Iterable[Truth], scores: Iterable[FloatVector], profile: Profile
 ) -> tuple[FloatVector, FloatVector]:
-    """Thresholds that fall from infinity, and what the corpus earns at each."""
+    """Return thresholds, descending from infinity, and the raw score of the corpus at each."""
     steps = [_steps(label, series, profile) for label, series in zip(truths, scores, strict=True)]
     heights = np.concatenate([np.zeros(0), *(height for height, _, _ in steps)])
     gains = np.concatenate([np.zeros(0), *(gain for _, gain, _ in steps)])
@@ -115,7 +115,7 @@ def _curve(
 
 
 def _steps(label: Truth, scores: FloatVector, profile: Profile) -> tuple[FloatVector, FloatVector, float]:
-    """Heights at which the series earns something more (or less), how much, and what it earns by silence."""
+    """Return the thresholds at which the raw score of a series changes, the changes, and the score without alerts."""
     if len(scores) != len(label.worth):
         raise ValueError(f"{len(scores)} scores for a series of {len(label.worth)} rows")
     height = np.where(np.isnan(scores), -np.inf, scores)
@@ -123,7 +123,7 @@ def _steps(label: Truth, scores: FloatVector, profile: Profile) -> tuple[FloatVe
     heights, gains, silent = [height[outside]], [label.worth[outside] * profile.false_alert], 0.0
     for number in range(label.windows):
         rows = np.flatnonzero(label.window == number)
-        if not len(rows):  # all of it lies in the probation
+        if not len(rows):  # the whole window is within the probation
             continue
         silent -= profile.miss
         rows = rows[np.argsort(-height[rows], kind="stable")]

@@ -1,1 +1,1 @@
-"""Compiled loops of the detectors."""
+"""The compiled loops of the detectors."""

@@ -1,32 +1,33 @@
-"""Loops that must be compiled: one decorator, typed, whose result is kept on disk where that is possible."""
+"""Typed decorators that compile functions with Numba and cache the machine code on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import TypeVar, cast
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """`function` as machine code, compiled at its first call.
+    """Compile a function to machine code at its first call.
 
-    Without fast-math: an operation gives the same bits whatever stands around it, so scores do not depend on how
-    rows are batched. The code is kept beside the module, so that the next process does not compile again.
+    Without fast-math, an operation has the same result in any context, so scores do not depend on how rows are
+    batched. The code is cached beside the module, so that later processes do not compile again.
     """
     return _compiled(function)
 
 
 def inlined(function: F) -> F:
-    """`compiled`, and put in place of each call: what is known there of its arguments then shapes its loops."""
-    return _compiled(function, forceinline=True)
+    """Compile a function and inline it into its callers, so that loops are optimized for constant arguments."""
+    return _compiled(function, inline=True)
 
 
-def _compiled(function: F, **more: bool) -> F:
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": False, **more}
+def _compiled(function: F, *, inline: bool = False) -> F:
+    options = partial(numba.njit, error_model="numpy", fastmath=False, forceinline=inline)
     try:
-        return cast(F, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # neither the package's folder nor a home can be written: compile in each process
-        return cast(F, numba.njit(**options)(function))
+        return cast(F, options(cache=True)(function))
+    except RuntimeError:  # no writable folder for the cache: compile in each process
+        return cast(F, options()(function))

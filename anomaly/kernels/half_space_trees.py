@@ -1,25 +1,28 @@
-"""The compiled part of `HalfSpaceTrees`: walks down trees that lie in arrays, node i above 2i + 1 and 2i + 2."""
+"""The compiled loops of `HalfSpaceTrees`: trees in arrays, in which node i has the children 2i + 1 and 2i + 2."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.kernels.compiled import compiled
 
-# A key's header: the trees it has (-1: none yet), rows learnt in this window, whether a window is full, rows seen.
+# The header of a key: index of its trees (-1 for none yet), rows learnt in this window, whether a window was
+# completed (0 or 1), rows seen.
 HEADER = 4
 TREES, COUNTER, READY, ROWS = range(HEADER)
 LEARNT, REFERENCE = 0, 1
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Masses = NDArray[np.uint16]
+Flags = NDArray[np.bool_]
 
 
 class Rules(NamedTuple):
-    """The parameters of a detector, as its compiled part takes them."""
+    """The parameters of a detector, as passed to the compiled loops."""
 
     height: int
     window: int
@@ -29,7 +32,7 @@ class Rules(NamedTuple):
 
 @compiled
 def scaled(x: Floats, lows: Floats, highs: Floats, out: Floats) -> None:
-    """River's MinMaxScaler: a value never seen is NaN (known, but nowhere), one of a constant feature is 0."""
+    """Scale as river's MinMaxScaler does: NaN for a feature never seen, 0 for a constant feature."""
     for i in range(len(x)):
         span = highs[i] - lows[i]
         out[i] = (x[i] - lows[i]) / span if span != 0.0 else 0.0
@@ -37,7 +40,7 @@ def scaled(x: Floats, lows: Floats, highs: Floats, out: Floats) -> None:
 
 @compiled
 def child(node: int, value: float, missing: bool, split: float, mass: Masses) -> int:
-    """The next node down; a missing value goes where more went in this window."""
+    """Return the next node down; a missing value follows the majority of this window."""
     left = 2 * node + 1
     if missing:
         return left + 1 if mass[left] < mass[left + 1] else left
@@ -45,8 +48,10 @@ def child(node: int, value: float, missing: bool, split: float, mass: Masses) ->
 
 
 @compiled
-def walk_score(feature: Any, split: Floats, mass: Masses, x: Floats, missing: Any, rules: Any) -> float:
-    """Sum of mass · 2^depth down to the first node that few rows reached in the window before."""
+def walk_score(
+    feature: Integers, split: Floats, mass: Masses, x: Floats, missing: Flags, rules: Rules
+) -> float:
+    """Sum mass · 2^depth down to the first node that few rows of the previous window reached."""
     node, weight, score = 0, 1.0, 0.0
     for _ in range(rules.height):
         reached = float(mass[REFERENCE, node])
@@ -60,8 +65,10 @@ def walk_score(feature: Any, split: Floats, mass: Masses, x: Floats, missing: An
 
 
 @compiled
-def walk_learn(feature: Any, split: Floats, mass: Masses, x: Floats, missing: Any, rules: Any) -> None:
-    """Count the row at every node of its way."""
+def walk_learn(
+    feature: Integers, split: Floats, mass: Masses, x: Floats, missing: Flags, rules: Rules
+) -> None:
+    """Count the row at every node of its path."""
     node = 0
     for _ in range(rules.height):
         mass[LEARNT, node] += 1
@@ -71,8 +78,10 @@ def walk_learn(feature: Any, split: Floats, mass: Masses, x: Floats, missing: An
 
 
 @compiled
-def score(features: Any, splits: Any, masses: Any, x: Floats, missing: Any, rules: Any) -> float:
-    """River's score of a row: 1 - mass found / most that could be found."""
+def score(
+    features: Integers, splits: Floats, masses: Masses, x: Floats, missing: Flags, rules: Rules
+) -> float:
+    """Score a row as river does: 1 - mass / maximum mass."""
     found = 0.0
     for tree in range(len(features)):
         found += walk_score(features[tree], splits[tree], masses[tree], x, missing, rules)
@@ -81,8 +90,16 @@ def score(features: Any, splits: Any, masses: Any, x: Floats, missing: Any, rule
 
 
 @compiled
-def learn(header: Any, features: Any, splits: Any, masses: Any, x: Floats, missing: Any, rules: Any) -> None:
-    """Count a row in all trees; a full window becomes what the next rows are compared with."""
+def learn(
+    header: Integers,
+    features: Integers,
+    splits: Floats,
+    masses: Masses,
+    x: Floats,
+    missing: Flags,
+    rules: Rules,
+) -> None:
+    """Count a row in all trees; a complete window becomes the reference for the next rows."""
     for tree in range(len(features)):
         walk_learn(features[tree], splits[tree], masses[tree], x, missing, rules)
     header[COUNTER] += 1
@@ -99,17 +116,17 @@ def all_rows(
     masses: NDArray[np.uint16],
     features: NDArray[np.int64],
     splits: Floats,
-    places: NDArray[np.intp],
+    slots: NDArray[np.intp],
     fresh: NDArray[np.bool_],
     built: NDArray[np.int64],
     X: Floats,
-    rules: Any,
+    rules: Rules,
     scores: Floats,
 ) -> None:
-    """All rows in order; `built` has the trees that a row's key begins with when it has none."""
+    """Score and learn all rows in order; `built` are the trees with which keys without trees start."""
     out = np.zeros(X.shape[1])
     for i in range(len(X)):
-        at, x, missing = places[i], X[i], np.isnan(X[i])
+        at, x, missing = slots[i], X[i], np.isnan(X[i])
         own, lows, highs = header[at], ranges[at, 0], ranges[at, 1]
         if fresh[i]:
             own[:], masses[at], lows[:], highs[:] = 0, 0, np.inf, -np.inf

@@ -1,8 +1,8 @@
-"""The compiled part of `NearestValue` that minds the values held of one lane: sorted, distinct, then +inf.
+"""The values held by `NearestValue` for one lane: sorted, distinct, padded with +inf.
 
-Loops that only read have no branches and as many rounds as there is room, whatever is held: so they become vector
-instructions. What is written is only what changes: of many devices each line that was written to goes back to memory.
-All of it is compiled into nearest_kernel.py, whose stored code is renewed when that file is.
+Loops that only read have no branches and always cover the whole capacity, so that they become vector instructions.
+Only values that change are written, because with many devices each modified cache line is written back to memory. All
+functions are inlined into nearest_value.py; Numba renews their cached code only when that file changes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from anomaly.kernels.compiled import inlined
 from anomaly.keyed_state.nearest_state import Singles
 
-Whole = Any  # whole numbers, signed or not
+Whole = Any  # an integer of any type: Numba infers it, and mypy cannot express the mixed arithmetic
 
 
 @inlined
 def place_of(held: Singles, p: Whole, c: Whole, value: np.float32, size: int) -> Whole:
-    """How many of the values held are below `value`. All are compared, which takes less than a search."""
+    """Return the number of held values below `value`; comparing all is faster than a binary search."""
     below = np.uint32(0)
     for i in range(size):
         below = np.uint32(below + np.uint32(held[p, c, i] < value))
@@ -28,7 +28,7 @@ def place_of(held: Singles, p: Whole, c: Whole, value: np.float32, size: int) ->
 
 @inlined
 def nearest(held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, size: int) -> np.float32:
-    """The value held that is nearest to `value`, whose place among them is `at`; the lower of two."""
+    """Return the held value nearest to `value`, whose insertion index is `at`; the lower one of two."""
     lower, upper = held[p, c, max(at - 1, 0)], held[p, c, min(at, size - 1)]
     close: np.float32 = lower if abs(value - lower) <= abs(upper - value) else upper
     return close
@@ -38,10 +38,10 @@ def nearest(held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, siz
 def would_go(
     held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, closest: np.float32, size: int
 ) -> bool:
-    """Whether a new value would be the first to be dropped: the commonest case by far, and known at once.
+    """Return whether a new value would be dropped at once, which is by far the most frequent case.
 
-    The neighbours of no value held lie closer than `closest`, but for the two beside the new one. No branches:
-    which way it goes is anyone's guess.
+    `closest` is a lower bound of the distance between the neighbours of any held value, except for the two values
+    beside the new one. There are no branches, because they could not be predicted.
     """
     last = size - 1
     gap = held[p, c, min(at, last)] - held[p, c, max(at - 1, 0)]
@@ -52,19 +52,19 @@ def would_go(
 
 @inlined
 def gap_around(held: Singles, p: Whole, c: Whole, i: int) -> Whole:
-    """The distance between the neighbours of a value, and its place: one whole number, that orders as they do.
+    """Return the distance between the neighbours of a value and its index as one integer that sorts like the pair.
 
-    No distance here is negative: such floats are in the same order as their bits.
+    Distances are not negative, and such floats sort like their bits.
     """
     gap = np.float32(held[p, c, i + 1] - held[p, c, i - 1])
     return (np.int64(gap.view(np.int32)) << 32) | i
 
 
 @inlined
-def narrowest(held: Singles, p: Whole, c: Whole, size: int) -> Any:
-    """The least of the distances between two values that have one between them, and the first place that has it.
+def narrowest(held: Singles, p: Whole, c: Whole, size: int) -> tuple[np.float32, Whole]:
+    """Return the least distance between the neighbours of a value, and the first index with it.
 
-    The two halves may overlap by one or two.
+    Two halves are searched in one loop; they may overlap by one or two values.
     """
     least, half = gap_around(held, p, c, 1), size // 2
     for i in range(half):
@@ -74,7 +74,7 @@ def narrowest(held: Singles, p: Whole, c: Whole, size: int) -> Any:
 
 @inlined
 def put(held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, gone: Whole) -> None:
-    """Put a new value in its place, over the one that lies at `gone`: those between move by one."""
+    """Insert a value at `at` and remove the one at `gone`, shifting the values between them."""
     if gone >= at:
         for i in range(gone, at, -1):
             held[p, c, np.uintp(i)] = held[p, c, np.uintp(i - 1)]
@@ -87,10 +87,10 @@ def put(held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, gone: W
 
 @inlined
 def exchange(held: Singles, p: Whole, c: Whole, at: Whole, value: np.float32, size: int) -> np.float32:
-    """Take a value into full ones, drop the one whose neighbours lie closest together, and tell how close.
+    """Add a value to full capacity and drop the value whose neighbours are closest; returns their distance.
 
-    The lowest and the highest stay; of several the lowest goes. Gaps are taken between the old ones: those beside
-    the new value are only narrower with it, and are looked at by themselves.
+    The lowest and the highest value are kept; of several candidates the lowest is dropped. Distances are computed
+    between the old values; those beside the new value, which only become smaller, are computed separately.
     """
     last, far = size - 1, np.float32(np.inf)
     lower, upper = held[p, c, max(at - 1, 0)], held[p, c, min(at, last)]
@@ -119,7 +119,7 @@ def hold(
     closest: np.float32,
     size: int,
 ) -> np.float32:
-    """Take a new value into the sorted ones at its place; returns what `closest` is after that."""
+    """Insert a new value at its index; returns the new value of `closest`."""
     if count == size:
         return exchange(held, p, c, at, value, size)
     put(held, p, c, at, value, count)

@@ -1,13 +1,11 @@
-"""The compiled part of `NearestValue`: what a row does to the state of its key (`nearest_state`).
+"""The compiled loops of `NearestValue`: score rows and update the state of their keys (`nearest_state`).
 
-Only +, -, ·, / and √ are used, which every machine rounds alike: a score has the same bits wherever it is computed
-again. Loops over lanes have no branches where they can, so that they become vector instructions; indices are unsigned
-where nothing else tells that they are not negative.
+Only +, -, ·, / and √ are used, which all processors round alike, so scores are identical bit for bit on any machine.
+Loops over lanes avoid branches, so that they become vector instructions. Indices are unsigned where the compiler
+cannot infer that they are not negative.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,24 +14,25 @@ from anomaly.kernels.compiled import compiled, inlined
 from anomaly.kernels.nearest_held import Whole, hold, nearest, place_of, would_go
 from anomaly.kernels.prefetch import ask
 from anomaly.keyed_state import nearest_state as field
-from anomaly.keyed_state.nearest_state import Floats, Singles
+from anomaly.keyed_state.nearest_state import Floats, Rules, Singles, State
 
-# What is known of each lane while its row is judged; AWAY is NaN where there was nothing to compare.
+Bytes = NDArray[np.uint8]
+Indices = NDArray[np.uintp]
+
+# Intermediate values of each lane of a row; AWAY is NaN where there was nothing to compare.
 LANE = 10
 CLOSE, AWAY, SPREAD, STEPPED, PACE, USUALLY, AGE, NEXT_PACE, NEXT_USUALLY, NEXT_AGE = range(LANE)
-# Lanes are reckoned with in vectors of VECTOR, in blocks: their numbers lie at distances known beforehand.
+# Lanes are computed in vectors of VECTOR within blocks, so that memory offsets are constant.
 VECTOR, BLOCK = 8, 64
-# So many values held are what a detector has when nobody says otherwise: loops over them are unrolled.
+# The default capacity, for which loops over held values are unrolled.
 USUAL = 64
-# What is needed AHEAD rows later is asked for when all that is held takes more room than is NEAR the processor.
+# The state needed AHEAD rows later is prefetched if all held values exceed NEAR bytes, the size of a near cache.
 AHEAD, NEAR = 2, 1 << 20
-
-# An hour of the day is compared once it was seen FULL times; its usual value moves by at least 1 / MEMORY_OF_HOUR.
-FULL = 12
-MEMORY_OF_HOUR = 10
-# What lies beyond counts as missing: the fourth power of a distance must fit into a double.
+# An hour of the day is compared after FULL observations; its usual value moves by at least 1 / MEMORY_OF_HOUR.
+FULL, MEMORY_OF_HOUR = 12, 10
+# Larger values count as missing: the fourth power of a distance must fit into a double.
 LARGEST = 1e30
-# Scores are kept finite, whatever is divided by next to nothing.
+# Scores are limited, so that they stay finite after a division by a tiny number.
 HIGHEST = 1e9
 
 
@@ -42,7 +41,7 @@ def observe(
     key: Floats,
     moving: Singles,
     usual: Singles,
-    times: Any,
+    times: Bytes,
     p: Whole,
     X: Floats,
     row: int,
@@ -50,7 +49,7 @@ def observe(
     window: float,
     now: Singles,
 ) -> int:
-    """What each lane has to judge, NaN where nothing; returns how many features are there. Learns the averages."""
+    """Fill `now` with the values of all lanes (NaN if missing), update the averages, and count present features."""
     number, present = X.shape[1], 0
     now[:] = np.nan
     for f in range(number):
@@ -80,16 +79,15 @@ def compare(
     p: Whole,
     b: int,
     now: Singles,
-    lanes: Any,
-    news: Any,
+    lanes: Floats,
+    news: Indices,
     new: Whole,
     memory: float,
     size: int,
 ) -> Whole:
-    """What is known of each lane: the nearest value held, how far it is, the range, the means before this row.
+    """Fill `lanes` with the nearest held value, its distance, the range, and the means before this row.
 
-    `news` are lanes and places of what is to be taken in, `new` how many these are. A first value is taken as it
-    is.
+    `news` are lanes and indices of values to insert, `new` is their number. A first value is inserted at once.
     """
     first = b * BLOCK
     for j in range(min(BLOCK, stats.shape[2] - first)):
@@ -117,25 +115,25 @@ def compare(
 
 
 @inlined
-def unlike(lanes: Any, b: int, width: int, warm_up: float, roots: Floats) -> None:
-    """√ of each lane's score, away / (spread · mean step)^0.375 / (mean away)^0.25 · age^0.25; 0 of none.
+def lane_scores(lanes: Floats, b: int, width: int, warm_up: float, roots: Floats) -> None:
+    """Fill `roots` with √ of the score away / (spread · mean step)^0.375 / (mean away)^0.25 · age^0.25 of each lane.
 
-    Free of scale and of offset, and slow to be surprised while little is known. What was constant for longer than
-    the warm-up has no step to compare with: its first change is judged by how long it was.
+    The score is invariant to scale and offset, and lower while the key is young. The first change of a value that was
+    constant for longer than the warm-up, and so has no step, is scored by how long it was constant.
     """
     for j in range(width):
         away, spread, age = lanes[b, AWAY, j], lanes[b, SPREAD, j], lanes[b, AGE, j]
         common, square = spread * lanes[b, PACE, j], away * away
         usual = common * np.sqrt(common) * lanes[b, USUALLY, j]
-        strange = np.sqrt(np.sqrt(np.sqrt(square * square * age / usual)))
+        relative = np.sqrt(np.sqrt(np.sqrt(square * square * age / usual)))
         first = np.sqrt(age) if (away > 0.0) & (spread == 0.0) & (age > warm_up) else 0.0
-        root = strange if usual > 0.0 else first
+        root = relative if usual > 0.0 else first
         roots[b * BLOCK + j] = root if away >= 0.0 else 0.0
 
 
 @inlined
-def learn(stats: Singles, p: Whole, b: int, width: int, now: Singles, lanes: Any) -> None:
-    """The means of each lane after the row."""
+def learn(stats: Singles, p: Whole, b: int, width: int, now: Singles, lanes: Floats) -> None:
+    """Update the means of each lane."""
     for j in range(width):
         pace, usually, age = lanes[b, PACE, j], lanes[b, USUALLY, j], lanes[b, AGE, j]
         part = 1.0 / age
@@ -152,8 +150,8 @@ def learn(stats: Singles, p: Whole, b: int, width: int, now: Singles, lanes: Any
 
 
 @inlined
-def keep(stats: Singles, held: Singles, p: Whole, now: Singles, news: Any, new: Whole, size: int) -> None:
-    """Take what was not seen before into the values held."""
+def keep(stats: Singles, held: Singles, p: Whole, now: Singles, news: Indices, new: Whole, size: int) -> None:
+    """Insert the new values into the held ones."""
     for n in range(new):
         c, at, count = news[n, 0], np.int64(news[n, 1]), int(stats[p, field.HELD, news[n, 0]])
         closest = hold(held, p, c, count, at, now[c], stats[p, field.CLOSEST, c], size)
@@ -162,9 +160,9 @@ def keep(stats: Singles, held: Singles, p: Whole, now: Singles, news: Any, new: 
 
 @inlined
 def combined(
-    key: Floats, p: Whole, X: Floats, row: int, now: Singles, lanes: Any, roots: Floats, why: Floats
+    key: Floats, p: Whole, X: Floats, row: int, now: Singles, lanes: Floats, roots: Floats, why: Floats
 ) -> float:
-    """Σ over the features of the mean of √score over their channels; says what stood out."""
+    """Sum over the features the mean of √score over their channels; fills `why` with the largest contribution."""
     number, total, strongest, feature = X.shape[1], 0.0, -1.0, 0
     for f in range(number):
         if not np.isnan(now[f]):
@@ -186,13 +184,12 @@ def combined(
 
 
 @inlined
-def controlled(key: Floats, p: Whole, raw: float, rules: Any) -> float:
-    """The score after the key's own alert level, which each alert raises and time lowers.
+def controlled(key: Floats, p: Whole, raw: float, rules: Rules) -> float:
+    """Divide the score by the alert level of the key, which each alert raises and each row lowers.
 
-    An alert multiplies what it takes to alert by `rise`, and every row by `fall`, down to the threshold itself. So
-    N rows bring at most N · ln(1 / fall) / ln(rise) + ln(highest score / threshold) / ln(rise) + 1 alerts, whatever
-    the data are. While it cools down a score stays below a tenth of the threshold; while it warms up it is 0, and
-    the level is learnt.
+    An alert multiplies the level by `rise` and each row by `fall`, down to 1. Therefore N rows of any data cause at
+    most N · ln(1 / fall) / ln(rise) + ln(highest score / threshold) / ln(rise) + 1 alerts. During the cooldown scores
+    stay below a tenth of the threshold; during the warm-up they are 0, and the level is calibrated.
     """
     key[p, field.ROWS] += 1.0
     key[p, field.LEVEL] = max(1.0, key[p, field.LEVEL] * rules.fall)
@@ -207,21 +204,18 @@ def controlled(key: Floats, p: Whole, raw: float, rules: Any) -> float:
 
 
 @inlined
-def begin(state: Any, place: Whole) -> None:
-    """Clear what is known of a key."""
-    state.key[place] = np.nan
-    state.key[place, field.ROWS], state.key[place, field.COOLDOWN], state.key[place, field.LEVEL] = (
-        0.0,
-        0.0,
-        1.0,
-    )
-    state.stats[place], state.held[place] = 0.0, np.inf
-    state.moving[place], state.usual[place], state.times[place] = 0.0, 0.0, 0
+def begin(state: State, slot: Whole) -> None:
+    """Clear the state of a key."""
+    state.key[slot] = np.nan
+    state.key[slot, field.ROWS], state.key[slot, field.COOLDOWN] = 0.0, 0.0
+    state.key[slot, field.LEVEL] = 1.0
+    state.stats[slot], state.held[slot] = 0.0, np.inf
+    state.moving[slot], state.usual[slot], state.times[slot] = 0.0, 0.0, 0
 
 
 @inlined
-def ask_for(state: Any, p: Whole, hour: int) -> None:
-    """Ask for what is known of a key."""
+def ask_for(state: State, p: Whole, hour: int) -> None:
+    """Prefetch the state of a key."""
     number = state.usual.shape[2]
     ask(state.key, p, state.key.shape[1])
     ask(state.held, 2 * p, state.held.shape[1] * state.held.shape[2] // 2)
@@ -234,17 +228,17 @@ def ask_for(state: Any, p: Whole, hour: int) -> None:
 
 @inlined
 def rows_of(
-    state: Any,
-    places: NDArray[np.intp],
+    state: State,
+    slots: NDArray[np.intp],
     fresh: NDArray[np.bool_],
     X: Floats,
     hours: NDArray[np.int64],
-    rules: Any,
+    rules: Rules,
     scores: Floats,
     why: Floats,
     size: int,
 ) -> None:
-    """`all_rows`, where so many values are held of a lane."""
+    """Score and learn all rows; `size` is the capacity of a lane."""
     key, stats, held = state.key, state.stats, state.held
     moving, usual, times = state.moving, state.usual, state.times
     count = stats.shape[2]
@@ -252,11 +246,11 @@ def rows_of(
     now, lanes = np.full(blocks * BLOCK, np.nan, np.float32), np.full((blocks, LANE, BLOCK), np.nan)
     roots, news = np.zeros(blocks * BLOCK), np.zeros((count + 1, 2), np.uintp)
     for i in range(len(X)):
-        p = np.uintp(places[i])
+        p = np.uintp(slots[i])
         if fresh[i]:
             begin(state, p)
         if far & (i + AHEAD < len(X)):
-            ask_for(state, places[i + AHEAD], hours[i + AHEAD])
+            ask_for(state, slots[i + AHEAD], hours[i + AHEAD])
         present = observe(key, moving, usual, times, p, X, i, hours[i], rules.window, now)
         if present == 0:
             continue
@@ -264,10 +258,10 @@ def rows_of(
         for b in range(blocks):
             width = -(-min(BLOCK, count - b * BLOCK) // VECTOR) * VECTOR
             new = compare(stats, held, p, b, now, lanes, news, new, rules.memory, size)
-            unlike(lanes, b, width, rules.warm_up, roots)
+            lane_scores(lanes, b, width, rules.warm_up, roots)
             learn(stats, p, b, width, now, lanes)
         if far & (i + AHEAD < len(X)):
-            ask(held, 2 * places[i + AHEAD] + 1, count * size // 2)
+            ask(held, 2 * slots[i + AHEAD] + 1, count * size // 2)
         keep(stats, held, p, now, news, np.int64(new), size)
         total = combined(key, p, X, i, now, lanes, roots, why)
         scores[i] = controlled(key, p, min(total * total / present, HIGHEST), rules)
@@ -275,32 +269,32 @@ def rows_of(
 
 @compiled
 def all_rows(
-    state: Any,
-    places: NDArray[np.intp],
+    state: State,
+    slots: NDArray[np.intp],
     fresh: NDArray[np.bool_],
     X: Floats,
     hours: NDArray[np.int64],
-    rules: Any,
+    rules: Rules,
     scores: Floats,
     why: Floats,
 ) -> None:
-    """All rows in order; `places` are rows of the state's arrays, cleared where `fresh`.
+    """Score and learn all rows in order; `slots` are the slots of their keys, cleared where `fresh`.
 
-    Features combine as (Σ √s)², over their number: so the threshold means about the same for one and for many.
+    Features are combined as (Σ √s)² divided by their number, so that a threshold suits any number of features.
     """
-    rows_of(state, places, fresh, X, hours, rules, scores, why, state.held.shape[2])
+    rows_of(state, slots, fresh, X, hours, rules, scores, why, state.held.shape[2])
 
 
 @compiled
 def all_usual_rows(
-    state: Any,
-    places: NDArray[np.intp],
+    state: State,
+    slots: NDArray[np.intp],
     fresh: NDArray[np.bool_],
     X: Floats,
     hours: NDArray[np.int64],
-    rules: Any,
+    rules: Rules,
     scores: Floats,
     why: Floats,
 ) -> None:
-    """`all_rows` of a detector with room for USUAL values in a lane: the same, and faster."""
-    rows_of(state, places, fresh, X, hours, rules, scores, why, USUAL)
+    """Score and learn all rows as `all_rows` does, faster, for the default capacity USUAL."""
+    rows_of(state, slots, fresh, X, hours, rules, scores, why, USUAL)

@@ -1,4 +1,4 @@
-"""Ask for memory before it is needed: what many devices know lies far apart, and comes late when it is waited for."""
+"""Memory prefetching: the states of many devices do not fit into the processor cache."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import Any
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from anomaly.detector import AnyArray
 from anomaly.kernels.compiled import inlined
 
-LINE = 64  # bytes that come at once, on nearly every processor; of others too many or too few are asked for
-# What so many bytes hold is in the second cache anyway, beside what others keep there: it need not be asked for.
+Untyped = Any  # types and values of Numba's code generator, which has no type annotations
+
+LINE = 64  # bytes of a cache line on nearly every processor
+# Arrays up to this size in bytes stay in the second-level cache and need no prefetching.
 CACHED = 2**18
-_READ, _SECOND_CACHE, _DATA = 0, 2, 1  # into the first cache fewer lines can be under way at a time
-_build: Any = cgutils
+_READ, _SECOND_CACHE, _DATA = 0, 2, 1  # the first-level cache supports fewer outstanding requests
+_build: Untyped = cgutils
 
 
-def _prefetch(_context: Any, array: Any, item: Any) -> Any:
-    """In compiled code: ask for the line of an array's item, counted over all its axes. Nothing waits or changes."""
+def _prefetch(_context: Untyped, array: Untyped, item: Untyped) -> Untyped:
+    """Prefetch the cache line of an item of an array in compiled code; `item` is an index over all axes."""
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def code(context: Untyped, builder: Untyped, signature: Untyped, arguments: Untyped) -> Untyped:
         ir, address = _build.ir, _build.voidptr_t
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
@@ -32,18 +35,18 @@ def _prefetch(_context: Any, array: Any, item: Any) -> Any:
     return types.void(array, item), code
 
 
-prefetch: Any = intrinsic(_prefetch)
+prefetch: Untyped = intrinsic(_prefetch)
 
 
 @inlined
-def ask(array: Any, row: int, size: int) -> None:
-    """Ask for a row of an array, seen as rows of so many numbers."""
+def ask(array: AnyArray, row: int, size: int) -> None:
+    """Prefetch a row of an array that is regarded as rows of `size` items."""
     ask_for_items(array, row * size, (row + 1) * size)
 
 
 @inlined
-def ask_for_items(array: Any, first: int, end: int) -> None:
-    """Ask for some items of an array, counted over all its axes, which may begin and end amid a line."""
+def ask_for_items(array: AnyArray, first: int, end: int) -> None:
+    """Prefetch the items from `first` to `end` of an array, which may begin and end within a cache line."""
     for item in range(first, end, LINE // array.itemsize):
         prefetch(array, item)
     prefetch(array, end - 1)

@@ -1,14 +1,13 @@
-"""SipHash-1-3 in compiled code: a hash of bytes for tables in memory whose keys come from outside.
+"""SipHash-1-3 in compiled code: a keyed hash for in-memory tables with untrusted keys.
 
-SipHash (Aumasson and Bernstein, https://www.aumasson.jp/siphash/siphash.pdf) is what Python's own dictionaries use.
-Without the two seed numbers nobody can choose keys that fall on the same place of a table. A hash never leaves the
-process: nothing stored, and no result, depends on it.
+SipHash (Aumasson and Bernstein, https://www.aumasson.jp/siphash/siphash.pdf) is the hash of Python's dictionaries.
+Without knowledge of the seed, keys that collide cannot be chosen. Hashes do not leave the process: neither stored
+data nor results depend on them.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from anomaly.kernels.compiled import compiled, inlined
 
 Bytes = NDArray[np.uint8]
 Seed = NDArray[np.uint64]
+Word = np.uint64
 
 _WORD = 8
 _V0, _V1 = np.uint64(0x736F6D6570736575), np.uint64(0x646F72616E646F6D)
@@ -31,14 +31,14 @@ def new_seed(size: int = 2) -> Seed:
 
 
 @inlined
-def rotated(value: Any, bits: Any) -> Any:
+def rotated(value: Word, bits: Word) -> Word:
     """Rotate a 64-bit number to the left."""
     return (value << bits) | (value >> (_BITS - bits))
 
 
 @inlined
-def mixed(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
-    """Return the four state numbers after one round."""
+def mixed(v0: Word, v1: Word, v2: Word, v3: Word) -> tuple[Word, Word, Word, Word]:
+    """Return the four words of the state after one round."""
     v0, v2 = v0 + v1, v2 + v3
     v1, v3 = rotated(v1, _13) ^ v0, rotated(v3, _16) ^ v2
     v0 = rotated(v0, _32)
@@ -48,7 +48,7 @@ def mixed(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
 
 
 @inlined
-def word(data: Bytes, at: Any, size: Any) -> Any:
+def word(data: Bytes, at: int, size: int) -> Word:
     """Read a little-endian number of `size` bytes."""
     value = np.uint64(0)
     for i in range(size):
@@ -57,7 +57,7 @@ def word(data: Bytes, at: Any, size: Any) -> Any:
 
 
 @compiled
-def hash_of(data: Bytes, begin: int, size: int, seed: Seed) -> Any:
+def hash_of(data: Bytes, begin: int, size: int, seed: Seed) -> np.int64:
     """Return the hash of `size` bytes as a signed 64-bit number."""
     v0, v1, v2, v3 = seed[0] ^ _V0, seed[1] ^ _V1, seed[0] ^ _V2, seed[1] ^ _V3
     whole = size // _WORD * _WORD

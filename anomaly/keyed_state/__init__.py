@@ -1,1 +1,1 @@
-"""The state of many keys: arrays with a row for each key, and their form in a snapshot."""
+"""The state of many keys: arrays with one row per key, and their serialized form."""

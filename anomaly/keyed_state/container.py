@@ -1,4 +1,4 @@
-"""How a detector's state travels: named by what made it, and sealed, so that damage is seen before it is used."""
+"""The container of serialized detector states: kind, parts, and a checksum that detects damage."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Buffer = bytes | memoryview
 
 _MAGIC = b"stream-app detector state 2\n"
 _LENGTH, _CHECK = 4, 4
-# As it was once written: the check came first, so that all had to be there before any of it.
+# Format 1 had the checksum first, so the whole state had to exist before it could be written.
 _MAGIC_1, _CHECK_1 = b"stream-app detector state 1\n", 16
 
 
 class Pieces(NamedTuple):
-    """`length` bytes together, made while they are used: once, and one by one.
+    """Serialized state of `length` bytes as an iterable of buffers, which can be consumed once.
 
-    What a piece shows may change when the next one is asked for.
+    The content of a buffer may change when the next one is requested.
     """
 
     length: int
     pieces: Iterable[Buffer]
 
     def joined(self) -> bytes:
-        """All in one."""
+        """Return all pieces as one bytes object."""
         whole = io.BytesIO()
         for piece in self.pieces:
             whole.write(piece)
@@ -41,30 +41,30 @@ class Pieces(NamedTuple):
 
 @runtime_checkable
 class InPieces(Protocol):
-    """A detector whose state may be too large to be copied as a whole."""
+    """A detector that serializes its state piece by piece, to avoid a copy of all of it."""
 
     def pieces(self) -> Pieces:
-        """Its `snapshot`."""
+        """Serialize the state, with the same bytes as `snapshot`."""
         ...
 
     def restore(self, state: Buffer, keep: Keep = ...) -> None:
-        """As every detector's; nothing of `state` is kept."""
+        """Load a state as `Detector.restore` does; no reference to `state` is kept."""
         ...
 
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Raise StateError in place of what reading stored bytes raises when these are not what they should be."""
+    """Convert errors that malformed stored bytes cause to StateError."""
     try:
         yield
     except StateError:
         raise
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError, MemoryError) as error:
-        raise StateError(f"the stored state of a detector cannot be read: {error}") from error
+        raise StateError(f"cannot read the stored state of a detector: {error}") from error
 
 
 def sealed(kind: str, lengths: Sequence[int], parts: Iterable[Buffer]) -> Pieces:
-    """`parts` of these lengths under the name of what can read them; the same arguments give the same bytes."""
+    """Seal parts of these lengths in a container of this kind; equal arguments give equal bytes."""
     head = msgspec.msgpack.encode((kind, lengths))
     begin = (_MAGIC, len(head).to_bytes(_LENGTH, "little"), head)
     return Pieces(sum(map(len, begin)) + sum(lengths) + _CHECK, _checked(chain(begin, parts)))
@@ -79,29 +79,29 @@ def _checked(pieces: Iterable[Buffer]) -> Iterator[Buffer]:
 
 
 def seal_parts(kind: str, parts: Sequence[Buffer]) -> bytes:
-    """`sealed`, in one."""
+    """Seal parts and return the container as one bytes object."""
     return sealed(kind, [len(part) for part in parts], parts).joined()
 
 
 def unseal_parts(kind: str, state: Buffer) -> list[memoryview] | None:
-    """The parts of a sealed state, as views of it; None when it is of another kind: the detector was exchanged.
+    """Return views of the parts of a container, None if it is of another kind (of another detector).
 
-    Raises StateError when it is not a sealed state, or not the one that was sealed.
+    Raises StateError if it is not a container or is damaged.
     """
     content = _content(state)
     if content is None:
-        raise StateError("the stored state of a detector is damaged, or was written by another version")
+        raise StateError("the stored state of a detector is damaged or was written by another version")
     begin = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
     with refusing():
         found, lengths = msgspec.msgpack.decode(content[_LENGTH:begin], type=tuple[str, list[int]])
     if min(lengths, default=0) < 0 or begin + sum(lengths) != len(content):
-        raise StateError("the stored state of a detector has parts that do not make the whole")
+        raise StateError("the parts of the stored state of a detector do not add up to its length")
     ends = list(accumulate(lengths, initial=begin))
     return [content[a:b] for a, b in pairwise(ends)] if found == kind else None
 
 
 def _content(state: Buffer) -> memoryview | None:
-    """What was sealed; None when that is not what is there."""
+    """Return the content of a container, None if it is not a container or its checksum is wrong."""
     view = memoryview(state)
     if view[: len(_MAGIC)] == _MAGIC:
         check = zlib.crc32(view[:-_CHECK]).to_bytes(_CHECK, "little")

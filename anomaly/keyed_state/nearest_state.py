@@ -1,30 +1,32 @@
-"""What `NearestValue` knows of its devices: arrays with a row for each key.
+"""The state of `NearestValue`: arrays with one row per key.
 
-A lane is one channel of one feature; lanes of a channel lie side by side (lane = channel · features + feature).
-Of each key:
-  key    ROWS, COOLDOWN, LEVEL, then for each feature its ANCHOR, the first value ever seen
-  stats  for each lane STATS numbers: values held and learnt, mean step, mean distance, last value, and the distance
-         between the neighbours of the value dropped last; STATS x lanes
-  held   for each lane the distinct values seen, sorted, thinned where they are closest, then +inf; lanes x capacity
-  moving for each feature the values averaged so far (at most `window`) and their moving average
-  usual  the usual value at each hour of the day; HOURS x features
-  times  how often that hour was seen; HOURS x features
+A lane is one channel of one feature; the lanes of a channel are adjacent (lane = channel · features + feature). The
+state of a key consists of:
 
-All values are kept relative to the feature's anchor, as float32: so a large offset costs no precision, and a device
+  key     ROWS, COOLDOWN, LEVEL, then the ANCHOR of each feature, which is the first value seen
+  stats   STATS x lanes: number of values held and learnt, mean step, mean distance, last value, and the distance
+          between the neighbours of the value dropped last
+  held    lanes x capacity: the distinct values seen, sorted, thinned where they are closest, padded with +inf
+  moving  for each feature the number of values averaged so far (at most `window`) and the moving average
+  usual   HOURS x features: the usual value at each hour of the day
+  times   HOURS x features: how often that hour was seen
+
+Values are stored as float32 relative to the anchor of their feature: a large offset costs no precision, and the state
 takes half the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly.detector import AnyArray
 from anomaly.keyed_state.table import Arrays, Columns
 
-# These numbers are compiled into nearest_kernel.py, whose stored code is renewed when that file is.
+# These constants are compiled into kernels/nearest_value.py. Numba renews its cache only when that file changes.
 ROWS, COOLDOWN, LEVEL, ANCHOR = range(4)
 HOURS = 24
 STATS = 6
@@ -32,7 +34,7 @@ HELD, LEARNT, STEP, DISTANCE, LAST, CLOSEST = range(STATS)
 CHANNELS = 3
 VALUE, AVERAGE, HOUR = range(CHANNELS)
 AVERAGED, MEAN = range(2)
-# What is known of the strongest part of a row's score.
+# The columns that describe the largest contribution to a score.
 WHY = 5
 FEATURE, CHANNEL, OBSERVED, NEAREST, USUAL = range(WHY)
 
@@ -41,7 +43,7 @@ Singles = NDArray[np.float32]
 
 
 class Rules(NamedTuple):
-    """The parameters of a detector, as its compiled part takes them."""
+    """The parameters of a detector, as passed to the compiled loops."""
 
     threshold: float
     cooldown: float
@@ -53,7 +55,7 @@ class Rules(NamedTuple):
 
 
 class State(NamedTuple):
-    """The arrays of all keys, by place."""
+    """The arrays of all keys, indexed by slot."""
 
     key: Floats
     stats: Singles
@@ -64,7 +66,7 @@ class State(NamedTuple):
 
 
 def layout(features: int, capacity: int) -> Columns:
-    """Shape and type of each array for one key."""
+    """Return shape and type of each array for one key."""
     lanes = CHANNELS * features
     return {
         "key": ((ANCHOR + features,), np.float64),
@@ -76,32 +78,32 @@ def layout(features: int, capacity: int) -> Columns:
     }
 
 
-def unknown(keys: int, features: int, capacity: int) -> dict[str, NDArray[Any]]:
-    """The states of keys of which nothing was seen."""
+def unknown(keys: int, features: int, capacity: int) -> dict[str, AnyArray]:
+    """Return the initial states of keys."""
     shapes = layout(features, capacity)
-    made: dict[str, NDArray[Any]] = {
+    states: dict[str, AnyArray] = {
         name: np.zeros((keys, *shape), kind) for name, (shape, kind) in shapes.items()
     }
-    made["key"][:, ANCHOR:] = np.nan
-    made["held"][:] = np.inf
-    return made
+    states["key"][:, ANCHOR:] = np.nan
+    states["held"][:] = np.inf
+    return states
 
 
 def of_features(arrays: Arrays, names: Sequence[str], wanted: Sequence[str]) -> Arrays:
-    """States of the features `names` as states of those `wanted`; one that they lack begins as never seen."""
+    """Rearrange states of the features `names` for the features `wanted`; new features start without history."""
     if tuple(names) == tuple(wanted):
         return arrays
     to = [number for number, name in enumerate(wanted) if name in names]
     of = [list(names).index(wanted[number]) for number in to]
-    made = unknown(len(arrays["key"]), len(wanted), arrays["held"].shape[2])
-    made["key"][:, :ANCHOR] = arrays["key"][:, :ANCHOR]
-    for name, array in made.items():
+    states = unknown(len(arrays["key"]), len(wanted), arrays["held"].shape[2])
+    states["key"][:, :ANCHOR] = arrays["key"][:, :ANCHOR]
+    for name, array in states.items():
         _by_feature(name, array)[..., to] = _by_feature(name, arrays[name])[..., of]
-    return made
+    return states
 
 
-def _by_feature(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """A view of one of the arrays whose last axis is the features."""
+def _by_feature(name: str, array: AnyArray) -> AnyArray:
+    """Return a view of an array whose last axis is the features."""
     if name == "key":
         return array[:, ANCHOR:]
     if name == "stats":

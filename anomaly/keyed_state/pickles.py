@@ -1,4 +1,4 @@
-"""Models as pickles, read back with no classes but those that the declared model is made of."""
+"""Models as pickles, read back with an allowlist of the classes of the declared model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ def pickled(model: object) -> bytes:
     try:
         return pickle.dumps(model, protocol=5)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TypeError(f"{type(model).__name__} cannot be stored: {error} (a lambda inside?)") from error
+        raise TypeError(
+            f"cannot store {type(model).__name__}: {error} (does it contain a lambda?)"
+        ) from error
 
 
 def names_in(models: Iterable[object]) -> Names:
-    """Return module and name of every class and function that the pickles of these models name.
+    """Return module and name of every class and function in the pickles of these models.
 
-    The models are our own, so their pickles may be read without a limit.
+    The models are created in this process, so their pickles can be read without restrictions.
     """
     found: set[tuple[str, str]] = set()
     for model in models:
@@ -36,12 +38,12 @@ def names_in(models: Iterable[object]) -> Names:
 
 
 def unpickled(data: bytes, names: Collection[tuple[str, str]]) -> Any:
-    """Return the model again; `names` are the only classes and functions that it may name.
+    """Load a model; `names` are the classes and functions that the pickle may refer to.
 
-    Raises UnpicklingError when it names another one, or is not what `pickled` writes, and whatever its classes raise.
+    Raises UnpicklingError if it refers to another one or was not written by `pickled`, and what its classes raise.
     """
     if not _is_plain(np.frombuffer(data, np.uint8), _ARGUMENTS):
-        raise pickle.UnpicklingError("it is damaged, or not a pickle of protocol 5")
+        raise pickle.UnpicklingError("damaged, or not a pickle of protocol 5")
     return _Reader(data, names).load()
 
 
@@ -50,31 +52,28 @@ class _Recorder(pickle.Unpickler):
         super().__init__(io.BytesIO(data))
         self._found = found
 
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickle names, which is noted."""
+    def find_class(self, module: str, name: str) -> object:
+        """Record and return what the pickle refers to."""
         self._found.add((module, name))
         return super().find_class(module, name)
 
 
 class _Reader(pickle.Unpickler):
-    """Makes what it was told of; refuses everything else.
-
-    Exact names, and no modules: a name with dots would reach what a module imported.
-    """
+    """An unpickler with an allowlist of exact names: a dotted name could reach what a module imported."""
 
     def __init__(self, data: bytes, names: Collection[tuple[str, str]]) -> None:
         super().__init__(io.BytesIO(data))
         self._names = names
 
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickle names. Raises UnpicklingError when the declared model does not consist of it."""
+    def find_class(self, module: str, name: str) -> object:
+        """Return what the pickle refers to. Raises UnpicklingError if it is not part of the declared model."""
         if (module, name) not in self._names:
-            raise pickle.UnpicklingError(f"{module}.{name} is not a part of the declared model")
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of the declared model")
         return super().find_class(module, name)
 
 
-# Python's pickler of protocol 5 does not write these. They are refused before anything is built: LONG_BINPUT with a
-# large number makes the C unpickler ask for gigabytes, and EXT1, PERSID or GLOBAL reach for what no model needs.
+# Opcodes that Python's pickler of protocol 5 does not write. They are rejected before anything is built: LONG_BINPUT
+# with a large number makes the C unpickler allocate gigabytes, and models need no EXT1, PERSID or GLOBAL.
 _NOT_WRITTEN = {"EXT1", "EXT2", "EXT4", "GLOBAL", "INST", "OBJ", "PERSID", "BINPERSID", "NEXT_BUFFER"}
 _NOT_WRITTEN |= {"PUT", "BINPUT", "LONG_BINPUT", "LONG4", "READONLY_BUFFER", "DUP"}
 _REFUSED, _PREFIXED = -1, 16
@@ -83,11 +82,13 @@ _PREFIXES |= {pickletools.TAKEN_FROM_ARGUMENT8U: 8}
 
 
 def _arguments() -> NDArray[np.int64]:
-    """Of each opcode the bytes that follow it, _PREFIXED + n where a length of n bytes follows, or _REFUSED."""
+    """Return for each opcode the size of its argument, _PREFIXED + n if a length of n bytes precedes, or _REFUSED."""
     found = np.full(256, _REFUSED, dtype=np.int64)
     for opcode in pickletools.opcodes:
         size = opcode.arg.n if opcode.arg is not None else 0
-        if opcode.name not in _NOT_WRITTEN and (size >= 0 or size in _PREFIXES):  # lines of text are older
+        if opcode.name not in _NOT_WRITTEN and (
+            size >= 0 or size in _PREFIXES
+        ):  # older opcodes take a line of text
             found[ord(opcode.code)] = size if size >= 0 else _PREFIXED + _PREFIXES[size]
     return found
 
@@ -97,7 +98,7 @@ _ARGUMENTS = _arguments()
 
 @compiled
 def _is_plain(data: NDArray[np.uint8], arguments: NDArray[np.int64]) -> bool:
-    """Whether bytes are opcodes that are known, each with its whole argument, and the last of them is STOP."""
+    """Return whether the bytes are complete known opcodes that end with STOP."""
     at, size = 0, len(data)
     while at < size:
         opcode, follows = data[at], arguments[data[at]]

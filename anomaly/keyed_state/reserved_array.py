@@ -1,42 +1,43 @@
-"""Room for rows that come one after the other: memory is taken when it is written to, and nothing ever moves."""
+"""Growing arrays on reserved address space: memory is allocated on first write, and rows never move."""
 
 from __future__ import annotations
 
 import math
 import mmap
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-# Rows from here on lie in huge pages: up to two megabytes may be taken before they are needed, which is little then.
+from anomaly.detector import AnyArray, AnyDType
+
+# Rows from this offset are in huge pages, which allocate up to 2 MiB early: little compared to this size.
 _LARGE = 16 * 2**20
-# Room that was reserved and not used counts for nothing where a system can be told so.
+# With MAP_NORESERVE, reserved but unused memory does not count against the limits of the system.
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
 
 
 class ReservedArray:
-    """An array of at most `most` rows, of which there are few at first; a new one holds zeros.
+    """An array that grows up to `most` rows; new rows are zero.
 
-    It is addresses, reserved at once: growing copies nothing, and a page is taken by the first write to it. Where
-    so many addresses are not to be had (a limit on them, a system that promises no memory which it has not), the
-    array doubles and is copied as usual.
+    The address space of all rows is reserved at once, so growing copies nothing and a page is allocated by the first
+    write to it. If the address space is not available (a limit, or a system without overcommit), the array is doubled
+    and copied when it is full.
     """
 
     def __init__(self, most: int, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self._most, self._shape, self._dtype = most, shape, np.dtype(dtype)
         self._memory: mmap.mmap | None = None
         self._have = 0
-        self._all: NDArray[Any] = np.zeros((0, *shape), dtype)
+        self._all: AnyArray = np.zeros((0, *shape), dtype)
 
     @property
     def row_bytes(self) -> int:
-        """What a row takes."""
+        """Size of a row in bytes."""
         return self._dtype.itemsize * math.prod(self._shape)
 
-    def rows(self, count: int) -> NDArray[Any]:
-        """The array with `count` rows, as many as before or more, at most `most`."""
+    def rows(self, count: int) -> AnyArray:
+        """Return the array with `count` rows; at least as many as before, at most `most`."""
         if not self._have and count:
             self._reserve()
         if count > len(self._all):
@@ -47,11 +48,11 @@ class ReservedArray:
         self._in_huge_pages()
         return self._all[:count]
 
-    def __getstate__(self) -> tuple[int, tuple[int, ...], np.dtype[Any], NDArray[Any]]:
-        """What is there, and not the addresses: a copy reserves its own."""
+    def __getstate__(self) -> tuple[int, tuple[int, ...], AnyDType, AnyArray]:
+        """Return the rows without the reservation: a copy makes its own."""
         return self._most, self._shape, self._dtype, self._all[: self._have].copy()
 
-    def __setstate__(self, state: tuple[int, tuple[int, ...], np.dtype[Any], NDArray[Any]]) -> None:
+    def __setstate__(self, state: tuple[int, tuple[int, ...], AnyDType, AnyArray]) -> None:
         most, shape, dtype, rows = state
         ReservedArray.__init__(self, most, shape, dtype)
         self.rows(len(rows))[:] = rows
@@ -64,6 +65,6 @@ class ReservedArray:
 
     def _in_huge_pages(self) -> None:
         if self._memory is not None and self._have * self.row_bytes > _LARGE:
-            with suppress(AttributeError, OSError, ValueError):  # a system without them
+            with suppress(AttributeError, OSError, ValueError):  # huge pages are not supported
                 self._memory.madvise(mmap.MADV_HUGEPAGE, _LARGE)
-            self._memory = None  # the array keeps it
+            self._memory = None  # the array refers to it

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.alerting import Explaining, alerts_explained
+from anomaly.alerting import Explaining, explain_alerts
 from anomaly.detector import Detector, FloatMatrix, Times
 from anomaly.keyed_state.indexed_keys import Numbered
 from stream_app.model.event import Event
@@ -89,12 +89,12 @@ def _columns(detector: Detector, keys: Sequence[Any], X: FloatMatrix, times: Tim
     if not isinstance(detector, Explaining):
         scores = _checked(detector.process_many(keys, X, times), len(keys))
         return {"score": scores, "anomaly": scores >= detector.threshold}
-    judged = detector.judge_many(keys, X, times)
+    judged = detector.assess_many(keys, X, times)
     scores = _checked(judged.scores, len(keys))
     return {
         "score": scores,
         "anomaly": scores >= detector.threshold,
-        EXPLANATION: alerts_explained(detector, judged),
+        EXPLANATION: explain_alerts(detector, judged),
     }
 
 

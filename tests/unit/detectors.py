@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from river import anomaly, preprocessing
 
 from anomaly import laws
-from anomaly.alerting import Judgement
+from anomaly.alerting import Assessment
 from anomaly.detector import FloatMatrix, Times
 from anomaly.nearest import NearestValue
 from anomaly.river import RiverDetector, StandardDeviation
@@ -31,11 +31,11 @@ class Clocked(NearestValue):
 
     scale_free: Any = None
 
-    def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
+    def assess_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Assessment:
         hours = np.nan_to_num(np.abs(X[:, 0]), nan=3.0, posinf=3.0).clip(0.0, 3.0).astype(np.int64)
         times = hours.astype("datetime64[h]")
         times[hours == 3] = np.datetime64("NaT")
-        return super().judge_many(keys, X, times)
+        return super().assess_many(keys, X, times)
 
 
 def quick(kind: type[NearestValue] = NearestValue, **parameters: Any) -> NearestValue:

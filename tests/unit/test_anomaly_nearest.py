@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly import laws
-from anomaly.alerting import Explaining, alerts_explained, severity
+from anomaly.alerting import Explaining, explain_alerts, severity
 from anomaly.kernels import nearest_held as kernel
 from anomaly.kernels.nearest_value import NEAR
 from anomaly.nearest import NearestValue, at_most_one_alert
@@ -94,7 +94,7 @@ def test_a_usual_value_at_an_unusual_hour_is_seen() -> None:
     X[24 * 55 + 2] = 10.0  # of the afternoon, at two in the morning
     with_hours, without = NearestValue(["a"]), NearestValue(["a"])
     assert 24 * 55 + 2 in alerts(with_hours, X, times)
-    judged = NearestValue(["a"]).judge_many(["device"] * len(X), X, times)
+    judged = NearestValue(["a"]).assess_many(["device"] * len(X), X, times)
     assert judged.channel[24 * 55 + 2] == 2
     scores = without.process_many(["device"] * len(X), X, np.full(len(X), np.datetime64("NaT", "s")))
     assert scores.tolist() == NearestValue(["a"]).process_many(["device"] * len(X), X).tolist()
@@ -164,20 +164,6 @@ def test_the_rate_can_be_said_in_time() -> None:
     assert 5000 in found
 
 
-def test_each_key_has_an_alert_level_of_its_own() -> None:
-    detector = NearestValue(["a"], step_up=0.5, rows_per_alert=1000, warm_up=20)
-    assert detector.warming_up(["calm", "stranger"]).tolist() == [True, True]
-    rng = np.random.default_rng(4)
-    detector.process_many(["calm"] * 300, np.full((300, 1), 5.0))
-    wild = detector.process_many(["wild"] * 300, rng.normal(size=(300, 1)) ** 9)
-    number = int((wild >= detector.threshold).sum())
-    calm, stirred, stranger = detector.alert_levels(["calm", "wild", "stranger"])
-    assert calm == stranger == detector.threshold
-    assert number > 0
-    assert stirred > calm * math.exp(0.5 * number - 0.5 * 300 / 1000)
-    assert detector.warming_up(["calm", "stranger"]).tolist() == [False, True]
-
-
 def test_it_is_silent_while_it_cools_down() -> None:
     rng = np.random.default_rng(5)
     X = rng.normal(size=(2000, 1))
@@ -202,7 +188,7 @@ def test_an_explanation_names_feature_value_and_nearest() -> None:
     X = rng.normal(size=(500, 3)).round(1) + np.array([100.0, 200.0, 300.0])
     X[400, 1] = 950.0
     detector = NearestValue(FEATURES, cooldown=0)
-    judged = detector.judge_many(["device"] * 500, X)
+    judged = detector.assess_many(["device"] * 500, X)
     why = detector.explain(judged, 400)
     assert why is not None
     assert (why.feature, why.channel, why.observed) == ("no2", "value", 950.0)
@@ -211,7 +197,7 @@ def test_an_explanation_names_feature_value_and_nearest() -> None:
     assert why.severity == "high"
     assert "no2 is 950; the nearest value seen is 20" in str(why)
     assert detector.explain(judged, 0) is not None
-    nothing = detector.judge_many(["device"], np.full((1, 3), np.nan))
+    nothing = detector.assess_many(["device"], np.full((1, 3), np.nan))
     assert detector.explain(nothing, 0) is None
 
 
@@ -220,8 +206,8 @@ def test_alerts_carry_plain_explanations() -> None:
     X[400] = 99.0
     detector = NearestValue(["a"])
     assert isinstance(detector, Explaining)
-    judged = detector.judge_many(["device"] * 500, X)
-    told = alerts_explained(detector, judged)
+    judged = detector.assess_many(["device"] * 500, X)
+    told = explain_alerts(detector, judged)
     assert [why is not None for why in told] == (judged.scores >= detector.threshold).tolist()
     assert told[400]["feature"] == "a"
     assert "a is 99; the nearest value seen is" in told[400]["text"]
@@ -230,10 +216,10 @@ def test_alerts_carry_plain_explanations() -> None:
 
 @given(rows=rows(), cut=st.integers(0, 100))
 @settings(max_examples=40, deadline=None)
-def test_a_judgement_does_not_depend_on_batches(rows: laws.Rows, cut: int) -> None:
+def test_an_assessment_does_not_depend_on_batches(rows: laws.Rows, cut: int) -> None:
     whole, parts = quick(), quick()
-    expected = whole.judge_many(*rows)
-    got = [parts.judge_many(*rows.part(part)) for part in (slice(cut), slice(cut, None))]
+    expected = whole.assess_many(*rows)
+    got = [parts.assess_many(*rows.part(part)) for part in (slice(cut), slice(cut, None))]
     for name, column in expected._asdict().items():
         joined = np.concatenate([getattr(part, name) for part in got])
         assert joined.tobytes() == column.tobytes(), name
@@ -251,10 +237,10 @@ def test_many_devices_are_judged_as_each_is_alone() -> None:
     keys = [f"device {number}" for number in range(devices)] * times
     X = np.random.default_rng(10).lognormal(size=(len(keys), 3)).round(2)
     many = NearestValue(FEATURES, warm_up=1)
-    judged = many.judge_many(keys, X)
+    judged = many.assess_many(keys, X)
     assert many.bytes_per_key * devices > 2 * NEAR
     for number in (0, 1, 500, 998, 999):
-        alone = NearestValue(FEATURES, warm_up=1).judge_many(keys[number::devices], X[number::devices])
+        alone = NearestValue(FEATURES, warm_up=1).assess_many(keys[number::devices], X[number::devices])
         for name, column in alone._asdict().items():
             assert getattr(judged, name)[number::devices].tobytes() == column.tobytes(), name
 
@@ -300,7 +286,7 @@ def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> Non
 
 
 def test_rows_of_another_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match="one column for each of 3"):
+    with pytest.raises(ValueError, match="3 features"):
         quick().process_many(["k"], np.zeros((1, 2)))
 
 

@@ -121,12 +121,12 @@ def test_a_model_that_cannot_be_stored_is_refused_at_once() -> None:
     class Local(Spy):
         pass
 
-    with pytest.raises(TypeError, match="cannot be stored"):
+    with pytest.raises(TypeError, match="cannot store"):
         RiverDetector(Local, FEATURES, 1.0)
 
 
 def test_a_warm_up_without_a_deviation_is_refused() -> None:
-    with pytest.raises(ValueError, match="warm_up = 1"):
+    with pytest.raises(ValueError, match="warm_up is 1"):
         StandardDeviation(FEATURES, warm_up=1)
 
 
@@ -217,7 +217,7 @@ class Sly:
     ],
 )
 def test_a_stored_model_can_name_nothing_but_what_it_consists_of(data: bytes) -> None:
-    with pytest.raises(pickle.UnpicklingError, match=r"not a part of the declared model|not a pickle"):
+    with pytest.raises(pickle.UnpicklingError, match=r"not part of the declared model|not a pickle"):
         unpickled(data, names_in([trees()]))
     detector = RiverDetector(trees, FEATURES, 0.9)
     detector.process_many(*drawn(5, 1, seed=8))
@@ -262,7 +262,7 @@ def test_a_class_that_a_model_makes_late_is_named_by_its_declaration() -> None:
     rows = drawn(1_001, 1, seed=8)
     detector = RiverDetector(Late, FEATURES, 0.9)
     detector.process_many(*rows)
-    with pytest.raises(StateError, match=r"Whole is not a part .* with_river\(classes=…\)"):
+    with pytest.raises(StateError, match=r"Whole is not part .* with_river\(classes=…\)"):
         RiverDetector(Late, FEATURES, 0.9).restore(detector.snapshot())
     again = with_river(Late, 0.9, classes=(Whole,))(FEATURES)
     again.restore(detector.snapshot())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from river import anomaly
 
-from anomaly.alerting import Judgement
+from anomaly.alerting import Assessment
 from anomaly.detector import FloatMatrix, FloatVector, Times
 from anomaly.nearest import NearestValue
 from anomaly.river import RiverDetector
@@ -34,7 +34,7 @@ class Choosy(Drift):
 
 
 class ChoosyAndExplaining(NearestValue):
-    def judge_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Judgement:
+    def assess_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> Assessment:
         raise ArithmeticError("never")
 
 
