@@ -102,9 +102,7 @@ def test_any_factory_can_be_named(folder: Path, capsys: pytest.CaptureFixture[st
     assert found["detectors"]["anomaly.river:StandardDeviation"]["shipped"]["standard"]["threshold"] == 6.0
 
 
-def test_a_folder_without_labels_is_rejected(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_without_labels_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main([str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert message.startswith("cannot read ")
