@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from botocore.exceptions import ClientError
 
 from stream_app.app import OutboxAlerts
+from stream_app.aws.objects import DIGEST, RECORDS, put_exact
 from stream_app.aws.retry import Policy, call, retrying
 from stream_app.consumer.alerting.alerts import Alerts
 from stream_app.consumer.alerting.outbox import Outbox
@@ -186,8 +190,36 @@ class MemoryQuarantine:
 
 
 @dataclass
+class MemoryObjects:
+    """As much of S3 as `put_exact` uses, with its conditional writes, over the rows that are stored by segment."""
+
+    stored: dict[str, dict[str, Fate]]
+
+    def put_object(
+        self, *, Key: str, Body: bytes, IfNoneMatch: str = "", IfMatch: str = "", **_: Any
+    ) -> None:
+        known = Key in self.stored
+        if (IfNoneMatch and known) or (IfMatch and (not known or IfMatch != self.etag(Key))):
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+        self.stored[Key] = pickle.loads(Body)
+
+    def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
+        if Key not in self.stored:
+            raise ClientError({"Error": {"Code": "404"}}, "HeadObject")
+        metadata = {DIGEST: self.etag(Key), RECORDS: str(len(self.stored[Key]))}
+        return {"Metadata": metadata, "ETag": self.etag(Key)}
+
+    def etag(self, key: str) -> str:
+        return digest_of(self.stored[key])
+
+
+def digest_of(rows: Mapping[str, Fate]) -> str:
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+@dataclass
 class MemorySink:
-    """Stores rows under the segment's name, as an object store does; rejects nothing."""
+    """Stores rows under the segment's name by the conditional write of the sinks on S3; rejects nothing."""
 
     stores: Stores
     kind: str
@@ -195,14 +227,20 @@ class MemorySink:
     def write(self, segment: Segment) -> Sequence[Failure]:
         self.stores.act(self.kind, segment.name)
         if self.kind == LAST_SINK:
-            before = self.stores.stored.get(segment.name, {})
-            if segment.by_clock and len(before) > len(segment.records):
-                return ()
-            rows = fates(segment.passed, segment.failed, segment.repeated, 0)
-            self.stores.stored[segment.name] = {
-                token(segment.records[row].position(segment.shard)): fate
-                for row, fate in sorted(rows.items())
-            }
+            by_row = sorted(fates(segment.passed, segment.failed, segment.repeated, 0).items())
+            rows = dict(
+                zip(segment.tokens(row for row, _ in by_row), (fate for _, fate in by_row), strict=True)
+            )
+            put_exact(
+                MemoryObjects(self.stores.stored),
+                bucket="bucket",
+                key=segment.name,
+                body=pickle.dumps(rows),
+                digest=digest_of(rows),
+                content_type="rows",
+                records=len(segment.records),
+                may_shrink=not segment.by_clock,
+            )
         return ()
 
     def close(self) -> None:

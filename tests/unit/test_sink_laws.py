@@ -10,6 +10,7 @@ import pytest
 from stream_app.model.record import Code, Failure
 from stream_app.model.segment import Segment, token
 from stream_app.sinks.laws import Step, check, watched
+from tests.support import LAST_SINK, MemorySink, Stores
 
 Stored = dict[str, Any]
 
@@ -159,3 +160,12 @@ def test_a_sink_that_keeps_the_laws() -> None:
 def test_a_broken_law_is_named(kind: Callable[[Table], Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         law(kind)
+
+
+def test_the_sink_in_memory_of_other_tests_keeps_the_laws() -> None:
+    stored: Stored = {}
+
+    def make(step: Step) -> MemorySink:
+        return MemorySink(Stores(stored=stored, trouble=lambda _effect: step()), LAST_SINK)
+
+    check(make, stored=lambda: dict(stored), clear=stored.clear)

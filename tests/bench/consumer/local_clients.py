@@ -23,30 +23,36 @@ class Objects:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._metadata: dict[str, dict[str, Any]] = {}
+        self._versions: dict[str, int] = {}
 
     def _path(self, key: str) -> Path:
         return self._folder / quote(key, safe="=.-")
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes, **options: Any) -> dict[str, Any]:
-        """Conditional on the key's absence where `IfNoneMatch` is given."""
-        path = self._path(Key)
-        if options.get("IfNoneMatch") == "*" and Key in self._metadata:
+        """Writes conditionally, as S3 does, if `IfNoneMatch` or `IfMatch` is given."""
+        path, known = self._path(Key), Key in self._metadata
+        match = options.get("IfMatch")
+        if (options.get("IfNoneMatch") == "*" and known) or (match and match != self._etag(Key)):
             raise _error("PreconditionFailed", 412, "PutObject")
         path.write_bytes(Body)
         self._metadata[Key] = options.get("Metadata", {})
+        self._versions[Key] = self._versions.get(Key, 0) + 1
         return {}
+
+    def _etag(self, key: str) -> str:
+        return f"{key}.{self._versions.get(key, 0)}" if self._path(key).exists() else ""
 
     def head_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
         """Metadata of what was put."""
         if Key not in self._metadata:
             raise _error("404", 404, "HeadObject")
-        return {"Metadata": self._metadata[Key], "ETag": Key}
+        return {"Metadata": self._metadata[Key], "ETag": self._etag(Key)}
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
         """Bytes of what was put, by this process or one before it."""
         if not self._path(Key).exists():
             raise _error("NoSuchKey", 404, "GetObject")
-        return {"Body": io.BytesIO(self._path(Key).read_bytes()), "ETag": Key}
+        return {"Body": io.BytesIO(self._path(Key).read_bytes()), "ETag": self._etag(Key)}
 
     def delete_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
         """An absent one is no error."""
