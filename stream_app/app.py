@@ -1,14 +1,13 @@
-"""The composition root: the only place that makes boto3 clients and puts the parts together."""
+"""The composition root: the only module that creates boto3 clients and connects the parts."""
 
 from __future__ import annotations
 
-import gc
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 import botocore.session
@@ -16,13 +15,14 @@ from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 
 from stream_app import __version__
-from stream_app.aws.retry import Policy, call, retrying
-from stream_app.consumer import forgetting as silence
+from stream_app.aws.clients import ClientFactory
+from stream_app.aws.retry import Attempt, Policy, call, retrying
+from stream_app.consumer import forgetting
 from stream_app.consumer.alerting.alerts import Alerts, NoAlerts, details
 from stream_app.consumer.alerting.outbox import Outbox
 from stream_app.consumer.alerting.store import S3Alerts
 from stream_app.consumer.quarantine.policy import Isolation
-from stream_app.consumer.shard import Attempt, ShardConsumer, ShardDependencies
+from stream_app.consumer.shard import ShardConsumer, ShardDependencies
 from stream_app.consumer.signed_snapshots import SignedSnapshots, read_keys
 from stream_app.consumer.snapshots import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, code_of
@@ -40,73 +40,86 @@ from stream_app.telemetry import log
 from stream_app.telemetry.summary import Summary
 from stream_app.warm import warm_up
 
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
 T = TypeVar("T")
-Client = Callable[[str], Any]
+Client = ClientFactory
+"""The former name of `ClientFactory`."""
 
-
-# A shard does not wait for its alerts: seconds to connect to the bus, and to be answered by it.
+# A shard does not wait for its alerts: seconds to connect to EventBridge and to receive its response.
 _BUS_TIMEOUTS = Config(connect_timeout=2, read_timeout=5)
 
 
 def _config(attempts: int) -> Config:
-    """Our own policy tries again, visibly; botocore's second try is for a connection that was just closed."""
+    """Retries are left to `aws.retry`, which logs them; botocore repeats once for a connection that was closed."""
     return Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
         read_timeout=60,
         max_pool_connections=32,
         tcp_keepalive=True,
-        # botocore's own is put together anew for each request, at a tenth of what a small one costs.
+        # botocore builds its own user agent for each request, which costs a tenth of a small request.
         user_agent=f"stream-app/{__version__} Boto3/{boto3.__version__} Botocore/{botocore.__version__}",
     )
 
 
 __all__ = ["Client", "Clients", "check", "clients", "consumer", "dependencies", "load_settings", "warm_up"]
-_CONSUMER_NEEDS = ("bucket", "dead_letter_queue")
+_REQUIRED = ("bucket", "dead_letter_queue")
 _lock = threading.Lock()
 
 
 class Clients:
-    """Makes boto3 clients, one a service, when they are first asked for."""
+    """Creates a boto3 client for each service at its first use (protocol `ClientFactory`)."""
 
-    def __init__(self, session: Any, endpoint: str | None, config: Config) -> None:
+    def __init__(self, session: boto3.session.Session, endpoint: str | None, config: Config) -> None:
         self._session, self._endpoint, self._config = session, endpoint, config
-        self._made: dict[str, Any] = {}
+        self._clients: dict[str, BaseClient] = {}
 
-    def __call__(self, service: str) -> Any:
-        """The client of a service."""
+    # Any: the overloads of `ClientFactory` give the type of each service's client.
+    def __call__(self, service: str, /) -> Any:
+        """Return the client of a service."""
         with _lock:
-            if service not in self._made:
+            if service not in self._clients:
                 config = self._config.merge(_BUS_TIMEOUTS) if service == "events" else self._config
-                self._made[service] = self._session.client(
-                    service, endpoint_url=self._endpoint, config=config
-                )
-            return self._made[service]
+                create: Callable[..., BaseClient] = self._session.client
+                self._clients[service] = create(service, endpoint_url=self._endpoint, config=config)
+            return self._clients[service]
 
     def disconnect(self) -> None:
-        """Close all connections of boto3. The next request opens another: so a fork shares none with its parent.
+        """Close all connections, so that a fork shares none with its parent. The next request opens a new one.
 
-        Those to where containers and instances get their keys are in nobody's hand but the collector's.
+        These are the connections of the clients, and those to the metadata services of containers and instances,
+        which provide credentials. Clients of STS and SSO, which botocore creates to refresh credentials, are not used
+        for another request.
         """
-        for item in gc.get_objects():
-            if type(item) is URLLib3Session:
-                item.close()
+        with _lock:
+            for client in self._clients.values():
+                client.close()
+            for session in _credential_sessions(self._session):
+                session.close()
 
 
-def clients(
-    environ: Mapping[str, str],
-    region: str | None = None,
-    attempts: int = 2,
-) -> Clients:
-    """A maker of boto3 clients, one a service, with the endpoint, region and keys of `environ`.
+def _credential_sessions(session: boto3.session.Session) -> Iterator[URLLib3Session]:
+    """The HTTP sessions that botocore's credential providers keep; none of them has a public name."""
+    core: Any = session._session
+    for provider in core.get_component("credential_provider").providers:
+        fetcher = getattr(provider, "_role_fetcher", None) or getattr(provider, "_fetcher", None)
+        kept = getattr(fetcher, "_session", None)
+        if isinstance(kept, URLLib3Session):
+            yield kept
 
-    Without keys there, boto3 looks where it always does: profile, container, instance. `attempts` counts the
-    tries of each call; who has no policy of its own gives more.
+
+def clients(environ: Mapping[str, str], region: str | None = None, attempts: int = 2) -> Clients:
+    """Return a factory of boto3 clients with the endpoint, region and credentials of `environ`.
+
+    Without credentials in `environ`, boto3 uses its usual providers: profile, container, instance. `attempts` is the
+    number of attempts of each request; callers without a retry policy of their own pass more.
     """
     core = botocore.session.get_session()
     parsers = core.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=timestamp)
-    session: Any = boto3.session.Session(
+    session = boto3.session.Session(
         botocore_session=core,
         aws_access_key_id=environ.get("AWS_ACCESS_KEY_ID"),
         aws_secret_access_key=environ.get("AWS_SECRET_ACCESS_KEY"),
@@ -117,7 +130,7 @@ def clients(
 
 
 def load_settings(environ: Mapping[str, str], path: Path | None = None) -> Settings:
-    """The settings of the file given, or that the environment names. Raises ConfigError."""
+    """Load the settings from `path`, or from the file that the environment names. Raises ConfigError."""
     named = path or (Path(environ[ENVIRONMENT]) if environ.get(ENVIRONMENT) else None)
     if named is None:
         hint = f"give --properties FILE or set {ENVIRONMENT}"
@@ -125,8 +138,8 @@ def load_settings(environ: Mapping[str, str], path: Path | None = None) -> Setti
     return Settings.load(environ, read_properties(named))
 
 
-def check(settings: Settings, client: Client) -> None:
-    """Raise ConfigError with every problem that would keep a consumer of these settings from working."""
+def check(settings: Settings, client: ClientFactory) -> None:
+    """Raise ConfigError with every problem that prevents a consumer with these settings from working."""
     problems: list[Problem] = []
     try:
         consumer(settings, client)
@@ -143,33 +156,33 @@ def check(settings: Settings, client: Client) -> None:
         raise ConfigError(problems)
 
 
-def consumer(settings: Settings, client: Client) -> ShardConsumer:
-    """The consumer of one shard, wired to AWS. Raises ConfigError for settings that it cannot work with."""
+def consumer(settings: Settings, client: ClientFactory) -> ShardConsumer:
+    """Return the consumer of one shard, connected to AWS. Raises ConfigError for invalid settings."""
     problems = [
         Problem(f"app.{name} is not set", f"add app.{name} to the file")
-        for name in _CONSUMER_NEEDS
+        for name in _REQUIRED
         if not getattr(settings, name)
     ]
     problems += settings.batch_problems()
     if problems:
         raise ConfigError(problems)
     registry = load_registry()
-    problems = silence.problems(settings, [codec.event for codec in registry.codecs.values()])
+    problems = forgetting.problems(settings, [codec.event for codec in registry.codecs.values()])
     if problems:
         raise ConfigError(problems)
     for codec in registry.codecs.values():
-        if (told := without_deduplication(codec.event, codec.schema)) is not None:
-            log.get().warning(told.what, hint=told.hint, event_type=codec.event.name)
+        if (problem := without_deduplication(codec.event, codec.schema)) is not None:
+            log.get().warning(problem.what, hint=problem.hint, event_type=codec.event.name)
     return ShardConsumer(dependencies(settings, registry, client))
 
 
-def dependencies(settings: Settings, registry: Registry, client: Client) -> ShardDependencies:
-    """Everything outside that a shard's consumer touches."""
+def dependencies(settings: Settings, registry: Registry, client: ClientFactory) -> ShardDependencies:
+    """Return the external dependencies of a shard's consumer. Raises ConfigError for sinks that cannot be created."""
     policy = Policy(settings.retry_attempts, settings.retry_base_ms, settings.retry_cap_ms)
-    rng = random.SystemRandom()  # no state: forks of the shard host must not wait in step
+    rng = random.SystemRandom()  # without state, so that forks of one process do not draw the same pauses
     logger = log.get()
 
-    def attempt(what: str, action: Callable[[], T]) -> T:
+    def attempt(what: str, action: Callable[[], T], /) -> T:
         return call(action, policy, sleep=time.sleep, rng=rng, what=what)
 
     def park(segment: Segment) -> None:
@@ -178,7 +191,7 @@ def dependencies(settings: Settings, registry: Registry, client: Client) -> Shar
             client("sqs"), settings.dead_letter_queue, bodies, policy, sleep=time.sleep, rng=rng
         )
 
-    def note(event: str, *, level: str = "info", **fields: Any) -> None:
+    def note(event: str, *, level: str = "info", **fields: object) -> None:
         getattr(logger, level)(event, **fields)  # looked up at each call, as is stderr
 
     def report(summary: Summary) -> None:
@@ -204,7 +217,7 @@ def dependencies(settings: Settings, registry: Registry, client: Client) -> Shar
 
 
 def _builder(sinks: Sequence[Sink]) -> Callable[[Segment], None]:
-    """What the sinks do with a segment before their requests."""
+    """Return a function that does what the sinks and the dead letters do with a segment before their requests."""
     building = [sink for sink in sinks if isinstance(sink, Building)]
 
     def build(segment: Segment) -> None:
@@ -215,7 +228,7 @@ def _builder(sinks: Sequence[Sink]) -> Callable[[Segment], None]:
     return build
 
 
-def _snapshots(settings: Settings, client: Client) -> SignedSnapshots:
+def _snapshots(settings: Settings, client: ClientFactory) -> SignedSnapshots:
     keys = read_keys(settings.state_key, settings.state_key_file)
     stored = S3Snapshots(client("s3"), settings.bucket, settings.application)
     accept = settings.unsigned_state == "accept"
@@ -223,7 +236,7 @@ def _snapshots(settings: Settings, client: Client) -> SignedSnapshots:
 
 
 class OutboxAlerts:
-    """Alerts of all event types into one outbox (protocol `consumer.shard.Alerts`)."""
+    """Sends the alerts of all event types through one outbox (protocol `Alerts`)."""
 
     def __init__(self, settings: Settings, registry: Registry, outbox: Outbox) -> None:
         self._consumer, self._registry, self._outbox = settings.application, registry, outbox
@@ -246,7 +259,7 @@ class OutboxAlerts:
             self._outbox.lost(len(batch), repr(error))
 
 
-def _alerts(settings: Settings, registry: Registry, client: Client, attempt: Attempt) -> Alerts:
+def _alerts(settings: Settings, registry: Registry, client: ClientFactory, attempt: Attempt) -> Alerts:
     if not settings.bus:
         return NoAlerts()
     store = S3Alerts(client("s3"), settings.bucket, settings.application)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
 
+from stream_app.aws.retry import Attempt
 from stream_app.consumer.alerting.alerts import Alerts
 from stream_app.consumer.batch_summary import of_batch
 from stream_app.consumer.failing_code import FailingCode
@@ -40,14 +40,6 @@ BATCH_BYTES = 16 << 20
 _SMALL_STATE = 1_000_000
 # A snapshot that takes longer is taken so much more seldom that no more than this share of the time goes into them.
 _QUICK_MS, SNAPSHOT_SHARE = 100, 0.025
-
-
-class Attempt(Protocol):
-    """Calls again what failed for a passing reason, then raises FatalError."""
-
-    def __call__(self, what: str, action: Callable[[], Any]) -> Any:
-        """`what` names the step in errors and logs."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,9 +104,11 @@ class Site:
 
     def consumer(self, rng: random.Random | None) -> ShardConsumer:
         life = Life(rng.randrange(1, 25), rng.random() < 0.5) if rng else Life(0, False)
-        dependencies = app.dependencies(
-            self.settings, REGISTRY, lambda service: Dying(self._aws(service), life)
-        )
+
+        def client(service: str) -> Any:
+            return Dying(self._aws(service), life)
+
+        dependencies = app.dependencies(self.settings, REGISTRY, client)
         return ShardConsumer(replace(dependencies, now_ms=lambda: self.now_ms))
 
     def play(self, records: list[Record], rng: random.Random | None) -> None:

@@ -136,7 +136,9 @@ def test_a_consumer_says_at_its_start_which_types_are_stored_without_deduplicati
     monkeypatch.chdir(tmp_path)
     log.configure()
     try:
-        app.consumer(Settings("app", "devices", bucket="b", dead_letter_queue="q"), lambda _service: object())
+        app.consumer(
+            Settings("app", "devices", bucket="b", dead_letter_queue="q"), app.clients({}, "us-east-1")
+        )
     finally:
         for name in ("bare", "hashed"):
             sys.modules.pop(f"events.{name}", None)

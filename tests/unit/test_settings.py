@@ -190,4 +190,4 @@ def test_a_time_limit_that_leaves_no_time_to_find_the_record_is_refused() -> Non
     (problem,) = Settings("app", "devices", timeout_seconds=20, batch_seconds=1).batch_problems()
     assert problem.hint == "leave it out, or set timeoutInSeconds to at least 25"
     with pytest.raises(ConfigError, match="too long for timeoutInSeconds"):
-        app.consumer(known, lambda _service: None)
+        app.consumer(known, app.clients({}))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from stream_app.aws.retry import Attempt
 from stream_app.consumer.alerting.alerts import entry
 from stream_app.consumer.alerting.store import Alert, AlertStore, name_of, position
 from stream_app.model.record import Position
@@ -27,7 +28,6 @@ _REFUSED = frozenset({"InvalidArgument", "MalformedDetail", "RedactionFailure"})
 
 T = TypeVar("T")
 Warn = Callable[..., object]
-Attempt = Callable[[str, Callable[[], Any]], Any]
 
 
 class _Queued(NamedTuple):

@@ -11,11 +11,12 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from stream_app import disposable_fork
+from stream_app.aws.retry import Attempt
 from stream_app.consumer.quarantine.inspection import Finding, Trial, inspect
 from stream_app.disposable_fork import Ended, Limit, Work
 from stream_app.model.record import Failure
@@ -42,14 +43,6 @@ _MOST_HELD = 64_000_000
 _SHARE = 0.25
 
 Fork = Callable[[Work, Callable[[str], Limit]], Ended]
-
-
-class Attempt(Protocol):
-    """Calls again what failed for a passing reason, then raises FatalError."""
-
-    def __call__(self, what: str, action: Callable[[], Any]) -> Any:
-        """`what` names the step in errors and logs."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
