@@ -36,27 +36,30 @@ def play(
     """Publish a data set, with the AWS endpoint and credentials of the environment."""
     from stream_app import app as root
     from stream_app.cli.views.sent import as_table, progressing, to_json
-    from stream_app.ingest import devices
+    from stream_app.ingest.devices import PlayOptions
+    from stream_app.ingest.devices import play as play_data
     from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
+    from stream_app.ingest.producer import Destination, PublishOptions
 
     client = root.clients(os.environ)
     with until_interrupted() as stop, progressing(err) as progress:
-        sent = devices.play(
+        sent = play_data(
             playback.data,
-            events_client=client("events"),
-            kinesis_client=client("kinesis"),
-            bus=bus,
-            stream=stream,
-            rate=playback.rate,
-            speed=parse_speed(playback.speed or "max"),
-            via=parse_via(playback.via),
-            seed=SEED if playback.seed is None else playback.seed,
-            faults=faults,
-            first=playback.first,
-            event=playback.event,
-            progress=progress,
-            stop=stop,
+            Destination(client("events"), client("kinesis"), bus, stream),
+            PlayOptions(
+                seed=SEED if playback.seed is None else playback.seed,
+                faults=faults,
+                event=playback.event,
+                first=playback.first,
+            ),
+            PublishOptions(
+                via=parse_via(playback.via),
+                rate=playback.rate,
+                speed=parse_speed(playback.speed or "max"),
+                progress=progress,
+                stop=stop,
+            ),
         )
     if as_json:
         typer.echo(json.dumps(to_json(sent)))

@@ -46,9 +46,9 @@ def run(
     from stream_app.local.run import chaos
     from stream_app.local.run.embedded_run import Options
     from stream_app.local.run.embedded_run import run as run_all
-    from stream_app.local.run.stage import Stage
+    from stream_app.local.run.status import RunStatus
 
-    stage = Stage()
+    stage = RunStatus()
     with until_interrupted() as stop:
         try:
             options = Options(
@@ -62,7 +62,7 @@ def run(
                 first=playback.first,
                 event=playback.event,
                 segment_seconds=segment_seconds,
-                acts=tuple(chaos.parse(acts)),
+                actions=tuple(chaos.parse(acts)),
                 folder=folder.resolve(),
             )
             with live(err, stage):

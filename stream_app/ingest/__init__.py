@@ -1,1 +1,1 @@
-"""Devices: data sets played onto the bus, with seeded bad input."""
+"""Simulated devices: data sets sent to the event bus and the stream, with seeded faults."""

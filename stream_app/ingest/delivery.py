@@ -1,4 +1,4 @@
-"""Requests that carry sendings: how they are cut, put, and put again where the service refused a part."""
+"""Groups outgoing records into requests, sends them, and retries the rejected entries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_app.aws.request_sizes import (
     BUS_BYTES,
@@ -21,43 +21,48 @@ from stream_app.aws.request_sizes import (
 )
 from stream_app.aws.retry import Policy
 from stream_app.errors import TRANSIENT_CODES, FatalError, code_of, is_transient
-from stream_app.ingest.envelope import ENVELOPE, Encode, Route, Sending
+from stream_app.ingest.envelope import ENVELOPE, Detail, Encode, OutgoingRecord, Route
 
-Body = dict[str, Any]
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_kinesis import KinesisClient
+
+# An entry of PutEvents or PutRecords. Only the sender that builds it passes it to a client.
+Body = Any
 
 
 class Entry(NamedTuple):
-    """One entry of a request, its size in bytes as the service counts it, and what it came from."""
+    """One entry of a request, with its record and its size in bytes as calculated by the service."""
 
-    sending: Sending
+    record: OutgoingRecord
     body: Body
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A way in: what a request may hold, how an entry is made, how a request is put.
+    """A destination: the limits of its requests, and functions that build an entry and send a request.
 
-    `put` answers for each entry, in order: a Refusal, or None where it was taken.
+    `put` returns the result of each entry in order: a Refusal, or None if it was accepted. `name` is for messages.
     """
 
     route: Route
-    where: str
+    name: str
     entries: int
     size: int
-    build: Callable[[Sending, datetime], Entry]
+    build: Callable[[OutgoingRecord, datetime], Entry]
     put: Callable[[list[Body]], Sequence[Refusal | None]]
 
 
-def bus_sender(client: Any, bus: str) -> Sender:
-    """Onto an EventBridge bus by PutEvents."""
+def bus_sender(client: EventBridgeClient, bus: str) -> Sender:
+    """Return a sender to an EventBridge bus, with PutEvents."""
 
-    def build(sending: Sending, now: datetime) -> Entry:
-        detail = _stamped(sending, now)
+    def build(record: OutgoingRecord, now: datetime) -> Entry:
+        detail = _with_sent_time(record, now)
         if isinstance(detail, bytes):
-            raise FatalError(f"{sending.name} is bytes, a bus takes JSON only")
-        body = put_events_entry(sending.event, sending.key, detail, bus)
-        return Entry(sending, body, put_events_size(body))
+            raise FatalError(f"{record.name} is binary, but an event bus accepts JSON only")
+        body = put_events_entry(record.event, record.key, detail, bus)
+        return Entry(record, body, put_events_size(body))
 
     def put(bodies: list[Body]) -> list[Refusal | None]:
         answer = client.put_events(Entries=bodies)
@@ -67,24 +72,24 @@ def bus_sender(client: Any, bus: str) -> Sender:
 
 
 def stream_sender(
-    client: Any,
+    client: KinesisClient,
     stream: str,
-    forms: Mapping[str, Encode],
+    encoders: Mapping[str, Encode],
     region: str,
     account: str,
-    new_id: Callable[[], Any],
+    new_id: Callable[[], object],
 ) -> Sender:
-    """Straight onto a Kinesis stream by PutRecords, in the form that the sending asks for."""
+    """Return a sender to a Kinesis stream, with PutRecords, that encodes each record in its requested encoding."""
 
-    def build(sending: Sending, now: datetime) -> Entry:
-        detail, event, key = _stamped(sending, now), sending.event, sending.key
+    def build(record: OutgoingRecord, now: datetime) -> Entry:
+        detail, event, key = _with_sent_time(record, now), record.event, record.key
         if isinstance(detail, bytes):
             data = detail
-        elif sending.form == ENVELOPE:
+        elif record.encoding == ENVELOPE:
             data = envelope(event, key, detail, id=str(new_id()), time=now, region=region, account=account)
         else:
-            data = forms[sending.form](event, detail)
-        return Entry(sending, {"Data": data, "PartitionKey": key}, len(data) + len(key.encode()))
+            data = encoders[record.encoding](event, detail)
+        return Entry(record, {"Data": data, "PartitionKey": key}, len(data) + len(key.encode()))
 
     def put(bodies: list[Body]) -> list[Refusal | None]:
         answer = client.put_records(StreamName=stream, Records=bodies)
@@ -95,47 +100,47 @@ def stream_sender(
     return Sender("stream", f"stream {stream}", STREAM_ENTRIES, STREAM_BYTES, build, put)
 
 
-def _stamped(sending: Sending, now: datetime) -> Mapping[str, Any] | bytes:
-    if isinstance(sending.detail, bytes) or sending.sent is None:
-        return sending.detail
-    return {**sending.detail, sending.sent: now}
+def _with_sent_time(record: OutgoingRecord, now: datetime) -> Detail | bytes:
+    if isinstance(record.detail, bytes) or record.sent is None:
+        return record.detail
+    return {**record.detail, record.sent: now}
 
 
 def requests(
-    sendings: Iterable[Sending],
-    door_of: Callable[[Sending], Sender],
+    records: Iterable[OutgoingRecord],
+    sender_of: Callable[[OutgoingRecord], Sender],
     now: Callable[[], datetime],
     *,
     ordered: bool,
 ) -> Iterator[tuple[Sender, list[Entry]]]:
-    """Consecutive sendings as requests within the limits of their doors, in order.
+    """Group consecutive records into requests within the limits of their senders, in order.
 
-    Where `ordered`, a device is in a request once at most: what is refused can then be put again without having
-    been overtaken. An entry is made when its request is next, so that it carries the time at which it leaves.
+    If `ordered`, a request contains at most one record per device, so that a rejected record can be retried without
+    being overtaken by a later one. An entry is built when its request is due, so that its sent time is accurate.
     """
     held: list[Entry] = []
     keys: set[str] = set()
     last: Sender | None = None
     size = 0
-    for sending in sendings:
-        sender = door_of(sending)
-        full = sender is not last or len(held) == sender.entries or (ordered and sending.key in keys)
-        entry = None if full else _built(sender, sending, now())
+    for record in records:
+        sender = sender_of(record)
+        full = sender is not last or len(held) == sender.entries or (ordered and record.key in keys)
+        entry = None if full else _build(sender, record, now())
         if last is not None and (entry is None or size + entry.size > sender.size):
             yield last, held
             held, keys, size, entry = [], set(), 0, None
-        entry = entry or _built(sender, sending, now())
+        entry = entry or _build(sender, record, now())
         held.append(entry)
-        keys.add(sending.key)
+        keys.add(record.key)
         size, last = size + entry.size, sender
     if last is not None:
         yield last, held
 
 
-def _built(sender: Sender, sending: Sending, now: datetime) -> Entry:
-    entry = sender.build(sending, now)
+def _build(sender: Sender, record: OutgoingRecord, now: datetime) -> Entry:
+    entry = sender.build(record, now)
     if entry.size > sender.size:
-        raise FatalError(f"{sending.name} has {entry.size} bytes, {sender.where} takes {sender.size}")
+        raise FatalError(f"{record.name} has {entry.size} bytes, but {sender.name} accepts {sender.size}")
     return entry
 
 
@@ -147,20 +152,19 @@ def deliver(
     rng: Random,
     stopped: Callable[[], bool],
 ) -> tuple[list[Entry], int]:
-    """Put a request until every entry is taken; only what was refused is put again, in its order.
+    """Send a request, and retry its rejected entries in order until all are accepted.
 
-    Returns the entries that are left, which happens only when `stopped` in the middle, and how many were put
-    again. Raises FatalError, naming the entry, when one can never
-    be taken or the retries are spent.
+    Returns the entries that were not sent because `stopped` became true, and the number of retried entries. Raises
+    FatalError, naming the entry, for a permanent error and when the retries are exhausted.
     """
-    left, again = list(entries), 0
+    left, retried = list(entries), 0
     for attempt in range(1, policy.attempts + 1):
         refusals = _put(sender, left)
         refused = [(entry, why) for entry, why in zip(left, refusals, strict=True) if why is not None]
         for entry, why in refused:
             if why.code not in TRANSIENT_CODES or attempt == policy.attempts:
                 raise FatalError(
-                    f"{entry.sending.name} was not taken by {sender.where} in {attempt} attempts: {why.code}"
+                    f"{entry.record.name} was rejected by {sender.name} in {attempt} attempts: {why.code}"
                     + (f", {why.message}" if why.message else "")
                 )
         left = [entry for entry, _ in refused]
@@ -169,8 +173,8 @@ def deliver(
         pause(policy.pause(attempt - 1, rng))
         if stopped():
             break
-        again += len(left)
-    return left, again
+        retried += len(left)
+    return left, retried
 
 
 def _put(sender: Sender, entries: Sequence[Entry]) -> Sequence[Refusal | None]:
@@ -179,8 +183,10 @@ def _put(sender: Sender, entries: Sequence[Entry]) -> Sequence[Refusal | None]:
     except Exception as error:
         why = code_of(error) or type(error).__name__
         if not is_transient(error):
-            first = entries[0].sending.name
-            message = f"{sender.where} refused a request of {len(entries)}, the first is {first}: {why}"
+            first = entries[0].record.name
+            message = (
+                f"{sender.name} rejected a request of {len(entries)} entries, the first is {first}: {why}"
+            )
             raise FatalError(message) from error
-        # A code that counts as transient, whatever the network called it.
+        # Network errors have no AWS error code; this one is retriable.
         return [Refusal(why if why in TRANSIENT_CODES else "ServiceUnavailable", why)] * len(entries)

@@ -1,4 +1,4 @@
-"""What a device sends, and its forms: those of `sinks.entries`, plain JSON, gzip, Avro single-object."""
+"""Outgoing records and their encoders: the EventBridge envelope, plain JSON, gzip and Avro single-object."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ REPEATED: Final = "repeated"
 
 Route = Literal["bus", "stream"]
 Expectation = Code | Literal["repeated"] | None
+# The fields of an event. Their values can be of any type, because devices send invalid events too.
 Detail = Mapping[str, Any]
-# A record's bytes, out of the event's name and its detail.
+# An Avro schema as decoded JSON.
+Schema = Mapping[str, Any]
+# Encodes a detail, given the name of its event type.
 Encode = Callable[[str, Detail], bytes]
 
-PARTITION_KEY_LENGTH: Final = 256  # as Kinesis limits it
+PARTITION_KEY_LENGTH: Final = 256  # characters, the limit of Kinesis
 ENVELOPE, JSON, GZIP, AVRO, AVRO_PAST = "envelope", "json", "gzip", "avro", "avro-past"
 
 
-class Sending(NamedTuple):
-    """One thing that a device sends.
+class OutgoingRecord(NamedTuple):
+    """A record that a device sends.
 
-    `detail` is an event's fields, or bytes that go onto the stream as they are. `form` says how a detail on the
-    stream is written; on the bus it is always the envelope. `expected` is what the application should make of
-    it: a failure's code, "repeated", or None where it is good. `time` is the data's own. `sent` names the field
-    in which the device writes when it sends. `row` is the number of the reading in its data set, from 1.
+    `detail` are the fields of an event, or bytes that are written to the stream unchanged. `encoding` applies to the
+    stream only; the bus always uses the envelope. `expected` is the outcome that the application should report: a
+    failure code, "repeated", or None for a valid record. `time` is the time in the data. `sent` names the field that
+    receives the time of sending. `row` is the number of the reading in its data set, starting with 1.
     """
 
     route: Route
@@ -41,14 +44,14 @@ class Sending(NamedTuple):
     key: str
     detail: Detail | bytes
     expected: Expectation = None
-    form: str = ENVELOPE
+    encoding: str = ENVELOPE
     time: datetime | None = None
     sent: str | None = None
     row: int | None = None
 
     @property
     def unsendable(self) -> str | None:
-        """Why Kinesis cannot take it, because its key is the record's partition key; None where it can."""
+        """Why Kinesis cannot accept the key as a partition key; None if it can."""
         if not self.key:
             return "the key is empty"
         if len(self.key) > PARTITION_KEY_LENGTH:
@@ -57,7 +60,7 @@ class Sending(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For messages: event, device and id, never the payload."""
+        """Event type, device and ID for messages; never the payload."""
         known = None if isinstance(self.detail, bytes) else self.detail.get("id")
         return f"{self.event} of {self.key}" + (f" ({known})" if known is not None else "")
 
@@ -71,21 +74,20 @@ def _is_unicode(text: str) -> bool:
 
 
 def plain(event: str, detail: Detail) -> bytes:
-    """JSON without an envelope: `event` names the type."""
+    """Encode as JSON without an envelope; the field `event` names the event type."""
     return msgspec.json.encode({"event": event, **detail})
 
 
 def gzipped(event: str, detail: Detail) -> bytes:
-    """Plain JSON, compressed; the same detail gives the same bytes."""
+    """Encode as gzipped plain JSON. Deterministic."""
     return gzip.compress(plain(event, detail), mtime=0)
 
 
-def avro(schema: Mapping[str, Any], renamed: Mapping[str, str]) -> Encode:
-    """Avro single-object encoding with `schema`: C3 01, CRC-64-AVRO fingerprint, binary body.
+def avro(schema: Schema, renamed: Mapping[str, str]) -> Encode:
+    """Return an encoder for the Avro single-object encoding: C3 01, CRC-64-AVRO fingerprint, binary body.
 
-    `renamed` gives a field's name in this schema by its name today. Fields that the schema does not have are left
-    out. A detail that does not fit goes as plain JSON: a device can only send what it has, and judging it is the
-    application's part.
+    `renamed` maps current field names to those in `schema`. Fields that are not in the schema are omitted. A detail
+    that does not match the schema is encoded as plain JSON, so that the application receives and validates it.
     """
     parsed = fastavro.parse_schema(dict(schema))
     canonical = fastavro.schema.to_parsing_canonical_form(dict(schema))
@@ -103,9 +105,11 @@ def avro(schema: Mapping[str, Any], renamed: Mapping[str, str]) -> Encode:
     return encode
 
 
-def forms(schemas: Sequence[Mapping[str, Any]] = ()) -> dict[str, Encode]:
-    """How a detail can be written onto the stream, by name. `schemas` are an event's, the current first; Avro
-    needs one, and `avro-past`, which writes as the oldest version kept, two.
+def encoders(schemas: Sequence[Schema] = ()) -> dict[str, Encode]:
+    """Return the encoders for records on the stream, by name.
+
+    `schemas` are the versions of an event's schema, the current one first. `avro` requires one; `avro-past`, which
+    encodes with the oldest version, requires two.
     """
     found: dict[str, Encode] = {JSON: plain, GZIP: gzipped}
     if schemas:

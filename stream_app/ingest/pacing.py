@@ -1,4 +1,4 @@
-"""When the next record may leave: a steady rate, or the data's own time made faster."""
+"""Paces records: a constant rate, or the times of the data scaled by a speed factor."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from datetime import datetime
 
 from stream_app.errors import ConfigError, Problem
 
-# How far the schedule may lag behind before the lag is forgiven; else a slow spell would end in a flood.
-BURST = 0.1  # seconds
+# The largest lag (seconds) that is caught up. A larger one is dropped, because catching up would cause a burst.
+BURST = 0.1
 
 
 class Pacer:
-    """Says how long to wait before each record, in the order in which they leave.
+    """Calculates the wait before each record, in the order of sending. Reads no clock.
 
-    `rate` is in records a second, None for any. `speed` is data time over real time: 3600 plays an hour in a
-    second, infinity as fast as it goes. Where both are given the later moment counts. It reads no clock.
+    `rate` is in records per second, None for unlimited. `speed` is data time divided by real time: 3600 plays an hour
+    per second, infinity is unlimited. If both are given, the later time applies. Raises ConfigError.
     """
 
     def __init__(self, rate: float | None = None, speed: float = math.inf) -> None:
         problems = []
         if rate is not None and not 0 < rate < math.inf:
-            problems.append(Problem(f"a rate of {rate} is no rate", "give records a second, above 0"))
+            problems.append(Problem(f"invalid rate {rate}", "use a number of records per second above 0"))
         if not speed > 0:
-            problems.append(
-                Problem(f"a speed of {speed} is no speed", "give a multiple of real time, or max")
-            )
+            problems.append(Problem(f"invalid speed {speed}", "use a multiple of real time above 0, or max"))
         if problems:
             raise ConfigError(problems)
         self._interval = 1 / rate if rate else 0.0
@@ -34,7 +32,7 @@ class Pacer:
         self._start: tuple[float, datetime] | None = None
 
     def wait(self, now: float, time: datetime | None) -> float:
-        """Seconds from `now` until the record of data time `time` may leave; 0 when it may at once."""
+        """Return the seconds from `now` until the record with data time `time` may be sent; 0 for immediately."""
         self._due = max(self._due + self._interval, now - BURST) if math.isfinite(self._due) else now
         at = max(self._due, self._played(now, time))
         if at > self._due:
@@ -51,7 +49,7 @@ class Pacer:
 
 
 def parse_speed(text: str) -> float:
-    """`max` or a positive number, as the command line gives it. Raises ConfigError."""
+    """Parse the speed option: `max` or a positive number. Raises ConfigError."""
     if text.strip().lower() == "max":
         return math.inf
     try:
@@ -59,6 +57,6 @@ def parse_speed(text: str) -> float:
     except ValueError:
         speed = math.nan
     if not speed > 0:
-        hint = "give a multiple of real time, such as 3600 for an hour in a second, or max"
-        raise ConfigError([Problem(f"a speed of {text!r} is no speed", hint)])
+        hint = "use a multiple of real time, such as 3600 for an hour per second, or max"
+        raise ConfigError([Problem(f"invalid speed {text!r}", hint)])
     return speed

@@ -1,4 +1,4 @@
-"""Journeys of parcels, made up from a seed: the second event type has data without a file."""
+"""Generates parcel journeys from a seed, so that the second event type needs no data file."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import heapq
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
+
+from stream_app.ingest.files import Row
 
 START = datetime(2016, 12, 1, tzinfo=UTC)
 BETWEEN = timedelta(minutes=6)
 _DEPOTS = ("Beijing", "Jinan", "Nanjing", "Shanghai", "Tianjin", "Wuhan", "Xuzhou", "Zhengzhou")
 
 
-def journeys(count: int = 1_000, seed: int = 501) -> Iterator[dict[str, Any]]:
-    """The events of `count` parcels in order of time, then parcel: picked_up, in_transit at one to four depots,
-    delivered, signed. About one in six is delivered after the time `promised`.
+def journeys(count: int = 1_000, seed: int = 501) -> Iterator[Row]:
+    """Generate the events of `count` parcels, ordered by time, then parcel.
 
-    Parcels are picked up `BETWEEN` apart; those under way are all that is held in memory.
+    The events of a parcel are picked_up, in_transit at one to four depots, delivered and signed. Parcels are picked
+    up every `BETWEEN`. About one in six is delivered after the time `promised`. Only parcels in transit are kept in
+    memory.
     """
     rng = Random(seed)
-    waiting: list[tuple[datetime, str, int, dict[str, Any]]] = []
+    waiting: list[tuple[datetime, str, int, Row]] = []
     for number in range(count):
         picked_up = START + number * BETWEEN
         while waiting and waiting[0][0] < picked_up:
@@ -31,14 +33,15 @@ def journeys(count: int = 1_000, seed: int = 501) -> Iterator[dict[str, Any]]:
         yield heapq.heappop(waiting)[3]
 
 
-def _journey(parcel: str, picked_up: datetime, rng: Random) -> list[dict[str, Any]]:
+def _journey(parcel: str, picked_up: datetime, rng: Random) -> list[Row]:
     depots = rng.sample(_DEPOTS, rng.randint(1, 4))
     stops = ["picked_up", *["in_transit"] * len(depots), "delivered", "signed"]
     places = [None, *depots, None, None]
     hours = [0.0, *(rng.uniform(3, 14) for _ in depots), rng.uniform(2, 10), rng.uniform(0.01, 5)]
-    # The promise knows the number of depots, not the road.
+    # The promised time depends on the number of depots, not on the actual durations.
     promised = picked_up + timedelta(hours=10 + 9 * len(depots))
-    events, time = [], picked_up
+    events: list[Row] = []
+    time = picked_up
     for number, (status, depot, after) in enumerate(zip(stops, places, hours, strict=True)):
         time += timedelta(seconds=round(after * 3600))
         events.append(

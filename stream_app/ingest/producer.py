@@ -1,4 +1,4 @@
-"""Sends a plan: paced, by several threads, each device's records in order."""
+"""Publishes records with several threads at a given pace, in order for each device."""
 
 from __future__ import annotations
 
@@ -13,34 +13,38 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 from zlib import crc32
 
 from stream_app.aws.retry import Policy
 from stream_app.ingest.delivery import Entry, Sender, bus_sender, deliver, requests, stream_sender
-from stream_app.ingest.envelope import REPEATED, Encode, Expectation, Sending
-from stream_app.ingest.envelope import forms as json_forms
+from stream_app.ingest.envelope import REPEATED, Encode, Expectation, OutgoingRecord
+from stream_app.ingest.envelope import encoders as json_encoders
 from stream_app.ingest.pacing import Pacer
 
-Via = Literal["bus", "stream"]
-Chunk = list[Sending]
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_kinesis import KinesisClient
 
-LINGER = 0.05  # seconds that a record may wait for others to share its request
-_SHORTEST = 0.001  # seconds; a shorter wait is made up for by the next one
-_LOOK = 0.1  # seconds between looks at whether to stop
-_QUEUED = 4  # chunks for each sender
+Via = Literal["bus", "stream"]
+Chunk = list[OutgoingRecord]
+
+LINGER = 0.05  # seconds that a record waits for others to share its request
+_MIN_WAIT = 0.001  # seconds; a shorter wait is added to the next one
+_POLL_SECONDS = 0.1
+_QUEUED = 4  # chunks per sender thread
 _NAMED_ROWS = 20
 
 
 @dataclass(slots=True)
 class Unsendable:
-    """Records that cannot be sent for one reason: their count, and the rows of the first of them."""
+    """Records that cannot be sent for one reason: their number and the rows of the first ones."""
 
     count: int = 0
     rows: list[int] = field(default_factory=list)
 
     def add(self, row: int | None) -> None:
-        """Count one."""
+        """Count a record."""
         self.count += 1
         if row is not None and len(self.rows) < _NAMED_ROWS and row not in self.rows:
             self.rows.append(row)
@@ -48,10 +52,10 @@ class Unsendable:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was sent. `expected` counts what the application should make of it: codes, "repeated", None for good.
+    """The records sent, by route and by expected outcome: failure codes, "repeated", None for valid records.
 
-    `again` counts entries that were put more than once; `unsent` those that were due when `stop` was set.
-    `unsendable` are those that Kinesis cannot take, by why, which were left out.
+    `again` is the number of retried entries, `unsent` that of records that were due when `stop` was set.
+    `unsendable` are the skipped records that Kinesis cannot accept, by reason.
     """
 
     by_route: Mapping[str, int]
@@ -64,22 +68,22 @@ class Sent:
 
     @property
     def sent(self) -> int:
-        """Records in all."""
+        """Total number of records."""
         return sum(self.by_route.values())
 
     @property
     def repeated(self) -> int:
-        """Events that a device sent a second time."""
+        """Number of events that were sent a second time."""
         return self.expected.get(REPEATED, 0)
 
     @property
     def per_second(self) -> float:
-        """Records a second, over the whole time."""
+        """Average number of records per second."""
         return self.sent / self.seconds if self.seconds else 0.0
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counts:
     progress: Callable[[int], None] | None
     by_route: Counter[str] = field(default_factory=Counter)
     expected: Counter[Expectation] = field(default_factory=Counter)
@@ -89,7 +93,7 @@ class _Tally:
     def add(self, route: str, entries: list[Entry], again: int) -> None:
         with self.lock:
             self.by_route[route] += len(entries)
-            self.expected.update(entry.sending.expected for entry in entries)
+            self.expected.update(entry.record.expected for entry in entries)
             self.again += again
             if self.progress is not None and entries:
                 self.progress(self.by_route.total())
@@ -97,140 +101,163 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Clocks and chance. `clock` is in seconds and never goes back, `now` is the time of day, `new_id` an
-    envelope's id. `pause` waits some seconds; None waits on `stop`, so that a stop ends it.
+    """Clocks and random sources, which tests replace.
+
+    `clock` returns monotonic seconds, `now` the current time, `new_id` the ID of an envelope. `pause` sleeps for some
+    seconds; None waits on `stop`, so that setting it ends the pause.
     """
 
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     rng: Random = field(default_factory=Random)
-    new_id: Callable[[], Any] = uuid.uuid4
+    new_id: Callable[[], object] = uuid.uuid4
     pause: Callable[[float], object] | None = None
 
 
-def publish(
-    sendings: Iterable[Sending],
-    events_client: Any,
-    kinesis_client: Any,
-    bus: str,
-    stream: str,
-    *,
-    via: Via = "bus",
-    rate: float | None = None,
-    speed: float = math.inf,
-    forms: Mapping[str, Encode] | None = None,
-    threads: int = 2,
-    retry: Policy | None = None,
-    region: str = "us-east-1",
-    account: str = "000000000000",
-    progress: Callable[[int], None] | None = None,
-    stop: threading.Event | None = None,
-    dependencies: Clocks | None = None,
-) -> Sent:
-    """Send everything, in order for each device, at most `rate` a second and no faster than `speed` times the
-    data's own time.
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The event bus and the stream, with their clients. `region` and `account` are for envelopes."""
 
-    `via` "bus" sends each by its own route; "stream" puts all onto the stream, 500 a request, for bulk loads:
-    there a record that Kinesis refused may land behind a later one of the same device out of the same request,
-    as PutRecords promises no order; by "bus" it never does. A request that was taken but whose answer was lost
-    is put again, as by any device: the ids tell.
+    events: EventBridgeClient
+    kinesis: KinesisClient
+    bus: str
+    stream: str
+    region: str = "us-east-1"
+    account: str = "000000000000"
 
-    `progress(n)` is called, by one sender at a time, with the number taken so far. `stop` ends early. Raises
-    FatalError naming the first record that could not be delivered, ConfigError for a rate or speed that is none.
-    A record whose key Kinesis cannot take is left out and counted (`Sent.unsendable`).
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """Options of `publish`.
+
+    `via` "bus" sends each record by its own route. "stream" writes all records to the stream, 500 per request, for
+    bulk loads; as PutRecords does not preserve order, a record that Kinesis rejects may then be stored after a later
+    record of the same device, which never happens with "bus".
+
+    `rate` is the maximum in records per second, `speed` the maximum as a multiple of the times in the data.
+    `progress(n)` is called by one thread at a time with the number of records sent. Setting `stop` ends early.
     """
-    stop = stop or threading.Event()
-    dependencies = dependencies or Clocks()
-    pacer = Pacer(rate, speed)
-    written = json_forms() if forms is None else forms
-    doors = {
-        "bus": bus_sender(events_client, bus),
-        "stream": stream_sender(kinesis_client, stream, written, region, account, dependencies.new_id),
-    }
-    tally = _Tally(progress)
-    crew = _Crew(threads, doors, via, retry or Policy(), tally, stop, dependencies)
-    began = dependencies.clock()
-    taken = crew.run(sendings, pacer)
+
+    via: Via = "bus"
+    rate: float | None = None
+    speed: float = math.inf
+    encoders: Mapping[str, Encode] | None = None
+    threads: int = 2
+    retry: Policy = field(default_factory=Policy)
+    progress: Callable[[int], None] | None = None
+    stop: threading.Event | None = None
+    clocks: Clocks = field(default_factory=Clocks)
+
+
+def publish(
+    records: Iterable[OutgoingRecord],
+    destination: Destination,
+    options: PublishOptions = PublishOptions(),
+) -> Sent:
+    """Send all records, in order for each device.
+
+    A request whose response was lost is sent again, as by a real device; the application detects the duplicates by
+    their IDs. A record whose key Kinesis cannot accept is skipped and counted in `Sent.unsendable`. Raises FatalError
+    naming the first record that could not be delivered, ConfigError for an invalid rate or speed.
+    """
+    stop, clocks = options.stop or threading.Event(), options.clocks
+    pacer = Pacer(options.rate, options.speed)
+    counts = _Counts(options.progress)
+    pool = _SenderPool(options, _senders(destination, options), counts, stop)
+    began = clocks.clock()
+    taken = pool.run(records, pacer)
     return Sent(
-        dict(tally.by_route),
-        dict(tally.expected),
-        dependencies.clock() - began,
-        tally.again,
-        taken - tally.by_route.total(),
+        dict(counts.by_route),
+        dict(counts.expected),
+        clocks.clock() - began,
+        counts.again,
+        taken - counts.by_route.total(),
         stop.is_set(),
-        crew.unsendable,
+        pool.unsendable,
     )
 
 
-class _Crew:
-    """Sender threads, and the one that deals the records out to them: a device always has the same sender."""
+def _senders(destination: Destination, options: PublishOptions) -> dict[str, Sender]:
+    encoders = json_encoders() if options.encoders is None else options.encoders
+    return {
+        "bus": bus_sender(destination.events, destination.bus),
+        "stream": stream_sender(
+            destination.kinesis,
+            destination.stream,
+            encoders,
+            destination.region,
+            destination.account,
+            options.clocks.new_id,
+        ),
+    }
+
+
+class _SenderPool:
+    """Distributes records to sender threads. The records of a device always go to the same thread."""
 
     def __init__(
         self,
-        threads: int,
-        doors: Mapping[str, Sender],
-        via: Via,
-        retry: Policy,
-        tally: _Tally,
+        options: PublishOptions,
+        senders: Mapping[str, Sender],
+        counts: _Counts,
         stop: threading.Event,
-        dependencies: Clocks,
     ) -> None:
-        self._doors, self._via, self._retry = doors, via, retry
-        self._tally, self._stop, self._world = tally, stop, dependencies
+        self._senders, self._via, self._retry = senders, options.via, options.retry
+        self._counts, self._stop, self._clocks = counts, stop, options.clocks
         self._failed = threading.Event()
-        self._pause = dependencies.pause or stop.wait
+        self._pause = options.clocks.pause or stop.wait
         self._inboxes: list[queue.Queue[Chunk | None]] = [
-            queue.Queue(_QUEUED) for _ in range(max(1, threads))
+            queue.Queue(_QUEUED) for _ in range(max(1, options.threads))
         ]
         self._chunks: list[Chunk] = [[] for _ in self._inboxes]
-        self._most = doors[via].entries
+        self._max_chunk = senders[options.via].entries
         self.unsendable: dict[str, Unsendable] = {}
 
-    def run(self, sendings: Iterable[Sending], pacer: Pacer) -> int:
-        """Deal everything out and wait for the senders. Returns how many records were taken from the plan."""
+    def run(self, records: Iterable[OutgoingRecord], pacer: Pacer) -> int:
+        """Distribute all records and wait for the senders. Returns the number of records distributed."""
         with ThreadPoolExecutor(len(self._inboxes), "sender") as pool:
             senders = [pool.submit(self._send_all, inbox) for inbox in self._inboxes]
             try:
-                taken = self._deal(sendings, pacer)
+                taken = self._distribute(records, pacer)
             except BaseException:
                 self._failed.set()
                 raise
             finally:
-                self._dismiss(senders)
+                self._stop_senders(senders)
         for sender in senders:
             sender.result()
         return taken
 
-    def _deal(self, sendings: Iterable[Sending], pacer: Pacer) -> int:
+    def _distribute(self, records: Iterable[OutgoingRecord], pacer: Pacer) -> int:
         taken, flush_by = 0, math.inf
-        for sending in sendings:
-            why = sending.unsendable
+        for record in records:
+            why = record.unsendable
             if why is not None:
-                self.unsendable.setdefault(why, Unsendable()).add(sending.row)
+                self.unsendable.setdefault(why, Unsendable()).add(record.row)
                 continue
-            now = self._world.clock()
-            wait = pacer.wait(now, sending.time)
+            now = self._clocks.clock()
+            wait = pacer.wait(now, record.time)
             if now + wait > flush_by:
                 self._flush()
                 flush_by = math.inf
-            self._rest(wait)
-            if self._over():
+            self._sleep(wait)
+            if self._is_stopping():
                 break
             taken += 1
-            number = crc32(sending.key.encode()) % len(self._chunks)
-            self._chunks[number].append(sending)
+            number = crc32(record.key.encode()) % len(self._chunks)
+            self._chunks[number].append(record)
             flush_by = min(flush_by, now + wait + LINGER)
-            if len(self._chunks[number]) >= self._most:
+            if len(self._chunks[number]) >= self._max_chunk:
                 self._hand_over(number)
         self._flush()
         return taken
 
-    def _rest(self, seconds: float) -> None:
-        """In pieces, so that a sender's failure ends it."""
-        while seconds > _SHORTEST and not self._over():
-            piece = min(seconds, _LOOK)
-            self._pause(piece)
-            seconds -= piece
+    def _sleep(self, seconds: float) -> None:
+        """Sleep in short intervals, so that the failure of a sender ends it."""
+        while seconds > _MIN_WAIT and not self._is_stopping():
+            interval = min(seconds, _POLL_SECONDS)
+            self._pause(interval)
+            seconds -= interval
 
     def _flush(self) -> None:
         for number, chunk in enumerate(self._chunks):
@@ -239,29 +266,29 @@ class _Crew:
 
     def _hand_over(self, number: int) -> None:
         chunk, self._chunks[number] = self._chunks[number], []
-        while not self._over():
+        while not self._is_stopping():
             try:
-                self._inboxes[number].put(chunk, timeout=_LOOK)
+                self._inboxes[number].put(chunk, timeout=_POLL_SECONDS)
                 return
             except queue.Full:
                 continue
 
-    def _dismiss(self, senders: list[Future[None]]) -> None:
+    def _stop_senders(self, senders: list[Future[None]]) -> None:
         for inbox, sender in zip(self._inboxes, senders, strict=True):
             while not sender.done():
                 try:
-                    inbox.put(None, timeout=_LOOK)
+                    inbox.put(None, timeout=_POLL_SECONDS)
                     break
                 except queue.Full:
                     continue
 
-    def _over(self) -> bool:
+    def _is_stopping(self) -> bool:
         return self._stop.is_set() or self._failed.is_set()
 
     def _send_all(self, inbox: queue.Queue[Chunk | None]) -> None:
         try:
             while (chunk := inbox.get()) is not None:
-                if not self._over():
+                if not self._is_stopping():
                     self._send(chunk)
         except BaseException:
             self._failed.set()
@@ -269,12 +296,14 @@ class _Crew:
 
     def _send(self, chunk: Chunk) -> None:
         ordered = self._via == "bus"
-        for sender, entries in requests(chunk, self._sender_of, self._world.now, ordered=ordered):
-            left, again = deliver(sender, entries, self._retry, self._pause, self._world.rng, self._over)
+        for sender, entries in requests(chunk, self._sender_of, self._clocks.now, ordered=ordered):
+            left, again = deliver(
+                sender, entries, self._retry, self._pause, self._clocks.rng, self._is_stopping
+            )
             kept = {id(entry) for entry in left}
-            self._tally.add(sender.route, [entry for entry in entries if id(entry) not in kept], again)
-            if self._over():
+            self._counts.add(sender.route, [entry for entry in entries if id(entry) not in kept], again)
+            if self._is_stopping():
                 return
 
-    def _sender_of(self, sending: Sending) -> Sender:
-        return self._doors["stream" if self._via == "stream" else sending.route]
+    def _sender_of(self, record: OutgoingRecord) -> Sender:
+        return self._senders["stream" if self._via == "stream" else record.route]

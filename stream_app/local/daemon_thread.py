@@ -1,4 +1,4 @@
-"""The KCL daemon's launcher in a thread of this process, for `stream-app run` and for tests."""
+"""Runs the launcher of the KCL daemon in a thread, for `stream-app run` and tests."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from stream_app.daemon.launcher import run_daemon
-from stream_app.daemon.log import encoded
+from stream_app.daemon.log import Line, encoded
 from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.errors import FatalError
 
-Line = dict[str, Any]
-
 
 class DaemonThread:
-    """Runs the daemon until it is left; `pid` is the JVM's at the moment, `host` the shard host's.
+    """Runs the daemon for the duration of a context. Every log line is also written to `log`.
 
-    Every line also goes to `log`.
+    `pid` is the process ID of the current JVM, `host` that of the shard host.
     """
 
     def __init__(
@@ -61,24 +59,24 @@ class DaemonThread:
             self.code = run_daemon(
                 properties,
                 environ=environ,
-                on_line=self._take,
+                on_line=self._on_log_line,
                 stop=self._stop,
                 overrides=overrides,
                 restarts=restarts,
                 before=before,
                 shards=shards,
             )
-        except Exception as error:  # raised again by check(), where somebody waits
+        except Exception as error:  # Raised again by check().
             self.error = error
 
-    def _take(self, line: Line) -> None:
+    def _on_log_line(self, line: Line) -> None:
         if line.get("event") == "daemon_started":
             self.pid = int(line["pid"])
         elif line.get("event") == "host_started":
             self.host = int(line["pid"])
         elif line.get("event") == "daemon_restarting":
             self.restarts += 1
-        with suppress(OSError, ValueError):  # a full disk ends no daemon
+        with suppress(OSError, ValueError):  # A full disk must not stop the daemon.
             self._log.write(encoded(line))
         self._on_line(line)
 
@@ -93,18 +91,18 @@ class DaemonThread:
 
     @property
     def running(self) -> bool:
-        """Whether the launcher has not given up."""
+        """Whether the launcher is running."""
         return self._thread.is_alive()
 
     def check(self) -> None:
-        """Raise what ended the launcher, if it ended."""
+        """Raise the error that ended the launcher, or FatalError if it ended without one."""
         if self.error is not None:
             raise self.error
         if not self._thread.is_alive():
             raise FatalError(f"the KCL daemon ended with code {self.code}")
 
     def stop(self) -> None:
-        """Ask the daemon to end in order, and wait for it; a second wish is an immediate end."""
+        """Shut the daemon down gracefully, or forcibly if it has not ended after 40 s."""
         self._stop.request()
         self._thread.join(timeout=40)
         if self._thread.is_alive():

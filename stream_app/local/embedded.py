@@ -1,4 +1,4 @@
-"""The embedded AWS as one thing: server, resources of the infra template, pipes and functions running."""
+"""The complete embedded AWS: the server, the deployed infra template, and the runners of pipes and functions."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from stream_app.aws.clients import ClientFactory
 from stream_app.errors import FatalError
 from stream_app.local.deployers.deploy import deploy, templates
 from stream_app.local.server import process as aws
 from stream_app.resources import shipped
 from stream_app.settings import read_properties
 
-Client = Callable[[str], Any]
-MakeClient = Callable[[Mapping[str, str]], Client]
+# Returns a client factory for the endpoint and credentials in the environment variables.
+MakeClient = Callable[[Mapping[str, str]], ClientFactory]
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What runs: the environment that leads clients to it, its outputs by name, and the processes' ids."""
+    """A running embedded AWS: environment variables for clients, stack outputs, and process IDs by part."""
 
     application: str
     environ: Mapping[str, str]
     outputs: Mapping[str, str]
-    client: Client
+    client: ClientFactory
     pids: Mapping[str, int]
 
     def settings(self) -> dict[str, str]:
-        """The properties by which daemon and consumer find it."""
+        """Return the properties that direct the daemon and the consumer to this instance."""
         endpoint = self.environ["AWS_ENDPOINT_URL"]
         return {
             "applicationName": self.application,
@@ -57,13 +58,16 @@ def embedded(
     port: int = 0,
     note: Callable[[str], None] = lambda _what: None,
 ) -> Iterator[Embedded]:
-    """Start it all, and stop it at the end. Logs go to `folder`. Raises FatalError when a part does not come up."""
+    """Run the embedded AWS for the duration of the context. Logs go to `folder`.
+
+    Raises FatalError if a part does not start.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     note("starting the embedded AWS")
     with aws.start(port, folder / "aws.log") as server:
         environ = {**os.environ, **server.environment()}
         client = make_client(environ)
-        note("applying the infra template")
+        note("deploying the infra template")
         outputs = deploy(templates(), client, application=application, shards=shards)
         note("starting pipes and functions")
         with (
@@ -75,15 +79,15 @@ def embedded(
 
 
 def write_properties(aws: Embedded, folder: Path) -> Path:
-    """A properties file for daemon and audit, made of the shipped local one and what this instance is."""
-    given = read_properties(shipped("properties") / "local.properties") | aws.settings()
+    """Write a properties file for daemon and audit: the shipped local properties with those of this instance."""
+    properties = read_properties(shipped("properties") / "local.properties") | aws.settings()
     file = folder / "local.properties"
-    file.write_text("".join(f"{name} = {value}\n" for name, value in given.items()), encoding="utf-8")
+    file.write_text("".join(f"{name} = {value}\n" for name, value in properties.items()), encoding="utf-8")
     return file
 
 
 def usage(aws: Embedded, properties: Path) -> str:
-    """What to type in another terminal."""
+    """Return the commands for another terminal."""
     names = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     lines = [f"export {name}={aws.environ[name]}" for name in (*names, "AWS_EC2_METADATA_DISABLED")]
     bus, stream = aws.outputs["BusName"], aws.outputs["StreamName"]
@@ -93,7 +97,7 @@ def usage(aws: Embedded, properties: Path) -> str:
         f"stream-app devices play beijing-winter --bus {bus} --stream {stream} --rate 200",
         f"stream-app audit --properties {properties}",
         "",
-        "Ctrl-C stops it; all that it holds goes with it.",
+        "Press Ctrl-C to stop the embedded AWS. All of its data is lost.",
     ]
     return "\n".join(lines)
 
@@ -109,7 +113,7 @@ def _runners(
     try:
         yield process
         if process.poll() is not None:
-            raise FatalError(f"pipes and functions ended with code {process.returncode}: see {log.name}")
+            raise FatalError(f"pipes and functions ended with exit code {process.returncode}: see {log.name}")
     finally:
         process.terminate()
         try:

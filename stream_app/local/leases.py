@@ -1,38 +1,42 @@
-"""The lease table as KCL 3.1 would write it, so that a local consumer starts in seconds.
+"""Creates the lease table in the form of KCL 3.1, so that a local consumer starts within seconds.
 
-On an empty table KCL waits a random 1 to 30 s, lest all workers of a new fleet list the shards at once; and each
-lease waits for the leader to assign it. A table whose leases have an owner is one that KCL had before.
-The other two tables (CoordinatorState, WorkerMetricStats) KCL makes itself, without waiting.
+With an empty lease table, KCL waits a random 1 to 30 s, so that the workers of a new fleet do not all list the shards
+at once, and each lease waits until the leader assigns it. KCL resumes immediately with a table whose leases have an
+owner. It creates its other two tables (CoordinatorState, WorkerMetricStats) itself without waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
 from botocore.exceptions import ClientError
 
 from stream_app.errors import code_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import UniversalAttributeValueTypeDef
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.type_defs import ShardTypeDef
 
 OWNER_INDEX = "LeaseOwnerToLeaseKeyIndex"
 InitialPosition = Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
 
 
 def write_leases(
-    dynamodb: Any,
-    kinesis: Any,
+    dynamodb: DynamoDBClient,
+    kinesis: KinesisClient,
     *,
     application: str,
     stream: str,
     worker: str,
     position: InitialPosition = "TRIM_HORIZON",
 ) -> int:
-    """Give `worker` a lease on each shard at which a new application would begin; how many were written.
+    """Assign `worker` a lease on each shard with which a new application would start. Returns the number written.
 
-    `dynamodb` and `kinesis` are boto3 clients.
-
-    Writes nothing where the table has leases already, or where shards were split or merged and only KCL can tell
-    from which to begin: then KCL starts in its own time. For one worker; a fleet is KCL's to balance.
+    Writes nothing if the table has leases already, or if shards were split or merged so that only KCL can determine
+    the starting shards; KCL then starts with its usual delay. Supports one worker only: KCL balances a fleet.
     """
     shards = starting_shards(_list_shards(kinesis, stream), position)
     _ensure_table(dynamodb, application)
@@ -43,12 +47,11 @@ def write_leases(
     return len(shards)
 
 
-def starting_shards(
-    shards: Iterable[Mapping[str, Any]], position: InitialPosition
-) -> list[Mapping[str, Any]]:
-    """The shards of a ListShards answer that get a lease first; the others follow when their parents have ended.
+def starting_shards(shards: Iterable[ShardTypeDef], position: InitialPosition) -> list[ShardTypeDef]:
+    """Return the shards of ListShards that get a lease first; the others get theirs when their parents have ended.
 
-    From TRIM_HORIZON those without a listed parent. Else all, provided that none is closed, and none otherwise.
+    For TRIM_HORIZON these are the shards without a listed parent. For other positions these are all shards, or none
+    if any shard is closed.
     """
     listed = list(shards)
     if position == "TRIM_HORIZON":
@@ -58,9 +61,11 @@ def starting_shards(
     return [] if closed else listed
 
 
-def lease(shard: Mapping[str, Any], worker: str, position: InitialPosition) -> dict[str, Any]:
-    """The row that KCL writes for a shard of ListShards, once `worker` was assigned it."""
-    row: dict[str, Any] = {
+def lease(
+    shard: ShardTypeDef, worker: str, position: InitialPosition
+) -> dict[str, UniversalAttributeValueTypeDef]:
+    """Return the item that KCL writes for a shard of ListShards when it is assigned to `worker`."""
+    item: dict[str, UniversalAttributeValueTypeDef] = {
         "leaseKey": {"S": shard["ShardId"]},
         "leaseOwner": {"S": worker},
         "leaseCounter": {"N": "1"},
@@ -71,21 +76,21 @@ def lease(shard: Mapping[str, Any], worker: str, position: InitialPosition) -> d
         "endingHashKey": {"S": shard["HashKeyRange"]["EndingHashKey"]},
     }
     if parents := _parents(shard):
-        row["parentShardId"] = {"SS": parents}
-    return row
+        item["parentShardId"] = {"SS": parents}
+    return item
 
 
-def _parents(shard: Mapping[str, Any]) -> list[str]:
-    return [shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if shard.get(name)]
+def _parents(shard: ShardTypeDef) -> list[str]:
+    return [parent for parent in (shard.get("ParentShardId"), shard.get("AdjacentParentShardId")) if parent]
 
 
-def _list_shards(kinesis: Any, stream: str) -> list[Mapping[str, Any]]:
+def _list_shards(kinesis: KinesisClient, stream: str) -> list[ShardTypeDef]:
     pages = kinesis.get_paginator("list_shards").paginate(StreamName=stream)
     return [shard for page in pages for shard in page["Shards"]]
 
 
-def _ensure_table(dynamodb: Any, name: str) -> None:
-    """The table with the index by owner, in which a worker looks for the leases that it was assigned."""
+def _ensure_table(dynamodb: DynamoDBClient, name: str) -> None:
+    """Create the table with the index by owner, which a worker queries for the leases assigned to it."""
     try:
         dynamodb.create_table(
             TableName=name,

@@ -22,8 +22,7 @@ from stream_app import app
 from stream_app.event_loading import schema_files
 from stream_app.events.air_quality.event import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
-from stream_app.ingest.devices import sendings_of, written_forms
-from stream_app.ingest.producer import publish
+from stream_app.ingest.devices import PlayOptions, event_encoders, outgoing_records
 from stream_app.local.server import process as aws
 from stream_app.model.event import Rate, Stuck, as_missing
 from stream_app.recovery.correct.history import Request
@@ -31,7 +30,7 @@ from stream_app.recovery.correct.request import RequestResult
 from tests.contracts.correcting import CorrectionCase
 from tests.contracts.correcting_batches import one_by_one, put_back, shuffled, state, stored, together
 from tests.contracts.test_correct import tables
-from tests.contracts.test_devices_pipeline import Stream
+from tests.contracts.test_devices_pipeline import Stream, publish_to_stream
 
 CHECKS = (Rate("pm25", 100.0), Rate("pm10", 150.0), Stuck("no2", 8))
 READINGS, SEGMENT, CHECKED = 20_000, 2_000, 24
@@ -46,9 +45,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.LocalAws]:
 
 @pytest.fixture(scope="module")
 def dependencies(server: aws.LocalAws) -> CorrectionCase:
-    forms, stream = written_forms(EVENT), Stream()
-    plan = list(sendings_of(dataset(WINTER), EVENT, forms, seed=35, first=READINGS))
-    publish(plan, None, stream, "bus", "stream", via="stream", forms=forms, threads=1)
+    forms, stream = event_encoders(EVENT), Stream()
+    plan = list(outgoing_records(dataset(WINTER), EVENT, forms, PlayOptions(seed=35, first=READINGS)))
+    publish_to_stream(plan, stream, forms)
     event = dataclasses.replace(EVENT, checks=CHECKS, correct=as_missing(CHECKS))
     schemas = [json.loads(path.read_text()) for path in schema_files(EVENT.name)]
     made = CorrectionCase(app.clients({**os.environ, **server.environment()}), event, schemas)

@@ -79,7 +79,7 @@ class Watch:
         self.initialized: list[float] = []
         self.started: list[float] = []
 
-    def line(self, line: Mapping[str, Any]) -> None:
+    def line(self, line: dict[str, Any]) -> None:
         self.tracker.line(line)
         if line.get("event") == "initialized":
             self.initialized.append(datetime.fromisoformat(str(line["ts"])).timestamp())
@@ -118,7 +118,7 @@ def wait(running: DaemonThread, done: Any) -> None:
 
 def caught_up(aws: Embedded, stream: str) -> bool:
     committed = checkpoints.read(aws.client("dynamodb"), "shards")
-    return not drain.behind(aws.client("kinesis"), stream, committed)
+    return not drain.uncommitted_shards(aws.client("kinesis"), stream, committed)
 
 
 def publish(kinesis: Any, stream: str, number: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from stream_app import app
 from stream_app.local.run.embedded_run import Options, run
-from stream_app.local.run.stage import Stage
+from stream_app.local.run.status import RunStatus
 
 COPIES = 16
 BUNDLED = Path(__file__).parents[2] / "stream_app" / "ingest" / "data" / "beijing-winter.parquet"
@@ -35,7 +35,7 @@ def many_winters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(900)
 def test_the_full_volume_balances_in_flat_memory(many_winters: Path, tmp_path: Path) -> None:
     options = Options(data=str(many_winters), rate=None, via="stream", folder=tmp_path)
-    report = run(options, app.clients, Stage(), threading.Event())
+    report = run(options, app.clients, RunStatus(), threading.Event())
 
     told = report.to_json()
     told.pop("shards")

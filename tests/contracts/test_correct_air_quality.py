@@ -13,14 +13,13 @@ import pytest
 from stream_app.event_loading import schema_files
 from stream_app.events.air_quality.event import EVENT
 from stream_app.ingest.datasets import WINTER, dataset
-from stream_app.ingest.devices import sendings_of, written_forms
-from stream_app.ingest.producer import publish
+from stream_app.ingest.devices import PlayOptions, event_encoders, outgoing_records
 from stream_app.model.event import Rate, Stuck, as_missing
 from stream_app.model.segment import token
 from stream_app.recovery.correct.request import RequestResult, correct
 from tests.contracts.correcting import APPLICATION, CorrectionCase
 from tests.contracts.test_correct_after import Trimmed
-from tests.contracts.test_devices_pipeline import Stream
+from tests.contracts.test_devices_pipeline import Stream, publish_to_stream
 
 CHECKS = (Rate("pm25", 100.0), Rate("pm10", 150.0), Stuck("no2", 8))
 COUNT, SIZE = 1_500, 120
@@ -28,9 +27,9 @@ COUNT, SIZE = 1_500, 120
 
 @pytest.fixture
 def dependencies(aws: Callable[[str], Any]) -> CorrectionCase:
-    forms, stream = written_forms(EVENT), Stream()
-    plan = list(sendings_of(dataset(WINTER), EVENT, forms, seed=35, first=COUNT))
-    publish(plan, None, stream, "bus", "stream", via="stream", forms=forms, threads=1)
+    forms, stream = event_encoders(EVENT), Stream()
+    plan = list(outgoing_records(dataset(WINTER), EVENT, forms, PlayOptions(seed=35, first=COUNT)))
+    publish_to_stream(plan, stream, forms)
     event = dataclasses.replace(EVENT, checks=CHECKS, correct=as_missing(CHECKS))
     made = CorrectionCase(aws, event, [json.loads(path.read_text()) for path in schema_files(EVENT.name)])
     made.store([record.data for record in stream.records], [SIZE] * -(-len(stream.records) // SIZE))

@@ -20,10 +20,10 @@ from stream_app.aws.request_sizes import SOURCE
 from stream_app.errors import FatalError
 from stream_app.event_loading import schema_files
 from stream_app.ingest.datasets import WINTER, dataset, readings
-from stream_app.ingest.devices import play, sendings_of, written_forms
-from stream_app.ingest.envelope import Sending
+from stream_app.ingest.devices import PlayOptions, event_encoders, outgoing_records, play
+from stream_app.ingest.envelope import OutgoingRecord
 from stream_app.ingest.faults import plan
-from stream_app.ingest.producer import publish
+from stream_app.ingest.producer import Destination, PublishOptions, publish
 from stream_app.model.event import Event
 from stream_app.model.record import Code
 
@@ -81,15 +81,22 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
 
 
 def played(aws: Aws, **options: Any) -> Any:
-    given = {"declared": {"air_quality": AIR}, "first": FIRST, **options}
-    return play(WINTER, events_client=aws.events, kinesis_client=aws.kinesis, bus=BUS, stream=STREAM, **given)
+    publishing = PublishOptions(via=options.pop("via", "bus"))
+    chosen = PlayOptions(**{"declared": {"air_quality": AIR}, "first": FIRST, **options})
+    return play(WINTER, destination(aws), chosen, publishing)
+
+
+def destination(aws: Aws, stream: str = STREAM) -> Destination:
+    return Destination(aws.events, aws.kinesis, BUS, stream)
 
 
 def test_the_bus_hands_on_every_event_in_its_envelope(aws: Aws) -> None:
     sent = played(aws)
     found = aws.delivered()
     planned = [
-        s for s in sendings_of(dataset(WINTER), AIR, written_forms(AIR), first=FIRST) if s.route == "bus"
+        s
+        for s in outgoing_records(dataset(WINTER), AIR, event_encoders(AIR), PlayOptions(first=FIRST))
+        if s.route == "bus"
     ]
     assert len(found) == sent.by_route["bus"] == len(planned)
     assert Counter(event["detail-type"] for event in found) == Counter(s.event for s in planned)
@@ -128,9 +135,9 @@ def direct(data: bytes) -> dict[str, Any] | None:
 
 def test_a_direct_devices_readings_can_be_read_and_are_in_order(aws: Aws) -> None:
     rows = [row for row, _ in zip(readings(WINTER), range(3_000), strict=False)]
-    forms = written_forms(AIR)
-    straight = (s for s in plan(rows, AIR, forms=forms) if s.route == "stream")
-    publish(straight, aws.events, aws.kinesis, BUS, STREAM, forms=forms)
+    forms = event_encoders(AIR)
+    straight = (s for s in plan(rows, AIR, encodings=forms) if s.route == "stream")
+    publish(straight, destination(aws), PublishOptions(encoders=forms))
     wanted = [row for row in rows if row["station"] == "Huairou"]
     found: dict[str, dict[str, Any]] = {}
     for record in aws.records():
@@ -157,9 +164,9 @@ def test_via_the_stream_everything_is_on_it_in_order(aws: Aws) -> None:
 
 def test_the_envelope_made_here_is_like_the_one_of_the_bus(aws: Aws) -> None:
     """Members of the same types: a consumer cannot tell them apart. (The embedded bus leaves out `account`.)"""
-    one = Sending("bus", "air_quality", "Dongsi", {"id": "Dongsi/1", "pm25": 1.5}, sent="sent_at")
-    for via in ("bus", "stream"):
-        publish([one], aws.events, aws.kinesis, BUS, STREAM, via=via)
+    one = OutgoingRecord("bus", "air_quality", "Dongsi", {"id": "Dongsi/1", "pm25": 1.5}, sent="sent_at")
+    publish([one], destination(aws), PublishOptions(via="bus"))
+    publish([one], destination(aws), PublishOptions(via="stream"))
     (by_bus,) = aws.delivered()
     (straight,) = (json.loads(record["Data"]) for record in aws.records())
     members = {name: type(value) for name, value in straight.items()}
@@ -174,20 +181,18 @@ def test_a_stream_that_is_not_there_is_fatal_and_named(aws: Aws) -> None:
     with pytest.raises(FatalError, match=r"stream nowhere .* ResourceNotFoundException"):
         play(
             WINTER,
-            events_client=aws.events,
-            kinesis_client=aws.kinesis,
-            bus=BUS,
-            stream="nowhere",
-            declared={"air_quality": AIR},
-            via="stream",
-            first=10,
+            destination(aws, "nowhere"),
+            PlayOptions(declared={"air_quality": AIR}, first=10),
+            PublishOptions(via="stream"),
         )
 
 
 def test_what_the_bus_cannot_take_is_fatal_and_named(aws: Aws) -> None:
-    large = Sending("bus", "air_quality", "Dongsi", {"id": "Dongsi/1", "log": "." * 300_000}, Code.TOO_LARGE)
+    large = OutgoingRecord(
+        "bus", "air_quality", "Dongsi", {"id": "Dongsi/1", "log": "." * 300_000}, Code.TOO_LARGE
+    )
     with pytest.raises(
-        FatalError, match=r"air_quality of Dongsi \(Dongsi/1\) has 3\d+ bytes, bus devices takes"
+        FatalError, match=r"air_quality of Dongsi \(Dongsi/1\) has 3\d+ bytes, but bus devices accepts"
     ):
-        publish([large], aws.events, aws.kinesis, BUS, STREAM)
+        publish([large], destination(aws))
     assert not aws.delivered()

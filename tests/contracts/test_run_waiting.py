@@ -17,8 +17,8 @@ from stream_app.ingest.producer import Sent
 from stream_app.local.embedded import Embedded
 from stream_app.local.run import embedded_run as run_module
 from stream_app.local.run.progress import STUCK_SECONDS, Progress
-from stream_app.local.run.stage import Stage
-from stream_app.local.run.waiting import until_stored
+from stream_app.local.run.status import RunStatus
+from stream_app.local.run.waiting import wait_until_stored
 
 SHARDS = 2
 
@@ -57,7 +57,7 @@ def sent(count: int) -> Sent:
 
 
 def test_nothing_left_is_the_end(embedded: Embedded) -> None:
-    until_stored(embedded, sent(0), Alive(), Stage(), threading.Event())  # type: ignore[arg-type]
+    wait_until_stored(embedded, sent(0), Alive(), RunStatus(), threading.Event())  # type: ignore[arg-type]
 
 
 def test_a_run_that_is_stuck_names_the_queue_and_the_shard_that_it_waits_for(embedded: Embedded) -> None:
@@ -66,9 +66,9 @@ def test_a_run_that_is_stuck_names_the_queue_and_the_shard_that_it_waits_for(emb
         client("sqs").send_message(QueueUrl=outputs["CorrectionsQueueUrl"], MessageBody=body)
     client("sqs").receive_message(QueueUrl=outputs["CorrectionsQueueUrl"])
     client("kinesis").put_record(StreamName=outputs["StreamName"], Data=b"{}", PartitionKey="p")
-    stage = Stage(progress=Progress(Leaping()))
+    stage = RunStatus(progress=Progress(Leaping()))
     with pytest.raises(FatalError) as raised:
-        until_stored(embedded, sent(1), Alive(), stage, threading.Event())  # type: ignore[arg-type]
+        wait_until_stored(embedded, sent(1), Alive(), stage, threading.Event())  # type: ignore[arg-type]
     said = str(raised.value)
     assert "queue corrections (2 visible, 1 in flight)" in said
     assert "(not committed to its end)" in said
@@ -91,7 +91,7 @@ def test_a_run_that_is_stuck_names_the_queue_and_the_shard_that_it_waits_for(emb
 def test_a_run_that_fails_early_prints_one_json_document(
     error: Exception, code: int, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def run(_options: Any, _clients: Any, stage: Stage, _stop: Any) -> Any:
+    def run(_options: Any, _clients: Any, stage: RunStatus, _stop: Any) -> Any:
         stage.note("playing")
         stage.sent = 12
         raise error

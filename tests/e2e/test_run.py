@@ -24,7 +24,7 @@ from stream_app.local.embedded import Embedded
 from stream_app.local.run import chaos, drain
 from stream_app.local.run.embedded_run import Options, run
 from stream_app.local.run.report import Report
-from stream_app.local.run.stage import Stage
+from stream_app.local.run.status import RunStatus
 from stream_app.local.run.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit
@@ -53,7 +53,7 @@ def assert_balanced(report: Report) -> None:
 
 
 def test_a_run_balances_and_parks_each_fault_under_its_code(tmp_path: Path) -> None:
-    report = run(options(tmp_path), app.clients, Stage(), threading.Event())
+    report = run(options(tmp_path), app.clients, RunStatus(), threading.Event())
 
     assert_balanced(report)
     assert len(report.shards) == 4
@@ -71,7 +71,7 @@ def test_a_run_ends_and_tells_which_rows_could_not_be_sent(tmp_path: Path) -> No
     report = run(
         options(tmp_path, data=str(data), first=None, faults=False, event="air_quality", shards=1),
         app.clients,
-        Stage(),
+        RunStatus(),
         threading.Event(),
     )
     assert report.balanced
@@ -93,9 +93,13 @@ def test_a_killed_daemon_and_resharding_change_nothing_that_is_stored(tmp_path: 
         found["disturbed"] = stored(aws.client("s3"), aws.outputs["BucketName"])
         found["undisturbed"] = undisturbed(aws, tmp_path)
 
-    acts = chaos.parse("split@400,kill@900,merge@1400")
+    actions = chaos.parse("split@400,kill@900,merge@1400")
     report = run(
-        options(tmp_path, acts=acts, rate=300.0), app.clients, Stage(), threading.Event(), read_again
+        options(tmp_path, actions=actions, rate=300.0),
+        app.clients,
+        RunStatus(),
+        threading.Event(),
+        read_again,
     )
 
     assert_balanced(report)
@@ -134,7 +138,7 @@ def undisturbed(aws: Embedded, folder: Path) -> dict[str, pa.Table]:
             before=lambda _worker: None,
         )
         with daemon:
-            while not (committed := checkpoints.read(client("dynamodb"), AGAIN)) or drain.behind(
+            while not (committed := checkpoints.read(client("dynamodb"), AGAIN)) or drain.uncommitted_shards(
                 client("kinesis"), stream, committed
             ):
                 daemon.check()

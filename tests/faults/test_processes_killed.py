@@ -25,8 +25,8 @@ from stream_app.aws import objects
 from stream_app.consumer.protocol.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.event_loading import load_registry
-from stream_app.ingest.devices import play
-from stream_app.ingest.producer import Sent
+from stream_app.ingest.devices import PlayOptions, play
+from stream_app.ingest.producer import Destination, PublishOptions, Sent
 from stream_app.local.embedded import Embedded, embedded
 from stream_app.local.leases import write_leases
 from stream_app.local.run import drain
@@ -88,14 +88,11 @@ class Scene:
 
         return play(
             "beijing-winter",
-            events_client=self.aws.client("events"),
-            kinesis_client=self.aws.client("kinesis"),
-            bus=self.aws.outputs["BusName"],
-            stream=self.name,
-            via="stream",
-            rate=RATE,
-            first=READINGS,
-            progress=progress,
+            Destination(
+                self.aws.client("events"), self.aws.client("kinesis"), self.aws.outputs["BusName"], self.name
+            ),
+            PlayOptions(first=READINGS),
+            PublishOptions(via="stream", rate=RATE, progress=progress),
         )
 
     def drain(self) -> None:
@@ -107,7 +104,7 @@ class Scene:
 
     def _behind(self) -> list[str]:
         committed = checkpoints.read(self.aws.client("dynamodb"), self.name)
-        return drain.behind(self.aws.client("kinesis"), self.name, committed)
+        return drain.uncommitted_shards(self.aws.client("kinesis"), self.name, committed)
 
     def finish(self, sent: Sent) -> None:
         """It ends in order and leaves no process; all is accounted for once, and stored as if nothing had been."""

@@ -151,7 +151,7 @@ class Scene:
 
     def _behind(self) -> list[str]:
         committed = checkpoints.read(self.aws.client("dynamodb"), self.name)
-        return drain.behind(self.aws.client("kinesis"), self.name, committed)
+        return drain.uncommitted_shards(self.aws.client("kinesis"), self.name, committed)
 
     def stored(self) -> list[str]:
         tables = stored(self.aws.client("s3"), self.properties["app.bucket"])

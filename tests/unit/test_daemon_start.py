@@ -108,7 +108,7 @@ def test_leases_that_are_there_stay_as_they_are(dynamodb: Any) -> None:
 
 def test_a_lease_is_what_kcl_3_writes() -> None:
     # As KCL 3.1.3 left it for an open shard that it had assigned and not yet renewed.
-    shard = {
+    shard: Any = {
         "ShardId": "shardId-000000000001",
         "HashKeyRange": {"StartingHashKey": "85070591730234615865843651857942052864", "EndingHashKey": "9"},
     }
@@ -124,7 +124,7 @@ def test_a_lease_is_what_kcl_3_writes() -> None:
     }
 
 
-def a_shard(name: str, parents: tuple[str, ...] = (), closed: bool = False) -> dict[str, Any]:
+def a_shard(name: str, parents: tuple[str, ...] = (), closed: bool = False) -> Any:
     ends = {"EndingSequenceNumber": "9"} if closed else {}
     named = dict(zip(("ParentShardId", "AdjacentParentShardId"), parents, strict=False))
     return {"ShardId": name, "SequenceNumberRange": {"StartingSequenceNumber": "1", **ends}, **named}

@@ -230,7 +230,7 @@ def test_some_parcels_are_late_and_most_are_not() -> None:
 
 
 def test_long_files_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PIECE", 10)
+    monkeypatch.setattr(files, "CHUNK_ROWS", 10)
     rows = hourly([dict.fromkeys(ORIGINAL)] * 95)
     assert max(len(piece) for piece in files.lines(as_lines(rows, tmp_path / "a"))) == 10
     assert max(t.num_rows for t in files.tables(as_parquet(rows, tmp_path / "a"), frozenset())) <= 10
@@ -238,19 +238,19 @@ def test_long_files_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 GOOD_LINE = '{"time":0,"station":"a"}\n'
 WRONG: dict[str, tuple[str, bytes, str]] = {
-    "another format": ("a.xlsx", b"PK", "no format known"),
+    "another format": ("a.xlsx", b"PK", "is not supported"),
     "not Parquet": ("a.parquet", b"PAR1 not really", "cannot be read"),
     "empty": ("a.csv", b"", "cannot be read"),
     "no rows": ("a.csv", b"time,station\n", "no rows"),
     "no lines": ("a.jsonl", b"\n \n", "no rows"),
     "no time": ("a.csv", b"when,station\n1,a\n", "no column `time`"),
     "empty time": ("a.csv", b"time,station\n1,a\n,b\n", "no time"),
-    "time is text": ("a.csv", b"time,station\nnoon,a\n", "not a time"),
+    "time is text": ("a.csv", b"time,station\nnoon,a\n", "has the type"),
     "time in nanoseconds": ("a.csv", b"time,station\n1480521600000000000,a\n", "out of range"),
     "time in nanoseconds, JSON": ("a.jsonl", b'{"time":1480521600000000000}\n', "`time` is"),
     "time is a truth": ("a.jsonl", b'{"time":{}}\n', "`time` is"),
-    "time goes back": ("a.csv", b"time,station\n2,a\n3,a\n1,a\n", "row 3 goes back"),
-    "time goes back, JSON": ("a.jsonl", b'{"time":2}\n{"time":1}\n', "row 2 goes back"),
+    "time goes back": ("a.csv", b"time,station\n2,a\n3,a\n1,a\n", "row 3 is earlier"),
+    "time goes back, JSON": ("a.jsonl", b'{"time":2}\n{"time":1}\n', "row 2 is earlier"),
     "number is text": ("a.csv", b"time,station,pm25\n1,a,high\n", "high"),
     "ragged": ("a.csv", b"time,station\n1,a\n2\n", "cannot be read"),
     "not gzip": ("a.csv.gz", b"time,station\n1,a\n", "cannot be read"),
@@ -279,5 +279,5 @@ def test_a_wrong_file_is_refused_before_the_first_reading(
 def test_what_is_not_there_is_refused_with_the_names_that_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=WINTER):
         dataset(tmp_path / "nothing.csv")
-    with pytest.raises(ConfigError, match="no table"):
+    with pytest.raises(ConfigError, match="contains no data file"):
         dataset(tmp_path)

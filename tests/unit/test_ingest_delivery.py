@@ -17,7 +17,7 @@ from stream_app.aws.request_sizes import BUS_BYTES, STREAM_BYTES, Refusal, put_e
 from stream_app.aws.retry import Policy
 from stream_app.errors import FatalError
 from stream_app.ingest.delivery import Entry, Sender, bus_sender, deliver, requests, stream_sender
-from stream_app.ingest.envelope import Route, Sending
+from stream_app.ingest.envelope import OutgoingRecord, Route
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = Policy(attempts=4, base_ms=100, cap_ms=250)
@@ -26,7 +26,7 @@ lenient = settings(deadline=None, max_examples=60)
 
 sendings = st.lists(
     st.builds(
-        lambda route, key, size: Sending(route, "probe", key, b"." * size),
+        lambda route, key, size: OutgoingRecord(route, "probe", key, b"." * size),
         st.sampled_from(["bus", "stream"]),
         st.sampled_from("abcd"),
         st.integers(0, 40),
@@ -41,39 +41,41 @@ def sender(
 ) -> Sender:
     """Takes five entries and a hundred bytes a request."""
 
-    def build(sending: Sending, now: datetime) -> Entry:
+    def build(sending: OutgoingRecord, now: datetime) -> Entry:
         return Entry(sending, {"sending": sending}, len(sending.detail))
 
     return Sender(route, f"the {route}", 5, 100, build, put)
 
 
-def cut(given_: list[Sending], *, ordered: bool = True) -> list[tuple[Sender, list[Entry]]]:
+def cut(given_: list[OutgoingRecord], *, ordered: bool = True) -> list[tuple[Sender, list[Entry]]]:
     doors = {"bus": sender("bus"), "stream": sender("stream")}
     return list(requests(given_, lambda sending: doors[sending.route], lambda: NOW, ordered=ordered))
 
 
 @given(given_=sendings, ordered=st.booleans())
 @lenient
-def test_requests_hold_everything_in_order_within_the_limits(given_: list[Sending], ordered: bool) -> None:
+def test_requests_hold_everything_in_order_within_the_limits(
+    given_: list[OutgoingRecord], ordered: bool
+) -> None:
     found = cut(given_, ordered=ordered)
-    assert [entry.sending for _, entries in found for entry in entries] == given_
+    assert [entry.record for _, entries in found for entry in entries] == given_
     for through, entries in found:
         assert 1 <= len(entries) <= through.entries
         assert sum(entry.size for entry in entries) <= through.size
-        assert {entry.sending.route for entry in entries} == {through.route}
+        assert {entry.record.route for entry in entries} == {through.route}
 
 
 @given(given_=sendings)
 @lenient
-def test_in_order_a_device_is_in_a_request_once(given_: list[Sending]) -> None:
+def test_in_order_a_device_is_in_a_request_once(given_: list[OutgoingRecord]) -> None:
     for _, entries in cut(given_):
-        keys = [entry.sending.key for entry in entries]
+        keys = [entry.record.key for entry in entries]
         assert len(set(keys)) == len(keys)
 
 
 @given(given_=sendings)
 @lenient
-def test_no_request_could_have_taken_the_next_entry(given_: list[Sending]) -> None:
+def test_no_request_could_have_taken_the_next_entry(given_: list[OutgoingRecord]) -> None:
     for (through, entries), (next_door, following) in itertools.pairwise(cut(given_, ordered=False)):
         full = len(entries) == through.entries
         heavy = sum(entry.size for entry in entries) + following[0].size > through.size
@@ -84,11 +86,11 @@ def test_an_entry_is_made_when_its_request_is_next() -> None:
     clock = [NOW]
     stamps: list[list[datetime]] = []
 
-    def build(sending: Sending, now: datetime) -> Entry:
+    def build(sending: OutgoingRecord, now: datetime) -> Entry:
         return Entry(sending, {"now": now}, 60)
 
     through = Sender("bus", "the bus", 5, 100, build, sender().put)
-    several = [Sending("bus", "probe", key, b"") for key in "abc"]
+    several = [OutgoingRecord("bus", "probe", key, b"") for key in "abc"]
     for _, entries in requests(several, lambda _: through, lambda: clock[0], ordered=True):
         stamps.append([entry.body["now"] for entry in entries])
         clock[0] += timedelta(seconds=1)  # putting it takes a second
@@ -96,16 +98,16 @@ def test_an_entry_is_made_when_its_request_is_next() -> None:
 
 
 def test_what_no_request_can_hold_is_named() -> None:
-    with pytest.raises(FatalError, match=r"probe of a has 101 bytes, the bus takes 100"):
-        cut([Sending("bus", "probe", "a", b"." * 101)])
+    with pytest.raises(FatalError, match=r"probe of a has 101 bytes, but the bus accepts 100"):
+        cut([OutgoingRecord("bus", "probe", "a", b"." * 101)])
 
 
 class Service:
     """Refuses at random, takes the rest; `log` has what was taken, in order."""
 
     def __init__(self, chance: float, seed: int) -> None:
-        self.log: list[Sending] = []
-        self.asked: list[list[Sending]] = []
+        self.log: list[OutgoingRecord] = []
+        self.asked: list[list[OutgoingRecord]] = []
         self._chance, self._rng = chance, Random(seed)
 
     def put(self, bodies: list[Any]) -> list[Refusal | None]:
@@ -118,7 +120,7 @@ class Service:
 @given(given_=sendings, chance=st.floats(0, 0.6), seed=st.integers(0, 999))
 @lenient
 def test_every_entry_is_taken_once_and_each_devices_in_order(
-    given_: list[Sending], chance: float, seed: int
+    given_: list[OutgoingRecord], chance: float, seed: int
 ) -> None:
     numbered = [s._replace(route="bus", detail=bytes([at])) for at, s in enumerate(given_)]
     service = Service(chance, seed)
@@ -132,7 +134,7 @@ def test_every_entry_is_taken_once_and_each_devices_in_order(
 
 
 def attempt(put: Callable[[list[Any]], Sequence[Refusal | None]], **options: Any) -> tuple[list[Entry], int]:
-    entries = cut([Sending("bus", "probe", key, {"id": f"{key}/1"}) for key in "abc"])[0][1]
+    entries = cut([OutgoingRecord("bus", "probe", key, {"id": f"{key}/1"}) for key in "abc"])[0][1]
     settings = {"pause": lambda _: None, "rng": Random(1), "stopped": lambda: False, **options}
     return deliver(sender(put=put), entries, POLICY, **settings)
 
@@ -169,7 +171,7 @@ def test_when_attempts_are_spent_the_entry_is_named() -> None:
         return [None, THROTTLED, None] if len(bodies) == 3 else [THROTTLED]
 
     with pytest.raises(
-        FatalError, match=r"probe of b \(b/1\) was not taken by the bus in 4 attempts: Throttling"
+        FatalError, match=r"probe of b \(b/1\) was rejected by the bus in 4 attempts: Throttling"
     ):
         attempt(put)
     assert asked == [3, 1, 1, 1]
@@ -217,13 +219,13 @@ def test_any_other_error_is_fatal_at_once() -> None:
     def put(bodies: list[Any]) -> Sequence[Refusal | None]:
         raise client_error("ResourceNotFoundException")
 
-    with pytest.raises(FatalError, match=r"3, the first is probe of a \(a/1\): ResourceNotFoundException"):
+    with pytest.raises(FatalError, match=r"3 entries, the first is probe of a \(a/1\): ResourceNotFoundException"):
         attempt(put)
 
 
 def test_a_stop_leaves_what_was_not_taken() -> None:
     left, again = attempt(lambda bodies: [None, THROTTLED, None], stopped=lambda: True)
-    assert [entry.sending.key for entry in left] == ["b"]
+    assert [entry.record.key for entry in left] == ["b"]
     assert again == 0
 
 
@@ -239,11 +241,11 @@ class Client:
 
 
 def test_the_bus_is_asked_for_what_it_documents() -> None:
-    client = Client(
+    client: Any = Client(
         {"FailedEntryCount": 1, "Entries": [{"EventId": "1"}, {"ErrorCode": "X", "ErrorMessage": "y"}]}
     )
     through = bus_sender(client, "devices")
-    entry = through.build(Sending("bus", "probe", "a", {"id": "1"}, sent="sent_at"), NOW)
+    entry = through.build(OutgoingRecord("bus", "probe", "a", {"id": "1"}, sent="sent_at"), NOW)
     assert entry.size == put_events_size(entry.body)
     assert entry.body["Detail"] == '{"id":"1","sent_at":"2026-01-01T00:00:00Z"}'
     assert list(through.put([entry.body, entry.body])) == [None, Refusal("X", "y")]
@@ -251,15 +253,17 @@ def test_the_bus_is_asked_for_what_it_documents() -> None:
     assert (through.entries, through.size) == (10, BUS_BYTES)
     assert BUS_BYTES < 256 * 1024
     with pytest.raises(FatalError, match="JSON only"):
-        through.build(Sending("bus", "probe", "a", b"bytes"), NOW)
+        through.build(OutgoingRecord("bus", "probe", "a", b"bytes"), NOW)
 
 
 def test_the_stream_is_asked_for_what_it_documents() -> None:
-    client = Client({"FailedRecordCount": 1, "Records": [{"ErrorCode": "InternalFailure"}, {"ShardId": "0"}]})
+    client: Any = Client(
+        {"FailedRecordCount": 1, "Records": [{"ErrorCode": "InternalFailure"}, {"ShardId": "0"}]}
+    )
     through = stream_sender(client, "s", {"shout": lambda e, d: e.upper().encode()}, "r", "0", lambda: "id")
-    raw = through.build(Sending("stream", "probe", "ä", b"\xff"), NOW)
-    shout = through.build(Sending("stream", "probe", "a", {}, form="shout"), NOW)
-    enveloped = through.build(Sending("bus", "probe", "a", {"n": 1}), NOW)
+    raw = through.build(OutgoingRecord("stream", "probe", "ä", b"\xff"), NOW)
+    shout = through.build(OutgoingRecord("stream", "probe", "a", {}, encoding="shout"), NOW)
+    enveloped = through.build(OutgoingRecord("bus", "probe", "a", {"n": 1}), NOW)
     assert raw.body == {"Data": b"\xff", "PartitionKey": "ä"}
     assert raw.size == 3
     assert shout.body["Data"] == b"PROBE"

@@ -11,9 +11,10 @@ import pytest
 
 from stream_app.errors import ConfigError
 from stream_app.ingest.datasets import JOURNEYS, WINTER, dataset
-from stream_app.ingest.devices import event_of, play, sendings_of, written_forms
+from stream_app.ingest.devices import PlayOptions, event_encoders, event_of, outgoing_records, play
 from stream_app.ingest.envelope import AVRO, AVRO_PAST, GZIP, JSON
 from stream_app.ingest.faults import expected
+from stream_app.ingest.producer import Destination, PublishOptions
 from stream_app.model.event import Event
 
 AIR = Event("air_quality", key="station", sent="sent_at")
@@ -40,8 +41,10 @@ class Aws:
 
 def played(file: str | Path, **options: Any) -> tuple[Any, Aws]:
     aws = Aws()
-    options = {"declared": DECLARED, **options}
-    return play(file, events_client=aws, kinesis_client=aws, bus="b", stream="s", **options), aws
+    client: Any = aws
+    publishing = PublishOptions(rate=options.pop("rate", None), via=options.pop("via", "bus"))
+    chosen = PlayOptions(**{"declared": DECLARED, **options})
+    return play(file, Destination(client, client, "b", "s"), chosen, publishing), aws
 
 
 def doors(folder: Path, line: str = '{"time":0,"door":"front"}') -> Path:
@@ -67,8 +70,8 @@ def test_a_file_is_of_the_event_it_names_or_whose_key_it_has(tmp_path: Path) -> 
     [
         ('{"time":0,"door":"front"}', "window", "'window'"),
         ('{"time":0,"door":"front"}', "parcel", "no column 'parcel'"),
-        ('{"time":0,"gate":"front"}', None, "does not tell"),
-        ('{"time":0,"door":"front","parcel":"P"}', None, "does not tell"),
+        ('{"time":0,"gate":"front"}', None, "is ambiguous"),
+        ('{"time":0,"door":"front","parcel":"P"}', None, "is ambiguous"),
     ],
 )
 def test_an_event_that_cannot_be_told_is_asked_for(
@@ -82,8 +85,8 @@ def test_an_event_that_cannot_be_told_is_asked_for(
 
 def test_playing_sends_the_plan_and_says_so() -> None:
     sent, aws = played(WINTER, first=2_000)
-    forms = written_forms(AIR)
-    planned = list(sendings_of(dataset(WINTER), AIR, forms, first=2_000))
+    forms = event_encoders(AIR)
+    planned = list(outgoing_records(dataset(WINTER), AIR, forms, PlayOptions(first=2_000)))
     assert sent.expected == expected(planned)
     assert sent.by_route == Counter(sending.route for sending in planned)
     assert (len(aws.entries), len(aws.records)) == (sent.by_route["bus"], sent.by_route["stream"])
@@ -110,8 +113,8 @@ def test_an_event_that_has_no_field_for_it_is_not_stamped(tmp_path: Path) -> Non
 
 
 def test_the_forms_are_those_of_the_schemas_kept() -> None:
-    assert set(written_forms(AIR)) == {JSON, GZIP, AVRO, AVRO_PAST}
-    assert AVRO in written_forms(PARCEL)
+    assert set(event_encoders(AIR)) == {JSON, GZIP, AVRO, AVRO_PAST}
+    assert AVRO in event_encoders(PARCEL)
 
 
 def test_a_broken_schema_is_a_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,4 +122,4 @@ def test_a_broken_schema_is_a_config_error(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "schemas" / "door.avsc").write_text("{")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="door"):
-        written_forms(DOOR)
+        event_encoders(DOOR)

@@ -20,8 +20,8 @@ from stream_app.ingest.envelope import (
     AVRO_PAST,
     GZIP,
     JSON,
-    Sending,
-    forms,
+    OutgoingRecord,
+    encoders,
 )
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
@@ -82,7 +82,7 @@ def test_the_fingerprint_goes_little_endian() -> None:
 @given(detail=details)
 @lenient
 def test_every_form_carries_the_detail(detail: dict[str, Any]) -> None:
-    written = {name: encode("probe", detail) for name, encode in forms([NOW, PAST]).items()}
+    written = {name: encode("probe", detail) for name, encode in encoders([NOW, PAST]).items()}
     assert set(written) == {JSON, GZIP, AVRO, AVRO_PAST}
     assert json.loads(written[JSON]) == {"event": "probe", **as_json(detail)}
     assert gzip.decompress(written[GZIP]) == written[JSON]
@@ -96,15 +96,15 @@ def test_every_form_carries_the_detail(detail: dict[str, Any]) -> None:
 
 def test_the_past_is_the_oldest_version_kept() -> None:
     detail = {"id": "a", "time": datetime(2016, 12, 1, tzinfo=UTC), "temperature": 1.5, "rain": 2.5}
-    assert "rain" not in read(forms([NOW, MIDDLE, PAST])[AVRO_PAST]("probe", detail), PAST)
-    assert set(forms([NOW])) == {JSON, GZIP, AVRO}
-    assert set(forms()) == {JSON, GZIP}
+    assert "rain" not in read(encoders([NOW, MIDDLE, PAST])[AVRO_PAST]("probe", detail), PAST)
+    assert set(encoders([NOW])) == {JSON, GZIP, AVRO}
+    assert set(encoders()) == {JSON, GZIP}
 
 
 @pytest.mark.parametrize("wrong", [{"rain": "much"}, {"time": None}, {"id": 1}])
 def test_what_does_not_fit_a_schema_goes_as_plain_json(wrong: dict[str, Any]) -> None:
     detail = {"id": "a", "time": datetime(2016, 12, 1, tzinfo=UTC), "rain": 1.0, **wrong}
-    written = forms([NOW])
+    written = encoders([NOW])
     assert written[AVRO]("probe", detail) == written[JSON]("probe", detail)
 
 
@@ -137,5 +137,5 @@ def test_an_entry_is_counted_in_bytes(event: str, key: str, detail: dict[str, An
 
 
 def test_a_sending_is_named_without_its_payload() -> None:
-    assert Sending("bus", "probe", "p1", {"id": "x/1", "secret": "s"}).name == "probe of p1 (x/1)"
-    assert Sending("stream", "probe", "p1", b"secret").name == "probe of p1"
+    assert OutgoingRecord("bus", "probe", "p1", {"id": "x/1", "secret": "s"}).name == "probe of p1 (x/1)"
+    assert OutgoingRecord("stream", "probe", "p1", b"secret").name == "probe of p1"

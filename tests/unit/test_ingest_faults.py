@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from stream_app.errors import ConfigError
 from stream_app.ingest import faults
 from stream_app.ingest.datasets import WINTER, readings
-from stream_app.ingest.envelope import AVRO, AVRO_PAST, ENVELOPE, GZIP, JSON, REPEATED, Sending
+from stream_app.ingest.envelope import AVRO, AVRO_PAST, ENVELOPE, GZIP, JSON, REPEATED, OutgoingRecord
 from stream_app.ingest.faults import DIRECT, FAULTS, LIMIT, RATES, expected, plan
 from stream_app.model.event import Event
 from stream_app.model.record import Code
@@ -48,32 +48,32 @@ def made(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def fields(sending: Sending) -> Mapping[str, Any]:
+def fields(sending: OutgoingRecord) -> Mapping[str, Any]:
     assert not isinstance(sending.detail, bytes)
     return sending.detail
 
 
-def data(sending: Sending) -> bytes:
+def data(sending: OutgoingRecord) -> bytes:
     assert isinstance(sending.detail, bytes)
     return sending.detail
 
 
-def planned(count: int = 300, seed: int = 1, **options: Any) -> list[Sending]:
-    options = {"rates": often, "forms": ALL_FORMS, "limit": SMALL, **options}
+def planned(count: int = 300, seed: int = 1, **options: Any) -> list[OutgoingRecord]:
+    options = {"rates": often, "encodings": ALL_FORMS, "limit": SMALL, **options}
     return list(plan(made(count), AIR, seed=seed, **options))
 
 
 @given(seed=seeds, rates=mixes, forms=st.sets(st.sampled_from(ALL_FORMS)))
 @few
 def test_readings_stay_whole_and_in_order(seed: int, rates: dict[str, float], forms: set[str]) -> None:
-    sendings = planned(100, seed, rates=rates, forms=forms)
+    sendings = planned(100, seed, rates=rates, encodings=forms)
     good = [sending for sending in sendings if sending.expected is None]
     assert [sending.detail for sending in good] == made(100)
     assert all(
         sending.event == "air_quality" and sending.key == fields(sending)["station"] for sending in good
     )
-    assert {sending.form for sending in good} <= {ENVELOPE, *forms}
-    assert all((sending.route == "stream") == (sending.form != ENVELOPE) for sending in good)
+    assert {sending.encoding for sending in good} <= {ENVELOPE, *forms}
+    assert all((sending.route == "stream") == (sending.encoding != ENVELOPE) for sending in good)
 
 
 @given(seed=seeds, rates=mixes)
@@ -109,7 +109,7 @@ def test_faults_have_ids_of_their_own(seed: int) -> None:
 @given(seed=seeds)
 @few
 def test_a_repeat_is_an_earlier_sending_of_not_long_ago(seed: int) -> None:
-    past: list[Sending] = []
+    past: list[OutgoingRecord] = []
     for sending in planned(seed=seed):
         if sending.expected == REPEATED:
             same = sending._replace(expected=None)
@@ -176,13 +176,13 @@ def test_faults_that_need_an_events_own_fields_are_left_to_it() -> None:
 
 
 def test_the_default_mix_on_the_winter() -> None:
-    sendings = list(plan(readings(WINTER), AIR, forms=ALL_FORMS))
+    sendings = list(plan(readings(WINTER), AIR, encodings=ALL_FORMS))
     counts = expected(sendings)
     assert counts[None] == 25_920
     assert 0.01 < 1 - counts[None] / counts.total() < 0.02
     not_of_data = {Code.SINK_REJECTED, Code.PROCESS_KILLED, Code.TIMED_OUT}
     assert set(counts) == {None, REPEATED, *Code} - not_of_data
-    direct = Counter((s.key, s.form) for s in sendings if s.expected is None and s.form != ENVELOPE)
+    direct = Counter((s.key, s.encoding) for s in sendings if s.expected is None and s.encoding != ENVELOPE)
     assert {key for key, _ in direct} == {"Huairou"}
     assert {form for _, form in direct} == set(ALL_FORMS)
 

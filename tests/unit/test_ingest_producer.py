@@ -7,7 +7,7 @@ import itertools
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -20,8 +20,8 @@ from rich.console import Console
 from stream_app.aws.retry import Policy
 from stream_app.cli.views.sent import as_table, format_rows, to_json
 from stream_app.errors import ConfigError, FatalError
-from stream_app.ingest.envelope import REPEATED, Sending
-from stream_app.ingest.producer import Clocks, Sent, Via, publish
+from stream_app.ingest.envelope import REPEATED, OutgoingRecord
+from stream_app.ingest.producer import Clocks, Destination, PublishOptions, Sent, Via, publish
 from stream_app.model.record import Code
 
 START = datetime(2016, 12, 1, tzinfo=UTC)
@@ -82,11 +82,11 @@ class Aws:
             return answers
 
 
-def sending(number: int, key: str, route: Any = "bus", expected: Any = None) -> Sending:
+def sending(number: int, key: str, route: Any = "bus", expected: Any = None) -> OutgoingRecord:
     detail: Any = {"id": str(number)}
     if route == "stream":
         detail = json.dumps(detail).encode()
-    return Sending(
+    return OutgoingRecord(
         route, "probe", key, detail, expected, time=START + timedelta(hours=number), sent="sent_at"
     )
 
@@ -103,15 +103,18 @@ plans = st.lists(
 
 def send(plan: Any, aws: Aws, **options: Any) -> Sent:
     clock = Clock()
-    dependencies = Clocks(clock, clock.now, Random(1), lambda: "id", clock.pause)
-    options = {"dependencies": dependencies, "retry": Policy(attempts=200), **options}
-    return publish(plan, aws, aws, "bus", "stream", **options)
+    clocks = Clocks(clock, clock.now, Random(1), lambda: "id", clock.pause)
+    return published(plan, aws, **{"clocks": clocks, "retry": Policy(attempts=200), **options})
+
+
+def published(plan: Iterable[OutgoingRecord], aws: Any, **options: Any) -> Sent:
+    return publish(plan, Destination(aws, aws, "bus", "stream"), PublishOptions(**options))
 
 
 @given(plan=plans, chance=st.floats(0, 0.5), threads=st.integers(1, 4), seed=st.integers(0, 99))
 @few
 def test_everything_is_taken_once_and_each_devices_in_order(
-    plan: list[Sending], chance: float, threads: int, seed: int
+    plan: list[OutgoingRecord], chance: float, threads: int, seed: int
 ) -> None:
     aws = Aws(chance, seed)
     sent = send(plan, aws, threads=threads)
@@ -129,7 +132,9 @@ def test_everything_is_taken_once_and_each_devices_in_order(
 
 @given(plan=plans, chance=st.floats(0, 0.5), threads=st.integers(1, 3))
 @few
-def test_via_stream_everything_goes_onto_the_stream(plan: list[Sending], chance: float, threads: int) -> None:
+def test_via_stream_everything_goes_onto_the_stream(
+    plan: list[OutgoingRecord], chance: float, threads: int
+) -> None:
     aws = Aws(chance)
     sent = send(plan, aws, threads=threads, via="stream")
     assert {route for route, _, _ in aws.taken} <= {"stream"}
@@ -179,11 +184,9 @@ class Held(Aws):
 def test_the_device_writes_when_it_sends() -> None:
     clock = Clock()
     aws = Held(clock)
-    dependencies = Clocks(clock, clock.now, Random(1), lambda: "id", clock.pause)
+    clocks = Clocks(clock, clock.now, Random(1), lambda: "id", clock.pause)
     # Of one device, so that each goes by itself: the second one waits a second for the first.
-    publish(
-        [sending(n, "a") for n in range(3)], aws, aws, "bus", "stream", dependencies=dependencies, threads=1
-    )
+    published([sending(n, "a") for n in range(3)], aws, clocks=clocks, threads=1)
     assert [datetime.fromisoformat(at) for at in aws.sent_at] == [
         datetime.fromisoformat(at) for at in aws.moments
     ]
@@ -198,7 +201,7 @@ def test_progress_rises_to_all() -> None:
     assert len(seen) > 1
 
 
-def endless(stop: threading.Event | None = None, after: int = 0) -> Iterator[Sending]:
+def endless(stop: threading.Event | None = None, after: int = 0) -> Iterator[OutgoingRecord]:
     for number in itertools.count():
         if stop is not None and number == after:
             stop.set()
@@ -223,17 +226,8 @@ def test_a_stop_before_the_start_sends_nothing() -> None:
 def test_a_stop_ends_the_wait_for_a_service_that_refuses_everything() -> None:
     stop, aws = threading.Event(), Aws(chance=1.0)
     clock = Clock()
-    dependencies = Clocks(clock, clock.now, Random(1), lambda: "id", lambda _: stop.set())
-    sent = publish(
-        endless(),
-        aws,
-        aws,
-        "bus",
-        "stream",
-        dependencies=dependencies,
-        stop=stop,
-        retry=Policy(attempts=10**9),
-    )
+    clocks = Clocks(clock, clock.now, Random(1), lambda: "id", lambda _: stop.set())
+    sent = published(endless(), aws, clocks=clocks, stop=stop, retry=Policy(attempts=10**9))
     assert sent.stopped
     assert sent.sent == 0
     assert sent.unsent > 0
@@ -241,13 +235,13 @@ def test_a_stop_ends_the_wait_for_a_service_that_refuses_everything() -> None:
 
 def test_what_cannot_be_delivered_ends_an_endless_plan_and_is_named() -> None:
     with pytest.raises(
-        FatalError, match=r"probe of . \(\d+\) was not taken by bus bus in 3 attempts: Internal"
+        FatalError, match=r"probe of . \(\d+\) was rejected by bus bus in 3 attempts: Internal"
     ):
         send(endless(), Aws(chance=1.0), retry=Policy(attempts=3))
 
 
 def test_a_plan_that_breaks_breaks_the_publishing_and_leaves_no_sender() -> None:
-    def broken() -> Iterator[Sending]:
+    def broken() -> Iterator[OutgoingRecord]:
         yield sending(0, "a")
         raise ConfigError([])
 
@@ -260,10 +254,11 @@ def test_a_plan_that_breaks_breaks_the_publishing_and_leaves_no_sender() -> None
 def test_what_kinesis_cannot_take_is_left_out_and_told_with_its_rows(via: Via) -> None:
     keys = {3: "", 5: "x" * 257, 7: "\ud800", 9: "", 11: "x" * 256, 13: "größe"}
     sendings = [
-        Sending("bus", "reading", keys.get(row, f"k{row}"), {"id": str(row)}, row=row) for row in range(1, 41)
+        OutgoingRecord("bus", "reading", keys.get(row, f"k{row}"), {"id": str(row)}, row=row)
+        for row in range(1, 41)
     ]
     aws = Aws()
-    sent = publish(sendings, aws, aws, "bus", "stream", via=via)
+    sent = published(sendings, aws, via=via)
     assert sorted(int(id) for _, _, id in aws.taken) == sorted(set(range(1, 41)) - {3, 5, 7, 9})
     assert (sent.sent, sent.unsent, sent.stopped) == (36, 0, False)
     assert {why: (some.count, some.rows) for why, some in sent.unsendable.items()} == {
@@ -278,8 +273,8 @@ def test_what_kinesis_cannot_take_is_left_out_and_told_with_its_rows(via: Via) -
 
 
 def test_of_many_rows_that_cannot_be_sent_the_first_are_named() -> None:
-    sendings = [Sending("bus", "reading", "", {"id": str(row)}, row=row) for row in range(1, 101)]
-    sent = publish(sendings, Aws(), Aws(), "bus", "stream")
+    sendings = [OutgoingRecord("bus", "reading", "", {"id": str(row)}, row=row) for row in range(1, 101)]
+    sent = published(sendings, Aws())
     (some,) = sent.unsendable.values()
     assert (some.count, some.rows) == (100, list(range(1, 21)))
     assert format_rows(some.rows, some.count).endswith("20 and more")

@@ -37,9 +37,9 @@ def test_each_thing_that_moves_is_progress_and_is_named() -> None:
     ]
     for remaining, done, moved in steps:
         clock.now += 10.0
-        at = progress.at
-        progress.see(remaining, done)
-        assert (progress.at > at) == (moved is not None)
+        at = progress.last_at
+        progress.update(remaining, done)
+        assert (progress.last_at > at) == (moved is not None)
         assert moved is None or progress.last == moved
     clock.now += 61.0
     assert str(progress) == (
@@ -57,7 +57,7 @@ def test_each_thing_that_moves_is_progress_and_is_named() -> None:
 def test_nothing_that_moves_for_long_is_stuck() -> None:
     clock = Clock()
     progress = Progress(clock)
-    progress.see(left(2), {})
+    progress.update(left(2), {})
     clock.now += STUCK_SECONDS
     assert not progress.stuck
     clock.now += 1.0
@@ -77,17 +77,17 @@ def test_what_is_hidden_because_it_came_too_early_comes_back_before_the_patience
         at += delay_seconds(receives)
         receives += 1
     clock.now = start + first + committed
-    progress.see(left(0, 1, ("s-1",)), {"records committed": 1})
-    progress.see(left(0, 1), {"records committed": 2})
-    assert progress.at == clock.now
-    assert at - progress.at <= progress.patience
+    progress.update(left(0, 1, ("s-1",)), {"records committed": 1})
+    progress.update(left(0, 1), {"records committed": 2})
+    assert progress.last_at == clock.now
+    assert at - progress.last_at <= progress.timeout
 
 
 def test_at_rest_is_nothing_in_queues_and_nothing_behind() -> None:
-    assert left(manual=3).at_rest
+    assert left(manual=3).is_drained
     assert str(left()) == "nothing"
-    assert not left(0, 1).at_rest
-    assert not left(shards=("s-1",)).at_rest
+    assert not left(0, 1).is_drained
+    assert not left(shards=("s-1",)).is_drained
     assert str(left(0, 1, ("s-1",))) == (
         "queue corrections (0 visible, 1 in flight), shard s-1 (not committed to its end)"
     )

@@ -12,14 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stream_app.local.run.stage import Stage
+from stream_app.local.run.status import RunStatus
 
 _REFRESH_SECONDS = 0.25
 _PLAIN_SECONDS = 10.0  # between two lines if there is no terminal
 
 
 @contextmanager
-def live(console: Console, stage: Stage) -> Iterator[None]:
+def live(console: Console, stage: RunStatus) -> Iterator[None]:
     """Show the progress of a run while the block runs."""
     done = threading.Event()
     follow = _terminal if console.is_terminal else _plain
@@ -32,13 +32,13 @@ def live(console: Console, stage: Stage) -> Iterator[None]:
         thread.join(timeout=5)
 
 
-def _terminal(console: Console, stage: Stage, done: threading.Event) -> None:
+def _terminal(console: Console, stage: RunStatus, done: threading.Event) -> None:
     with Live(_table(stage), console=console, refresh_per_second=4, transient=True) as view:
         while not done.wait(_REFRESH_SECONDS):
             view.update(_table(stage))
 
 
-def _plain(console: Console, stage: Stage, done: threading.Event) -> None:
+def _plain(console: Console, stage: RunStatus, done: threading.Event) -> None:
     printed, last = 0, time.monotonic()
     while True:
         ended = done.wait(_REFRESH_SECONDS)
@@ -52,7 +52,7 @@ def _plain(console: Console, stage: Stage, done: threading.Event) -> None:
             return
 
 
-def _line(stage: Stage) -> str:
+def _line(stage: RunStatus) -> str:
     tracker = stage.tracker
     return (
         f"sent {stage.sent:,}, processed {tracker.records:,}, committed {tracker.committed:,}, "
@@ -60,7 +60,7 @@ def _line(stage: Stage) -> str:
     )
 
 
-def _table(stage: Stage) -> Table:
+def _table(stage: RunStatus) -> Table:
     tracker = stage.tracker
     table = Table.grid(padding=(0, 2))
     p50, p99 = tracker.latency.percentile(0.5), tracker.latency.percentile(0.99)

@@ -1,1 +1,1 @@
-"""`stream-app run`: one run on this machine, from devices to a summary that balances."""
+"""`stream-app run`: a complete run on this machine, from simulated devices to an audited summary."""

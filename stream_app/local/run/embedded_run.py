@@ -1,4 +1,4 @@
-"""`stream-app run`: everything on this machine, from device to storage, until all that was sent is accounted for."""
+"""`stream-app run`: runs the whole application on this machine until every record sent is accounted for."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from stream_app.daemon.supervisor import Restarts
 from stream_app.errors import FatalError
 from stream_app.event_loading import load_registry
 from stream_app.ingest.datasets import Dataset, dataset
-from stream_app.ingest.devices import event_of, play
+from stream_app.ingest.devices import PlayOptions, event_of, play
 from stream_app.ingest.faults import SEED
-from stream_app.ingest.producer import Sent, Via
+from stream_app.ingest.producer import Destination, PublishOptions, Sent, Via
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded, MakeClient, embedded
 from stream_app.local.leases import write_leases
 from stream_app.local.run import chaos
-from stream_app.local.run.limits import Sampler
+from stream_app.local.run.build_report import Outcome, build_report
+from stream_app.local.run.redrive_demo import RedriveResult, redrive_repaired
 from stream_app.local.run.report import Report
-from stream_app.local.run.second_act import SecondAct, second_act
-from stream_app.local.run.stage import Stage
-from stream_app.local.run.tally import report_of
-from stream_app.local.run.tracker import Tracker
-from stream_app.local.run.waiting import until_stored
+from stream_app.local.run.sampler import Sampler
+from stream_app.local.run.status import RunStatus
+from stream_app.local.run.waiting import wait_until_stored
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit, audit
 from stream_app.resources import shipped
@@ -38,13 +37,17 @@ from stream_app.settings import Settings
 from stream_app.warm import warm_detectors
 
 _WORKER = "stream-app-local"
-_LOOK = 0.25  # seconds between looks at how far it has come
+_POLL_SECONDS = 0.25
 _READY_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. `rate` in records a second (None: as `speed` says), `acts` to rehearse on the way."""
+    """Options of a run.
+
+    `rate` is in records per second (None: unlimited, see `speed`); `first` limits the number of readings. `actions`
+    are crashes and reshards to perform while records are sent.
+    """
 
     data: str = "beijing-winter"
     shards: int = 4
@@ -56,7 +59,7 @@ class Options:
     first: int | None = None
     event: str | None = None
     segment_seconds: int = 5
-    acts: tuple[chaos.Act, ...] = ()
+    actions: tuple[chaos.Action, ...] = ()
     application: str = "stream-app"
     folder: Path = Path(".stream-app")
 
@@ -67,70 +70,38 @@ AfterRun = Callable[[Embedded, Audit], None]
 def run(
     options: Options,
     make_client: MakeClient,
-    stage: Stage,
+    status: RunStatus,
     stop: threading.Event,
     after: AfterRun | None = None,
 ) -> Report:
-    """Run it all, and say what became of everything sent; `stop` ends it early, in order.
+    """Run everything and report the outcome of every record sent. Setting `stop` ends the run early.
 
-    `after` is called before the embedded AWS goes away. A run that fails after everything was sent has a report that
-    says why. Raises ConfigError, and FatalError when a part fails before that.
+    `after` is called before the embedded AWS stops. A run that fails after all records were sent returns a report
+    with an error. Raises ConfigError, and FatalError if a part fails before that.
     """
     started = time.monotonic()
-    # What a user gave that is wrong is told before anything is started: a module, a schema, the data.
-    registry = load_registry()
-    stage.note("looking at the data")
-    data = dataset(options.data)
-    event_of(data, {name: codec.event for name, codec in registry.codecs.items()}, options.event)
-    stage.note("compiling the detectors, once")
-    warm_detectors(registry)
-    folder = options.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    data = _prepare(options, status)
     with ExitStack() as stack:
-        aws = stack.enter_context(
-            embedded(
-                make_client,
-                application=options.application,
-                shards=options.shards,
-                folder=folder,
-                note=stage.note,
-            )
-        )
+        aws = stack.enter_context(_embedded(options, make_client, status))
         sampler = stack.enter_context(Sampler(aws.pids))
-        daemon = stack.enter_context(_daemon(options, aws, stage.tracker, folder))
+        daemon = stack.enter_context(_daemon(options, aws, status))
         sampler.watch("daemon", lambda: daemon.pid)
         sampler.watch("host", lambda: daemon.host)
-        _wait_ready(options, daemon, stage, stop)
-        sampler.mark("playing")
-        sent = _play(options, data, aws, daemon, stage, stop)
-        waiting = sent.sent - stage.tracker.records
-        act, error = SecondAct(), None
-        try:
-            if not stop.is_set():
-                until_stored(aws, sent, daemon, stage, stop)
-                sampler.mark("stored")
-            if options.faults and not stop.is_set():
-                stage.note("second act: repairing one class of failures and sending it again")
-                act = second_act(aws, Settings.load({}, aws.settings()), stop)
-                until_stored(aws, sent, daemon, stage, stop)
-        except FatalError as raised:  # the report says it, with all that is known by then
-            stage.note(f"failed: {raised}")
-            error = str(raised)
-        stage.note("stopping the consumer")
+        steps = _Steps(options, aws, daemon, sampler, status, stop)
+        steps.wait_ready()
+        sent = steps.play(data)
+        waiting = sent.sent - status.tracker.records
+        redrive, error = steps.finish(sent)
+        status.note("stopping the consumer")
         daemon.stop()
-        found = _audit(aws, stage)
+        audited = _audit(aws, status)
         if after is not None and error is None:
-            after(aws, found)
-        return report_of(
-            found,
+            after(aws, audited)
+        outcome = Outcome(
+            audited,
             sent,
-            act,
-            stage.tracker,
-            client=aws.client,
-            bucket=aws.outputs["BucketName"],
-            application=options.application,
-            history=aws.outputs["HistoryTableName"],
-            anomalies_queue=aws.outputs["AnomaliesQueueUrl"],
+            redrive,
+            status.tracker,
             shards=options.shards,
             elapsed_s=time.monotonic() - started,
             limit=sampler.limit(sent.sent, waiting),
@@ -138,12 +109,37 @@ def run(
             restarts=daemon.restarts,
             check_expected=options.faults,
             error=error,
-            waiting=None if error is None else stage.progress.to_json(),
+            waiting=None if error is None else {**status.progress.to_json()},
         )
+        return build_report(outcome, aws)
+
+
+def _prepare(options: Options, status: RunStatus) -> Dataset:
+    """Check the user's modules, schemas and data before anything is started. Raises ConfigError."""
+    registry = load_registry()
+    status.note("reading the data set")
+    data = dataset(options.data)
+    event_of(data, {name: codec.event for name, codec in registry.codecs.items()}, options.event)
+    status.note("compiling the detectors")
+    warm_detectors(registry)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    return data
 
 
 @contextmanager
-def _daemon(options: Options, aws: Embedded, tracker: Tracker, folder: Path) -> Iterator[DaemonThread]:
+def _embedded(options: Options, make_client: MakeClient, status: RunStatus) -> Iterator[Embedded]:
+    with embedded(
+        make_client,
+        application=options.application,
+        shards=options.shards,
+        folder=options.folder,
+        note=status.note,
+    ) as aws:
+        yield aws
+
+
+@contextmanager
+def _daemon(options: Options, aws: Embedded, status: RunStatus) -> Iterator[DaemonThread]:
     stream = aws.outputs["StreamName"]
     dynamodb, kinesis = aws.client("dynamodb"), aws.client("kinesis")
     write_leases(dynamodb, kinesis, application=aws.application, stream=stream, worker=_WORKER)
@@ -153,13 +149,12 @@ def _daemon(options: Options, aws: Embedded, tracker: Tracker, folder: Path) -> 
         "app.segment_seconds": str(options.segment_seconds),
         "app.checkpoint_seconds": str(options.segment_seconds),
     }
-    with (folder / "daemon.log").open("wb") as log:
-        properties = shipped("properties") / "local.properties"
+    with (options.folder / "daemon.log").open("wb") as log:
         thread = DaemonThread(
-            properties,
+            shipped("properties") / "local.properties",
             environ=aws.environ,
             overrides=overrides,
-            on_line=tracker.line,
+            on_line=status.tracker.line,
             log=log,
             restarts=Restarts(limit=5, base_seconds=0.2),
             before=partial(release, dynamodb, aws.application),
@@ -169,65 +164,93 @@ def _daemon(options: Options, aws: Embedded, tracker: Tracker, folder: Path) -> 
             yield thread
 
 
-def _wait_ready(options: Options, daemon: DaemonThread, stage: Stage, stop: threading.Event) -> None:
-    stage.note("waiting for the shards")
-    deadline = time.monotonic() + _READY_SECONDS
-    while stage.tracker.ready_s(options.shards) is None and not stop.wait(_LOOK):
-        daemon.check()
-        if time.monotonic() > deadline:
-            raise FatalError(f"not all shards were ready within {_READY_SECONDS:.0f} s: see the daemon's log")
+@dataclass(slots=True)
+class _Steps:
+    """The steps of a run against a started embedded AWS and daemon."""
 
+    options: Options
+    aws: Embedded
+    daemon: DaemonThread
+    sampler: Sampler
+    status: RunStatus
+    stop: threading.Event
 
-def _play(
-    options: Options, data: Dataset, aws: Embedded, daemon: DaemonThread, stage: Stage, stop: threading.Event
-) -> Sent:
-    """Devices in a thread; here their progress is followed, and the acts are performed."""
-    stage.note("playing")
-    acts = list(options.acts)
-    halt = threading.Event()
+    def wait_ready(self) -> None:
+        """Wait until the consumer reads every shard. Raises FatalError after two minutes."""
+        self.status.note("waiting for the shards")
+        deadline = time.monotonic() + _READY_SECONDS
+        while self.status.tracker.ready_s(self.options.shards) is None and not self.stop.wait(_POLL_SECONDS):
+            self.daemon.check()
+            if time.monotonic() > deadline:
+                raise FatalError(
+                    f"not all shards were ready within {_READY_SECONDS:.0f} s: see the daemon's log"
+                )
+        self.sampler.mark("playing")
 
-    def progress(count: int) -> None:
-        stage.sent = count
+    def play(self, data: Dataset) -> Sent:
+        """Send the data set from another thread, while checking the daemon and performing the chaos actions."""
+        self.status.note("playing")
+        actions = list(self.options.actions)
+        halt = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="devices") as pool:
+            playing: Future[Sent] = pool.submit(self._play, data, halt)
+            try:
+                while not playing.done():
+                    if self.stop.wait(_POLL_SECONDS):
+                        break
+                    self.daemon.check()
+                    if actions and self.status.sent >= actions[0].sent:
+                        self._perform(actions.pop(0))
+            finally:
+                if not playing.done():
+                    halt.set()
+            return playing.result()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="devices") as pool:
-        playing: Future[Sent] = pool.submit(
-            play,
+    def _play(self, data: Dataset, halt: threading.Event) -> Sent:
+        options, aws = self.options, self.aws
+        bus, stream = aws.outputs["BusName"], aws.outputs["StreamName"]
+        return play(
             data,
-            events_client=aws.client("events"),
-            kinesis_client=aws.client("kinesis"),
-            bus=aws.outputs["BusName"],
-            stream=aws.outputs["StreamName"],
-            rate=options.rate,
-            speed=options.speed,
-            via=options.via,
-            seed=options.seed,
-            faults=options.faults,
-            event=options.event,
-            first=options.first,
-            progress=progress,
-            stop=halt,
+            Destination(aws.client("events"), aws.client("kinesis"), bus, stream),
+            PlayOptions(seed=options.seed, faults=options.faults, event=options.event, first=options.first),
+            PublishOptions(
+                via=options.via,
+                rate=options.rate,
+                speed=options.speed,
+                progress=self._set_sent,
+                stop=halt,
+            ),
         )
+
+    def _set_sent(self, count: int) -> None:
+        self.status.sent = count
+
+    def _perform(self, action: chaos.Action) -> None:
+        kinesis, stream = self.aws.client("kinesis"), self.aws.outputs["StreamName"]
+        self.status.note(chaos.perform(action, kinesis, stream, self.daemon.pid))
+
+    def finish(self, sent: Sent) -> tuple[RedriveResult, str | None]:
+        """Wait until everything is stored, and redrive one class of failures. Returns the error, if there is one."""
+        redrive = RedriveResult()
         try:
-            while not playing.done():
-                if stop.wait(_LOOK):
-                    break
-                daemon.check()
-                acts = _perform(acts, stage, aws, daemon)
-        finally:
-            if not playing.done():
-                halt.set()
-        return playing.result()
+            if not self.stop.is_set():
+                self._wait_until_stored(sent)
+                self.sampler.mark("stored")
+            if self.options.faults and not self.stop.is_set():
+                self.status.note("redriving one class of failures after repairing it")
+                redrive = redrive_repaired(self.aws, Settings.load({}, self.aws.settings()), self.stop)
+                self._wait_until_stored(sent)
+        except FatalError as raised:  # Reported together with everything that is known by then.
+            self.status.note(f"failed: {raised}")
+            return redrive, str(raised)
+        return redrive, None
+
+    def _wait_until_stored(self, sent: Sent) -> None:
+        wait_until_stored(self.aws, sent, self.daemon, self.status, self.stop)
 
 
-def _perform(acts: list[chaos.Act], stage: Stage, aws: Embedded, daemon: DaemonThread) -> list[chaos.Act]:
-    if not acts or stage.sent < acts[0].sent:
-        return acts
-    stage.note(chaos.perform(acts[0], aws.client("kinesis"), aws.outputs["StreamName"], daemon.pid))
-    return acts[1:]
-
-
-def _audit(aws: Embedded, stage: Stage) -> Audit:
-    stage.note("auditing")
+def _audit(aws: Embedded, status: RunStatus) -> Audit:
+    status.note("auditing")
     committed = checkpoints.read(aws.client("dynamodb"), aws.application)
     return audit(
         kinesis=aws.client("kinesis"),

@@ -1,24 +1,33 @@
-"""What moves while a run waits for everything to be stored, and when it has waited long enough."""
+"""Tracks whether a waiting run still makes progress, and decides when to stop waiting."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from stream_app.local.run.drain import Remaining
 
 STUCK_SECONDS = 90.0
-# What comes too early is hidden for at most as long as it has been waiting, and a little more.
+# A correction request that arrives too early is hidden for about as long as it has waited, plus this margin.
 _MARGIN_SECONDS = 30.0
+
+
+class ProgressDocument(TypedDict):
+    """The progress as JSON."""
+
+    queues: dict[str, dict[str, int]]
+    shards: list[str]
+    last_progress: str
+    last_progress_s_ago: float
 
 
 @dataclass
 class Progress:
-    """Follows what is left and what was done; any change but one between visible and in flight is progress.
+    """Compares successive states of a run. Any change, except between visible and in flight, is progress.
 
-    `clock` is in seconds, monotonic. `last` says what moved last, and `at` when.
+    `clock` returns monotonic seconds. `last` describes the last change, `last_at` is its time.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -26,75 +35,74 @@ class Progress:
     remaining: Remaining | None = None
     done: dict[str, int] = field(default_factory=dict)
     started: float = field(init=False)
-    at: float = field(init=False)
+    last_at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.started = self.at = self.clock()
+        self.started = self.last_at = self.clock()
 
-    def begin(self) -> None:
-        """Begin to wait: what moves from now on is progress."""
-        self.at = self.clock()
+    def restart(self) -> None:
+        """Restart the timeout."""
+        self.last_at = self.clock()
 
-    def see(self, remaining: Remaining, done: Mapping[str, int]) -> None:
-        """Take note of what is left, and of some counts of what was done."""
+    def update(self, remaining: Remaining, done: Mapping[str, int]) -> None:
+        """Compare the outstanding work and some counts of completed work with the previous state."""
         known = self.done
-        moved = [
+        changes = [
             f"{name} ({known[name]} to {count})"
             for name, count in done.items()
             if known.setdefault(name, count) != count
         ]
         if self.remaining is not None:
-            moved += _moved(self.remaining, remaining)
+            changes += _changes(self.remaining, remaining)
         self.remaining = remaining
         known.update(done)
-        if moved:
-            self.last, self.at = ", ".join(moved), self.clock()
+        if changes:
+            self.last, self.last_at = ", ".join(changes), self.clock()
 
     @property
     def idle(self) -> float:
         """Seconds since the last progress."""
-        return self.clock() - self.at
+        return self.clock() - self.last_at
 
     @property
-    def patience(self) -> float:
-        """Seconds without progress after which nothing more is to be expected.
+    def timeout(self) -> float:
+        """Seconds without progress after which the run is stuck.
 
-        A message that came too early is hidden for about as long as it had been waiting by then, so while messages
-        are in flight it is as long as the run had lasted at its last progress.
+        A correction request that arrives too early is hidden for about as long as it has waited. While messages are
+        in flight, the timeout is therefore at least the duration of the run until its last progress.
         """
         in_flight = self.remaining is not None and any(d.in_flight for d in self.remaining.queues.values())
-        hidden = self.at - self.started + _MARGIN_SECONDS if in_flight else 0.0
+        hidden = self.last_at - self.started + _MARGIN_SECONDS if in_flight else 0.0
         return max(STUCK_SECONDS, hidden)
 
     @property
     def stuck(self) -> bool:
-        """Whether it has waited long enough."""
-        return self.idle > self.patience
+        """Whether the timeout has passed without progress."""
+        return self.idle > self.timeout
 
     def __str__(self) -> str:
-        """What is waited for, and what moved last."""
-        left = "the first look" if self.remaining is None else str(self.remaining)
-        return f"waiting for {left}; the last progress, {self.idle:.0f} s ago, was in {self.last}"
+        """Return the outstanding work and the last progress in words."""
+        remaining = "the first check" if self.remaining is None else str(self.remaining)
+        return f"waiting for {remaining}; the last progress, {self.idle:.0f} s ago, was in {self.last}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
-        left = self.remaining
-        queues = {} if left is None else {name: depth._asdict() for name, depth in left.queues.items()}
+    def to_json(self) -> ProgressDocument:
+        """Return the progress as built-in types."""
+        remaining = self.remaining or Remaining({}, ())
         return {
-            "queues": queues,
-            "shards": [] if left is None else list(left.shards),
+            "queues": {name: depth._asdict() for name, depth in remaining.queues.items()},
+            "shards": list(remaining.shards),
             "last_progress": self.last,
             "last_progress_s_ago": round(self.idle, 1),
         }
 
 
-def _moved(before: Remaining, now: Remaining) -> list[str]:
-    moved = []
-    were = {**before.queues, **before.others}
+def _changes(before: Remaining, now: Remaining) -> list[str]:
+    changes = []
+    previous = {**before.queues, **before.others}
     for name, depth in {**now.queues, **now.others}.items():
-        was = were.get(name)
-        if was is not None and was.total != depth.total:
-            moved.append(f"queue {name} ({was.total} to {depth.total} messages)")
+        old = previous.get(name)
+        if old is not None and old.total != depth.total:
+            changes.append(f"queue {name} ({old.total} to {depth.total} messages)")
     if before.shards != now.shards:
-        moved.append(f"shards ({len(before.shards)} to {len(now.shards)} not committed to their end)")
-    return moved
+        changes.append(f"shards ({len(before.shards)} to {len(now.shards)} not committed to their end)")
+    return changes

@@ -1,18 +1,28 @@
-"""The summary of a run: what was sent, what became of it, and whether it balances."""
+"""The summary of a run: records sent, their outcome, and whether all are accounted for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TypedDict
+
+from stream_app.local.run.top_anomalies import AnomalySummary
+
+
+class UnsendableRows(TypedDict):
+    """Records that Kinesis cannot accept for one reason: their number and their first rows in the data set."""
+
+    count: int
+    rows: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run's outcome. `expected` is what the seeded bad input should have led to, by code and "repeated".
+    """The result of one run.
 
-    `error` says why a run ended before everything was accounted for, `waiting` what it waited for then.
-    `unsendable` are records that Kinesis cannot take, by why: their `count`, and the first `rows` of the data.
+    `expected` are the failures that the seeded faults should cause, by code and "repeated". `error` is the reason
+    why a run ended before all records were accounted for, and `waiting` its outstanding work at that time.
+    `unsendable` are the records that Kinesis cannot accept, by reason.
     """
 
     sent: int
@@ -34,21 +44,21 @@ class Report:
     elapsed_s: float
     records_per_s: float
     latency_ms: Mapping[str, float | None]
-    shards: Mapping[str, Mapping[str, Any]]
+    shards: Mapping[str, Mapping[str, int]]
     expected: Mapping[str, int]
     limit: str
     memory_mb: Mapping[str, Mapping[str, float]]
     restarts: int = 0
-    strangest: tuple[Mapping[str, Any], ...] = field(default=())
+    strangest: tuple[AnomalySummary, ...] = field(default=())
     interrupted: bool = False
     problems: tuple[str, ...] = field(default=())
     error: str | None = None
-    waiting: Mapping[str, Any] = field(default_factory=dict)
-    unsendable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    waiting: Mapping[str, object] = field(default_factory=dict)
+    unsendable: Mapping[str, UnsendableRows] = field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:
-        """Every accepted record is stored, repeated or parked, once; and bad input ended as the seed says."""
+        """Whether every accepted record is stored, repeated or parked exactly once, without any problem."""
         accounted = self.stored + self.repeated + sum(self.parked.values())
         return (
             accounted == self.accepted
@@ -57,13 +67,13 @@ class Report:
             and self.error is None
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
+    def to_json(self) -> dict[str, object]:
+        """Return the report as built-in types."""
         return {**asdict(self), "balanced": self.balanced}
 
 
 def unexpected(expected: Mapping[str, int], parked: Mapping[str, int], repeated: int) -> list[str]:
-    """Where what was parked or repeated differs from what the seed says."""
+    """Return the differences between the actual and the expected numbers of parked and repeated records."""
     found = {**parked, "repeated": repeated}
     names = sorted({*expected, *found})
     return [

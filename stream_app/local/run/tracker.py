@@ -1,20 +1,19 @@
-"""What the daemon's log lines tell of a run: which shards are ready, what was processed, how late."""
+"""Collects the progress of a run from the daemon's log lines: ready shards, processed records and latency."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from stream_app.daemon.log import Line
 from stream_app.telemetry.histogram import Histogram
 
 
 @dataclass
 class Tracker:
-    """Follows JSON log lines. Counts are of work done, so what was done again after a crash counts again."""
+    """Counts work done according to the log. Records that are processed again after a crash are counted again."""
 
     started: float = field(default_factory=time.monotonic)
     ready: dict[str, float] = field(default_factory=dict)
@@ -31,26 +30,26 @@ class Tracker:
     errors: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def line(self, line: Mapping[str, Any]) -> None:
-        """Take one log line."""
-        take = _TAKERS.get(str(line.get("event")))
+    def line(self, line: Line) -> None:
+        """Process one log line."""
+        handler = _HANDLERS.get(str(line.get("event")))
         with self._lock:
-            if take is not None:
-                take(self, line)
+            if handler is not None:
+                handler(self, line)
             elif line.get("level") in ("error", "critical") and line.get("source") == "app":
                 self.errors = [*self.errors[-9:], str(line.get("event"))]
 
     def ready_s(self, shards: int) -> float | None:
-        """Seconds from the start until that many shards were initialised and read; None before."""
+        """Return the seconds from the start until that many shards were being read; None if they are not yet."""
         times = sorted(self.ready.values())
         return times[shards - 1] - self.started if len(times) >= shards else None
 
 
-def _reading(tracker: Tracker, line: Mapping[str, Any]) -> None:
+def _reading(tracker: Tracker, line: Line) -> None:
     tracker.ready.setdefault(str(line["shard"]), time.monotonic())
 
 
-def _batch(tracker: Tracker, line: Mapping[str, Any]) -> None:
+def _batch(tracker: Tracker, line: Line) -> None:
     tracker.records += line["records"]
     tracker.passed += line["passed"]
     tracker.repeated += line["repeated"]
@@ -61,12 +60,12 @@ def _batch(tracker: Tracker, line: Mapping[str, Any]) -> None:
     tracker.latency.merge({int(bucket): count for bucket, count in line["latency"].items()})
 
 
-def _segment(tracker: Tracker, _line: Mapping[str, Any]) -> None:
+def _segment(tracker: Tracker, _line: Line) -> None:
     tracker.segments += 1
 
 
-def _checkpoint(tracker: Tracker, line: Mapping[str, Any]) -> None:
+def _checkpoint(tracker: Tracker, line: Line) -> None:
     tracker.committed += line["records"]
 
 
-_TAKERS = {"reading": _reading, "batch": _batch, "segment": _segment, "checkpoint": _checkpoint}
+_HANDLERS = {"reading": _reading, "batch": _batch, "segment": _segment, "checkpoint": _checkpoint}

@@ -1,4 +1,4 @@
-"""Waits until queues are empty and every shard is committed to its end, as long as something moves."""
+"""Waits until all queues are empty and every shard is committed to its end, as long as there is progress."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from stream_app.ingest.producer import Sent
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded
 from stream_app.local.run import drain
-from stream_app.local.run.stage import Stage
+from stream_app.local.run.status import RunStatus
 from stream_app.local.run.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.correct.history import counts
 
-_LOOK = 0.25  # seconds between looks
-# Corrections are counted by reading their whole history, so only where nothing else has moved for so many seconds.
+_POLL_SECONDS = 0.25
+# Counting corrections reads their whole history, so they are counted only after this time without other progress.
 _COUNT_SECONDS = 5.0
-# Queues that must be empty in the end, by the outputs that hold their URLs.
+# Queues that must become empty, with the stack output of their URL.
 _QUEUES = {
     "devices": "DevicesQueueUrl",
     "dead letters": "DeadLetterQueueUrl",
     "corrections": "CorrectionsQueueUrl",
 }
-# Queues that people read: what comes into them is progress.
+# Queues that keep their messages; new messages in them are progress.
 _OTHERS = {
     "manual review": "ManualQueueUrl",
     "dead letters that could not be stored": "DeadLettersDeadQueueUrl",
@@ -31,26 +31,26 @@ _OTHERS = {
 }
 
 
-def until_stored(
-    aws: Embedded, sent: Sent, daemon: DaemonThread, stage: Stage, stop: threading.Event
+def wait_until_stored(
+    aws: Embedded, sent: Sent, daemon: DaemonThread, status: RunStatus, stop: threading.Event
 ) -> None:
-    """Wait until nothing is left to be done, or `stop`. Raises FatalError when nothing moves any more."""
-    stage.note("waiting until everything is stored")
-    progress, quiet = stage.progress, 0
-    progress.begin()
-    while not stop.wait(_LOOK):
+    """Wait until no work is outstanding or `stop` is set. Raises FatalError if there is no more progress."""
+    status.note("waiting until everything is stored")
+    progress, drained = status.progress, 0
+    progress.restart()
+    while not stop.wait(_POLL_SECONDS):
         daemon.check()
         remaining = _remaining(aws)
-        quiet = quiet + 1 if remaining.at_rest else 0
-        if quiet == 2:  # twice in a row: a message between two queues is in neither
+        drained = drained + 1 if remaining.is_drained else 0
+        if drained == 2:  # Twice in a row, because a message that moves between queues is in neither of them.
             return
-        progress.see(remaining, _processed(stage.tracker))
+        progress.update(remaining, _processed(status.tracker))
         if progress.idle > _COUNT_SECONDS:
-            progress.see(remaining, _corrected(aws))
+            progress.update(remaining, _corrected(aws))
         if progress.stuck:
             raise FatalError(
-                f"nothing moved for {progress.idle:.0f} s: {progress}; {sent.sent} records were sent, "
-                f"{stage.tracker.records} were processed"
+                f"no progress for {progress.idle:.0f} s: {progress}; {sent.sent} records were sent, "
+                f"{status.tracker.records} were processed"
             )
 
 
@@ -59,7 +59,7 @@ def _remaining(aws: Embedded) -> drain.Remaining:
     committed = checkpoints.read(aws.client("dynamodb"), aws.application)
     return drain.Remaining(
         {name: drain.depth(sqs, aws.outputs[output]) for name, output in _QUEUES.items()},
-        drain.behind(aws.client("kinesis"), aws.outputs["StreamName"], committed),
+        drain.uncommitted_shards(aws.client("kinesis"), aws.outputs["StreamName"], committed),
         {name: drain.depth(sqs, aws.outputs[output]) for name, output in _OTHERS.items()},
     )
 

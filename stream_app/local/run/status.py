@@ -1,18 +1,29 @@
-"""How far a run has come."""
+"""The current status of a run."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
-from stream_app.local.run.progress import Progress
+from stream_app.local.run.progress import Progress, ProgressDocument
 from stream_app.local.run.tracker import Tracker
 
 
+class StatusDocument(TypedDict):
+    """The status as JSON, for a run that ends without a report."""
+
+    stage: str
+    elapsed_s: float
+    sent: int
+    processed: int
+    committed: int
+    waiting: ProgressDocument
+
+
 @dataclass
-class Stage:
-    """How far a run has come, for whoever shows it."""
+class RunStatus:
+    """The current step of a run with its counters, shared with the thread that displays them."""
 
     name: str = "starting"
     sent: int = 0
@@ -26,13 +37,13 @@ class Stage:
         """Seconds since the start."""
         return time.monotonic() - self.started
 
-    def note(self, what: str) -> None:
-        """Say what is being done."""
-        self.name = what
-        self.notes.append(what)
+    def note(self, step: str) -> None:
+        """Record the start of a step."""
+        self.name = step
+        self.notes.append(step)
 
-    def to_json(self) -> dict[str, Any]:
-        """What is known of a run that has no report."""
+    def to_json(self) -> StatusDocument:
+        """Return the status as built-in types."""
         return {
             "stage": self.name,
             "elapsed_s": self.elapsed,

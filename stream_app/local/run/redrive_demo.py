@@ -1,4 +1,4 @@
-"""The second act of a run: one class of the injected failures is repaired, sent again, and ends stored."""
+"""The redrive of a run: repairs one class of the injected failures and waits until the records are stored."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import Repair, repair_of
 from stream_app.settings import Settings
 
-# The compass point that no wind has (`ingest.faults`) makes `calculate` raise; without it the reading is sound.
-CLASS = Code.CALCULATION_FAILED
+# The invalid wind direction of `ingest.faults` makes `calculate` raise an error; without it the reading is valid.
+REPAIRED_CODE = Code.CALCULATION_FAILED
 _REPAIR = {
     "name": "unknown compass point",
     "when": [{"is": "equals", "field": "wind_direction", "value": "XYZ"}],
     "steps": [{"do": "set", "field": "wind_direction", "value": None}],
 }
-_LOOK = 0.5  # seconds between looks at what became of the records
-_PATIENCE = 60.0
+_POLL_SECONDS = 0.5
+_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class SecondAct:
-    """How many records were planned, sent again, and stored in the end."""
+class RedriveResult:
+    """The numbers of records that were planned, redriven and finally stored."""
 
     planned: int = 0
     redriven: int = 0
@@ -40,14 +40,14 @@ class SecondAct:
 
 
 def repair() -> Repair:
-    """The repair, as `failures plan --repair` would read it."""
+    """Return the repair in the form that `failures plan --repair` reads."""
     return repair_of(_REPAIR)
 
 
-def second_act(aws: Embedded, settings: Settings, stop: threading.Event) -> SecondAct:
-    """Plan, apply, and follow until every record sent again is stored and marked processed.
+def redrive_repaired(aws: Embedded, settings: Settings, stop: threading.Event) -> RedriveResult:
+    """Plan and apply a redrive, and wait until every redriven record is stored and marked as processed.
 
-    Raises FatalError when one of them is not within a minute.
+    Raises FatalError if one of them is not stored within a minute.
     """
     context = RedriveContext(
         settings=settings,
@@ -60,19 +60,19 @@ def second_act(aws: Embedded, settings: Settings, stop: threading.Event) -> Seco
     to = destination("bus", bus=settings.bus, stream=settings.stream)
     target = open_target(context, to, None)
     try:
-        wish = Wish(Selection(codes=(CLASS.value,)), to, repair(), newer="apply")
+        wish = Wish(Selection(codes=(REPAIRED_CODE.value,)), to, repair(), newer="apply")
         plan = make(context, wish, target)
         if not plan.items:
-            return SecondAct()
+            return RedriveResult()
         done = apply(context, plan, target, stop=stop)
     finally:
         target.close()
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         found = follow(context, attempts_of(context, plan))
-        if not found.waiting or stop.wait(_LOOK):
-            return SecondAct(len(plan.items), done.sent, found.processed)
+        if not found.waiting or stop.wait(_POLL_SECONDS):
+            return RedriveResult(len(plan.items), done.sent, found.processed)
         if time.monotonic() > deadline:
             raise FatalError(
-                f"{found.waiting} of {done.sent} records sent again were not stored: see the daemon's log"
+                f"{found.waiting} of {done.sent} redriven records were not stored: see the daemon's log"
             )

@@ -10,8 +10,8 @@ import msgspec
 from rich.console import Console
 
 from stream_app.cli.views.summary import _strangest
-from stream_app.local.run.anomalies import strangest
 from stream_app.local.run.report import Report
+from stream_app.local.run.top_anomalies import top_anomalies
 
 
 class Queue:
@@ -25,6 +25,10 @@ class Queue:
         return {"Messages": given} if given else {}
 
 
+def queue(details: list[dict[str, Any]]) -> Any:
+    return Queue(details)
+
+
 def alert(key: str, score: float) -> dict[str, Any]:
     why = {"severity": "low", "text": f"{key} scored {score:g}"}
     return {"event": "reading", "key": key, "score": score, "explanation": why}
@@ -33,14 +37,14 @@ def alert(key: str, score: float) -> dict[str, Any]:
 def test_the_strangest_of_each_device_come_first() -> None:
     flagged = {"event": "reading", "key": "a", "score": None, "flag": "a check's, not explained"}
     details = [alert("abc"[at % 3], float(at)) for at in range(25)]
-    told = strangest(Queue([flagged, *details]), "url", number=2)
+    told = top_anomalies(queue([flagged, *details]), "url", number=2)
     assert [(one["key"], one["text"]) for one in told] == [("a", "a scored 24"), ("c", "c scored 23")]
-    assert strangest(Queue([flagged]), "url") == ()
+    assert top_anomalies(queue([flagged]), "url") == ()
 
 
 def test_people_see_device_severity_and_reason() -> None:
     nothing: dict[str, Any] = {field.name: () for field in fields(Report)}
-    report = Report(**{**nothing, "strangest": strangest(Queue([alert("a", 2.0)]), "url")})
+    report = Report(**{**nothing, "strangest": top_anomalies(queue([alert("a", 2.0)]), "url")})
     console = Console(file=io.StringIO(), width=80)
     console.print(_strangest(report))
     assert isinstance(console.file, io.StringIO)

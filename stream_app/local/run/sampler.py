@@ -1,4 +1,4 @@
-"""Which part of a run was the limit, and whether memory stays flat: processor time and memory by part, sampled."""
+"""Samples CPU time and memory of the processes of a run, to find its bottleneck and memory growth."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import psutil
 
-_EVERY = 0.5  # seconds between samples
-_SELDOM = 3.0  # seconds between looks at memory that is shared: each costs a millisecond a process
-_ALONE = ("daemon", "devices")  # their children are parts of their own
-_CONSUMERS = ("daemon", "host")  # whose children, and the host itself, are the consumers
-_KEPT_UP = 0.05  # share of what was sent that may wait at the end of sending
+_INTERVAL_SECONDS = 0.5
+_SHARED_MEMORY_SECONDS = 3.0  # Shared memory is sampled less often: it costs a millisecond per process.
+_WITHOUT_CHILDREN = ("daemon", "devices")  # Their children are sampled as separate parts.
+_CONSUMERS = ("daemon", "host")  # The consumers are their children and the host itself.
+_BACKLOG_SHARE = 0.05  # A smaller share of unprocessed records at the end of sending is no backlog.
 
 
 class Sample(NamedTuple):
-    """Seconds into the run, processor seconds used so far, resident memory in bytes."""
+    """Seconds since the start of the run, CPU seconds used so far, and resident memory in bytes."""
 
     at: float
     cpu_s: float
@@ -29,13 +29,13 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class Part:
-    """One part's history."""
+    """The samples of one part of the application. `memory_at` is when its memory was last sampled."""
 
     samples: list[Sample] = field(default_factory=list)
-    looked: float = 0.0
+    memory_at: float = 0.0
 
     def share(self, begin: float, end: float) -> float:
-        """Processor seconds a second between two moments."""
+        """Return the CPU seconds used per second between two times."""
         within = [sample for sample in self.samples if begin <= sample.at <= end]
         if len(within) < 2 or within[-1].at == within[0].at:
             return 0.0
@@ -43,7 +43,7 @@ class Part:
 
 
 class Sampler:
-    """Samples processes by part: those given by id, the daemon's JVM and its children, and this process."""
+    """Samples processes by part: the given process IDs, the daemon's JVM and its children, and this process."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self.parts: dict[str, Part] = {}
@@ -58,9 +58,10 @@ class Sampler:
             self.watch(name, _fixed(pid))
 
     def watch(self, name: str, pid: Callable[[], int | None]) -> None:
-        """Sample the process that `pid` gives at each moment.
+        """Sample the process whose current ID `pid` returns.
 
-        Children of `daemon`, and `host` with its own, are the part `consumers`: memory that they share counts once.
+        The children of `daemon`, and `host` with its children, form the part `consumers`, whose shared memory is
+        counted once.
         """
         self._pids[name] = pid
 
@@ -75,18 +76,18 @@ class Sampler:
         self._thread.join(timeout=5)
 
     def mark(self, moment: str) -> None:
-        """Remember this moment under a name."""
+        """Record the current time under a name."""
         self._marks[moment] = time.monotonic() - self._started
 
     def _run(self) -> None:
-        while not self._done.wait(_EVERY):
+        while not self._done.wait(_INTERVAL_SECONDS):
             self._sample()
 
     def _sample(self) -> None:
         now = time.monotonic() - self._started
         consumers: list[psutil.Process] = []
-        for name, ask in list(self._pids.items()):
-            pid = ask()
+        for name, current_pid in list(self._pids.items()):
+            pid = current_pid()
             if pid is None:
                 continue
             try:
@@ -97,43 +98,47 @@ class Sampler:
             if name in _CONSUMERS:
                 consumers += [process, *children] if name == "host" else children
             if name != "host":
-                self._add(name, [process] if name in _ALONE else [process, *children], now)
+                self._add(name, [process] if name in _WITHOUT_CHILDREN else [process, *children], now)
         if consumers:
             self._add("consumers", consumers, now)
 
     def _add(self, name: str, processes: list[psutil.Process], now: float) -> None:
         part, used, memory = self.parts.setdefault(name, Part()), self._used.get(name, 0.0), 0
-        looked = not part.samples or name != "consumers" or now - part.looked >= _SELDOM
+        due = now - part.memory_at >= _SHARED_MEMORY_SECONDS
+        samples_memory = not part.samples or name != "consumers" or due
         for process in processes:
             try:
                 times = process.cpu_times()
-                memory += _memory(process, shared=name == "consumers") if looked else 0
+                memory += _memory(process, shared=name == "consumers") if samples_memory else 0
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
             spent = times.user + times.system
             used += max(0.0, spent - self._seen.get(process.pid, 0.0))
             self._seen[process.pid] = spent
         self._used[name] = used
-        if looked:
-            part.looked = now
-        part.samples.append(Sample(now, used, memory if looked else part.samples[-1].memory))
+        if samples_memory:
+            part.memory_at = now
+        part.samples.append(Sample(now, used, memory if samples_memory else part.samples[-1].memory))
 
     def limit(self, sent: int, waiting: int) -> str:
-        """In words. When `waiting` of the `sent` were unprocessed at the end of sending, the busiest part behind
-        the devices was the limit; else the devices were."""
+        """Describe the bottleneck.
+
+        If more than 5 % of the `sent` records were still `waiting` at the end of sending, it is the part other than
+        the devices with the highest CPU usage, else it is the devices.
+        """
         begin, end = self._marks.get("playing", 0.0), self._marks.get("stored", time.monotonic())
         shares = {name: part.share(begin, end) for name, part in self.parts.items()}
-        told = ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda x: -x[1]))
-        behind = {name: share for name, share in shares.items() if name != "devices"}
-        if waiting <= _KEPT_UP * sent or not behind:
-            return f"devices: everything kept up with them (of a core: {told})"
-        busiest = max(behind, key=lambda name: behind[name])
-        return (
-            f"behind the devices, {busiest} the busiest: {waiting:,} waited at their end (of a core: {told})"
+        usage = ", ".join(
+            f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda x: -x[1])
         )
+        others = {name: share for name, share in shares.items() if name != "devices"}
+        if waiting <= _BACKLOG_SHARE * sent or not others:
+            return f"devices: no backlog at the end of sending (CPU: {usage} of a core)"
+        busiest = max(others, key=lambda name: others[name])
+        return f"{busiest}: backlog of {waiting:,} records at the end of sending (CPU: {usage} of a core)"
 
     def memory(self) -> dict[str, dict[str, float]]:
-        """By part, in MB: at the end of the time in which records came, and a third into it (after warm-up)."""
+        """Return the memory by part in MB, after a third of the time of processing (warm) and at its end."""
         begin, end = self._marks.get("playing", 0.0), self._marks.get("stored", time.monotonic())
         found = {}
         for name, part in self.parts.items():
@@ -145,7 +150,7 @@ class Sampler:
 
 
 def _memory(process: psutil.Process, shared: bool) -> int:
-    """Bytes in memory; `shared`: what several processes have in common is divided among them, where that is told."""
+    """Return the resident memory in bytes; if `shared`, the proportional set size where the system reports it."""
     rollup = Path(f"/proc/{process.pid}/smaps_rollup")
     if shared and rollup.exists():
         try:
