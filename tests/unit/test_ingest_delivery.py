@@ -219,7 +219,9 @@ def test_any_other_error_is_fatal_at_once() -> None:
     def put(bodies: list[Any]) -> Sequence[Refusal | None]:
         raise client_error("ResourceNotFoundException")
 
-    with pytest.raises(FatalError, match=r"3 entries, the first is probe of a \(a/1\): ResourceNotFoundException"):
+    with pytest.raises(
+        FatalError, match=r"3 entries, the first is probe of a \(a/1\): ResourceNotFoundException"
+    ):
         attempt(put)
 
 
