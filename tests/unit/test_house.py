@@ -59,6 +59,6 @@ def test_words_in_standard_phrases_are_no_private_words(text: str) -> None:
 
 
 def test_private_words_are_found_with_their_lines() -> None:
-    source = '"""First.\n\nThe guilty row goes its own way.\n"""\n\nx = 1  # a door\nraise ValueError(f"{x} of so many")'
+    source = '"""First.\n\nThe guilty row has its way.\n"""\n\nx = 1  # a door\nraise ValueError(f"{x} of so many")'
     assert words.in_texts(source) == [(3, "guilty"), (3, "way"), (6, "door"), (7, "so many")]
     assert words.in_texts('key = "world"\n') == [], "the name of something stored"
