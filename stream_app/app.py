@@ -25,10 +25,10 @@ from stream_app.consumer.quarantine.policy import Isolation
 from stream_app.consumer.shard import ShardConsumer, ShardDependencies
 from stream_app.consumer.signed_snapshots import SignedSnapshots, read_keys
 from stream_app.consumer.snapshots import S3Snapshots, lineage_of
-from stream_app.errors import ConfigError, Problem, code_of
+from stream_app.errors import ConfigError, Problem, aws_error_code
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Batch, Record
-from stream_app.model.segment import Building, Segment, Sink
+from stream_app.model.segment import PrebuildingSink, Segment, Sink
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.user_code.declaration_checks import without_deduplication
 from stream_app.recovery import dead_letters
@@ -148,7 +148,7 @@ def check(settings: Settings, client: ClientFactory) -> None:
     try:
         client("kinesis").describe_stream_summary(StreamName=settings.stream)
     except Exception as error:
-        if code_of(error) != "ResourceNotFoundException":
+        if aws_error_code(error) != "ResourceNotFoundException":
             raise
         hint = "check streamName, regionName and the account"
         problems.append(Problem(f"there is no stream {settings.stream} in {settings.region}", hint))

@@ -21,10 +21,10 @@ from typing import IO, NamedTuple
 
 from stream_app.process_limits import Limit, Waiter, Watch
 
-__all__ = ["Ended", "Frame", "Limit", "Tell", "Work", "run"]
-Tell = Callable[[str], None]
+__all__ = ["ForkResult", "Limit", "Report", "StackFrame", "Work", "run"]
+Report = Callable[[str], None]
 """Reports progress to the parent: one line of text."""
-Work = Callable[[Tell], None]
+Work = Callable[[Report], None]
 
 _PR_SET_PDEATHSIG = 1
 _MOST_LIKELY_KILLED = "1000"  # oom_score_adj
@@ -34,7 +34,7 @@ _DUMP_SECONDS = 2.0  # for the fork to write its stack after SIGABRT
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 
-class Frame(NamedTuple):
+class StackFrame(NamedTuple):
     """A Python stack frame: the file's path, the line, the function."""
 
     path: str
@@ -42,7 +42,7 @@ class Frame(NamedTuple):
     function: str
 
 
-class Ended(NamedTuple):
+class ForkResult(NamedTuple):
     """How the fork ended.
 
     `told` are its reports, in order. `finished`: the function returned. `exceeded`: the limit after which it was
@@ -56,10 +56,10 @@ class Ended(NamedTuple):
     exceeded: str = ""
     code: int | None = None
     error: str = ""
-    stack: Sequence[Frame] = ()
+    stack: Sequence[StackFrame] = ()
 
 
-def run(work: Work, limit: Callable[[str], Limit]) -> Ended:
+def run(work: Work, limit: Callable[[str], Limit]) -> ForkResult:
     """Run `work` in a fork and wait until it ends.
 
     `limit` gives the time that may pass after a report (the empty text: after the start) until the next one; then the
@@ -123,10 +123,10 @@ class _Follower:
                 os.waitpid(self._pid, 0)
             self._over = True
 
-    def ended(self, stack: list[Frame]) -> Ended:
+    def ended(self, stack: list[StackFrame]) -> ForkResult:
         """How it ended, once `follow` has returned."""
         finished = self._finished and not self._exceeded
-        return Ended(self._told, finished, self._exceeded, self._code, self._error, stack)
+        return ForkResult(self._told, finished, self._exceeded, self._code, self._error, stack)
 
     def _stop(self, waiter: Waiter) -> None:
         """SIGABRT makes faulthandler write the stack even while a C loop holds the interpreter's lock."""
@@ -189,7 +189,7 @@ def _become(work: Work, writing: int, stack: IO[bytes], parent: int) -> None:
         os._exit(code)
 
 
-def _ended(work: Work, tell: Tell, writing: int) -> int:
+def _ended(work: Work, tell: Report, writing: int) -> int:
     try:
         work(tell)
     except SystemExit as error:
@@ -236,7 +236,7 @@ def _stack_file() -> IO[bytes]:
     return os.fdopen(create("stack"), "w+b", buffering=0)
 
 
-def _frames(stack: IO[bytes]) -> list[Frame]:
+def _frames(stack: IO[bytes]) -> list[StackFrame]:
     stack.seek(0)
     text = stack.read(65_536).decode("utf-8", "replace")
-    return [Frame(path, int(line), function) for path, line, function in _FRAME.findall(text)]
+    return [StackFrame(path, int(line), function) for path, line, function in _FRAME.findall(text)]

@@ -70,7 +70,7 @@ CONFLICT_CODES = frozenset(
 )
 
 
-def code_of(error: BaseException) -> str | None:
+def aws_error_code(error: BaseException) -> str | None:
     """The service's error code of a boto3 ClientError, else None."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
@@ -94,7 +94,7 @@ def is_transient(error: BaseException) -> bool:
         | aws.EndpointConnectionError,
     ):
         return True
-    if code_of(error) in TRANSIENT_CODES:
+    if aws_error_code(error) in TRANSIENT_CODES:
         return True
     response = getattr(error, "response", None)
     status = (
@@ -105,7 +105,7 @@ def is_transient(error: BaseException) -> bool:
 
 def is_conflict(error: BaseException) -> bool:
     """Whether a conditional write was refused."""
-    return code_of(error) in CONFLICT_CODES
+    return aws_error_code(error) in CONFLICT_CODES
 
 
 def explain(error: BaseException) -> Problem | None:
@@ -115,7 +115,9 @@ def explain(error: BaseException) -> Problem | None:
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.NoRegionError):
         return Problem(str(error), "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and the like, as for the AWS CLI")
     if isinstance(error, aws.ClientError):
-        hint = _HINTS.get(str(code_of(error)), "check the names in the properties file, and the permissions")
+        hint = _HINTS.get(
+            str(aws_error_code(error)), "check the names in the properties file, and the permissions"
+        )
         return Problem(str(error), hint)
     if isinstance(error, aws.BotoCoreError):
         return Problem(str(error), "check AWS_ENDPOINT_URL, the region and the network")

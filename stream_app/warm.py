@@ -11,13 +11,13 @@ import numpy as np
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Batch
 from stream_app.model.records import Payloads
-from stream_app.pipeline.decode import Encoded
+from stream_app.pipeline.decode import EncodedRows
 from stream_app.pipeline.readers.columns import build
 from stream_app.pipeline.readers.payload_checks import MAX_DEPTH, problem, scan_payloads
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.score import score
-from stream_app.pipeline.state.deduplication import marks_of
+from stream_app.pipeline.state.deduplication import id_hashes
 from stream_app.pipeline.state.shard_state import EventState
 from stream_app.pipeline.values.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TEXT, TIME_MS, TIME_US
 from stream_app.settings import Settings
@@ -43,7 +43,7 @@ def warm_up(settings: Settings, registry: Registry, client: Callable[[str], Any]
     warm_detectors(registry)
     warm_pipeline(registry)
     for codec in registry.codecs.values():
-        nothing = resolve_schema(Encoded(codec.event.name), codec, np.zeros(0, np.int64)).passed
+        nothing = resolve_schema(EncodedRows(codec.event.name), codec, np.zeros(0, np.int64)).passed
         encode(to_table(nothing, [], "")[0], {})
 
 
@@ -70,7 +70,7 @@ def warm_pipeline(registry: Registry) -> None:
         row = tuple(_NOTHING.get(field.kind) for field in codec.schema.fields)
         columns = build([row], codec.schema.fields, codec.event.required)
         batch, state = Batch(codec.event.name, columns, device), EventState(codec.event, 1)
-        state.seen.undo(state.seen.check_and_mark(device, marks_of(batch[codec.event.key]), device == 0))
+        state.seen.undo(state.seen.check_and_add(device, id_hashes(batch[codec.event.key]), device == 0))
         with suppress(Exception):  # values that are none fit no column of numbers that may not be missing
             if state.previous is not None:
                 state.previous.recall(device, batch, device == 0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
-from stream_app.errors import TransientError, code_of, is_conflict
+from stream_app.errors import TransientError, aws_error_code, is_conflict
 
 DIGEST = "rows-digest"
 CORRECTED = "corrected"
@@ -87,7 +87,7 @@ def head(s3: Any, bucket: str, key: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = s3.head_object(Bucket=bucket, Key=key)
     except Exception as error:
-        if code_of(error) in _GONE:
+        if aws_error_code(error) in _GONE:
             return None
         raise
     return found
@@ -98,7 +98,7 @@ def get(s3: Any, bucket: str, key: str) -> bytes | None:
     try:
         body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     except Exception as error:
-        if code_of(error) in _GONE:
+        if aws_error_code(error) in _GONE:
             return None
         raise
     return body
@@ -110,7 +110,7 @@ def get_with_etag(s3: Any, bucket: str, key: str) -> tuple[bytes | None, str]:
         found = s3.get_object(Bucket=bucket, Key=key)
         return found["Body"].read(), found["ETag"].strip('"')
     except Exception as error:
-        if code_of(error) in _GONE:
+        if aws_error_code(error) in _GONE:
             return None, ""
         raise
 
@@ -144,7 +144,7 @@ def _put(s3: Any, request: dict[str, Any]) -> bool:
         s3.put_object(**request)
     except Exception as error:
         # An If-Match put answers "no such key" when the object was deleted on the way.
-        if is_conflict(error) or code_of(error) in _GONE:
+        if is_conflict(error) or aws_error_code(error) in _GONE:
             return False
         raise
     return True

@@ -18,10 +18,10 @@ from rich.console import Console
 from stream_app.cli.failures_options import open_store
 from stream_app.cli.options import Json, PositionText, Properties, err
 from stream_app.cli.views import corrections as view
-from stream_app.errors import ConfigError, FatalError, Problem, code_of
+from stream_app.errors import ConfigError, FatalError, Problem, aws_error_code
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
-from stream_app.model.segment import from_token
+from stream_app.model.segment import position_from_token
 from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
 from stream_app.recovery.correct.history import Entry, History, table_of
 from stream_app.recovery.correct.reapply import reapply_all
@@ -120,7 +120,9 @@ def _entries(context: _Context) -> Iterator[Entry]:
     try:
         yield from context.history.entries(context.settings.application)
     except Exception as error:
-        if code_of(error) != "ResourceNotFoundException":  # without the table, nothing was ever corrected
+        if (
+            aws_error_code(error) != "ResourceNotFoundException"
+        ):  # without the table, nothing was ever corrected
             raise
 
 
@@ -136,7 +138,7 @@ def _parse_position(position: str) -> Position:
     shard, _, text = position.rpartition("/")
     try:
         if shard:
-            return from_token(shard, text)
+            return position_from_token(shard, text)
     except ValueError:
         pass
     hint = "write SHARD/SEQUENCE or SHARD/SEQUENCE.SUB"
@@ -149,7 +151,7 @@ def _manual_queue_length(context: _Context) -> int | None:
     try:
         url = sqs.get_queue_url(QueueName=f"{context.settings.application}-manual")["QueueUrl"]
     except Exception as error:
-        if code_of(error) in _NO_QUEUE:
+        if aws_error_code(error) in _NO_QUEUE:
             return None
         raise
     answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])

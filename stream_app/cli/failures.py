@@ -30,7 +30,7 @@ from stream_app.cli.flatten import flatten_options
 from stream_app.cli.options import Json, Properties, err
 from stream_app.cli.views import failures as view
 from stream_app.cli.views.failure_history import show as show_history
-from stream_app.errors import code_of
+from stream_app.errors import aws_error_code
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
 from stream_app.recovery.bounded import plain
@@ -199,7 +199,7 @@ def _unless_missing(action: Callable[[], T], default: T) -> T:
     try:
         return action()
     except Exception as error:
-        if code_of(error) != "ResourceNotFoundException":
+        if aws_error_code(error) != "ResourceNotFoundException":
             raise
         return default  # without the table, nothing was ever corrected or redriven
 

@@ -11,7 +11,7 @@ from stream_app import app as root
 from stream_app.cli.options import Json, PositionText, Properties, err
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.record import Position
-from stream_app.model.segment import from_token
+from stream_app.model.segment import position_from_token
 from stream_app.sinks.quarantine import Decision, S3QuarantineStore
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def forget(properties: Properties, position: PositionText) -> None:
     """
     shard, _, text = position.partition("/")
     try:
-        parsed: Position = from_token(shard, text)
+        parsed: Position = position_from_token(shard, text)
     except ValueError as error:
         hint = "write SHARD/SEQUENCE as `stream-app quarantine ls` shows it"
         raise ConfigError([Problem(f"{position!r} is not a position", hint)]) from error

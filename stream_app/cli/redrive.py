@@ -23,7 +23,7 @@ from stream_app.cli.views import redrive as view
 from stream_app.cli.views.interrupt import until_interrupted
 from stream_app.errors import ConfigError, Problem
 from stream_app.event_loading import load_registry
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.correct.history import table_of
 from stream_app.recovery.find.query import Query
 from stream_app.recovery.redrive.apply.execute import apply as apply_plan
@@ -262,7 +262,7 @@ def _user_name() -> str:
 
 def _selection(context: RedriveContext, texts: list[str]) -> Selection:
     """Parse --select, and look up the key of a failure that is given by id or position. Raises ConfigError."""
-    found = parse_selection(texts, instant(context.now_ms()))
+    found = parse_selection(texts, utc_datetime(context.now_ms()))
     if found.key is None:
         return found
     return msgspec.structs.replace(

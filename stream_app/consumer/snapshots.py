@@ -11,7 +11,7 @@ from stream_app.aws import objects
 from stream_app.errors import FatalError
 from stream_app.model.record import Position
 from stream_app.model.segment import token
-from stream_app.pipeline.state.device_memory import Keep
+from stream_app.pipeline.state.previous_values import KeyFilter
 from stream_app.pipeline.state.shard_state import ShardState
 
 SHARD_END = "SHARD_END"
@@ -111,7 +111,7 @@ def _take(
     shard: str,
     name: str,
     missing: str,
-    keep: Keep = lambda _key: True,
+    keep: KeyFilter = lambda _key: True,
 ) -> Taken:
     try:
         snapshot = snapshots.load(shard, name)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from stream_app.errors import ConfigError, Problem, code_of
+from stream_app.errors import ConfigError, Problem, aws_error_code
 
 
 class Scanner(Protocol):
@@ -47,7 +47,7 @@ def refuse_leases(dynamodb: Scanner, application: str) -> None:
     try:
         page = dynamodb.scan(TableName=application, Limit=1, ConsistentRead=True)
     except ClientError as error:
-        if code_of(error) == "ResourceNotFoundException":
+        if aws_error_code(error) == "ResourceNotFoundException":
             return
         raise
     if page["Items"]:

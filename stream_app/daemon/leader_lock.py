@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_app.errors import code_of
+from stream_app.errors import aws_error_code
 
 _ABSENT = frozenset({"ConditionalCheckFailedException", "ResourceNotFoundException"})
 
@@ -27,7 +27,7 @@ def release(dynamodb: Any, application: str, worker: str) -> bool:
             ExpressionAttributeValues={":worker": {"S": worker}},
         )
     except Exception as error:
-        if code_of(error) in _ABSENT:
+        if aws_error_code(error) in _ABSENT:
             return False
         raise
     return True

@@ -20,7 +20,7 @@ from stream_app.aws.request_sizes import (
     refusal,
 )
 from stream_app.aws.retry import Policy
-from stream_app.errors import TRANSIENT_CODES, FatalError, code_of, is_transient
+from stream_app.errors import TRANSIENT_CODES, FatalError, aws_error_code, is_transient
 from stream_app.ingest.envelope import ENVELOPE, Detail, Encode, OutgoingRecord, Route
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _put(sender: Sender, entries: Sequence[Entry]) -> Sequence[Refusal | None]:
     try:
         return sender.put([entry.body for entry in entries])
     except Exception as error:
-        why = code_of(error) or type(error).__name__
+        why = aws_error_code(error) or type(error).__name__
         if not is_transient(error):
             first = entries[0].record.name
             message = (

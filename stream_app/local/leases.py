@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from botocore.exceptions import ClientError
 
-from stream_app.errors import code_of
+from stream_app.errors import aws_error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -112,6 +112,6 @@ def _ensure_table(dynamodb: DynamoDBClient, name: str) -> None:
             ],
         )
     except ClientError as error:
-        if code_of(error) != "ResourceInUseException":
+        if aws_error_code(error) != "ResourceInUseException":
             raise
     dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})

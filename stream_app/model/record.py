@@ -90,7 +90,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
         return Failure(self.row + by, self.stage, self.code, self.reason, self.event, self.schema)
 
 
-class _Cut(Mapping[str, NDArray[Any]]):
+class _SlicedColumns(Mapping[str, NDArray[Any]]):
     """A part of columns. Each is cut when it is asked for: there are many, and of a row few may matter."""
 
     __slots__ = ("_rows", "_whole")
@@ -148,7 +148,7 @@ class Batch:
     def take(self, index: IntVector | Mask | slice) -> Batch:
         """The rows that `index` (integers, a mask, a slice) selects, in that order."""
         if isinstance(index, slice):  # views of what is read-only are so too
-            return self._of(_Cut(self.columns, index), self.rows[index])
+            return self._of(_SlicedColumns(self.columns, index), self.rows[index])
         columns = {name: column[index] for name, column in self.columns.items()}
         return Batch(self.event, columns, self.rows[index])
 

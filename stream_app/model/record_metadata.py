@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from stream_app.model.record import IntVector, Record
-from stream_app.model.records import Records, Texts
+from stream_app.model.records import Records, TextColumn
 
 
 class _Part(NamedTuple):
-    sequences: Texts
-    keys: Texts
+    sequences: TextColumn
+    keys: TextColumn
     arrived: IntVector
     subs: IntVector
 
@@ -44,8 +44,8 @@ class RecordMetadata(Sequence[Record]):
             parts = self._parts or [_NOTHING]
             self._parts = [
                 _Part(
-                    Texts.joined([part.sequences for part in parts]),
-                    Texts.joined([part.keys for part in parts]),
+                    TextColumn.joined([part.sequences for part in parts]),
+                    TextColumn.joined([part.keys for part in parts]),
                     np.concatenate([part.arrived for part in parts]),
                     np.concatenate([part.subs for part in parts]),
                 )
@@ -104,7 +104,9 @@ class RecordMetadata(Sequence[Record]):
         return self._whole().subs
 
 
-_NOTHING = _Part(Texts.of([]), Texts.of([]), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+_NOTHING = _Part(
+    TextColumn.of([]), TextColumn.of([]), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+)
 
 
 def record_metadata(records: Sequence[Record]) -> RecordMetadata:
@@ -112,12 +114,12 @@ def record_metadata(records: Sequence[Record]) -> RecordMetadata:
     return records if isinstance(records, RecordMetadata) else RecordMetadata(records)
 
 
-def _taken(texts: Texts, rows: IntVector) -> list[str]:
+def _taken(texts: TextColumn, rows: IntVector) -> list[str]:
     taken: Any = _arrow(texts).take(rows)
     found: list[str] = taken.to_pylist()
     return found
 
 
-def _arrow(texts: Texts) -> pa.Array[Any]:
+def _arrow(texts: TextColumn) -> pa.Array[Any]:
     begins = np.ascontiguousarray(texts.begins)
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(begins.data), pa.py_buffer(texts.data.data))

@@ -17,14 +17,14 @@ _LINE_BREAK, _OPEN, _CLOSE = (ord(character) for character in "\n{}")
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class TextColumn:
     """Texts in UTF-8, joined: number i is [begins[i], begins[i + 1]) of `data`, as in Arrow's string arrays."""
 
     data: NDArray[np.uint8]
     begins: NDArray[np.int32]
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Texts:
+    def of(cls, texts: Sequence[str]) -> TextColumn:
         """What is not Unicode (half a surrogate pair) is replaced."""
         joined = "".join(texts)
         if joined.isascii():
@@ -33,7 +33,7 @@ class Texts:
         return cls(_bytes(b"".join(encoded)), _begins(map(len, encoded)).astype(np.int32))
 
     @classmethod
-    def joined(cls, parts: Sequence[Texts]) -> Texts:
+    def joined(cls, parts: Sequence[TextColumn]) -> TextColumn:
         """All of them, in order."""
         data = [part.data[part.begins[0] : part.begins[-1]] for part in parts]
         lengths = [np.diff(part.begins) for part in parts]
@@ -49,9 +49,9 @@ class Texts:
         """One of them; `at` is not negative."""
         return str(self.data[self.begins[at] : self.begins[at + 1]].data, "utf-8")
 
-    def part(self, start: int, stop: int) -> Texts:
+    def part(self, start: int, stop: int) -> TextColumn:
         """Those of [start, stop)."""
-        return Texts(self.data, self.begins[start : stop + 1])
+        return TextColumn(self.data, self.begins[start : stop + 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Records(Sequence[Record]):
     """Consecutive records of one shard; each column has one entry a record, `arrived` in ms since the epoch."""
 
     def __init__(
-        self, payloads: Payloads, keys: Texts, sequences: Texts, arrived: IntVector, subs: IntVector
+        self, payloads: Payloads, keys: TextColumn, sequences: TextColumn, arrived: IntVector, subs: IntVector
     ) -> None:
         self.payloads, self.keys, self.sequences = payloads, keys, sequences
         self.arrived, self.subs = arrived, subs
@@ -144,8 +144,8 @@ class Records(Sequence[Record]):
         subs = [record.sub_sequence_number for record in records]
         return cls(
             Payloads.of([record.data for record in records]),
-            Texts.of([record.partition_key for record in records]),
-            Texts.of([record.sequence_number for record in records]),
+            TextColumn.of([record.partition_key for record in records]),
+            TextColumn.of([record.sequence_number for record in records]),
             np.array(arrived, dtype=np.int64),
             np.array(subs, dtype=np.int64),
         )
@@ -157,8 +157,8 @@ class Records(Sequence[Record]):
             return parts[0]
         return cls(
             Payloads.joined([part.payloads for part in parts]),
-            Texts.joined([part.keys for part in parts]),
-            Texts.joined([part.sequences for part in parts]),
+            TextColumn.joined([part.keys for part in parts]),
+            TextColumn.joined([part.sequences for part in parts]),
             np.concatenate([_NONE, *(part.arrived for part in parts)]),
             np.concatenate([_NONE, *(part.subs for part in parts)]),
         )

@@ -57,7 +57,7 @@ class Segment:
     @property
     def arrival(self) -> datetime:
         """When its first record arrived at Kinesis, UTC, to the millisecond."""
-        return instant(self.records[0].arrived)
+        return utc_datetime(self.records[0].arrived)
 
     def record_metadata(self, rows: Iterable[int]) -> list[Record]:
         """The records of some of its rows, in the order given, without their payloads."""
@@ -116,7 +116,7 @@ class Sink(Protocol):
 
 
 @runtime_checkable
-class Building(Protocol):
+class PrebuildingSink(Protocol):
     """A sink whose work before its requests can be done by itself, for example in a disposable fork."""
 
     def build(self, segment: Segment) -> object:
@@ -147,7 +147,7 @@ def _text(sequence: str, sub: int) -> str:
     return f"{sequence}.{sub}" if sub else sequence
 
 
-def from_token(shard: str, text: str) -> Position:
+def position_from_token(shard: str, text: str) -> Position:
     """The position that `token` wrote. Raises ValueError when it is none."""
     found = TOKEN.fullmatch(text)
     if found is None:
@@ -155,7 +155,7 @@ def from_token(shard: str, text: str) -> Position:
     return Position(shard, found[1], int(found[2] or 0))
 
 
-def instant(milliseconds: int) -> datetime:
+def utc_datetime(milliseconds: int) -> datetime:
     """Milliseconds since the epoch as a UTC time, without the rounding that a float would bring."""
     return datetime.fromtimestamp(milliseconds // 1000, UTC).replace(microsecond=milliseconds % 1000 * 1000)
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Failure, IntVector
 from stream_app.pipeline import evaluate
-from stream_app.pipeline.dependent_rows import decide
+from stream_app.pipeline.dependent_rows import resolve_dependent_rows
 from stream_app.pipeline.evaluate import Rows
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.state.deduplication import marks_of
+from stream_app.pipeline.state.deduplication import id_hashes
 from stream_app.pipeline.state.shard_state import EventState
 
 
@@ -38,16 +38,16 @@ def accept_rows(batch: Batch, devices: IntVector, codec: Codec, state: EventStat
     rows = Rows(batch, devices, _marks(batch, codec))
     guess = np.ones(len(batch), dtype=np.bool_)
     first = evaluate.evaluate(rows, guess, codec, state)
-    if not evaluate.misleading(first, codec).any():
-        evaluate.accept(first, state)
+    if not evaluate.invalidating_rows(first, codec).any():
+        evaluate.commit(first, state)
         return AcceptedRows(first.passed, first.failed, batch.rows[first.met.again])
-    return AcceptedRows(*decide(rows, first, codec, state))
+    return AcceptedRows(*resolve_dependent_rows(rows, first, codec, state))
 
 
 def _marks(batch: Batch, codec: Codec) -> IntVector:
     """The ids by which repeats are known; 0 where there is none."""
     name = codec.event.id
     marks: NDArray[np.int64] = (
-        marks_of(batch.exact(name)) if name in batch else np.zeros(len(batch), dtype=np.int64)
+        id_hashes(batch.exact(name)) if name in batch else np.zeros(len(batch), dtype=np.int64)
     )
     return marks

@@ -34,7 +34,7 @@ class _Frame(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
 
 
 @dataclass(slots=True)
-class Encoded:
+class EncodedRows:
     """Rows of one event type: source row, body, the Avro writer's schema (None: JSON), the envelope's id.
 
     `usual_rows` and `usual` are further rows, which were read at once: Structs of `FastPath`, `enveloped` or not.
@@ -63,7 +63,7 @@ _any_value = msgspec.json.Decoder(msgspec.Raw)
 
 def decode(
     payloads: Payloads, registry: Registry, max_bytes: int
-) -> tuple[dict[str, Encoded], list[Failure]]:
+) -> tuple[dict[str, EncodedRows], list[Failure]]:
     """Group records' payloads by event type in order of arrival; what cannot be read is a Failure.
 
     `max_bytes` bounds a record before and after it is unpacked, so that a small gzip cannot fill the memory.
@@ -88,7 +88,7 @@ def decode(
     return found, failed
 
 
-def _usual(items: list[Any], kinds: set[type[Any]], registry: Registry) -> dict[str, Encoded]:
+def _usual(items: list[Any], kinds: set[type[Any]], registry: Registry) -> dict[str, EncodedRows]:
     """What was read at once, by event; nearly always all of it is of one. `kinds` are the types of the items."""
     form, found = registry.usual, {}
     for kind in kinds & form.events.keys():
@@ -97,7 +97,7 @@ def _usual(items: list[Any], kinds: set[type[Any]], registry: Registry) -> dict[
             rows = np.array([at for at, item in enumerate(items) if type(item) is kind], dtype=np.int64)
             some = [items[row] for row in rows.tolist()]
         event = form.events[kind]
-        found[event] = Encoded(event, rows, some, kind in form.enveloped)
+        found[event] = EncodedRows(event, rows, some, kind in form.enveloped)
     return found
 
 
@@ -105,7 +105,7 @@ def _others(items: list[Any]) -> list[tuple[int, bytes]]:
     return [(row, item) for row, item in enumerate(items) if type(item) is bytes]
 
 
-def _one(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -> Failure | None:
+def _one(row: int, data: bytes, registry: Registry, found: dict[str, EncodedRows]) -> Failure | None:
     if data[:2] == _AVRO:
         return _avro(row, data, registry, found)
     if not data or data[0] not in JSON_STARTS:
@@ -146,17 +146,17 @@ def _add(
     body: Any,
     envelope_id: str | None,
     registry: Registry,
-    found: dict[str, Encoded],
+    found: dict[str, EncodedRows],
 ) -> Failure | None:
     if event is None:
         return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, "neither detail-type nor event says what it is")
     if event not in registry.codecs:
         return Failure(row, STAGE, Code.UNKNOWN_SCHEMA, f"no event type {truncated(event)!r} is declared")
-    found.setdefault(event, Encoded(event)).add(row, body, None, envelope_id)
+    found.setdefault(event, EncodedRows(event)).add(row, body, None, envelope_id)
     return None
 
 
-def _avro(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) -> Failure | None:
+def _avro(row: int, data: bytes, registry: Registry, found: dict[str, EncodedRows]) -> Failure | None:
     fingerprint = data[2:10].hex()
     known = registry.writers.get(fingerprint)
     if known is None:
@@ -164,7 +164,7 @@ def _avro(row: int, data: bytes, registry: Registry, found: dict[str, Encoded]) 
             row, STAGE, Code.UNKNOWN_SCHEMA, f"no schema has fingerprint {fingerprint}", None, fingerprint
         )
     event, writer = known
-    found.setdefault(event, Encoded(event)).add(row, data[10:], writer, None)
+    found.setdefault(event, EncodedRows(event)).add(row, data[10:], writer, None)
     return None
 
 

@@ -24,16 +24,16 @@ from stream_app.pipeline.evaluate import Evaluated, Rows
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.state.shard_state import EventState
 
-WHOLE = 3
+FULL_PASSES = 3
 """How many times all rows that are not final are evaluated, before fewer are taken at a time."""
-FEWEST = 128
+MIN_CHUNK = 128
 """Rows of a device that are evaluated together at least: a few cost as much as one."""
 
 Decided = tuple[Batch, list[Failure], IntVector]
 """Rows that passed, failures, and the numbers of rows that are repeats."""
 
 
-def decide(rows: Rows, first: Evaluated, codec: Codec, state: EventState) -> Decided:
+def resolve_dependent_rows(rows: Rows, first: Evaluated, codec: Codec, state: EventState) -> Decided:
     """Evaluate rows until the results of all are final; `first` is their evaluation with all expected as accepted.
 
     Afterwards ids, windows and previous values are remembered in `state`.
@@ -60,14 +60,14 @@ class _Results:
 
     def add(self, rows: Rows, evaluated: Evaluated, codec: Codec, state: EventState) -> Mask:
         """Keep what is final of an evaluation, remember it in `state`, and return which rows it is."""
-        misleading = evaluate.misleading(evaluated, codec)
+        misleading = evaluate.invalidating_rows(evaluated, codec)
         final, known = _final(rows.devices, misleading), rows
         if not misleading.any():
-            evaluate.accept(evaluated, state)
+            evaluate.commit(evaluated, state)
         else:
             known = rows.take(final)
-            evaluate.take_back(evaluated, state)
-            evaluate.remember(known, evaluated.accepted[final], evaluated.noted[final], state)
+            evaluate.roll_back(evaluated, state)
+            evaluate.apply_final(known, evaluated.accepted[final], evaluated.noted[final], state)
         accepted = evaluated.accepted[final]
         if state.previous is not None and accepted.any():
             state.previous.remember(known.devices[accepted], known.batch.take(accepted))
@@ -119,7 +119,7 @@ class _Pending:
         self._by_row: Mask = first.accepted | first.met.again
         self._last: Mask = np.ones(len(each), dtype=np.bool_)
         self._use_last: Mask = np.zeros(len(each), dtype=np.bool_)
-        self._whole = WHOLE
+        self._whole = FULL_PASSES
         self._note_last(device, final, first)
         self._taken: tuple[NDArray[np.int64], ...] = ()
 
@@ -152,7 +152,7 @@ class _Pending:
         self._use_last[active] ^= ~complete
         self._whole -= 1
         if self._whole <= 0:
-            self._size[active] = np.where(complete, 2 * counts, np.maximum(2 * done, FEWEST))
+            self._size[active] = np.where(complete, 2 * counts, np.maximum(2 * done, MIN_CHUNK))
 
     def _note_last(self, device: IntVector, final: Mask, evaluated: Evaluated) -> None:
         known = final & ~evaluated.met.again

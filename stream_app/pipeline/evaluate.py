@@ -11,7 +11,7 @@ from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.state.deduplication import Repeats
 from stream_app.pipeline.state.shard_state import EventState
-from stream_app.pipeline.state.windows import Kept
+from stream_app.pipeline.state.windows import SavedWindows
 from stream_app.pipeline.verify import verify
 
 
@@ -39,7 +39,7 @@ class Evaluated(NamedTuple):
     met: Repeats
     passed: Batch
     failed: list[Failure]
-    kept: Kept | None
+    kept: SavedWindows | None
 
 
 def evaluate(rows: Rows, guess: Mask, codec: Codec, state: EventState, *, again: bool = False) -> Evaluated:
@@ -49,7 +49,7 @@ def evaluate(rows: Rows, guess: Mask, codec: Codec, state: EventState, *, again:
     evaluated before.
     """
     batch, devices, marks = rows
-    met = state.seen.check_and_mark(devices, marks, guess)
+    met = state.seen.check_and_add(devices, marks, guess)
     expected = guess & ~met.again
     fresh, own = batch, devices
     if state.previous is not None:
@@ -70,7 +70,7 @@ def evaluate(rows: Rows, guess: Mask, codec: Codec, state: EventState, *, again:
     return Evaluated(expected, accepted, noted, met, calculated.passed, failed, kept)
 
 
-def misleading(evaluated: Evaluated, codec: Codec) -> Mask:
+def invalidating_rows(evaluated: Evaluated, codec: Codec) -> Mask:
     """Return the rows that were guessed wrong, as far as a later row may have been evaluated differently for it."""
     wrong: Mask = evaluated.expected != evaluated.accepted
     if codec.event.previous or not wrong.any():
@@ -81,22 +81,22 @@ def misleading(evaluated: Evaluated, codec: Codec) -> Mask:
     return wrong & (evaluated.accepted | giver)
 
 
-def accept(evaluated: Evaluated, state: EventState) -> None:
+def commit(evaluated: Evaluated, state: EventState) -> None:
     """Keep what was remembered, but for ids of rows that were not accepted after all; no row may be misleading."""
     if evaluated.failed:
         state.seen.drop(evaluated.met, np.flatnonzero(evaluated.expected & ~evaluated.accepted))
 
 
-def take_back(evaluated: Evaluated, state: EventState) -> None:
+def roll_back(evaluated: Evaluated, state: EventState) -> None:
     """Restore ids and windows as they were before the rows were evaluated."""
     state.seen.undo(evaluated.met)
     if state.windows is not None and evaluated.kept is not None:
         state.windows.put_back(evaluated.kept)
 
 
-def remember(rows: Rows, accepted: Mask, noted: Mask, state: EventState) -> None:
+def apply_final(rows: Rows, accepted: Mask, noted: Mask, state: EventState) -> None:
     """Remember ids and windows of rows whose fate is known."""
-    state.seen.check_and_mark(rows.devices, rows.marks, accepted)
+    state.seen.check_and_add(rows.devices, rows.marks, accepted)
     if state.windows is not None and noted.any():
         state.windows.recall(rows.devices[noted], rows.batch.take(noted))
 

@@ -12,12 +12,12 @@ from stream_app.errors import FatalError
 from stream_app.model.record import Batch, Failure, IntVector, Record, concat
 from stream_app.model.records import Records
 from stream_app.pipeline.acceptance import accept_rows
-from stream_app.pipeline.decode import Encoded, decode
+from stream_app.pipeline.decode import EncodedRows, decode
 from stream_app.pipeline.payload_identity import with_identity
 from stream_app.pipeline.registry import Codec, Registry
-from stream_app.pipeline.rules import judged
 from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.score import score
+from stream_app.pipeline.sensor_checks import flag_and_score
 from stream_app.pipeline.state.shard_state import EventState, ShardState
 
 
@@ -82,7 +82,7 @@ def _joined(parts: Sequence[tuple[int, Processed]]) -> Processed:
 
 
 def _one_event(
-    encoded: Encoded, codec: Codec, records: Records, moments: IntVector, state: EventState
+    encoded: EncodedRows, codec: Codec, records: Records, moments: IntVector, state: EventState
 ) -> tuple[Batch, list[Failure], IntVector]:
     conformed = resolve_schema(encoded, codec, records.arrived)
     if not len(conformed.passed):
@@ -104,7 +104,7 @@ def _one_event(
         scored = score(accepted_rows.passed, codec.event, state.detector, numbered)
     else:
         flags = state.checks.mark(devices, batch)
-        scored = judged(accepted_rows.passed, flags, codec.event, state.detector, numbered)
+        scored = flag_and_score(accepted_rows.passed, flags, codec.event, state.detector, numbered)
     state.forget_unscored(numbered)
     return scored, [*conformed.failed, *accepted_rows.failed], accepted_rows.repeated
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code, Failure, IntVector, Mask, Outcome
-from stream_app.pipeline.decode import Encoded
+from stream_app.pipeline.decode import EncodedRows
 from stream_app.pipeline.readers.columns import build, build_from
 from stream_app.pipeline.readers.fast_path import detail_of, id_of
 from stream_app.pipeline.registry import Codec
@@ -23,7 +23,7 @@ Values = list[Any]
 Columns = dict[str, NDArray[Any]]
 
 
-def resolve_schema(encoded: Encoded, codec: Codec, arrived: IntVector) -> Outcome:
+def resolve_schema(encoded: EncodedRows, codec: Codec, arrived: IntVector) -> Outcome:
     """Decode every body against the schema; `arrived` is of all records of the call, milliseconds since the epoch.
 
     What does not fit is a SCHEMA_VIOLATION; a required field that is absent or null is FIELD_MISSING. The batch
@@ -60,7 +60,7 @@ def _merged(
     return together[order], merged
 
 
-def _add_ids(columns: Columns, encoded: Encoded, codec: Codec) -> None:
+def _add_ids(columns: Columns, encoded: EncodedRows, codec: Codec) -> None:
     """Where the device gave no id of its own, the bus's does."""
     field = next((field for field in codec.schema.fields if field.name == codec.event.id), None)
     if field is None or field.kind not in (TEXT, IDENTITY) or not encoded.usual:
@@ -78,7 +78,7 @@ def _arrival(codec: Codec, arrived: IntVector, row: int) -> int | None:
 
 
 def _read_again(
-    usual: Sequence[msgspec.Struct], places: list[int], encoded: Encoded, codec: Codec, arrived: IntVector
+    usual: Sequence[msgspec.Struct], places: list[int], encoded: EncodedRows, codec: Codec, arrived: IntVector
 ) -> tuple[dict[int, Values], list[Failure]]:
     """The values of some rows that were read at once, by row, their times read with care."""
     found: dict[int, Values] = {}
@@ -109,7 +109,7 @@ def _read_times(values: Values, codec: Codec, arrived: int | None) -> None:
             raise error.within(f".{field}") from None
 
 
-def _read(encoded: Encoded, codec: Codec, arrived: IntVector) -> tuple[dict[int, Values], list[Failure]]:
+def _read(encoded: EncodedRows, codec: Codec, arrived: IntVector) -> tuple[dict[int, Values], list[Failure]]:
     """The values of rows that were not read at once, by row."""
     found: dict[int, Values] = {}
     failed: list[Failure] = []

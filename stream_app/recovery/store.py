@@ -13,9 +13,9 @@ from urllib.parse import quote, unquote, urlencode
 import msgspec
 
 from stream_app.aws.objects import keys, put_new
-from stream_app.errors import code_of
+from stream_app.errors import aws_error_code
 from stream_app.model.record import Position
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.bounded import DEEPEST, decoded, is_deep
 from stream_app.recovery.dead_letters import DeadLetter, is_position
 
@@ -99,7 +99,7 @@ def failure_key(consumer: str, position: Position, partition_key: str, arrived: 
 
     A partition key too long for a key of S3 is cut and ends in a hash of the whole.
     """
-    at = instant(arrived)
+    at = utc_datetime(arrived)
     name = f"{at:{_STAMP}}.{arrived % 1000:03d}Z-{position.shard}-{position.sequence}-{position.sub}.json"
     return f"{FAILURES}{consumer}/{at:%Y/%m/%d/%H}/{folder(partition_key)}/{name}"
 
@@ -153,7 +153,7 @@ def failure(letter: DeadLetter, data: bytes | None, origin: str | None = None) -
         sub=letter.sub,
         partition_key=letter.partition_key,
         arrived=letter.arrived,
-        arrived_at=instant(letter.arrived).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        arrived_at=utc_datetime(letter.arrived).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         event=letter.event,
         schema=letter.schema,
         stage=letter.stage,
@@ -227,7 +227,7 @@ def status(s3: Any, bucket: str, key: str) -> str | None:
     try:
         tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
     except Exception as error:
-        if code_of(error) in _GONE:
+        if aws_error_code(error) in _GONE:
             return None
         raise
     return next((tag["Value"] for tag in tags if tag["Key"] == "status"), None)
@@ -248,7 +248,7 @@ def advance_status(s3: Any, bucket: str, key: str, new: str) -> bool:
         tagging = {"TagSet": [*others, {"Key": "status", "Value": new}]}
         s3.put_object_tagging(Bucket=bucket, Key=key, Tagging=tagging)
     except Exception as error:
-        if code_of(error) in _GONE:
+        if aws_error_code(error) in _GONE:
             return False
         raise
     return True
@@ -262,9 +262,9 @@ def failure_keys(
     start = f"{prefix}{since:%Y/%m/%d/%H}/" if since else ""
     for key in keys(s3, bucket, prefix, start):
         found = parse_key(key)
-        if found is None or (since and instant(found.arrived) < since):
+        if found is None or (since and utc_datetime(found.arrived) < since):
             continue
-        if until and instant(found.arrived) >= until:
+        if until and utc_datetime(found.arrived) >= until:
             if key[len(prefix) :][:13] > f"{until:%Y/%m/%d/%H}":
                 return
             continue

@@ -11,7 +11,7 @@ import msgspec
 from stream_app.aws.objects import get
 from stream_app.errors import StreamAppError
 from stream_app.model.record import Position
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery import store
 from stream_app.recovery.bounded import plain
@@ -109,7 +109,7 @@ def row(key: str, stored: StoredFailure, status: str | None) -> dict[str, Any]:
         "id": handle(key),
         "key": key,
         "status": status,
-        "arrived": instant(stored.arrived).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "arrived": utc_datetime(stored.arrived).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "consumer": stored.consumer,
         "stream": stored.stream,
         "shard": stored.shard,

@@ -16,7 +16,7 @@ from stream_app.aws.conditional_writes import met
 from stream_app.model.event import Event
 from stream_app.model.record import Batch, Code, Failure, IntVector, Position, Record
 from stream_app.model.record_metadata import record_metadata
-from stream_app.model.segment import Segment, instant
+from stream_app.model.segment import Segment, utc_datetime
 from stream_app.sinks.columns import stored_columns
 
 KEY = "device"
@@ -121,7 +121,7 @@ def _number(value: float | Decimal) -> Decimal | None:
 
 def _iso(milliseconds: int) -> str:
     try:
-        return instant(milliseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return utc_datetime(milliseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):  # a year outside 1 to 9999
         return str(np.datetime64(milliseconds, "ms")) + "Z"
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from stream_app.model.record import Batch, Code, Failure, Record
-from stream_app.model.segment import Building, Segment, Sink
+from stream_app.model.segment import PrebuildingSink, Segment, Sink
 
 T = TypeVar("T")
 Step = Callable[[], None]
@@ -182,7 +182,7 @@ class _Laws:
     def build(self) -> None:
         steps = _Steps()
         sink = self.make_sink(steps)
-        if isinstance(sink, Building):
+        if isinstance(sink, PrebuildingSink):
             self.clear()
             before = self.stored()
             sink.build(self._one())

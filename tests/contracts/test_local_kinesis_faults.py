@@ -10,7 +10,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from stream_app.errors import ConfigError, code_of, is_transient
+from stream_app.errors import ConfigError, aws_error_code, is_transient
 from stream_app.local.moto_patches import clock
 from stream_app.local.server import faults
 from stream_app.local.server.faults import ExpireIterators, Fail, ThrottlePuts, ThrottleReads, Trim, injected
@@ -72,7 +72,7 @@ def test_put_record_and_get_records_raise_when_throttled(kinesis: KinesisClient)
         assert kinesis.get_records(ShardIterator=where)["Records"] == []
         read_error = refusal(lambda: kinesis.get_records(ShardIterator=where))
     for error in (put_error, read_error):
-        assert code_of(error) == "ProvisionedThroughputExceededException"
+        assert aws_error_code(error) == "ProvisionedThroughputExceededException"
         assert is_transient(error)
     assert kinesis.get_records(ShardIterator=where)["Records"] == []
 
@@ -110,12 +110,14 @@ def test_an_outage_can_be_of_one_action_and_have_a_code_of_its_own(
     fault = Fail(service="kinesis", action="ListStreams", status=400, code="LimitExceededException")
     with injected(fault):
         kinesis.describe_stream_summary(StreamName="one")
-        assert code_of(refusal(kinesis.list_streams)) == "LimitExceededException"
+        assert aws_error_code(refusal(kinesis.list_streams)) == "LimitExceededException"
     s3 = client("s3")
     s3.create_bucket(Bucket="bucket")
     with injected(Fail(service="s3", action="PUT", status=503)):
         s3.list_objects_v2(Bucket="bucket")
-        assert code_of(refusal(lambda: s3.put_object(Bucket="bucket", Key="k", Body=b""))) == "SlowDown"
+        assert (
+            aws_error_code(refusal(lambda: s3.put_object(Bucket="bucket", Key="k", Body=b""))) == "SlowDown"
+        )
 
 
 def test_a_client_that_tries_again_gets_over_an_outage(aws: ClientFactory, kinesis: KinesisClient) -> None:
@@ -162,7 +164,10 @@ def test_iterators_can_be_made_to_expire(kinesis: KinesisClient, monkeypatch: py
     put(kinesis, "one", "a")
     old = iterator(kinesis, "one", SHARD)
     with injected(ExpireIterators()):
-        assert code_of(refusal(lambda: kinesis.get_records(ShardIterator=old))) == "ExpiredIteratorException"
+        assert (
+            aws_error_code(refusal(lambda: kinesis.get_records(ShardIterator=old)))
+            == "ExpiredIteratorException"
+        )
         now[0] += 1
         assert len(read(kinesis, "one", SHARD)) == 1
 

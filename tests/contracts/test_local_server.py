@@ -16,7 +16,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from stream_app.errors import ConfigError, code_of, is_conflict
+from stream_app.errors import ConfigError, aws_error_code, is_conflict
 from stream_app.local.server.faults import Fail, ThrottlePuts, Trim
 from stream_app.local.server.process import LocalAws, start
 from tests.contracts.local_kinesis import datas, iterator, put
@@ -125,7 +125,7 @@ def test_every_service_of_the_template_answers(client: Callable[[str], Any]) -> 
     client("logs").describe_log_groups()
     with pytest.raises(ClientError) as refused:
         client("s3").get_object(Bucket="no-such-bucket", Key="k")
-    assert code_of(refused.value) == "NoSuchBucket"
+    assert aws_error_code(refused.value) == "NoSuchBucket"
 
 
 def at_once(act: Callable[[int], bool], how_many: int = 12) -> int:
@@ -193,12 +193,12 @@ def test_faults_are_switched_from_outside(server: LocalAws, client: Callable[[st
     dynamodb = client("dynamodb")
     with pytest.raises(ClientError) as refused:
         dynamodb.list_tables()
-    assert code_of(refused.value) == "ResourceInUseException"
+    assert aws_error_code(refused.value) == "ResourceInUseException"
     dynamodb.list_tables()
     server.inject(Fail(service="sns", action="ListTopics", status=400, code="AuthorizationError"))
     with pytest.raises(ClientError) as refused:
         client("sns").create_topic(Name="topic") and client("sns").list_topics()
-    assert code_of(refused.value) == "AuthorizationError"
+    assert aws_error_code(refused.value) == "AuthorizationError"
     server.clear_faults()
     put(kinesis, "one", "e")
     assert server.inject(Trim(stream="one")) == 3

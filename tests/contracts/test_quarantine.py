@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.quarantine.policy import CAREFUL_FROM, Isolation
 from stream_app.consumer.snapshots import SHARD_END
-from stream_app.disposable_fork import Ended, Limit, Work
+from stream_app.disposable_fork import ForkResult, Limit, Work
 from stream_app.model.record import Position, Record
 from stream_app.model.segment import token
 from stream_app.sinks.quarantine import Attempts
@@ -217,7 +217,7 @@ def test_every_later_reading_follows_the_decision_without_any_fork() -> None:
     first.finish()
     store.saved.clear()
 
-    def no_fork(_work: Work, _limit: Callable[[str], Limit]) -> Ended:
+    def no_fork(_work: Work, _limit: Callable[[str], Limit]) -> ForkResult:
         raise AssertionError("nothing is tried where nothing failed")
 
     isolation = Isolation(store, poison.build, no_fork)

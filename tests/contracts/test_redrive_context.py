@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stream_app.aws.objects import keys
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.context import open_target
 from stream_app.recovery.redrive.discard import discard
@@ -154,7 +154,7 @@ def _move_back(pipeline: Pipeline) -> None:
     )
     parsed = parse_key(failure)
     assert parsed is not None
-    hour = instant(parsed.arrived) - timedelta(hours=1)
+    hour = utc_datetime(parsed.arrived) - timedelta(hours=1)
     to = f"{EVENTS}reading/date={hour:%Y-%m-%d}/hour={hour:%H}/{key.rpartition('/')[2]}"
     s3.copy_object(Bucket=BUCKET, Key=to, CopySource={"Bucket": BUCKET, "Key": key})
     s3.delete_object(Bucket=BUCKET, Key=key)

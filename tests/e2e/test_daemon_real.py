@@ -23,7 +23,7 @@ from stream_app.daemon.launcher import run_daemon
 from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.local.leases import write_leases
 from stream_app.local.server.process import LocalAws, start
-from stream_app.model.segment import from_token
+from stream_app.model.segment import position_from_token
 from stream_app.recovery.audit.accepted import accepted
 from stream_app.recovery.stream.read import shards
 from stream_app.resources import shipped
@@ -330,7 +330,7 @@ def test_kcl_hands_on_what_the_audit_says_that_it_does(begin: Begin, client: Cal
     said = {
         (position.sequence, position.sub)
         for token, lost in zip(found.tokens.to_pylist(), found.misrouted | found.unread, strict=True)
-        if not lost and (position := from_token(found.shard, token))
+        if not lost and (position := position_from_token(found.shard, token))
     }
     assert seen == said
     assert (len(said), int(found.unread.sum()), int(found.misrouted.sum())) == (2 + 1 + 3 + 1 + 3 + 1, 5, 5)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stream_app.cli.views.names import short_shard
 from stream_app.errors import ConfigError, FatalError, StreamAppError
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery import bounded as bounds
 from stream_app.recovery.audit import accounts, checkpoints
@@ -119,19 +119,19 @@ def _letter_record(data: bytes) -> None:
     found = letters.parse_record(data)
     if found is not None:
         bounds.plain(found)
-        instant(found.vanishes or found.arrived)
+        utc_datetime(found.vanishes or found.arrived)
 
 
 def _entry(item: Mapping[str, Any]) -> None:
     found = history.entry_of(item)
-    instant(found.at)
-    instant(found.done_at or 0)
+    utc_datetime(found.at)
+    utc_datetime(found.done_at or 0)
 
 
 def _attempt(item: Mapping[str, Any]) -> None:
     found = items.from_item(item)
-    instant(found.claimed_at)
-    instant(found.settled_at)
+    utc_datetime(found.claimed_at)
+    utc_datetime(found.settled_at)
 
 
 def _stored(data: bytes) -> None:

@@ -20,8 +20,8 @@ from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state.device_memory import unpack
-from stream_app.pipeline.state.packing import MAGIC, compressed, contained
+from stream_app.pipeline.state.packing import MAGIC, compress_state, write_container
+from stream_app.pipeline.state.previous_values import unpack
 from stream_app.pipeline.state.shard_state import ShardState
 from tests import samples, snapshots
 from tests.fuzz.mutations import mutated
@@ -106,7 +106,7 @@ def _frames(event: str, rng: random.Random) -> bytes:
 def _content(event: str, rng: random.Random) -> bytes:
     """MessagePack changed within a right container."""
     state = unpack(_base(event))
-    return contained([mutated(msgspec.msgpack.encode(state), rng)])
+    return write_container([mutated(msgspec.msgpack.encode(state), rng)])
 
 
 def _part(event: str, rng: random.Random) -> bytes:
@@ -124,7 +124,7 @@ def _part(event: str, rng: random.Random) -> bytes:
             holder[name] = _value(holder.get(name), rng)
     if rng.random() < 0.1:
         state[rng.choice(("version", "latest"))] = rng.choice((*_EXTREME, *_ANY))
-    return compressed(state)
+    return compress_state(state)
 
 
 def _value(value: Any, rng: random.Random) -> Any:
@@ -186,7 +186,7 @@ def _detector(event: str, rng: random.Random) -> bytes:
         head = mutated(sealed[28:-4], rng)
         sealed = _checked(sealed[:28] + head)
     state["events"][event]["detector"] = sealed
-    return compressed(state)
+    return compress_state(state)
 
 
 def _unsealed(stored: bytes) -> tuple[str, list[bytes]]:

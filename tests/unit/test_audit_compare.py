@@ -12,7 +12,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.model.segment import from_token
+from stream_app.model.segment import position_from_token
 from stream_app.recovery.audit.accepted import Accepted
 from stream_app.recovery.audit.accounts import Accounts, Kind, Source
 from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, Waiting, compare
@@ -168,7 +168,9 @@ def test_an_unreadable_object_is_enough_to_be_unbalanced() -> None:
 
 @given(POSITIONS, POSITIONS)
 def test_positions_of_these_tests_are_ordered_as_their_numbers(one: int, other: int) -> None:
-    assert (from_token(SHARD, at(one)).order < from_token(SHARD, at(other)).order) == (one < other)
+    assert (position_from_token(SHARD, at(one)).order < position_from_token(SHARD, at(other)).order) == (
+        one < other
+    )
 
 
 def since_epoch(seconds: float) -> datetime:

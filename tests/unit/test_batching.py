@@ -256,7 +256,10 @@ def test_the_rows_evaluated_are_a_small_multiple_of_the_rows_there_are(
     counter = Counter(monkeypatch)
     whole = run(LONG[name], [8_000], registry)
     # All of them a few times, then parts of at most twice what the part before made final.
-    assert counter.rows <= (1 + dependent_rows.WHOLE + 3) * 8_000 + counter.calls * dependent_rows.FEWEST
+    assert (
+        counter.rows
+        <= (1 + dependent_rows.FULL_PASSES + 3) * 8_000 + counter.calls * dependent_rows.MIN_CHUNK
+    )
     assert counter.calls <= 400
     assert run(LONG[name], [700] * 12, registry) == whole
 

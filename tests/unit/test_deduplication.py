@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly.kernels.prefetch import CACHED
-from stream_app.pipeline.state.deduplication import Seen, marks_of
-from stream_app.pipeline.state.device_memory import unpack
-from stream_app.pipeline.state.key_index import Devices
-from stream_app.pipeline.state.packing import compressed
+from stream_app.pipeline.state.deduplication import RecentIds, id_hashes
+from stream_app.pipeline.state.key_index import KeyIndex
+from stream_app.pipeline.state.packing import compress_state
+from stream_app.pipeline.state.previous_values import unpack
 from tests.samples import splits
 from tests.unit.columns import texts, times
 
@@ -37,10 +37,10 @@ class _SlowSeen:
         return known
 
 
-def reloaded(seen: Seen, limit: int, devices: int) -> Seen:
+def reloaded(seen: RecentIds, limit: int, devices: int) -> RecentIds:
     every = np.arange(devices)
-    other = Seen(limit)
-    other.load(unpack(compressed(seen.dump(devices))), every, every)
+    other = RecentIds(limit)
+    other.load(unpack(compress_state(seen.dump(devices))), every, every)
     return other
 
 
@@ -48,14 +48,14 @@ def reloaded(seen: Seen, limit: int, devices: int) -> Seen:
 def test_an_id_is_known_for_as_many_events_of_its_device(
     rows: list[tuple[str, str | None, bool]], limit: int, data: st.DataObject
 ) -> None:
-    seen, slow, devices = Seen(limit), _SlowSeen(limit), Devices()
+    seen, slow, devices = RecentIds(limit), _SlowSeen(limit), KeyIndex()
     for part in data.draw(splits(rows)):
         numbers = devices.numbers(key for key, *_ in part)
-        marks, accepted = marks_of(texts(i for _, i, _ in part)), np.array([a for *_, a in part], dtype=bool)
+        marks, accepted = id_hashes(texts(i for _, i, _ in part)), np.array([a for *_, a in part], dtype=bool)
         for _ in range(data.draw(st.integers(0, 2), label="guessed wrongly")):
             guess = np.array(data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool)
-            seen.undo(seen.check_and_mark(numbers, marks, guess))
-        met = seen.check_and_mark(numbers, marks, accepted)
+            seen.undo(seen.check_and_add(numbers, marks, guess))
+        met = seen.check_and_add(numbers, marks, accepted)
         assert met.again.tolist() == [slow.row(*row) for row in part]
         if data.draw(st.booleans()):
             seen = reloaded(seen, limit, len(devices))
@@ -65,33 +65,33 @@ def test_an_id_is_known_for_as_many_events_of_its_device(
 def test_rows_that_are_dropped_are_not_remembered(
     rows: list[tuple[str, str | None, bool]], limit: int, data: st.DataObject
 ) -> None:
-    seen, slow, devices = Seen(limit), Seen(limit), Devices()
+    seen, slow, devices = RecentIds(limit), RecentIds(limit), KeyIndex()
     for part in data.draw(splits(rows)):
-        numbers, marks = devices.numbers(key for key, *_ in part), marks_of(texts(i for _, i, _ in part))
-        met = seen.check_and_mark(numbers, marks, np.ones(len(part), dtype=bool))
+        numbers, marks = devices.numbers(key for key, *_ in part), id_hashes(texts(i for _, i, _ in part))
+        met = seen.check_and_add(numbers, marks, np.ones(len(part), dtype=bool))
         givers = set(met.by.tolist())
         wrong = [at for at, row in enumerate(part) if not row[2] and at not in givers and not met.again[at]]
         seen.drop(met, np.array(wrong, dtype=np.int64))
-        slow.check_and_mark(
-            numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool)
-        )
-        assert compressed(seen.dump(len(devices))) == compressed(slow.dump(len(devices)))
+        slow.check_and_add(numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool))
+        assert compress_state(seen.dump(len(devices))) == compress_state(slow.dump(len(devices)))
 
 
 @given(st.lists(st.integers(1, 6), max_size=60), st.integers(1, 40))
 def test_marks_that_are_much_alike_are_not_taken_for_each_other(marks: list[int], limit: int) -> None:
     alike = np.array(marks, dtype=np.int64) << 40
-    met = Seen(limit).check_and_mark(np.zeros(len(marks), np.int64), alike, np.ones(len(marks), dtype=bool))
+    met = RecentIds(limit).check_and_add(
+        np.zeros(len(marks), np.int64), alike, np.ones(len(marks), dtype=bool)
+    )
     slow = _SlowSeen(limit)
     assert met.again.tolist() == [slow.row("one", str(mark), True) for mark in marks]
 
 
 def test_many_devices_are_known_as_each_is_alone() -> None:
     devices, times, limit = 9_000, 21, 16  # of as many ids as are asked for beforehand
-    rng, seen = np.random.default_rng(7), Seen(limit)
+    rng, seen = np.random.default_rng(7), RecentIds(limit)
     numbers = np.array([rng.permutation(devices) for _ in range(times)])
     marks, accepted = rng.integers(1, 30, numbers.shape), np.ones(devices, dtype=bool)
-    again = np.array([seen.check_and_mark(*row, accepted).again for row in zip(numbers, marks, strict=True)])
+    again = np.array([seen.check_and_add(*row, accepted).again for row in zip(numbers, marks, strict=True)])
     assert 8 * limit * devices > CACHED
     for device in (0, 1, 4_500, devices - 1):
         mine, slow = numbers == device, _SlowSeen(limit)
@@ -103,16 +103,16 @@ def test_many_devices_are_known_as_each_is_alone() -> None:
 def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
     keys: list[str], limit: int, later: int
 ) -> None:
-    seen, devices = Seen(limit), Devices()
+    seen, devices = RecentIds(limit), KeyIndex()
     numbers = devices.numbers(keys)
-    seen.check_and_mark(numbers, marks_of(texts(map(str, range(len(keys))))), np.ones(len(keys), dtype=bool))
-    every, other = np.arange(len(devices)), Seen(later)
-    other.load(unpack(compressed(seen.dump(len(devices)))), every, every)
+    seen.check_and_add(numbers, id_hashes(texts(map(str, range(len(keys))))), np.ones(len(keys), dtype=bool))
+    every, other = np.arange(len(devices)), RecentIds(later)
+    other.load(unpack(compress_state(seen.dump(len(devices)))), every, every)
     for key in set(keys):
         mine = [str(at) for at, other_key in enumerate(keys) if other_key == key]
         for back, event_id in enumerate(reversed(mine), start=1):
-            met = other.check_and_mark(
-                devices.numbers([key]), marks_of(texts([event_id])), np.ones(1, dtype=bool)
+            met = other.check_and_add(
+                devices.numbers([key]), id_hashes(texts([event_id])), np.ones(1, dtype=bool)
             )
             assert met.again.tolist() == [back <= min(limit, later)]
             other.undo(met)
@@ -124,9 +124,9 @@ def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
     ids=["whole numbers", "times", "text", "numbers that may be missing"],
 )
 def test_ids_of_every_kind_survive_a_snapshot(ids: np.ndarray[Any, Any]) -> None:
-    seen, one = Seen(9), np.zeros(2, dtype=np.int64)
-    assert seen.check_and_mark(one, marks_of(ids), np.ones(2, dtype=bool)).again.tolist() == [False, False]
-    assert reloaded(seen, 9, 1).check_and_mark(one, marks_of(ids), np.ones(2, dtype=bool)).again.tolist() == [
+    seen, one = RecentIds(9), np.zeros(2, dtype=np.int64)
+    assert seen.check_and_add(one, id_hashes(ids), np.ones(2, dtype=bool)).again.tolist() == [False, False]
+    assert reloaded(seen, 9, 1).check_and_add(one, id_hashes(ids), np.ones(2, dtype=bool)).again.tolist() == [
         True,
         True,
     ]
@@ -134,6 +134,6 @@ def test_ids_of_every_kind_survive_a_snapshot(ids: np.ndarray[Any, Any]) -> None
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=40), st.integers(-(2**63), 2**63 - 1)), unique=True))
 def test_ids_that_differ_have_marks_that_differ(ids: list[Any]) -> None:
-    marks = marks_of(texts(ids)).tolist()
+    marks = id_hashes(texts(ids)).tolist()
     assert len(set(marks)) == len(ids) - ({None, ""} <= set(ids))
     assert [mark == 0 for mark in marks] == [name in (None, "") for name in ids]

@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stream_app.disposable_fork import Ended, Limit, Tell, run
+from stream_app.disposable_fork import ForkResult, Limit, Report, run
 
 PATIENT = Limit(60.0, 240.0)
 
 
-def forked(work: Callable[[Tell], object], limit: Limit = PATIENT) -> Ended:
-    def quietly(tell: Tell) -> None:
+def forked(work: Callable[[Report], object], limit: Limit = PATIENT) -> ForkResult:
+    def quietly(tell: Report) -> None:
         work(tell)
 
     return run(quietly, lambda _report: limit)
@@ -29,7 +29,7 @@ def forked(work: Callable[[Tell], object], limit: Limit = PATIENT) -> Ended:
 def test_what_it_reports_comes_in_order_and_what_it_changes_is_its_own() -> None:
     here: list[int] = []
 
-    def work(tell: Tell) -> None:
+    def work(tell: Report) -> None:
         for number in range(10_000):
             here.append(number)
             tell(str(number))
@@ -57,7 +57,7 @@ def test_a_report_stays_one_line() -> None:
         (lambda _: os.abort(), -signal.SIGABRT, ""),
     ],
 )
-def test_however_it_ends_it_has_not_finished(work: Callable[[Tell], object], code: int, error: str) -> None:
+def test_however_it_ends_it_has_not_finished(work: Callable[[Report], object], code: int, error: str) -> None:
     ended = forked(work)
     assert (ended.finished, ended.exceeded, ended.code, ended.error) == (False, "", code, error)
     if code in (-signal.SIGSEGV, -signal.SIGABRT):
@@ -65,7 +65,7 @@ def test_however_it_ends_it_has_not_finished(work: Callable[[Tell], object], cod
 
 
 def test_one_that_computes_without_a_report_is_ended_with_its_stack() -> None:
-    def for_ever(tell: Tell) -> None:
+    def for_ever(tell: Report) -> None:
         tell("begun")
         while True:
             pass
@@ -82,7 +82,7 @@ def test_one_that_waits_without_a_report_is_ended() -> None:
 def test_the_limit_begins_anew_with_each_report() -> None:
     """Together they take longer than the limit."""
 
-    def work(tell: Tell) -> None:
+    def work(tell: Report) -> None:
         for number in range(8):
             until = time.process_time() + 0.1
             while time.process_time() < until:
@@ -93,7 +93,7 @@ def test_the_limit_begins_anew_with_each_report() -> None:
 
 
 def test_a_child_of_it_that_stays_holds_up_nobody() -> None:
-    def work(tell: Tell) -> None:
+    def work(tell: Report) -> None:
         pid = os.fork()
         if not pid:
             time.sleep(3_600)
@@ -106,7 +106,7 @@ def test_a_child_of_it_that_stays_holds_up_nobody() -> None:
 
 
 def test_it_keeps_no_pipe_of_its_parent_open_and_goes_first_when_memory_is_out() -> None:
-    def work(tell: Tell) -> None:
+    def work(tell: Report) -> None:
         tell(str(Path("/proc/self/fd/0").readlink()))
         tell(str(Path("/proc/self/fd/1").readlink()))
         tell(Path("/proc/self/oom_score_adj").read_text().strip())

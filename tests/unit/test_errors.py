@@ -14,7 +14,7 @@ from stream_app.errors import (
     FatalError,
     Problem,
     TransientError,
-    code_of,
+    aws_error_code,
     is_conflict,
     is_transient,
 )
@@ -28,7 +28,7 @@ def refused(code: str, status: int = 400) -> aws.ClientError:
 @pytest.mark.parametrize("code", sorted(TRANSIENT_CODES))
 def test_what_is_throttled_or_unavailable_is_worth_another_try(code: str) -> None:
     assert is_transient(refused(code))
-    assert code_of(refused(code)) == code
+    assert aws_error_code(refused(code)) == code
     assert not is_conflict(refused(code))
 
 
@@ -76,10 +76,10 @@ def test_anything_else_is_not_tried_again(error: Exception) -> None:
 
 
 def test_what_is_no_answer_of_a_service_has_no_code() -> None:
-    assert code_of(ValueError("x")) is None
+    assert aws_error_code(ValueError("x")) is None
     odd = ValueError("x")
     odd.response = {"Error": {}}  # type: ignore[attr-defined]
-    assert code_of(odd) is None
+    assert aws_error_code(odd) is None
 
 
 def test_a_configuration_error_has_every_problem_with_its_hint() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
-from stream_app.model.segment import instant, token
+from stream_app.model.segment import token, utc_datetime
 from stream_app.recovery.find.query import AHEAD, Query, cause, find, find_keys, find_named, handle
 from stream_app.recovery.find.times import duration
 from stream_app.recovery.hours import hours
@@ -60,7 +60,7 @@ def test_whoever_stops_early_has_read_little(threads: Executor) -> None:
     store = Store(MANY)
     found = list(islice(find(store, BUCKET, Query("air"), threads, newest_first=True), 5))
     assert len(found) == 5
-    assert all(instant(one.stored.arrived) >= at(HOURS - 1) for one in found)
+    assert all(utc_datetime(one.stored.arrived) >= at(HOURS - 1) for one in found)
     assert store.calls["get"] <= AHEAD
     assert store.calls["list"] <= 5
 

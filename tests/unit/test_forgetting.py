@@ -91,7 +91,9 @@ def test_a_device_begins_anew_after_a_silence_in_every_split(
 ) -> None:
     expected = run(snapshots.new_state(), as_records(rows, generations(rows)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state_module, "FEW", few)  # 0: memory is given back as soon as half is forgotten
+        patch.setattr(
+            state_module, "MIN_FORGOTTEN", few
+        )  # 0: memory is given back as soon as half is forgotten
         state, start = ShardState(snapshots.EVENTS, snapshots.SEEN_IDS, GAP), 0
         found: dict[int, Any] = {}
         for part in data.draw(samples.splits(as_records(rows))):
@@ -111,7 +113,7 @@ def test_a_snapshot_does_not_depend_on_when_memory_was_given_back(
     whole = ShardState(CANONICAL, snapshots.SEEN_IDS, GAP)
     run(whole, as_records(rows))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state_module, "FEW", 0)
+        patch.setattr(state_module, "MIN_FORGOTTEN", 0)
         state = ShardState(CANONICAL, snapshots.SEEN_IDS, GAP)
         for part in data.draw(samples.splits(as_records(rows))):
             run(state, part)

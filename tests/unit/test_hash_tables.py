@@ -19,8 +19,8 @@ from anomaly.kernels.siphash import hash_of
 from stream_app.model.record import IntVector
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.readers.unpack_kernel import hash_text
-from stream_app.pipeline.state.deduplication import Repeats, Seen
-from stream_app.pipeline.state.key_index import Devices
+from stream_app.pipeline.state.deduplication import RecentIds, Repeats
+from stream_app.pipeline.state.key_index import KeyIndex
 from stream_app.pipeline.state.key_index_kernel import MARK, NUMBER
 from stream_app.pipeline.state.shard_state import ShardState
 from tests import samples, snapshots
@@ -47,7 +47,7 @@ def chosen() -> list[str]:
     return found[:_CHOSEN]
 
 
-def steps_of(devices: Devices) -> int:
+def steps_of(devices: KeyIndex) -> int:
     """How many slots are looked at to find every key once."""
     slots = devices._slots
     used = np.flatnonzero(slots[:, NUMBER] >= 0)
@@ -56,7 +56,7 @@ def steps_of(devices: Devices) -> int:
 
 
 def test_keys_that_were_chosen_take_no_more_steps_than_others(chosen: list[str]) -> None:
-    devices = Devices()
+    devices = KeyIndex()
     assert devices.numbers(chosen).tolist() == list(range(_CHOSEN))
     assert steps_of(devices) < 4 * _CHOSEN
 
@@ -91,9 +91,9 @@ def test_a_hash_is_pythons_own() -> None:
 # ---- Which row gave an id
 
 
-def check_and_mark(seen: Seen, devices: list[int], marks: IntVector) -> tuple[Repeats, int]:
+def check_and_add(seen: RecentIds, devices: list[int], marks: IntVector) -> tuple[Repeats, int]:
     accepted = np.ones(len(devices), dtype=np.bool_)
-    met = seen.check_and_mark(np.array(devices, dtype=np.int64), marks, accepted)
+    met = seen.check_and_add(np.array(devices, dtype=np.int64), marks, accepted)
     return met, seen._find_givers(met, marks, accepted)
 
 
@@ -109,7 +109,7 @@ def check_and_mark(seen: Seen, devices: list[int], marks: IntVector) -> tuple[Re
 )
 @pytest.mark.parametrize("devices", [1, 50])
 def test_a_batch_of_repeats_takes_a_few_steps_a_row(marks: IntVector, devices: int) -> None:
-    _, steps = check_and_mark(Seen(100_000), [int(mark) % devices for mark in marks.tolist()], marks)
+    _, steps = check_and_add(RecentIds(100_000), [int(mark) % devices for mark in marks.tolist()], marks)
     assert steps < 4 * len(marks)
 
 
@@ -121,7 +121,7 @@ def test_a_repeats_giver_is_the_last_row_that_had_its_id(
 ) -> None:
     columns: Any = [np.array([row[at] for row in rows], dtype=kind) for at, kind in _COLUMNS]
     devices, marks, accepted = columns
-    met = Seen(limit).check_and_mark(devices, marks, accepted)
+    met = RecentIds(limit).check_and_add(devices, marks, accepted)
     for row, (device, mark, _) in enumerate(rows):
         givers = [at for at in range(row) if rows[at] == (device, mark, True) and not met.again[at]]
         assert met.by[row] == (givers[-1] if met.again[row] and givers else -1)

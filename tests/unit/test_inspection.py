@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.consumer.quarantine.inspection import PIECE, STARTING, Progress, inspect
-from stream_app.disposable_fork import Ended, Frame, Limit
+from stream_app.disposable_fork import ForkResult, Limit, StackFrame
 from stream_app.errors import FatalError
 
 LIMIT = Limit(5.0, 20.0)
@@ -24,15 +24,15 @@ class Forks:
         self.fatal, self.kills = fatal, kills
         self.cuts: list[list[int]] = []
 
-    def __call__(self, cuts: Sequence[int], _snapshots: bool) -> Ended:
+    def __call__(self, cuts: Sequence[int], _snapshots: bool) -> ForkResult:
         self.cuts.append(list(cuts))
         told = [_told(Progress(0))]
         for start, stop in zip([0, *cuts], cuts, strict=False):
             rows = range(start, stop)
             if any(row in self.fatal or self.kills(len(self.cuts), row) for row in rows):
-                return Ended(told, code=-9)
+                return ForkResult(told, code=-9)
             told.append(_told(Progress(stop)))
-        return Ended(told, finished=True, code=0)
+        return ForkResult(told, finished=True, code=0)
 
 
 def _told(progress: Progress) -> str:
@@ -71,8 +71,8 @@ def test_forks_that_end_now_here_now_there_are_the_machines_fault() -> None:
 
 
 def test_a_fork_that_ends_before_the_first_record_blames_none() -> None:
-    def none(_cuts: Sequence[int], _snapshots: bool) -> Ended:
-        return Ended([], code=-9)
+    def none(_cuts: Sequence[int], _snapshots: bool) -> ForkResult:
+        return ForkResult([], code=-9)
 
     with pytest.raises(FatalError):
         inspect(10, none, LIMIT)
@@ -82,25 +82,27 @@ def test_a_fork_that_ends_before_the_first_record_blames_none() -> None:
 @pytest.mark.parametrize(
     ("ended", "reason"),
     [
-        (Ended([], code=0), "the process ended with exit code 0"),
-        (Ended([], code=None), "the process ended"),
-        (Ended([], code=-64), "the process was killed by SIGRTMAX"),
-        (Ended([], code=-63), "the process was killed by signal 63"),
+        (ForkResult([], code=0), "the process ended with exit code 0"),
+        (ForkResult([], code=None), "the process ended"),
+        (ForkResult([], code=-64), "the process was killed by SIGRTMAX"),
+        (ForkResult([], code=-63), "the process was killed by signal 63"),
         (
-            Ended([], code=1, error="OverflowError: too far"),
+            ForkResult([], code=1, error="OverflowError: too far"),
             "processing ended the process: OverflowError: too far",
         ),
-        (Ended([], exceeded="busy", code=-6), "processing took more than 5 s of processor time"),
-        (Ended([], exceeded="waiting", code=-6), "processing made no progress within 20 s"),
+        (ForkResult([], exceeded="busy", code=-6), "processing took more than 5 s of processor time"),
+        (ForkResult([], exceeded="waiting", code=-6), "processing made no progress within 20 s"),
         (
-            Ended(
-                [], code=-11, stack=[Frame("/x/lib/python3.11/re.py", 3, "f"), Frame("/y/mine.py", 7, "g")]
+            ForkResult(
+                [],
+                code=-11,
+                stack=[StackFrame("/x/lib/python3.11/re.py", 3, "f"), StackFrame("/y/mine.py", 7, "g")],
             ),
             "the process was killed by SIGSEGV, in g (mine.py:7)",
         ),
     ],
 )
-def test_the_reason_says_how_it_ended(ended: Ended, reason: str) -> None:
+def test_the_reason_says_how_it_ended(ended: ForkResult, reason: str) -> None:
     told = [_told(Progress(0, "process", "reading", "5c"))]
     found = inspect(1, lambda _cuts, _snapshots: ended._replace(told=told), LIMIT)
     assert found.death is not None
@@ -111,10 +113,10 @@ def test_the_reason_says_how_it_ended(ended: Ended, reason: str) -> None:
 
 def test_the_stage_is_that_of_the_stack_where_there_is_one() -> None:
     frames = [
-        Frame("/a/events/mine.py", 7, "rate"),
-        Frame("/a/stream_app/pipeline/calculate.py", 3, "calculate"),
+        StackFrame("/a/events/mine.py", 7, "rate"),
+        StackFrame("/a/stream_app/pipeline/calculate.py", 3, "calculate"),
     ]
-    ended = Ended([_told(Progress(0))], code=-11, stack=frames)
+    ended = ForkResult([_told(Progress(0))], code=-11, stack=frames)
     found = inspect(1, lambda _cuts, _snapshots: ended, LIMIT)
     assert found.death is not None
     assert found.death.stage == "calculate"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anomaly.keyed_state.indexed_keys import Numbered
 from anomaly.keyed_state.table import Table
-from stream_app.pipeline.state.key_index import Devices
+from stream_app.pipeline.state.key_index import KeyIndex
 from tests.samples import splits
 
 KEYS = st.one_of(
@@ -25,7 +25,7 @@ KEYS = st.one_of(
 
 @given(keys=st.lists(KEYS, max_size=60), data=st.data())
 def test_keys_are_numbered_in_the_order_in_which_they_came(keys: list[Any], data: st.DataObject) -> None:
-    devices, known = Devices(), dict[Any, int]()
+    devices, known = KeyIndex(), dict[Any, int]()
     for part in data.draw(splits(keys)):
         expected = [known.setdefault(key, len(known)) for key in part]
         assert devices.numbers(part).tolist() == expected
@@ -35,7 +35,7 @@ def test_keys_are_numbered_in_the_order_in_which_they_came(keys: list[Any], data
 
 @pytest.mark.parametrize("count", [7, 8, 9, 5_000])
 def test_as_many_as_come_find_room_whatever_came_before(count: int) -> None:
-    devices, keys = Devices(), [f"device {number}" for number in range(count)]
+    devices, keys = KeyIndex(), [f"device {number}" for number in range(count)]
     assert devices.numbers(keys[:1] * 3).tolist() == [0, 0, 0]
     assert devices.numbers(keys[::-1]).tolist() == [*range(1, count), 0]
     assert devices.numbers(keys).tolist() == [0, *reversed(range(1, count))]
@@ -52,7 +52,7 @@ def test_whoever_gives_numbers_gets_the_same_places(
     keys: list[str], most: int, plain: list[bool], data: st.DataObject
 ) -> None:
     by_key, by_number = (Table(most, {"n": ((), np.int64)}) for _ in range(2))
-    ours, others = Devices(), Devices()
+    ours, others = KeyIndex(), KeyIndex()
     others.numbers(list("hgfedcba"))
     for part, no_numbers in zip(data.draw(splits(keys)), plain, strict=False):
         devices = data.draw(st.sampled_from([ours, ours, others]))

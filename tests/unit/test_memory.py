@@ -14,9 +14,9 @@ from anomaly.detector import Keep, StateError
 from stream_app.errors import FatalError
 from stream_app.model.event import Event, Window
 from stream_app.model.record import Batch
-from stream_app.pipeline.state.device_memory import Previous, pack, unpack
-from stream_app.pipeline.state.key_index import Devices
-from stream_app.pipeline.state.packing import compressed
+from stream_app.pipeline.state.key_index import KeyIndex
+from stream_app.pipeline.state.packing import compress_state
+from stream_app.pipeline.state.previous_values import PreviousValues, pack, unpack
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.pipeline.state.windows import Windows
 from tests.samples import EVENTS, READING, START, STEP, Drift, splits
@@ -30,7 +30,7 @@ def always(_key: str) -> bool:
 # ---- Previous
 
 
-def previous_of(row: Batch, devices: Any, before: Previous) -> dict[str, np.ndarray[Any, Any]]:
+def previous_of(row: Batch, devices: Any, before: PreviousValues) -> dict[str, np.ndarray[Any, Any]]:
     return before.recall(np.array(devices), row, np.zeros(len(row), dtype=bool))
 
 
@@ -51,12 +51,12 @@ def test_previous_values_of_every_kind_survive_a_snapshot_as_they_were() -> None
     )
     both = np.array([0, 1])
     fields = tuple(row.columns)
-    before, after = Previous(fields), Previous(fields)
+    before, after = PreviousValues(fields), PreviousValues(fields)
     before.remember(both, row)
-    after.load(unpack(compressed(before.dump(2))), both, both)
+    after.load(unpack(compress_state(before.dump(2))), both, both)
     # The row before it in the same batch gives the same as what is remembered.
     twice = Batch(row.event, {n: np.concatenate([c, c]) for n, c in row.columns.items()}, np.arange(4))
-    here = Previous(fields).recall(np.array([0, 1, 0, 1]), twice, np.ones(4, dtype=bool))
+    here = PreviousValues(fields).recall(np.array([0, 1, 0, 1]), twice, np.ones(4, dtype=bool))
     for name, column in previous_of(row, both, before).items():
         again = previous_of(row, both, after)[name]
         assert column.dtype == again.dtype == here[name].dtype
@@ -70,7 +70,7 @@ def test_previous_values_of_every_kind_survive_a_snapshot_as_they_were() -> None
 
 def test_without_a_previous_value_there_is_nan_nat_or_none() -> None:
     row = batch(time=times([1]), number=[0.5], count=[1], text=texts(["x"]))
-    found = previous_of(row, [0], Previous(tuple(row.columns)))
+    found = previous_of(row, [0], PreviousValues(tuple(row.columns)))
     assert np.isnat(found["previous.time"][0])
     assert np.isnan(found["previous.number"][0])
     assert np.isnan(found["previous.count"][0])
@@ -79,10 +79,10 @@ def test_without_a_previous_value_there_is_nan_nat_or_none() -> None:
 
 def test_previous_fields_that_are_declared_anew_are_found_by_name() -> None:
     row = batch(number=[0.5], text=texts(["x"]), more=[1.0])
-    old, new = Previous(("number", "text")), Previous(("text", "more", "number"))
+    old, new = PreviousValues(("number", "text")), PreviousValues(("text", "more", "number"))
     one = np.zeros(1, dtype=np.int64)
     old.remember(one, row)
-    new.load(unpack(compressed(old.dump(1))), one, one)
+    new.load(unpack(compress_state(old.dump(1))), one, one)
     found = {name: column.tolist()[0] for name, column in previous_of(row, one, new).items()}
     assert (found["previous.text"], found["previous.number"]) == ("x", 0.5)
     assert np.isnan(found["previous.more"])
@@ -90,7 +90,7 @@ def test_previous_fields_that_are_declared_anew_are_found_by_name() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=20), st.data())
 def test_the_previous_row_is_the_last_accepted_one(rows: list[tuple[str, bool]], data: st.DataObject) -> None:
-    previous, devices, last, at = Previous(("count",)), Devices(), dict[str, int](), 0
+    previous, devices, last, at = PreviousValues(("count",)), KeyIndex(), dict[str, int](), 0
     for part in data.draw(splits(rows)):
         expected = []
         for key, accepted in part:
@@ -134,7 +134,7 @@ def test_windows_are_what_a_loop_over_the_rows_would_find(
     rows: list[tuple[str, int, int]], size: int, data: st.DataObject
 ) -> None:
     spec = Window(("value",), size)
-    windows, slow, devices = Windows(spec), _SlowWindows(size), Devices()
+    windows, slow, devices = Windows(spec), _SlowWindows(size), KeyIndex()
     for part in data.draw(splits(rows)):
         columns = batch(time=times(step for _, step, _ in part), value=[float(value) for *_, value in part])
         numbers = devices.numbers(key for key, *_ in part)
@@ -146,7 +146,7 @@ def test_windows_are_what_a_loop_over_the_rows_would_find(
         expected = [slow.row(key, step, float(value)) for key, step, value in part]
         np.testing.assert_array_equal(found, np.array(expected).reshape(len(part), size))
         if data.draw(st.booleans()):
-            dumped, every = unpack(compressed(windows.dump(len(devices)))), np.arange(len(devices))
+            dumped, every = unpack(compress_state(windows.dump(len(devices)))), np.arange(len(devices))
             windows = Windows(spec)
             windows.load(dumped, every, every)
 
@@ -175,7 +175,7 @@ def test_a_window_that_is_declared_anew_begins_anew(spec: Window) -> None:
     row = batch(time=times([0]), value=[1.0], level=[5.0])
     one = np.zeros(1, dtype=np.int64)
     old.recall(one, row)
-    new.load(unpack(compressed(old.dump(1))), one, one)
+    new.load(unpack(compress_state(old.dump(1))), one, one)
     later = batch(time=times([1]), value=[2.0], level=[6.0])
     name = f"window.{spec.fields[0]}"
     np.testing.assert_array_equal(new.recall(one, later)[name], Windows(spec).recall(one, later)[name])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from anomaly.keyed_state.container import Buffer, Pieces, seal_parts, sealed, unseal_parts
 from stream_app.pipeline.state import packing
-from stream_app.pipeline.state.device_memory import unpack
-from stream_app.pipeline.state.packing import compressed, opened, pieces
+from stream_app.pipeline.state.packing import compress_state, messagepack_pieces, read_container
+from stream_app.pipeline.state.previous_values import unpack
 
 _plain = st.none() | st.integers(-(2**63), 2**63) | st.text() | st.binary() | st.lists(st.text())
 _states = st.recursive(
@@ -25,8 +25,8 @@ _states = st.recursive(
 def test_a_state_comes_back_whatever_frames_it_travelled_in(state: dict[str, Any], frame: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_FRAME", frame)
-        assert unpack(compressed(state)) == state
-    assert msgspec.msgpack.decode(b"".join(pieces(state))) == state
+        assert unpack(compress_state(state)) == state
+    assert msgspec.msgpack.decode(b"".join(messagepack_pieces(state))) == state
 
 
 def _one_by_one(parts: list[bytes]) -> Iterator[Buffer]:
@@ -46,7 +46,7 @@ def test_a_sealed_state_is_the_same_in_pieces_as_in_one(parts: list[bytes], fram
     assert made().length == len(made().joined())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_FRAME", frame)
-        found = unpack(compressed({"detector": made(), "shown": memoryview(b"shown")}))
+        found = unpack(compress_state({"detector": made(), "shown": memoryview(b"shown")}))
     assert found == {"detector": seal_parts("kind", parts), "shown": b"shown"}
     unsealed: list[Any] | None = unseal_parts("kind", found["detector"])
     assert unsealed == parts
@@ -54,6 +54,6 @@ def test_a_sealed_state_is_the_same_in_pieces_as_in_one(parts: list[bytes], fram
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
 def test_a_part_of_a_state_is_none(cut: int) -> None:
-    whole = compressed({"keys": ["a", "b"] * 100, "windows": memoryview(bytes(range(256)) * 9)})
+    whole = compress_state({"keys": ["a", "b"] * 100, "windows": memoryview(bytes(range(256)) * 9)})
     with pytest.raises(ValueError, match="checksum"):
-        opened(whole[:-cut])
+        read_container(whole[:-cut])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_app.errors import FatalError
 from stream_app.model.record import Batch, Code, Failure, Position, Record
-from stream_app.model.segment import Segment, from_token, instant, store, token
+from stream_app.model.segment import Segment, position_from_token, store, token, utc_datetime
 
 SHARD = "shardId-000000000003"
 BASE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000
@@ -90,13 +90,13 @@ def test_a_row_outside_the_records_is_named() -> None:
 @given(st.integers(0, 10**56), st.integers(0, 10_000))
 def test_a_token_says_the_position(sequence: int, sub: int) -> None:
     position = Position(SHARD, str(sequence), sub)
-    assert from_token(SHARD, token(position)) == position
+    assert position_from_token(SHARD, token(position)) == position
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.", "-1", "1.x", "١", "1.-2", "SHARD_END"])
 def test_what_is_no_token_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a position"):
-        from_token(SHARD, text)
+        position_from_token(SHARD, text)
 
 
 def test_the_name_tells_shard_first_sequence_and_sub_sequence() -> None:
@@ -108,7 +108,9 @@ def test_the_name_tells_shard_first_sequence_and_sub_sequence() -> None:
 
 @given(st.integers(0, 4_000_000_000_000))
 def test_instants_are_exact_to_the_millisecond(milliseconds: int) -> None:
-    assert instant(milliseconds) - datetime(1970, 1, 1, tzinfo=UTC) == timedelta(milliseconds=milliseconds)
+    assert utc_datetime(milliseconds) - datetime(1970, 1, 1, tzinfo=UTC) == timedelta(
+        milliseconds=milliseconds
+    )
 
 
 class Rejecting:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from stream_app.cli.views.failures import safe_text
 from stream_app.cli.views.lines import Line, aligned
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.correct.history import Entry, name_of
 from stream_app.recovery.correct.reapply import Reapplied
 
@@ -97,4 +97,4 @@ def _json(values: Mapping[str, object]) -> str:
 
 
 def _stamp(milliseconds: int) -> str:
-    return instant(milliseconds).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return utc_datetime(milliseconds).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_app.cli.views.failures import outcomes, safe_text, status
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.correct.history import Entry
 from stream_app.recovery.find.payload import Readable, SchemaVersion, printable
 from stream_app.recovery.find.query import cause, handle
@@ -124,10 +124,10 @@ def _correction(entry: Entry | None) -> dict[str, RenderableType | str]:
     rows: dict[str, RenderableType | str] = {
         "state": entry.status,
         "requested by": entry.request.by or "unknown",
-        "requested at": stamp(instant(entry.at)),
+        "requested at": stamp(utc_datetime(entry.at)),
     }
     if entry.done is not None:
-        rows["corrected at"] = stamp(instant(entry.done_at)) if entry.done_at is not None else "unknown"
+        rows["corrected at"] = stamp(utc_datetime(entry.done_at)) if entry.done_at is not None else "unknown"
         rows["version"] = entry.done.version or "unknown"
         rows["before"] = json.dumps(entry.done.before, ensure_ascii=False)
         rows["after"] = json.dumps(entry.done.after, ensure_ascii=False)
@@ -150,8 +150,8 @@ def _attempt(attempt: Attempt) -> dict[str, RenderableType | str]:
         "state": attempt.state.value,
         "target": attempt.target,
         "by": attempt.by or "unknown",
-        "claimed": stamp(instant(attempt.claimed_at)) if attempt.claimed_at else "-",
-        "completed": stamp(instant(attempt.settled_at)) if attempt.settled_at else "-",
+        "claimed": stamp(utc_datetime(attempt.claimed_at)) if attempt.claimed_at else "-",
+        "completed": stamp(utc_datetime(attempt.settled_at)) if attempt.settled_at else "-",
         "plan": attempt.plan,
         "reason": attempt.why,
     }

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_app.cli.views.lines import Line, aligned
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.find.payload import printable
 from stream_app.recovery.find.stats import Cause, Stats, stamp, table
 from stream_app.recovery.hydrate.narrow import Judged
@@ -154,7 +154,7 @@ def dead_letters(found: Sequence[LetterRecord], now: datetime, *, waiting: bool)
         grid.add_column(name, overflow="fold", no_wrap=name == "state")
     for one in found:
         position = f"{one.shard}/{one.first}" + (f" to {one.last}" if one.last != one.first else "")
-        arrived = stamp(instant(one.arrived))[:19]
+        arrived = stamp(utc_datetime(one.arrived))[:19]
         grid.add_row(arrived, one.source, _state(one, now), _records(one), position)
     return grid
 
@@ -181,8 +181,8 @@ def outcomes(letter: LetterRecord) -> str:
 def _expiry(letter: LetterRecord, now: datetime) -> Text:
     if letter.vanishes is None:
         return Text("expires at an unknown time")
-    left = (instant(letter.vanishes) - now).total_seconds()
-    at = stamp(instant(letter.vanishes))
+    left = (utc_datetime(letter.vanishes) - now).total_seconds()
+    at = stamp(utc_datetime(letter.vanishes))
     if left <= 0:
         return Text(f"expired at {at}", style="bold red")
     style = "red" if left < _EXPIRES_SOON else ""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.consumer.protocol import line_kernel as kernel
-from stream_app.model.records import Payloads, Records, Texts
+from stream_app.model.records import Payloads, Records, TextColumn
 
 _ROOM = 1 << 16  # as much as a pipe holds
 # How many times more room than needed is kept: batches differ in size.
@@ -114,9 +114,9 @@ def taken(line: memoryview) -> Taken | None:
     return Taken(Records(payloads, keys, sequences, arrived, subs), behind_ms)
 
 
-def _texts(data: NDArray[np.uint8], begins: NDArray[np.int32], count: int) -> Texts | None:
+def _texts(data: NDArray[np.uint8], begins: NDArray[np.int32], count: int) -> TextColumn | None:
     """Copies of the first texts; None where they are not UTF-8, which is for a JSON library to say."""
-    texts = Texts(data[: begins[count]].copy(), begins[: count + 1].copy())
+    texts = TextColumn(data[: begins[count]].copy(), begins[: count + 1].copy())
     if (texts.data < _ASCII).all():
         return texts
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import Signals
 from typing import NamedTuple
 
-from stream_app.disposable_fork import Ended, Frame, Limit, Tell
+from stream_app.disposable_fork import ForkResult, Limit, Report, StackFrame
 from stream_app.errors import FatalError
 from stream_app.model.record import Code
 
@@ -26,7 +26,7 @@ _STAGES = frozenset({"decode", "conform", "verify", "calculate", "score"})
 _PIPELINE = re.compile(r"/stream_app/pipeline/(\w+)\.py$")
 _LIBRARY = re.compile(r"/(site-packages|lib/python[\d.]+)/|^<")
 
-Trial = Callable[[Sequence[int], bool], Ended]
+Trial = Callable[[Sequence[int], bool], ForkResult]
 """Process the rows up to each of these numbers in turn, in a fork; True: with a snapshot of the state after each."""
 
 
@@ -60,7 +60,7 @@ class Progress(NamedTuple):
     event: str | None = None
     schema: str | None = None
 
-    def tell(self, tell: Tell) -> None:
+    def tell(self, tell: Report) -> None:
         """Report it."""
         tell(f"{self.done}\t{self.stage}\t{self.event or ''}\t{self.schema or ''}")
 
@@ -118,7 +118,7 @@ def _singly(cuts: Sequence[int], done: int) -> list[int]:
     return [*(cut for cut in cuts if cut <= begin), *range(begin + 1, end + 1)]
 
 
-def _death(ended: Ended, limit: Limit) -> Death:
+def _death(ended: ForkResult, limit: Limit) -> Death:
     progress = Progress.of(ended.told)
     where = _where(ended.stack)
     code = Code.TIMED_OUT if ended.exceeded else Code.PROCESS_KILLED
@@ -126,7 +126,7 @@ def _death(ended: Ended, limit: Limit) -> Death:
     return Death(code, stage, _how(ended, limit) + where, progress.event, progress.schema)
 
 
-def _how(ended: Ended, limit: Limit) -> str:
+def _how(ended: ForkResult, limit: Limit) -> str:
     if ended.exceeded == "busy":
         return f"processing took more than {limit.busy:.3g} s of processor time"
     if ended.exceeded:
@@ -147,13 +147,13 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _where(stack: Sequence[Frame]) -> str:
+def _where(stack: Sequence[StackFrame]) -> str:
     """The most recent call outside of libraries, without its folder."""
     frames = [frame for frame in stack if not _LIBRARY.search(frame.path)] or list(stack)
     return f", in {frames[0].function} ({Path(frames[0].path).name}:{frames[0].line})" if frames else ""
 
 
-def _stage(stack: Sequence[Frame], known: str) -> str:
+def _stage(stack: Sequence[StackFrame], known: str) -> str:
     for frame in stack:
         found = _PIPELINE.search(frame.path)
         if found and found[1] in _STAGES:

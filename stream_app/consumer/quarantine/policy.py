@@ -18,10 +18,10 @@ import msgspec
 from stream_app import disposable_fork
 from stream_app.aws.retry import Attempt
 from stream_app.consumer.quarantine.inspection import Finding, Trial, inspect
-from stream_app.disposable_fork import Ended, Limit, Work
+from stream_app.disposable_fork import ForkResult, Limit, Work
 from stream_app.model.record import Failure
 from stream_app.model.records import Records
-from stream_app.model.segment import Segment, from_token
+from stream_app.model.segment import Segment, position_from_token
 from stream_app.settings import INSPECTED_ROWS, Settings
 from stream_app.sinks.quarantine import Attempts, Decision, QuarantineStore
 
@@ -42,7 +42,7 @@ _MOST_HELD = 64_000_000
 # The share of KCL's time limit for an action after which no further inspection begins.
 _SHARE = 0.25
 
-Fork = Callable[[Work, Callable[[str], Limit]], Ended]
+Fork = Callable[[Work, Callable[[str], Limit]], ForkResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Quarantine:
 
         A process that ends between a decision and its log line has not logged it; the next one does, here.
         """
-        begin = from_token(self._shard, checkpoint).order if checkpoint[:1].isdigit() else (-1, 0)
+        begin = position_from_token(self._shard, checkpoint).order if checkpoint[:1].isdigit() else (-1, 0)
         for decision in self._decisions[bisect_right(self._orders, begin) :]:
             self._note("record_excluded", **_known(decision))
 

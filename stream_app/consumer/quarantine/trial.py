@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stream_app.consumer.quarantine.inspection import PROCESS, SINK, SNAPSHOT, STARTING, Progress, Trial
 from stream_app.consumer.quarantine.policy import Isolation
-from stream_app.disposable_fork import Ended, Limit, Tell
+from stream_app.disposable_fork import ForkResult, Limit, Report
 from stream_app.model.record import Batch, Failure
 from stream_app.model.record_metadata import RecordMetadata
 from stream_app.model.records import Records
@@ -43,7 +43,7 @@ class Trials:
     def of(self, records: Records) -> Trial:
         """The trial of these records."""
 
-        def trial(cuts: Sequence[int], snapshots: bool) -> Ended:
+        def trial(cuts: Sequence[int], snapshots: bool) -> ForkResult:
             return self.isolation.fork(lambda tell: self._work(records, cuts, snapshots, tell), self._limit)
 
         return trial
@@ -53,7 +53,7 @@ class Trials:
         snapshot = bool(report) and Progress.of([report]).stage == SNAPSHOT
         return Limit(self.limit.waiting, self.limit.waiting) if snapshot else self.limit
 
-    def _work(self, records: Records, cuts: Sequence[int], snapshots: bool, tell: Tell) -> None:
+    def _work(self, records: Records, cuts: Sequence[int], snapshots: bool, tell: Report) -> None:
         if snapshots:
             Progress(STARTING, SNAPSHOT).tell(tell)
             self.state.snapshot()

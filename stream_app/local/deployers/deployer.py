@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from botocore.exceptions import ClientError
 
 from stream_app.aws.clients import ClientFactory
-from stream_app.errors import code_of
+from stream_app.errors import aws_error_code
 from stream_app.local.deployers.intrinsics import Attributes, Properties
 
 P = ParamSpec("P")
@@ -52,6 +52,6 @@ def get_or_none(
     try:
         return call(*args, **kwargs)
     except ClientError as error:
-        if code_of(error) in missing:
+        if aws_error_code(error) in missing:
             return None
         raise

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
-from stream_app.errors import code_of, is_transient
+from stream_app.errors import aws_error_code, is_transient
 from stream_app.local.pipes.patterns import Filter, Record, Transform, parse_body
 from stream_app.local.pipes.targets import Entry, Target
 from stream_app.telemetry import log
@@ -43,7 +43,7 @@ class PipeRoute:
                 if not (is_transient(error) or isinstance(error, ClientError)):
                     raise
                 # Only the code or type is logged, because the message may contain record data.
-                why = code_of(error) or type(error).__name__
+                why = aws_error_code(error) or type(error).__name__
                 log.get().warning("target refused a batch", pipe=self.name, records=len(part), code=why)
                 failed += range(start, start + len(part))
         return failed

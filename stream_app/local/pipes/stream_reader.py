@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stream_app.errors import code_of, is_transient
+from stream_app.errors import aws_error_code, is_transient
 from stream_app.local.pipes.queue_reader import Loop
 from stream_app.telemetry import log
 
@@ -96,7 +96,7 @@ class StreamReader:
                 iterator = iterator or self._after(shard, last)
                 answer = self._kinesis.get_records(ShardIterator=iterator, Limit=_PAGE)
             except Exception as error:
-                if code_of(error) == "ExpiredIteratorException":
+                if aws_error_code(error) == "ExpiredIteratorException":
                     iterator = None
                     continue
                 if not is_transient(error):

@@ -13,15 +13,15 @@ from anomaly.keyed_state.container import Buffer, Pieces
 from stream_app.model.record import IntVector, Mask
 from stream_app.pipeline.readers import unpack_kernel
 from stream_app.pipeline.state import deduplication_kernel as kernel
-from stream_app.pipeline.state.device_memory import pack, portable
-from stream_app.pipeline.state.key_index import reaching
+from stream_app.pipeline.state.key_index import ensure_capacity
+from stream_app.pipeline.state.previous_values import pack, to_builtin_values
 from stream_app.pipeline.state.stored_arrays import (
-    TOGETHER,
-    Chosen,
-    last_of,
-    numbers_of,
+    DEVICES_PER_CHUNK,
+    SlotSelection,
+    as_bytes,
+    capacity_for,
     require,
-    shown,
+    selected_slots,
     stored_rows,
 )
 
@@ -39,17 +39,17 @@ class Repeats(NamedTuple):
     before: IntVector
 
 
-def marks_of(ids: NDArray[Any]) -> IntVector:
+def id_hashes(ids: NDArray[Any]) -> IntVector:
     """A 64-bit number for each id, shape (n,), 0 for None and for empty text: equal ids have equal ones.
 
     Two ids of one device have the same by chance once in 10^19 pairs.
     """
     found = np.zeros(len(ids), dtype=np.int64)
-    unpack_kernel.hash_values(np.frombuffer(pack(portable(ids)), np.uint8), found)
+    unpack_kernel.hash_values(np.frombuffer(pack(to_builtin_values(ids)), np.uint8), found)
     return found
 
 
-class Seen:
+class RecentIds:
     """Ids of accepted events among the last `limit` events of each device.
 
     The limit counts all of a device's events, whatever became of them: what is known to a row then does not
@@ -65,11 +65,11 @@ class Seen:
     def _reach(self, devices: int, places: int = 0) -> None:
         """Room for so many devices, and so many places in the pool."""
         count, start, room, pool, tags, used, free = self._rings
-        count, start, room = (reaching(array, devices, 0) for array in (count, start, room))
-        pool, tags = reaching(pool, places, 0), reaching(tags, places, 0)
+        count, start, room = (ensure_capacity(array, devices, 0) for array in (count, start, room))
+        pool, tags = ensure_capacity(pool, places, 0), ensure_capacity(tags, places, 0)
         self._rings = kernel.Rings(count, start, room, pool, tags, used, free)
 
-    def check_and_mark(self, devices: IntVector, marks: IntVector, accepted: Mask) -> Repeats:
+    def check_and_add(self, devices: IntVector, marks: IntVector, accepted: Mask) -> Repeats:
         """Rows come, in order, and are remembered as far as `accepted` expects them to be.
 
         An event without an id (mark 0) is never a repeat. What was expected wrongly is to be put right: by `undo`
@@ -81,7 +81,7 @@ class Seen:
         met = Repeats(devices, again, by, *(np.empty(rows, dtype=np.int64) for _ in range(2)))
         given, found = (devices, marks, accepted, self._limit), (again, met.number, met.before)
         done = 0
-        while (done := kernel.check_and_mark(done, *given, self._rings, *found)) < rows:
+        while (done := kernel.check_and_add(done, *given, self._rings, *found)) < rows:
             self._reach(0, len(self._rings.pool) + 2 * self._limit)
         if met.again.any():
             self._find_givers(met, marks, accepted)
@@ -101,22 +101,22 @@ class Seen:
         """Some rows of those that came last were not accepted."""
         kernel.drop(rows, met.devices, met.number, self._limit, self._rings)
 
-    def dump(self, devices: Chosen) -> Any:
+    def dump(self, devices: SlotSelection) -> Any:
         """What is known of these devices, as `packing.compressed` takes it; to be read at once."""
-        self._reach(last_of(devices))
-        numbers = numbers_of(devices)
+        self._reach(capacity_for(devices))
+        numbers = selected_slots(devices)
         counts = self._rings.counts[numbers]
         lengths = np.minimum(counts, self._limit)
         marks = Pieces(8 * int(lengths.sum()), self._marks(numbers, lengths))
-        return {"counts": shown(counts), "lengths": shown(lengths), "marks": marks}
+        return {"counts": as_bytes(counts), "lengths": as_bytes(lengths), "marks": marks}
 
     def _marks(self, numbers: IntVector, lengths: IntVector) -> Iterator[memoryview]:
         """Some devices' at a time."""
-        for first in range(0, len(lengths), TOGETHER):
-            some = slice(first, first + TOGETHER)
+        for first in range(0, len(lengths), DEVICES_PER_CHUNK):
+            some = slice(first, first + DEVICES_PER_CHUNK)
             marks = np.zeros(int(lengths[some].sum()), dtype=np.int64)
             kernel.held(self._limit, numbers[some], self._rings, marks)
-            yield shown(marks)
+            yield as_bytes(marks)
 
     def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:
         """Add devices: numbers `of` in the dump, of so many `devices`, `to` here. Raises StateError."""

@@ -117,7 +117,7 @@ def ask_for(rings: Any, device: Any, limit: int) -> None:
 
 
 @compiled
-def check_and_mark(
+def check_and_add(
     first: int,
     devices: Ints,
     marks: Ints,

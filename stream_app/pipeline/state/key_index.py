@@ -26,14 +26,14 @@ _LIST = b"\xdd"  # in MessagePack: then how many, in four bytes
 _NO_ROWS: IntVector = np.zeros(0, dtype=np.int64)
 
 
-class Arrived(NamedTuple):
+class KeyLookup(NamedTuple):
     """The number of each row's device, and the rows with which a device that was forgotten begins anew."""
 
     numbers: IntVector
     renewed: IntVector
 
 
-class Devices:
+class KeyIndex:
     """Numbers of keys, counted from 0 in the order in which they came.
 
     A key is what MessagePack makes of it: text, a whole number or None, whatever an event's key may be. Keys that
@@ -69,7 +69,7 @@ class Devices:
         self._some_unknown = True
         return self.arrive(rows, np.full(len(rows), UNKNOWN, dtype=np.int64)).numbers
 
-    def arrive(self, keys: list[Any], moments: IntVector) -> Arrived:
+    def arrive(self, keys: list[Any], moments: IntVector) -> KeyLookup:
         """Take records of these keys, shape (n,), that arrive at `moments`: milliseconds, never falling.
 
         Between the first and the last no more time than `forget_after` may pass.
@@ -80,12 +80,12 @@ class Devices:
         unknown = kernel.find(data, begins, marks, self._slots, self._names, found)
         if not unknown and self._all_remembered(found, moments):
             self._arrived[found] = moments  # of several rows of a device the last stays
-            return Arrived(found, _NO_ROWS)
+            return KeyLookup(found, _NO_ROWS)
         self._reach(unknown, len(keys), len(data))
         renewed = np.empty(len(keys), np.int64)
         state = self._slots, self._names, self._arrived, moments, self._forget_after, self._counts
         many = kernel.add(data, begins, marks, *state, found, renewed)
-        return Arrived(found, renewed[:many].copy())
+        return KeyLookup(found, renewed[:many].copy())
 
     def _all_remembered(self, numbers: IntVector, moments: IntVector) -> bool:
         """Whether surely none of these devices is forgotten when their records arrive."""
@@ -97,8 +97,8 @@ class Devices:
     def _reach(self, new: int, rows: int, used: int) -> None:
         """Room for so many more keys, numbers, and bytes of names."""
         count, keys, names, _ = self._counts.tolist()
-        self._names = reaching(self._names, names + used, 0)
-        self._arrived = reaching(self._arrived, count + rows, FORGOTTEN)
+        self._names = ensure_capacity(self._names, names + used, 0)
+        self._arrived = ensure_capacity(self._arrived, count + rows, FORGOTTEN)
         if 2 * (keys + new) > len(self._slots):
             slots = _empty(1 << (2 * (keys + new) - 1).bit_length())
             kernel.move(self._slots, slots)
@@ -143,7 +143,7 @@ def _empty(slots: int) -> IntVector:
     return np.full((slots, kernel.SLOT), (0, -1, 0, 0), dtype=np.int64)
 
 
-def reaching(array: NDArray[Any], count: int, fill: Any) -> NDArray[Any]:
+def ensure_capacity(array: NDArray[Any], count: int, fill: Any) -> NDArray[Any]:
     """The array, longer if it has fewer than `count` places; new ones hold `fill`. It doubles, so that it is rare."""
     have = len(array)
     if count <= have:

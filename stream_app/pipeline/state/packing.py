@@ -27,15 +27,15 @@ _LENGTH, _CHECK = 8, 4
 _LZ4_RATIO, _ANY_RATIO, _ANY_LEAST = 255, 1_000, 16 * 2**20
 
 
-def compressed(state: Mapping[str, Any]) -> bytes:
+def compress_state(state: Mapping[str, Any]) -> bytes:
     """Return built-in types, buffers and `Pieces` as a container: equal states give equal bytes.
 
     Buffers may be views of what changes later; they are read before this returns.
     """
-    return contained(pieces(state))
+    return write_container(messagepack_pieces(state))
 
 
-def contained(content: Iterable[Buffer]) -> bytes:
+def write_container(content: Iterable[Buffer]) -> bytes:
     """Return a container of MessagePack, which may come in pieces."""
     codec = pa.Codec("lz4")  # twice as quick as zstd, and what it makes is a fifth larger
     frame, whole, length, check = bytearray(), io.BytesIO(), 0, 0
@@ -65,7 +65,7 @@ def is_container(data: Buffer) -> bool:
     return bytes(memoryview(data)[: len(MAGIC)]) == MAGIC
 
 
-def opened(data: Buffer) -> Buffer:
+def read_container(data: Buffer) -> Buffer:
     """Return the MessagePack of a container of this version or of an earlier one; raise ValueError if it is damaged.
 
     Bytes that begin like none of them are returned as they are.
@@ -124,7 +124,7 @@ def _most(view: memoryview) -> int:
     return max(_ANY_LEAST, _ANY_RATIO * len(view))
 
 
-def pieces(value: Any) -> Iterable[Buffer]:
+def messagepack_pieces(value: Any) -> Iterable[Buffer]:
     """MessagePack of a value; what is large in it comes as it is, after its head."""
     match value:
         case Mapping():
@@ -141,7 +141,7 @@ def _map(value: Mapping[str, Any]) -> Iterator[Buffer]:
     yield b"\xdf" + len(value).to_bytes(4, "big")
     for key, item in value.items():
         yield msgspec.msgpack.encode(key)
-        yield from pieces(item)
+        yield from messagepack_pieces(item)
 
 
 def _binary(length: int, parts: Iterable[Buffer]) -> Iterator[Buffer]:

@@ -14,17 +14,17 @@ from anomaly.keyed_state.indexed_keys import Expecting, Forgetting, Numbered
 from stream_app.errors import FatalError
 from stream_app.model.event import Event
 from stream_app.model.record import IntVector
-from stream_app.pipeline.rules import Checks
-from stream_app.pipeline.state.deduplication import Seen
-from stream_app.pipeline.state.device_memory import Keep, Previous
-from stream_app.pipeline.state.key_index import Arrived, Devices
-from stream_app.pipeline.state.packing import compressed
+from stream_app.pipeline.sensor_checks import SensorChecks
+from stream_app.pipeline.state.deduplication import RecentIds
+from stream_app.pipeline.state.key_index import KeyIndex, KeyLookup
+from stream_app.pipeline.state.packing import compress_state
+from stream_app.pipeline.state.previous_values import KeyFilter, PreviousValues
 from stream_app.pipeline.state.snapshot import VERSION, StoredEvent, read
-from stream_app.pipeline.state.stored_arrays import require, shown, stored_rows
+from stream_app.pipeline.state.stored_arrays import as_bytes, require, stored_rows
 from stream_app.pipeline.state.windows import Windows
 
 # Memory of forgotten devices is given back when they are at least so many, and at least half of all.
-FEW = 4_096
+MIN_FORGOTTEN = 4_096
 # Arrivals lie between these, in milliseconds, so that differences cannot overflow.
 _FIRST, _LAST = 0, 2**62
 
@@ -43,21 +43,21 @@ class EventState:
         # What a detector that cannot forget calls a device that began anew, by number.
         self._labels: dict[int, str] = {}
         self._forgotten_before = 0
-        self._tidy_from, self._tidy_at = FEW, 0
+        self._tidy_from, self._tidy_at = MIN_FORGOTTEN, 0
 
     def _begin(self) -> None:
         event = self._event
-        self.devices = Devices(self._forget_after)
-        self.seen = Seen(self._seen_ids)
-        self.previous = Previous(event.previous) if event.previous else None
+        self.devices = KeyIndex(self._forget_after)
+        self.seen = RecentIds(self._seen_ids)
+        self.previous = PreviousValues(event.previous) if event.previous else None
         self.windows = Windows(event.window) if event.window else None
-        self.checks = Checks(event.checks) if event.checks else None
+        self.checks = SensorChecks(event.checks) if event.checks else None
 
     def _new_detector(self) -> Detector | None:
         event = self._event
         return event.detector(event.features) if event.detector and event.features else None
 
-    def _parts(self) -> dict[str, Seen | Previous | Windows | Checks | None]:
+    def _parts(self) -> dict[str, RecentIds | PreviousValues | Windows | SensorChecks | None]:
         return {
             "seen": self.seen,
             "previous": self.previous,
@@ -72,7 +72,7 @@ class EventState:
         """How many devices were forgotten since this state was made."""
         return self._forgotten_before + self.devices.forgotten
 
-    def renew(self, keys: list[Any], arrived: Arrived, moments: IntVector) -> dict[int, Any]:
+    def renew(self, keys: list[Any], arrived: KeyLookup, moments: IntVector) -> dict[int, Any]:
         """Note which devices begin anew with rows that arrived; returns their new numbers, and their keys."""
         rows = arrived.renewed.tolist()
         renewed = {int(arrived.numbers[row]): keys[row] for row in rows}
@@ -110,9 +110,9 @@ class EventState:
             return
         self.forget_silent(moment)
         live = self.devices.remembered()
-        if len(self.devices) - len(live) >= max(FEW, len(self.devices) / 2):
+        if len(self.devices) - len(live) >= max(MIN_FORGOTTEN, len(self.devices) / 2):
             self._rebuild(live)
-        self._tidy_from = max(FEW, 3 * len(self.devices) // 2)
+        self._tidy_from = max(MIN_FORGOTTEN, 3 * len(self.devices) // 2)
         self._tidy_at = moment + self._forget_after // 8 + 1
 
     def _rebuild(self, live: IntVector) -> None:
@@ -154,10 +154,10 @@ class EventState:
             keys, arrived = [keys[number] for number in live.tolist()], arrived[live]
         dumped = {name: None if part is None else part.dump(chosen) for name, part in self._parts().items()}
         labels = {str(at): self._labels[of] for at, of in enumerate(live.tolist()) if of in self._labels}
-        known = {"keys": keys, "arrived": shown(arrived), "labels": labels}
+        known = {"keys": keys, "arrived": as_bytes(arrived), "labels": labels}
         return {**known, **dumped, "detector": _dumped(self.detector)}
 
-    def load(self, dumped: StoredEvent, keep: Keep) -> None:
+    def load(self, dumped: StoredEvent, keep: KeyFilter) -> None:
         """Add the devices for which `keep` holds; parts that the event no longer declares are passed over.
 
         Raises StateError when what was stored contradicts itself.
@@ -255,9 +255,9 @@ class ShardState:
     def snapshot(self) -> bytes:
         """The whole state as bytes, compressed, with a checksum."""
         events = {name: state.dump(self._latest) for name, state in self._events.items()}
-        return compressed({"version": VERSION, "latest": self._latest, "events": events})
+        return compress_state({"version": VERSION, "latest": self._latest, "events": events})
 
-    def restore(self, snapshot: bytes, keep: Keep = lambda _key: True) -> None:
+    def restore(self, snapshot: bytes, keep: KeyFilter = lambda _key: True) -> None:
         """Add what a snapshot holds of devices for which `keep` holds.
 
         Raises FatalError when it is damaged, contradicts itself, is none, or of an unknown version. Some of it may

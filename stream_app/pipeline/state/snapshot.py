@@ -8,7 +8,7 @@ import msgspec
 
 from anomaly.detector import StateError
 from stream_app.errors import FatalError
-from stream_app.pipeline.state.packing import is_container, opened
+from stream_app.pipeline.state.packing import is_container, read_container
 from stream_app.pipeline.state.stored_arrays import require
 
 VERSION = 3
@@ -82,7 +82,7 @@ def read(snapshot: bytes) -> StoredState:
     Raises FatalError when it is damaged, no snapshot, or of another version.
     """
     try:
-        content = opened(snapshot)
+        content = read_container(snapshot)
         version = msgspec.msgpack.decode(content, type=_Version).version
         if version not in _READ:
             raise FatalError(f"a state snapshot of version {version} cannot be read, only of {_READ}")

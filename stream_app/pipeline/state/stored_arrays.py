@@ -14,36 +14,36 @@ from anomaly.keyed_state.container import Buffer, Pieces
 from stream_app.model.record import IntVector
 
 # So many devices are copied together: as much as a processor's cache holds.
-TOGETHER = 128
+DEVICES_PER_CHUNK = 128
 # The first so many devices, or those of these numbers.
-Chosen = int | IntVector
+SlotSelection = int | IntVector
 
 
-def numbers_of(chosen: Chosen) -> IntVector:
+def selected_slots(chosen: SlotSelection) -> IntVector:
     """Return the devices' numbers."""
     return np.arange(chosen, dtype=np.int64) if isinstance(chosen, int) else chosen
 
 
-def last_of(chosen: Chosen) -> int:
+def capacity_for(chosen: SlotSelection) -> int:
     """Return how many devices an array must reach to hold these."""
     return chosen if isinstance(chosen, int) else int(chosen.max(initial=-1)) + 1
 
 
-def shown(array: NDArray[Any]) -> memoryview:
+def as_bytes(array: NDArray[Any]) -> memoryview:
     """An array's bytes, where they are: they change with it."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def rows_shown(array: NDArray[Any], chosen: Chosen) -> memoryview | Pieces:
+def rows_as_bytes(array: NDArray[Any], chosen: SlotSelection) -> memoryview | Pieces:
     """The bytes of some devices' rows, copied, if at all, while they are used."""
     if isinstance(chosen, int):
-        return shown(array[:chosen])
+        return as_bytes(array[:chosen])
     return Pieces(array.itemsize * math.prod(array.shape[1:]) * len(chosen), _copied(array, chosen))
 
 
 def _copied(array: NDArray[Any], chosen: IntVector) -> Iterator[memoryview]:
-    for first in range(0, len(chosen), TOGETHER):
-        yield shown(array[chosen[first : first + TOGETHER]])
+    for first in range(0, len(chosen), DEVICES_PER_CHUNK):
+        yield as_bytes(array[chosen[first : first + DEVICES_PER_CHUNK]])
 
 
 def stored_rows(

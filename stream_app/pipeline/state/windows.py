@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from stream_app.model.event import Window
 from stream_app.model.record import Batch, IntVector
 from stream_app.pipeline.state import windows_kernel as kernel
-from stream_app.pipeline.state.key_index import reaching
+from stream_app.pipeline.state.key_index import ensure_capacity
 from stream_app.pipeline.state.stored_arrays import (
-    TOGETHER,
-    Chosen,
-    last_of,
+    DEVICES_PER_CHUNK,
+    SlotSelection,
+    capacity_for,
     require,
-    rows_shown,
+    rows_as_bytes,
     stored_rows,
 )
 
 
-class Kept(NamedTuple):
+class SavedWindows(NamedTuple):
     """What was known of some devices, to be put back."""
 
     devices: IntVector
@@ -41,8 +41,8 @@ class Windows:
         self._values = np.zeros((0, self._slots, len(spec.fields)))
 
     def _reach(self, devices: int) -> None:
-        self._stamps = reaching(self._stamps, devices, kernel.STALE)
-        self._values = reaching(self._values, devices, np.nan)
+        self._stamps = ensure_capacity(self._stamps, devices, kernel.STALE)
+        self._values = ensure_capacity(self._values, devices, np.nan)
 
     def recall(self, devices: IntVector, batch: Batch) -> dict[str, NDArray[np.float64]]:
         """Note each row's values, then give its window, row by row in order: (n, size) for each field.
@@ -58,20 +58,20 @@ class Windows:
         kernel.windows(devices, ticks.astype(np.int64), given, self._stamps, self._values, out)
         return {f"window.{name}": out[at] for at, name in enumerate(spec.fields)}
 
-    def keep(self, devices: IntVector) -> Kept:
+    def keep(self, devices: IntVector) -> SavedWindows:
         """What is known of these devices now."""
         self._reach(int(devices.max(initial=-1)) + 1)
         each = np.unique(devices)
-        return Kept(each, self._stamps[each], self._values[each])
+        return SavedWindows(each, self._stamps[each], self._values[each])
 
-    def put_back(self, kept: Kept) -> None:
+    def put_back(self, kept: SavedWindows) -> None:
         """As it was when `keep` was called."""
         self._stamps[kept.devices], self._values[kept.devices] = kept.stamps, kept.values
 
-    def dump(self, devices: Chosen) -> Any:
+    def dump(self, devices: SlotSelection) -> Any:
         """What is known of these devices, as `packing.compressed` takes it; to be read at once."""
-        self._reach(last_of(devices))
-        stamps, values = rows_shown(self._stamps, devices), rows_shown(self._values, devices)
+        self._reach(capacity_for(devices))
+        stamps, values = rows_as_bytes(self._stamps, devices), rows_as_bytes(self._values, devices)
         return {"grid": self._grid(), "stamps": stamps, "values": values}
 
     def _grid(self) -> list[Any]:
@@ -88,8 +88,11 @@ class Windows:
         stamps = stored_rows(dumped["stamps"], np.int64, self._stamps.shape[1:], of, devices)
         values = stored_rows(dumped["values"], np.float64, self._values.shape[1:], of, len(stamps))
         slots = np.arange(self._slots)
-        for first in range(0, len(of), TOGETHER):
-            some, places = stamps[of[first : first + TOGETHER]], to[first : first + TOGETHER]
+        for first in range(0, len(of), DEVICES_PER_CHUNK):
+            some, places = (
+                stamps[of[first : first + DEVICES_PER_CHUNK]],
+                to[first : first + DEVICES_PER_CHUNK],
+            )
             fits = (some == kernel.STALE) | (some % self._slots == slots)
             require(bool(fits.all()), "a window's slot holds the value of a step that belongs to another")
-            self._stamps[places], self._values[places] = some, values[of[first : first + TOGETHER]]
+            self._stamps[places], self._values[places] = some, values[of[first : first + DEVICES_PER_CHUNK]]

@@ -14,7 +14,7 @@ from stream_app.errors import Problem
 from stream_app.model.record import EXACT, Batch
 from stream_app.pipeline import calculate, verify
 from stream_app.pipeline.registry import Codec
-from stream_app.pipeline.rules import FLAG
+from stream_app.pipeline.sensor_checks import FLAG
 from stream_app.pipeline.user_code import column_checks
 from stream_app.pipeline.user_code.generated_rows import GeneratedRows, generate_rows, with_windows
 from stream_app.pipeline.user_code.user_calls import (

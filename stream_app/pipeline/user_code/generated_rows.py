@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 
 from stream_app.model.record import Batch, IntVector
-from stream_app.pipeline.decode import Encoded
+from stream_app.pipeline.decode import EncodedRows
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.schema_resolution import resolve_schema
-from stream_app.pipeline.state.device_memory import Previous
-from stream_app.pipeline.state.key_index import Devices
+from stream_app.pipeline.state.key_index import KeyIndex
+from stream_app.pipeline.state.previous_values import PreviousValues
 from stream_app.pipeline.state.windows import Windows
 from stream_app.pipeline.values.avro_types import DATE, INSTANT, LOCAL, TIME_OF_DAY, UUID, AvroType
 from stream_app.pipeline.values.schema import TEXT, Field
@@ -89,15 +89,17 @@ def _with_previous(codec: Codec, batch: Batch) -> Batch:
     if not codec.event.previous:
         return batch
     accepted = np.ones(len(batch), dtype=np.bool_)
-    return batch.with_columns(Previous(codec.event.previous).recall(_numbers(codec, batch), batch, accepted))
+    return batch.with_columns(
+        PreviousValues(codec.event.previous).recall(_numbers(codec, batch), batch, accepted)
+    )
 
 
 def _numbers(codec: Codec, batch: Batch) -> IntVector:
-    return Devices().numbers(batch[codec.event.key].tolist())
+    return KeyIndex().numbers(batch[codec.event.key].tolist())
 
 
 def _conformed(codec: Codec, bodies: list[bytes]) -> Batch | None:
-    encoded = Encoded(codec.event.name)
+    encoded = EncodedRows(codec.event.name)
     for row, body in enumerate(bodies):
         encoded.add(row, body, None, None)
     arrived = np.full(len(bodies), int((_START + 24 * _HOUR).timestamp() * 1_000), dtype=np.int64)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from stream_app.aws.objects import get
 from stream_app.model.record import IntVector
-from stream_app.model.segment import TOKEN, from_token
+from stream_app.model.segment import TOKEN, position_from_token
 from stream_app.recovery.audit.accepted import Tokens
 from stream_app.recovery.audit.inventory import Files
 from stream_app.recovery.bounded import decoded
@@ -218,7 +218,7 @@ def _from(manifests: Sequence[str], oldest: str | None) -> list[str]:
     """The manifests of a shard, in order, from the one in which `oldest` may be on; none without an oldest."""
     if oldest is None:
         return []
-    bound = from_token("", oldest).order
+    bound = position_from_token("", oldest).order
     found: Mapping[str, tuple[int, int] | None] = {key: _order(key) for key in manifests}
     ordered = sorted((order, key) for key, order in found.items() if order is not None)
     before = sum(order <= bound for order, _ in ordered)
@@ -234,7 +234,7 @@ def newest(manifests: Sequence[str]) -> str | None:
 
 def order_of(text: str) -> tuple[int, int]:
     """What positions are sorted by. Raises ValueError where a token is not one."""
-    return from_token("", text).order
+    return position_from_token("", text).order
 
 
 def _order(key: str) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream_app.model.record import IntVector, Mask
-from stream_app.model.segment import from_token
+from stream_app.model.segment import position_from_token
 from stream_app.recovery.audit.accepted import Accepted, Progress, Tokens, accepted
 from stream_app.recovery.audit.accounts import Accounts, Kind, accounts, stray
 from stream_app.recovery.audit.inventory import NO_SHARD, Files, inventory
@@ -189,7 +189,7 @@ def _done(tokens: Tokens, checkpoint: str) -> int:
         return 0
     if checkpoint == _ALL_DONE:
         return len(tokens)
-    bound = from_token("", checkpoint).order
+    bound = position_from_token("", checkpoint).order
     return bisect.bisect_right(range(len(tokens)), bound, key=lambda i: _order(tokens[i].as_py()))
 
 
@@ -231,4 +231,4 @@ def _duplicates(told: Accounts, joined: _Joined, doubled: IntVector) -> list[Dup
 
 
 def _order(position: str) -> tuple[int, int]:
-    return from_token("", position).order
+    return position_from_token("", position).order

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stream_app.aws.objects import head
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.audit.accepted import Accepted
 from stream_app.recovery.audit.accounts import newest
 from stream_app.recovery.audit.tally import ShardAudit, Waiting
@@ -35,7 +35,7 @@ def limit(pending_for: timedelta, now: datetime, known: Mapping[str, Accepted]) 
     arrivals = [
         int(one.arrived.max()) for one in known.values() if one.arrived is not None and len(one.arrived)
     ]
-    return Limit(pending_for, max([now, *map(instant, arrivals)]))
+    return Limit(pending_for, max([now, *map(utc_datetime, arrivals)]))
 
 
 def described(
@@ -84,7 +84,7 @@ def _iso(at: datetime) -> str:
 
 def arrived_at(milliseconds: int) -> str:
     """An arrival as ISO 8601, UTC."""
-    return _iso(instant(milliseconds))
+    return _iso(utc_datetime(milliseconds))
 
 
 def _milliseconds(at: datetime) -> int:

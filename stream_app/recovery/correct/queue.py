@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from stream_app.model.record import Position
-from stream_app.model.segment import instant, token
+from stream_app.model.segment import token, utc_datetime
 from stream_app.recovery.bounded import decoded
 from stream_app.recovery.correct.calculation.payload import MayRead
 from stream_app.recovery.correct.history import Done, Refusal, Request
@@ -244,7 +244,7 @@ def keep_unreadable(s3: Any, bucket: str, consumer: str, body: str) -> str:
 
 def manual_key(request: Request) -> str:
     """Where a request is stored for people: `manual/<consumer>/<YYYY>/<MM>/<DD>/<HH>/<shard>-<position>.json`."""
-    at = instant(request.arrived)
+    at = utc_datetime(request.arrived)
     return f"{MANUAL}{request.consumer}/{at:%Y/%m/%d/%H}/{request.shard}-{token(request.position)}.json"
 
 

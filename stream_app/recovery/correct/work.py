@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from stream_app.aws import objects
 from stream_app.model.record import Position
-from stream_app.model.segment import from_token
+from stream_app.model.segment import position_from_token
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.calculation.payload import MayRead, first_of, from_store, from_stream, near
 from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
@@ -153,7 +153,7 @@ class _Locator:
         manifest = self.files.find(request.consumer, request.event, position, request.arrived)
         if manifest is None:
             raise EarlyError("its segment is not stored")
-        last = from_token(position.shard, manifest.last.position)
+        last = position_from_token(position.shard, manifest.last.position)
         if last not in self.committed:
             self.committed[last] = self.corrector.committed(last)
         if not self.committed[last]:

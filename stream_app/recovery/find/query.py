@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from stream_app.aws.objects import get, keys
-from stream_app.model.segment import instant, token
+from stream_app.model.segment import token, utc_datetime
 from stream_app.recovery import store
 from stream_app.recovery.find.fingerprint import fingerprint
 from stream_app.recovery.hours import hours
@@ -126,7 +126,7 @@ def _meets(key: str, query: Query) -> bool:
     found = parse_key(key)
     if found is None or (query.shard is not None and found.position.shard != query.shard):
         return False
-    arrived = instant(found.arrived)
+    arrived = utc_datetime(found.arrived)
     return (query.since is None or arrived >= query.since) and (query.until is None or arrived < query.until)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.find.query import Found, cause
 
 # Lengths of a row of the table: the shortest by which the stretch makes no more rows than this.
@@ -69,7 +69,7 @@ class Stats:
 
     def add(self, found: Found) -> None:
         """Count one."""
-        stored, arrived = found.stored, instant(found.stored.arrived)
+        stored, arrived = found.stored, utc_datetime(found.stored.arrived)
         status = found.status or "unknown"
         minute = arrived.replace(second=0, microsecond=0)
         self.count += 1

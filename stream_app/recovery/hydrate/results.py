@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from stream_app.aws.objects import get, keys, put_new
-from stream_app.model.segment import instant, token
+from stream_app.model.segment import token, utc_datetime
 from stream_app.recovery.bounded import decoded, is_time
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hours import hours
@@ -115,7 +115,7 @@ _TOLD = (
 
 def letter_key(letter: Letter) -> str:
     """Where the record of a letter is stored, by identity alone."""
-    at = instant(letter.arrived)
+    at = utc_datetime(letter.arrived)
     return f"{LETTERS}{letter.consumer}/{at:%Y/%m/%d/%H}/{_name(letter)}"
 
 
@@ -125,7 +125,7 @@ def waiting_key(letter: Letter) -> str:
 
 
 def _name(letter: Letter) -> str:
-    at = instant(letter.arrived)
+    at = utc_datetime(letter.arrived)
     what = token(letter.position) if isinstance(letter, DeadLetter) else f"{letter.first}-{letter.last}"
     return f"{at:%Y%m%dT%H%M%S}.{letter.arrived % 1000:03d}Z-{letter.shard}-{what}.json"
 

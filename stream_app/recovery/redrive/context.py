@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.owner import is_dead, new_owner
@@ -79,7 +79,7 @@ class RedriveContext:
     @property
     def now(self) -> datetime:
         """The time, UTC."""
-        return instant(self.now_ms())
+        return utc_datetime(self.now_ms())
 
 
 def open_target(context: RedriveContext, to: Destination, environ: Mapping[str, str] | None) -> Target:

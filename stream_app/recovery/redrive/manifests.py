@@ -10,7 +10,7 @@ import msgspec
 
 from stream_app.aws.objects import get, keys
 from stream_app.model.record import Position
-from stream_app.model.segment import from_token, token
+from stream_app.model.segment import position_from_token, token
 from stream_app.recovery.bounded import decoded
 from stream_app.sinks.s3 import SEGMENTS
 
@@ -53,7 +53,7 @@ class Manifests:
         """What became of it, None while no manifest speaks of it. Raises what boto3 raises."""
         at = bisect.bisect_right(self._keys, position.order, key=lambda pair: pair[0]) - 1
         found = self._manifest(self._keys[at][1]) if at >= 0 else None
-        if found is None or position.order > from_token(self._shard, found.last.position).order:
+        if found is None or position.order > position_from_token(self._shard, found.last.position).order:
             return None
         here = token(position)
         code = next((code for code, parked in found.parked.items() if here in parked), None)
@@ -70,7 +70,7 @@ def parse(body: bytes) -> Manifest | None:
     """The manifest in an object's body, None where there is none, which says nothing of any position."""
     try:
         manifest = decoded(body, Manifest)
-        from_token("", manifest.last.position)
+        position_from_token("", manifest.last.position)
     except ValueError:
         return None
     return manifest
@@ -78,6 +78,6 @@ def parse(body: bytes) -> Manifest | None:
 
 def _order(text: str) -> tuple[int, int] | None:
     try:
-        return from_token("", text).order
+        return position_from_token("", text).order
     except ValueError:
         return None

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from stream_app.aws.objects import get
 from stream_app.model.record import Position
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.find.query import Query, find_keys
 from stream_app.recovery.redrive.context import RedriveContext
 from stream_app.recovery.redrive.ledger.items import Attempt, State
@@ -132,7 +132,7 @@ def _failed_again(
         return {}
     wanted = {one.lineage for one in attempts}
     devices = {one.device for one in attempts}
-    since = instant(min(one.claimed_at for one in attempts))
+    since = utc_datetime(min(one.claimed_at for one in attempts))
     candidates = [
         key
         for key in find_keys(context.s3, context.bucket, Query(context.settings.application, since))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from botocore.utils import parse_timestamp
 
-from stream_app.errors import code_of
+from stream_app.errors import aws_error_code
 from stream_app.model.record import Record
 from stream_app.recovery.stream.kpl import UserRecord, delivered, unpack
 
@@ -71,7 +71,7 @@ def _pages(kinesis: Any, stream: str, shard: str, place: Mapping[str, Any], limi
         try:
             answer = kinesis.get_records(ShardIterator=iterator, Limit=limit)
         except Exception as error:
-            if code_of(error) != _EXPIRED:
+            if aws_error_code(error) != _EXPIRED:
                 raise
             # Five minutes went by since the last page, while whoever reads was busy with it.
             iterator = kinesis.get_shard_iterator(**where, **place)["ShardIterator"]

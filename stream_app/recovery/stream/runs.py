@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from stream_app.aws.retry import Policy, Sleep, call
-from stream_app.errors import code_of
+from stream_app.errors import aws_error_code
 from stream_app.recovery.stream.read import Page, RawRecord, named, pages, pages_since
 
 # A page is kept for the neighbours of what was asked for; failures often come together.
@@ -81,7 +81,7 @@ class Reader:
                     yield page.records
                 return
             except Exception as error:
-                if code_of(error) != _NOT_A_PLACE and not self._forgotten(error):
+                if aws_error_code(error) != _NOT_A_PLACE and not self._forgotten(error):
                     raise
 
     def _pages(self, sequence: str | None) -> Iterator[Page]:
@@ -96,13 +96,13 @@ class Reader:
             yield page
 
     def _forgotten(self, error: Exception) -> bool:
-        return code_of(error) == _NOT_FOUND and self._exists()
+        return aws_error_code(error) == _NOT_FOUND and self._exists()
 
     def _exists(self) -> bool:
         try:
             self._kinesis.describe_stream_summary(**named(self._stream))
         except Exception as error:
-            if code_of(error) == _NOT_FOUND:
+            if aws_error_code(error) == _NOT_FOUND:
                 return False
             raise
         return True

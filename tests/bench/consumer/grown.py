@@ -20,7 +20,7 @@ from stream_app.consumer.snapshots import S3Snapshots
 from stream_app.event_loading import load_registry
 from stream_app.events.air_quality.event import EVENT
 from stream_app.model.record import Batch
-from stream_app.pipeline.state.device_memory import unpack
+from stream_app.pipeline.state.previous_values import unpack
 from stream_app.pipeline.state.shard_state import EventState, ShardState
 from stream_app.settings import Settings
 from tests.bench.consumer import data
@@ -107,7 +107,7 @@ def _learn(
     columns: dict[str, NDArray[Any]] = dict.fromkeys(data.WEATHER, missing)
     columns |= dict(zip(data.POLLUTANTS, values.T, strict=True))
     batch = Batch(EVENT.name, {**columns, "time": np.full(len(names), time)}, np.arange(len(names)))
-    of.seen.check_and_mark(numbers, rng.integers(1, 2**63, len(names)), np.ones(len(names), np.bool_))
+    of.seen.check_and_add(numbers, rng.integers(1, 2**63, len(names)), np.ones(len(names), np.bool_))
     if of.windows is not None:
         of.windows.recall(numbers, batch)
     if of.checks is not None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from stream_app.aws.objects import get
-from stream_app.errors import code_of
+from stream_app.errors import aws_error_code
 from stream_app.model.record import Position, Record
 from stream_app.recovery.correct.request import BusyError
 from stream_app.recovery.store import failure_key, load
@@ -70,7 +70,7 @@ class _Reader(NamedTuple):
         try:
             return self._read(run)
         except Exception as error:
-            if code_of(error) not in _NOT_THERE:
+            if aws_error_code(error) not in _NOT_THERE:
                 raise
         # The first one was trimmed. When one in the middle was, too, so were all before it.
         if len(run) == 1:

@@ -18,9 +18,9 @@ from stream_app.model.records import Records
 from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.decode import decode
 from stream_app.pipeline.registry import Codec, Registry
-from stream_app.pipeline.rules import FLAG
 from stream_app.pipeline.schema_resolution import resolve_schema
-from stream_app.pipeline.state.device_memory import Previous
+from stream_app.pipeline.sensor_checks import FLAG
+from stream_app.pipeline.state.previous_values import PreviousValues
 from stream_app.pipeline.state.windows import Windows
 from stream_app.pipeline.user_code.user_calls import is_interrupt
 from stream_app.pipeline.verify import verify
@@ -126,7 +126,7 @@ def calculated(fields: Batch, records: Sequence[Record], shard: str, past: Past,
 def _through(fields: Batch, past: Past, codec: Codec, reasons: dict[int, str]) -> Batch:
     event, batch = codec.event, fields
     if event.previous:
-        previous = Previous(event.previous)
+        previous = PreviousValues(event.previous)
         if past.batch is not None:
             previous.remember(past.owners, past.batch)
         every = np.ones(len(batch), dtype=np.bool_)

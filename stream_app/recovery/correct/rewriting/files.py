@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stream_app.aws import objects
 from stream_app.model.record import IntVector, Position
-from stream_app.model.segment import from_token, instant
+from stream_app.model.segment import position_from_token, utc_datetime
 from stream_app.pipeline.registry import Codec
 from stream_app.recovery.correct.rewriting.segment import File, Manifest, parse, read
 from stream_app.sinks.parquet import stored_name
@@ -140,7 +140,7 @@ class Files:
         for stored in (one for at in hours for one in self._hour(event, position.shard, at)):
             if stored.order <= position.order:
                 found = self._manifest(f"{SEGMENTS}{consumer}/{position.shard}/{stored.first}.json")
-                if found is None or from_token("", found.last.position).order < position.order:
+                if found is None or position_from_token("", found.last.position).order < position.order:
                     return None
                 return found
         return None
@@ -204,12 +204,12 @@ def _once(known: dict[K, T], name: K, load: Callable[[], T]) -> T:
 
 
 def _listed(s3: Any, bucket: str, event: str, shard: str, milliseconds: int) -> list[Stored]:
-    at, found = instant(milliseconds), []
+    at, found = utc_datetime(milliseconds), []
     prefix = f"{EVENTS}{event}/date={at:%Y-%m-%d}/hour={at:%H}/{shard}-"
     for key, etag in objects.etags(s3, bucket, prefix):
         first = key.removeprefix(prefix).removesuffix(".parquet")
         try:
-            found.append(Stored(from_token("", first).order, first, key, etag))
+            found.append(Stored(position_from_token("", first).order, first, key, etag))
         except ValueError:
             continue  # a file that is not ours
     return sorted(found, reverse=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from stream_app.errors import TransientError
 from stream_app.model.record import Batch, Position, Record
 from stream_app.pipeline.registry import Codec, Registry
-from stream_app.pipeline.rules import FLAG
+from stream_app.pipeline.sensor_checks import FLAG
 from stream_app.recovery.correct.calculation.past import Own, ShardFiles, noted, own_fields
 from stream_app.recovery.correct.calculation.payload import MayRead, Payloads, Wanted
 from stream_app.recovery.correct.calculation.recalculate import ImpossibleError, decoded, replacements

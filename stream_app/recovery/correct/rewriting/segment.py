@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stream_app.aws.objects import CORRECTED, DIGEST
-from stream_app.errors import FatalError, TransientError, code_of, is_conflict
+from stream_app.errors import FatalError, TransientError, aws_error_code, is_conflict
 from stream_app.model.record import Mask, Position
-from stream_app.model.segment import from_token, token
+from stream_app.model.segment import position_from_token, token
 from stream_app.recovery.bounded import decoded
 from stream_app.sinks.parquet import encode, rows_digest
 
@@ -99,7 +99,7 @@ def read(s3: Any, bucket: str, key: str, columns: Sequence[str] | None = None) -
     try:
         answer = s3.get_object(Bucket=bucket, Key=key)
     except Exception as error:
-        if code_of(error) in ("NoSuchKey", "404"):
+        if aws_error_code(error) in ("NoSuchKey", "404"):
             return None
         raise
     stored = pq.ParquetFile(pa.BufferReader(answer["Body"].read()))
@@ -112,7 +112,7 @@ def parse(body: bytes) -> Manifest:
     """The manifest in an object's body. Raises FatalError where there is none."""
     try:
         found = decoded(body, Manifest)
-        from_token("", found.last.position)
+        position_from_token("", found.last.position)
     except ValueError as error:
         raise FatalError(f"the manifest of a segment cannot be read: {error}") from error
     return found
@@ -214,7 +214,7 @@ def replace(s3: Any, bucket: str, file: File, rows: Sequence[tuple[int, pa.Table
             IfMatch=file.etag,
         )
     except Exception as error:
-        if is_conflict(error) or code_of(error) == "NoSuchKey":
+        if is_conflict(error) or aws_error_code(error) == "NoSuchKey":
             return None
         raise
     return File(file.key, answer["ETag"], str(answer.get("VersionId", "")), marks, table)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.redrive.context import THREADS, RedriveContext
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.message import codec_of, event_id, identified
@@ -152,8 +152,8 @@ def _assembled(
             codes=_counted(one.stored.code for one in selected),
             expected=_counted(told.outcome for _, told in made),
             devices=len({item.device for item in items}),
-            oldest=instant(min(arrivals)) if arrivals else None,
-            newest=instant(max(arrivals)) if arrivals else None,
+            oldest=utc_datetime(min(arrivals)) if arrivals else None,
+            newest=utc_datetime(max(arrivals)) if arrivals else None,
             age_s=(context.now_ms() - min(arrivals)) // 1000 if arrivals else None,
             overtaken_count=len(late),
             overtaken=_overtaken(late),
@@ -198,7 +198,7 @@ def _overtaken(late: Mapping[int, Late]) -> tuple[Overtaken, ...]:
 
 def _iso(milliseconds: int) -> str:
     try:
-        return instant(milliseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return utc_datetime(milliseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):  # a year outside 1 to 9999
         return f"{milliseconds} ms"
 

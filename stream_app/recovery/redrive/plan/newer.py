@@ -17,7 +17,7 @@ from stream_app.aws.objects import get
 from stream_app.errors import FatalError
 from stream_app.model.event import Event
 from stream_app.model.record import Position, Record
-from stream_app.model.segment import instant
+from stream_app.model.segment import utc_datetime
 from stream_app.recovery.redrive.ledger.items import serialized
 from stream_app.recovery.stream.read import user_records
 from stream_app.recovery.stream.runs import Reader
@@ -166,4 +166,4 @@ def fetch(kinesis: Any, stream: str, shard: str, sequence: str, sub: int, arrive
 
 def hour_before(milliseconds: int, segment_seconds: int) -> datetime:
     """From when on to look at files for a record that came then: a segment is named by its first record."""
-    return instant(milliseconds) - timedelta(seconds=segment_seconds)
+    return utc_datetime(milliseconds) - timedelta(seconds=segment_seconds)

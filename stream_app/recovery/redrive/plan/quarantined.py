@@ -28,7 +28,7 @@ def predict_safely(made: Sequence[Case], predict: Predict) -> list[Predicted]:
 
 
 def _survives(draft: Draft, predict: Predict) -> bool:
-    def work(_tell: disposable_fork.Tell) -> None:
+    def work(_tell: disposable_fork.Report) -> None:
         predict([draft])
 
     return disposable_fork.run(work, lambda _report: _LIMIT).finished

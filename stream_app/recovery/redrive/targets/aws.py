@@ -17,7 +17,7 @@ from stream_app.aws.request_sizes import (
     put_events_size,
     refusal,
 )
-from stream_app.errors import TRANSIENT_CODES, code_of, is_transient
+from stream_app.errors import TRANSIENT_CODES, aws_error_code, is_transient
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.message import as_envelope, event_id, further, identified
 from stream_app.recovery.redrive.targets.target import (
@@ -167,7 +167,7 @@ def _put(put: Callable[[list[Any]], Sequence[dict[str, Any]]], parcels: Sequence
 
 def _trouble(error: Exception) -> Answer:
     """What a request that failed as a whole means for each of its entries."""
-    why = code_of(error) or type(error).__name__
+    why = aws_error_code(error) or type(error).__name__
     if not is_transient(error):
         return Barred(why)
     response = getattr(error, "response", None) or {}

@@ -18,8 +18,8 @@ from stream_app.model.event import Check, Event, Range, Rate, Stuck
 from stream_app.model.record import Batch
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.rules import Checks
-from stream_app.pipeline.state.key_index import Devices
+from stream_app.pipeline.sensor_checks import SensorChecks
+from stream_app.pipeline.state.key_index import KeyIndex
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests.samples import HOUR, MAX_BYTES, READING, SCHEMAS, START, Drift, as_json, shards, splits
@@ -86,19 +86,19 @@ def one_by_one(rows: list[Row]) -> list[str | None]:
 @given(rows_of)
 def test_all_devices_at_once_are_flagged_as_one_row_after_the_other(rows: list[Row]) -> None:
     keys, batch = batch_of(rows)
-    assert Checks(CHECKS).mark(Devices().numbers(keys), batch).tolist() == one_by_one(rows)
+    assert SensorChecks(CHECKS).mark(KeyIndex().numbers(keys), batch).tolist() == one_by_one(rows)
 
 
 @given(rows_of, st.data())
 def test_no_split_and_no_restart_changes_a_flag(rows: list[Row], data: st.DataObject) -> None:
     keys, batch = batch_of(rows)
-    devices = Devices()
+    devices = KeyIndex()
     numbers = devices.numbers(keys)
-    whole, parts = Checks(CHECKS).mark(numbers, batch).tolist(), []
-    checks, start = Checks(CHECKS), 0
+    whole, parts = SensorChecks(CHECKS).mark(numbers, batch).tolist(), []
+    checks, start = SensorChecks(CHECKS), 0
     for part in data.draw(splits(rows)):
         if data.draw(st.booleans(), label="restart"):
-            dumped, checks = checks.dump(len(devices)), Checks(CHECKS)
+            dumped, checks = checks.dump(len(devices)), SensorChecks(CHECKS)
             checks.load(dumped, np.arange(len(devices)), np.arange(len(devices)))
         here = slice(start, start + len(part))
         parts += checks.mark(numbers[here], batch.take(here)).tolist()

@@ -16,15 +16,21 @@ from stream_app.model.event import Check, Event, Range, Rate, Stuck
 from stream_app.model.record import Batch, IntVector, Mask
 from stream_app.pipeline.score import EXPLANATION, score
 from stream_app.pipeline.state import windows_kernel as kernel
-from stream_app.pipeline.state.key_index import reaching
-from stream_app.pipeline.state.stored_arrays import Chosen, last_of, require, rows_shown, stored_rows
+from stream_app.pipeline.state.key_index import ensure_capacity
+from stream_app.pipeline.state.stored_arrays import (
+    SlotSelection,
+    capacity_for,
+    require,
+    rows_as_bytes,
+    stored_rows,
+)
 
 FLAG = "flag"
 _COST: Mapping[type[Any], int] = {Range: 0, Rate: 1, Stuck: 2}
 _Flags = NDArray[np.object_]
 
 
-def judged(
+def flag_and_score(
     batch: Batch, flags: _Flags, event: Event, detector: Detector | None, keys: Numbered | None = None
 ) -> Batch:
     """Add `flag`, and what the model says of the rows that have none: a broken sensor teaches it nothing.
@@ -53,7 +59,7 @@ def judged(
     return marked.with_columns(columns)
 
 
-class Checks:
+class SensorChecks:
     """An event's checks and what they remember of each device.
 
     A row is judged by its device's rows before it, in order, so that no split of the rows changes a flag.
@@ -77,10 +83,10 @@ class Checks:
         self._run = np.zeros((0, len(self._stucks)), dtype=np.int64)
 
     def _reach(self, devices: int) -> None:
-        self._at = reaching(self._at, devices, kernel.STALE)
-        self._last = reaching(self._last, devices, np.nan)
-        self._same = reaching(self._same, devices, np.nan)
-        self._run = reaching(self._run, devices, 0)
+        self._at = ensure_capacity(self._at, devices, kernel.STALE)
+        self._last = ensure_capacity(self._last, devices, np.nan)
+        self._same = ensure_capacity(self._same, devices, np.nan)
+        self._run = ensure_capacity(self._run, devices, 0)
 
     def mark(self, devices: IntVector, batch: Batch) -> _Flags:
         """The name of the first check that each row trips, None where it trips none, shape (n,); and learn."""
@@ -107,14 +113,14 @@ class Checks:
         flags: _Flags = self._names[trips]
         return flags
 
-    def dump(self, devices: Chosen) -> Any:
+    def dump(self, devices: SlotSelection) -> Any:
         """What is known of these devices, as `packing.compressed` takes it; to be read at once."""
-        self._reach(last_of(devices))
+        self._reach(capacity_for(devices))
         tables = {"at": self._at, "last": self._last, "same": self._same, "run": self._run}
         return {
             "rates": _identities(self._rates),
             "stucks": _identities(self._stucks),
-            **{name: rows_shown(table, devices) for name, table in tables.items()},
+            **{name: rows_as_bytes(table, devices) for name, table in tables.items()},
         }
 
     def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:

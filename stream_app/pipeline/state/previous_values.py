@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, IntVector, Mask
 from stream_app.pipeline.state import windows_kernel as kernel
-from stream_app.pipeline.state.key_index import reaching
-from stream_app.pipeline.state.packing import opened
-from stream_app.pipeline.state.stored_arrays import Chosen, last_of, numbers_of, require
+from stream_app.pipeline.state.key_index import ensure_capacity
+from stream_app.pipeline.state.packing import read_container
+from stream_app.pipeline.state.stored_arrays import SlotSelection, capacity_for, require, selected_slots
 
-Keep = Callable[[str], bool]
+KeyFilter = Callable[[str], bool]
 _STALE = np.iinfo(np.int64).min
 _MOST = np.iinfo(np.int64).max
 _NUMBERS = (float, int, bool)
 _NUMERIC_KINDS = "iufb"
 
 
-class Previous:
+class PreviousValues:
     """The last accepted values of each device as columns `previous.<field>`: NaN, NaT or None where there is none."""
 
     def __init__(self, fields: Sequence[str]) -> None:
@@ -31,8 +31,8 @@ class Previous:
         self._latest = np.zeros(0, dtype=np.int64)
 
     def _reach(self, devices: int) -> None:
-        self._last = reaching(self._last, devices, None)
-        self._latest = reaching(self._latest, devices, -1)
+        self._last = ensure_capacity(self._last, devices, None)
+        self._latest = ensure_capacity(self._latest, devices, -1)
 
     def recall(self, devices: IntVector, batch: Batch, accepted: Mask) -> dict[str, NDArray[Any]]:
         """Each row's columns: of its device's row before it among those `accepted`, or what is remembered."""
@@ -53,12 +53,14 @@ class Previous:
         _, last = np.unique(devices[::-1], return_index=True)
         rows = len(devices) - 1 - last
         for at, name in enumerate(self._fields):
-            self._last[devices[rows], at] = np.fromiter(portable(batch[name][rows]), object, len(rows))
+            self._last[devices[rows], at] = np.fromiter(
+                to_builtin_values(batch[name][rows]), object, len(rows)
+            )
 
-    def dump(self, devices: Chosen) -> Any:
+    def dump(self, devices: SlotSelection) -> Any:
         """What is known of these devices, in built-in types."""
-        self._reach(last_of(devices))
-        return {"fields": self._fields, "last": self._last[numbers_of(devices)].tolist()}
+        self._reach(capacity_for(devices))
+        return {"fields": self._fields, "last": self._last[selected_slots(devices)].tolist()}
 
     def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:
         """Add devices, numbers `of` in the dump, of so many `devices`, `to` here. Raises StateError.
@@ -78,7 +80,7 @@ class Previous:
                 self._last[device, number] = last[source][at[name]] if name in at else None
 
 
-def portable(column: NDArray[Any]) -> list[Any]:
+def to_builtin_values(column: NDArray[Any]) -> list[Any]:
     """Values that survive a snapshot: times as whole ticks (NaT as None), the rest as Python's own."""
     if column.dtype.kind == "M":
         return [None if tick == _STALE else tick for tick in column.view(np.int64).tolist()]
@@ -113,4 +115,4 @@ def pack(state: Any) -> bytes:
 
 def unpack(data: bytes) -> Any:
     """Bytes of `pack`, or of `packing.compressed`, to built-in types. Raises ValueError when it is none."""
-    return msgspec.msgpack.decode(opened(data))
+    return msgspec.msgpack.decode(read_container(data))
