@@ -218,7 +218,7 @@ def dependencies(settings: Settings, registry: Registry, client: ClientFactory) 
 
 def _builder(sinks: Sequence[Sink]) -> Callable[[Segment], None]:
     """Return a function that does what the sinks and the dead letters do with a segment before their requests."""
-    building = [sink for sink in sinks if isinstance(sink, Building)]
+    building = [sink for sink in sinks if isinstance(sink, PrebuildingSink)]
 
     def build(segment: Segment) -> None:
         for sink in building:

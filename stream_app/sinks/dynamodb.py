@@ -164,7 +164,7 @@ class LatestSink:
         return failures
 
     def build(self, segment: Segment) -> None:
-        """Make the items, and drop them (protocol `segment.Building`)."""
+        """Make the items, and drop them (protocol `segment.PrebuildingSink`)."""
         for _row, _event, item in self._items(segment):
             _too_large(item)
 

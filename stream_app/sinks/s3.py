@@ -81,7 +81,7 @@ class ParquetSink:
         """Nothing is held."""
 
     def build(self, segment: Segment) -> None:
-        """Make the files of the segment, and drop them (protocol `segment.Building`)."""
+        """Make the files of the segment, and drop them (protocol `segment.PrebuildingSink`)."""
         for event in segment.passed:
             self._file(segment, event)
 
@@ -119,7 +119,7 @@ class ManifestSink:
     bucket: str
 
     def build(self, segment: Segment) -> None:
-        """Make the manifest, and drop it (protocol `segment.Building`)."""
+        """Make the manifest, and drop it (protocol `segment.PrebuildingSink`)."""
         msgspec.json.encode(manifest(segment))
 
     def write(self, segment: Segment) -> Sequence[Failure]:
