@@ -40,7 +40,7 @@ def play(
     from stream_app.ingest.devices import play as play_data
     from stream_app.ingest.faults import SEED
     from stream_app.ingest.pacing import parse_speed
-    from stream_app.ingest.producer import Destination, PublishOptions
+    from stream_app.ingest.publish_options import Destination, PublishOptions
 
     client = root.clients(os.environ)
     with until_interrupted() as stop, progressing(err) as progress:

@@ -13,7 +13,7 @@ from rich.console import Console
 from stream_app.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from stream_app.ingest.producer import Via
+    from stream_app.ingest.publish_options import Via
 
 C = TypeVar("C", bound=str)
 
@@ -82,6 +82,6 @@ def parse_choice(option: str, text: str, choices: Sequence[C]) -> C:
 
 def parse_via(text: str) -> Via:
     """Parse the value of --via. Raises ConfigError."""
-    from stream_app.ingest.producer import Via
+    from stream_app.ingest.publish_options import Via
 
     return parse_choice("--via", text, get_args(Via))

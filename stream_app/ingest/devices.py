@@ -13,7 +13,8 @@ from stream_app.event_loading import discover, schema_files
 from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.envelope import Encode, OutgoingRecord, encoders
 from stream_app.ingest.faults import LIMIT, RATES, SEED, plan
-from stream_app.ingest.producer import Destination, PublishOptions, Sent, publish
+from stream_app.ingest.producer import Sent, publish
+from stream_app.ingest.publish_options import Destination, PublishOptions
 from stream_app.model.event import Event
 
 
@@ -34,11 +35,14 @@ class PlayOptions:
     limit: int = LIMIT
 
 
+_PUBLISH_DEFAULTS = PublishOptions()
+
+
 def play(
     source: str | Path | Dataset,
     destination: Destination,
     options: PlayOptions = PlayOptions(),
-    publishing: PublishOptions = PublishOptions(),  # noqa: B008
+    publishing: PublishOptions = _PUBLISH_DEFAULTS,
 ) -> Sent:
     """Play a data set: a name from `datasets.NAMES`, a file, a folder, or the result of `dataset`.
 

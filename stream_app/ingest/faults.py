@@ -235,14 +235,14 @@ def _plan(
 
 
 def _faulty(
-    fault: Fault, good: OutgoingRecord, event: Event, number: int, rng: Random, limit: int
+    fault: Fault, valid: OutgoingRecord, event: Event, number: int, rng: Random, limit: int
 ) -> OutgoingRecord:
-    assert not isinstance(good.detail, bytes)
-    known = good.detail.get(event.id) or f"{good.key}/{number}"
-    detail = {**good.detail, event.id: f"{known}/{fault.name}"}
+    assert not isinstance(valid.detail, bytes)
+    known = valid.detail.get(event.id) or f"{valid.key}/{number}"
+    detail = {**valid.detail, event.id: f"{known}/{fault.name}"}
     make = _EVENT_SPECIFIC.get((event.name, fault.name), fault.make)
-    route, name, made = make(event, detail, rng, limit)
-    return good._replace(route=route, event=name, detail=made, expected=fault.code, encoding=ENVELOPE)
+    route, name, content = make(event, detail, rng, limit)
+    return valid._replace(route=route, event=name, detail=content, expected=fault.code, encoding=ENVELOPE)
 
 
 def expected(records: Iterable[OutgoingRecord]) -> Counter[Expectation]:

@@ -5,28 +5,18 @@ from __future__ import annotations
 import math
 import queue
 import threading
-import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from random import Random
-from typing import TYPE_CHECKING, Literal
 from zlib import crc32
 
-from stream_app.aws.retry import Policy
 from stream_app.ingest.delivery import Entry, Sender, bus_sender, deliver, requests, stream_sender
-from stream_app.ingest.envelope import REPEATED, Encode, Expectation, OutgoingRecord
+from stream_app.ingest.envelope import REPEATED, Expectation, OutgoingRecord
 from stream_app.ingest.envelope import encoders as json_encoders
 from stream_app.ingest.pacing import Pacer
+from stream_app.ingest.publish_options import Destination, PublishOptions
 
-if TYPE_CHECKING:
-    from mypy_boto3_events import EventBridgeClient
-    from mypy_boto3_kinesis import KinesisClient
-
-Via = Literal["bus", "stream"]
 Chunk = list[OutgoingRecord]
 
 LINGER = 0.05  # seconds that a record waits for others to share its request
@@ -34,6 +24,7 @@ _MIN_WAIT = 0.001  # seconds; a shorter wait is added to the next one
 _POLL_SECONDS = 0.1
 _QUEUED = 4  # chunks per sender thread
 _NAMED_ROWS = 20
+_DEFAULTS = PublishOptions()
 
 
 @dataclass(slots=True)
@@ -99,60 +90,10 @@ class _Counts:
                 self.progress(self.by_route.total())
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Clocks and random sources, which tests replace.
-
-    `clock` returns monotonic seconds, `now` the current time, `new_id` the ID of an envelope. `pause` sleeps for some
-    seconds; None waits on `stop`, so that setting it ends the pause.
-    """
-
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    rng: Random = field(default_factory=Random)
-    new_id: Callable[[], object] = uuid.uuid4
-    pause: Callable[[float], object] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """The event bus and the stream, with their clients. `region` and `account` are for envelopes."""
-
-    events: EventBridgeClient
-    kinesis: KinesisClient
-    bus: str
-    stream: str
-    region: str = "us-east-1"
-    account: str = "000000000000"
-
-
-@dataclass(frozen=True, slots=True)
-class PublishOptions:
-    """Options of `publish`.
-
-    `via` "bus" sends each record by its own route. "stream" writes all records to the stream, 500 per request, for
-    bulk loads; as PutRecords does not preserve order, a record that Kinesis rejects may then be stored after a later
-    record of the same device, which never happens with "bus".
-
-    `rate` is the maximum in records per second, `speed` the maximum as a multiple of the times in the data.
-    `progress(n)` is called by one thread at a time with the number of records sent. Setting `stop` ends early.
-    """
-
-    via: Via = "bus"
-    rate: float | None = None
-    speed: float = math.inf
-    encoders: Mapping[str, Encode] | None = None
-    threads: int = 2
-    retry: Policy = field(default_factory=Policy)
-    progress: Callable[[int], None] | None = None
-    stop: threading.Event | None = None
-    clocks: Clocks = field(default_factory=Clocks)
-
-
 def publish(
     records: Iterable[OutgoingRecord],
     destination: Destination,
-    options: PublishOptions = PublishOptions(),
+    options: PublishOptions = _DEFAULTS,
 ) -> Sent:
     """Send all records, in order for each device.
 

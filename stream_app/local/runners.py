@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -45,7 +45,7 @@ class RunnerOptions:
 
     parameters: Properties | None = None
     handlers: Mapping[str, Handler] | None = None
-    environ: MutableMapping[str, str] = field(default_factory=dict)
+    environ: MutableMapping[str, str] | None = None
     interval: float = _INTERVAL_SECONDS
 
 
@@ -63,7 +63,8 @@ def run_all(
     before anything runs, and FatalError if a pipe or function fails permanently, after stopping all others.
     """
     found = resolve_templates(templates, clients, application=application, parameters=options.parameters)
-    options.environ.update(variables(found))
+    if options.environ is not None:
+        options.environ.update(variables(found))
     dependencies = PipeDependencies(clients, http_sender(), time.time, random.Random())
     workers = [*pipes(found, dependencies), *functions(found, clients, options.handlers)]
     failed: list[tuple[str, BaseException]] = []

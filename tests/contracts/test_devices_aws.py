@@ -23,7 +23,8 @@ from stream_app.ingest.datasets import WINTER, dataset, readings
 from stream_app.ingest.devices import PlayOptions, event_encoders, outgoing_records, play
 from stream_app.ingest.envelope import OutgoingRecord
 from stream_app.ingest.faults import plan
-from stream_app.ingest.producer import Destination, PublishOptions, publish
+from stream_app.ingest.producer import publish
+from stream_app.ingest.publish_options import Destination, PublishOptions
 from stream_app.model.event import Event
 from stream_app.model.record import Code
 

@@ -14,7 +14,8 @@ from stream_app.ingest.datasets import JOURNEYS, WINTER, dataset
 from stream_app.ingest.devices import PlayOptions, event_encoders, event_of, outgoing_records
 from stream_app.ingest.envelope import Encode, OutgoingRecord
 from stream_app.ingest.faults import LIMIT, expected
-from stream_app.ingest.producer import Destination, PublishOptions, publish
+from stream_app.ingest.producer import publish
+from stream_app.ingest.publish_options import Destination, PublishOptions
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.shard_state import ShardState

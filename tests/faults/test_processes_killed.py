@@ -26,7 +26,8 @@ from stream_app.consumer.protocol.multilang import serve
 from stream_app.consumer.shard import ShardConsumer
 from stream_app.event_loading import load_registry
 from stream_app.ingest.devices import PlayOptions, play
-from stream_app.ingest.producer import Destination, PublishOptions, Sent
+from stream_app.ingest.producer import Sent
+from stream_app.ingest.publish_options import Destination, PublishOptions
 from stream_app.local.embedded import Embedded, embedded
 from stream_app.local.leases import write_leases
 from stream_app.local.run import drain

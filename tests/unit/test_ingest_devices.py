@@ -14,7 +14,7 @@ from stream_app.ingest.datasets import JOURNEYS, WINTER, dataset
 from stream_app.ingest.devices import PlayOptions, event_encoders, event_of, outgoing_records, play
 from stream_app.ingest.envelope import AVRO, AVRO_PAST, GZIP, JSON
 from stream_app.ingest.faults import expected
-from stream_app.ingest.producer import Destination, PublishOptions
+from stream_app.ingest.publish_options import Destination, PublishOptions
 from stream_app.model.event import Event
 
 AIR = Event("air_quality", key="station", sent="sent_at")

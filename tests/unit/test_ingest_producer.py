@@ -21,7 +21,8 @@ from stream_app.aws.retry import Policy
 from stream_app.cli.views.sent import as_table, format_rows, to_json
 from stream_app.errors import ConfigError, FatalError
 from stream_app.ingest.envelope import REPEATED, OutgoingRecord
-from stream_app.ingest.producer import Clocks, Destination, PublishOptions, Sent, Via, publish
+from stream_app.ingest.producer import Sent, publish
+from stream_app.ingest.publish_options import Clocks, Destination, PublishOptions, Via
 from stream_app.model.record import Code
 
 START = datetime(2016, 12, 1, tzinfo=UTC)

@@ -19,7 +19,8 @@ from stream_app.event_loading import load_registry
 from stream_app.ingest.datasets import Dataset, dataset
 from stream_app.ingest.devices import PlayOptions, event_of, play
 from stream_app.ingest.faults import SEED
-from stream_app.ingest.producer import Destination, PublishOptions, Sent, Via
+from stream_app.ingest.producer import Sent
+from stream_app.ingest.publish_options import Destination, PublishOptions, Via
 from stream_app.local.daemon_thread import DaemonThread
 from stream_app.local.embedded import Embedded, MakeClient, embedded
 from stream_app.local.leases import write_leases

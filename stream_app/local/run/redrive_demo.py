@@ -26,6 +26,8 @@ _REPAIR = {
     "when": [{"is": "equals", "field": "wind_direction", "value": "XYZ"}],
     "steps": [{"do": "set", "field": "wind_direction", "value": None}],
 }
+# Stored with every redrive attempt. The value must not change.
+_REQUESTED_BY = "second act"
 _POLL_SECONDS = 0.5
 _TIMEOUT_SECONDS = 60.0
 
@@ -55,7 +57,7 @@ def redrive_repaired(aws: Embedded, settings: Settings, stop: threading.Event) -
         registry=load_registry(dry_run=False),
         history=aws.outputs["HistoryTableName"],
         now_ms=lambda: time.time_ns() // 1_000_000,
-        by="second act",
+        by=_REQUESTED_BY,
     )
     to = destination("bus", bus=settings.bus, stream=settings.stream)
     target = open_target(context, to, None)
