@@ -22,11 +22,11 @@ from stream_app.errors import ConfigError, FatalError, Problem, aws_error_code
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
 from stream_app.model.segment import position_from_token
-from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
-from stream_app.recovery.correct.history import Entry, History, table_of
+from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
+from stream_app.recovery.correct.corrector import Corrector, corrector_of
+from stream_app.recovery.correct.history import Entry, History, history_table
 from stream_app.recovery.correct.reapply import reapply_all
-from stream_app.recovery.correct.request import EarlyError, again
-from stream_app.recovery.correct.work import Corrector, corrector_of
+from stream_app.recovery.correct.request import NotReadyError, correct_refused
 from stream_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def retry(
     entry, requester = _entry(context, parsed), by or getpass.getuser()
     request = msgspec.structs.replace(entry.request, id=f"{parsed}/{requester}", by=requester)
     try:
-        again(request, context.history, _corrector(context))
-    except (ImpossibleError, EarlyError) as error:
+        correct_refused(request, context.history, _corrector(context))
+    except (UncorrectableError, NotReadyError) as error:
         raise FatalError(f"{position} cannot be corrected: {error}") from error
     Console().print(view.history(_entry(context, parsed)))
 
@@ -97,7 +97,7 @@ def reapply(properties: Properties, as_json: Json = False) -> None:
     """Apply every recorded correction again, after a replay that stored the original rows."""
     context = _open_context(properties)
     with err.status("reapplying corrections"):
-        done = reapply_all(_entries(context), _corrector(context).again)
+        done = reapply_all(_entries(context), _corrector(context).reapply)
     if as_json:
         typer.echo(msgspec.json.encode(done).decode())
     else:
@@ -107,7 +107,7 @@ def reapply(properties: Properties, as_json: Json = False) -> None:
 
 def _open_context(properties: Path) -> _Context:
     store = open_store(properties, None)
-    table = table_of(store.settings.application, os.environ)
+    table = history_table(store.settings.application, os.environ)
     return _Context(store.settings, store.client, History(store.client("dynamodb"), table, _now_ms))
 
 

@@ -34,7 +34,7 @@ from stream_app.errors import aws_error_code
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
 from stream_app.recovery.bounded import plain
-from stream_app.recovery.correct.history import Entry, History, table_of
+from stream_app.recovery.correct.history import Entry, History, history_table
 from stream_app.recovery.find.query import Query, find
 from stream_app.recovery.find.stats import stats as compute_stats
 from stream_app.recovery.hydrate.results import LetterRecord, get_record, letters, waiting, waiting_keys
@@ -181,7 +181,7 @@ def _queued(store: FailureStore) -> int | None:
 
 def _archive(store: FailureStore) -> Archive:
     """Open the history table, named as in the template unless the environment overrides it."""
-    table = table_of(store.settings.application, os.environ)
+    table = history_table(store.settings.application, os.environ)
     dynamodb = store.client("dynamodb")
     ledger = Ledger(dynamodb, table, "", lambda: time.time_ns() // 1_000_000)
     history = History(dynamodb, table, lambda: time.time_ns() // 1_000_000)

@@ -24,7 +24,7 @@ from stream_app.cli.views.interrupt import until_interrupted
 from stream_app.errors import ConfigError, Problem
 from stream_app.event_loading import load_registry
 from stream_app.model.segment import utc_datetime
-from stream_app.recovery.correct.history import table_of
+from stream_app.recovery.correct.history import history_table
 from stream_app.recovery.find.query import Query
 from stream_app.recovery.redrive.apply.execute import apply as apply_plan
 from stream_app.recovery.redrive.apply.run import Applied, Pace
@@ -244,7 +244,7 @@ def _redrive_context(properties: Path, consumer: str | None, lease: float = 30) 
         settings=settings,
         client=root.clients(os.environ, settings.region, attempts=10),
         registry=load_registry(dry_run=False),
-        history=table_of(settings.application, os.environ),
+        history=history_table(settings.application, os.environ),
         now_ms=lambda: time.time_ns() // 1_000_000,
         by=_user_name(),
         failures_of=consumer or "",

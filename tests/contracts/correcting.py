@@ -17,10 +17,15 @@ from stream_app.model.segment import Segment, store, token
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.recovery.correct.corrector import (
+    Corrector,
+    CorrectorClients,
+    CorrectorOptions,
+    make_corrector,
+)
 from stream_app.recovery.correct.history import History, Request
-from stream_app.recovery.correct.limits import Reads
+from stream_app.recovery.correct.limits import ReadLimiter
 from stream_app.recovery.correct.queue import QueueDependencies
-from stream_app.recovery.correct.work import Corrector, corrector
 from stream_app.recovery.stream.read import pages, user_records
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.s3 import ManifestSink, ParquetSink
@@ -131,18 +136,22 @@ class CorrectionCase:
         return msgspec.structs.replace(made, **changes)
 
     def corrector(self, **clients: Any) -> Corrector:
-        return corrector(
-            kinesis=clients.get("kinesis", self.kinesis),
-            s3=clients.get("s3", self.s3),
-            dynamodb=self.dynamodb,
-            stream=STREAM,
-            bucket=BUCKET,
-            application=APPLICATION,
-            registry=self.registry,
-            history=self.history,
-            max_bytes=LIMIT,
-            now_ms=lambda: NOW,
-            latest_table=clients.get("latest_table", ""),
+        return make_corrector(
+            CorrectorClients(
+                kinesis=clients.get("kinesis", self.kinesis),
+                s3=clients.get("s3", self.s3),
+                dynamodb=self.dynamodb,
+            ),
+            CorrectorOptions(
+                stream=STREAM,
+                bucket=BUCKET,
+                application=APPLICATION,
+                max_bytes=LIMIT,
+                latest_table=clients.get("latest_table", ""),
+            ),
+            self.registry,
+            self.history,
+            lambda: NOW,
         )
 
     def desk(self, **changes: Any) -> QueueDependencies:
@@ -151,11 +160,11 @@ class CorrectionCase:
             s3=self.s3,
             bucket=BUCKET,
             consumer=APPLICATION,
-            book=self.history,
+            history=self.history,
             work=self.corrector().correct_all,
             queue=self.queue,
             manual=self.manual,
-            reads=Reads(1000.0, 1000.0, lambda: 0.0, lambda _seconds: None),
+            reads=ReadLimiter(1000.0, 1000.0, lambda: 0.0, lambda _seconds: None),
         )
         return dataclasses.replace(made, **changes)
 

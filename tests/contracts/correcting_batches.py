@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from stream_app.recovery.correct.history import Done, Request, key_of
+from stream_app.recovery.correct.history import Correction, Request, item_key
 from stream_app.recovery.correct.request import RequestResult, correct, correct_all
 from stream_app.sinks.parquet import rows_digest
 from tests.contracts.correcting import APPLICATION, BUCKET, TABLE, CorrectionCase
@@ -53,7 +53,7 @@ def put_back(dependencies: CorrectionCase, files: dict[str, tuple[bytes, dict[st
         dependencies.s3.put_object(Bucket=BUCKET, Key=key, Body=body, Metadata=metadata)
     for entry in list(dependencies.history.entries(APPLICATION)):
         dependencies.dynamodb.delete_item(
-            TableName=TABLE, Key=key_of(entry.request.consumer, entry.request.position)
+            TableName=TABLE, Key=item_key(entry.request.consumer, entry.request.position)
         )
 
 
@@ -69,7 +69,7 @@ def state(dependencies: CorrectionCase, tables: Callable[[CorrectionCase], Any])
     }
 
 
-def _told(done: Done | None) -> Json | None:
+def _told(done: Correction | None) -> Json | None:
     if done is None:
         return None
     return {**msgspec.to_builtins(done), "version": "", "version_before": ""}

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from stream_app.recovery.audit.proof import audit
-from stream_app.recovery.correct.calculation.past import ShardFiles
-from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
-from stream_app.recovery.correct.history import Done, counts
-from stream_app.recovery.correct.request import EarlyError, RequestResult, correct
+from stream_app.recovery.correct.calculation.past import RowContext
+from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
+from stream_app.recovery.correct.history import Correction, count_corrections
+from stream_app.recovery.correct.request import NotReadyError, RequestResult, correct
 from stream_app.sinks.parquet import rows_digest
 from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, TABLE, CorrectionCase, checked, reading
 from tests.samples import SCHEMAS
@@ -77,7 +77,7 @@ def answer(
     )
 
 
-def done(dependencies: CorrectionCase, at: int) -> Done:
+def done(dependencies: CorrectionCase, at: int) -> Correction:
     entry = dependencies.history.get(APPLICATION, dependencies.records[at].position(dependencies.shard))
     assert entry is not None
     assert entry.done is not None
@@ -143,7 +143,7 @@ def test_a_repeat_changes_nothing_and_another_request_goes_to_people_once(
     assert (
         dependencies.s3.head_object(Bucket=BUCKET, Key=done(dependencies, JUMP).key)["VersionId"] == version
     )
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
 
 
 def test_the_audit_balances_and_a_late_worker_undoes_nothing(dependencies: CorrectionCase) -> None:
@@ -184,7 +184,7 @@ def test_a_segment_that_is_not_stored_yet_is_waited_for(dependencies: Correction
 
 def test_a_shard_whose_lease_went_with_its_end_can_be_corrected(dependencies: CorrectionCase) -> None:
     dependencies.dynamodb.delete_item(TableName=APPLICATION, Key={"leaseKey": {"S": dependencies.shard}})
-    with pytest.raises(EarlyError):
+    with pytest.raises(NotReadyError):
         dependencies.corrector()(dependencies.request(JUMP))
     dependencies.s3.put_object(
         Bucket=BUCKET, Key=f"state/{APPLICATION}/{dependencies.shard}/SHARD_END", Body=b""
@@ -267,9 +267,10 @@ def test_every_row_of_every_segment_comes_out_as_it_was_stored(
 def test_a_past_that_cannot_be_put_together_goes_to_people(
     dependencies: CorrectionCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ShardFiles, "before", lambda _shelf, owns, **_every: [[] for _ in owns])
+    monkeypatch.setattr(RowContext, "before", lambda _context, targets, **_options: [[] for _ in targets])
     with pytest.raises(
-        ImpossibleError, match=r"its past cannot be put together \(columns that differ: sum\)"
+        UncorrectableError,
+        match=r"cannot be reproduced from its payload and its device's past \(columns that differ: sum\)",
     ):
         dependencies.corrector()(dependencies.request(JUMP))
     assert row(dependencies, JUMP)["value"] == 50.0
@@ -282,8 +283,8 @@ def test_a_past_that_cannot_be_put_together_goes_to_people(
         ({"correct": lambda _batch: {}}, "changes nothing"),
         ({"correct": lambda batch: {"value": batch["value"]}}, "changes nothing"),
         ({"correct": lambda _batch: 1 / 0}, "raises ZeroDivisionError"),
-        ({"correct": lambda batch: {"device": batch["device"]}}, "replaces device"),
-        ({"correct": lambda batch: {"doubled": batch["value"]}}, "replaces doubled"),
+        ({"correct": lambda batch: {"device": batch["device"]}}, "that it may not: device"),
+        ({"correct": lambda batch: {"doubled": batch["value"]}}, "that it may not: doubled"),
         ({"correct": lambda batch: {"value": batch["value"] * 9}}, "value is at most 100"),
     ],
 )
@@ -293,7 +294,7 @@ def test_what_cannot_be_corrected_says_why_and_is_left(
     event = checked(**changes)
     dependencies.registry = type(dependencies.registry).of([event], {"reading": [SCHEMA]})
     before = {key: rows_digest(t) for key, t in tables(dependencies).items()}
-    with pytest.raises(ImpossibleError, match=says):
+    with pytest.raises(UncorrectableError, match=says):
         dependencies.corrector()(dependencies.request(JUMP))
     assert {key: rows_digest(t) for key, t in tables(dependencies).items()} == before
 
@@ -303,7 +304,7 @@ def test_a_parked_row_and_an_unknown_event_go_to_people(aws: Callable[[str], Any
     dependencies.store([reading("a", 0, 1.0), reading("a", 1, 500.0), reading("a", 0, 1.0)], (3,))
     dependencies.checkpoint()
     for at in (1, 2):
-        with pytest.raises(ImpossibleError, match="not among the stored rows"):
+        with pytest.raises(UncorrectableError, match="does not hold its row"):
             dependencies.corrector()(dependencies.request(at))
-    with pytest.raises(ImpossibleError, match="no event type 'other'"):
+    with pytest.raises(UncorrectableError, match="unknown event type 'other'"):
         dependencies.corrector()(dependencies.request(0, event="other"))

@@ -18,7 +18,7 @@ from stream_app.model.segment import Segment
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery import store
-from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
+from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
 from stream_app.recovery.correct.reapply import Reapplied, reapply_all
 from stream_app.recovery.correct.request import RequestResult
 from stream_app.sinks.dynamodb import LatestSink
@@ -75,7 +75,7 @@ def test_columns_that_lack_a_field_of_today_are_no_payload(dependencies: Correct
         "fields": [*SCHEMA["fields"], {"name": "new", "type": ["null", "double"], "default": None}],
     }
     dependencies.registry = type(dependencies.registry).of([dependencies.event], {"reading": [more]})
-    with pytest.raises(ImpossibleError, match="neither in the stream nor in the failure store"):
+    with pytest.raises(UncorrectableError, match="neither in the stream nor in the failure store"):
         dependencies.corrector(kinesis=Trimmed(dependencies.kinesis))(dependencies.request(JUMP))
 
 
@@ -162,7 +162,7 @@ def test_recorded_corrections_are_put_back_after_a_replay(
     wanted = [row(dependencies, at) for at in range(len(dependencies.records))]
     replayed(dependencies, sizes)
     assert row(dependencies, JUMP)["value"] == 50.0
-    again = dependencies.corrector(kinesis=Trimmed(dependencies.kinesis)).again
+    again = dependencies.corrector(kinesis=Trimmed(dependencies.kinesis)).reapply
     assert reapply_all(dependencies.history.entries(APPLICATION), again) == Reapplied(applied=2)
     assert [row(dependencies, at) for at in range(len(dependencies.records))] == wanted
     assert reapply_all(dependencies.history.entries(APPLICATION), again) == Reapplied(there=2)
@@ -191,7 +191,7 @@ def test_what_cannot_be_put_back_is_named(dependencies: CorrectionCase) -> None:
     place = dependencies.records[JUMP].position(dependencies.shard)
     replayed(dependencies, (15,))
     dependencies.checkpoint(0)
-    again = dependencies.corrector().again
+    again = dependencies.corrector().reapply
     assert reapply_all(dependencies.history.entries(APPLICATION), again) == Reapplied(early=1)
     dependencies.checkpoint()
     [key] = keys(dependencies.s3, BUCKET, "events/")
@@ -199,7 +199,7 @@ def test_what_cannot_be_put_back_is_named(dependencies: CorrectionCase) -> None:
     dependencies.s3.put_object(Bucket=BUCKET, Key=key, Body=encode(other, {}))
     found = reapply_all(dependencies.history.entries(APPLICATION), again)
     assert [name for name, _ in found.impossible] == [f"{place.shard}/{dependencies.token(JUMP)}"]
-    assert "neither what was recorded before nor after" in found.impossible[0][1]
+    assert "neither the recorded original nor the recorded corrected values" in found.impossible[0][1]
     assert not found.complete
 
 

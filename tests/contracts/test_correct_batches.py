@@ -13,9 +13,9 @@ from stream_app.model.event import Event
 from stream_app.model.record import Batch
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.calculation import payload
-from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
+from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
 from stream_app.recovery.correct.history import Request
-from stream_app.recovery.correct.request import EarlyError, RequestResult
+from stream_app.recovery.correct.request import NotReadyError, RequestResult
 from stream_app.recovery.correct.rewriting import segment
 from tests.contracts.correcting import APPLICATION, BUCKET, CorrectionCase, checked, reading
 from tests.contracts.correcting_batches import (
@@ -152,16 +152,16 @@ def crashing(dependencies: CorrectionCase, before: Any, requests: Sequence[Reque
             if count >= at:
                 raise DiedError
 
-    world_history = dependencies.history
-    s3, dynamodb = Counted(dependencies.s3, die), Counted(dependencies.dynamodb, die)
-    kinesis = Counted(dependencies.kinesis, die)
+    history = dependencies.history
+    s3, kinesis = Counted(dependencies.s3, die), Counted(dependencies.kinesis, die)
+    dynamodb: Any = Counted(dependencies.dynamodb, die)
     try:
-        dependencies.history = type(world_history)(dynamodb, "air-history", lambda: 0)
+        dependencies.history = type(history)(dynamodb, "air-history", lambda: 0)
         together(dependencies, requests, 100, dependencies.corrector(s3=s3, kinesis=kinesis))
     except DiedError:
         pass
     finally:
-        dependencies.history = world_history
+        dependencies.history = history
     return count
 
 
@@ -183,7 +183,7 @@ def test_more_rows_than_one_rewrite_names_are_rewritten_in_several(
     together(dependencies, all_of(dependencies), 100)
     wanted = state(dependencies, tables)
     put_back(dependencies, before)
-    monkeypatch.setattr("stream_app.recovery.correct.work.MOST_ROWS", 2)
+    monkeypatch.setattr("stream_app.recovery.correct.corrector.MAX_ROWS", 2)
     together(
         dependencies, all_of(dependencies), 100, dependencies.corrector(kinesis=Trimmed(dependencies.kinesis))
     )
@@ -193,9 +193,9 @@ def test_more_rows_than_one_rewrite_names_are_rewritten_in_several(
 
 def test_the_rows_of_a_rewrite_fit_into_its_metadata() -> None:
     """2 KB in all, with names; row numbers as far apart as they may be in a file of a million rows."""
-    rows = [at * (1_000_000 // segment.MOST_ROWS) for at in range(segment.MOST_ROWS)]
-    assert len(segment._marks(rows)) < 1_500
-    assert segment._marked(segment._marks(rows)) == set(rows)
+    rows = [at * (1_000_000 // segment.MAX_ROWS) for at in range(segment.MAX_ROWS)]
+    assert len(segment._encode_rows(rows)) < 1_500
+    assert segment._decode_rows(segment._encode_rows(rows)) == set(rows)
 
 
 def test_what_fails_in_one_file_leaves_the_others(aws: Callable[[str], Any]) -> None:
@@ -216,7 +216,7 @@ def test_what_fails_in_one_file_leaves_the_others(aws: Callable[[str], Any]) -> 
         dependencies.request(at) for at in (0, 15, 7)
     ]  # a in the first file and the third, b in the second
     found = dependencies.corrector(s3=Broken()).correct_all(requests)
-    assert [type(one).__name__ for one in found] == ["OSError", "EarlyError", "Done"]
+    assert [type(one).__name__ for one in found] == ["OSError", "NotReadyError", "Correction"]
     assert together(dependencies, requests, 3) == [RequestResult.CORRECTED] * 3
 
 
@@ -276,22 +276,23 @@ def test_records_that_lie_apart_are_read_apart_and_what_was_trimmed_is_found_out
     aws: Callable[[str], Any],
 ) -> None:
     dependencies = world_of(aws, checked(correct=halved))
-    kinesis = Counted(dependencies.kinesis)
-    look = payload.from_stream(kinesis, "corrected-stream", 2)
+    kinesis: Any = Counted(dependencies.kinesis)
+    fetch = payload.from_stream(kinesis, "corrected-stream", 2)
     wanted = [wanted_of(dependencies, at) for at in (0, 1, 2, 9, 10, 20)]
-    found = look(wanted, lambda _shard: True)
+    found = fetch(wanted, lambda _shard: True)
     assert [record and record.sequence_number for record in found] == [
         one.position.sequence for one in wanted
     ]
     assert kinesis.calls["get_records"] == 3
-    gone = payload.from_stream(Partly(dependencies, 5), "corrected-stream")
+    partly: Any = Partly(dependencies, 5)
+    gone = payload.from_stream(partly, "corrected-stream")
     records = gone([wanted_of(dependencies, at) for at in range(16)], lambda _shard: True)
     assert [record is not None for record in records] == [at >= 5 for at in range(16)]
 
 
-def wanted_of(dependencies: CorrectionCase, at: int) -> payload.Wanted:
+def wanted_of(dependencies: CorrectionCase, at: int) -> payload.PayloadRequest:
     record = dependencies.records[at]
-    return payload.Wanted(record.position(dependencies.shard), "p", record.arrived, at)
+    return payload.PayloadRequest(record.position(dependencies.shard), "p", record.arrived, at)
 
 
 class Partly(Trimmed):
@@ -332,9 +333,9 @@ def test_a_reading_that_was_calculated_beside_others_is_not_refused_for_it(aws: 
 
 def test_a_busy_stream_makes_them_early_and_nothing_is_refused(dependencies: CorrectionCase) -> None:
     found = dependencies.corrector().correct_all(all_of(dependencies), lambda _shard: False)
-    assert {type(one).__mro__[1] for one in found} == {EarlyError}
-    assert not [one for one in found if isinstance(one, ImpossibleError)]
+    assert {type(one).__mro__[1] for one in found} == {NotReadyError}
+    assert not [one for one in found if isinstance(one, UncorrectableError)]
 
 
 def test_the_fewer_reads_are_allowed_the_more_is_read_at_once() -> None:
-    assert [payload.near(rate) for rate in (0.01, 1.0, 2.0, 5.0, 1_000.0)] == [500, 500, 250, 150, 150]
+    assert [payload.max_row_gap(rate) for rate in (0.01, 1.0, 2.0, 5.0, 1_000.0)] == [500, 500, 250, 150, 150]

@@ -90,7 +90,7 @@ def test_retry_corrects_what_was_refused_once(dependencies: CorrectionCase, run:
         [event], {"reading": [dependencies.registry.codecs["reading"].schema.parsed]}
     )
     assert "corrected, manual" in run("retry", place(dependencies, 0), "--by", "mary")
-    with pytest.raises(FatalError, match="once already"):
+    with pytest.raises(FatalError, match="already corrected once"):
         run("retry", place(dependencies, 0))
 
 

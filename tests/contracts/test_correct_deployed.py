@@ -13,7 +13,7 @@ import pytest
 from stream_app import lambdas
 from stream_app.local.deployers.deploy import deploy, resolve_templates, templates
 from stream_app.local.functions import variables
-from stream_app.recovery.correct.history import Request, counts
+from stream_app.recovery.correct.history import Request, count_corrections
 from stream_app.recovery.correct.queue import parse
 from tests.unit.test_infra_rules import RESOURCES, listed, of_type, statements
 
@@ -28,7 +28,7 @@ def clients(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
     for name, value in variables(resolve_templates(templates(), made)).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STREAM_APP_CORRECTIONS_QUEUE", outputs["CorrectionsQueueUrl"])
-    for name in ("_client", "_settings", "_desk"):
+    for name in ("_client", "_settings", "_queue_dependencies"):
         getattr(lambdas, name).cache_clear()
     monkeypatch.setattr(lambdas, "_client", lambda: made)
     made("dynamodb").create_table(
@@ -38,7 +38,7 @@ def clients(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
         KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
     )
     yield made
-    for name in ("_settings", "_desk"):
+    for name in ("_settings", "_queue_dependencies"):
         getattr(lambdas, name).cache_clear()
 
 
@@ -90,9 +90,9 @@ def test_an_alert_goes_by_rule_and_queue_to_the_function_and_in_the_end_to_peopl
         "batchItemFailures": [{"itemIdentifier": message["messageId"]}]
     }
     table = f"{APPLICATION}-history"
-    assert counts(clients("dynamodb"), table, APPLICATION) == {"corrected": 0, "manual": 0}
+    assert count_corrections(clients("dynamodb"), table, APPLICATION) == {"corrected": 0, "manual": 0}
     assert lambdas.correct_dead({"Records": [message]}, None) == {"batchItemFailures": []}
-    assert counts(clients("dynamodb"), table, APPLICATION) == {"corrected": 0, "manual": 1}
+    assert count_corrections(clients("dynamodb"), table, APPLICATION) == {"corrected": 0, "manual": 1}
 
 
 def test_its_role_may_ask_for_nothing_and_few_run_at_a_time() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from stream_app.model.record import Position
 from stream_app.recovery.correct.calculation.payload import MayRead
-from stream_app.recovery.correct.history import Done, History, Request, counts
-from stream_app.recovery.correct.limits import Reads
-from stream_app.recovery.correct.queue import correct_batch, dead_batch, manual_key, parse
+from stream_app.recovery.correct.history import Correction, History, Request, count_corrections
+from stream_app.recovery.correct.limits import ReadLimiter
+from stream_app.recovery.correct.queue import correct_batch, correct_dead_letters, manual_key, parse
 from tests.contracts.correcting import (
     APPLICATION,
     BUCKET,
@@ -72,16 +72,16 @@ def test_an_alert_of_the_bus_becomes_a_correction_and_repeats_of_it_nothing(
     event = received(dependencies, body, body)
     assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
     assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
     assert dependencies.manual_letters() == []
 
 
 def test_a_second_request_is_one_letter_for_people_without_a_payload(dependencies: CorrectionCase) -> None:
     by = [envelope(dependencies.request(2, by)) for by in ("checks", "monitor", "monitor", "person")]
     assert correct_batch(received(dependencies, *by), dependencies.desk()) == {"batchItemFailures": []}
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
     letters = dependencies.manual_letters()
-    assert [letter["reason"] for letter in letters] == ["it was corrected once already"]
+    assert [letter["reason"] for letter in letters] == ["the record was already corrected once"]
     assert letters[0]["request"]["sequence"] == dependencies.records[2].sequence_number
     assert "50" not in letters[0]["reason"]
 
@@ -113,13 +113,13 @@ def test_a_request_that_is_too_early_is_hidden_for_a_while_and_comes_again(
     assert [one["VisibilityTimeout"] for one in hidden] == [2, 4]
     dependencies.checkpoint()
     assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
 
 
 def test_what_the_world_raises_leaves_one_message_to_its_queue_and_the_others_go_on(
     dependencies: CorrectionCase,
 ) -> None:
-    def work(requests: Sequence[Request], may_read: MayRead) -> list[Done | Exception]:
+    def work(requests: Sequence[Request], may_read: MayRead) -> list[Correction | Exception]:
         broken = [one.sequence == dependencies.records[2].sequence_number for one in requests]
         found = iter(
             dependencies.corrector().correct_all(
@@ -134,9 +134,9 @@ def test_what_the_world_raises_leaves_one_message_to_its_queue_and_the_others_go
     )
     answer = correct_batch(event, dependencies.desk(work=work))
     assert answer == {"batchItemFailures": [{"itemIdentifier": first}]}
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
     assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
 
 def test_a_backlog_reads_its_shard_as_often_as_it_may_and_what_is_left_comes_again(
@@ -152,27 +152,27 @@ def test_a_backlog_reads_its_shard_as_often_as_it_may_and_what_is_left_comes_aga
     event = received(
         dependencies, *[envelope(dependencies.request(at)) for at in (2, 4)]
     )  # of two files: two reads
-    stingy = Reads(0.001, 1.0, lambda: now, sleep)
+    stingy = ReadLimiter(0.001, 1.0, lambda: now, sleep)
     assert len(correct_batch(event, dependencies.desk(reads=stingy))["batchItemFailures"]) == 1
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
-    reads = Reads(0.5, 1.0, lambda: now, sleep)
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
+    reads = ReadLimiter(0.5, 1.0, lambda: now, sleep)
     assert reads.within(0.0)(dependencies.shard)
     assert correct_batch(event, dependencies.desk(reads=reads)) == {"batchItemFailures": []}
     assert asked == [2.0]
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
 
 def test_a_last_try_that_may_not_read_the_stream_comes_again_and_is_not_for_people(
     dependencies: CorrectionCase,
 ) -> None:
     event = received(dependencies, envelope(dependencies.request(2)), url=dependencies.dead)
-    reads = Reads(0.001, 1.0, lambda: 0.0, lambda _seconds: None)
+    reads = ReadLimiter(0.001, 1.0, lambda: 0.0, lambda _seconds: None)
     assert reads.within(0.0)(dependencies.shard)
-    assert len(dead_batch(event, dependencies.desk(reads=reads))["batchItemFailures"]) == 1
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
+    assert len(correct_dead_letters(event, dependencies.desk(reads=reads))["batchItemFailures"]) == 1
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
 
 
-@pytest.mark.parametrize("handler", [correct_batch, dead_batch])
+@pytest.mark.parametrize("handler", [correct_batch, correct_dead_letters])
 def test_a_message_that_is_no_request_is_kept_for_people_at_once(
     dependencies: CorrectionCase, handler: Any
 ) -> None:
@@ -182,7 +182,7 @@ def test_a_message_that_is_no_request_is_kept_for_people_at_once(
     assert sorted(objects(dependencies, f"manual/{APPLICATION}/unreadable/").values()) == sorted(
         body.encode() for body in set(bodies)
     )
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_message_that_is_no_request_is_kept_for_people_at_once(
 def test_a_request_is_checked_before_keys_are_made_of_it(changes: Json) -> None:
     good = Request(id="i", event="e", key="k", consumer="air", shard="s-1", sequence="1", arrived=0, by="b")
     assert parse(envelope(good), "air") == good
-    with pytest.raises(ValueError, match="wrong"):
+    with pytest.raises(ValueError, match="invalid"):
         parse(envelope(msgspec.structs.replace(good, **changes)), "air")
     with pytest.raises(ValueError, match="detail-type"):
         parse(envelope(good, "SomethingElse"), "air")
@@ -216,8 +216,8 @@ def test_the_dead_letter_queue_tries_once_more_and_stores_what_cannot_be_for_peo
     bodies = [envelope(dependencies.request(2)), envelope(luckless)]
     event = received(dependencies, *bodies, url=dependencies.dead)
     for _ in range(3):
-        assert dead_batch(event, dependencies.desk()) == {"batchItemFailures": []}
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
+        assert correct_dead_letters(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
     stored = objects(dependencies, f"manual/{APPLICATION}/")
     assert list(stored) == [manual_key(luckless)]
     assert (
@@ -235,10 +235,10 @@ def test_the_dead_letter_queue_tries_once_more_and_stores_what_cannot_be_for_peo
 
 def test_the_last_try_of_what_is_still_too_early_is_for_people(dependencies: CorrectionCase) -> None:
     dependencies.checkpoint("TRIM_HORIZON")
-    assert dead_batch(received(dependencies, envelope(dependencies.request(2))), dependencies.desk()) == {
-        "batchItemFailures": []
-    }
-    assert counts(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 1}
+    assert correct_dead_letters(
+        received(dependencies, envelope(dependencies.request(2))), dependencies.desk()
+    ) == {"batchItemFailures": []}
+    assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 1}
 
 
 def test_entries_are_in_order_of_positions_and_of_one_consumer(aws: Callable[[str], Any]) -> None:
@@ -258,7 +258,7 @@ def test_entries_are_in_order_of_positions_and_of_one_consumer(aws: Callable[[st
     assert [entry.request for entry in part] == mine[1:4]
     other = msgspec.structs.replace(mine[0], id="another")
     assert history.start(other).request == mine[0]
-    done = Done(
+    done = Correction(
         key="k", version="2", version_before="1", before={"a": 1.5}, after={"a": None}, affected=["2"]
     )
     assert [history.finish(mine[0], done), history.finish(other, done)] == [True, False]

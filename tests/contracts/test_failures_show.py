@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from stream_app.event_loading import load_registry, schema_files
-from stream_app.recovery.correct.history import Done, History, Request
+from stream_app.recovery.correct.history import Correction, History, Request
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
 from stream_app.recovery.hydrate.narrow import pipeline_judge
@@ -183,7 +183,7 @@ def test_the_story_goes_on_with_corrections_and_redrives(
     )
     history.start(asked)
     history.finish(
-        asked, Done(key="k", version="v2", version_before="v1", before={"pm25": 1}, after={"pm25": 2})
+        asked, Correction(key="k", version="v2", version_before="v1", before={"pm25": 1}, after={"pm25": 2})
     )
     story = told(properties, "show", key)
     assert [(one["attempt"], one["state"]) for one in story["redrives"]] == [(1, "sent")]

@@ -20,10 +20,10 @@ from stream_app.consumer.alerting.outbox import Outbox
 from stream_app.consumer.alerting.store import S3Alerts
 from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
+from stream_app.recovery.correct.corrector import CorrectorClients, CorrectorOptions, make_corrector
 from stream_app.recovery.correct.history import Entry, History
-from stream_app.recovery.correct.limits import Reads
-from stream_app.recovery.correct.queue import ASKED, QueueDependencies, correct_batch
-from stream_app.recovery.correct.work import corrector
+from stream_app.recovery.correct.limits import ReadLimiter
+from stream_app.recovery.correct.queue import REQUESTED, QueueDependencies, correct_batch
 from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.context import open_target
 from stream_app.recovery.redrive.follow import attempts_of, follow
@@ -96,7 +96,7 @@ class Round:
             detail = msgspec.json.encode({**one, "id": f"{one['shard']}/{one['sequence']}/monitor"}).decode()
             entry = {
                 "Source": "stream-app.monitor",
-                "DetailType": ASKED,
+                "DetailType": REQUESTED,
                 "Detail": detail,
                 "EventBusName": BUS,
             }
@@ -105,34 +105,35 @@ class Round:
     def _correct(self) -> None:
         for message in _messages(self.pipeline.client("sqs"), self.urls[QUEUE]):
             event = {"Records": [{"messageId": "1", "receiptHandle": "-", "body": message["Body"]}]}
-            assert correct_batch(event, self._desk()) == {"batchItemFailures": []}
+            assert correct_batch(event, self._queue_dependencies()) == {"batchItemFailures": []}
             self.answered += 1
 
-    def _desk(self) -> QueueDependencies:
+    def _queue_dependencies(self) -> QueueDependencies:
         client, settings = self.pipeline.client, on.settings()
-        work = corrector(
-            kinesis=client("kinesis"),
-            s3=client("s3"),
-            dynamodb=client("dynamodb"),
+        options = CorrectorOptions(
             stream=STREAM,
             bucket=BUCKET,
             application=settings.application,
-            registry=self.pipeline.registry,
-            history=self.history,
             max_bytes=settings.max_record_bytes,
-            now_ms=lambda: 2_000_000_000_000,
             latest_table=on.LATEST,
+        )
+        work = make_corrector(
+            CorrectorClients(client("kinesis"), client("s3"), client("dynamodb")),
+            options,
+            self.pipeline.registry,
+            self.history,
+            lambda: 2_000_000_000_000,
         )
         return QueueDependencies(
             sqs=client("sqs"),
             s3=client("s3"),
             bucket=BUCKET,
             consumer=settings.application,
-            book=self.history,
+            history=self.history,
             work=work.correct_all,
             queue=self.urls[QUEUE],
             manual=self.urls[MANUAL],
-            reads=Reads(1_000.0, 1_000.0, lambda: 0.0, lambda _seconds: None),
+            reads=ReadLimiter(1_000.0, 1_000.0, lambda: 0.0, lambda _seconds: None),
         )
 
     def _redrive(self, to: str) -> None:

@@ -383,7 +383,7 @@ READERS: dict[str, Reader] = {
     "aggregate": Reader([_PACKED], (), _aggregate),
     "manifest, audited": Reader([_json(_MANIFEST)], (ValueError,), _audited_manifest),
     "manifest, redrive": Reader([_json(_MANIFEST)], (), _redrive_manifest),
-    "manifest, correction": Reader([_json(_MANIFEST)], (FatalError,), segment.parse),
+    "manifest, correction": Reader([_json(_MANIFEST)], (FatalError,), segment.parse_manifest),
     "request for a correction": Reader([_json(_ASKED)], (ValueError,), _request),
     "item of the history": Reader(
         [_json({"request": {"S": json.dumps(_REQUEST)}, "at": {"N": "1"}, "done_at": {"N": "2"}})],

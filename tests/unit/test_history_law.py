@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 
 from stream_app.model.record import Position
 from stream_app.recovery.correct import request as module
-from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
-from stream_app.recovery.correct.history import Done, Entry, Refusal, Request
-from stream_app.recovery.correct.limits import Bucket, delay_seconds
+from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
+from stream_app.recovery.correct.history import Correction, Entry, Refusal, Request
+from stream_app.recovery.correct.limits import TokenBucket, retry_delay_seconds
 from stream_app.recovery.correct.request import (
-    ONCE,
-    EarlyError,
+    ALREADY_CORRECTED,
+    NotReadyError,
     RequestResult,
-    again,
     correct,
     correct_all,
-    finally_correct,
+    correct_refused,
+    final_attempt,
     one_by_one,
 )
 
@@ -76,7 +76,7 @@ class World:
         self.effect()
         return self.entries.setdefault(request.position, Entry(request=request, at=0))
 
-    def finish(self, request: Request, done: Done) -> bool:
+    def finish(self, request: Request, done: Correction) -> bool:
         self.effect()
         entry = self.entries[request.position]
         if entry.done is None:
@@ -87,7 +87,7 @@ class World:
     def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
         return [self.start(request) for request in requests]
 
-    def finish_all(self, made: Sequence[tuple[Entry, Done]]) -> list[bool | Exception]:
+    def finish_all(self, made: Sequence[tuple[Entry, Correction]]) -> list[bool | Exception]:
         return [self.finish(entry.request, done) for entry, done in made]
 
     def refuse(self, request: Request, reason: str, stored: str | None = None) -> bool:
@@ -103,20 +103,20 @@ class World:
         entry = self.entries[request.position]
         self.entries[request.position] = msgspec.structs.replace(entry, notified=True)
 
-    def work(self, request: Request) -> Done:
+    def work(self, request: Request) -> Correction:
         position = request.position
         self.effect()
         if self.effects in self.unlucky:
             raise OSError("the world")
         if self.early[position] > 0:
             self.early[position] -= 1
-            raise EarlyError
+            raise NotReadyError
         if position in self.impossible:
-            raise ImpossibleError("nothing to correct")
+            raise UncorrectableError("nothing to correct")
         if position not in self.overwritten:  # an overwrite that finds its row corrected leaves it
             self.overwritten.append(position)
         self.effect()
-        return Done(key="", version="", version_before="", before={}, after={})
+        return Correction(key="", version="", version_before="", before={}, after={})
 
     def tell(self, refusal: Refusal) -> None:
         self.effect()
@@ -163,7 +163,7 @@ def run(dependencies: World, asked: list[Request], bound: int, size: int = 1) ->
         elif dead:
             one = dead.pop(0)
             try:
-                finally_correct(one, dependencies, dependencies.work, dependencies.store)
+                final_attempt(one, dependencies, dependencies.work, dependencies.store)
             except CrashError:
                 dead.append(one)
         else:
@@ -236,7 +236,7 @@ def test_a_second_request_is_for_people_and_a_repeat_for_nobody() -> None:
     ]
     refusal = dependencies.entries[Position("s", "1")].refusal
     assert refusal is not None
-    assert (refusal.reason, refusal.request.by) == (ONCE, "b")
+    assert (refusal.reason, refusal.request.by) == (ALREADY_CORRECTED, "b")
 
 
 def test_a_person_may_try_what_was_refused_but_not_correct_twice() -> None:
@@ -245,9 +245,9 @@ def test_a_person_may_try_what_was_refused_but_not_correct_twice() -> None:
         correct(request(1, "a"), dependencies, dependencies.work, dependencies.tell) is RequestResult.MANUAL
     )
     dependencies.impossible.clear()
-    again(request(1, "person"), dependencies, dependencies.work)
-    with pytest.raises(ImpossibleError, match="once already"):
-        again(request(1, "person"), dependencies, dependencies.work)
+    correct_refused(request(1, "person"), dependencies, dependencies.work)
+    with pytest.raises(UncorrectableError, match="already corrected once"):
+        correct_refused(request(1, "person"), dependencies, dependencies.work)
     assert dependencies.entries[Position("s", "1")].status == "corrected, manual"
 
 
@@ -264,7 +264,7 @@ def test_nothing_here_speaks_to_the_bus() -> None:
 def test_the_shape_of_the_book_is_that_of_the_history() -> None:
     from stream_app.recovery.correct.history import History
 
-    books: list[ModuleType | type] = [module.Book, History]
+    books: list[ModuleType | type] = [module.HistoryStore, History]
     for name in ("start", "start_all", "finish", "finish_all", "refuse", "notified"):
         shapes = {str(inspect.signature(getattr(book, name))) for book in books}
         assert len(shapes) == 1, name
@@ -291,13 +291,13 @@ def test_a_bucket_never_gives_more_than_its_burst_and_its_rate(
     rate: float, burst: float, asked: list[tuple[float, float]]
 ) -> None:
     clock, given_at = Clock(), list[float]()
-    bucket = Bucket(rate, burst, clock, clock.sleep)
-    for pause, patience in asked:
+    bucket = TokenBucket(rate, burst, clock, clock.sleep)
+    for pause, timeout in asked:
         clock.now += pause
         before = clock.now
-        if bucket.take(patience):
+        if bucket.acquire(timeout):
             given_at.append(clock.now)
-        assert clock.now - before <= patience + 1e-9
+        assert clock.now - before <= timeout + 1e-9
     for first in range(len(given_at)):
         for last in range(first, len(given_at)):
             most = burst + (given_at[last] - given_at[first]) * rate
@@ -306,4 +306,4 @@ def test_a_bucket_never_gives_more_than_its_burst_and_its_rate(
 
 @given(st.integers(-1, 10_000))
 def test_what_is_put_off_waits_longer_each_time_and_never_longer_than_its_bound(receives: int) -> None:
-    assert 2 <= delay_seconds(receives) <= delay_seconds(receives + 1) <= 900
+    assert 2 <= retry_delay_seconds(receives) <= retry_delay_seconds(receives + 1) <= 900

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stream_app.local.run.drain import Depth, Remaining
 from stream_app.local.run.progress import STUCK_SECONDS, Progress
-from stream_app.recovery.correct.limits import delay_seconds
+from stream_app.recovery.correct.limits import retry_delay_seconds
 
 
 class Clock:
@@ -74,7 +74,7 @@ def test_what_is_hidden_because_it_came_too_early_comes_back_before_the_patience
     start = clock.now
     at, receives = start + first, 1
     while at < start + first + committed:  # too early: it is hidden
-        at += delay_seconds(receives)
+        at += retry_delay_seconds(receives)
         receives += 1
     clock.now = start + first + committed
     progress.update(left(0, 1, ("s-1",)), {"records committed": 1})

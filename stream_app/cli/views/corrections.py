@@ -12,7 +12,7 @@ from rich.table import Table
 from stream_app.cli.views.failures import safe_text
 from stream_app.cli.views.lines import Line, aligned
 from stream_app.model.segment import utc_datetime
-from stream_app.recovery.correct.history import Entry, name_of
+from stream_app.recovery.correct.history import Entry, position_name
 from stream_app.recovery.correct.reapply import Reapplied
 
 _MAX_SHOWN = 20
@@ -26,7 +26,7 @@ def listing(entries: Sequence[Entry], queued: int | None) -> RenderableType:
     lines = [
         Line(
             [entry.status, safe_text(entry.request.key), entry.request.event, _stamp(entry.at)],
-            [name_of(entry.request), safe_text(f"{entry.request.by}: {_summary(entry)}")],
+            [position_name(entry.request), safe_text(f"{entry.request.by}: {_summary(entry)}")],
         )
         for entry in entries
     ]
@@ -48,7 +48,7 @@ def history(entry: Entry) -> RenderableType:
 
 def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
     request, done, refusal = entry.request, entry.done, entry.refusal
-    yield "position", name_of(request)
+    yield "position", position_name(request)
     yield "event", request.event
     yield "device", request.key
     yield "status", entry.status

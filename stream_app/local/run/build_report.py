@@ -17,7 +17,7 @@ from stream_app.local.run.top_anomalies import top_anomalies
 from stream_app.local.run.tracker import Tracker
 from stream_app.recovery.audit.proof import Audit
 from stream_app.recovery.audit.tally import Tally
-from stream_app.recovery.correct.history import counts
+from stream_app.recovery.correct.history import count_corrections
 from stream_app.recovery.store import failure_keys
 from stream_app.sinks.s3 import SEGMENTS
 
@@ -52,7 +52,7 @@ def build_report(outcome: Outcome, aws: Embedded) -> Report:
     total, sent, tracker = outcome.audit.total, outcome.sent, outcome.tracker
     s3, bucket = aws.client("s3"), aws.outputs["BucketName"]
     segments, anomalies = _segments(s3, bucket, aws.application)
-    corrections = counts(aws.client("dynamodb"), aws.outputs["HistoryTableName"], aws.application)
+    corrections = count_corrections(aws.client("dynamodb"), aws.outputs["HistoryTableName"], aws.application)
     return Report(
         sent=sent.sent,
         accepted=total.accepted,

@@ -12,7 +12,7 @@ from stream_app.local.run import drain
 from stream_app.local.run.status import RunStatus
 from stream_app.local.run.tracker import Tracker
 from stream_app.recovery.audit import checkpoints
-from stream_app.recovery.correct.history import counts
+from stream_app.recovery.correct.history import count_corrections
 
 _POLL_SECONDS = 0.25
 # Counting corrections reads their whole history, so they are counted only after this time without other progress.
@@ -73,5 +73,5 @@ def _processed(tracker: Tracker) -> dict[str, int]:
 
 
 def _corrected(aws: Embedded) -> dict[str, int]:
-    found = counts(aws.client("dynamodb"), aws.outputs["HistoryTableName"], aws.application)
+    found = count_corrections(aws.client("dynamodb"), aws.outputs["HistoryTableName"], aws.application)
     return {"corrections made": found["corrected"], "corrections refused": found["manual"]}

@@ -1,1 +1,1 @@
-"""Corrections: one request, one recalculation, one row overwritten in its segment."""
+"""Corrections: each request recalculates one row and overwrites it in its segment."""

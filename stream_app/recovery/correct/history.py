@@ -1,10 +1,13 @@
-"""What was corrected: one item a position in the history table, written conditionally, so that nothing goes twice."""
+"""History of corrections: one DynamoDB item per position, written conditionally.
+
+A position is corrected at most once, and refused at most once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -15,30 +18,37 @@ from stream_app.model.segment import token
 from stream_app.recovery.bounded import decoded, is_time
 from stream_app.sinks.dynamodb import batch_get
 
-HISTORY = "STREAM_APP_HISTORY_TABLE"
-"""Names the table of corrections and redrives, where it is not the template's own name for it."""
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
-G = TypeVar("G")
+HISTORY = "STREAM_APP_HISTORY_TABLE"
+"""Environment variable with the name of the table of corrections and redrives; overrides the template's name."""
+
+A = TypeVar("A")
 T = TypeVar("T")
 
+# A DynamoDB item or its attributes in the form of the low-level client: {"S": …}, {"N": …}.
+Item = Mapping[str, Any]
+
 _PREFIX = "correction#"
-_AT_ONCE = 100  # items that a transaction takes
-_DIGITS = 60  # a sequence number has 56
+_TRANSACTION_ITEMS = 100  # limit of TransactWriteItems
+_DIGITS = 60  # a sequence number has 56 digits
 _SUB_DIGITS = 10
-_THERE = "attribute_exists(pk)"
-_ABSENT = "attribute_not_exists(pk)"
-_OPEN = f"{_THERE} AND attribute_not_exists(done) AND attribute_not_exists(refusal)"
+_EXISTS = "attribute_exists(pk)"
+_NOT_EXISTS = "attribute_not_exists(pk)"
+_OPEN = f"{_EXISTS} AND attribute_not_exists(done) AND attribute_not_exists(refusal)"
 
 
-def table_of(application: str, environ: Mapping[str, str]) -> str:
-    """The history table of an application, as the environment or else the template names it."""
+def history_table(application: str, environ: Mapping[str, str]) -> str:
+    """Return the name of an application's history table: the environment variable, else the template's default."""
     return environ.get(HISTORY) or f"{application}-history"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody asks for the correction of one stored record; `id` is the same for the same request.
+    """A request to correct one stored record; repeated deliveries of a request have the same `id`.
 
-    `arrived` is in ms since the epoch. `by` says who asks: a detector, a monitor, a person.
+    `arrived` is in milliseconds since the epoch. `by` names the requester: a detector, a monitor or a person.
     """
 
     id: str
@@ -53,25 +63,26 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def position(self) -> Position:
-        """The record's identity."""
+        """The position of the record."""
         return Position(self.shard, self.sequence, self.sub)
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """A correction that was made: `before` and `after` hold the columns that changed, as JSON values.
+class Correction(msgspec.Struct, frozen=True, kw_only=True):
+    """A completed correction; `before` and `after` hold the changed columns as JSON values.
 
-    `version` is S3's id of the object's version that holds it, `version_before` of the one that it replaced, empty
-    where that is not known. `affected` are the positions (tokens) of later rows that were calculated with the value
-    as it was and are left so, those stored when the correction was made; rows of the device with a time before
-    `affects_until` that came later belong to them as well. `rebuilt` says that the payload was gone, and the row's
-    own columns took its place; `latest` that the device's latest value was of this row and was corrected too.
+    `version` is the S3 version ID of the object that holds the corrected row, `version_before` that of the object
+    it replaced; both are empty where they are not known. `affected` lists the positions (tokens) of later rows,
+    stored by the time of the correction, that were calculated from the old value and are left unchanged. Rows of
+    the same device with a time before `affects_until` that are stored later are affected as well. `rebuilt` tells
+    that the payload no longer existed and the row's own columns were used instead; `latest` that the device's
+    latest value came from this row and was corrected, too.
     """
 
     key: str
     version: str
     version_before: str
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
+    before: Mapping[str, object]
+    after: Mapping[str, object]
     affected: Sequence[str] = ()
     affects_until: str | None = None
     rebuilt: bool = False
@@ -79,7 +90,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that people must look at, and why; `stored` is the key of its object where there is one."""
+    """A request that needs manual handling, with the reason; `stored` is the key of its S3 object, if it has one."""
 
     request: Request
     reason: str
@@ -88,14 +99,14 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """The history of one position. Times are in ms since the epoch.
+    """The history of one position. Times are in milliseconds since the epoch.
 
-    `request` is the first one. `notified` says that the refusal stands in the manual queue or the manual store.
+    `request` is the first request. `notified` tells that the refusal is in the manual queue or in the manual store.
     """
 
     request: Request
     at: int
-    done: Done | None = None
+    done: Correction | None = None
     done_at: int | None = None
     refusal: Refusal | None = None
     notified: bool = False
@@ -108,109 +119,123 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """The history in DynamoDB (keys pk and sk). `now_ms` is the clock. Raises what boto3 raises.
+    """The correction history in DynamoDB (keys `pk` and `sk`).
 
-    `start_all` and `finish_all` are for many requests, each of another position; an error stands in its place.
+    `now_ms` is the clock. `start_all` and `finish_all` take requests for different positions; where one of them
+    fails, its exception is returned in place of its result. All methods raise what boto3 raises.
     """
 
-    def __init__(self, dynamodb: Any, table: str, now_ms: Callable[[], int]) -> None:
+    def __init__(self, dynamodb: DynamoDBClient, table: str, now_ms: Callable[[], int]) -> None:
         self._dynamodb, self._table, self._now_ms = dynamodb, table, now_ms
 
     def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
-        """Each position's entry, as `start` gives it: those that are there are read together, new ones made so."""
-        keys = [key_of(request.consumer, request.position) for request in requests]
+        """Return each position's entry, as `start` does, with batched reads and writes."""
+        keys = [item_key(request.consumer, request.position) for request in requests]
         items = batch_get(self._dynamodb, self._table, keys)
-        known = {(item["pk"]["S"], item["sk"]["S"]): _tried(entry_of, item) for item in items}
-        there = [known.get((key["pk"]["S"], key["sk"]["S"])) for key in keys]
-        new = [Entry(request=r, at=self._now_ms()) for r, e in zip(requests, there, strict=True) if e is None]
-        made = iter(
-            self._together(new, _ABSENT, lambda entry: entry, lambda entry: self.start(entry.request))
+        known = {(item["pk"]["S"], item["sk"]["S"]): _result_or_error(entry_of, item) for item in items}
+        existing = [known.get((key["pk"]["S"], key["sk"]["S"])) for key in keys]
+        new = [
+            Entry(request=r, at=self._now_ms()) for r, e in zip(requests, existing, strict=True) if e is None
+        ]
+        started = iter(
+            self._write_all(new, _NOT_EXISTS, lambda entry: entry, lambda entry: self.start(entry.request))
         )
-        return [next(made) if entry is None else entry for entry in there]
+        return [next(started) if entry is None else entry for entry in existing]
 
-    def finish_all(self, made: Sequence[tuple[Entry, Done]]) -> list[bool | Exception]:
-        """Note the corrections of entries that were found without one, as `finish` does."""
+    def finish_all(self, corrected: Sequence[tuple[Entry, Correction]]) -> list[bool | Exception]:
+        """Record the corrections of several entries, as `finish` does."""
         now = self._now_ms()
-        entries = [msgspec.structs.replace(entry, done=done, done_at=now) for entry, done in made]
+        entries = [msgspec.structs.replace(entry, done=done, done_at=now) for entry, done in corrected]
 
-        def alone(entry: Entry) -> bool:
+        def write_one(entry: Entry) -> bool:
             return entry.done is not None and self.finish(entry.request, entry.done)
 
-        return self._together(entries, _OPEN, lambda _entry: True, alone)
+        return self._write_all(entries, _OPEN, lambda _entry: True, write_one)
 
-    def _together(
+    def _write_all(
         self,
         entries: Sequence[Entry],
         condition: str,
         written: Callable[[Entry], T],
-        alone: Callable[[Entry], T],
+        write_one: Callable[[Entry], T],
     ) -> list[T | Exception]:
-        """Write entries in transactions, on a condition of each; those of one that is refused `alone`."""
+        """Write entries conditionally in transactions.
+
+        The entries of a failed transaction are written one by one, so that only those that fail are affected.
+        """
         found: list[T | Exception] = []
-        for start in range(0, len(entries), _AT_ONCE):
-            part = entries[start : start + _AT_ONCE]
-            if self._written(part, condition):
+        for start in range(0, len(entries), _TRANSACTION_ITEMS):
+            part = entries[start : start + _TRANSACTION_ITEMS]
+            if self._write_transaction(part, condition):
                 found += map(written, part)
             else:
-                found += [_tried(alone, entry) for entry in part]
+                found += [_result_or_error(write_one, entry) for entry in part]
         return found
 
-    def _written(self, entries: Sequence[Entry], condition: str) -> bool:
-        """Whether a transaction was made of them. What refuses it meets those alone that it is about."""
+    def _write_transaction(self, entries: Sequence[Entry], condition: str) -> bool:
+        """Return whether the entries were written together in one transaction."""
         if len(entries) < 2:
             return False
-        put = {"TableName": self._table, "ConditionExpression": condition}
+        puts: list[TransactWriteItemTypeDef] = [
+            {"Put": {"TableName": self._table, "Item": _item(entry), "ConditionExpression": condition}}
+            for entry in entries
+        ]
         with suppress(Exception):
-            self._dynamodb.transact_write_items(
-                TransactItems=[{"Put": {**put, "Item": _item(entry)}} for entry in entries]
-            )
+            self._dynamodb.transact_write_items(TransactItems=puts)
             return True
         return False
 
     def start(self, request: Request) -> Entry:
-        """The position's entry; the first request makes it, every other one finds it."""
+        """Return the position's entry; the first request creates it."""
         item = _item(Entry(request=request, at=self._now_ms()))
-        met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=_ABSENT)
+        met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=_NOT_EXISTS)
         found = self.get(request.consumer, request.position)
         if found is None:
-            raise LookupError(f"the history of {request.position} was deleted while it was written")
+            raise LookupError(
+                f"the history item of {request.position} was deleted while it was being written"
+            )
         return found
 
-    def finish(self, request: Request, done: Done) -> bool:
-        """Note the correction; False when one was noted before, which stays."""
-        values = {":done": _text(done), ":at": self._now()}
-        condition = f"{_THERE} AND attribute_not_exists(done)"
+    def finish(self, request: Request, done: Correction) -> bool:
+        """Record the correction; return False, and keep the earlier one, if one was already recorded."""
+        values = {":done": _json_attribute(done), ":at": self._now()}
+        condition = f"{_EXISTS} AND attribute_not_exists(done)"
         return self._update(request, "SET done = :done, done_at = :at", condition, values)
 
     def refuse(self, request: Request, reason: str, stored: str | None = None) -> bool:
-        """Note that people must look; False when they were asked before, which stays."""
+        """Record the refusal; return False, and keep the earlier one, if one was already recorded."""
         refusal = Refusal(request=request, reason=reason, at=self._now_ms(), stored=stored)
-        condition = f"{_THERE} AND attribute_not_exists(refusal)"
-        return self._update(request, "SET refusal = :refusal", condition, {":refusal": _text(refusal)})
+        condition = f"{_EXISTS} AND attribute_not_exists(refusal)"
+        return self._update(
+            request, "SET refusal = :refusal", condition, {":refusal": _json_attribute(refusal)}
+        )
 
     def notified(self, request: Request) -> None:
-        """Note that the refusal has reached people."""
-        self._update(request, "SET notified = :yes", _THERE, {":yes": {"BOOL": True}})
+        """Record that the refusal was sent to the manual queue or store."""
+        self._update(request, "SET notified = :yes", _EXISTS, {":yes": {"BOOL": True}})
 
     def get(self, consumer: str, position: Position) -> Entry | None:
-        """The entry of a position."""
+        """Return the entry of a position, or None."""
         answer = self._dynamodb.get_item(
-            TableName=self._table, Key=key_of(consumer, position), ConsistentRead=True
+            TableName=self._table, Key=item_key(consumer, position), ConsistentRead=True
         )
         return entry_of(answer["Item"]) if "Item" in answer else None
 
     def entries(
         self, consumer: str, first: Position | None = None, last: Position | None = None
     ) -> Iterator[Entry]:
-        """Entries in order of shard and position, all of them, or those of one shard from `first` to `last`."""
+        """Yield entries in the order of shard and position.
+
+        Yields all entries of the consumer, or one shard's from `first` to `last`.
+        """
         for item in _query(self._dynamodb, self._table, consumer, first, last):
             yield entry_of(item)
 
-    def _update(self, request: Request, update: str, condition: str, values: Mapping[str, Any]) -> bool:
+    def _update(self, request: Request, update: str, condition: str, values: Item) -> bool:
         return met(
             self._dynamodb.update_item,
             TableName=self._table,
-            Key=key_of(request.consumer, request.position),
+            Key=item_key(request.consumer, request.position),
             UpdateExpression=update,
             ConditionExpression=condition,
             ExpressionAttributeValues=values,
@@ -220,15 +245,15 @@ class History:
         return {"N": str(self._now_ms())}
 
 
-def _tried(act: Callable[[G], T], given: G) -> T | Exception:
+def _result_or_error(function: Callable[[A], T], argument: A) -> T | Exception:
     try:
-        return act(given)
+        return function(argument)
     except Exception as error:
         return error
 
 
-def counts(dynamodb: Any, table: str, consumer: str) -> dict[str, int]:
-    """How many positions of a consumer were corrected, and how many people must look at. Reads them all."""
+def count_corrections(dynamodb: DynamoDBClient, table: str, consumer: str) -> dict[str, int]:
+    """Count the corrected and the refused positions of a consumer. Reads every entry."""
     found = {"corrected": 0, "manual": 0}
     for item in _query(dynamodb, table, consumer, None, None):
         found["corrected"] += "done" in item
@@ -237,8 +262,8 @@ def counts(dynamodb: Any, table: str, consumer: str) -> dict[str, int]:
 
 
 def _query(
-    dynamodb: Any, table: str, consumer: str, first: Position | None, last: Position | None
-) -> Iterator[Mapping[str, Any]]:
+    dynamodb: DynamoDBClient, table: str, consumer: str, first: Position | None, last: Position | None
+) -> Iterator[Item]:
     values = {":pk": {"S": f"{_PREFIX}{consumer}"}}
     condition = "pk = :pk"
     if first is not None and last is not None:
@@ -254,47 +279,51 @@ def _query(
         yield from page["Items"]
 
 
-def key_of(consumer: str, position: Position) -> dict[str, dict[str, str]]:
-    """The key of a position's item."""
+def item_key(consumer: str, position: Position) -> dict[str, dict[str, str]]:
+    """Return the key of a position's item."""
     return {"pk": {"S": f"{_PREFIX}{consumer}"}, "sk": {"S": _sort_key(position)}}
 
 
 def _sort_key(position: Position) -> str:
-    """Sorts as positions do."""
+    """Return a sort key that sorts in the order of positions."""
     return f"{position.shard}#{position.sequence.zfill(_DIGITS)}#{position.sub:0{_SUB_DIGITS}d}"
 
 
-def _text(value: msgspec.Struct) -> dict[str, str]:
+def _json_attribute(value: msgspec.Struct) -> dict[str, str]:
     return {"S": msgspec.json.encode(value).decode()}
 
 
-def _item(entry: Entry) -> dict[str, Any]:
-    """An entry without a refusal in the table's form."""
+def _item(entry: Entry) -> Item:
+    """Return the item of an entry that has no refusal."""
     request, done = entry.request, entry.done
-    item = {**key_of(request.consumer, request.position), "request": _text(request)}
+    item = {**item_key(request.consumer, request.position), "request": _json_attribute(request)}
     item["at"] = {"N": str(entry.at)}
-    return item if done is None else {**item, "done": _text(done), "done_at": {"N": str(entry.done_at)}}
+    return (
+        item
+        if done is None
+        else {**item, "done": _json_attribute(done), "done_at": {"N": str(entry.done_at)}}
+    )
 
 
-def entry_of(item: Mapping[str, Any]) -> Entry:
-    """The entry in an item of the table. Raises FatalError where the item is not one."""
+def entry_of(item: Item) -> Entry:
+    """Return the entry in an item of the table. Raises FatalError where the item is not an entry."""
     done, refusal = item.get("done"), item.get("refusal")
     try:
         entry = Entry(
             request=decoded(item["request"]["S"], Request),
             at=int(item["at"]["N"]),
-            done=None if done is None else decoded(done["S"], Done),
+            done=None if done is None else decoded(done["S"], Correction),
             done_at=int(item["done_at"]["N"]) if "done_at" in item else None,
             refusal=None if refusal is None else decoded(refusal["S"], Refusal),
             notified=bool(item.get("notified", {}).get("BOOL", False)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FatalError(f"an item of the history of corrections cannot be read: {error}") from error
+        raise FatalError(f"cannot read an item of the correction history: {error}") from error
     if not (is_time(entry.at) and is_time(entry.done_at)):
-        raise FatalError("an item of the history of corrections cannot be read: its time is none")
+        raise FatalError("cannot read an item of the correction history: its time is out of range")
     return entry
 
 
-def name_of(request: Request) -> str:
-    """The position as people write it: `<shard>/<token>`."""
+def position_name(request: Request) -> str:
+    """Return the position in its printed form: `<shard>/<token>`."""
     return f"{request.shard}/{token(request.position)}"

@@ -1,18 +1,21 @@
-"""Recorded corrections once more: a replay that wrote rows as they came is made good (DESIGN 4, rule 6)."""
+"""Reapplies recorded corrections after a replay overwrote the rows (DESIGN 4, rule 6)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
-from stream_app.recovery.correct.history import Entry, name_of
-from stream_app.recovery.correct.request import EarlyError
+from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
+from stream_app.recovery.correct.history import Entry, position_name
+from stream_app.recovery.correct.request import NotReadyError
 
 
 @dataclass(slots=True)
 class Reapplied:
-    """How many recorded corrections were put back, stood where they belong, or come later; `impossible` says why."""
+    """Counts of recorded corrections: reapplied, found in place, and not yet possible.
+
+    `impossible` holds the position and the reason of every correction that could not be reapplied.
+    """
 
     applied: int = 0
     there: int = 0
@@ -21,26 +24,26 @@ class Reapplied:
 
     @property
     def complete(self) -> bool:
-        """Whether every recorded correction is in its row now."""
+        """Whether every recorded correction is now in its row."""
         return not self.early and not self.impossible
 
 
-def reapply_all(entries: Iterable[Entry], again: Callable[[Entry], bool]) -> Reapplied:
-    """Put each correction back by `again` (`work.Corrector.again`); safe to repeat.
+def reapply_all(entries: Iterable[Entry], reapply: Callable[[Entry], bool]) -> Reapplied:
+    """Reapply each correction with `reapply` (`corrector.Corrector.reapply`). Idempotent.
 
-    Raises what the world raises; what was put back until then stays.
+    Raises what boto3 raises; corrections that were reapplied before the error stay.
     """
-    done = Reapplied()
+    result = Reapplied()
     for entry in entries:
         if entry.done is None:
             continue
         try:
-            if again(entry):
-                done.applied += 1
+            if reapply(entry):
+                result.applied += 1
             else:
-                done.there += 1
-        except EarlyError:
-            done.early += 1
-        except ImpossibleError as error:
-            done.impossible.append((name_of(entry.request), str(error)))
-    return done
+                result.there += 1
+        except NotReadyError:
+            result.early += 1
+        except UncorrectableError as error:
+            result.impossible.append((position_name(entry.request), str(error)))
+    return result

@@ -1,34 +1,36 @@
-"""Requests for corrections: made, refused to people, put off, or known already.
+"""Decides what happens to a request for a correction.
 
-Every position is corrected at most once and comes before people at most once, so that nothing here can go round
-for ever; and nothing here speaks to the bus, so that a correction never asks for another.
+A request is corrected, refused for manual handling, returned to its queue, or recognized as a repetition. Every
+position is corrected at most once and refused at most once, so no request circulates forever. Nothing here
+publishes to the event bus, so a correction never requests another one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from stream_app.model.record import Position
-from stream_app.recovery.correct.calculation.recalculate import ImpossibleError
-from stream_app.recovery.correct.history import Done, Entry, Refusal, Request
+from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
+from stream_app.recovery.correct.history import Correction, Entry, Refusal, Request
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-ONCE = "it was corrected once already"
+ALREADY_CORRECTED = "the record was already corrected once"
 
 
-class EarlyError(Exception):
-    """Not yet: the request goes back to its queue for a while."""
+class NotReadyError(Exception):
+    """The record cannot be corrected yet: the request returns to its queue for a while."""
 
 
-class BusyError(EarlyError):
-    """Not yet, and not because of the request: the stream may not be read more often now."""
+class ReadThrottledError(NotReadyError):
+    """The stream may not be read now because of the rate limit; the request itself is valid."""
 
 
 class RequestResult(StrEnum):
-    """What became of a request."""
+    """The outcome of a request."""
 
     CORRECTED = "corrected"
     MANUAL = "manual"
@@ -36,58 +38,58 @@ class RequestResult(StrEnum):
     EARLY = "early"
 
 
-class Book(Protocol):
-    """The history; `history.History` keeps it."""
+class HistoryStore(Protocol):
+    """The correction history; implemented by `history.History`."""
 
     def start(self, request: Request) -> Entry:
-        """The position's entry, made by the first request."""
+        """Return the position's entry; the first request creates it."""
         ...
 
     def start_all(self, requests: Sequence[Request]) -> list[Entry | Exception]:
-        """The same for requests of different positions; an error of one stands in its place."""
+        """Return the entries of different positions; a failed one has its exception instead."""
         ...
 
-    def finish_all(self, made: Sequence[tuple[Entry, Done]]) -> list[bool | Exception]:
-        """Note the corrections of entries, as `finish` does; an error of one stands in its place."""
+    def finish_all(self, corrected: Sequence[tuple[Entry, Correction]]) -> list[bool | Exception]:
+        """Record several corrections, as `finish` does; a failed one has its exception instead."""
         ...
 
-    def finish(self, request: Request, done: Done) -> bool:
-        """Note a correction, the first one only."""
+    def finish(self, request: Request, done: Correction) -> bool:
+        """Record a correction; return False if the position has one already."""
         ...
 
     def refuse(self, request: Request, reason: str, stored: str | None = None) -> bool:
-        """Note a refusal, the first one only."""
+        """Record a refusal; return False if the position has one already."""
         ...
 
     def notified(self, request: Request) -> None:
-        """Note that people were told."""
+        """Record that the refusal was sent to the manual queue or store."""
         ...
 
 
-# Makes a correction; safe to repeat. Raises EarlyError, ImpossibleError, and what the world raises.
-Work = Callable[[Request], Done]
-# Makes corrections of different positions; safe to repeat. Gives for each what `Work` returns or raises.
-WorkAll = Callable[[Sequence[Request]], Sequence[Done | Exception]]
-# Brings a refusal before people: by the manual queue, or by the manual store.
-Tell = Callable[[Refusal], None]
-# Stores a refusal for people before it is noted; its key.
-Store = Callable[[Request, str], str]
+# Makes a correction. Idempotent. Raises NotReadyError, UncorrectableError, and what boto3 raises.
+MakeCorrection = Callable[[Request], Correction]
+# Makes corrections of different positions. Idempotent. Returns for each what `MakeCorrection` returns or raises.
+MakeCorrections = Callable[[Sequence[Request]], Sequence[Correction | Exception]]
+# Sends a refusal to the manual queue.
+Notify = Callable[[Refusal], None]
+# Stores a refused request in the manual store, before the refusal is recorded; returns its key.
+StoreRefusal = Callable[[Request, str], str]
 
 
-def correct(request: Request, book: Book, work: Work, tell: Tell) -> RequestResult:
-    """Answer a request. Safe to repeat, after a crash at any point as well. Raises what the world raises."""
-    (found,) = correct_all([request], book, one_by_one(work), tell)
+def correct(request: Request, history: HistoryStore, make: MakeCorrection, notify: Notify) -> RequestResult:
+    """Process a request. Idempotent, also after a crash at any point. Raises what boto3 raises."""
+    (found,) = correct_all([request], history, one_by_one(make), notify)
     if isinstance(found, Exception):
         raise found
     return found
 
 
-def one_by_one(work: Work) -> WorkAll:
-    """The work on several requests, one after the other."""
+def one_by_one(make: MakeCorrection) -> MakeCorrections:
+    """Return a function that makes several corrections, one after the other."""
 
-    def tried(request: Request) -> Done | Exception:
+    def tried(request: Request) -> Correction | Exception:
         try:
-            return work(request)
+            return make(request)
         except Exception as error:
             return error
 
@@ -95,120 +97,132 @@ def one_by_one(work: Work) -> WorkAll:
 
 
 def correct_all(
-    requests: Sequence[Request], book: Book, work: WorkAll, tell: Tell
+    requests: Sequence[Request], history: HistoryStore, make: MakeCorrections, notify: Notify
 ) -> list[RequestResult | Exception]:
-    """Answer requests of different positions; what the world raises for one stands in its place.
+    """Process requests for different positions.
 
-    Every one is noted as begun before the work, and every correction after it. Safe to repeat, after a crash at any
-    point as well.
+    Returns for each a result, or the exception that it raised. Every request is recorded as started before its
+    correction is made, and every correction after it. Idempotent, also after a crash at any point.
     """
-    verdicts: dict[Position, RequestResult | Exception] = {}
+    results: dict[Position, RequestResult | Exception] = {}
     waiting = list[tuple[Request, Entry]]()
-    for request, entry in zip(requests, book.start_all(requests), strict=True):
+    for request, entry in zip(requests, history.start_all(requests), strict=True):
         if isinstance(entry, Exception):
-            verdicts[request.position] = entry
+            results[request.position] = entry
             continue
-        known = _tried(_known, entry, request, book, tell)
+        known = _tried(_decided, entry, request, history, notify)
         if known is None:
             waiting.append((request, entry))
         else:
-            verdicts[request.position] = known
-    made = list[tuple[Entry, Done]]()
-    given = work([request for request, _ in waiting]) if waiting else ()
-    for (request, entry), done in zip(waiting, given, strict=True):
+            results[request.position] = known
+    corrected = list[tuple[Entry, Correction]]()
+    outcomes = make([request for request, _ in waiting]) if waiting else ()
+    for (request, entry), done in zip(waiting, outcomes, strict=True):
         if isinstance(done, Exception):
-            verdicts[request.position] = _tried(_not_made, done, request, book, tell)
+            results[request.position] = _tried(_failed, done, request, history, notify)
         else:
-            made.append((entry, done))
-    for (entry, _), noted in zip(made, book.finish_all(made) if made else (), strict=True):
-        verdict = RequestResult.CORRECTED if noted is True else RequestResult.REPEATED
-        verdicts[entry.request.position] = noted if isinstance(noted, Exception) else verdict
-    return [verdicts[request.position] for request in requests]
+            corrected.append((entry, done))
+    for (entry, _), recorded in zip(
+        corrected, history.finish_all(corrected) if corrected else (), strict=True
+    ):
+        result = RequestResult.CORRECTED if recorded is True else RequestResult.REPEATED
+        results[entry.request.position] = recorded if isinstance(recorded, Exception) else result
+    return [results[request.position] for request in requests]
 
 
-def _tried(act: Callable[..., T], *arguments: Any) -> T | Exception:
+def _tried(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exception:
     try:
-        return act(*arguments)
+        return function(*args, **kwargs)
     except Exception as error:
         return error
 
 
-def _known(entry: Entry, request: Request, book: Book, tell: Tell) -> RequestResult | None:
-    """What is decided of a request by its position's entry; None where the work is still to be done."""
+def _decided(entry: Entry, request: Request, history: HistoryStore, notify: Notify) -> RequestResult | None:
+    """Return the result of a request that its position's entry already decides, else None."""
     if entry.refusal is not None:
-        return _told(entry.refusal, entry, request, book, tell)
+        return _repeat_refusal(entry.refusal, entry, request, history, notify)
     if entry.done is not None:
         return (
-            RequestResult.REPEATED if entry.request.id == request.id else _refuse(request, ONCE, book, tell)
+            RequestResult.REPEATED
+            if entry.request.id == request.id
+            else _refuse(request, ALREADY_CORRECTED, history, notify)
         )
-    # Whoever asked first is at it, or comes again.
+    # The first request for the position is still being processed, or will be received again.
     return None if entry.request.id == request.id else RequestResult.EARLY
 
 
-def _not_made(error: Exception, request: Request, book: Book, tell: Tell) -> RequestResult:
-    """What becomes of a request whose work raised an error."""
-    if isinstance(error, EarlyError):
+def _failed(error: Exception, request: Request, history: HistoryStore, notify: Notify) -> RequestResult:
+    """Return the result of a request whose correction raised an error; re-raise an unexpected one."""
+    if isinstance(error, NotReadyError):
         return RequestResult.EARLY
-    if isinstance(error, ImpossibleError):
-        return _refuse(request, str(error), book, tell)
+    if isinstance(error, UncorrectableError):
+        return _refuse(request, str(error), history, notify)
     raise error
 
 
-def finally_correct(request: Request, book: Book, work: Work, store: Store) -> RequestResult:
-    """The last try, for what no queue brings again: what is not corrected now is stored for people.
+def final_attempt(
+    request: Request, history: HistoryStore, make: MakeCorrection, store: StoreRefusal
+) -> RequestResult:
+    """Make the last attempt at a request from the dead-letter queue.
 
-    What the world raises counts as a reason as well. Only BusyError, the history and the store may still raise.
+    If it fails, the request is stored for manual handling. Any error of the correction counts as a reason, except
+    ReadThrottledError, which is raised. Errors of the history and of the store are raised as well.
     """
-    entry = book.start(request)
+    entry = history.start(request)
     if entry.refusal is not None and entry.notified:
         return RequestResult.REPEATED
     if entry.done is not None:
         if entry.request.id == request.id and entry.refusal is None:
             return RequestResult.REPEATED
-        return _store(request, ONCE, book, store)
+        return _store(request, ALREADY_CORRECTED, history, store)
     try:
-        done = work(request)
-    except BusyError:
+        done = make(request)
+    except ReadThrottledError:
         raise
-    except ImpossibleError as error:
-        return _store(request, str(error), book, store)
-    except EarlyError as error:
-        return _store(request, f"it came too early to the last: {error}", book, store)
+    except UncorrectableError as error:
+        return _store(request, str(error), history, store)
+    except NotReadyError as error:
+        return _store(request, f"it could not be corrected before the last attempt: {error}", history, store)
     except Exception as error:
-        return _store(request, f"the last try failed: {type(error).__name__}", book, store)
-    return RequestResult.CORRECTED if book.finish(request, done) else RequestResult.REPEATED
+        return _store(request, f"the last attempt failed: {type(error).__name__}", history, store)
+    return RequestResult.CORRECTED if history.finish(request, done) else RequestResult.REPEATED
 
 
-def again(request: Request, book: Book, work: Work) -> Done:
-    """A person's own try at what was refused. Raises ImpossibleError, EarlyError, and what the world raises."""
-    entry = book.start(request)
+def correct_refused(request: Request, history: HistoryStore, make: MakeCorrection) -> Correction:
+    """Correct a refused record at an operator's request.
+
+    Raises UncorrectableError, NotReadyError, and what boto3 raises.
+    """
+    entry = history.start(request)
     if entry.done is not None:
-        raise ImpossibleError(ONCE)
-    done = work(request)
-    if not book.finish(request, done):
-        raise ImpossibleError(ONCE)
+        raise UncorrectableError(ALREADY_CORRECTED)
+    done = make(request)
+    if not history.finish(request, done):
+        raise UncorrectableError(ALREADY_CORRECTED)
     return done
 
 
-def _refuse(request: Request, reason: str, book: Book, tell: Tell) -> RequestResult:
-    if not book.refuse(request, reason):
+def _refuse(request: Request, reason: str, history: HistoryStore, notify: Notify) -> RequestResult:
+    if not history.refuse(request, reason):
         return RequestResult.REPEATED
-    tell(Refusal(request=request, reason=reason, at=0))
-    book.notified(request)
+    notify(Refusal(request=request, reason=reason, at=0))
+    history.notified(request)
     return RequestResult.MANUAL
 
 
-def _told(refusal: Refusal, entry: Entry, request: Request, book: Book, tell: Tell) -> RequestResult:
-    """A refusal that was noted just before a crash has not reached anybody yet."""
+def _repeat_refusal(
+    refusal: Refusal, entry: Entry, request: Request, history: HistoryStore, notify: Notify
+) -> RequestResult:
+    """Send a recorded refusal whose notification a crash may have prevented."""
     if not entry.notified and refusal.request.id == request.id:
-        tell(refusal)
-        book.notified(request)
+        notify(refusal)
+        history.notified(request)
         return RequestResult.MANUAL
     return RequestResult.REPEATED
 
 
-def _store(request: Request, reason: str, book: Book, store: Store) -> RequestResult:
+def _store(request: Request, reason: str, history: HistoryStore, store: StoreRefusal) -> RequestResult:
     key = store(request, reason)
-    noted = book.refuse(request, reason, key)
-    book.notified(request)
-    return RequestResult.MANUAL if noted else RequestResult.REPEATED
+    recorded = history.refuse(request, reason, key)
+    history.notified(request)
+    return RequestResult.MANUAL if recorded else RequestResult.REPEATED

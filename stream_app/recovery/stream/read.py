@@ -107,7 +107,7 @@ def timestamp(value: Any) -> datetime:
     return parsed
 
 
-def user_records(record: dict[str, Any], shard: Shard | None = None) -> tuple[list[Record], bool]:
+def user_records(record: RawRecord, shard: Shard | None = None) -> tuple[list[Record], bool]:
     """The user records in one record of GetRecords, and whether KCL hands them on from `shard`."""
     packed = unpack(record["Data"])
     handed_on = packed is None or shard is None or delivered(packed, shard.first_hash, shard.last_hash)

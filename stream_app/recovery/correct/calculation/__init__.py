@@ -1,1 +1,1 @@
-"""Recalculation of a stored row from its original payload."""
+"""Recalculates a stored row from its original payload."""

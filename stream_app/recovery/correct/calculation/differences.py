@@ -1,21 +1,24 @@
-"""Which columns of a stored row differ from a recalculated one: for the reason of a refused correction."""
+"""Names the columns in which a stored and a recalculated row differ, for refusal reasons."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from stream_app.recovery.correct.rewriting.segment import same
+from stream_app.recovery.correct.rewriting.segment import holds_values
 
-_MOST = 5
-
-
-def differing(row: pa.Table, wanted: pa.Table) -> list[str]:
-    """Return the columns of `wanted` that a stored row lacks, or holds with other values, to the last bit."""
-    return [name for name in wanted.column_names if not same(row, wanted.select([name]))]
+_MAX_COLUMNS = 5
 
 
-def named(columns: list[str]) -> str:
-    """Return a text that names the columns, the first few where there are many."""
-    more = len(columns) - _MOST
-    listed = ", ".join(columns[:_MOST])
+def differing_columns(row: pa.Table, wanted: pa.Table) -> list[str]:
+    """Return the columns of `wanted` that differ in the stored row or that it lacks.
+
+    Values are compared bit by bit.
+    """
+    return [name for name in wanted.column_names if not holds_values(row, wanted.select([name]))]
+
+
+def column_list(columns: list[str]) -> str:
+    """Return a text that lists the columns, or the first few of them and the number of the others."""
+    more = len(columns) - _MAX_COLUMNS
+    listed = ", ".join(columns[:_MAX_COLUMNS])
     return f"{listed} and {more} more" if more > 0 else listed

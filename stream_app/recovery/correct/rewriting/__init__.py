@@ -1,1 +1,1 @@
-"""Rewriting of stored segment files and latest values."""
+"""Rewrites stored segment files and latest values."""

@@ -1,140 +1,157 @@
-"""The rows of one file that are to be corrected, recalculated together.
+"""Recalculates the rows of one file that are to be corrected, together.
 
-The result is that of correcting them one by one in the order of their positions: a later row of a device sees the
-values that an earlier one was corrected to.
+The result is the same as correcting them one by one in the order of their positions: a later row of a device is
+calculated from the corrected values of an earlier one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Position, Record
+from stream_app.pipeline.readers.columns import Column
 from stream_app.pipeline.registry import Codec
-from stream_app.recovery.correct.calculation.differences import differing, named
-from stream_app.recovery.correct.calculation.past import Earlier, Own, Values, batch_of, restored
-from stream_app.recovery.correct.calculation.recalculate import (
-    Calculated,
-    ImpossibleError,
-    Past,
-    calculated,
-    differs,
+from stream_app.recovery.correct.calculation.differences import column_list, differing_columns
+from stream_app.recovery.correct.calculation.past import (
+    EarlierRow,
+    TargetRow,
+    Values,
+    batch_of,
+    with_previous_values,
 )
-from stream_app.recovery.correct.request import EarlyError
-from stream_app.recovery.correct.rewriting.segment import alike, fitted
+from stream_app.recovery.correct.calculation.recalculate import (
+    Past,
+    Recalculated,
+    UncorrectableError,
+    changes_values,
+    recalculate,
+)
+from stream_app.recovery.correct.request import NotReadyError
+from stream_app.recovery.correct.rewriting.segment import cast_like, matching_rows
 from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import IDENTITY, to_table
 
-_NOTHING = "the declared correction changes nothing"
-_UNPROVEN = (
-    "the stored row is not what its payload gives: its past cannot be put together (columns that differ: {})"
+_NO_CHANGE = "the declared correction changes nothing"
+_NOT_REPRODUCED = (
+    "the stored row cannot be reproduced from its payload and its device's past (columns that differ: {})"
 )
-_NO_FORM = "the corrected row has no form in its file"
+_NOT_STORABLE = "the corrected row does not fit the column types of its file"
 
-# What an event's `correct` replaces of a row, columns of one value; or why it is not corrected.
-Replaced = Mapping[str, NDArray[Any]] | ImpossibleError
+# What an event's `correct` replaces in a row, as columns of one value; or why the row cannot be corrected.
+Replaced = Mapping[str, Column] | UncorrectableError
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row to correct: where it is, what came, what replaces it, and what its device sent before, in order.
+    """One row to correct, its payload, its replacement and its device's earlier rows.
 
-    `record` has no bytes where its `fields` are `rebuilt` from the stored row.
+    `earlier` is in order. `record` has no data where the `fields` were `rebuilt` from the stored row.
     """
 
-    own: Own
+    target: TargetRow
     record: Record
     fields: Batch
     rebuilt: bool
     replaced: Replaced
-    earlier: Sequence[Earlier] = ()
+    earlier: Sequence[EarlierRow] = ()
 
     @property
     def position(self) -> Position:
-        """Which row it is."""
-        return self.own.position
+        """The position of the row."""
+        return self.target.position
 
     @property
     def corrected(self) -> Batch:
-        """The fields with what replaces them."""
+        """The fields after the replacement."""
         return (
             self.fields
-            if isinstance(self.replaced, ImpossibleError)
+            if isinstance(self.replaced, UncorrectableError)
             else self.fields.with_columns(self.replaced)
         )
 
     @property
     def changes(self) -> bool:
-        """Whether anything is replaced by something else."""
-        return not isinstance(self.replaced, ImpossibleError) and differs(self.fields, self.replaced)
+        """Whether the replacement changes any value."""
+        return not isinstance(self.replaced, UncorrectableError) and changes_values(
+            self.fields, self.replaced
+        )
 
 
 class Corrected(NamedTuple):
-    """A row as it is to be stored, a table of one row; and the columns that change, before and after.
+    """A corrected row as a table of one row, and the changed columns before and after.
 
-    `there` says that it is stored so already.
+    `already_stored` tells that the file holds the corrected row already.
     """
 
     row: pa.Table
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
-    there: bool
+    before: Mapping[str, object]
+    after: Mapping[str, object]
+    already_stored: bool
 
 
-Solved = Corrected | ImpossibleError | EarlyError
-Replacements = Mapping[Position, Mapping[str, Any]]
+CaseResult = Corrected | UncorrectableError | NotReadyError
+Replacements = Mapping[Position, Mapping[str, object]]
 
 
-class Known(NamedTuple):
-    """What is known of earlier corrections: what they replaced, by position, and which are being made just now."""
+class HistoryState(NamedTuple):
+    """What is known of earlier corrections.
+
+    `before` holds the values that they replaced, by position; `in_progress` the positions that are being corrected.
+    """
 
     before: Replacements
     in_progress: frozenset[Position]
 
 
-def solve(table: pa.Table, codec: Codec, known: Known, cases: Sequence[Case]) -> dict[Position, Solved]:
-    """What becomes of each case of a file, as if they were corrected one by one, in the order of positions.
+def correct_cases(
+    table: pa.Table, codec: Codec, known: HistoryState, cases: Sequence[Case]
+) -> dict[Position, CaseResult]:
+    """Return the result of each case of a file, as if corrected one by one by position.
 
-    They are calculated together, on the assumption that every one that changes something can be corrected. Where
-    that is not so, it is done once more for the device, one by one.
+    All cases are calculated together on the assumption that each one that changes something can be corrected. For
+    devices where that is not true, the cases are calculated again, one by one.
     """
     needed = {one.position for case in cases for one in case.earlier}
     assumed = {
         case.position: _values(case, codec) for case in cases if case.position in needed and case.changes
     }
-    solved = _Round(table, codec, known, assumed, cases).solve()
+    results = _Calculation(table, codec, known, assumed, cases).results()
     if len(cases) == 1:
-        return solved
-    again = {case.own.device for case in cases if _is_doubtful(solved[case.position])}
-    made, before, waiting = dict[Position, Mapping[str, Any]](), dict(known.before), set(known.in_progress)
-    for case in (case for case in cases if case.own.device in again):
-        alone = Known(before, frozenset(waiting))
-        solved |= _Round(table, codec, alone, made, [case]).solve()
-        if isinstance(found := solved[case.position], EarlyError):
-            waiting.add(case.position)
+        return results
+    devices = {case.target.device for case in cases if _needs_own_calculation(results[case.position])}
+    corrected, before, in_progress = (
+        dict[Position, Mapping[str, object]](),
+        dict(known.before),
+        set(known.in_progress),
+    )
+    for case in (case for case in cases if case.target.device in devices):
+        state = HistoryState(before, frozenset(in_progress))
+        results |= _Calculation(table, codec, state, corrected, [case]).results()
+        if isinstance(found := results[case.position], NotReadyError):
+            in_progress.add(case.position)
         if isinstance(found, Corrected):
-            made[case.position] = found.after
-            if found.there:  # by a process that died before its note
+            corrected[case.position] = found.after
+            if found.already_stored:  # by a process that crashed before recording it
                 before[case.position] = found.before
-    return solved
+    return results
 
 
-def _is_doubtful(solved: Solved) -> bool:
-    """Whether a row must be looked at alone, and with it the later rows of its device.
+def _needs_own_calculation(result: CaseResult) -> bool:
+    """Return whether a row, and the later rows of its device, must be calculated one by one.
 
-    One that is stored as corrected already is not what the rows after it were first calculated from.
+    The later rows were first calculated from the original values of a row that is already stored as corrected.
     """
-    return solved.there if isinstance(solved, Corrected) else str(solved) != _NOTHING
+    return result.already_stored if isinstance(result, Corrected) else str(result) != _NO_CHANGE
 
 
-def _values(case: Case, codec: Codec) -> dict[str, Any]:
-    """What replaces a case's fields, in Python values, by stored column."""
-    if isinstance(case.replaced, ImpossibleError):
+def _values(case: Case, codec: Codec) -> dict[str, object]:
+    """Return the values that replace a case's fields, by stored column."""
+    if isinstance(case.replaced, UncorrectableError):
         return {}
     part, types = case.corrected.only(case.replaced), column_types(codec.schema.fields)
     table, _ = to_table(part, [case.record], case.position.shard, types)
@@ -144,113 +161,115 @@ def _values(case: Case, codec: Codec) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Round:
-    """One calculation of some cases together, on the assumption that some corrections of the file are made."""
+class _Calculation:
+    """One calculation of several cases, assuming that some corrections of the file are made."""
 
     stored: pa.Table
     codec: Codec
-    known: Known
+    known: HistoryState
     assumed: Replacements
     cases: Sequence[Case]
 
-    def solve(self) -> dict[Position, Solved]:
-        """What becomes of each case."""
-        stored = self.stored.take(pa.array([case.own.row for case in self.cases], pa.int64()))
-        before = self._calculated([case.fields for case in self.cases], self.known.before, stored)
-        after = self._calculated([case.corrected for case in self.cases], self.assumed, stored)
-        return {case.position: self._solved(at, before, after) for at, case in enumerate(self.cases)}
+    def results(self) -> dict[Position, CaseResult]:
+        """Return the result of each case."""
+        stored = self.stored.take(pa.array([case.target.row for case in self.cases], pa.int64()))
+        before = self._calculate([case.fields for case in self.cases], self.known.before, stored)
+        after = self._calculate([case.corrected for case in self.cases], self.assumed, stored)
+        return {case.position: self._result(at, before, after) for at, case in enumerate(self.cases)}
 
-    def _solved(self, at: int, before: _Compared, after: _Compared) -> Solved:
+    def _result(self, at: int, before: _Comparison, after: _Comparison) -> CaseResult:
         case = self.cases[at]
-        if at in before.made.failed:
-            return ImpossibleError(before.made.failed[at])
-        if isinstance(case.replaced, ImpossibleError):
+        if at in before.calculated.failed:
+            return UncorrectableError(before.calculated.failed[at])
+        if isinstance(case.replaced, UncorrectableError):
             return case.replaced
-        if at in after.made.failed:
-            return ImpossibleError(after.made.failed[at])
+        if at in after.calculated.failed:
+            return UncorrectableError(after.calculated.failed[at])
         if not case.changes:
-            return ImpossibleError(_NOTHING)
-        there = after.equal(at)
-        if there or not before.equal(at):
-            # What an earlier row held before can be told only when its correction is noted.
+            return UncorrectableError(_NO_CHANGE)
+        already_stored = after.equal(at)
+        if already_stored or not before.equal(at):
+            # The original value of an earlier row is not known until its correction is recorded.
             if self._must_wait(case):
-                return EarlyError("an earlier row of the device is just being corrected")
-            if not there:
-                return ImpossibleError(_UNPROVEN.format(named(before.differing(at))))
-        if not after.fits:
-            return ImpossibleError(_NO_FORM)
-        was, now = before.row(at), after.row(at)
-        names = [name for name in now if name not in IDENTITY and was.get(name) != now[name]]
-        changed = ({name: was.get(name) for name in names}, {name: now[name] for name in names})
-        return Corrected(after.table(at), *changed, there)
+                return NotReadyError("an earlier row of the device is being corrected")
+            if not already_stored:
+                return UncorrectableError(_NOT_REPRODUCED.format(column_list(before.differing(at))))
+        if not after.is_storable:
+            return UncorrectableError(_NOT_STORABLE)
+        old, new = before.row(at), after.row(at)
+        names = [name for name in new if name not in IDENTITY and old.get(name) != new[name]]
+        changed = ({name: old.get(name) for name in names}, {name: new[name] for name in names})
+        return Corrected(after.table(at), *changed, already_stored)
 
     def _must_wait(self, case: Case) -> bool:
         oldest = case.earlier[0].position.order if case.earlier else case.position.order
         return any(oldest <= one.order < case.position.order for one in self.known.in_progress)
 
-    def _calculated(self, fields: Sequence[Batch], changes: Replacements, stored: pa.Table) -> _Compared:
-        past = [self._restored(one, changes) for case in self.cases for one in case.earlier]
+    def _calculate(self, fields: Sequence[Batch], changes: Replacements, stored: pa.Table) -> _Comparison:
+        past = [self._with_changes(one, changes) for case in self.cases for one in case.earlier]
         owners = np.repeat(np.arange(len(self.cases)), [len(case.earlier) for case in self.cases])
         records, shard = [case.record for case in self.cases], self.cases[0].position.shard
-        together = _together(fields, self.codec)
-        made = calculated(together, records, shard, Past(batch_of(past, self.codec), owners), self.codec)
-        return _Compared(made, stored)
+        batch = _as_one_batch(fields, self.codec)
+        calculated = recalculate(batch, records, shard, Past(batch_of(past, self.codec), owners), self.codec)
+        return _Comparison(calculated, stored)
 
-    def _restored(self, earlier: Earlier, changes: Replacements) -> Values:
+    def _with_changes(self, earlier: EarlierRow, changes: Replacements) -> Values:
         change = changes.get(earlier.position)
-        return earlier.values if change is None else restored(earlier, change, self.codec)
+        return earlier.values if change is None else with_previous_values(earlier, change, self.codec)
 
 
-class _Compared:
-    """Calculated rows beside the stored ones; row i of `stored` is of case i.
+class _Comparison:
+    """Compares calculated rows with the stored ones; row i of `stored` belongs to case i.
 
-    Rows that were calculated together are compared only where their columns have the stored types: a type that was
-    read off several rows may differ from one that was read off one.
+    Several rows that were calculated together are compared only where their columns have the stored types, because
+    a type inferred from several rows may differ from the type inferred from one.
     """
 
-    def __init__(self, made: Calculated, stored: pa.Table) -> None:
-        self.made, self._stored = made, stored
-        order = list(made.at)
-        beside = stored.take(pa.array(order, pa.int64()))
+    def __init__(self, calculated: Recalculated, stored: pa.Table) -> None:
+        self.calculated, self._stored = calculated, stored
+        order = list(calculated.at)
+        stored_rows = stored.take(pa.array(order, pa.int64()))
         usable = len(stored) == 1 or all(
-            _is_alike(column, name, stored) for name, column in _columns(made.table)
+            _has_stored_type(column, name, stored) for name, column in _columns(calculated.table)
         )
-        self._fitted = fitted(made.table, stored) if order and usable else None
-        self.fits = self._fitted is not None
-        found = None if self._fitted is None else alike(beside, self._fitted)
+        self._cast = cast_like(calculated.table, stored) if order and usable else None
+        self.is_storable = self._cast is not None
+        found = None if self._cast is None else matching_rows(stored_rows, self._cast)
         self._equal: dict[int, bool] = {} if found is None else dict(zip(order, found.tolist(), strict=True))
-        self._rows: list[dict[str, Any]] = made.table.to_pylist()
+        self._rows: list[dict[str, object]] = calculated.table.to_pylist()
 
     def equal(self, case: int) -> bool:
-        """Whether the stored row holds the calculated values, to the last bit."""
+        """Return whether the stored row holds the calculated values, bit by bit."""
         return self._equal.get(case, False)
 
     def differing(self, case: int) -> list[str]:
-        """The calculated columns that the stored row lacks, or holds with other values."""
-        return differing(self._stored.slice(case, 1), self.made.table.slice(self.made.at[case], 1))
+        """Return the calculated columns that the stored row lacks or holds with other values."""
+        return differing_columns(
+            self._stored.slice(case, 1), self.calculated.table.slice(self.calculated.at[case], 1)
+        )
 
-    def row(self, case: int) -> dict[str, Any]:
-        """A calculated row in Python values."""
-        return self._rows[self.made.at[case]]
+    def row(self, case: int) -> dict[str, object]:
+        """Return a calculated row as Python values."""
+        return self._rows[self.calculated.at[case]]
 
     def table(self, case: int) -> pa.Table:
-        """The same as a table of one row, in the stored types."""
-        if self._fitted is None:
-            raise ValueError(_NO_FORM)
-        return self._fitted.slice(self.made.at[case], 1)
+        """Return a calculated row as a table of one row, in the stored types."""
+        if self._cast is None:
+            raise ValueError(_NOT_STORABLE)
+        return self._cast.slice(self.calculated.at[case], 1)
 
 
-def _columns(table: pa.Table) -> list[tuple[str, Any]]:
+def _columns(table: pa.Table) -> list[tuple[str, pa.ChunkedArray]]:
     return list(zip(table.column_names, table.columns, strict=True))
 
 
-def _is_alike(column: Any, name: str, stored: pa.Table) -> bool:
+def _has_stored_type(column: pa.ChunkedArray, name: str, stored: pa.Table) -> bool:
     if name not in stored.column_names:
         return False
     return bool(column.type == stored.schema.field(name).type or column.null_count == len(column))
 
 
-def _together(fields: Sequence[Batch], codec: Codec) -> Batch:
-    """Batches of one row as one batch."""
+def _as_one_batch(fields: Sequence[Batch], codec: Codec) -> Batch:
+    """Concatenate batches of one row."""
     columns = {name: np.concatenate([one[name] for one in fields]) for name in fields[0].columns}
     return Batch(codec.event.name, columns, np.arange(len(fields)))

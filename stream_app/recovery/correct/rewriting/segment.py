@@ -1,4 +1,4 @@
-"""One event file of a segment: read, compared row by row, and overwritten on its ETag."""
+"""Reads one event file of a segment, compares its rows, and overwrites it on its ETag."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -21,12 +21,15 @@ from stream_app.model.segment import position_from_token, token
 from stream_app.recovery.bounded import decoded
 from stream_app.sinks.parquet import encode, rows_digest
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 LAST_CORRECTED = "corrected-last"
 CORRECTED_ROWS = "corrected-rows"
 REPLACED_VERSION = "corrected-from"
-# Rows that one rewrite corrects at most: S3 keeps 2 KB of metadata, and theirs name each of these rows.
-MOST_ROWS = 250
-TRIES = 5
+# Rows per rewrite: the object's metadata, which S3 limits to 2 KB, lists the corrected rows.
+MAX_ROWS = 250
+MAX_ATTEMPTS = 5
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -47,8 +50,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """One event file as it is now. `version` is S3's id of it, empty without versioning."""
+class EventFile:
+    """One version of an event file. `version` is its S3 version ID, empty without versioning."""
 
     key: str
     etag: str
@@ -58,11 +61,11 @@ class File:
 
     @property
     def corrections(self) -> int:
-        """How many corrections were made in it."""
+        """The number of corrections in the file."""
         return int(self.metadata.get(CORRECTED, "0"))
 
     def ends(self, shard: str) -> tuple[Position, Position]:
-        """The positions of its first and last row."""
+        """Return the positions of the first and the last row."""
         at = (0, len(self.table) - 1)
         first, last = (
             Position(shard, self.table["sequence"][n].as_py(), self.table["sub"][n].as_py()) for n in at
@@ -70,29 +73,31 @@ class File:
         return first, last
 
     def row(self, position: Position) -> int | None:
-        """The row of a position, None where the file has none."""
+        """Return the row of a position, None where the file has none."""
         return self.rows([position])[0]
 
     def rows(self, positions: Sequence[Position]) -> list[int | None]:
-        """The row of each position, None where the file has none."""
-        compute: Any = pc
+        """Return the row of each position, None where the file has none."""
         wanted = pa.array(sorted({position.sequence for position in positions}), pa.string())
-        some = compute.indices_nonzero(compute.is_in(self.table["sequence"], value_set=wanted))
-        sequences, subs = (self.table[name].take(some).to_pylist() for name in ("sequence", "sub"))
-        at = dict(zip(zip(sequences, subs, strict=True), some.to_pylist(), strict=True))
+        matches = pc.indices_nonzero(pc.is_in(self.table["sequence"], value_set=wanted))
+        sequences, subs = (self.table[name].take(matches).to_pylist() for name in ("sequence", "sub"))
+        at = dict(zip(zip(sequences, subs, strict=True), matches.to_pylist(), strict=True))
         return [at.get((position.sequence, position.sub)) for position in positions]
 
     def version_before(self, row: int, position: Position) -> str:
-        """The version that held a corrected row uncorrected; empty where a later correction replaced that one."""
+        """Return the version that held a corrected row before its correction.
+
+        Empty where a later correction of the file replaced the metadata that names it.
+        """
         if CORRECTED_ROWS in self.metadata:
-            mine = row in _marked(self.metadata[CORRECTED_ROWS])
+            is_latest_version = row in _decode_rows(self.metadata[CORRECTED_ROWS])
         else:
-            mine = self.metadata.get(LAST_CORRECTED) == token(position)
-        return self.metadata.get(REPLACED_VERSION, "") if mine else ""
+            is_latest_version = self.metadata.get(LAST_CORRECTED) == token(position)
+        return self.metadata.get(REPLACED_VERSION, "") if is_latest_version else ""
 
 
-def read(s3: Any, bucket: str, key: str, columns: Sequence[str] | None = None) -> File | None:
-    """The file, with only some of its columns where these are given; None when there is none.
+def read_file(s3: S3Client, bucket: str, key: str, columns: Sequence[str] | None = None) -> EventFile | None:
+    """Read a file, or only some of its columns; return None when it does not exist.
 
     Raises what boto3 and Arrow raise.
     """
@@ -105,103 +110,115 @@ def read(s3: Any, bucket: str, key: str, columns: Sequence[str] | None = None) -
     stored = pq.ParquetFile(pa.BufferReader(answer["Body"].read()))
     names = None if columns is None else [n for n in stored.schema_arrow.names if n in set(columns)]
     table = stored.read(columns=names, use_threads=False)
-    return File(key, answer["ETag"], answer.get("VersionId", ""), answer["Metadata"], table)
+    return EventFile(key, answer["ETag"], answer.get("VersionId", ""), answer["Metadata"], table)
 
 
-def parse(body: bytes) -> Manifest:
-    """The manifest in an object's body. Raises FatalError where there is none."""
+def parse_manifest(body: bytes) -> Manifest:
+    """Return the manifest in an object's body. Raises FatalError for any other content."""
     try:
         found = decoded(body, Manifest)
         position_from_token("", found.last.position)
     except ValueError as error:
-        raise FatalError(f"the manifest of a segment cannot be read: {error}") from error
+        raise FatalError(f"cannot read the manifest of a segment: {error}") from error
     return found
 
 
-def same(row: pa.Table, wanted: pa.Table) -> bool:
-    """Whether a stored row holds the values of another, to the last bit, in the columns that this one has."""
-    fit = fitted(wanted, row)
-    return fit is not None and bool(alike(row, fit).all())
+def holds_values(row: pa.Table, wanted: pa.Table) -> bool:
+    """Return whether a stored row has the values of `wanted`, bit by bit.
 
-
-def alike(rows: pa.Table, fit: pa.Table) -> Mask:
-    """Which of the stored rows hold the values of others, to the last bit, in the columns that these have.
-
-    `fit` are those in the stored types (`fitted`).
+    Only the columns of `wanted` are compared.
     """
-    masks = [_equal(rows[name], fit[name]) for name in fit.column_names]
+    values = cast_like(wanted, row)
+    return values is not None and bool(matching_rows(row, values).all())
+
+
+def matching_rows(rows: pa.Table, values: pa.Table) -> Mask:
+    """Return which stored rows hold the given values, bit by bit, in the columns of `values`.
+
+    `values` have the stored types (`cast_like`).
+    """
+    masks = [_equal_bits(rows[name], values[name]) for name in values.column_names]
     found: Mask = np.logical_and.reduce(masks) if masks else np.ones(len(rows), dtype=np.bool_)
     return found
 
 
-def fitted(rows: pa.Table, stored: pa.Table) -> pa.Table | None:
-    """The rows in the types of a stored table; None where a column is missing in it, or a value has no form there."""
+def cast_like(rows: pa.Table, stored: pa.Table) -> pa.Table | None:
+    """Cast rows to the column types of a stored table.
+
+    Returns None where the table lacks a column, or a value does not fit its type.
+    """
     try:
-        arrays: Any = {name: rows[name].cast(stored.schema.field(name).type) for name in rows.column_names}
+        arrays = {name: rows[name].cast(stored.schema.field(name).type) for name in rows.column_names}
     except (KeyError, pa.ArrowException):
         return None
     return pa.table(arrays)
 
 
-def _equal(one: Any, other: Any) -> Mask:
-    """Floating-point numbers count by their bits."""
-    valid, also = one.is_valid(), other.is_valid()
+def _equal_bits(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:
+    """Compare two columns; floating-point numbers are compared by their bits."""
+    valid, other_valid = one.is_valid(), other.is_valid()
     if pa.types.is_floating(one.type):
         a, b = (column.fill_null(0).to_numpy() for column in (one, other))
         values = a.view(f"i{a.itemsize}") == b.view(f"i{b.itemsize}")
     else:
-        compute: Any = pc
-        values = compute.fill_null(compute.equal(one, other), True).to_numpy()
-    equal: Mask = values & (valid.to_numpy() == also.to_numpy())
+        values = pc.fill_null(pc.equal(one, other), True).to_numpy()
+    equal: Mask = values & (valid.to_numpy() == other_valid.to_numpy())
     return equal
 
 
-def recorded(values: Mapping[str, Any], row: pa.Table) -> pa.Table:
-    """Values as a history keeps them, in the types that a stored row has. Raises KeyError, ArrowException."""
+def recorded_row(values: Mapping[str, object], row: pa.Table) -> pa.Table:
+    """Return a history's values as a table of one row, in the types of a stored row.
+
+    Raises KeyError and ArrowException.
+    """
     columns = {}
     for name, value in values.items():
         kind = row.schema.field(name).type
-        is_time = pa.types.is_timestamp(kind) and isinstance(value, str)
-        columns[name] = pa.array([datetime.fromisoformat(value) if is_time else value], kind)
+        if pa.types.is_timestamp(kind) and isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        columns[name] = pa.array([value], kind)
     return pa.table(columns)
 
 
-def overwrite(
-    s3: Any, bucket: str, key: str, position: Position, before: pa.Table, after: pa.Table
+def overwrite_row(
+    s3: S3Client, bucket: str, key: str, position: Position, before: pa.Table, after: pa.Table
 ) -> tuple[str, str] | None:
-    """Replace a row that holds `before` with `after`; the version ids before and after.
+    """Replace a row that holds `before` with `after`; return the version IDs before and after.
 
-    Safe to repeat, and beside other corrections of the file: read again, merged and tried again when somebody
-    gets in between. None when the row holds neither. Raises TransientError when others keep getting in between.
+    Idempotent, also concurrently with other corrections of the file: it reads, merges and writes again when another
+    process changes the file. Returns None when the row holds neither value. Raises TransientError after
+    MAX_ATTEMPTS such changes.
     """
-    for _ in range(TRIES):
-        file = read(s3, bucket, key)
+    for _ in range(MAX_ATTEMPTS):
+        file = read_file(s3, bucket, key)
         at = None if file is None else file.row(position)
         if file is None or at is None:
             return None
-        if same(file.table.slice(at, 1), after):
+        if holds_values(file.table.slice(at, 1), after):
             return file.version_before(at, position), file.version
-        if not same(file.table.slice(at, 1), before):
+        if not holds_values(file.table.slice(at, 1), before):
             return None
-        written = replace(s3, bucket, file, [(at, after)])
+        written = overwrite_rows(s3, bucket, file, [(at, after)])
         if written is not None:
             return file.version, written.version
-    raise TransientError(f"s3://{bucket}/{key} changed {TRIES} times while it was being corrected")
+    raise TransientError(f"s3://{bucket}/{key} changed {MAX_ATTEMPTS} times while it was being corrected")
 
 
-def replace(s3: Any, bucket: str, file: File, rows: Sequence[tuple[int, pa.Table]]) -> File | None:
-    """Overwrite rows of a file, at most MOST_ROWS: their numbers, ascending, each with a table of one row.
+def overwrite_rows(
+    s3: S3Client, bucket: str, file: EventFile, rows: Sequence[tuple[int, pa.Table]]
+) -> EventFile | None:
+    """Overwrite rows of a file; return the new version, None if it changed since it was read.
 
-    Returns the file as it is then, None when it is no longer what was read. Raises what boto3 and Arrow raise.
+    `rows` are ascending indexes, at most MAX_ROWS, each with a table of one row. Raises what boto3 and Arrow raise.
     """
     at = [row for row, _ in rows]
-    table = replaced(file.table, rows)
+    table = with_rows_replaced(file.table, rows)
     labels = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-    marks = {
+    metadata = {
         DIGEST: rows_digest(table),
         CORRECTED: str(file.corrections + len(at)),
         LAST_CORRECTED: token(Position("", *(table[name][at[-1]].as_py() for name in ("sequence", "sub")))),
-        CORRECTED_ROWS: _marks(at),
+        CORRECTED_ROWS: _encode_rows(at),
         REPLACED_VERSION: file.version,
     }
     try:
@@ -210,41 +227,41 @@ def replace(s3: Any, bucket: str, file: File, rows: Sequence[tuple[int, pa.Table
             Key=file.key,
             Body=encode(table, labels),
             ContentType=_PARQUET,
-            Metadata=marks,
+            Metadata=metadata,
             IfMatch=file.etag,
         )
     except Exception as error:
         if is_conflict(error) or aws_error_code(error) == "NoSuchKey":
             return None
         raise
-    return File(file.key, answer["ETag"], str(answer.get("VersionId", "")), marks, table)
+    return EventFile(file.key, answer["ETag"], str(answer.get("VersionId", "")), metadata, table)
 
 
-def replaced(table: pa.Table, rows: Sequence[tuple[int, pa.Table]]) -> pa.Table:
-    """The table with other values in some of its rows, in the columns that these have; all else as it was.
+def with_rows_replaced(table: pa.Table, rows: Sequence[tuple[int, pa.Table]]) -> pa.Table:
+    """Return the table with the given values in some of its rows and columns.
 
-    Raises ArrowException and KeyError where a value has no form in the table.
+    Raises ArrowException and KeyError where a value does not fit the table.
     """
-    alike_ones: dict[tuple[str, ...], list[tuple[int, pa.Table]]] = {}
-    for row, values in rows:  # an event's `calculate` may return a column only at times
-        alike_ones.setdefault(tuple(values.column_names), []).append((row, values))
-    for names, some in alike_ones.items():
+    by_columns: dict[tuple[str, ...], list[tuple[int, pa.Table]]] = {}
+    for row, values in rows:  # an event's `calculate` may return a column for some rows only
+        by_columns.setdefault(tuple(values.column_names), []).append((row, values))
+    for names, changed in by_columns.items():
         index = np.arange(len(table))
-        index[[row for row, _ in some]] = len(table) + np.arange(len(some))
+        index[[row for row, _ in changed]] = len(table) + np.arange(len(changed))
         columns = {name: table[name] for name in table.column_names}
         for name in names:
             kind = table.schema.field(name).type
-            chunks = [chunk for _, values in some for chunk in values[name].cast(kind).chunks]
+            chunks = [chunk for _, values in changed for chunk in values[name].cast(kind).chunks]
             both = pa.chunked_array([*table[name].chunks, *chunks], type=kind)
             columns[name] = both.take(pa.array(index)).combine_chunks()
         table = pa.Table.from_arrays(list(columns.values()), schema=table.schema)
     return table
 
 
-def _marks(rows: Sequence[int]) -> str:
-    """Row numbers, ascending, each as the distance from the one before."""
+def _encode_rows(rows: Sequence[int]) -> str:
+    """Encode ascending row numbers, each as the difference from the one before."""
     return " ".join(str(row - before) for before, row in pairwise([0, *rows]))
 
 
-def _marked(text: str) -> set[int]:
+def _decode_rows(text: str) -> set[int]:
     return set(accumulate(map(int, text.split())))
