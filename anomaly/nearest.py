@@ -79,7 +79,7 @@ class NearestValue(OneDevice, base.AnomalyDetector):
 
     scale_free = (1e-15, 1e23)  # for 0 and for magnitudes in this range
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - river's models have plain parameters
         self,
         features: Sequence[str] | None = None,
         threshold: float = 0.45,

@@ -31,7 +31,7 @@ class HalfSpaceTrees(OneDevice, base.AnomalyDetector):
     another one replaces the key that has been silent longest.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - river's models have plain parameters
         self,
         features: Sequence[str] | None = None,
         threshold: float = 0.95,

@@ -7,7 +7,7 @@ import select
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 _POLL_SECONDS = 0.01  # where the kernel has no pidfd
 _SHORTEST = 0.02  # a wait for a process that is close to its limit
@@ -67,7 +67,7 @@ class Waiter:
         with suppress(OSError, AttributeError):
             self._descriptor = os.pidfd_open(pid)
 
-    def __enter__(self) -> Waiter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

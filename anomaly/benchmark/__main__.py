@@ -69,7 +69,8 @@ def run(name: str, factory: DetectorFactory, series: Sequence[corpus.Series]) ->
 
 
 def _process(detector: Detector, one: corpus.Series) -> tuple[FloatVector, list[str]]:
-    scores, notes = [], []
+    scores: list[FloatVector] = []
+    notes: list[str] = []
     for begin in range(0, len(one.X), BATCH):
         part = slice(begin, begin + BATCH)
         X, times = one.X[part], one.times[part]
@@ -79,10 +80,10 @@ def _process(detector: Detector, one: corpus.Series) -> tuple[FloatVector, list[
             continue
         assessment = detector.assess_many(keys, X, times)
         scores.append(assessment.scores)
-        for row in np.flatnonzero(assessment.scores >= detector.threshold).tolist():
-            notes.append(
-                f"{np.datetime_as_string(times[row], unit='m')}: {detector.explain(assessment, row)}"
-            )
+        notes.extend(
+            f"{np.datetime_as_string(times[row], unit='m')}: {detector.explain(assessment, row)}"
+            for row in np.flatnonzero(assessment.scores >= detector.threshold).tolist()
+        )
     return np.concatenate([np.zeros(0), *scores]), notes
 
 

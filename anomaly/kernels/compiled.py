@@ -28,6 +28,6 @@ def inlined(function: F) -> F:
 def _compiled(function: F, *, inline: bool = False) -> F:
     options = partial(numba.njit, error_model="numpy", fastmath=False, forceinline=inline)
     try:
-        return cast(F, options(cache=True)(function))
+        return cast("F", options(cache=True)(function))
     except RuntimeError:  # no writable folder for the cache: compile in each process
-        return cast(F, options()(function))
+        return cast("F", options()(function))

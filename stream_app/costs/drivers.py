@@ -11,10 +11,15 @@ from stream_app.costs.load import LEVELS, MODES, ON_DEMAND, PROVISIONED, Load
 from stream_app.costs.prices import Prices
 
 REMARKS = (
-    "Data between the tasks and S3, DynamoDB in one region is free through gateway endpoints; interface endpoints "
-    "for Kinesis, SQS, EventBridge and CloudWatch cost by the hour, zone and GB, and so does a NAT gateway.",
-    "Not counted: KMS requests, Firehose and Delta sinks, ordered devices' FIFO queues, enhanced fan-out, "
-    "On-demand Advantage, alarms, the reading of what is stored.",
+    (
+        "Data between the tasks and S3, DynamoDB in one region is free through gateway endpoints; interface "
+        "endpoints for Kinesis, SQS, EventBridge and CloudWatch cost by the hour, zone and GB, and so does a NAT "
+        "gateway."
+    ),
+    (
+        "Not counted: KMS requests, Firehose and Delta sinks, ordered devices' FIFO queues, enhanced fan-out, "
+        "On-demand Advantage, alarms, the reading of what is stored."
+    ),
 )
 
 _SHARDS = "shards (provisioned)"

@@ -24,8 +24,11 @@ _DYING_SECONDS = 5.0  # a killed process may still be in a system call
 
 
 def group_lives(group: int) -> bool:
-    """Whether a process of the group still runs. The dead whom nobody buried do not count: in a container the
-    first process often buries no orphans, and signal 0 would find them for ever."""
+    """Whether a process of the group still runs.
+
+    Zombies do not count: the first process of a container often does not reap orphans, and signal 0 would find them
+    for ever.
+    """
     if not Path("/proc/self/stat").exists():
         try:
             os.killpg(group, 0)

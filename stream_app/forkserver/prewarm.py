@@ -102,7 +102,9 @@ def live(dependencies: ShardDependencies, codec: Codec, sending: Unsent | None) 
     daemon = Daemon([Initialize("warm-up", "TRIM_HORIZON", 0), *_spoken(segments), ShardEnded()])
     # Log lines go to stderr, and bear the shard's name from now on.
     with sending.held(), closing(daemon), redirect_stderr(io.StringIO()):
-        copy_context().run(serve, Gathering(ShardConsumer(apart)), cast(Any, daemon.stdin), cast(Any, daemon))
+        copy_context().run(
+            serve, Gathering(ShardConsumer(apart)), cast("Any", daemon.stdin), cast("Any", daemon)
+        )
 
 
 def _spoken(segments: Iterable[Sequence[Record]]) -> Iterator[Message]:

@@ -35,8 +35,7 @@ class Pacer:
         """Return the seconds from `now` until the record with data time `time` may be sent; 0 for immediately."""
         self._due = max(self._due + self._interval, now - BURST) if math.isfinite(self._due) else now
         at = max(self._due, self._played(now, time))
-        if at > self._due:
-            self._due = at
+        self._due = max(self._due, at)
         return max(0.0, at - now)
 
     def _played(self, now: float, time: datetime | None) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Self
 
 from stream_app.daemon.launcher import run_daemon
 from stream_app.daemon.log import Line, encoded
@@ -80,7 +80,7 @@ class DaemonThread:
             self._log.write(encoded(line))
         self._on_line(line)
 
-    def __enter__(self) -> DaemonThread:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -72,13 +72,11 @@ def decode(
     kinds = set(map(type, items))
     found = _usual(items, kinds, registry)
     failed: list[Failure] = []
-    for row, data in _others(items) if bytes in kinds else ():
-        if data[:2] == _GZIP:
-            unpacked = _gunzip(row, data, max_bytes)
-            if isinstance(unpacked, Failure):
-                failed.append(unpacked)
-                continue
-            data = unpacked
+    for row, sent in _others(items) if bytes in kinds else ():
+        data = _gunzip(row, sent, max_bytes) if sent[:2] == _GZIP else sent
+        if isinstance(data, Failure):
+            failed.append(data)
+            continue
         if len(data) > max_bytes:
             failed.append(_too_large(row, len(data), max_bytes))
             continue

@@ -52,9 +52,10 @@ def sink_names(settings: Settings) -> list[str]:
 
 
 def _name_problems(names: Sequence[str], settings: Settings) -> list[Problem]:
-    problems: list[Problem] = []
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.append(Problem(f"app.sinks names {name!r} more than once", "name each sink once"))
+    problems = [
+        Problem(f"app.sinks names {name!r} more than once", "name each sink once")
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
     if S3 not in names:
         hint = f"add {S3}: checkpoints, audits and corrections rely on the files and manifests on S3"
         problems.append(Problem(f"app.sinks does not name {S3!r}", hint))

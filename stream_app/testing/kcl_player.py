@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import msgspec
 
@@ -153,7 +153,7 @@ class Played:
             with suppress(BrokenPipeError):
                 stdout.close()
 
-    def __enter__(self) -> Played:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

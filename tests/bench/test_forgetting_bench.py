@@ -12,6 +12,7 @@ import pytest
 
 from stream_app.event_loading import schema_files
 from stream_app.events.air_quality.event import EVENT
+from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
@@ -38,7 +39,7 @@ def _measured(days: int, give: multiprocessing.Queue[tuple[float, float, int, in
     give.put((resident_mb() - before, 1e6 * spent / _DEVICES, state.devices, state.forgotten))
 
 
-def _reading(number: int):  # type: ignore[no-untyped-def]
+def _reading(number: int) -> Record:
     arrived = _START + number * 31_536
     time = datetime.fromtimestamp(arrived / 1_000, UTC).isoformat()
     fields = {"event": EVENT.name, "id": "1", "station": f"s{number}", "time": time, "PM2.5": 7.0, "O3": 9.0}

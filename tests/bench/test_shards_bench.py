@@ -1,4 +1,4 @@
-"""64 shards on this machine with the real KCL daemon: does it balance, what memory does each kind of process take?
+"""64 shards on this machine with the real KCL daemon: the balance, and the memory of each kind of process.
 
 Ten devices on each shard. Writes build/bench/shards.json.
 """

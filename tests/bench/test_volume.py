@@ -1,4 +1,4 @@
-"""414,720 readings through the real KCL daemon, as fast as they go: does it balance, does memory stay flat?
+"""414,720 readings through the real KCL daemon, as fast as they go: the balance, and whether memory grows.
 
 The bundled winter sixteen times over, each in a year of its own. Writes build/bench/volume.json.
 """

@@ -235,7 +235,7 @@ def test_two_batches_at_once_on_one_file_both_stay(aws: Callable[[str], Any]) ->
     assert together(dependencies, ours, 10, dependencies.corrector(s3=s3)) == [RequestResult.CORRECTED] * 2
     assert others[1] == [RequestResult.CORRECTED] * 2
     assert s3.calls["put_object"] == 2
-    key = sorted(stored(dependencies))[0]
+    key = min(stored(dependencies))
     assert dependencies.s3.head_object(Bucket=BUCKET, Key=key)["Metadata"]["corrected"] == "4"
 
 

@@ -164,7 +164,7 @@ def test_via_the_stream_everything_is_on_it_in_order(aws: Aws) -> None:
 
 
 def test_the_envelope_made_here_is_like_the_one_of_the_bus(aws: Aws) -> None:
-    """Members of the same types: a consumer cannot tell them apart. (The embedded bus leaves out `account`.)"""
+    """Members of the same types: a consumer cannot tell them apart. (The embedded bus leaves out `account`.)."""
     one = OutgoingRecord("bus", "air_quality", "Dongsi", {"id": "Dongsi/1", "pm25": 1.5}, sent="sent_at")
     publish([one], destination(aws), PublishOptions(via="bus"))
     publish([one], destination(aws), PublishOptions(via="stream"))

@@ -88,10 +88,10 @@ def test_a_service_is_out_for_so_many_calls(
 ) -> None:
     s3, sqs, dynamodb = client("s3"), client("sqs"), client("dynamodb")
     calls: dict[str, Callable[[], object]] = {
-        "kinesis": lambda: kinesis.list_streams(),
-        "s3": lambda: s3.list_buckets(),
-        "sqs": lambda: sqs.list_queues(),
-        "dynamodb": lambda: dynamodb.list_tables(),
+        "kinesis": kinesis.list_streams,
+        "s3": s3.list_buckets,
+        "sqs": sqs.list_queues,
+        "dynamodb": dynamodb.list_tables,
         "sns": lambda: client("sns").list_topics(),
         "events": lambda: client("events").list_rules(),
     }

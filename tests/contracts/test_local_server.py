@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 import httpx
@@ -21,10 +21,6 @@ from stream_app.local.server.faults import Fail, ThrottlePuts, Trim
 from stream_app.local.server.process import LocalAws, start
 from tests.contracts.local_kinesis import datas, iterator, put
 from tests.contracts.local_server import family
-
-if TYPE_CHECKING:
-    pass
-
 
 SCOPE = (
     "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/kinesis/aws4_request, Signature=x"

@@ -33,8 +33,10 @@ _WORDS = (
     r"tether(?:s|ed)?",
     r"thrift|thrifty",
     r"verdicts?",
-    r"(?<!by the )(?<!this )(?<!same )(?<!either )(?<!other )(?<!a )(?<!one )(?<!one-)(?<!two-)(?<!any )(?<!no )"
-    r"ways?(?! to| of| that| in which)",
+    (
+        r"(?<!by the )(?<!this )(?<!same )(?<!either )(?<!other )(?<!a )(?<!one )(?<!one-)(?<!two-)(?<!any )(?<!no )"
+        r"ways?(?! to| of| that| in which)"
+    ),
     r"worlds?",
     r"carr(?:y|ies|ied) out",
     r"anew",

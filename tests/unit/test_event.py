@@ -178,9 +178,13 @@ def test_a_broken_entry_point_names_its_distribution(folder: Path, monkeypatch: 
     (site / "broken_a.py").write_text("raise RuntimeError('no')")
     (site / "broken_b.py").write_text("")
     assert set(problems()) == {
-        "distribution broken (a = broken_a:EVENT): entry point of stream_app.events cannot be loaded: "
-        "RuntimeError: no",
+        (
+            "distribution broken (a = broken_a:EVENT): entry point of stream_app.events cannot be loaded: "
+            "RuntimeError: no"
+        ),
         "distribution broken (b = broken_b) declares no EVENT",
-        "distribution broken (c = no_such): entry point of stream_app.events cannot be loaded: "
-        "ModuleNotFoundError: No module named 'no_such'",
+        (
+            "distribution broken (c = no_such): entry point of stream_app.events cannot be loaded: "
+            "ModuleNotFoundError: No module named 'no_such'"
+        ),
     }

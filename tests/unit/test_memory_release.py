@@ -131,7 +131,7 @@ def test_what_is_committed_and_refused_reaches_the_shard(log: list[str], clock: 
 
     thrifty = MemoryReleasing(Shard(log), lambda: log.append("release"), clock)
     with pytest.raises(LeaseLostError, match="5 None"):
-        thrifty.process(cast(Any, ["C"]), 0, Refuses())
+        thrifty.process(cast("Any", ["C"]), 0, Refuses())
 
 
 def test_who_does_nothing_has_nothing_to_return(

@@ -137,8 +137,10 @@ def test_fields_that_a_later_daemon_adds_are_passed_over() -> None:
         b'{"action":"dance"}\n',
         b'{"action":"processRecords"}\n',
         b'{"action":"processRecords","records":[{"action":"record"}]}\n',
-        b'{"action":"processRecords","records":[{"action":"record","data":"!","partitionKey":"k",'
-        b'"sequenceNumber":"1","approximateArrivalTimestamp":1}]}\n',
+        (
+            b'{"action":"processRecords","records":[{"action":"record","data":"!","partitionKey":"k",'
+            b'"sequenceNumber":"1","approximateArrivalTimestamp":1}]}\n'
+        ),
         b'{"action":"initialize"}\n',
         b'{"action":"shutdown","reason":"WHIM"}\n',
         OK,  # the answer to nothing

@@ -122,8 +122,10 @@ def test_every_wrong_name_is_reported_at_once(folder: Path) -> None:
             "sink 'mine' is an object of type int, without write or close",
         ),
         (
-            "from stream_app.api import ConfigError, Problem\n"
-            "def SINK(settings, client): raise ConfigError([Problem('MY_TABLE is not set', 'set it')])",
+            (
+                "from stream_app.api import ConfigError, Problem\n"
+                "def SINK(settings, client): raise ConfigError([Problem('MY_TABLE is not set', 'set it')])"
+            ),
             "MY_TABLE is not set",
         ),
     ],

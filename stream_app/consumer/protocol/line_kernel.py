@@ -223,9 +223,10 @@ def record(
 def records(
     data: Bytes, end: int, head: Bytes, tail: Bytes, members: Bytes, lengths: Longs, room: Any
 ) -> Any:
-    """Read the line that ends before `end` (its line break left out): how many records it has, OTHERWISE for a line
-    of another form, and the milliseconds behind the latest record.
+    """Read the line that ends before `end`, without its line break.
 
+    Returns the number of its records, or OTHERWISE for a line of another form, and the milliseconds behind the latest
+    record.
     `SLACK` bytes behind `end` must be there; `room` must do for as many records as the line's length allows.
     """
     bits = np.full(BLOCK, _INVALID)

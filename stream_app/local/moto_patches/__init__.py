@@ -15,7 +15,7 @@ _applied = False
 
 def apply() -> None:
     """Apply all patches, once per process. Takes about a second because it imports moto's services."""
-    global _applied
+    global _applied  # noqa: PLW0603 - a patch is of the process
     with _lock:
         if _applied:
             return

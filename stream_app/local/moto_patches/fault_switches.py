@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Share:
-    """Selects a share of a series of calls, evenly spaced and deterministic: 0.25 selects the 4th, 8th, 12th …"""
+    """Selects a share of a series of calls, evenly spaced and deterministic; 0.25 selects each 4th."""
 
     share: float
     seen: int = 0

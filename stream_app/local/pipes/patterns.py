@@ -33,9 +33,7 @@ def compile_path(path: str) -> Steps:
     match = _PATH.fullmatch(path)
     if match is None:
         raise template_error(f"unsupported JSON path {path!r}", "use dots, [n] and * only")
-    return tuple(
-        name if name else index if index == _ALL else int(index) for name, index in _STEP.findall(match[1])
-    )
+    return tuple(name or (index if index == _ALL else int(index)) for name, index in _STEP.findall(match[1]))
 
 
 def value_at(value: object, steps: Steps) -> object:

@@ -107,7 +107,7 @@ def compile_schema(raw: Json, source: str) -> Schema:
     ) as error:
         hint = "write an Avro schema of type record"
         raise ConfigError([Problem(f"{source} is not an Avro schema: {error}", hint)]) from error
-    return Schema(raw["name"], fields, cast(Json, parsed), mark, top)
+    return Schema(raw["name"], fields, cast("Json", parsed), mark, top)
 
 
 def _field(field: AvroField) -> Field:

@@ -78,6 +78,7 @@ def joined(parts: Sequence[Run]) -> list[Run]:
     for part in parts:
         if whole and whole[-1].verdict == part.verdict:
             before = whole.pop()
-            part = Run(part.verdict, before.first, part.last, before.count + part.count)
-        whole.append(part)
+            whole.append(Run(part.verdict, before.first, part.last, before.count + part.count))
+        else:
+            whole.append(part)
     return whole

@@ -111,7 +111,7 @@ def _value(name: str, found: list[str], now: datetime) -> dict[str, Any]:
             return {"codes": tuple(sorted({text.upper() for text in found}))}
         case "status":
             if unknown := set(found) - set(STATUSES):
-                raise ValueError(f"no status is {sorted(unknown)[0]!r}, known are {', '.join(STATUSES)}")
+                raise ValueError(f"no status is {min(unknown)!r}, known are {', '.join(STATUSES)}")
             return {"statuses": tuple(sorted(set(found)))}
         case "limit":
             if not found[0].isascii() or not found[0].isdigit() or int(found[0]) < 1:

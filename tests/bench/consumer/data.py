@@ -174,8 +174,9 @@ def _encoded(detail: dict[str, Any], case: Case) -> bytes:
 
 
 def lines(case: Case) -> Lines:
-    """The case as the daemon writes it. The last warm batch begins a new segment, so that the timed part has its
-    own.
+    """The case as the daemon writes it.
+
+    The last batch of the warm-up begins a new segment, so that the timed part has its own.
     """
     warm, timed = (max(1, round(n / case.batch)) for n in (case.warm, case.records))
     source = sent(case)

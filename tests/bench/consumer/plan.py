@@ -109,9 +109,9 @@ def standard(folder: Path, rounds: int = 3, tree: Path | None = None, *, full: b
     devices = linear.measure(tree=tree)
     report.show(report.devices(devices))
     shards, used = {}, {}
-    for how in _COUNTS:
+    for how, count in _COUNTS.items():
         with suppress(LookupError):
-            shards[how] = parallel.measure(_COUNTS[how], tree, host=how == "host")
+            shards[how] = parallel.measure(count, tree, host=how == "host")
             used[how] = memory.measure(folder, tree=tree, host=how == "host")
             report.show(report.shards(shards[how], how), report.memory(used[how], how))
     tips: list[paced.Paced] = []

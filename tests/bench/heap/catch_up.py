@@ -1,4 +1,4 @@
-"""Shards that catch up over the real KCL daemon, with a child that only counts lines: does the heap suffice?"""
+"""Shards that catch up over the real KCL daemon, with a child that only counts lines: whether the heap suffices."""
 
 from __future__ import annotations
 

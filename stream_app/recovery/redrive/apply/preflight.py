@@ -1,4 +1,4 @@
-"""Before a plan is applied: is the selection still the one that was reviewed, and what was done of it already?"""
+"""Checks before a plan is applied: the selection is the one that was reviewed; what was applied already."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class HttpTarget:
         return (self._parts.path or "/") + query
 
     def _connection(self) -> http.client.HTTPConnection:
-        """This thread's own; connected again when it was closed."""
+        """Return the connection of this thread; reconnect if it was closed."""
         found: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if found is None:
             host, port = self._parts.hostname or "", self._parts.port
