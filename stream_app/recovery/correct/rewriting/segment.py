@@ -174,9 +174,8 @@ def recorded_row(values: Mapping[str, object], row: pa.Table) -> pa.Table:
     columns = {}
     for name, value in values.items():
         kind = row.schema.field(name).type
-        if pa.types.is_timestamp(kind) and isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        columns[name] = pa.array([value], kind)
+        is_time = pa.types.is_timestamp(kind) and isinstance(value, str)
+        columns[name] = pa.array([datetime.fromisoformat(str(value)) if is_time else value], kind)
     return pa.table(columns)
 
 
