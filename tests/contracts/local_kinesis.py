@@ -1,4 +1,4 @@
-"""What the contract tests of the embedded Kinesis share: small words for what they do to a stream."""
+"""Helper functions for the contract tests of the embedded Kinesis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HIGHEST = 2**128 - 1
 
 
 def put(kinesis: KinesisClient, stream: str, *keys: str) -> list[PutRecordsResultEntryTypeDef]:
-    """Write a record per key, its data being the key; the entries of the answer."""
+    """Write one record per key, with the key as its data. Returns the entries of the response."""
     records: list[PutRecordsRequestEntryTypeDef] = [
         {"Data": key.encode(), "PartitionKey": key} for key in keys
     ]
@@ -36,7 +36,7 @@ def iterator(
 def read(
     kinesis: KinesisClient, stream: str, shard: str, kind: ShardIteratorTypeType = "TRIM_HORIZON", **how: Any
 ) -> list[RecordTypeDef]:
-    """What one read from there gives."""
+    """Return the response of one GetRecords call."""
     return kinesis.get_records(ShardIterator=iterator(kinesis, stream, shard, kind, **how))["Records"]
 
 
@@ -49,7 +49,7 @@ def datas(
 def shards(
     kinesis: KinesisClient, stream: str, kind: ShardFilterTypeType | None = None, **how: Any
 ) -> list[str]:
-    """The ids that ListShards gives for a filter."""
+    """Return the shard IDs of ListShards for a filter."""
     shard_filter: Any = {"ShardFilter": {"Type": kind, **how}} if kind else {}
     return [shard["ShardId"] for shard in kinesis.list_shards(StreamName=stream, **shard_filter)["Shards"]]
 
@@ -59,7 +59,7 @@ def hash_of(key: str) -> int:
 
 
 def split(kinesis: KinesisClient, stream: str, shard: str) -> list[str]:
-    """Split a shard in half; the ids of the children."""
+    """Split a shard in half. Returns the IDs of the child shards."""
     described = next(s for s in kinesis.list_shards(StreamName=stream)["Shards"] if s["ShardId"] == shard)
     low, high = (int(described["HashKeyRange"][name]) for name in ("StartingHashKey", "EndingHashKey"))
     kinesis.split_shard(StreamName=stream, ShardToSplit=shard, NewStartingHashKey=str((low + high + 1) // 2))

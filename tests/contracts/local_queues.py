@@ -1,4 +1,4 @@
-"""Queues of the embedded AWS in tests, filled and looked at, and the function that reads them."""
+"""Helper functions for queues of the embedded AWS and the function that reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PATH = "stream_app.lambdas.hydrate"
 
 
 def waiting_in(clients: Clients, url: str, *names: str) -> int:
-    """Messages in a queue: those in flight too, unless some counts are named."""
+    """Return the number of messages in a queue, by default including those in flight."""
     names = names or ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
     attributes = clients("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=list(names))["Attributes"]
     return sum(int(attributes[name]) for name in names)

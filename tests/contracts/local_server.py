@@ -1,4 +1,4 @@
-"""What tests of the embedded AWS as a program share."""
+"""Helper functions for tests of the server of the embedded AWS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from stream_app.local.server.process import LocalAws
 
 
 def family(server: LocalAws) -> list[psutil.Process]:
-    """Its main process, and the worker."""
+    """Return the main process and its worker."""
     main = psutil.Process(server.pid)
     return [main, *main.children(recursive=True)]

@@ -1,4 +1,4 @@
-"""What devices send arrives: on the bus, through a rule in a queue; straight, on the stream."""
+"""Records of simulated devices arrive on the bus (read from a queue through a rule) and on the stream."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Aws(NamedTuple):
     queue: str
 
     def delivered(self) -> list[dict[str, Any]]:
-        """What the rule put into the queue."""
+        """Return the events that the rule delivered to the queue."""
         found: list[dict[str, Any]] = []
         while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get(
             "Messages"
@@ -51,7 +51,7 @@ class Aws(NamedTuple):
         return found
 
     def records(self) -> list[dict[str, Any]]:
-        """The stream, from its beginning."""
+        """Return all records of the stream."""
         iterator = self.kinesis.get_shard_iterator(
             StreamName=STREAM, ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
@@ -91,7 +91,7 @@ def destination(aws: Aws, stream: str = STREAM) -> Destination:
     return Destination(aws.events, aws.kinesis, BUS, stream)
 
 
-def test_the_bus_hands_on_every_event_in_its_envelope(aws: Aws) -> None:
+def test_the_bus_delivers_every_event_in_its_envelope(aws: Aws) -> None:
     sent = played(aws)
     found = aws.delivered()
     planned = [
@@ -108,7 +108,7 @@ def test_the_bus_hands_on_every_event_in_its_envelope(aws: Aws) -> None:
     assert all(event["resources"] == [event["detail"]["station"]] for event in good)
 
 
-def test_the_stream_holds_every_direct_record_under_its_device(aws: Aws) -> None:
+def test_the_stream_contains_every_direct_record_by_device(aws: Aws) -> None:
     sent = played(aws)
     records = aws.records()
     assert len(records) == sent.by_route["stream"]
@@ -117,7 +117,7 @@ def test_the_stream_holds_every_direct_record_under_its_device(aws: Aws) -> None
 
 
 def direct(data: bytes) -> dict[str, Any] | None:
-    """A direct device's reading out of any of its forms, Avro as today's schema; None for what is none."""
+    """Decode a direct device's reading (Avro with the current schema as reader schema); None for other data."""
     schemas = [json.loads(path.read_text()) for path in schema_files("air_quality")]
     if data[:2] == b"\xc3\x01":
         for schema in schemas:
@@ -134,7 +134,7 @@ def direct(data: bytes) -> dict[str, Any] | None:
     return found if "event" in found else None
 
 
-def test_a_direct_devices_readings_can_be_read_and_are_in_order(aws: Aws) -> None:
+def test_direct_readings_are_decodable_and_in_order(aws: Aws) -> None:
     rows = [row for row, _ in zip(readings(WINTER), range(3_000), strict=False)]
     forms = event_encoders(AIR)
     straight = (s for s in plan(rows, AIR, encodings=forms) if s.route == "stream")
@@ -152,7 +152,7 @@ def test_a_direct_devices_readings_can_be_read_and_are_in_order(aws: Aws) -> Non
         assert datetime.fromisoformat(same["time"]) == row["time"]
 
 
-def test_via_the_stream_everything_is_on_it_in_order(aws: Aws) -> None:
+def test_via_stream_all_records_are_in_order(aws: Aws) -> None:
     sent = played(aws, via="stream", faults=False)
     records = [json.loads(record["Data"]) for record in aws.records()]
     assert sent.by_route == {"stream": FIRST} == {"stream": len(records)}
@@ -163,8 +163,8 @@ def test_via_the_stream_everything_is_on_it_in_order(aws: Aws) -> None:
     assert all(uuid.UUID(record["id"]) for record in records)
 
 
-def test_the_envelope_made_here_is_like_the_one_of_the_bus(aws: Aws) -> None:
-    """Members of the same types: a consumer cannot tell them apart. (The embedded bus leaves out `account`.)."""
+def test_the_envelope_matches_the_one_of_the_bus(aws: Aws) -> None:
+    """Both envelopes have the same fields and types. (The embedded bus omits `account`.)"""
     one = OutgoingRecord("bus", "air_quality", "Dongsi", {"id": "Dongsi/1", "pm25": 1.5}, sent="sent_at")
     publish([one], destination(aws), PublishOptions(via="bus"))
     publish([one], destination(aws), PublishOptions(via="stream"))
@@ -178,7 +178,7 @@ def test_the_envelope_made_here_is_like_the_one_of_the_bus(aws: Aws) -> None:
     assert datetime.fromisoformat(straight["time"]).microsecond == 0
 
 
-def test_a_stream_that_is_not_there_is_fatal_and_named(aws: Aws) -> None:
+def test_a_missing_stream_is_a_fatal_error(aws: Aws) -> None:
     with pytest.raises(FatalError, match=r"stream nowhere .* ResourceNotFoundException"):
         play(
             WINTER,
@@ -188,7 +188,7 @@ def test_a_stream_that_is_not_there_is_fatal_and_named(aws: Aws) -> None:
         )
 
 
-def test_what_the_bus_cannot_take_is_fatal_and_named(aws: Aws) -> None:
+def test_a_record_too_large_for_the_bus_is_a_fatal_error(aws: Aws) -> None:
     large = OutgoingRecord(
         "bus", "air_quality", "Dongsi", {"id": "Dongsi/1", "log": "." * 300_000}, Code.TOO_LARGE
     )

@@ -1,4 +1,4 @@
-"""What the plan expects is what the pipeline makes of it: every fault its code, every repeat, every reading."""
+"""The pipeline reports the expected outcome for every fault, repeat and reading of a plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stream_app.pipeline.state.shard_state import ShardState
 
 
 class Stream:
-    """One shard that keeps what it is given."""
+    """A stream with one shard that keeps its records."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -47,7 +47,7 @@ def publish_to_stream(plan: Sequence[OutgoingRecord], stream: Stream, encoders: 
 
 @pytest.mark.parametrize("name", [WINTER, JOURNEYS])
 @pytest.mark.parametrize("seed", [35, 6])
-def test_the_pipeline_finds_what_the_plan_expects(name: str, seed: int) -> None:
+def test_the_pipeline_reports_the_expected_outcomes(name: str, seed: int) -> None:
     data, registry, events = dataset(name), load_registry(), discover()
     event = event_of(data, events)
     forms = event_encoders(event)

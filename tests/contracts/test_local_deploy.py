@@ -1,4 +1,4 @@
-"""The deployer makes of the template what AWS would: each property is read back from the API."""
+"""Deployment of the template: each property is read back through the API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Clients = Callable[[str], Any]
 REGION, ACCOUNT = "us-east-1", "123456789012"
 
 
-def test_a_second_deployment_changes_nothing(clients: Clients, outputs: dict[str, str]) -> None:
+def test_deployment_is_idempotent(clients: Clients, outputs: dict[str, str]) -> None:
     def inventory() -> Any:
         return (
             sorted(clients("sqs").list_queues()["QueueUrls"]),
@@ -36,7 +36,7 @@ def test_a_second_deployment_changes_nothing(clients: Clients, outputs: dict[str
     assert inventory() == before
 
 
-def test_names_are_known_before_anything_is_made(clients: Clients, outputs: dict[str, str]) -> None:
+def test_attributes_are_known_before_deployment(clients: Clients, outputs: dict[str, str]) -> None:
     found = {item.id: item.attributes for item in resolve_templates(templates(), clients)}
     sqs = clients("sqs")
     for name, attributes in found.items():
@@ -55,7 +55,7 @@ def test_names_are_known_before_anything_is_made(clients: Clients, outputs: dict
     assert found["Ordered.OrderedTopic"]["Ref"] in topics
 
 
-def test_stream_has_shards_retention_and_a_key(clients: Clients, outputs: dict[str, str]) -> None:
+def test_stream_has_shards_retention_and_encryption(clients: Clients, outputs: dict[str, str]) -> None:
     kinesis, key = clients("kinesis"), clients("kms").describe_key(KeyId="alias/stream-app")["KeyMetadata"]
     summary = kinesis.describe_stream_summary(StreamName=outputs["StreamName"])["StreamDescriptionSummary"]
     assert summary["RetentionPeriodHours"] == 168
@@ -64,13 +64,13 @@ def test_stream_has_shards_retention_and_a_key(clients: Clients, outputs: dict[s
     assert len(kinesis.list_shards(StreamName=outputs["StreamName"])["Shards"]) == 2
 
 
-def test_stream_is_on_demand_as_the_template_says(clients: Clients) -> None:
+def test_stream_is_on_demand_by_default(clients: Clients) -> None:
     outputs = deploy(templates(), clients)
     summary = clients("kinesis").describe_stream_summary(StreamName=outputs["StreamName"])
     assert summary["StreamDescriptionSummary"]["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
 
 
-def test_bucket_is_as_the_template_says(clients: Clients, outputs: dict[str, str]) -> None:
+def test_bucket_matches_the_template(clients: Clients, outputs: dict[str, str]) -> None:
     s3, bucket = clients("s3"), outputs["BucketName"]
     assert bucket == f"stream-app-{ACCOUNT}-{REGION}"
     assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
@@ -86,13 +86,13 @@ def test_bucket_is_as_the_template_says(clients: Clients, outputs: dict[str, str
     assert rules["noncurrent-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
 
 
-def test_the_bucket_takes_objects(clients: Clients, outputs: dict[str, str]) -> None:
-    """A policy of TLS only would refuse them here: moto does not look at a statement's condition."""
+def test_the_bucket_accepts_objects(clients: Clients, outputs: dict[str, str]) -> None:
+    """A deployed TLS-only policy would deny them, because moto ignores conditions."""
     clients("s3").put_object(Bucket=outputs["BucketName"], Key="state/x", Body=b"1")
     assert clients("s3").get_object(Bucket=outputs["BucketName"], Key="state/x")["Body"].read() == b"1"
 
 
-def test_tables_are_as_the_template_says(clients: Clients, outputs: dict[str, str]) -> None:
+def test_tables_match_the_template(clients: Clients, outputs: dict[str, str]) -> None:
     dynamodb = clients("dynamodb")
     for name, keys in ((outputs["LatestTableName"], ["device"]), (outputs["HistoryTableName"], ["pk", "sk"])):
         table = dynamodb.describe_table(TableName=name)["Table"]
@@ -105,7 +105,7 @@ def test_tables_are_as_the_template_says(clients: Clients, outputs: dict[str, st
     assert ttl == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires"}
 
 
-def test_queues_have_their_dead_letter_queue_and_policy(clients: Clients, outputs: dict[str, str]) -> None:
+def test_queues_have_a_dead_letter_queue_and_a_policy(clients: Clients, outputs: dict[str, str]) -> None:
     got = clients("sqs").get_queue_attributes(QueueUrl=outputs["DevicesQueueUrl"], AttributeNames=["All"])
     attributes = got["Attributes"]
     assert json.loads(attributes["RedrivePolicy"]) == {
@@ -134,7 +134,7 @@ def test_a_device_event_on_the_bus_reaches_the_queue(clients: Clients, outputs: 
     assert (envelope["detail-type"], envelope["resources"]) == ("air_quality", ["station-1"])
 
 
-def test_an_anomaly_on_the_bus_reaches_its_own_queue(clients: Clients, outputs: dict[str, str]) -> None:
+def test_an_anomaly_on_the_bus_reaches_the_anomalies_queue(clients: Clients, outputs: dict[str, str]) -> None:
     entry = {
         "EventBusName": outputs["BusName"],
         "Source": "stream-app.consumer",
@@ -147,9 +147,7 @@ def test_an_anomaly_on_the_bus_reaches_its_own_queue(clients: Clients, outputs: 
     assert "Messages" not in sqs.receive_message(QueueUrl=outputs["DevicesQueueUrl"])
 
 
-def test_an_ordered_device_reaches_the_fifo_queue_as_it_was_published(
-    clients: Clients, outputs: dict[str, str]
-) -> None:
+def test_an_ordered_event_reaches_the_fifo_queue_unchanged(clients: Clients, outputs: dict[str, str]) -> None:
     body = json.dumps({"source": "stream-app.devices", "resources": ["d"]})
     clients("sns").publish(TopicArn=outputs["OrderedTopicArn"], Message=body, MessageGroupId="d")
     url = clients("sqs").get_queue_url(QueueName="stream-app-ordered.fifo")["QueueUrl"]
@@ -158,7 +156,7 @@ def test_an_ordered_device_reaches_the_fifo_queue_as_it_was_published(
     assert message["Attributes"]["MessageGroupId"] == "d"
 
 
-def test_two_applications_live_side_by_side(clients: Clients, outputs: dict[str, str]) -> None:
+def test_two_applications_can_be_deployed_together(clients: Clients, outputs: dict[str, str]) -> None:
     other = deploy(templates(), clients, application="other-app", shards=1)
     assert set(other) == set(outputs)
     assert not set(other.values()) & set(outputs.values())
@@ -171,7 +169,7 @@ def test_two_applications_live_side_by_side(clients: Clients, outputs: dict[str,
         ("{Type: AWS::SQS::Queue, Properties: {QueueName: q, Tags: []}}", "has the unknown property Tags"),
     ],
 )
-def test_nothing_is_passed_over_in_silence(
+def test_unknown_types_and_properties_are_rejected(
     clients: Clients, tmp_path: Path, resource: str, says: str
 ) -> None:
     path = tmp_path / "own.yaml"

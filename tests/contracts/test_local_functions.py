@@ -1,4 +1,4 @@
-"""Functions are called as Lambda calls them, and what they answer decides what stays in the queue."""
+"""The function runner calls handlers like Lambda and deletes messages according to their responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IDS = st.lists(st.text(min_size=1), unique=True, min_size=1)
 
 
 def run(clients: Clients, handler: Callable[[Any, Any], Any], received: int) -> dict[str, int]:
-    """Run until so many messages were received, and what came of them is known."""
+    """Run until a number of messages was received and processed."""
     stop = threading.Event()
     seen: dict[str, int] = {}
 
@@ -44,7 +44,7 @@ def run(clients: Clients, handler: Callable[[Any, Any], Any], received: int) -> 
     return seen
 
 
-def test_the_event_is_the_one_that_lambda_sends(clients: Clients, outputs: dict[str, str]) -> None:
+def test_the_event_has_the_form_of_lambda(clients: Clients, outputs: dict[str, str]) -> None:
     attributes = {"kind": {"DataType": "String", "StringValue": "x"}}
     sent = clients("sqs").send_message(
         QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody="{}", MessageAttributes=attributes
@@ -81,7 +81,7 @@ def test_the_event_is_the_one_that_lambda_sends(clients: Clients, outputs: dict[
     assert 0 < remaining <= 60_000
 
 
-def test_only_the_messages_reported_stay(clients: Clients, outputs: dict[str, str]) -> None:
+def test_only_reported_messages_stay_in_the_queue(clients: Clients, outputs: dict[str, str]) -> None:
     for n in range(6):
         clients("sqs").send_message(QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody=json.dumps(n))
 
@@ -95,7 +95,7 @@ def test_only_the_messages_reported_stay(clients: Clients, outputs: dict[str, st
 
 
 @pytest.mark.parametrize("answer", [ValueError("as asked"), object()])
-def test_a_batch_that_fails_stays_whole(clients: Clients, outputs: dict[str, str], answer: Any) -> None:
+def test_a_failed_batch_stays_in_the_queue(clients: Clients, outputs: dict[str, str], answer: Any) -> None:
     for n in range(3):
         clients("sqs").send_message(QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody=str(n))
 
@@ -109,10 +109,10 @@ def test_a_batch_that_fails_stays_whole(clients: Clients, outputs: dict[str, str
     assert waiting_in(clients, outputs["DeadLetterQueueUrl"]) == 3
 
 
-def test_a_malformed_dead_letter_is_parked_in_a_local_run_too(
+def test_a_malformed_dead_letter_is_parked_in_a_local_run(
     clients: Clients, outputs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real function, by the path in the template, with the variables that the template gives it."""
+    """Uses the real function, imported by its path, with the environment variables of the template."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     environ = dict(os.environ)
     monkeypatch.setattr(os, "environ", environ)
@@ -142,14 +142,14 @@ def test_a_malformed_dead_letter_is_parked_in_a_local_run_too(
 
 
 @given(IDS, st.data())
-def test_messages_named_have_failed(sent: list[str], data: st.DataObject) -> None:
+def test_reported_messages_have_failed(sent: list[str], data: st.DataObject) -> None:
     named = data.draw(st.lists(st.sampled_from(sent), min_size=1))
     answer = {"batchItemFailures": [{"itemIdentifier": name} for name in named]}
     assert failures(answer, sent) == set(named)
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"batchItemFailures": []}, {"batchItemFailures": None}, ""])
-def test_an_empty_answer_is_success(answer: Any) -> None:
+def test_an_empty_response_is_success(answer: Any) -> None:
     assert failures(answer, ["a", "b"]) == set()
 
 
@@ -157,17 +157,17 @@ def test_an_empty_answer_is_success(answer: Any) -> None:
     "item",
     [{}, {"itemIdentifier": ""}, {"itemIdentifier": None}, {"wrong": "a"}, {"itemIdentifier": "z"}, "a"],
 )
-def test_an_item_that_names_nothing_fails_the_batch(item: Any) -> None:
+def test_an_invalid_item_fails_the_batch(item: Any) -> None:
     answer = {"batchItemFailures": [{"itemIdentifier": "a"}, item]}
     assert failures(answer, ["a", "b"]) == {"a", "b"}
 
 
 @pytest.mark.parametrize("answer", ["text", {"other": 1}, 7, ["a"]])
-def test_an_answer_of_another_kind_never_raises(answer: Any) -> None:
+def test_an_unexpected_response_never_raises(answer: Any) -> None:
     assert failures(answer, ["a"]) <= {"a"}
 
 
-def test_a_handler_is_found_by_its_path() -> None:
+def test_a_handler_is_imported_by_its_path() -> None:
     found: object = resolve("json.dumps")
     assert found is json.dumps
     for path in ("json.nothing", "no_such_module.handler", "handler"):
@@ -175,7 +175,7 @@ def test_a_handler_is_found_by_its_path() -> None:
             resolve(path)
 
 
-def test_functions_find_their_variables_in_the_environment(clients: Clients) -> None:
+def test_functions_receive_their_environment_variables(clients: Clients) -> None:
     environ: dict[str, str] = {}
     stop = threading.Event()
     stop.set()
@@ -193,7 +193,7 @@ def test_functions_find_their_variables_in_the_environment(clients: Clients) -> 
     assert environ["STREAM_APP_STREAM"] == "stream-app-events"
 
 
-def test_two_functions_cannot_disagree_about_a_variable(clients: Clients) -> None:
+def test_conflicting_environment_variables_are_rejected(clients: Clients) -> None:
     found = resolve_templates(templates(), clients)
     [function] = [item for item in found if item.id == "Recovery.Hydrate"]
     changed = {**function.properties, "Environment": {"Variables": {"STREAM_APP_BUCKET": "other"}}}
@@ -201,7 +201,7 @@ def test_two_functions_cannot_disagree_about_a_variable(clients: Clients) -> Non
         variables([*found, function._replace(id="Other", properties=changed)])
 
 
-def test_a_mapping_of_something_else_is_refused(clients: Clients) -> None:
+def test_an_unsupported_event_source_is_rejected(clients: Clients) -> None:
     found = resolve_templates(templates(), clients)
     bucket = next(item.attributes["Arn"] for item in found if item.type == "AWS::S3::Bucket")
     changed = [
@@ -214,7 +214,7 @@ def test_a_mapping_of_something_else_is_refused(clients: Clients) -> None:
         functions(changed, clients, {PATH: lambda event, context: None})
 
 
-def test_a_runner_that_fails_for_good_stops_all(clients: Clients) -> None:
+def test_a_permanent_failure_stops_all_runners(clients: Clients) -> None:
     with pytest.raises(FatalError, match="failed"):
         run_all(
             clients,

@@ -1,4 +1,4 @@
-"""A function is given batches as its mapping says: by number, by time, by what an invocation may carry."""
+"""Batch size, batching window and payload limit of an event source mapping."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mapping_with(found: Sequence[StackResource], **properties: Any) -> list[Stac
 def batches(
     clients: Clients, found: Sequence[StackResource], until: int, fed: Callable[[], None]
 ) -> list[int]:
-    """The sizes of the batches that hydrate is called with until it has had so many messages."""
+    """Return the sizes of the batches that hydrate receives until a number of messages was delivered."""
     sizes: list[int] = []
     stop = threading.Event()
 
@@ -46,14 +46,14 @@ def batches(
     return sizes
 
 
-def test_a_batch_is_as_large_as_the_mapping_says(clients: Clients, outputs: dict[str, str]) -> None:
+def test_the_batch_size_is_applied(clients: Clients, outputs: dict[str, str]) -> None:
     send(clients, outputs["DeadLetterQueueUrl"], 250)
     found = resolve_templates(templates(), clients)
     assert batches(clients, found, 250, lambda: None) == [100, 100, 50]
 
 
-def test_a_batch_is_waited_for_as_long_as_the_mapping_says(clients: Clients, outputs: dict[str, str]) -> None:
-    """Messages that come one after the other within the window are one batch; without a window they are not."""
+def test_the_batching_window_is_applied(clients: Clients, outputs: dict[str, str]) -> None:
+    """Messages that arrive within the window form one batch; without a window they do not."""
     url = outputs["DeadLetterQueueUrl"]
     first_seen = threading.Event()
     sqs = clients("sqs")
@@ -70,7 +70,7 @@ def test_a_batch_is_waited_for_as_long_as_the_mapping_says(clients: Clients, out
     def fed() -> None:
         first_seen.clear()
         send(clients, url, 1)
-        first_seen.wait(30)  # the window is open, or the batch is gone
+        first_seen.wait(30)  # The window is open, or the batch was processed.
         send(clients, url, 12)
 
     found = resolve_templates(templates(), clients)
@@ -80,8 +80,8 @@ def test_a_batch_is_waited_for_as_long_as_the_mapping_says(clients: Clients, out
     assert batches(clients, at_once, 13, fed)[0] == 1
 
 
-def test_a_window_ends_when_told_to_stop(clients: Clients, outputs: dict[str, str]) -> None:
-    """What was received is handed on: it would be out of sight for as long as a function may take, six times."""
+def test_a_stop_ends_the_batching_window(clients: Clients, outputs: dict[str, str]) -> None:
+    """Received messages are processed, because they would otherwise stay hidden for the visibility timeout."""
     waiting = mapping_with(resolve_templates(templates(), clients), MaximumBatchingWindowInSeconds=300)
     sizes: list[int] = []
     stop = threading.Event()
@@ -101,7 +101,7 @@ def test_a_window_ends_when_told_to_stop(clients: Clients, outputs: dict[str, st
     assert sizes == [3]
 
 
-def test_a_batch_ends_at_the_payload_that_a_function_takes(clients: Clients, outputs: dict[str, str]) -> None:
+def test_a_batch_ends_at_the_payload_limit(clients: Clients, outputs: dict[str, str]) -> None:
     body = "x" * 25_000
     send(clients, outputs["DeadLetterQueueUrl"], 300, body)
     large = mapping_with(resolve_templates(templates(), clients), BatchSize=300)
@@ -109,7 +109,7 @@ def test_a_batch_ends_at_the_payload_that_a_function_takes(clients: Clients, out
 
 
 @pytest.mark.parametrize(("batch", "window"), [(11, 0), (100, 0), (0, 0), (10_001, 1), (100, 301), (100, -1)])
-def test_a_batching_that_lambda_refuses_is_refused(clients: Clients, batch: int, window: int) -> None:
+def test_invalid_batch_settings_are_rejected(clients: Clients, batch: int, window: int) -> None:
     found = resolve_templates(templates(), clients)
     changed = mapping_with(found, BatchSize=batch, MaximumBatchingWindowInSeconds=window)
     with pytest.raises(ConfigError, match="HydrateMapping has"):

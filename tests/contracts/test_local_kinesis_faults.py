@@ -1,4 +1,4 @@
-"""The fault switches, in this process."""
+"""Fault injection in-process, with `mock_aws`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEYS = [f"device-{n}" for n in range(20)]
 
 @pytest.fixture
 def client(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> ClientFactory:
-    """Clients that do not try again by themselves."""
+    """Clients without retries."""
     import boto3
 
     once = Config(retries={"max_attempts": 0})
@@ -48,7 +48,7 @@ def refusal(act: Callable[[], object]) -> ClientError:
     return refused.value
 
 
-def test_a_share_of_the_entries_of_put_records_fails_alone(kinesis: KinesisClient) -> None:
+def test_put_records_entries_are_throttled_individually(kinesis: KinesisClient) -> None:
     records: list[PutRecordsRequestEntryTypeDef] = [
         {"Data": key.encode(), "PartitionKey": key} for key in KEYS
     ]
@@ -65,7 +65,7 @@ def test_a_share_of_the_entries_of_put_records_fails_alone(kinesis: KinesisClien
     assert kinesis.put_records(StreamName="one", Records=records)["FailedRecordCount"] == 0
 
 
-def test_put_record_and_get_records_raise_when_throttled(kinesis: KinesisClient) -> None:
+def test_put_record_and_get_records_raise_if_throttled(kinesis: KinesisClient) -> None:
     with injected(ThrottlePuts(share=1, stream="one"), ThrottleReads(share=0.5, stream="one")):
         put_error = refusal(lambda: kinesis.put_record(StreamName="one", Data=b"x", PartitionKey="k"))
         where = iterator(kinesis, "one", SHARD)
@@ -77,13 +77,13 @@ def test_put_record_and_get_records_raise_when_throttled(kinesis: KinesisClient)
     assert kinesis.get_records(ShardIterator=where)["Records"] == []
 
 
-def test_a_throttle_is_for_its_stream_only(kinesis: KinesisClient) -> None:
+def test_throttling_applies_to_its_stream_only(kinesis: KinesisClient) -> None:
     with injected(ThrottlePuts(share=1, stream="other")):
         assert "ErrorCode" not in put(kinesis, "one", "k")[0]
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_service_is_out_for_so_many_calls(
+def test_an_outage_lasts_for_its_number_of_calls(
     client: ClientFactory, kinesis: KinesisClient, status: int
 ) -> None:
     s3, sqs, dynamodb = client("s3"), client("sqs"), client("dynamodb")
@@ -104,7 +104,7 @@ def test_a_service_is_out_for_so_many_calls(
             call()
 
 
-def test_an_outage_can_be_of_one_action_and_have_a_code_of_its_own(
+def test_an_outage_can_be_limited_to_an_action_and_have_a_custom_code(
     client: ClientFactory, kinesis: KinesisClient
 ) -> None:
     fault = Fail(service="kinesis", action="ListStreams", status=400, code="LimitExceededException")
@@ -120,12 +120,12 @@ def test_an_outage_can_be_of_one_action_and_have_a_code_of_its_own(
         )
 
 
-def test_a_client_that_tries_again_gets_over_an_outage(aws: ClientFactory, kinesis: KinesisClient) -> None:
+def test_a_client_with_retries_recovers_from_an_outage(aws: ClientFactory, kinesis: KinesisClient) -> None:
     with injected(Fail(service="kinesis", calls=2)):
         assert aws("kinesis").list_streams()["StreamNames"] == ["one"]
 
 
-def test_a_stream_is_trimmed_to_a_sequence_number(kinesis: KinesisClient) -> None:
+def test_trimming_to_a_sequence_number(kinesis: KinesisClient) -> None:
     numbers = [entry["SequenceNumber"] for entry in put(kinesis, "one", *KEYS)]
     latest = iterator(kinesis, "one", SHARD, "LATEST")
     assert faults.inject(Trim(stream="one", sequence=numbers[5])) == 5
@@ -137,7 +137,7 @@ def test_a_stream_is_trimmed_to_a_sequence_number(kinesis: KinesisClient) -> Non
     assert kinesis.get_records(ShardIterator=latest)["Records"] == []
 
 
-def test_a_stream_is_trimmed_to_a_time_and_its_horizon_moves(
+def test_trimming_to_a_time_moves_the_trim_horizon(
     kinesis: KinesisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = clock.now_ms() + 1_000
@@ -158,7 +158,7 @@ def test_a_stream_is_trimmed_to_a_time_and_its_horizon_moves(
     assert len(remaining) == 2
 
 
-def test_iterators_can_be_made_to_expire(kinesis: KinesisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iterators_can_be_expired(kinesis: KinesisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [clock.now_ms()]
     monkeypatch.setattr(clock, "now_ms", lambda: now[0])
     put(kinesis, "one", "a")
@@ -172,7 +172,7 @@ def test_iterators_can_be_made_to_expire(kinesis: KinesisClient, monkeypatch: py
         assert len(read(kinesis, "one", SHARD)) == 1
 
 
-def test_nothing_is_left_switched_on(kinesis: KinesisClient) -> None:
+def test_injected_faults_are_cleared_at_the_end(kinesis: KinesisClient) -> None:
     with injected(
         ThrottlePuts(share=0.5), ThrottleReads(share=1), Fail(service="s3", calls=9), ExpireIterators()
     ):
@@ -185,7 +185,7 @@ def test_nothing_is_left_switched_on(kinesis: KinesisClient) -> None:
     assert faults.current() == off
 
 
-def test_a_senseless_fault_is_refused_with_a_hint(kinesis: KinesisClient) -> None:
+def test_an_invalid_fault_is_rejected_with_a_hint(kinesis: KinesisClient) -> None:
     for wrong in (
         ThrottlePuts(share=1.5),
         ThrottleReads(share=-1),
@@ -200,7 +200,7 @@ def test_a_senseless_fault_is_refused_with_a_hint(kinesis: KinesisClient) -> Non
     assert faults.current()["throttle_puts"] == {}
 
 
-def test_faults_travel_as_json() -> None:
+def test_faults_are_encoded_as_json() -> None:
     sent = [
         ThrottlePuts(share=0.5),
         Fail(service="s3", calls=2, action="PUT"),

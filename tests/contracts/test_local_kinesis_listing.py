@@ -53,7 +53,7 @@ def refusal(act: Callable[[], object]) -> str:
     return refused.value.response["Error"]["Code"]
 
 
-def test_filters_tell_parents_from_children(kinesis: KinesisClient, now: Clock) -> None:
+def test_shard_filters_distinguish_parents_and_children(kinesis: KinesisClient, now: Clock) -> None:
     created = now.ms
     now.forward(10_000)
     split_at = now.ms
@@ -74,14 +74,12 @@ def test_filters_tell_parents_from_children(kinesis: KinesisClient, now: Clock) 
     assert at("AT_TIMESTAMP", split_at + 1) == [SECOND, *children]
     assert at("FROM_TIMESTAMP", split_at) == everything
     assert at("FROM_TIMESTAMP", split_at + 1) == [SECOND, *children]
-    # Earlier than the trim horizon is the trim horizon.
+    # A time before the trim horizon is equivalent to it.
     assert at("AT_TIMESTAMP", created - HOUR) == [FIRST, SECOND]
     assert at("FROM_TIMESTAMP", created - HOUR) == everything
 
 
-def test_a_shard_expires_when_it_has_been_closed_for_the_retention_period(
-    kinesis: KinesisClient, now: Clock
-) -> None:
+def test_a_closed_shard_expires_after_the_retention_period(kinesis: KinesisClient, now: Clock) -> None:
     children = split(kinesis, "devices", FIRST)
     now.forward(24 * HOUR)
     assert listed(kinesis) == [FIRST, SECOND, *children]
@@ -93,13 +91,13 @@ def test_a_shard_expires_when_it_has_been_closed_for_the_retention_period(
     assert [shard["ShardId"] for shard in described] == [SECOND, *children]
 
 
-def test_a_filter_without_what_it_needs_is_refused(kinesis: KinesisClient) -> None:
+def test_a_filter_without_its_parameter_is_rejected(kinesis: KinesisClient) -> None:
     for kind in ("AT_TIMESTAMP", "FROM_TIMESTAMP", "AFTER_SHARD_ID"):
         assert refusal(partial(listed, kinesis, kind)) == "InvalidArgumentException"
     assert refusal(lambda: listed(kinesis, "SOMETHING")) == "ValidationException"
 
 
-def test_pages_hold_the_filter_and_come_to_an_end(kinesis: KinesisClient, now: Clock) -> None:
+def test_pagination_keeps_the_filter_and_terminates(kinesis: KinesisClient, now: Clock) -> None:
     kinesis.update_shard_count(StreamName="devices", TargetShardCount=8, ScalingType="UNIFORM_SCALING")
     wanted = listed(kinesis, "AT_LATEST")
     page = kinesis.list_shards(StreamName="devices", ShardFilter={"Type": "AT_LATEST"}, MaxResults=3)
@@ -112,7 +110,7 @@ def test_pages_hold_the_filter_and_come_to_an_end(kinesis: KinesisClient, now: C
     assert found == wanted
 
 
-def test_a_page_token_stands_alone_and_expires(kinesis: KinesisClient, now: Clock) -> None:
+def test_a_page_token_excludes_other_parameters_and_expires(kinesis: KinesisClient, now: Clock) -> None:
     token = kinesis.list_shards(StreamName="devices", MaxResults=1)["NextToken"]
     both: Any = {"NextToken": token, "StreamName": "devices"}
     assert refusal(lambda: kinesis.list_shards(**both)) == "InvalidArgumentException"
@@ -121,6 +119,6 @@ def test_a_page_token_stands_alone_and_expires(kinesis: KinesisClient, now: Cloc
     assert refusal(lambda: kinesis.list_shards(NextToken=token)) == "ExpiredNextTokenException"
 
 
-def test_listing_can_begin_after_a_shard(kinesis: KinesisClient) -> None:
+def test_listing_can_start_after_a_shard(kinesis: KinesisClient) -> None:
     answer = kinesis.list_shards(StreamName="devices", ExclusiveStartShardId=FIRST)
     assert [shard["ShardId"] for shard in answer["Shards"]] == [SECOND]

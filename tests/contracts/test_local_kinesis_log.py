@@ -1,4 +1,4 @@
-"""The log of a shard against the plainest model of one: a list."""
+"""`ShardLog` against a reference model: a list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stream_app.local.moto_patches.kinesis.sequence import Numbering
 from stream_app.local.moto_patches.kinesis.shard_log import ShardLog
 
-# Per record: how much later it came, how much further on in the stream it is, and its size.
+# Per record: the increments of arrival time and ordinal, and the size.
 Steps = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 50)), max_size=40)
 
 
@@ -23,7 +23,7 @@ def build(steps: list[tuple[int, int, int]]) -> tuple[ShardLog, list[tuple[int, 
 
 
 @given(Steps, st.integers(-1, 170), st.integers(1, 50), st.integers(0, 400))
-def test_a_read_is_the_next_records_within_limit_and_bytes(
+def test_a_read_returns_the_next_records_within_limit_and_bytes(
     steps: list[tuple[int, int, int]], after: int, limit: int, max_bytes: int
 ) -> None:
     log, plain = build(steps)
@@ -42,7 +42,7 @@ def test_a_read_is_the_next_records_within_limit_and_bytes(
 
 
 @given(Steps, st.integers(990, 1_130))
-def test_a_time_is_found_before_the_first_record_that_is_not_older(
+def test_before_returns_the_position_of_the_first_record_not_older(
     steps: list[tuple[int, int, int]], arrival: int
 ) -> None:
     log, plain = build(steps)
@@ -54,7 +54,7 @@ def test_a_time_is_found_before_the_first_record_that_is_not_older(
 
 
 @given(Steps, st.integers(990, 1_130), st.integers(0, 170), st.integers(1, 50), st.integers(0, 400))
-def test_a_trimmed_log_reads_as_one_that_never_had_the_old_records(
+def test_a_trimmed_log_equals_a_log_without_the_old_records(
     steps: list[tuple[int, int, int]], arrival: int, ordinal: int, limit: int, max_bytes: int
 ) -> None:
     log, plain = build(steps)
@@ -68,7 +68,7 @@ def test_a_trimmed_log_reads_as_one_that_never_had_the_old_records(
 
 
 @given(st.integers(10**12, 2 * 10**12), st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 9_999))
-def test_numbers_are_long_and_order_as_what_they_number(
+def test_sequence_numbers_are_long_and_ordered_by_ordinal(
     created: int, one: int, other: int, shard: int
 ) -> None:
     numbering = Numbering(created)

@@ -32,7 +32,7 @@ def kinesis(aws: ClientFactory) -> KinesisClient:
 
 
 class Clock:
-    """A clock that moves when told to; in ms."""
+    """A manual clock in milliseconds."""
 
     def __init__(self) -> None:
         self.ms = clock.now_ms() // 1_000 * 1_000 + 1_123
@@ -54,19 +54,19 @@ def refusal(act: Callable[[], object]) -> str:
     return refused.value.response["Error"]["Code"]
 
 
-def test_sequence_numbers_have_56_digits_and_rise(kinesis: KinesisClient) -> None:
+def test_sequence_numbers_have_56_digits_and_increase(kinesis: KinesisClient) -> None:
     numbers = [entry["SequenceNumber"] for entry in put(kinesis, "one", *KEYS)]
     assert {len(number) for number in numbers} == {56}
     assert [int(number) for number in numbers] == sorted({int(number) for number in numbers})
     assert [record["SequenceNumber"] for record in read(kinesis, "one", SHARD)] == numbers
 
 
-def test_sequence_numbers_are_unique_over_the_shards_of_a_stream(aws: ClientFactory, stream: str) -> None:
+def test_sequence_numbers_are_unique_within_a_stream(aws: ClientFactory, stream: str) -> None:
     numbers = [entry["SequenceNumber"] for entry in put(aws("kinesis"), stream, *KEYS)]
     assert len(set(numbers)) == len(KEYS)
 
 
-def test_each_kind_of_iterator_begins_where_it_says(kinesis: KinesisClient) -> None:
+def test_each_iterator_type_starts_at_its_position(kinesis: KinesisClient) -> None:
     middle = put(kinesis, "one", *KEYS)[4]["SequenceNumber"]
     assert datas(kinesis, "one", SHARD, "TRIM_HORIZON") == KEYS
     assert datas(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER", StartingSequenceNumber=middle) == KEYS[4:]
@@ -77,9 +77,7 @@ def test_each_kind_of_iterator_begins_where_it_says(kinesis: KinesisClient) -> N
     assert [record["Data"] for record in kinesis.get_records(ShardIterator=latest)["Records"]] == [b"later"]
 
 
-def test_at_timestamp_is_the_first_record_that_arrived_then_or_later(
-    kinesis: KinesisClient, now: Clock
-) -> None:
+def test_at_timestamp_starts_with_the_first_record_not_older(kinesis: KinesisClient, now: Clock) -> None:
     start = now.ms
     for key in KEYS:
         put(kinesis, "one", key)
@@ -99,9 +97,7 @@ def test_at_timestamp_is_the_first_record_that_arrived_then_or_later(
     )
 
 
-def test_at_timestamp_behind_the_last_record_gives_what_comes_next(
-    kinesis: KinesisClient, now: Clock
-) -> None:
+def test_at_timestamp_after_the_last_record_returns_new_records(kinesis: KinesisClient, now: Clock) -> None:
     put(kinesis, "one", "old")
     now.forward(10)
     waiting = iterator(kinesis, "one", SHARD, "AT_TIMESTAMP", Timestamp=now.ms / 1_000)
@@ -109,7 +105,7 @@ def test_at_timestamp_behind_the_last_record_gives_what_comes_next(
     assert [record["Data"] for record in kinesis.get_records(ShardIterator=waiting)["Records"]] == [b"new"]
 
 
-def test_every_kind_of_iterator_is_good_on_a_closed_shard(kinesis: KinesisClient, now: Clock) -> None:
+def test_every_iterator_type_works_on_a_closed_shard(kinesis: KinesisClient, now: Clock) -> None:
     written = put(kinesis, "one", *KEYS)
     split(kinesis, "one", SHARD)
     now.forward(10)
@@ -132,7 +128,7 @@ def test_every_kind_of_iterator_is_good_on_a_closed_shard(kinesis: KinesisClient
         assert "NextShardIterator" not in answer
 
 
-def test_a_number_of_another_shard_stream_or_life_is_refused(
+def test_a_sequence_number_of_another_shard_or_stream_is_rejected(
     aws: ClientFactory, kinesis: KinesisClient, stream: str
 ) -> None:
     other = put(kinesis, stream, *KEYS)
@@ -149,7 +145,7 @@ def test_a_number_of_another_shard_stream_or_life_is_refused(
     assert refusal(lambda: iterator(kinesis, "one", "shardId-000000000009")) == "ResourceNotFoundException"
 
 
-def test_an_iterator_can_be_asked_for_by_arn(kinesis: KinesisClient) -> None:
+def test_an_iterator_can_be_requested_by_arn(kinesis: KinesisClient) -> None:
     put(kinesis, "one", "a")
     arn = kinesis.describe_stream_summary(StreamName="one")["StreamDescriptionSummary"]["StreamARN"]
     found = kinesis.get_shard_iterator(StreamARN=arn, ShardId=SHARD, ShardIteratorType="TRIM_HORIZON")[
@@ -158,7 +154,7 @@ def test_an_iterator_can_be_asked_for_by_arn(kinesis: KinesisClient) -> None:
     assert [r["Data"] for r in kinesis.get_records(ShardIterator=found, StreamARN=arn)["Records"]] == [b"a"]
 
 
-def test_an_iterator_lives_five_minutes(kinesis: KinesisClient, now: Clock) -> None:
+def test_an_iterator_expires_after_five_minutes(kinesis: KinesisClient, now: Clock) -> None:
     put(kinesis, "one", "a")
     found = iterator(kinesis, "one", SHARD)
     now.forward(300_000)
@@ -168,7 +164,7 @@ def test_an_iterator_lives_five_minutes(kinesis: KinesisClient, now: Clock) -> N
     assert kinesis.get_records(ShardIterator=following)["Records"] == []
 
 
-def test_an_iterator_of_a_stream_that_was_deleted_does_not_read_its_namesake(
+def test_an_iterator_of_a_deleted_stream_does_not_read_a_recreated_one(
     kinesis: KinesisClient, now: Clock
 ) -> None:
     old = iterator(kinesis, "one", SHARD)
@@ -179,12 +175,12 @@ def test_an_iterator_of_a_stream_that_was_deleted_does_not_read_its_namesake(
     assert refusal(lambda: kinesis.get_records(ShardIterator=old)) == "ResourceNotFoundException"
 
 
-def test_a_broken_iterator_is_refused(kinesis: KinesisClient) -> None:
+def test_an_invalid_iterator_is_rejected(kinesis: KinesisClient) -> None:
     for broken in ("x", "AAAA", "////"):
         assert refusal(partial(kinesis.get_records, ShardIterator=broken)) == "InvalidArgumentException"
 
 
-def test_behind_is_zero_only_when_nothing_is_left(kinesis: KinesisClient, now: Clock) -> None:
+def test_millis_behind_latest_is_zero_only_at_the_end(kinesis: KinesisClient, now: Clock) -> None:
     put(kinesis, "one", *KEYS)
     now.forward(5_000)
     put(kinesis, "one", "later")
@@ -197,7 +193,7 @@ def test_behind_is_zero_only_when_nothing_is_left(kinesis: KinesisClient, now: C
     assert (third["Records"], third["MillisBehindLatest"]) == ([], 0)
 
 
-def test_behind_is_not_zero_when_records_of_the_same_millisecond_are_left(
+def test_millis_behind_latest_is_not_zero_before_records_of_the_same_millisecond(
     kinesis: KinesisClient, now: Clock
 ) -> None:
     put(kinesis, "one", *KEYS)
@@ -205,14 +201,14 @@ def test_behind_is_not_zero_when_records_of_the_same_millisecond_are_left(
     assert answer["MillisBehindLatest"] >= 1
 
 
-def test_arrival_is_the_servers_time_in_milliseconds(kinesis: KinesisClient, now: Clock) -> None:
+def test_arrival_time_is_the_server_time_in_milliseconds(kinesis: KinesisClient, now: Clock) -> None:
     put(kinesis, "one", "a")
     arrived = read(kinesis, "one", SHARD)[0]["ApproximateArrivalTimestamp"]
     assert arrived.timestamp() == now.ms / 1_000
     assert arrived.microsecond % 1_000 == 0
 
 
-def test_a_call_gives_at_most_10000_records_and_10_mib(kinesis: KinesisClient) -> None:
+def test_get_records_returns_at_most_10000_records_and_10_mib(kinesis: KinesisClient) -> None:
     for _ in range(11):
         put(kinesis, "one", *["k"] * 500)
     for _ in range(10):
@@ -236,7 +232,7 @@ def test_a_call_gives_at_most_10000_records_and_10_mib(kinesis: KinesisClient) -
     assert len(kinesis.get_records(ShardIterator=first["NextShardIterator"])["Records"]) == 1
 
 
-def test_records_beyond_the_retention_period_are_gone(kinesis: KinesisClient, now: Clock) -> None:
+def test_records_older_than_the_retention_period_are_removed(kinesis: KinesisClient, now: Clock) -> None:
     early = put(kinesis, "one", "early")[0]["SequenceNumber"]
     now.forward(12 * 3_600_000)
     put(kinesis, "one", "late")
@@ -244,12 +240,12 @@ def test_records_beyond_the_retention_period_are_gone(kinesis: KinesisClient, no
     assert datas(kinesis, "one", SHARD) == ["early", "late"]
     now.forward(1)
     assert datas(kinesis, "one", SHARD) == ["late"]
-    # The number of a record that is gone is good still: reading begins with the oldest record there is.
+    # The sequence number of a trimmed record is valid: reading starts with the oldest record.
     assert datas(kinesis, "one", SHARD, "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=early) == ["late"]
     assert datas(kinesis, "one", SHARD, "AT_SEQUENCE_NUMBER", StartingSequenceNumber=early) == ["late"]
 
 
-def test_a_longer_retention_period_keeps_them(kinesis: KinesisClient, now: Clock) -> None:
+def test_a_longer_retention_period_keeps_records(kinesis: KinesisClient, now: Clock) -> None:
     kinesis.increase_stream_retention_period(StreamName="one", RetentionPeriodHours=48)
     put(kinesis, "one", "early")
     now.forward(47 * 3_600_000)

@@ -1,4 +1,4 @@
-"""Splits and merges as AWS documents them ("Data routing, data persistence, and shard state after a reshard")."""
+"""Splits and merges as documented in "Data routing, data persistence, and shard state after a reshard"."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def test_after_a_split_records_go_to_the_open_children_only(kinesis: KinesisClie
     assert used == {*children, SECOND}
 
 
-def test_a_record_goes_to_the_open_shard_whose_range_holds_its_hash(
-    kinesis: KinesisClient, stream: str
-) -> None:
+def test_a_record_is_routed_to_the_open_shard_for_its_hash_key(kinesis: KinesisClient, stream: str) -> None:
     split(kinesis, stream, SECOND)
     listed = kinesis.list_shards(StreamName=stream, ShardFilter={"Type": "AT_LATEST"})["Shards"]
     for key, entry in zip(KEYS, put(kinesis, stream, *KEYS), strict=True):
@@ -42,9 +40,7 @@ def test_a_record_goes_to_the_open_shard_whose_range_holds_its_hash(
         assert int(limits["StartingHashKey"]) <= hash_of(key) <= int(limits["EndingHashKey"])
 
 
-def test_a_split_leaves_the_parents_records_in_the_parent_and_copies_none(
-    kinesis: KinesisClient, stream: str
-) -> None:
+def test_a_split_keeps_the_records_in_the_parent(kinesis: KinesisClient, stream: str) -> None:
     put(kinesis, stream, *KEYS)
     before = datas(kinesis, stream, FIRST)
     children = split(kinesis, stream, FIRST)
@@ -53,10 +49,10 @@ def test_a_split_leaves_the_parents_records_in_the_parent_and_copies_none(
     assert [datas(kinesis, stream, child) for child in children] == [[], []]
 
 
-def test_a_merge_leaves_the_parents_records_in_the_parents(kinesis: KinesisClient, stream: str) -> None:
+def test_a_merge_keeps_the_records_in_the_parents(kinesis: KinesisClient, stream: str) -> None:
     put(kinesis, stream, *KEYS)
     before = [datas(kinesis, stream, shard) for shard in (FIRST, SECOND)]
-    # The order in which the two are named does not matter.
+    # The order of the two shards does not matter.
     kinesis.merge_shards(StreamName=stream, ShardToMerge=SECOND, AdjacentShardToMerge=FIRST)
     child = kinesis.list_shards(StreamName=stream)["Shards"][-1]
     assert [datas(kinesis, stream, shard) for shard in (FIRST, SECOND)] == before
@@ -66,9 +62,7 @@ def test_a_merge_leaves_the_parents_records_in_the_parents(kinesis: KinesisClien
     assert {entry["ShardId"] for entry in put(kinesis, stream, *KEYS)} == {child["ShardId"]}
 
 
-def test_a_closed_shard_read_to_its_end_ends_and_names_its_children(
-    kinesis: KinesisClient, stream: str
-) -> None:
+def test_reading_a_closed_shard_ends_with_its_child_shards(kinesis: KinesisClient, stream: str) -> None:
     put(kinesis, stream, *KEYS)
     children = split(kinesis, stream, FIRST)
     answer: Mapping[str, Any] = kinesis.get_records(ShardIterator=iterator(kinesis, stream, FIRST), Limit=1)
@@ -83,9 +77,7 @@ def test_a_closed_shard_read_to_its_end_ends_and_names_its_children(
     assert all(child["ParentShards"] == [FIRST] for child in answer["ChildShards"])
 
 
-def test_the_child_of_a_merge_names_both_parents_at_each_ones_end(
-    kinesis: KinesisClient, stream: str
-) -> None:
+def test_both_parents_of_a_merge_end_with_the_child_shard(kinesis: KinesisClient, stream: str) -> None:
     kinesis.merge_shards(StreamName=stream, ShardToMerge=FIRST, AdjacentShardToMerge=SECOND)
     for parent in (FIRST, SECOND):
         latest = iterator(kinesis, stream, parent, "LATEST")
@@ -100,7 +92,7 @@ def test_an_open_shard_never_ends(kinesis: KinesisClient, stream: str) -> None:
     assert "ChildShards" not in answer
 
 
-def test_an_iterator_taken_before_the_split_reads_on_to_the_end(kinesis: KinesisClient, stream: str) -> None:
+def test_an_iterator_from_before_the_split_reads_to_the_end(kinesis: KinesisClient, stream: str) -> None:
     waiting = kinesis.get_records(ShardIterator=iterator(kinesis, stream, FIRST, "LATEST"))[
         "NextShardIterator"
     ]
@@ -111,7 +103,7 @@ def test_an_iterator_taken_before_the_split_reads_on_to_the_end(kinesis: Kinesis
     assert "NextShardIterator" not in answer
 
 
-def test_the_childrens_sequence_numbers_are_above_their_parents(kinesis: KinesisClient, stream: str) -> None:
+def test_child_shards_have_higher_sequence_numbers(kinesis: KinesisClient, stream: str) -> None:
     put(kinesis, stream, *KEYS)
     children = split(kinesis, stream, FIRST)
     put(kinesis, stream, *KEYS)
@@ -129,7 +121,7 @@ def test_the_childrens_sequence_numbers_are_above_their_parents(kinesis: Kinesis
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 8])
-def test_the_shard_count_can_be_set_and_the_open_shards_tile_the_hash_range(
+def test_update_shard_count_covers_the_hash_key_range(
     kinesis: KinesisClient, stream: str, count: int
 ) -> None:
     kinesis.update_shard_count(StreamName=stream, TargetShardCount=count, ScalingType="UNIFORM_SCALING")
@@ -144,7 +136,7 @@ def test_the_shard_count_can_be_set_and_the_open_shards_tile_the_hash_range(
     assert summary["OpenShardCount"] == count
 
 
-def test_closed_and_distant_shards_are_refused(kinesis: KinesisClient, stream: str) -> None:
+def test_resharding_rejects_closed_and_nonadjacent_shards(kinesis: KinesisClient, stream: str) -> None:
     children = split(kinesis, stream, FIRST)
     wrong: list[Callable[[], object]] = [
         lambda: split(kinesis, stream, FIRST),

@@ -38,7 +38,7 @@ def refusal(act: Callable[[], object]) -> str:
 
 
 def records_of(kinesis: KinesisClient, stream: str) -> int:
-    """How many there are, read to the end: a call gives at most 10 MiB."""
+    """Count the records by reading to the end, because a call returns at most 10 MiB."""
     count = 0
     for shard in shards(kinesis, stream):
         answer = kinesis.get_records(ShardIterator=iterator(kinesis, stream, shard))
@@ -49,7 +49,7 @@ def records_of(kinesis: KinesisClient, stream: str) -> int:
 
 
 @pytest.mark.parametrize(("explicit", "place"), [(0, 0), (2**127 - 1, 0), (2**127, 1), (HIGHEST, 1)])
-def test_every_explicit_hash_key_has_its_shard_the_highest_too(
+def test_every_explicit_hash_key_is_routed_including_the_highest(
     kinesis: KinesisClient, stream: str, explicit: int, place: int
 ) -> None:
     wanted = shards(kinesis, stream)[place]
@@ -63,7 +63,7 @@ def test_every_explicit_hash_key_has_its_shard_the_highest_too(
     assert (one["ShardId"], many["Records"][0]["ShardId"]) == (wanted, wanted)
 
 
-def test_an_explicit_hash_key_out_of_range_is_refused(kinesis: KinesisClient, stream: str) -> None:
+def test_an_explicit_hash_key_out_of_range_is_rejected(kinesis: KinesisClient, stream: str) -> None:
     def put(explicit: str) -> None:
         kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k", ExplicitHashKey=explicit)
 
@@ -74,18 +74,18 @@ def test_an_explicit_hash_key_out_of_range_is_refused(kinesis: KinesisClient, st
 
 
 @given(st.text(min_size=1, max_size=256))
-def test_a_partition_key_hashes_to_its_md5(key: str) -> None:
+def test_the_hash_key_of_a_partition_key_is_its_md5(key: str) -> None:
     assert hash_key(key) == hash_of(key)
 
 
-def test_data_and_key_come_back_as_they_were(kinesis: KinesisClient, stream: str) -> None:
+def test_data_and_partition_key_are_preserved(kinesis: KinesisClient, stream: str) -> None:
     entry: PutRecordsRequestEntryTypeDef = {"Data": bytes(range(256)), "PartitionKey": 'é"\\\n☃'}
     where = kinesis.put_record(StreamName=stream, **entry)["ShardId"]
     record = read(kinesis, stream, where)[0]
     assert {"Data": record["Data"], "PartitionKey": record["PartitionKey"]} == entry
 
 
-def test_a_record_may_have_one_mebibyte_its_key_included(kinesis: KinesisClient, stream: str) -> None:
+def test_a_record_is_limited_to_one_mebibyte_including_its_key(kinesis: KinesisClient, stream: str) -> None:
     def both(size: int) -> None:
         kinesis.put_record(StreamName=stream, Data=b"x" * (size - 3), PartitionKey="key")
         kinesis.put_records(StreamName=stream, Records=[{"Data": b"x" * (size - 3), "PartitionKey": "key"}])
@@ -101,7 +101,7 @@ def test_a_record_may_have_one_mebibyte_its_key_included(kinesis: KinesisClient,
     assert records_of(kinesis, stream) == 2
 
 
-def test_a_streams_maximum_record_size_can_be_raised_to_10_mib(kinesis: KinesisClient, stream: str) -> None:
+def test_the_maximum_record_size_can_be_raised_to_10_mib(kinesis: KinesisClient, stream: str) -> None:
     arn = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]["StreamARN"]
     kinesis.update_max_record_size(StreamARN=arn, MaxRecordSizeInKiB=2_048)
     kinesis.put_record(StreamName=stream, Data=b"x" * (2 * MEBIBYTE - 1), PartitionKey="k")
@@ -113,7 +113,7 @@ def test_a_streams_maximum_record_size_can_be_raised_to_10_mib(kinesis: KinesisC
     kinesis.put_record(StreamName="large", Data=b"x" * (10 * MEBIBYTE - 1), PartitionKey="k")
 
 
-def test_a_request_has_at_most_500_records_and_10_mib(kinesis: KinesisClient, stream: str) -> None:
+def test_a_request_is_limited_to_500_records_and_10_mib(kinesis: KinesisClient, stream: str) -> None:
     entry: PutRecordsRequestEntryTypeDef = {"Data": b"x", "PartitionKey": "k"}
     kinesis.put_records(StreamName=stream, Records=[entry] * 500)
     assert (
@@ -127,7 +127,7 @@ def test_a_request_has_at_most_500_records_and_10_mib(kinesis: KinesisClient, st
     assert records_of(kinesis, stream) == 510
 
 
-def test_a_partition_key_has_at_most_256_characters(kinesis: KinesisClient, stream: str) -> None:
+def test_a_partition_key_is_limited_to_256_characters(kinesis: KinesisClient, stream: str) -> None:
     kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="é" * 256)
     code = refusal(lambda: kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k" * 257))
     assert code == "ValidationException"
@@ -138,10 +138,8 @@ def test_an_unknown_stream_is_not_found(kinesis: KinesisClient) -> None:
     assert code == "ResourceNotFoundException"
 
 
-def test_writers_at_the_same_time_lose_nothing_and_keep_the_order(
-    kinesis: KinesisClient, stream: str
-) -> None:
-    """One lock a stream: numbers unique and rising in each shard, and every writer's records in its order."""
+def test_concurrent_writers_lose_no_record_and_keep_their_order(kinesis: KinesisClient, stream: str) -> None:
+    """Sequence numbers are unique and increase within each shard, and each writer's records are in order."""
     writers = 6
 
     def write(who: int) -> None:

@@ -1,4 +1,4 @@
-"""A pipe from the stream to an API destination: what is asked of it, and where what it refuses ends."""
+"""A pipe from the stream to an API destination: requests, retries and dead letters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Clients = Callable[[str], Any]
 
 
 class Api:
-    """An endpoint that keeps what is posted to it and answers 500 to "bad"."""
+    """An endpoint that keeps the posted bodies and responds with status 500 to "bad"."""
 
     def __init__(self) -> None:
         self.posted: list[tuple[str, str, dict[str, str]]] = []
@@ -52,13 +52,11 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     found.server.server_close()
 
 
-def unwilling(event: Any, context: Any) -> None:
+def failing(event: Any, context: Any) -> None:
     raise OSError("as asked")
 
 
-def test_the_stream_reaches_the_api_and_what_it_refuses_the_dead_letter_queue(
-    clients: Clients, api: Api
-) -> None:
+def test_records_reach_the_api_and_rejected_ones_the_dead_letter_queue(clients: Clients, api: Api) -> None:
     parameters = {"ApiEndpoint": api.url}
     outputs = deploy(templates(), clients, shards=1, parameters=parameters)
     kinesis = clients("kinesis")
@@ -77,7 +75,7 @@ def test_the_stream_reaches_the_api_and_what_it_refuses_the_dead_letter_queue(
         if seen["delivered"] + seen["dead_lettered"] >= len(sent):
             stop.set()
 
-    handlers = {"stream_app.lambdas.hydrate": unwilling}
+    handlers = {"stream_app.lambdas.hydrate": failing}
     run_all(
         clients,
         templates(),
@@ -97,7 +95,7 @@ def test_the_stream_reaches_the_api_and_what_it_refuses_the_dead_letter_queue(
     assert len(waiting) + in_flight == 1, "one dead letter, whether hydrate has looked at it or not"
 
 
-def test_an_api_destination_takes_paths_queries_and_headers() -> None:
+def test_an_api_destination_supports_paths_queries_and_headers() -> None:
     asked: list[tuple[str, str, Mapping[str, str], bytes]] = []
 
     def post(method: str, url: str, headers: Mapping[str, str], body: bytes) -> int:
@@ -122,12 +120,12 @@ def test_an_api_destination_takes_paths_queries_and_headers() -> None:
         target.prepare({"partitionKey": "k", "data": {}}, b"")
 
 
-def test_an_endpoint_that_is_not_there_is_a_failure_and_no_exception() -> None:
+def test_an_unreachable_endpoint_is_a_failure_without_exception() -> None:
     target = ApiTarget(http_sender(), {"HttpMethod": "POST", "InvocationEndpoint": "http://127.0.0.1:1/"}, {})
     assert target.send([target.prepare({}, b"x")]) == [0]
 
 
-def test_an_api_destination_takes_no_batches(clients: Clients) -> None:
+def test_an_api_destination_does_not_support_batches(clients: Clients) -> None:
     found = resolve_templates(templates(), clients, parameters={"ApiEndpoint": "http://127.0.0.1:1/"})
 
     def batched(item: Any) -> Any:

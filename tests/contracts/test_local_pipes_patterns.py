@@ -1,4 +1,4 @@
-"""Paths, filters and input templates of pipes, as AWS documents them."""
+"""Paths, filters and input templates of pipes as documented by AWS."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def shown(template: str | None, body: str, **reserved: str) -> bytes:
 
 
 @given(st.lists(NAMES | st.integers(0, 3), min_size=1, max_size=6), VALUES)
-def test_a_path_finds_what_stands_there(steps: list[str | int], leaf: Any) -> None:
+def test_a_path_returns_the_value(steps: list[str | int], leaf: Any) -> None:
     value = leaf
     for step in reversed(steps):
         value = {step: value} if isinstance(step, str) else [None] * step + [value]
@@ -57,36 +57,36 @@ def test_a_path_finds_what_stands_there(steps: list[str | int], leaf: Any) -> No
 
 
 @given(st.lists(st.integers()))
-def test_a_wildcard_finds_all(numbers: list[int]) -> None:
+def test_a_wildcard_returns_all_values(numbers: list[int]) -> None:
     assert value_at({"a": [{"b": n} for n in numbers]}, compile_path("$.a[*].b")) == numbers
     assert value_at({"a": {str(k): n for k, n in enumerate(numbers)}}, compile_path("$.a.*")) == numbers
 
 
 @pytest.mark.parametrize("path", ["body", "$..body", "$.a[?(@.b)]", "$.a[-1]", "$.a[0:2]", "$['a']"])
-def test_other_syntax_is_refused(path: str) -> None:
+def test_unsupported_path_syntax_is_rejected(path: str) -> None:
     with pytest.raises(ConfigError, match="unsupported JSON path"):
         compile_path(path)
 
 
-def test_a_target_parameter_is_a_path_or_itself() -> None:
+def test_a_target_parameter_is_a_path_or_a_literal() -> None:
     seen = {"body": {"resources": ["d-1"]}}
     assert compile_value("$.body.resources[0]")(seen) == "d-1"
     assert compile_value("fixed")(seen) == "fixed"
 
 
 @given(st.text())
-def test_the_body_alone_goes_on_as_it_is(body: str) -> None:
+def test_a_body_template_keeps_the_body(body: str) -> None:
     assert shown("<$.body>", body) == shown(" <$.body> ", body) == body.encode()
 
 
 @given(st.dictionaries(NAMES, VALUES))
-def test_the_body_alone_keeps_every_byte_of_its_json(value: dict[str, Any]) -> None:
+def test_a_body_template_keeps_every_byte_of_json(value: dict[str, Any]) -> None:
     body = json.dumps(value, indent=3)
     assert shown("<$.body>", body) == body.encode()
 
 
 @given(VALUES, st.text())
-def test_a_json_template_makes_json(value: Any, text: str) -> None:
+def test_a_json_template_produces_json(value: Any, text: str) -> None:
     body = json.dumps({"x": value, "text": text})
     template = '{"x": <$.body.x>, "said": "it said <$.body.text>", "whole": <$.body>, "id": <$.messageId>}'
     assert json.loads(shown(template, body)) == {
@@ -97,7 +97,7 @@ def test_a_json_template_makes_json(value: Any, text: str) -> None:
     }
 
 
-def test_free_text_and_reserved_variables() -> None:
+def test_text_templates_and_reserved_variables() -> None:
     assert shown("Hello, <$.body.name>!", '{"name": "d"}') == b"Hello, d!"
     assert shown("just text", "{}") == b"just text"
     assert shown("<aws.pipes.pipe-name>: <$.body.n>", '{"n": 1.5}', pipe_name="p") == b"p: 1.5"
@@ -105,20 +105,20 @@ def test_free_text_and_reserved_variables() -> None:
     assert json.loads(shown("<aws.pipes.event>", '{"n": 1}'))["body"] == '{"n": 1}'
 
 
-def test_without_a_template_the_record_goes_on_whole() -> None:
+def test_without_a_template_the_whole_record_is_sent() -> None:
     assert json.loads(shown(None, '{"a": 1}')) == {"messageId": "m-1", "body": '{"a": 1}'}
 
 
-def test_a_path_that_leads_nowhere_leaves_its_place_empty() -> None:
+def test_a_path_without_a_match_is_replaced_with_nothing() -> None:
     assert shown('{"a": "<$.body.gone>"}', "{}") == b'{"a": ""}'
 
 
-def test_an_unknown_variable_is_refused() -> None:
+def test_an_unknown_variable_is_rejected() -> None:
     with pytest.raises(ConfigError, match=r"aws\.pipes\.nothing"):
         shown("<aws.pipes.nothing>", "{}")
 
 
-def test_kinesis_data_alone_keeps_binary_payloads() -> None:
+def test_a_data_template_keeps_binary_payloads() -> None:
     transform = compile_template("<$.data>", "data", lambda raw: base64.b64decode(str(raw["data"])), {})
     raw = {"data": base64.b64encode(b"\xc3\x01\x00\xff").decode()}
     assert transform(raw, {"data": parse_body(b"\xc3\x01\x00\xff")}) == b"\xc3\x01\x00\xff"
@@ -137,7 +137,7 @@ def test_kinesis_data_alone_keeps_binary_payloads() -> None:
         ('{"messageId": ["m-1"]}', "anything", True),
     ],
 )
-def test_filters_let_through_what_aws_says(pattern: str, body: str, matches: bool) -> None:
+def test_filters_match_as_documented(pattern: str, body: str, matches: bool) -> None:
     assert compile_filters([pattern])({"messageId": "m-1", "body": parse_body(body)}) is matches
 
 
@@ -160,7 +160,7 @@ TREES: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.dictionaries(KEYS, PATTERNS, min_size=1), st.dictionaries(KEYS, TREES))
-def test_a_pattern_matches_the_part_it_asks_for_as_it_matches_the_whole(
+def test_a_pattern_matches_the_referenced_part_like_the_whole_record(
     pattern: dict[str, Any], record: dict[str, Any]
 ) -> None:
     loaded = EventPattern.load(json.dumps(pattern))
@@ -169,12 +169,12 @@ def test_a_pattern_matches_the_part_it_asks_for_as_it_matches_the_whole(
     )
 
 
-def test_one_filter_of_several_is_enough_and_none_lets_all_through() -> None:
+def test_any_filter_is_sufficient_and_none_matches_everything() -> None:
     record = {"body": {"a": 1}}
     assert compile_filters(['{"body": {"a": [2]}}', '{"body": {"a": [1]}}'])(record)
     assert compile_filters([])(record)
 
 
-def test_a_filter_that_is_no_pattern_is_refused() -> None:
+def test_an_invalid_filter_is_rejected() -> None:
     with pytest.raises(ConfigError, match="invalid event pattern"):
         compile_filters(['{"body": "not a list"}'])

@@ -1,4 +1,4 @@
-"""The runners as a process beside the embedded AWS: they report on stdout, and end when told to."""
+"""The runners as a process: reports on stdout and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def environ() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_reports_and_ends_in_order(environ: dict[str, str], number: signal.Signals) -> None:
+def test_the_runner_process_reports_and_stops(environ: dict[str, str], number: signal.Signals) -> None:
     session = boto3.session.Session(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"])
     client: Any = cache(
         lambda name: session.client(name, region_name="us-east-1", endpoint_url=environ["AWS_ENDPOINT_URL"])

@@ -1,4 +1,4 @@
-"""A pipe from a queue to the stream: nothing lost, nothing sent that was filtered, a group in its order."""
+"""A pipe from a queue to the stream: delivery, filters, retries, and order within a group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Clients = Callable[[str], Any]
 
 
 class RefusingKinesis:
-    """A Kinesis client that refuses records by what `refuses` says of the number of the request and the key."""
+    """A Kinesis client that rejects records for which `refuses(request number, key)` is true."""
 
     def __init__(self, kinesis: Any, refuses: Callable[[int, str], bool]) -> None:
         self._kinesis, self._refuses, self._requests = kinesis, refuses, 0
@@ -50,7 +50,7 @@ def worker(clients: Clients, name: str, kinesis: Any = None) -> Worker:
 
 
 def run_until(found: Worker, reached: Callable[[dict[str, int]], bool]) -> dict[str, int]:
-    """Run all loops until the counters say so, then let them end."""
+    """Run all loops until the counters satisfy a condition, then stop them."""
     stop, waiting = threading.Event(), threading.Event()
     threads = [threading.Thread(target=loop, args=(stop,)) for loop in found.loops]
     for thread in threads:
@@ -84,15 +84,13 @@ def in_stream(clients: Clients, outputs: Mapping[str, str]) -> list[tuple[str, b
 
 
 def waiting_in(clients: Clients, url: str) -> tuple[int, int]:
-    """Messages that are visible, and in flight."""
+    """Return the numbers of visible and in-flight messages."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = clients("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     return int(attributes[names[0]]), int(attributes[names[1]])
 
 
-def test_every_device_event_reaches_the_stream_byte_for_byte(
-    clients: Clients, outputs: dict[str, str]
-) -> None:
+def test_every_device_event_reaches_the_stream_unchanged(clients: Clients, outputs: dict[str, str]) -> None:
     bodies = [envelope(f"d-{n % 7}", n) for n in range(120)]
     for body in bodies:
         clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=body)
@@ -104,7 +102,7 @@ def test_every_device_event_reaches_the_stream_byte_for_byte(
     assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 0)
 
 
-def test_what_no_filter_lets_through_is_deleted(clients: Clients, outputs: dict[str, str]) -> None:
+def test_filtered_messages_are_deleted(clients: Clients, outputs: dict[str, str]) -> None:
     for body in (envelope("d", source="somebody.else"), "no JSON", envelope("d")):
         clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=body)
     counts = run_until(worker(clients, "stream-app-devices"), lambda c: c["delivered"] + c["filtered"] >= 3)
@@ -112,9 +110,7 @@ def test_what_no_filter_lets_through_is_deleted(clients: Clients, outputs: dict[
     assert waiting_in(clients, outputs["DevicesQueueUrl"]) == (0, 0)
 
 
-def test_records_that_kinesis_refuses_are_sent_again_and_only_they(
-    clients: Clients, outputs: dict[str, str]
-) -> None:
+def test_only_rejected_records_are_retried(clients: Clients, outputs: dict[str, str]) -> None:
     for n in range(10):
         clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope(f"d-{n}", n))
     throttled = RefusingKinesis(clients("kinesis"), lambda request, key: request == 1 and key < "d-4")
@@ -128,7 +124,7 @@ def _attempted(times: int, counts: dict[str, int]) -> bool:
     return counts["failed"] + counts["dead_lettered"] >= times
 
 
-def test_a_message_that_cannot_be_sent_ends_in_the_dead_letter_queue(
+def test_an_undeliverable_message_goes_to_the_dead_letter_queue(
     clients: Clients, outputs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = 0
@@ -148,7 +144,7 @@ def test_a_message_that_cannot_be_sent_ends_in_the_dead_letter_queue(
     assert dead["Body"] == body
 
 
-def test_ordered_devices_keep_their_order_on_the_way_from_topic_to_stream(
+def test_ordered_devices_keep_their_order_from_topic_to_stream(
     clients: Clients, outputs: dict[str, str]
 ) -> None:
     for n in range(40):
@@ -159,8 +155,8 @@ def test_ordered_devices_keep_their_order_on_the_way_from_topic_to_stream(
             MessageGroupId=device,
             MessageDeduplicationId=str(n),
         )
-    shaky = RefusingKinesis(clients("kinesis"), lambda request, key: request % 2 == 1 and key == "d-1")
-    run_until(worker(clients, "stream-app-ordered", shaky), lambda c: c["delivered"] >= 40)
+    throttled = RefusingKinesis(clients("kinesis"), lambda request, key: request % 2 == 1 and key == "d-1")
+    run_until(worker(clients, "stream-app-ordered", throttled), lambda c: c["delivered"] >= 40)
     for device in ("d-0", "d-1", "d-2"):
         numbers = [
             json.loads(data)["detail"]["n"] for key, data in in_stream(clients, outputs) if key == device
@@ -168,8 +164,8 @@ def test_ordered_devices_keep_their_order_on_the_way_from_topic_to_stream(
         assert numbers == [n for n in range(40) if f"d-{n % 3}" == device]
 
 
-class ReluctantSqs:
-    """An SQS client whose first deletions fail: one as a whole, one in part."""
+class FailingSqs:
+    """An SQS client whose first deletion fails and whose second one fails partially."""
 
     def __init__(self, sqs: Any) -> None:
         self._sqs, self._deletions = sqs, 0
@@ -186,15 +182,13 @@ class ReluctantSqs:
         return answer
 
 
-def test_what_was_sent_is_deleted_though_it_takes_several_tries(
-    clients: Clients, outputs: dict[str, str]
-) -> None:
+def test_deleting_sent_messages_is_retried(clients: Clients, outputs: dict[str, str]) -> None:
     for n in range(3):
         clients("sqs").send_message(QueueUrl=outputs["DevicesQueueUrl"], MessageBody=envelope(f"d-{n}"))
-    reluctant: Any = ReluctantSqs(clients("sqs"))
+    failing: Any = FailingSqs(clients("sqs"))
 
     def given_clients(name: str) -> Any:
-        return reluctant if name == "sqs" else clients(name)
+        return failing if name == "sqs" else clients(name)
 
     dependencies = PipeDependencies(given_clients, no_http, lambda: 0.0, random.Random(1))
     [found] = [
@@ -232,9 +226,7 @@ def pipe_with(clients: Clients, **changes: Any) -> list[StackResource]:
         ({"SourceParameters": {"SqsQueueParameters": {"Size": 1}}}, "Size"),
     ],
 )
-def test_a_pipe_that_the_runner_does_not_know_is_refused(
-    clients: Clients, changes: dict[str, Any], says: str
-) -> None:
+def test_an_unsupported_pipe_is_rejected(clients: Clients, changes: dict[str, Any], says: str) -> None:
     dependencies = PipeDependencies(clients, no_http, lambda: 0.0, random.Random(1))
     with pytest.raises(ConfigError, match=says):
         pipes(pipe_with(clients, **changes), dependencies)
@@ -247,7 +239,7 @@ def test_a_stopped_pipe_does_not_run(clients: Clients) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"resources": []}, {"resources": [""]}, {"resources": [{"a": 1}]}])
-def test_without_a_partition_key_nothing_is_made_up(body: dict[str, Any]) -> None:
+def test_a_missing_partition_key_is_an_error(body: dict[str, Any]) -> None:
     parameters = {"KinesisStreamParameters": {"PartitionKey": "$.body.resources[0]"}}
     unused: Any = None
     with pytest.raises(UnresolvedParameter):

@@ -1,4 +1,4 @@
-"""A pipe from the stream to an API: in order, tried again, and at last a dead letter that holds metadata only."""
+"""A pipe with a stream source: order, retries, bisection, and dead letters with metadata only."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from stream_app.local.pipes.stream_reader import StreamReader
 
 Clients = Callable[[str], Any]
 NOW = 1_700_000_000.0
-PLACE = StreamSource("arn:stream", "arn:role", "us-east-1")
+SOURCE = StreamSource("arn:stream", "arn:role", "us-east-1")
 
 
-class Poison:
-    """A target that takes a batch only whole, and none that holds a record that begins with "bad"."""
+class RejectingTarget:
+    """A target that rejects a whole batch if one of its records begins with "bad"."""
 
     max_batch = 500
 
@@ -47,8 +47,8 @@ class Poison:
         return []
 
 
-class Letters:
-    """An SQS client that keeps what it is sent."""
+class RecordingSqs:
+    """An SQS client that keeps the messages sent."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -80,16 +80,16 @@ def route(target: Any) -> PipeRoute:
 
 
 def delivered(
-    records: list[dict[str, Any]], rules: StreamSettings
-) -> tuple[Poison, list[dict[str, Any]], dict[str, int]]:
-    target, letters, counters = Poison(), Letters(), Counters()
-    sqs: Any = letters
+    records: list[dict[str, Any]], settings: StreamSettings
+) -> tuple[RejectingTarget, list[dict[str, Any]], dict[str, int]]:
+    target, messages, counters = RejectingTarget(), RecordingSqs(), Counters()
+    sqs: Any = messages
     policy = Policy(base_ms=0, cap_ms=0)
     pipe = StreamPipe(
-        route(target), rules, PLACE, sqs, counters, now=lambda: NOW, rng=random.Random(1), policy=policy
+        route(target), settings, SOURCE, sqs, counters, now=lambda: NOW, rng=random.Random(1), policy=policy
     )
     pipe.deliver("shardId-000000000000", records, threading.Event())
-    return target, letters.bodies, counters.snapshot()
+    return target, messages.bodies, counters.snapshot()
 
 
 RECORDS = st.lists(st.booleans(), max_size=40).map(
@@ -98,16 +98,16 @@ RECORDS = st.lists(st.booleans(), max_size=40).map(
 
 
 @given(RECORDS, st.integers(1, 9), st.integers(0, 3))
-def test_bisection_gives_up_the_guilty_records_alone(
+def test_bisection_dead_letters_only_the_failing_records(
     records: list[dict[str, Any]], batch: int, attempts: int
 ) -> None:
-    rules = StreamSettings(batch=batch, attempts=attempts, bisect=True, dead_letters="url")
-    target, letters, counts = delivered(records, rules)
+    settings = StreamSettings(batch=batch, attempts=attempts, bisect=True, dead_letters="url")
+    target, messages, counts = delivered(records, settings)
     good = [r["Data"].decode() for r in records if r["Data"].startswith(b"good")]
     bad = [r["SequenceNumber"] for r in records if r["Data"].startswith(b"bad")]
     assert target.taken == good
-    assert [letter["KinesisBatchInfo"]["startSequenceNumber"] for letter in letters] == bad
-    assert all(letter["KinesisBatchInfo"]["batchSize"] == 1 for letter in letters)
+    assert [message["KinesisBatchInfo"]["startSequenceNumber"] for message in messages] == bad
+    assert all(message["KinesisBatchInfo"]["batchSize"] == 1 for message in messages)
     assert (counts["received"], counts["delivered"], counts["dead_lettered"]) == (
         len(records),
         len(good),
@@ -116,34 +116,34 @@ def test_bisection_gives_up_the_guilty_records_alone(
 
 
 @given(RECORDS, st.integers(1, 9), st.integers(0, 3))
-def test_without_bisection_a_batch_is_given_up_whole(
+def test_without_bisection_the_whole_batch_is_dead_lettered(
     records: list[dict[str, Any]], batch: int, attempts: int
 ) -> None:
-    target, letters, counts = delivered(
+    target, messages, counts = delivered(
         records, StreamSettings(batch=batch, attempts=attempts, dead_letters="url")
     )
     parts = [records[start : start + batch] for start in range(0, len(records), batch)]
     bad = [part for part in parts if any(r["Data"].startswith(b"bad") for r in part)]
-    assert [letter["KinesisBatchInfo"]["batchSize"] for letter in letters] == [len(part) for part in bad]
+    assert [message["KinesisBatchInfo"]["batchSize"] for message in messages] == [len(part) for part in bad]
     assert all(target.tries[r["Data"].decode()] == attempts + 1 for part in bad for r in part)
     assert counts["delivered"] + counts["dead_lettered"] == len(records)
 
 
 @given(st.lists(st.booleans(), max_size=30))
-def test_a_record_that_is_too_old_is_not_sent(old: list[bool]) -> None:
+def test_a_record_older_than_the_maximum_age_is_not_sent(old: list[bool]) -> None:
     records = [record(n, f"good-{n}", age=101 if is_old else 99) for n, is_old in enumerate(old)]
-    target, letters, _ = delivered(records, StreamSettings(max_age_seconds=100, dead_letters="url"))
+    target, messages, _ = delivered(records, StreamSettings(max_age_seconds=100, dead_letters="url"))
     assert target.taken == [f"good-{n}" for n, is_old in enumerate(old) if not is_old]
-    assert sum(letter["KinesisBatchInfo"]["batchSize"] for letter in letters) == sum(old)
-    assert all(letter["context"]["condition"] == "RecordAgeExceeded" for letter in letters)
+    assert sum(message["KinesisBatchInfo"]["batchSize"] for message in messages) == sum(old)
+    assert all(message["context"]["condition"] == "RecordAgeExceeded" for message in messages)
 
 
-def test_without_a_queue_records_are_given_up_and_counted() -> None:
-    _, letters, counts = delivered([record(1, "bad")], StreamSettings(attempts=0))
-    assert (letters, counts["dead_lettered"]) == ([], 1)
+def test_without_a_dead_letter_queue_failed_records_are_counted() -> None:
+    _, messages, counts = delivered([record(1, "bad")], StreamSettings(attempts=0))
+    assert (messages, counts["dead_lettered"]) == ([], 1)
 
 
-def test_the_dead_letter_is_the_one_that_pipes_sends() -> None:
+def test_the_dead_letter_has_the_form_of_pipes() -> None:
     batch = [record(7, "secret payload", age=2.5), record(9, "secret payload", age=1)]
     text = dead_letter("arn:pipe", "arn:stream", "shardId-000000000003", batch, "RetryAttemptsExhausted", NOW)
     assert "secret" not in text
@@ -163,7 +163,7 @@ def test_the_dead_letter_is_the_one_that_pipes_sends() -> None:
     }
 
 
-def test_children_are_read_after_their_parents(clients: Clients) -> None:
+def test_child_shards_are_read_after_their_parents(clients: Clients) -> None:
     kinesis = clients("kinesis")
     kinesis.create_stream(StreamName="s", ShardCount=1)
     arn = kinesis.describe_stream_summary(StreamName="s")["StreamDescriptionSummary"]["StreamARN"]
@@ -191,7 +191,7 @@ def test_children_are_read_after_their_parents(clients: Clients) -> None:
         assert mine == sorted(mine)
 
 
-def test_a_reader_that_fails_for_good_says_so(clients: Clients) -> None:
+def test_a_permanent_reader_failure_is_raised(clients: Clients) -> None:
     clients("kinesis").create_stream(StreamName="s", ShardCount=2)
     arn = clients("kinesis").describe_stream_summary(StreamName="s")["StreamDescriptionSummary"]["StreamARN"]
     clients("kinesis").put_record(StreamName="s", Data=b"x", PartitionKey="k")

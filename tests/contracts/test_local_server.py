@@ -1,4 +1,4 @@
-"""The embedded AWS as a server: who it answers, and what."""
+"""The server of the embedded AWS: protocols, concurrency and admin paths."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def server() -> Iterator[LocalAws]:
 
 @pytest.fixture
 def client(server: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """boto3 as a program that was given the server's environment would use it."""
+    """Return a boto3 client configured by the server's environment variables."""
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
@@ -46,9 +46,7 @@ def client(server: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     httpx.post(f"{server.endpoint}/moto-api/reset").raise_for_status()
 
 
-def test_one_port_speaks_http_1_and_http_2_in_the_clear(
-    server: LocalAws, client: Callable[[str], Any]
-) -> None:
+def test_one_port_serves_http_1_and_cleartext_http_2(server: LocalAws, client: Callable[[str], Any]) -> None:
     kinesis = client("kinesis")
     kinesis.create_stream(StreamName="one", ShardCount=1)
     put(kinesis, "one", "a", "b")
@@ -68,7 +66,7 @@ def test_one_port_speaks_http_1_and_http_2_in_the_clear(
     assert [record["PartitionKey"] for record in answers["HTTP/2"]] == ["a", "b"]
 
 
-def test_it_listens_on_this_machine_only(server: LocalAws) -> None:
+def test_the_server_listens_on_localhost_only(server: LocalAws) -> None:
     listening = [
         connection.laddr.ip
         for process in family(server)
@@ -81,7 +79,7 @@ def test_it_listens_on_this_machine_only(server: LocalAws) -> None:
 @pytest.mark.parametrize(
     "key", ["a/b.json", "100%25/é ü+?#&=~.json", "double//slash", "/leading", "date=2016-12-01/hour=07/x y"]
 )
-def test_an_s3_key_of_any_characters_comes_back(client: Callable[[str], Any], key: str) -> None:
+def test_s3_keys_with_any_characters_are_preserved(client: Callable[[str], Any], key: str) -> None:
     s3 = client("s3")
     s3.create_bucket(Bucket="bucket")
     s3.put_object(Bucket="bucket", Key=key, Body=b"body", Tagging="status=open")
@@ -96,7 +94,7 @@ def test_an_s3_key_of_any_characters_comes_back(client: Callable[[str], Any], ke
 
 
 @pytest.mark.parametrize("came", [b"", b"a body that"])
-def test_of_a_body_whose_sender_died_nothing_is_stored(
+def test_an_incomplete_body_is_not_stored(
     server: LocalAws, client: Callable[[str], Any], came: bytes
 ) -> None:
     s3 = client("s3")
@@ -110,7 +108,7 @@ def test_of_a_body_whose_sender_died_nothing_is_stored(
     assert s3.list_objects_v2(Bucket="cut-off")["KeyCount"] == 1
 
 
-def test_every_service_of_the_template_answers(client: Callable[[str], Any]) -> None:
+def test_every_service_of_the_template_responds(client: Callable[[str], Any]) -> None:
     client("sns").create_topic(Name="topic")
     client("sqs").create_queue(QueueName="queue")
     client("events").create_event_bus(Name="bus")
@@ -125,7 +123,7 @@ def test_every_service_of_the_template_answers(client: Callable[[str], Any]) -> 
 
 
 def at_once(act: Callable[[int], bool], how_many: int = 12) -> int:
-    """How many of so many threads succeed that act at the same time."""
+    """Return how many of several concurrent calls succeed."""
     together = threading.Barrier(how_many)
 
     def one(who: int) -> bool:
@@ -136,7 +134,7 @@ def at_once(act: Callable[[int], bool], how_many: int = 12) -> int:
         return sum(pool.map(one, range(how_many)))
 
 
-def test_of_many_conditional_writes_at_once_one_succeeds(client: Callable[[str], Any]) -> None:
+def test_exactly_one_of_many_concurrent_conditional_writes_succeeds(client: Callable[[str], Any]) -> None:
     dynamodb, s3 = client("dynamodb"), client("s3")
     s3.create_bucket(Bucket="bucket")
     dynamodb.create_table(
@@ -167,7 +165,7 @@ def test_of_many_conditional_writes_at_once_one_succeeds(client: Callable[[str],
         assert (at_once(partial(take, lease)), at_once(partial(create, lease))) == (1, 1)
 
 
-def test_long_polls_do_not_keep_the_others_waiting(client: Callable[[str], Any]) -> None:
+def test_long_polls_do_not_block_other_requests(client: Callable[[str], Any]) -> None:
     sqs = client("sqs")
     url = sqs.create_queue(QueueName="queue")["QueueUrl"]
     with ThreadPoolExecutor(10) as pool:
@@ -179,7 +177,7 @@ def test_long_polls_do_not_keep_the_others_waiting(client: Callable[[str], Any])
         assert sorted(poll.result()["Messages"][0]["Body"] for poll in polls) == [str(n) for n in range(10)]
 
 
-def test_faults_are_switched_from_outside(server: LocalAws, client: Callable[[str], Any]) -> None:
+def test_faults_can_be_injected_over_http(server: LocalAws, client: Callable[[str], Any]) -> None:
     kinesis = client("kinesis")
     kinesis.create_stream(StreamName="one", ShardCount=1)
     server.inject(
@@ -203,7 +201,7 @@ def test_faults_are_switched_from_outside(server: LocalAws, client: Callable[[st
         server.inject(Trim(stream="none"))
 
 
-def test_its_own_paths_say_what_is_wrong(server: LocalAws) -> None:
+def test_admin_paths_report_errors(server: LocalAws) -> None:
     assert httpx.get(f"{server.endpoint}/stream-app/health").json()["pid"] in [p.pid for p in family(server)]
     assert httpx.get(f"{server.endpoint}/stream-app/faults").json()["fail"] == []
     assert httpx.get(f"{server.endpoint}/stream-app/other").status_code == 404

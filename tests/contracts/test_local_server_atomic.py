@@ -1,4 +1,4 @@
-"""DynamoDB and S3 serve one request at a time; nothing that is gone is kept."""
+"""DynamoDB and S3 requests are serialized, and deleted objects are garbage-collected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Watch:
-    """Counts how many threads are inside a function at once; each lingers there, so that they could meet."""
+    """Counts the threads that run a function concurrently; each call sleeps so that calls overlap."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -69,16 +69,14 @@ def dynamodb(aws: ClientFactory) -> DynamoDBClient:
     return client
 
 
-def test_dynamodb_checks_and_writes_in_one_step(
-    dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dynamodb_requests_are_atomic(dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch()
     monkeypatch.setattr(DynamoDBBackend, "put_item", watch.over(DynamoDBBackend.put_item))
     at_once(lambda who: dynamodb.put_item(TableName="table", Item={"k": {"S": str(who)}}))
     assert watch.most == 1
 
 
-def test_s3_checks_and_writes_in_one_step(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_requests_are_atomic(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     s3 = aws("s3")
     s3.create_bucket(Bucket="bucket")
     watch = Watch()
@@ -89,11 +87,13 @@ def test_s3_checks_and_writes_in_one_step(aws: ClientFactory, monkeypatch: pytes
 
 def alive(model: type[BaseModel]) -> int:
     gc.collect()
-    # `type` does not look through a weak reference, whose object may be gone.
+    # Unlike isinstance, `type` does not dereference a weak proxy, whose object may no longer exist.
     return sum(issubclass(type(thing), model) for thing in gc.get_objects())
 
 
-def test_what_was_overwritten_or_deleted_is_forgotten(aws: ClientFactory, dynamodb: DynamoDBClient) -> None:
+def test_overwritten_and_deleted_objects_are_garbage_collected(
+    aws: ClientFactory, dynamodb: DynamoDBClient
+) -> None:
     s3, sqs = aws("s3"), aws("sqs")
     s3.create_bucket(Bucket="bucket")
     url = sqs.create_queue(QueueName="queue")["QueueUrl"]

@@ -1,4 +1,4 @@
-"""The short path of the server answers as moto's own path does, to the letter."""
+"""The fast path responds exactly like moto's request handling."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATHS = {"fast": kinesis_fast_path(wsgi.moto_application), "moto": wsgi.moto_app
 
 
 def ask(path: str, operation: str, body: bytes) -> tuple[str, dict[str, str], Any]:
-    """Status, the headers that matter, and the body of an answer."""
+    """Return the status, the relevant headers and the body of a response."""
     got: dict[str, Any] = {}
 
     def start_response(
@@ -64,8 +64,8 @@ def ask(path: str, operation: str, body: bytes) -> tuple[str, dict[str, str], An
 
 
 @pytest.fixture
-def twins(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> KinesisClient:
-    """Two streams that were made in the same millisecond, and so give the same numbers; the clock stands still."""
+def streams(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> KinesisClient:
+    """Two streams created in the same millisecond, so that their sequence numbers are equal; the clock is stopped."""
     at = clock.now_ms()
     monkeypatch.setattr(clock, "now_ms", lambda: at)
     for name in PATHS:
@@ -74,7 +74,7 @@ def twins(aws: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> KinesisClient:
 
 
 def both(operation: str, body_of: Callable[[str], bytes]) -> tuple[str, dict[str, str], Any]:
-    """Ask both ways, each of its own stream; the one answer that both gave."""
+    """Call both paths, each with its own stream, and return their common response."""
     answers = {path: ask(path, operation, body_of(path)) for path in PATHS}
     assert answers["fast"] == answers["moto"]
     return answers["fast"]
@@ -95,11 +95,11 @@ Entries = st.lists(
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(Entries, st.integers(1, 15), st.sampled_from(["TRIM_HORIZON", "LATEST"]))
-def test_what_is_written_and_read_is_the_same(
-    twins: KinesisClient, entries: list[tuple[bytes, str]], limit: int, kind: ShardIteratorTypeType
+def test_fast_path_writes_and_reads_like_moto(
+    streams: KinesisClient, entries: list[tuple[bytes, str]], limit: int, kind: ShardIteratorTypeType
 ) -> None:
     def position(path: str, shard: str) -> str:
-        found = twins.get_shard_iterator(StreamName=path, ShardId=shard, ShardIteratorType=kind)
+        found = streams.get_shard_iterator(StreamName=path, ShardId=shard, ShardIteratorType=kind)
         return found["ShardIterator"]
 
     before = {(path, n): position(path, f"shardId-{n:012}") for path in PATHS for n in (0, 1)}
@@ -108,7 +108,7 @@ def test_what_is_written_and_read_is_the_same(
     assert [set(one) for one in written["Records"]] == [{"SequenceNumber", "ShardId"}] * len(records)
     both("PutRecord", lambda path: body(StreamName=path, **records[0]))
     for shard in (0, 1):
-        # The stream's name is in an iterator, so the same stream is read both ways.
+        # Iterators contain the name of the stream, so both paths read the same stream.
         for path in PATHS:
             request = body(ShardIterator=before[path, shard], Limit=limit)
             status, _, answer = both("GetRecords", dict.fromkeys(PATHS, request).__getitem__)
@@ -116,9 +116,9 @@ def test_what_is_written_and_read_is_the_same(
             assert len(answer["Records"]) <= limit
 
 
-def test_the_end_of_a_shard_is_the_same(twins: KinesisClient) -> None:
-    twins.split_shard(StreamName="moto", ShardToSplit="shardId-000000000000", NewStartingHashKey="1000")
-    found = twins.get_shard_iterator(
+def test_fast_path_ends_a_shard_like_moto(streams: KinesisClient) -> None:
+    streams.split_shard(StreamName="moto", ShardToSplit="shardId-000000000000", NewStartingHashKey="1000")
+    found = streams.get_shard_iterator(
         StreamName="moto", ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
     )
     _, _, answer = both("GetRecords", lambda _: body(ShardIterator=found["ShardIterator"]))
@@ -144,21 +144,21 @@ def test_the_end_of_a_shard_is_the_same(twins: KinesisClient) -> None:
         ("GetRecords", b"{"),
     ],
 )
-def test_what_is_refused_is_refused_the_same(
-    twins: KinesisClient, operation: str, request_body: bytes
+def test_fast_path_rejects_requests_like_moto(
+    streams: KinesisClient, operation: str, request_body: bytes
 ) -> None:
     status, headers, answer = both(operation, lambda _: request_body)
     assert status == "400"
     assert answer["__type"] == headers["x-amzn-errortype"]
 
 
-def test_a_throttle_is_drawn_once_whichever_way(twins: KinesisClient) -> None:
+def test_throttling_is_applied_once_on_either_path(streams: KinesisClient) -> None:
     records = [entry(b"x", str(n)) for n in range(10)]
     for path in PATHS:
         with injected(ThrottlePuts(share=0.2), ThrottleReads(share=0.5)):
             _, _, answer = ask(path, "PutRecords", body(StreamName=path, Records=records))
             assert [n for n, one in enumerate(answer["Records"]) if "ErrorCode" in one] == [4, 9]
-            found = twins.get_shard_iterator(
+            found = streams.get_shard_iterator(
                 StreamName=path, ShardId="shardId-000000000000", ShardIteratorType="LATEST"
             )
             asked = body(ShardIterator=found["ShardIterator"])

@@ -1,4 +1,4 @@
-"""How corrections take hold: once, and never silently on a moto that has changed."""
+"""Patches are applied once, and fail if moto has changed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from stream_app.aws.clients import ClientFactory
 
 
-def test_applying_again_changes_nothing(aws: ClientFactory) -> None:
+def test_applying_the_patches_is_idempotent(aws: ClientFactory) -> None:
     owners = (Stream, KinesisResponse, Queue)
     before = [dict(vars(owner)) for owner in owners]
     moto_patches.apply()
     assert [dict(vars(owner)) for owner in owners] == before
 
 
-def test_what_is_not_there_cannot_be_replaced() -> None:
+def test_replacing_a_missing_attribute_raises() -> None:
     class Renamed:
         pass
 
@@ -31,7 +31,7 @@ def test_what_is_not_there_cannot_be_replaced() -> None:
         replace(Renamed, "put_record", print)
 
 
-def test_what_moto_has_gained_since_is_left_alone() -> None:
+def test_adding_an_existing_attribute_does_nothing() -> None:
     class Newer:
         kept = 1
 

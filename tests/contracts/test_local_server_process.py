@@ -1,4 +1,4 @@
-"""The embedded AWS as a program: how it starts, and that it always ends."""
+"""The server process: startup, and shutdown in every case."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _line(process: subprocess.Popen[str]) -> str:
 
 
 def ended(processes: list[psutil.Process]) -> bool:
-    """Whether all of them come to their end soon."""
+    """Return whether all processes end within a few seconds."""
     _, alive = psutil.wait_procs(processes, timeout=15)
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_stopping_ends_main_and_worker_and_may_be_repeated() -> None:
+def test_stop_ends_both_processes_and_is_idempotent() -> None:
     running = start()
     processes = family(running)
     assert len(processes) == 2
@@ -44,7 +44,7 @@ def test_stopping_ends_main_and_worker_and_may_be_repeated() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_even_while_a_client_waits(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_stops_the_server_during_a_long_poll(number: signal.Signals, tmp_path: Path) -> None:
     running = start(log=tmp_path / "aws.log")
     processes = family(running)
     session = boto3.session.Session("testing", "testing", region_name="us-east-1")
@@ -62,7 +62,7 @@ def test_a_signal_ends_it_cleanly_even_while_a_client_waits(number: signal.Signa
     ]
 
 
-def test_killing_the_main_process_leaves_no_worker() -> None:
+def test_killing_the_main_process_ends_the_worker() -> None:
     running = start()
     processes = family(running)
     os.kill(running.pid, signal.SIGKILL)
@@ -70,7 +70,7 @@ def test_killing_the_main_process_leaves_no_worker() -> None:
     running.stop()
 
 
-def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
+def test_the_server_ends_with_its_parent_process(tmp_path: Path) -> None:
     program = (
         "import sys, time, psutil; from stream_app.local.server.process import start; a = start();"
         "m = psutil.Process(a.pid); print(m.pid, *[p.pid for p in m.children()], flush=True); time.sleep(60)"
@@ -82,11 +82,11 @@ def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> N
     assert ended(processes)
 
 
-def test_it_does_not_end_with_the_thread_that_started_it() -> None:
+def test_the_server_outlives_the_thread_that_started_it() -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(start).result()
     with running:
-        # It looks for its parent at least every second; so many answers span more than one look.
+        # The server checks for its parent every second; these responses span more than one check.
         for _ in range(8):
             assert httpx.get(f"{running.endpoint}/stream-app/health").status_code == 200
             running._process.poll()
@@ -94,14 +94,14 @@ def test_it_does_not_end_with_the_thread_that_started_it() -> None:
                 running._process.wait(0.25)
 
 
-def test_a_port_that_is_taken_is_said_so() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with start() as server:
         with pytest.raises(ConfigError, match=f"port {server.port}"):
             start(port=server.port)
         assert httpx.get(f"{server.endpoint}/stream-app/health").status_code == 200
 
 
-def test_what_keeps_it_from_coming_up_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_startup_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "moto").mkdir()
     (tmp_path / "moto" / "__init__.py").write_text("raise RuntimeError('broken on purpose')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -111,14 +111,14 @@ def test_what_keeps_it_from_coming_up_is_shown(tmp_path: Path, monkeypatch: pyte
     assert str(log) in str(failed.value)
 
 
-def test_a_server_that_takes_too_long_is_ended() -> None:
+def test_a_server_that_starts_too_slowly_is_killed() -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     with pytest.raises(FatalError, match="did not respond within 0 s"):
         start(timeout=0)
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
 
 
-def test_the_program_says_where_it_is(tmp_path: Path) -> None:
+def test_the_server_publishes_its_endpoint(tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     command = [sys.executable, "-m", "stream_app.local.server", "--ready-file", str(ready)]
     root = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""The store of a queue's messages against the plainest model of one: a list that is walked through."""
+"""`QueueStore` against a reference model: a list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Plain:
 
 
 class Queue(RuleBasedStateMachine):
-    """Messages come, are received, time out, are given back and deleted; a group is served one take at a time."""
+    """Random operations on the store and the model: send, receive, time out, change visibility, delete."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 4), timeout=st.integers(0, 6), poison=st.booleans())
     def receive(self, count: int, timeout: int, poison: bool) -> None:
-        """With `poison` the first message that would be received leaves the queue instead."""
+        """With `poison`, the first message is removed from the queue instead of being received."""
         self._release_due()
         locked = {entry.group for entry in self.plain if entry.flying and entry.group}
         free = [e for e in self.plain if e.due is None and e.group not in locked]
@@ -102,7 +102,7 @@ TestQueue = Queue.TestCase
 TestQueue.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def test_a_handle_that_never_was_is_not_known() -> None:
+def test_an_unknown_receipt_handle_is_not_found() -> None:
     store = QueueStore()
     assert not store.delete("x")
     assert not store.has_handle("x")

@@ -1,4 +1,4 @@
-"""SQS as AWS documents it, in this process, where moto is corrected."""
+"""SQS with the moto patches, in-process."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def refusal(act: Callable[[], object]) -> str:
     return refused.value.response["Error"]["Code"]
 
 
-def test_a_message_is_received_once_until_its_visibility_timeout(sqs: SQSClient, now: list[int]) -> None:
+def test_a_message_is_hidden_until_its_visibility_timeout(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs, VisibilityTimeout="30")
     sqs.send_message(QueueUrl=url, MessageBody="a")
     first = receive(sqs, url)
@@ -85,7 +85,7 @@ def test_a_message_is_received_once_until_its_visibility_timeout(sqs: SQSClient,
     assert (receive(sqs, url), counts(sqs, url)) == ([], [0, 0, 0])
 
 
-def test_visibility_can_be_changed_while_in_flight_only(sqs: SQSClient, now: list[int]) -> None:
+def test_visibility_can_be_changed_only_in_flight(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs)
     sqs.send_message(QueueUrl=url, MessageBody="a")
 
@@ -103,7 +103,7 @@ def test_visibility_can_be_changed_while_in_flight_only(sqs: SQSClient, now: lis
     assert refusal(lambda: delete(sqs, url, {"ReceiptHandle": "x"})) == "ReceiptHandleIsInvalid"
 
 
-def test_a_delayed_message_comes_later(sqs: SQSClient, now: list[int]) -> None:
+def test_a_delayed_message_becomes_visible_later(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs)
     sqs.send_message(QueueUrl=url, MessageBody="later", DelaySeconds=10)
     assert (receive(sqs, url), counts(sqs, url)) == ([], [0, 0, 1])
@@ -111,9 +111,7 @@ def test_a_delayed_message_comes_later(sqs: SQSClient, now: list[int]) -> None:
     assert bodies(receive(sqs, url)) == ["later"]
 
 
-def test_a_message_that_was_received_too_often_goes_to_the_dead_letter_queue(
-    sqs: SQSClient, now: list[int]
-) -> None:
+def test_a_message_received_too_often_goes_to_the_dead_letter_queue(sqs: SQSClient, now: list[int]) -> None:
     dead = queue(sqs, "dead")
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 2})
@@ -127,16 +125,16 @@ def test_a_message_that_was_received_too_often_goes_to_the_dead_letter_queue(
     assert [message["MessageId"] for message in receive(sqs, dead)] == [sent]
 
 
-def test_a_message_beyond_its_retention_is_gone_and_blocks_nobody(sqs: SQSClient, now: list[int]) -> None:
+def test_an_expired_message_is_dropped_and_does_not_block_others(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs, MessageRetentionPeriod="60")
     sqs.send_message(QueueUrl=url, MessageBody="old")
-    # moto stamps the time of sending with its own clock.
+    # moto uses its own clock for the sent timestamp.
     now[0] += 61_000
     assert receive(sqs, url) == []
     assert counts(sqs, url) == [0, 0, 0]
 
 
-def test_a_group_of_a_fifo_queue_waits_for_its_messages_in_flight(sqs: SQSClient, now: list[int]) -> None:
+def test_a_message_in_flight_blocks_its_group(sqs: SQSClient, now: list[int]) -> None:
     url = fifo(sqs, ContentBasedDeduplication="true", VisibilityTimeout="30")
     for body in ("a1", "b1", "a2", "b2", "a3"):
         sqs.send_message(QueueUrl=url, MessageBody=body, MessageGroupId=body[0])
@@ -149,9 +147,7 @@ def test_a_group_of_a_fifo_queue_waits_for_its_messages_in_flight(sqs: SQSClient
     assert bodies(receive(sqs, url)) == ["b1", "a2", "b2", "a3"]
 
 
-def test_a_fifo_queue_takes_a_message_once_in_five_minutes_even_if_it_was_deleted(
-    sqs: SQSClient, now: list[int]
-) -> None:
+def test_deduplication_lasts_five_minutes_even_for_deleted_messages(sqs: SQSClient, now: list[int]) -> None:
     url = fifo(sqs)
 
     def send(deduplication: str) -> None:
@@ -176,7 +172,7 @@ def test_deduplication_can_be_per_group(sqs: SQSClient) -> None:
     assert len(receive(sqs, url)) == 2
 
 
-def test_sequence_numbers_of_a_fifo_queue_rise(sqs: SQSClient) -> None:
+def test_sequence_numbers_of_a_fifo_queue_increase(sqs: SQSClient) -> None:
     url = fifo(sqs, ContentBasedDeduplication="true")
     sent = [
         sqs.send_message(QueueUrl=url, MessageBody=str(n), MessageGroupId="g", MessageDeduplicationId=str(n))
@@ -187,7 +183,7 @@ def test_sequence_numbers_of_a_fifo_queue_rise(sqs: SQSClient) -> None:
     assert numbers == sorted(set(numbers))
 
 
-def test_a_fifo_topic_delivers_to_a_fifo_queue_in_order_and_once(aws: ClientFactory, sqs: SQSClient) -> None:
+def test_a_fifo_topic_delivers_in_order_exactly_once(aws: ClientFactory, sqs: SQSClient) -> None:
     url = fifo(sqs)
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sns = aws("sns")
@@ -198,7 +194,7 @@ def test_a_fifo_topic_delivers_to_a_fifo_queue_in_order_and_once(aws: ClientFact
     assert bodies(receive(sqs, url)) == ["1", "2", "3"]
 
 
-def test_a_purged_queue_is_empty_and_takes_messages_again(sqs: SQSClient) -> None:
+def test_a_purged_queue_is_empty_and_usable(sqs: SQSClient) -> None:
     url = queue(sqs)
     sqs.send_message(QueueUrl=url, MessageBody="a")
     sqs.purge_queue(QueueUrl=url)
@@ -207,14 +203,12 @@ def test_a_purged_queue_is_empty_and_takes_messages_again(sqs: SQSClient) -> Non
     assert bodies(receive(sqs, url)) == ["b"]
 
 
-def test_attributes_are_given_as_they_are_asked_for_and_stay_in_the_message(
-    sqs: SQSClient, now: list[int]
-) -> None:
+def test_requested_attributes_are_returned_and_kept_in_the_message(sqs: SQSClient, now: list[int]) -> None:
     url = queue(sqs, VisibilityTimeout="1")
-    told: dict[str, MessageAttributeValueTypeDef] = {
+    attributes: dict[str, MessageAttributeValueTypeDef] = {
         name: {"DataType": "String", "StringValue": name} for name in ("one", "two")
     }
-    sqs.send_message(QueueUrl=url, MessageBody="a", MessageAttributes=told)
+    sqs.send_message(QueueUrl=url, MessageBody="a", MessageAttributes=attributes)
     assert "MessageAttributes" not in receive(sqs, url)[0]
     now[0] += 1_000
     assert set(receive(sqs, url, MessageAttributeNames=["one"])[0]["MessageAttributes"]) == {"one"}
@@ -222,7 +216,7 @@ def test_attributes_are_given_as_they_are_asked_for_and_stay_in_the_message(
     assert set(receive(sqs, url, MessageAttributeNames=["All"])[0]["MessageAttributes"]) == {"one", "two"}
 
 
-def test_a_waiting_receive_gets_what_is_sent_meanwhile(sqs: SQSClient) -> None:
+def test_a_long_poll_returns_messages_sent_meanwhile(sqs: SQSClient) -> None:
     url = queue(sqs)
     got: list[str] = []
     waiter = threading.Thread(target=lambda: got.extend(bodies(receive(sqs, url, WaitTimeSeconds=20))))
@@ -232,7 +226,7 @@ def test_a_waiting_receive_gets_what_is_sent_meanwhile(sqs: SQSClient) -> None:
     assert got == ["a"]
 
 
-def test_senders_and_receivers_at_the_same_time_lose_nothing_and_share_nothing(sqs: SQSClient) -> None:
+def test_concurrent_senders_and_receivers_deliver_each_message_once(sqs: SQSClient) -> None:
     url = queue(sqs)
     senders, each = 4, 60
     got: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What EventBridge rules deliver, in this process, where moto is corrected."""
+"""EventBridge rules with the moto patches, in-process."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def drain(sqs: SQSClient, url: str) -> list[MessageTypeDef]:
     return found
 
 
-def test_a_queue_gets_the_envelope_that_aws_documents(events: EventBridgeClient, sqs: SQSClient) -> None:
+def test_a_queue_receives_the_documented_envelope(events: EventBridgeClient, sqs: SQSClient) -> None:
     url, arn = queue(sqs)
     target(events, arn)
     detail = {"station": "A", "note": '<account> "é"', "pm25": 1.5, "none": None}
@@ -91,7 +91,7 @@ def test_a_queue_gets_the_envelope_that_aws_documents(events: EventBridgeClient,
     }
 
 
-def test_inputs_are_heeded(events: EventBridgeClient, sqs: SQSClient) -> None:
+def test_target_inputs_are_applied(events: EventBridgeClient, sqs: SQSClient) -> None:
     wanted: dict[str, tuple[dict[str, Any], str]] = {
         "path": ({"InputPath": "$.detail.station"}, '"A"'),
         "constant": ({"Input": '{"a":1}'}, '{"a":1}'),
@@ -139,7 +139,7 @@ def test_a_disabled_rule_sends_nothing(events: EventBridgeClient, sqs: SQSClient
     assert [json.loads(message["Body"])["detail"] for message in drain(sqs, url)] == [{"n": 2}]
 
 
-def test_a_target_that_is_gone_fails_nobody_and_leaves_a_dead_letter(
+def test_an_unreachable_target_does_not_fail_put_events_and_is_dead_lettered(
     events: EventBridgeClient, sqs: SQSClient
 ) -> None:
     dead, dead_arn = queue(sqs, "dead")
@@ -151,13 +151,13 @@ def test_a_target_that_is_gone_fails_nobody_and_leaves_a_dead_letter(
     assert len(drain(sqs, url)) == 1
     letter = drain(sqs, dead)[0]
     assert json.loads(letter["Body"])["detail"] == {"n": 1}
-    told = {name: value["StringValue"] for name, value in letter["MessageAttributes"].items()}
-    assert told["TARGET_ARN"].endswith(":gone")
-    assert told["RULE_ARN"].endswith("rule/bus/gone")
-    assert told["ERROR_CODE"]
+    attributes = {name: value["StringValue"] for name, value in letter["MessageAttributes"].items()}
+    assert attributes["TARGET_ARN"].endswith(":gone")
+    assert attributes["RULE_ARN"].endswith("rule/bus/gone")
+    assert attributes["ERROR_CODE"]
 
 
-def test_a_request_has_at_most_one_mebibyte(events: EventBridgeClient) -> None:
+def test_a_put_events_request_is_limited_to_one_mebibyte(events: EventBridgeClient) -> None:
     half = json.dumps({"x": "y" * (512 * 1024)})
     entry: PutEventsRequestEntryTypeDef = {
         "Source": SOURCE,
@@ -171,7 +171,7 @@ def test_a_request_has_at_most_one_mebibyte(events: EventBridgeClient) -> None:
     assert refused.value.response["Error"]["Code"] == "ValidationException"
 
 
-def test_a_replay_sends_the_events_of_its_window_to_the_rules_it_names(
+def test_a_replay_sends_the_events_in_its_window_to_the_named_rules(
     events: EventBridgeClient, sqs: SQSClient
 ) -> None:
     url, arn = queue(sqs)
@@ -198,5 +198,5 @@ def test_a_replay_sends_the_events_of_its_window_to_the_rules_it_names(
     assert all(event["replay-name"] == "replay" for event in again)
     assert [event["time"] for event in again] == [event["time"] for event in first[1:3]]
     assert drain(sqs, other_url) == []
-    # What is replayed is not archived again.
+    # Replayed events are not archived again.
     assert events.describe_archive(ArchiveName="archive")["EventCount"] == 4

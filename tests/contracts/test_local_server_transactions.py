@@ -1,4 +1,4 @@
-"""A transaction is written as a whole or not at all, and does not copy its table for that."""
+"""DynamoDB transactions are atomic and do not copy the table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def items(dynamodb: Any) -> dict[str, str]:
     return {item["k"]["S"]: item["v"]["S"] for item in dynamodb.scan(TableName="table")["Items"]}
 
 
-def test_all_items_are_written_or_none_with_the_reason_of_each(dynamodb: Any) -> None:
+def test_a_transaction_writes_all_items_or_none_with_reasons(dynamodb: Any) -> None:
     dynamodb.transact_write_items(TransactItems=[put("a", "1"), put("b", "1")])
     dynamodb.transact_write_items(TransactItems=[update("a", "2"), put("c", "1")])
     assert items(dynamodb) == {"a": "2", "b": "1", "c": "1"}
@@ -59,7 +59,7 @@ def test_all_items_are_written_or_none_with_the_reason_of_each(dynamodb: Any) ->
     assert items(dynamodb) == {"a": "2", "b": "1", "c": "1"}
 
 
-def test_what_aws_refuses_is_refused(dynamodb: Any) -> None:
+def test_invalid_transactions_are_rejected(dynamodb: Any) -> None:
     with pytest.raises(ClientError, match="multiple operations on one item"):
         dynamodb.transact_write_items(TransactItems=[put("a", "1"), put("a", "2")])
     with pytest.raises(ClientError):
@@ -67,7 +67,7 @@ def test_what_aws_refuses_is_refused(dynamodb: Any) -> None:
     assert items(dynamodb) == {}
 
 
-def test_no_table_is_copied(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_does_not_copy_the_table(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[Any] = []
     whole = copy.deepcopy
 

@@ -1,4 +1,4 @@
-"""A run that fails says what it waits for, and what it knows, as one JSON document too."""
+"""A run that fails reports its outstanding work and status, also as a JSON document."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Alive:
         pass
 
 
-class Leaping:
-    """A clock that goes on by a minute at every look."""
+class FastClock:
+    """A clock that advances at every call."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -56,28 +56,28 @@ def sent(count: int) -> Sent:
     return Sent({"stream": count}, {}, 1.0)
 
 
-def test_nothing_left_is_the_end(embedded: Embedded) -> None:
+def test_waiting_ends_when_everything_is_drained(embedded: Embedded) -> None:
     wait_until_stored(embedded, sent(0), Alive(), RunStatus(), threading.Event())  # type: ignore[arg-type]
 
 
-def test_a_run_that_is_stuck_names_the_queue_and_the_shard_that_it_waits_for(embedded: Embedded) -> None:
+def test_a_stuck_run_names_its_queue_and_shard(embedded: Embedded) -> None:
     client, outputs = embedded.client, embedded.outputs
     for body in ("a", "b", "c"):
         client("sqs").send_message(QueueUrl=outputs["CorrectionsQueueUrl"], MessageBody=body)
     client("sqs").receive_message(QueueUrl=outputs["CorrectionsQueueUrl"])
     client("kinesis").put_record(StreamName=outputs["StreamName"], Data=b"{}", PartitionKey="p")
-    stage = RunStatus(progress=Progress(Leaping()))
+    status = RunStatus(progress=Progress(FastClock()))
     with pytest.raises(FatalError) as raised:
-        wait_until_stored(embedded, sent(1), Alive(), stage, threading.Event())  # type: ignore[arg-type]
-    said = str(raised.value)
-    assert "queue corrections (2 visible, 1 in flight)" in said
-    assert "(not committed to its end)" in said
-    assert "1 records were sent, 0 were processed" in said
-    assert stage.to_json()["waiting"]["queues"]["corrections"] == {"visible": 2, "in_flight": 1}
+        wait_until_stored(embedded, sent(1), Alive(), status, threading.Event())  # type: ignore[arg-type]
+    message = str(raised.value)
+    assert "queue corrections (2 visible, 1 in flight)" in message
+    assert "(not committed to its end)" in message
+    assert "1 records were sent, 0 were processed" in message
+    assert status.to_json()["waiting"]["queues"]["corrections"] == {"visible": 2, "in_flight": 1}
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "says"),
+    ("error", "code", "expected"),
     [
         (FatalError("the KCL daemon ended with code 3"), 1, "the KCL daemon ended with code 3"),
         (
@@ -88,18 +88,23 @@ def test_a_run_that_is_stuck_names_the_queue_and_the_shard_that_it_waits_for(emb
         (OSError("no space left"), 1, "OSError: no space left"),
     ],
 )
-def test_a_run_that_fails_early_prints_one_json_document(
-    error: Exception, code: int, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_run_that_fails_early_prints_a_json_document(
+    error: Exception, code: int, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def run(_options: Any, _clients: Any, stage: RunStatus, _stop: Any) -> Any:
-        stage.note("playing")
-        stage.sent = 12
+    def run(_options: Any, _clients: Any, status: RunStatus, _stop: Any) -> Any:
+        status.note("playing")
+        status.sent = 12
         raise error
 
     monkeypatch.setattr(run_module, "run", run)
     result = CliRunner().invoke(cli.app, ["run", "--json", "--folder", str(tmp_path)])
     found = json.loads(result.stdout)
-    assert (found["balanced"], found["error"], found["stage"], found["sent"]) == (False, says, "playing", 12)
+    assert (found["balanced"], found["error"], found["stage"], found["sent"]) == (
+        False,
+        expected,
+        "playing",
+        12,
+    )
     assert result.exception is error
     monkeypatch.setattr("sys.argv", ["stream-app", "run", "--json", "--folder", str(tmp_path)])
     if not isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""The whole way on this machine, with the real KCL daemon: devices, bus, pipe, stream, consumer, storage."""
+"""Complete runs with the real KCL daemon: devices, bus, pipe, stream, consumer and storage."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_a_run_balances_and_parks_each_fault_under_its_code(tmp_path: Path) -> N
     assert report.ready_s is not None
 
 
-def test_a_run_ends_and_tells_which_rows_could_not_be_sent(tmp_path: Path) -> None:
-    """A record whose device key is empty has no partition key: the pipe could not send it, and would keep it."""
+def test_a_run_reports_the_rows_that_could_not_be_sent(tmp_path: Path) -> None:
+    """A record with an empty device key has no partition key, so the pipe could never send it."""
     data = tmp_path / "readings.csv"
     stations = ["" if row in (7, 31) else f"s{row % 4}" for row in range(1, 41)]
     lines = [f"2016-12-01T{n // 60:02d}:{n % 60:02d}:00Z,{n},{key},5" for n, key in enumerate(stations)]
@@ -78,15 +78,15 @@ def test_a_run_ends_and_tells_which_rows_could_not_be_sent(tmp_path: Path) -> No
     assert (report.sent, report.accepted) == (38, 38)
     text = io.StringIO()
     Console(file=text, width=200).print(render(report))
-    (told,) = [line for line in text.getvalue().splitlines() if "not sent" in line]
-    ((why, some),) = report.unsendable.items()
-    assert (why, some["count"]) == ("the key is empty", 2)
-    assert told.startswith(f"2 not sent, the key is empty: rows {some['rows'][0]}, {some['rows'][1]}")
-    assert report.to_json()["unsendable"] == {why: some}
+    (line,) = [line for line in text.getvalue().splitlines() if "not sent" in line]
+    ((why, rows),) = report.unsendable.items()
+    assert (why, rows["count"]) == ("the key is empty", 2)
+    assert line.startswith(f"2 not sent, the key is empty: rows {rows['rows'][0]}, {rows['rows'][1]}")
+    assert report.to_json()["unsendable"] == {why: rows}
 
 
-def test_a_killed_daemon_and_resharding_change_nothing_that_is_stored(tmp_path: Path) -> None:
-    """Kill -9, a split and a merge in mid-run; then the same stream read again by an undisturbed application."""
+def test_a_killed_daemon_and_resharding_do_not_change_stored_data(tmp_path: Path) -> None:
+    """SIGKILL, a split and a merge during the run; then an undisturbed application reads the same stream."""
     found: dict[str, dict[str, pa.Table]] = {}
 
     def read_again(aws: Embedded, _audit: Audit) -> None:
@@ -111,7 +111,7 @@ def test_a_killed_daemon_and_resharding_change_nothing_that_is_stored(tmp_path: 
 
 
 def undisturbed(aws: Embedded, folder: Path) -> dict[str, pa.Table]:
-    """What another application, which nothing disturbs, makes of the same stream."""
+    """Return what another, undisturbed application stores for the same stream."""
     client = aws.client
     client("s3").create_bucket(Bucket=AGAIN)
     queue = client("sqs").create_queue(QueueName=AGAIN)["QueueUrl"]
@@ -147,7 +147,7 @@ def undisturbed(aws: Embedded, folder: Path) -> dict[str, pa.Table]:
 
 
 def stored(s3: Any, bucket: str) -> dict[str, pa.Table]:
-    """Every stored file's content by key: positions, fields, calculated columns, scores."""
+    """Return the content of every stored file by key."""
     keys = list(objects.keys(s3, bucket, "events/"))
     assert keys
     return {key: pq.read_table(io.BytesIO(objects.get(s3, bucket, key) or b"")) for key in keys}

@@ -1,4 +1,4 @@
-"""Where a consumer begins: a timestamp for a new one, and leases written beforehand for a local one."""
+"""The initial position of a consumer: a timestamp for a new application, and leases written in advance."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_a_timestamp_is_rounded_down_to_its_second(moment: datetime) -> None:
         ("2027-01-01T00:00:00Z", "not in the past"),
     ],
 )
-def test_another_timestamp_is_refused(text: str, why: str) -> None:
+def test_an_invalid_timestamp_is_rejected(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         parse_timestamp(text, NOW)
 
 
-def test_a_timestamp_takes_the_place_of_another_starting_point() -> None:
+def test_a_timestamp_replaces_another_initial_position() -> None:
     assert effective({"initialPositionInStream": "LATEST", "a": "b"}, starting_at(7)) == {
         "initialPositionInStreamExtended": "7",
         "a": "b",
@@ -66,11 +66,11 @@ def dynamodb() -> Iterator[Any]:
         yield client("dynamodb")
 
 
-def test_a_new_application_may_begin_where_it_likes(dynamodb: Any) -> None:
+def test_a_new_application_can_start_at_any_position(dynamodb: Any) -> None:
     refuse_leases(dynamodb, "new")
 
 
-def test_an_application_with_leases_may_not(dynamodb: Any) -> None:
+def test_an_application_with_leases_cannot_change_its_position(dynamodb: Any) -> None:
     write_leases(dynamodb, client("kinesis"), application="old", stream="s", worker="w")
     with pytest.raises(ConfigError, match=r"lease table old has leases.*new applicationName"):
         refuse_leases(dynamodb, "old")
@@ -79,14 +79,14 @@ def test_an_application_with_leases_may_not(dynamodb: Any) -> None:
         refuse_leases(dynamodb, "old")
 
 
-def test_an_emptied_lease_table_does_not_count(dynamodb: Any) -> None:
+def test_an_empty_lease_table_is_ignored(dynamodb: Any) -> None:
     write_leases(dynamodb, client("kinesis"), application="old", stream="s", worker="w")
     for item in dynamodb.scan(TableName="old")["Items"]:
         dynamodb.delete_item(TableName="old", Key={"leaseKey": item["leaseKey"]})
     refuse_leases(dynamodb, "old")
 
 
-def test_leases_cover_the_stream_and_have_their_owner(dynamodb: Any) -> None:
+def test_leases_cover_the_stream_and_have_an_owner(dynamodb: Any) -> None:
     assert write_leases(dynamodb, client("kinesis"), application="a", stream="s", worker="w") == 3
     found = dynamodb.query(
         TableName="a",
@@ -98,7 +98,7 @@ def test_leases_cover_the_stream_and_have_their_owner(dynamodb: Any) -> None:
     assert [item["leaseKey"]["S"] for item in found] == [shard["ShardId"] for shard in shards]
 
 
-def test_leases_that_are_there_stay_as_they_are(dynamodb: Any) -> None:
+def test_existing_leases_are_not_changed(dynamodb: Any) -> None:
     kinesis = client("kinesis")
     write_leases(dynamodb, kinesis, application="a", stream="s", worker="w")
     before = dynamodb.scan(TableName="a")["Items"]
@@ -106,8 +106,8 @@ def test_leases_that_are_there_stay_as_they_are(dynamodb: Any) -> None:
     assert dynamodb.scan(TableName="a")["Items"] == before
 
 
-def test_a_lease_is_what_kcl_3_writes() -> None:
-    # As KCL 3.1.3 left it for an open shard that it had assigned and not yet renewed.
+def test_a_lease_has_the_form_of_kcl_3() -> None:
+    # As written by KCL 3.1.3 for an open shard that was assigned but not yet renewed.
     shard: Any = {
         "ShardId": "shardId-000000000001",
         "HashKeyRange": {"StartingHashKey": "85070591730234615865843651857942052864", "EndingHashKey": "9"},
@@ -130,7 +130,7 @@ def a_shard(name: str, parents: tuple[str, ...] = (), closed: bool = False) -> A
     return {"ShardId": name, "SequenceNumberRange": {"StartingSequenceNumber": "1", **ends}, **named}
 
 
-def test_after_a_reshard_the_oldest_shards_come_first() -> None:
+def test_after_a_reshard_the_oldest_shards_are_leased_first() -> None:
     shards = [
         a_shard("0", ("gone",), closed=True),
         a_shard("1", closed=True),

@@ -1,4 +1,4 @@
-"""What every version of infra/ must keep: lint, encryption, TLS, least privilege, dead letter queues."""
+"""Rules for every version of infra/: lint, encryption, TLS, least privilege and dead-letter queues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stream_app.recovery.hydrate.results import State
 WORLD = PseudoParameters("123456789012", "eu-west-1", "http://queues")
 PARAMETERS = {**LOCAL_PARAMETERS, "ApiEndpoint": "http://127.0.0.1/x", "AlarmEmail": "a@example.org"}
 RESOURCES = read(templates()[0], WORLD, PARAMETERS).resources
-# Actions for which IAM knows no resource.
+# Actions that do not support resource-level permissions.
 WITHOUT_RESOURCE = {"cloudwatch:PutMetricData", "kinesis:ListStreams"}
 
 
@@ -55,7 +55,7 @@ def statements(*types: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield from ((name, statement) for statement in (document or {"Statement": []})["Statement"])
 
 
-def test_cfn_lint_has_nothing_to_say() -> None:
+def test_cfn_lint_reports_no_problem() -> None:
     files = sorted(str(path) for path in templates()[0].parent.glob("*.yaml"))
     done = subprocess.run(
         [str(Path(sys.executable).with_name("cfn-lint")), *files], capture_output=True, text=True, check=False
@@ -63,7 +63,7 @@ def test_cfn_lint_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-def test_every_type_and_property_is_applied_or_known_not_to_be_local() -> None:
+def test_every_type_and_property_is_deployed_or_listed_as_unsupported() -> None:
     assert unsupported(RESOURCES.values()) == []
     assert not set(DEPLOYERS) & set(UNSUPPORTED_TYPES)
     assert set(UNSUPPORTED_TYPES) <= {item.type for item in RESOURCES.values()}, (
@@ -71,7 +71,7 @@ def test_every_type_and_property_is_applied_or_known_not_to_be_local() -> None:
     )
 
 
-def test_every_queue_is_encrypted_takes_tls_only_and_ends_somewhere() -> None:
+def test_every_queue_is_encrypted_requires_tls_and_has_a_dead_letter_queue() -> None:
     closed = {
         arn
         for _, statement in statements("AWS::SQS::QueuePolicy")
@@ -86,7 +86,7 @@ def test_every_queue_is_encrypted_takes_tls_only_and_ends_somewhere() -> None:
         assert ("RedrivePolicy" in queue) != name.endswith("DeadQueue")
 
 
-def test_roles_may_do_only_what_is_named() -> None:
+def test_roles_have_least_privilege() -> None:
     for name, statement in statements("AWS::IAM::Role", "AWS::IAM::ManagedPolicy"):
         actions = listed(statement["Action"])
         assert not [action for action in actions if "*" in action], name
@@ -94,13 +94,13 @@ def test_roles_may_do_only_what_is_named() -> None:
             assert set(actions) <= WITHOUT_RESOURCE, name
 
 
-def test_a_policy_that_lets_a_service_in_says_for_whom() -> None:
+def test_service_principals_are_restricted_by_condition() -> None:
     for name, statement in statements("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy"):
         if statement["Effect"] == "Allow" and "Service" in statement["Principal"]:
             assert "Condition" in statement, name
 
 
-def test_the_consumer_may_use_the_three_tables_of_kcl() -> None:
+def test_the_consumer_can_use_the_three_tables_of_kcl() -> None:
     tables = {
         arn.split(":table/")[1]
         for _, statement in statements("AWS::IAM::ManagedPolicy")
@@ -113,12 +113,12 @@ def test_the_consumer_may_use_the_three_tables_of_kcl() -> None:
 @pytest.mark.parametrize(
     "name", ["Storage.Key", "Storage.Bucket", "Storage.LatestTable", "Storage.HistoryTable"]
 )
-def test_data_outlives_its_stack(name: str) -> None:
+def test_data_is_retained_when_the_stack_is_deleted(name: str) -> None:
     body = RESOURCES[name].stack.section("Resources")[name.split(".")[1]]
     assert (body["DeletionPolicy"], body["UpdateReplacePolicy"]) == ("Retain", "Retain")
 
 
-def test_only_settled_failures_and_old_versions_expire() -> None:
+def test_only_resolved_failures_and_old_versions_expire() -> None:
     rules = of_type("AWS::S3::Bucket")["Storage.Bucket"]["LifecycleConfiguration"]["Rules"]
     expiring = [rule for rule in rules if "ExpirationInDays" in rule]
     assert [rule["TagFilters"] for rule in expiring] == [
@@ -128,12 +128,12 @@ def test_only_settled_failures_and_old_versions_expire() -> None:
     assert {rule["Prefix"] for rule in expiring} == {"failures/"}
 
 
-def test_every_function_has_the_code_that_its_handler_names() -> None:
+def test_every_handler_exists() -> None:
     for function in of_type("AWS::Lambda::Function").values():
         assert callable(resolve(function["Handler"]))
 
 
-def test_pipes_put_a_device_into_one_shard_and_change_nothing() -> None:
+def test_pipes_partition_by_device_and_keep_the_payload() -> None:
     found = of_type("AWS::Pipes::Pipe")
     for name in ("Ingest.DevicesPipe", "Ordered.OrderedPipe"):
         target = found[name]["TargetParameters"]
@@ -142,7 +142,7 @@ def test_pipes_put_a_device_into_one_shard_and_change_nothing() -> None:
     assert found["Delivery.DeliveryPipe"]["SourceParameters"]["KinesisStreamParameters"]["BatchSize"] == 1
 
 
-def test_alarms_ask_for_metrics_that_hydrate_gives() -> None:
+def test_alarms_use_metrics_that_hydrate_emits() -> None:
     given = {LEFT, MALFORMED, *COUNTS.values()}
     asked = {}
     for alarm in of_type("AWS::CloudWatch::Alarm").values():
@@ -158,7 +158,7 @@ def test_alarms_ask_for_metrics_that_hydrate_gives() -> None:
     assert asked == {COUNTS[State.EXPIRED]: more, COUNTS[State.PARTIAL]: more, MALFORMED: more}
 
 
-def test_hydrate_has_the_time_that_lambda_asks_for() -> None:
+def test_the_visibility_timeout_covers_the_timeout_of_hydrate() -> None:
     queue = of_type("AWS::SQS::Queue")["Recovery.DeadLetterQueue"]
     mapping = of_type("AWS::Lambda::EventSourceMapping")["Recovery.HydrateMapping"]
     timeout = of_type("AWS::Lambda::Function")["Recovery.Hydrate"]["Timeout"]

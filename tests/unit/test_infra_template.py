@@ -1,4 +1,4 @@
-"""Templates are read as CloudFormation would: functions, conditions, nested stacks, the order of needs."""
+"""Templates are read like CloudFormation: functions, conditions, nested stacks and dependencies."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def ours() -> Template:
 
 
 @given(PLAIN)
-def test_what_holds_no_function_stays_as_it_is(value: Any) -> None:
+def test_values_without_functions_are_unchanged(value: Any) -> None:
     assert evaluate(value, stack(), physical) == value
 
 
 @given(st.lists(st.text(alphabet="abc:/-", min_size=1)), st.sampled_from([",", "::", ""]))
-def test_sub_and_join_say_the_same(words: list[str], glue: str) -> None:
+def test_sub_and_join_are_equivalent(words: list[str], glue: str) -> None:
     named = {f"w{n}": word for n, word in enumerate(words)}
     pattern = glue.join(f"${{{name}}}" for name in named)
     by_sub = evaluate({"Fn::Sub": [pattern, named]}, stack(), physical)
@@ -53,14 +53,14 @@ def test_sub_and_join_say_the_same(words: list[str], glue: str) -> None:
 
 
 @given(st.lists(st.text(alphabet="abc", min_size=1), min_size=1), st.data())
-def test_select_takes_apart_what_join_put_together(words: list[str], data: st.DataObject) -> None:
+def test_select_and_split_invert_join(words: list[str], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(words) - 1))
     joined = {"Fn::Join": [",", words]}
     assert evaluate({"Fn::Select": [place, {"Fn::Split": [",", joined]}]}, stack(), physical) == words[place]
 
 
 @given(st.booleans(), st.booleans())
-def test_conditions_follow_logic(left: bool, right: bool) -> None:
+def test_conditions_are_evaluated(left: bool, right: bool) -> None:
     body = {
         "Parameters": {"L": {"Type": "String"}, "R": {"Type": "String"}},
         "Conditions": {
@@ -75,21 +75,21 @@ def test_conditions_follow_logic(left: bool, right: bool) -> None:
     assert evaluate({"Fn::If": ["One", 1, 2]}, where, physical) == (1 if left or right else 2)
 
 
-def test_no_value_takes_its_place_away() -> None:
+def test_no_value_removes_the_item() -> None:
     nothing = {"Ref": "AWS::NoValue"}
     assert evaluate({"a": nothing, "b": [1, nothing]}, stack(), physical) == {"b": [1]}
 
 
-def test_an_escaped_variable_stays() -> None:
+def test_an_escaped_variable_is_kept() -> None:
     assert evaluate({"Fn::Sub": "${!Literal} ${AWS::Region}"}, stack(), physical) == "${Literal} eu-west-1"
 
 
-def test_a_lone_condition_of_a_policy_is_no_function() -> None:
+def test_a_condition_of_a_policy_is_not_a_function() -> None:
     lone = {"Condition": {"Bool": {"aws:SecureTransport": "false"}}}
     assert evaluate(lone, stack(), physical) == lone
 
 
-def test_a_date_stays_text_and_short_tags_are_functions(tmp_path: Path) -> None:
+def test_dates_are_strings_and_short_tags_are_functions(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         parent="""
@@ -106,7 +106,7 @@ Resources:
     }
 
 
-def test_values_pass_through_nested_stacks_both_ways(tmp_path: Path) -> None:
+def test_parameters_and_outputs_pass_through_nested_stacks(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         parent="""
@@ -151,7 +151,7 @@ Outputs: {Made: {Value: !Join ["/", [!Ref Thing, !Ref Given]]}}
         ("Resources: {A: ", "cannot read"),
     ],
 )
-def test_what_is_wrong_with_a_template_is_said(tmp_path: Path, text: str, says: str) -> None:
+def test_template_errors_are_reported(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read(write(tmp_path, parent=text), WORLD, {})
 
@@ -165,7 +165,7 @@ def test_parameters_are_checked() -> None:
     ]
 
 
-def test_everything_stands_behind_what_it_needs() -> None:
+def test_resources_follow_their_dependencies() -> None:
     template, made = ours(), set[str]()
 
     def there(name: str, attribute: str) -> str:
@@ -186,7 +186,7 @@ def test_everything_stands_behind_what_it_needs() -> None:
     }
 
 
-def test_the_api_pipe_is_there_only_when_asked_for() -> None:
+def test_the_api_pipe_is_optional() -> None:
     without = set(ours().resources)
     more = {**LOCAL_PARAMETERS, "ApiEndpoint": "http://127.0.0.1/x"}
     assert {name.split(".")[0] for name in set(read(templates()[0], WORLD, more).resources) - without} == {

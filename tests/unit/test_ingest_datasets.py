@@ -1,4 +1,4 @@
-"""What a data set promises: all of it, in order, the same from any format; and what is wrong is said at once."""
+"""Data sets are complete, ordered and equal in every format, and invalid files are rejected at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stream_app.ingest.datasets import JOURNEYS, NAMES, ORIGINAL, WINTER, datase
 from stream_app.ingest.parcels import journeys
 
 HOUR = timedelta(hours=1)
-START = datetime(2016, 11, 30, 16, tzinfo=UTC)  # midnight in Beijing
+START = datetime(2016, 11, 30, 16, tzinfo=UTC)  # Midnight in Beijing.
 STATIONS = ("Changping", "Dongsi", "Huairou")
 FIELDS = tuple(ORIGINAL.values())
 few = settings(deadline=None, max_examples=30)
@@ -37,7 +37,7 @@ original_row = st.fixed_dictionaries(
 
 
 def hourly(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows as those of three stations, hour by hour, in the original's columns."""
+    """Return hourly rows of three stations in the columns of the original."""
     return [
         {"time": START + HOUR * (at // len(STATIONS)), "station": STATIONS[at % len(STATIONS)], **row}
         for at, row in enumerate(rows)
@@ -80,7 +80,7 @@ def as_zipped(rows: list[dict[str, Any]], path: Path) -> Path:
 @given(rows=st.lists(original_row, min_size=1, max_size=20).map(hourly))
 @few
 @pytest.mark.parametrize("write", [as_parquet, as_csv, as_lines, as_zipped])
-def test_original_columns_become_fields_whatever_the_format(
+def test_original_columns_become_fields_in_every_format(
     write: Callable[[list[dict[str, Any]], Path], Path],
     rows: list[dict[str, Any]],
     tmp_path_factory: pytest.TempPathFactory,
@@ -102,7 +102,7 @@ def test_original_columns_become_fields_whatever_the_format(
 
 @given(rows=st.lists(original_row, min_size=3, max_size=30).map(hourly))
 @few
-def test_a_folder_of_one_file_a_station_is_the_one_file(
+def test_a_folder_with_one_file_per_station_equals_a_single_file(
     rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("stations")
@@ -112,13 +112,13 @@ def test_a_folder_of_one_file_a_station_is_the_one_file(
     assert list(readings(folder)) == list(readings(whole))
 
 
-def test_rows_of_one_time_come_in_order_of_the_station(tmp_path: Path) -> None:
+def test_rows_with_equal_times_are_ordered_by_station(tmp_path: Path) -> None:
     rows = hourly([dict.fromkeys(ORIGINAL)] * 6)
     path = as_csv([*reversed(rows[:3]), *reversed(rows[3:])], tmp_path / "reversed")
     assert [row["station"] for row in readings(path)] == [*STATIONS, *STATIONS]
 
 
-def test_the_originals_calendar_is_beijings(tmp_path: Path) -> None:
+def test_calendar_columns_are_beijing_time(tmp_path: Path) -> None:
     path = tmp_path / "PRSA_Data_Dongsi.csv"
     path.write_text(
         '"No","year","month","day","hour","PM2.5","wd","station"\n'
@@ -136,7 +136,7 @@ def test_the_originals_calendar_is_beijings(tmp_path: Path) -> None:
     assert third["time"] == datetime(2017, 2, 28, 16, tzinfo=UTC)
 
 
-def test_times_without_a_zone_are_utc_and_numbers_are_milliseconds(tmp_path: Path) -> None:
+def test_times_without_zone_are_utc_and_integers_are_milliseconds(tmp_path: Path) -> None:
     naive = tmp_path / "naive.csv"
     naive.write_text("time,station,pm25,promised\n2016-11-30 16:00:00,Dongsi,1,2016-11-30T17:00:00\n")
     lines = tmp_path / "lines.jsonl"
@@ -146,7 +146,7 @@ def test_times_without_a_zone_are_utc_and_numbers_are_milliseconds(tmp_path: Pat
     assert [row["time"] for row in readings(lines)] == [START, START]
 
 
-def test_missing_values_of_parquet_are_none_also_where_they_are_nan(tmp_path: Path) -> None:
+def test_missing_values_and_nan_in_parquet_are_none(tmp_path: Path) -> None:
     path = tmp_path / "nan.parquet"
     columns: dict[str, Any] = {
         "time": pa.array([0, 1]),
@@ -157,7 +157,7 @@ def test_missing_values_of_parquet_are_none_also_where_they_are_nan(tmp_path: Pa
     assert [row["pm25"] for row in readings(path)] == [None, None]
 
 
-def test_json_lines_keep_what_they_hold(tmp_path: Path) -> None:
+def test_json_lines_keep_their_values(tmp_path: Path) -> None:
     path = tmp_path / "odd.jsonl"
     path.write_text(
         '{"event":"air_quality","time":0,"station":"Dongsi","id":"x","pm25":"high","deep":{"a":[1]}}\n'
@@ -173,7 +173,7 @@ def test_json_lines_keep_what_they_hold(tmp_path: Path) -> None:
     assert dataset(path).event == "air_quality"
 
 
-def test_the_winter_is_whole() -> None:
+def test_the_winter_data_set_is_complete() -> None:
     data = dataset(WINTER)
     rows = list(data.rows())
     assert len(rows) == data.size == 25_920
@@ -187,14 +187,14 @@ def test_the_winter_is_whole() -> None:
     assert all(row["id"] == f"{row['station']}/{row['time']:%Y-%m-%dT%H}" for row in rows)
 
 
-def test_what_the_winter_misses_is_missing() -> None:
+def test_missing_values_of_the_winter_data_set_are_none() -> None:
     missing = Counter(name for row in readings(WINTER) for name, value in row.items() if value is None)
     wanted = [340, 279, 323, 355, 634, 378, 134, 128, 134, 129, 525, 80]
     assert [missing[name] for name in FIELDS] == wanted
     assert missing.total() == sum(wanted)
 
 
-def test_every_name_can_be_played_again() -> None:
+def test_every_data_set_can_be_read_repeatedly() -> None:
     for name in NAMES:
         data = dataset(name)
         first, second = list(data.rows()), list(data.rows())
@@ -205,7 +205,7 @@ def test_every_name_can_be_played_again() -> None:
 
 @given(count=st.integers(0, 60), seed=st.integers(0, 2**32))
 @few
-def test_parcels_go_their_way_in_order(count: int, seed: int) -> None:
+def test_parcel_events_are_in_order(count: int, seed: int) -> None:
     events = list(journeys(count, seed))
     assert events == list(journeys(count, seed))
     order = [(event["time"], event["parcel"]) for event in events]
@@ -223,13 +223,13 @@ def test_parcels_go_their_way_in_order(count: int, seed: int) -> None:
     assert len({event["id"] for event in events}) == len(events)
 
 
-def test_some_parcels_are_late_and_most_are_not() -> None:
+def test_some_parcels_are_late() -> None:
     delivered = [row for row in readings(JOURNEYS) if row["status"] == "delivered"]
     late = sum(row["time"] > row["promised"] for row in delivered)
     assert 0.05 < late / len(delivered) < 0.3
 
 
-def test_long_files_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_files_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "CHUNK_ROWS", 10)
     rows = hourly([dict.fromkeys(ORIGINAL)] * 95)
     assert max(len(piece) for piece in files.lines(as_lines(rows, tmp_path / "a"))) == 10
@@ -263,7 +263,7 @@ WRONG: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize(("name", "content", "what"), WRONG.values(), ids=WRONG)
-def test_a_wrong_file_is_refused_before_the_first_reading(
+def test_an_invalid_file_is_rejected_before_the_first_reading(
     name: str, content: bytes, what: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -276,7 +276,7 @@ def test_a_wrong_file_is_refused_before_the_first_reading(
     assert problem.hint
 
 
-def test_what_is_not_there_is_refused_with_the_names_that_are(tmp_path: Path) -> None:
+def test_an_unknown_data_set_is_rejected_with_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=WINTER):
         dataset(tmp_path / "nothing.csv")
     with pytest.raises(ConfigError, match="contains no data file"):

@@ -1,4 +1,4 @@
-"""Laws of requests: within the limits, in order, nothing twice and nothing lost, or the first loss is named."""
+"""Requests stay within the limits and in order; every record is accepted once, or an error names it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sender(
     route: Route = "bus",
     put: Callable[[list[Any]], Sequence[Refusal | None]] = lambda bodies: [None] * len(bodies),
 ) -> Sender:
-    """Takes five entries and a hundred bytes a request."""
+    """Return a sender that accepts five entries and 100 bytes per request."""
 
     def build(sending: OutgoingRecord, now: datetime) -> Entry:
         return Entry(sending, {"sending": sending}, len(sending.detail))
@@ -54,7 +54,7 @@ def cut(given_: list[OutgoingRecord], *, ordered: bool = True) -> list[tuple[Sen
 
 @given(given_=sendings, ordered=st.booleans())
 @lenient
-def test_requests_hold_everything_in_order_within_the_limits(
+def test_requests_contain_all_records_in_order_within_the_limits(
     given_: list[OutgoingRecord], ordered: bool
 ) -> None:
     found = cut(given_, ordered=ordered)
@@ -67,7 +67,7 @@ def test_requests_hold_everything_in_order_within_the_limits(
 
 @given(given_=sendings)
 @lenient
-def test_in_order_a_device_is_in_a_request_once(given_: list[OutgoingRecord]) -> None:
+def test_ordered_requests_contain_a_device_at_most_once(given_: list[OutgoingRecord]) -> None:
     for _, entries in cut(given_):
         keys = [entry.record.key for entry in entries]
         assert len(set(keys)) == len(keys)
@@ -75,14 +75,14 @@ def test_in_order_a_device_is_in_a_request_once(given_: list[OutgoingRecord]) ->
 
 @given(given_=sendings)
 @lenient
-def test_no_request_could_have_taken_the_next_entry(given_: list[OutgoingRecord]) -> None:
+def test_requests_are_as_full_as_possible(given_: list[OutgoingRecord]) -> None:
     for (through, entries), (next_door, following) in itertools.pairwise(cut(given_, ordered=False)):
         full = len(entries) == through.entries
         heavy = sum(entry.size for entry in entries) + following[0].size > through.size
         assert full or heavy or next_door is not through
 
 
-def test_an_entry_is_made_when_its_request_is_next() -> None:
+def test_an_entry_is_built_when_its_request_is_due() -> None:
     clock = [NOW]
     stamps: list[list[datetime]] = []
 
@@ -93,17 +93,17 @@ def test_an_entry_is_made_when_its_request_is_next() -> None:
     several = [OutgoingRecord("bus", "probe", key, b"") for key in "abc"]
     for _, entries in requests(several, lambda _: through, lambda: clock[0], ordered=True):
         stamps.append([entry.body["now"] for entry in entries])
-        clock[0] += timedelta(seconds=1)  # putting it takes a second
+        clock[0] += timedelta(seconds=1)  # The request takes a second.
     assert stamps == [[NOW + timedelta(seconds=n)] for n in range(3)]
 
 
-def test_what_no_request_can_hold_is_named() -> None:
+def test_an_oversized_record_is_reported() -> None:
     with pytest.raises(FatalError, match=r"probe of a has 101 bytes, but the bus accepts 100"):
         cut([OutgoingRecord("bus", "probe", "a", b"." * 101)])
 
 
 class Service:
-    """Refuses at random, takes the rest; `log` has what was taken, in order."""
+    """Rejects entries at random; `log` contains the accepted ones in order."""
 
     def __init__(self, chance: float, seed: int) -> None:
         self.log: list[OutgoingRecord] = []
@@ -119,7 +119,7 @@ class Service:
 
 @given(given_=sendings, chance=st.floats(0, 0.6), seed=st.integers(0, 999))
 @lenient
-def test_every_entry_is_taken_once_and_each_devices_in_order(
+def test_every_entry_is_accepted_once_in_order_per_device(
     given_: list[OutgoingRecord], chance: float, seed: int
 ) -> None:
     numbered = [s._replace(route="bus", detail=bytes([at])) for at, s in enumerate(given_)]
@@ -139,7 +139,7 @@ def attempt(put: Callable[[list[Any]], Sequence[Refusal | None]], **options: Any
     return deliver(sender(put=put), entries, POLICY, **settings)
 
 
-def test_only_what_was_refused_is_put_again_and_in_its_order() -> None:
+def test_only_rejected_entries_are_retried_in_order() -> None:
     answers: Iterator[list[Refusal | None]] = iter([[None, THROTTLED, THROTTLED], [THROTTLED, None], [None]])
     asked: list[list[str]] = []
 
@@ -151,7 +151,7 @@ def test_only_what_was_refused_is_put_again_and_in_its_order() -> None:
     assert asked == [["a", "b", "c"], ["b", "c"], ["b"]]
 
 
-def test_waits_draw_from_zero_to_a_bound_that_doubles_up_to_the_cap() -> None:
+def test_backoff_is_full_jitter_with_a_cap() -> None:
     class Highest(Random):
         def uniform(self, a: float, b: float) -> float:
             assert a == 0
@@ -163,7 +163,7 @@ def test_waits_draw_from_zero_to_a_bound_that_doubles_up_to_the_cap() -> None:
     assert waits == [0.1, 0.2, 0.25]
 
 
-def test_when_attempts_are_spent_the_entry_is_named() -> None:
+def test_exhausted_retries_name_the_entry() -> None:
     asked = []
 
     def put(bodies: list[Any]) -> Sequence[Refusal | None]:
@@ -177,7 +177,7 @@ def test_when_attempts_are_spent_the_entry_is_named() -> None:
     assert asked == [3, 1, 1, 1]
 
 
-def test_what_can_never_be_taken_is_not_tried_again() -> None:
+def test_permanent_errors_are_not_retried() -> None:
     calls = []
 
     def put(bodies: list[Any]) -> Sequence[Refusal | None]:
@@ -202,7 +202,7 @@ def client_error(code: str, status: int = 400) -> ClientError:
         EndpointConnectionError(endpoint_url="http://x"),
     ],
 )
-def test_a_transient_error_means_all_of_the_request_again(error: Exception) -> None:
+def test_a_transient_error_retries_the_whole_request(error: Exception) -> None:
     asked = []
 
     def put(bodies: list[Any]) -> Sequence[Refusal | None]:
@@ -215,7 +215,7 @@ def test_a_transient_error_means_all_of_the_request_again(error: Exception) -> N
     assert asked == [3, 3]
 
 
-def test_any_other_error_is_fatal_at_once() -> None:
+def test_any_other_error_is_fatal() -> None:
     def put(bodies: list[Any]) -> Sequence[Refusal | None]:
         raise client_error("ResourceNotFoundException")
 
@@ -225,7 +225,7 @@ def test_any_other_error_is_fatal_at_once() -> None:
         attempt(put)
 
 
-def test_a_stop_leaves_what_was_not_taken() -> None:
+def test_a_stop_returns_the_remaining_entries() -> None:
     left, again = attempt(lambda bodies: [None, THROTTLED, None], stopped=lambda: True)
     assert [entry.record.key for entry in left] == ["b"]
     assert again == 0
@@ -242,7 +242,7 @@ class Client:
     put_records = put_events
 
 
-def test_the_bus_is_asked_for_what_it_documents() -> None:
+def test_put_events_requests_have_the_documented_form() -> None:
     client: Any = Client(
         {"FailedEntryCount": 1, "Entries": [{"EventId": "1"}, {"ErrorCode": "X", "ErrorMessage": "y"}]}
     )
@@ -258,7 +258,7 @@ def test_the_bus_is_asked_for_what_it_documents() -> None:
         through.build(OutgoingRecord("bus", "probe", "a", b"bytes"), NOW)
 
 
-def test_the_stream_is_asked_for_what_it_documents() -> None:
+def test_put_records_requests_have_the_documented_form() -> None:
     client: Any = Client(
         {"FailedRecordCount": 1, "Records": [{"ErrorCode": "InternalFailure"}, {"ShardId": "0"}]}
     )

@@ -1,4 +1,4 @@
-"""Which event type a data set is of, and that playing it sends its plan."""
+"""Determining the event type of a data set, and playing it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DECLARED = {event.name: event for event in (AIR, PARCEL, DOOR)}
 
 
 class Aws:
-    """Takes everything."""
+    """Accepts every entry."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -53,13 +53,13 @@ def doors(folder: Path, line: str = '{"time":0,"door":"front"}') -> Path:
     return path
 
 
-def test_the_shipped_data_tells_its_event(tmp_path: Path) -> None:
+def test_shipped_data_names_its_event_type(tmp_path: Path) -> None:
     two = {**DECLARED, "noise": Event("noise", key="station")}
     assert event_of(dataset(WINTER), two) is AIR
     assert event_of(dataset(JOURNEYS), two) is PARCEL
 
 
-def test_a_file_is_of_the_event_it_names_or_whose_key_it_has(tmp_path: Path) -> None:
+def test_the_event_type_of_a_file_is_named_or_derived_from_its_key(tmp_path: Path) -> None:
     assert event_of(dataset(doors(tmp_path)), DECLARED) is DOOR
     named = doors(tmp_path, '{"time":0,"event":"door","door":"front","station":"a"}')
     assert event_of(dataset(named), DECLARED) is DOOR
@@ -74,16 +74,14 @@ def test_a_file_is_of_the_event_it_names_or_whose_key_it_has(tmp_path: Path) -> 
         ('{"time":0,"door":"front","parcel":"P"}', None, "is ambiguous"),
     ],
 )
-def test_an_event_that_cannot_be_told_is_asked_for(
-    line: str, name: str | None, what: str, tmp_path: Path
-) -> None:
+def test_an_ambiguous_event_type_is_an_error(line: str, name: str | None, what: str, tmp_path: Path) -> None:
     aws_untouched = doors(tmp_path, line)
     with pytest.raises(ConfigError, match=what) as caught:
         event_of(dataset(aws_untouched), DECLARED, name)
     assert all(problem.hint for problem in caught.value.problems)
 
 
-def test_playing_sends_the_plan_and_says_so() -> None:
+def test_play_sends_the_plan() -> None:
     sent, aws = played(WINTER, first=2_000)
     forms = event_encoders(AIR)
     planned = list(outgoing_records(dataset(WINTER), AIR, forms, PlayOptions(first=2_000)))
@@ -94,7 +92,7 @@ def test_playing_sends_the_plan_and_says_so() -> None:
     assert {entry["EventBusName"] for entry in aws.entries} == {"b"}
 
 
-def test_without_faults_the_readings_go_by_the_bus_as_they_are() -> None:
+def test_without_faults_readings_are_sent_unchanged_by_the_bus() -> None:
     sent, aws = played(WINTER, first=500, faults=False)
     assert sent.expected == {None: 500}
     assert not aws.records
@@ -105,19 +103,19 @@ def test_without_faults_the_readings_go_by_the_bus_as_they_are() -> None:
     assert all(times == sorted(times) for times in by_station.values())
 
 
-def test_an_event_that_has_no_field_for_it_is_not_stamped(tmp_path: Path) -> None:
+def test_an_event_without_a_sent_field_has_no_sent_time(tmp_path: Path) -> None:
     rules = {"door": DOOR}
     _, aws = played(doors(tmp_path), declared=rules, faults=False, via="stream")
     (record,) = aws.records
     assert json.loads(record["Data"])["detail"] == {"time": "1970-01-01T00:00:00Z", "door": "front"}
 
 
-def test_the_forms_are_those_of_the_schemas_kept() -> None:
+def test_encoders_depend_on_the_schema_versions() -> None:
     assert set(event_encoders(AIR)) == {JSON, GZIP, AVRO, AVRO_PAST}
     assert AVRO in event_encoders(PARCEL)
 
 
-def test_a_broken_schema_is_a_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_schema_is_a_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "door.avsc").write_text("{")
     monkeypatch.chdir(tmp_path)

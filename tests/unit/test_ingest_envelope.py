@@ -1,4 +1,4 @@
-"""The forms of a sending: what a reader gets back out of each is what the device had."""
+"""Encodings of outgoing records: decoding returns the original detail."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def read(data: bytes, schema: dict[str, Any]) -> Any:
     return fastavro.schemaless_reader(io.BytesIO(data[10:]), schema, None)
 
 
-def test_the_fingerprint_goes_little_endian() -> None:
+def test_the_fingerprint_is_little_endian() -> None:
     # The Avro specification's CRC-64-AVRO of the schema "int" is 0x7275d51a3f395c8f.
     mark = bytes.fromhex(fastavro.schema.fingerprint('"int"', "CRC-64-AVRO"))
     assert int.from_bytes(mark, "little") == 0x7275D51A3F395C8F
@@ -81,7 +81,7 @@ def test_the_fingerprint_goes_little_endian() -> None:
 
 @given(detail=details)
 @lenient
-def test_every_form_carries_the_detail(detail: dict[str, Any]) -> None:
+def test_every_encoding_preserves_the_detail(detail: dict[str, Any]) -> None:
     written = {name: encode("probe", detail) for name, encode in encoders([NOW, PAST]).items()}
     assert set(written) == {JSON, GZIP, AVRO, AVRO_PAST}
     assert json.loads(written[JSON]) == {"event": "probe", **as_json(detail)}
@@ -94,7 +94,7 @@ def test_every_form_carries_the_detail(detail: dict[str, Any]) -> None:
     }
 
 
-def test_the_past_is_the_oldest_version_kept() -> None:
+def test_avro_past_uses_the_oldest_version() -> None:
     detail = {"id": "a", "time": datetime(2016, 12, 1, tzinfo=UTC), "temperature": 1.5, "rain": 2.5}
     assert "rain" not in read(encoders([NOW, MIDDLE, PAST])[AVRO_PAST]("probe", detail), PAST)
     assert set(encoders([NOW])) == {JSON, GZIP, AVRO}
@@ -102,13 +102,13 @@ def test_the_past_is_the_oldest_version_kept() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"rain": "much"}, {"time": None}, {"id": 1}])
-def test_what_does_not_fit_a_schema_goes_as_plain_json(wrong: dict[str, Any]) -> None:
+def test_a_detail_that_does_not_match_the_schema_is_plain_json(wrong: dict[str, Any]) -> None:
     detail = {"id": "a", "time": datetime(2016, 12, 1, tzinfo=UTC), "rain": 1.0, **wrong}
     written = encoders([NOW])
     assert written[AVRO]("probe", detail) == written[JSON]("probe", detail)
 
 
-def test_the_envelope_is_as_from_the_bus() -> None:
+def test_the_envelope_has_the_form_of_eventbridge() -> None:
     time = datetime(2016, 12, 1, 2, 3, 4, 567_000, tzinfo=UTC)
     data = envelope(
         "probe", "ä", {"id": "x"}, id="1-2", time=time, region="eu-west-1", account="000000000000"
@@ -128,7 +128,7 @@ def test_the_envelope_is_as_from_the_bus() -> None:
 
 @given(event=st.text(), key=st.text(), detail=details)
 @lenient
-def test_an_entry_is_counted_in_bytes(event: str, key: str, detail: dict[str, Any]) -> None:
+def test_entry_sizes_are_in_bytes(event: str, key: str, detail: dict[str, Any]) -> None:
     entry = put_events_entry(event, key, detail, "bus")
     assert json.loads(entry["Detail"]) == as_json(detail)
     texts = [SOURCE, event, key, entry["Detail"]]
@@ -136,6 +136,6 @@ def test_an_entry_is_counted_in_bytes(event: str, key: str, detail: dict[str, An
     assert put_events_size({**entry, "Time": 0}) == put_events_size(entry) + 14
 
 
-def test_a_sending_is_named_without_its_payload() -> None:
+def test_the_name_of_a_record_does_not_contain_its_payload() -> None:
     assert OutgoingRecord("bus", "probe", "p1", {"id": "x/1", "secret": "s"}).name == "probe of p1 (x/1)"
     assert OutgoingRecord("stream", "probe", "p1", b"secret").name == "probe of p1"

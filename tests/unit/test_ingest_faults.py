@@ -1,4 +1,4 @@
-"""Laws of the plan: readings stay whole, faults are extra, the same seed gives the same, counts are known."""
+"""Properties of the plan: unchanged readings, additional faults, determinism and expected counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AIR = Event("air_quality", key="station", sent="sent_at")
 PARCEL = Event("parcel", key="parcel", sent="sent_at")
 ALL_FORMS = (JSON, GZIP, AVRO, AVRO_PAST)
 START = datetime(2016, 12, 1, tzinfo=UTC)
-SMALL = 1_000  # bytes; the limit where nothing depends on its size
+SMALL = 1_000  # bytes
 few = settings(deadline=None, max_examples=40)
 often = {**dict.fromkeys(RATES, 0.04), DIRECT: 0.3}
 
@@ -65,7 +65,7 @@ def planned(count: int = 300, seed: int = 1, **options: Any) -> list[OutgoingRec
 
 @given(seed=seeds, rates=mixes, forms=st.sets(st.sampled_from(ALL_FORMS)))
 @few
-def test_readings_stay_whole_and_in_order(seed: int, rates: dict[str, float], forms: set[str]) -> None:
+def test_readings_are_unchanged_and_in_order(seed: int, rates: dict[str, float], forms: set[str]) -> None:
     sendings = planned(100, seed, rates=rates, encodings=forms)
     good = [sending for sending in sendings if sending.expected is None]
     assert [sending.detail for sending in good] == made(100)
@@ -78,17 +78,17 @@ def test_readings_stay_whole_and_in_order(seed: int, rates: dict[str, float], fo
 
 @given(seed=seeds, rates=mixes)
 @few
-def test_the_same_seed_gives_the_same_plan(seed: int, rates: dict[str, float]) -> None:
+def test_the_plan_is_deterministic(seed: int, rates: dict[str, float]) -> None:
     assert planned(100, seed, rates=rates) == planned(100, seed, rates=rates)
 
 
-def test_another_seed_gives_another_plan() -> None:
+def test_different_seeds_give_different_plans() -> None:
     assert planned(seed=1) != planned(seed=2)
 
 
 @given(seed=seeds, rates=mixes)
 @few
-def test_what_is_expected_is_what_is_in_the_plan(seed: int, rates: dict[str, float]) -> None:
+def test_expected_counts_match_the_plan(seed: int, rates: dict[str, float]) -> None:
     sendings = planned(100, seed, rates=rates)
     counts = expected(iter(sendings))
     assert counts[None] == 100
@@ -98,7 +98,7 @@ def test_what_is_expected_is_what_is_in_the_plan(seed: int, rates: dict[str, flo
 
 @given(seed=seeds)
 @few
-def test_faults_have_ids_of_their_own(seed: int) -> None:
+def test_faults_have_unique_ids(seed: int) -> None:
     sendings = planned(seed=seed)
     bad = [s for s in sendings if isinstance(s.expected, Code) and not isinstance(s.detail, bytes)]
     ids = Counter(fields(s)["id"] for s in bad)
@@ -108,7 +108,7 @@ def test_faults_have_ids_of_their_own(seed: int) -> None:
 
 @given(seed=seeds)
 @few
-def test_a_repeat_is_an_earlier_sending_of_not_long_ago(seed: int) -> None:
+def test_a_repeat_follows_its_original_within_the_maximum_distance(seed: int) -> None:
     past: list[OutgoingRecord] = []
     for sending in planned(seed=seed):
         if sending.expected == REPEATED:
@@ -120,7 +120,7 @@ def test_a_repeat_is_an_earlier_sending_of_not_long_ago(seed: int) -> None:
 
 @given(seed=seeds)
 @few
-def test_a_device_keeps_to_one_way(seed: int) -> None:
+def test_a_device_uses_one_route_only(seed: int) -> None:
     good = [s for s in planned(seed=seed) if s.expected in (None, REPEATED)]
     ways = {(s.key, s.route) for s in good}
     assert len(ways) == len({key for key, _ in ways})
@@ -128,12 +128,12 @@ def test_a_device_keeps_to_one_way(seed: int) -> None:
 
 @given(seed=seeds)
 @few
-def test_the_plan_never_goes_back_in_time(seed: int) -> None:
+def test_the_times_of_a_plan_ascend(seed: int) -> None:
     times = [sending.time for sending in planned(seed=seed)]
     assert all(a is not None and b is not None and a <= b for a, b in itertools.pairwise(times))
 
 
-def test_each_fault_is_what_it_says() -> None:
+def test_each_fault_has_its_documented_form() -> None:
     found = {}
     for fault in FAULTS:
         bad = [s for s in planned(20, rates={fault.name: 1.0}) if s.expected is not None]
@@ -156,7 +156,7 @@ def test_each_fault_is_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("limit", [1_000, LIMIT])
-def test_too_large_is_larger_than_the_limit_and_a_bomb_only_when_it_bursts(limit: int) -> None:
+def test_too_large_exceeds_the_limit_and_a_gzip_bomb_only_decompressed(limit: int) -> None:
     large = planned(1, rates={"too-large": 1.0}, limit=limit)[1].detail
     assert not isinstance(large, bytes)
     assert sum(len(str(value)) for value in large.values()) > limit
@@ -166,7 +166,7 @@ def test_too_large_is_larger_than_the_limit_and_a_bomb_only_when_it_bursts(limit
     assert len(zlib.decompressobj(wbits=31).decompress(bomb, limit + 1)) > limit
 
 
-def test_faults_that_need_an_events_own_fields_are_left_to_it() -> None:
+def test_event_specific_faults_occur_only_for_their_event() -> None:
     rows = [{"id": str(n), "parcel": "P", "time": START, "status": "signed"} for n in range(300)]
     sendings = list(plan(rows, PARCEL, seed=1, rates=often, limit=SMALL))
     assert not {Code.RULE_BROKEN, Code.CALCULATION_FAILED} & expected(sendings).keys()
@@ -175,7 +175,7 @@ def test_faults_that_need_an_events_own_fields_are_left_to_it() -> None:
     assert all(s.detail["parcel"] == ["P"] for s in wrong if not isinstance(s.detail, bytes))
 
 
-def test_the_default_mix_on_the_winter() -> None:
+def test_default_rates_on_the_winter_data_set() -> None:
     sendings = list(plan(readings(WINTER), AIR, encodings=ALL_FORMS))
     counts = expected(sendings)
     assert counts[None] == 25_920
@@ -187,19 +187,19 @@ def test_the_default_mix_on_the_winter() -> None:
     assert {form for _, form in direct} == set(ALL_FORMS)
 
 
-def test_without_rates_only_the_readings_go_and_all_by_the_bus() -> None:
+def test_without_rates_all_readings_go_by_the_bus() -> None:
     sendings = planned(rates={})
     assert [s.detail for s in sendings] == made(300)
     assert {s.route for s in sendings} == {"bus"}
 
 
 @pytest.mark.parametrize("rates", [{"nonsense": 0.1}, {"negative": -0.1}, {"negative": 0.6, REPEATED: 0.6}])
-def test_rates_that_are_none_are_refused(rates: dict[str, float]) -> None:
+def test_invalid_rates_are_rejected(rates: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         plan([], AIR, rates=rates)
 
 
-def test_the_documented_table_is_the_table() -> None:
+def test_the_documented_table_matches_the_code() -> None:
     rows = re.findall(r"^\| ([\d.]+) % \| ([a-z-]+) \| .* \| (\w+) \|$", faults.__doc__ or "", re.MULTILINE)
     documented = {name: (round(float(rate) / 100, 6), code) for rate, name, code in rows}
     coded = {fault.name: (fault.rate, fault.code.value) for fault in FAULTS}
@@ -208,7 +208,7 @@ def test_the_documented_table_is_the_table() -> None:
 
 @given(seed=seeds, rates=mixes)
 @few
-def test_each_sending_tells_the_row_that_it_was_made_from(seed: int, rates: dict[str, float]) -> None:
+def test_each_record_has_the_row_of_its_reading(seed: int, rates: dict[str, float]) -> None:
     sendings = planned(100, seed, rates=rates)
     assert [sending.row for sending in sendings if sending.expected is None] == list(range(1, 101))
     rows = made(100)
@@ -217,7 +217,7 @@ def test_each_sending_tells_the_row_that_it_was_made_from(seed: int, rates: dict
         assert sending.key == rows[sending.row - 1]["station"]
 
 
-def test_a_reading_without_a_key_has_the_empty_one() -> None:
+def test_a_reading_without_a_key_has_an_empty_key() -> None:
     rows: list[dict[str, object]] = [{"id": "1", "station": None, "time": START}, {"id": "2", "time": START}]
     sendings = list(plan(rows, AIR, rates={}))
     assert [sending.key for sending in sendings] == ["", ""]

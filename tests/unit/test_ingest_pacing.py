@@ -1,4 +1,4 @@
-"""Laws of pace: even, never early, and no flood after a slow spell."""
+"""Pacing: evenly spaced, never early, and without bursts after a stall."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ages = st.lists(st.floats(0, 1e6), min_size=1, max_size=60).map(sorted)
 
 
 def left(pacer: Pacer, times: list[datetime | None], stalls: list[float]) -> list[float]:
-    """When each record leaves, with a device that waits as told and is held up after each by a stall."""
+    """Return the times of sending, with a stall after each record."""
     now, moments = 1_000.0, []
     for time, stall in zip(times, stalls, strict=True):
         now += pacer.wait(now, time)
@@ -30,13 +30,13 @@ def left(pacer: Pacer, times: list[datetime | None], stalls: list[float]) -> lis
 
 
 @given(rate=rates, count=st.integers(1, 200))
-def test_records_leave_evenly(rate: float, count: int) -> None:
+def test_records_are_evenly_spaced(rate: float, count: int) -> None:
     moments = left(Pacer(rate), [None] * count, [0.0] * count)
     assert moments == pytest.approx([n / rate for n in range(count)])
 
 
 @given(rate=rates, stalls=stalls)
-def test_no_stall_is_followed_by_a_flood(rate: float, stalls: list[float]) -> None:
+def test_a_stall_is_not_followed_by_a_burst(rate: float, stalls: list[float]) -> None:
     moments = left(Pacer(rate), [None] * len(stalls), stalls)
     for first, began in enumerate(moments):
         for last, ended in enumerate(moments[first:], first):
@@ -44,14 +44,14 @@ def test_no_stall_is_followed_by_a_flood(rate: float, stalls: list[float]) -> No
 
 
 @given(speed=speeds, ages=ages)
-def test_data_time_passes_at_its_speed(speed: float, ages: list[float]) -> None:
+def test_the_speed_limits_data_time(speed: float, ages: list[float]) -> None:
     times: list[datetime | None] = [START + timedelta(seconds=age) for age in ages]
     moments = left(Pacer(speed=speed), times, [0.0] * len(ages))
     assert moments == pytest.approx([(age - ages[0]) / speed for age in ages], abs=1e-5)
 
 
 @given(rate=rates, speed=speeds, ages=ages)
-def test_neither_rate_nor_speed_is_passed(rate: float, speed: float, ages: list[float]) -> None:
+def test_rate_and_speed_are_both_limits(rate: float, speed: float, ages: list[float]) -> None:
     times: list[datetime | None] = [START + timedelta(seconds=age) for age in ages]
     moments = left(Pacer(rate, speed), times, [0.0] * len(ages))
     for number, (moment, age) in enumerate(zip(moments, ages, strict=True)):
@@ -60,7 +60,7 @@ def test_neither_rate_nor_speed_is_passed(rate: float, speed: float, ages: list[
 
 
 @given(stalls=stalls)
-def test_at_full_speed_nobody_waits(stalls: list[float]) -> None:
+def test_unlimited_speed_has_no_wait(stalls: list[float]) -> None:
     pacer, now = Pacer(), 0.0
     for stall in stalls:
         assert pacer.wait(now, START) == 0
@@ -70,18 +70,18 @@ def test_at_full_speed_nobody_waits(stalls: list[float]) -> None:
 @pytest.mark.parametrize(
     ("rate", "speed"), [(0, 1), (-1, 1), (math.inf, 1), (math.nan, 1), (1, 0), (1, math.nan)]
 )
-def test_a_pace_that_is_none_is_refused(rate: float, speed: float) -> None:
+def test_an_invalid_pace_is_rejected(rate: float, speed: float) -> None:
     with pytest.raises(ConfigError):
         Pacer(rate, speed)
 
 
 @given(speed=speeds)
-def test_speed_is_read_as_written(speed: float) -> None:
+def test_speed_is_parsed(speed: float) -> None:
     assert parse_speed(str(speed)) == speed
     assert parse_speed(" Max ") == math.inf
 
 
 @pytest.mark.parametrize("text", ["", "fast", "0", "-1", "nan", "3600x"])
-def test_a_speed_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_speed_is_rejected(text: str) -> None:
     with pytest.raises(ConfigError, match="max"):
         parse_speed(text)

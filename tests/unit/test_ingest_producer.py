@@ -1,4 +1,4 @@
-"""Laws of publishing: everything once, each device in order, counted by route and expectation, or it says so."""
+"""Publishing: every record is sent once, in order per device, and counted, or an error is raised."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ few = settings(deadline=None, max_examples=30)
 
 
 class Clock:
-    """Time passes only while somebody waits."""
+    """A clock that advances only in `pause`."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -47,7 +47,7 @@ class Clock:
 
 
 class Aws:
-    """PutEvents and PutRecords that refuse single entries at random; `taken` is (route, key, id) in order."""
+    """Rejects entries of PutEvents and PutRecords at random; `taken` contains (route, key, ID) in order."""
 
     def __init__(self, chance: float = 0.0, seed: int = 0) -> None:
         self.taken: list[tuple[str, str, str]] = []
@@ -114,7 +114,7 @@ def published(plan: Iterable[OutgoingRecord], aws: Any, **options: Any) -> Sent:
 
 @given(plan=plans, chance=st.floats(0, 0.5), threads=st.integers(1, 4), seed=st.integers(0, 99))
 @few
-def test_everything_is_taken_once_and_each_devices_in_order(
+def test_every_record_is_accepted_once_in_order_per_device(
     plan: list[OutgoingRecord], chance: float, threads: int, seed: int
 ) -> None:
     aws = Aws(chance, seed)
@@ -133,7 +133,7 @@ def test_everything_is_taken_once_and_each_devices_in_order(
 
 @given(plan=plans, chance=st.floats(0, 0.5), threads=st.integers(1, 3))
 @few
-def test_via_stream_everything_goes_onto_the_stream(
+def test_via_stream_all_records_go_to_the_stream(
     plan: list[OutgoingRecord], chance: float, threads: int
 ) -> None:
     aws = Aws(chance)
@@ -143,26 +143,26 @@ def test_via_stream_everything_goes_onto_the_stream(
     assert sent.by_route == ({"stream": len(plan)} if plan else {})
 
 
-def test_bulk_loads_fill_their_requests() -> None:
+def test_bulk_loads_use_full_requests() -> None:
     aws = Aws()
     send((sending(n, "a") for n in range(2_000)), aws, via="stream")
     assert aws.sizes == [("stream", 500)] * 4
     assert [int(number) for _, _, number in aws.taken] == list(range(2_000))
 
 
-def test_a_rate_is_kept() -> None:
+def test_the_rate_is_not_exceeded() -> None:
     aws = Aws()
     sent = send((sending(n, "abc"[n % 3]) for n in range(501)), aws, rate=50.0)
     assert sent.seconds == pytest.approx(10.0, abs=0.01)
     assert sent.per_second == pytest.approx(50, rel=0.01)
 
 
-def test_data_time_passes_at_its_speed() -> None:
-    sent = send((sending(n, "a") for n in range(11)), Aws(), speed=3600.0)  # an hour a second
+def test_the_speed_limits_data_time() -> None:
+    sent = send((sending(n, "a") for n in range(11)), Aws(), speed=3600.0)  # an hour per second
     assert sent.seconds == pytest.approx(10.0, abs=0.01)
 
 
-def test_a_pace_that_is_none_is_refused_before_anything_is_sent() -> None:
+def test_an_invalid_pace_is_rejected_before_sending() -> None:
     aws = Aws()
     with pytest.raises(ConfigError):
         send([sending(0, "a")], aws, rate=0)
@@ -170,7 +170,7 @@ def test_a_pace_that_is_none_is_refused_before_anything_is_sent() -> None:
 
 
 class Held(Aws):
-    """Tells when a record was taken, so that the time of day can be read at that moment."""
+    """Records the time at which each record was accepted."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -182,11 +182,11 @@ class Held(Aws):
         return super().put_events(Entries)
 
 
-def test_the_device_writes_when_it_sends() -> None:
+def test_the_sent_field_has_the_time_of_sending() -> None:
     clock = Clock()
     aws = Held(clock)
     clocks = Clocks(clock, clock.now, Random(1), lambda: "id", clock.pause)
-    # Of one device, so that each goes by itself: the second one waits a second for the first.
+    # Of one device, so that each record has its own request: the second waits a second for the first.
     published([sending(n, "a") for n in range(3)], aws, clocks=clocks, threads=1)
     assert [datetime.fromisoformat(at) for at in aws.sent_at] == [
         datetime.fromisoformat(at) for at in aws.moments
@@ -194,7 +194,7 @@ def test_the_device_writes_when_it_sends() -> None:
     assert len(set(aws.sent_at)) == 3
 
 
-def test_progress_rises_to_all() -> None:
+def test_progress_increases_to_the_total() -> None:
     seen: list[int] = []
     sent = send([sending(n, "abcde"[n % 5]) for n in range(99)], Aws(0.2), progress=seen.append, threads=3)
     assert seen == sorted(set(seen))
@@ -209,7 +209,7 @@ def endless(stop: threading.Event | None = None, after: int = 0) -> Iterator[Out
         yield sending(number, "abcde"[number % 5])
 
 
-def test_a_stop_ends_an_endless_plan_and_counts_are_honest() -> None:
+def test_a_stop_ends_an_endless_plan_with_correct_counts() -> None:
     stop, aws = threading.Event(), Aws()
     sent = send(endless(stop, 100), aws, stop=stop)
     assert sent.stopped
@@ -224,7 +224,7 @@ def test_a_stop_before_the_start_sends_nothing() -> None:
     assert not aws.taken
 
 
-def test_a_stop_ends_the_wait_for_a_service_that_refuses_everything() -> None:
+def test_a_stop_ends_the_retries() -> None:
     stop, aws = threading.Event(), Aws(chance=1.0)
     clock = Clock()
     clocks = Clocks(clock, clock.now, Random(1), lambda: "id", lambda _: stop.set())
@@ -234,14 +234,14 @@ def test_a_stop_ends_the_wait_for_a_service_that_refuses_everything() -> None:
     assert sent.unsent > 0
 
 
-def test_what_cannot_be_delivered_ends_an_endless_plan_and_is_named() -> None:
+def test_an_undeliverable_record_ends_the_plan_and_is_named() -> None:
     with pytest.raises(
         FatalError, match=r"probe of . \(\d+\) was rejected by bus bus in 3 attempts: Internal"
     ):
         send(endless(), Aws(chance=1.0), retry=Policy(attempts=3))
 
 
-def test_a_plan_that_breaks_breaks_the_publishing_and_leaves_no_sender() -> None:
+def test_a_failing_plan_stops_all_sender_threads() -> None:
     def broken() -> Iterator[OutgoingRecord]:
         yield sending(0, "a")
         raise ConfigError([])
@@ -252,7 +252,7 @@ def test_a_plan_that_breaks_breaks_the_publishing_and_leaves_no_sender() -> None
 
 
 @pytest.mark.parametrize("via", ["bus", "stream"])
-def test_what_kinesis_cannot_take_is_left_out_and_told_with_its_rows(via: Via) -> None:
+def test_unsendable_records_are_skipped_and_reported_with_their_rows(via: Via) -> None:
     keys = {3: "", 5: "x" * 257, 7: "\ud800", 9: "", 11: "x" * 256, 13: "größe"}
     sendings = [
         OutgoingRecord("bus", "reading", keys.get(row, f"k{row}"), {"id": str(row)}, row=row)
@@ -273,7 +273,7 @@ def test_what_kinesis_cannot_take_is_left_out_and_told_with_its_rows(via: Via) -
     assert to_json(sent)["unsendable"]["the key is empty"] == {"count": 2, "rows": [3, 9]}
 
 
-def test_of_many_rows_that_cannot_be_sent_the_first_are_named() -> None:
+def test_only_the_first_unsendable_rows_are_named() -> None:
     sendings = [OutgoingRecord("bus", "reading", "", {"id": str(row)}, row=row) for row in range(1, 101)]
     sent = published(sendings, Aws())
     (some,) = sent.unsendable.values()

@@ -1,4 +1,4 @@
-"""What counts as progress of a run, and how long it waits for more."""
+"""Progress of a run, and its timeout."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def left(visible: int = 0, in_flight: int = 0, shards: tuple[str, ...] = (), man
     return Remaining({"corrections": Depth(visible, in_flight)}, shards, {"manual review": Depth(manual, 0)})
 
 
-def test_each_thing_that_moves_is_progress_and_is_named() -> None:
+def test_every_change_is_progress_and_is_described() -> None:
     clock = Clock()
     progress = Progress(clock)
     steps = [
         (left(9, 0, ("s-1",)), {"records processed": 5}, None),
-        (left(4, 5, ("s-1",)), {"records processed": 5}, None),  # received, not done
+        (left(4, 5, ("s-1",)), {"records processed": 5}, None),  # Received but not processed.
         (left(9, 0, ("s-1",)), {"records processed": 6}, "records processed (5 to 6)"),
         (left(3, 3, ("s-1",)), {}, "queue corrections (9 to 6 messages)"),
         (left(3, 3, ()), {}, "shards (1 to 0 not committed to their end)"),
         (left(3, 3, (), 1), {}, "queue manual review (0 to 1 messages)"),
-        (left(3, 3, (), 1), {"corrections made": 7}, None),  # counted for the first time
+        (left(3, 3, (), 1), {"corrections made": 7}, None),  # Counted for the first time.
         (left(3, 3, (), 1), {"corrections made": 8}, "corrections made (7 to 8)"),
     ]
     for remaining, done, moved in steps:
@@ -54,7 +54,7 @@ def test_each_thing_that_moves_is_progress_and_is_named() -> None:
     }
 
 
-def test_nothing_that_moves_for_long_is_stuck() -> None:
+def test_a_run_without_progress_is_stuck() -> None:
     clock = Clock()
     progress = Progress(clock)
     progress.update(left(2), {})
@@ -65,15 +65,13 @@ def test_nothing_that_moves_for_long_is_stuck() -> None:
 
 
 @given(st.floats(0.0, 3_000.0), st.floats(0.0, 600.0))
-def test_what_is_hidden_because_it_came_too_early_comes_back_before_the_patience_ends(
-    first: float, committed: float
-) -> None:
-    """A request that was first received `first` seconds after the start, its segment committed so much later."""
+def test_a_hidden_request_becomes_visible_before_the_timeout(first: float, committed: float) -> None:
+    """A request is first received `first` seconds after the start; its segment is committed `committed` later."""
     clock = Clock()
     progress = Progress(clock)
     start = clock.now
     at, receives = start + first, 1
-    while at < start + first + committed:  # too early: it is hidden
+    while at < start + first + committed:  # Too early, so it is hidden.
         at += retry_delay_seconds(receives)
         receives += 1
     clock.now = start + first + committed
@@ -83,7 +81,7 @@ def test_what_is_hidden_because_it_came_too_early_comes_back_before_the_patience
     assert at - progress.last_at <= progress.timeout
 
 
-def test_at_rest_is_nothing_in_queues_and_nothing_behind() -> None:
+def test_drained_means_empty_queues_and_committed_shards() -> None:
     assert left(manual=3).is_drained
     assert str(left()) == "nothing"
     assert not left(0, 1).is_drained

@@ -1,4 +1,4 @@
-"""Which of a run's anomalies are told in its summary."""
+"""The anomalies in the summary of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream_app.local.run.top_anomalies import top_anomalies
 
 
 class Queue:
-    """Gives each message once, ten at a time, as SQS does."""
+    """Returns each message once, in batches of ten like SQS."""
 
     def __init__(self, details: list[dict[str, Any]]) -> None:
         self._waiting = [{"Body": msgspec.json.encode({"detail": detail}).decode()} for detail in details]
@@ -34,7 +34,7 @@ def alert(key: str, score: float) -> dict[str, Any]:
     return {"event": "reading", "key": key, "score": score, "explanation": why}
 
 
-def test_the_strangest_of_each_device_come_first() -> None:
+def test_the_highest_scores_of_each_device_come_first() -> None:
     flagged = {"event": "reading", "key": "a", "score": None, "flag": "a check's, not explained"}
     details = [alert("abc"[at % 3], float(at)) for at in range(25)]
     told = top_anomalies(queue([flagged, *details]), "url", number=2)
@@ -42,7 +42,7 @@ def test_the_strangest_of_each_device_come_first() -> None:
     assert top_anomalies(queue([flagged]), "url") == ()
 
 
-def test_people_see_device_severity_and_reason() -> None:
+def test_the_summary_shows_device_severity_and_explanation() -> None:
     nothing: dict[str, Any] = {field.name: () for field in fields(Report)}
     report = Report(**{**nothing, "strangest": top_anomalies(queue([alert("a", 2.0)]), "url")})
     console = Console(file=io.StringIO(), width=80)

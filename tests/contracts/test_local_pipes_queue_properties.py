@@ -1,4 +1,4 @@
-"""Laws of a pipe from a queue, told without AWS: what is done was taken, and a group keeps its order."""
+"""Properties of a pipe with a queue source, without AWS: acceptance and order within a group."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from stream_app.local.pipes.targets import UnresolvedParameter
 AT_ONCE = Policy(attempts=3, base_ms=0, cap_ms=0)
 
 
-class Flaky:
-    """A target that refuses an entry as often as the entry itself says; None stands for ever."""
+class RejectingTarget:
+    """A target that rejects an entry as often as the entry specifies; None means always."""
 
     max_batch = 500
 
@@ -62,7 +62,7 @@ def body_of(raw: Mapping[str, Any]) -> bytes:
 
 
 def handled(messages: list[Mapping[str, Any]], *, fifo: bool) -> tuple[list[str], list[str], dict[str, int]]:
-    target, counters = Flaky(), Counters()
+    target, counters = RejectingTarget(), Counters()
     route = PipeRoute(
         name="p",
         arn="arn",
@@ -85,7 +85,7 @@ def message(n: int, group: str | None, refused: int | None, unresolved: bool) ->
 
 
 @given(MESSAGES)
-def test_a_message_is_done_exactly_when_it_was_taken(asked: list[tuple[str, int | None, bool]]) -> None:
+def test_a_message_is_done_if_and_only_if_it_was_accepted(asked: list[tuple[str, int | None, bool]]) -> None:
     messages = [message(n, None, refused, unresolved) for n, (_, refused, unresolved) in enumerate(asked)]
     done, taken, counts = handled(messages, fifo=False)
     able = [
@@ -98,7 +98,7 @@ def test_a_message_is_done_exactly_when_it_was_taken(asked: list[tuple[str, int 
 
 
 @given(MESSAGES)
-def test_a_group_goes_in_order_and_waits_behind_what_failed(
+def test_a_group_is_sent_in_order_and_waits_for_failed_messages(
     asked: list[tuple[str, int | None, bool]],
 ) -> None:
     messages = [
@@ -117,10 +117,10 @@ def test_a_group_goes_in_order_and_waits_behind_what_failed(
         assert sorted(name for name in done if name in names) == sorted(able)
 
 
-def test_what_is_in_hand_is_sent_though_the_runner_is_told_to_stop() -> None:
+def test_received_messages_are_sent_despite_a_stop() -> None:
     stop = threading.Event()
     stop.set()
-    target, counters = Flaky(), Counters()
+    target, counters = RejectingTarget(), Counters()
     transform = compile_template("<$.body>", "body", body_of, {})
     route = PipeRoute("p", "arn", "body", body_of, compile_filters([]), transform, target)
     queue = Queue("url", "arn", "us-east-1", fifo=False, max_receive_count=None)
