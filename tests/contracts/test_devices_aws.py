@@ -164,7 +164,7 @@ def test_via_stream_all_records_are_in_order(aws: Aws) -> None:
 
 
 def test_the_envelope_matches_the_one_of_the_bus(aws: Aws) -> None:
-    """Both envelopes have the same fields and types. (The embedded bus omits `account`.)"""
+    """Both envelopes have the same fields and types. The embedded bus omits `account`."""
     one = OutgoingRecord("bus", "air_quality", "Dongsi", {"id": "Dongsi/1", "pm25": 1.5}, sent="sent_at")
     publish([one], destination(aws), PublishOptions(via="bus"))
     publish([one], destination(aws), PublishOptions(via="stream"))
