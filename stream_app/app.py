@@ -21,8 +21,9 @@ from stream_app.consumer import forgetting
 from stream_app.consumer.alerting.alerts import Alerts, NoAlerts, details
 from stream_app.consumer.alerting.outbox import Outbox
 from stream_app.consumer.alerting.store import S3Alerts
+from stream_app.consumer.dependencies import ShardDependencies
 from stream_app.consumer.quarantine.policy import Isolation
-from stream_app.consumer.shard import ShardConsumer, ShardDependencies
+from stream_app.consumer.shard import ShardConsumer
 from stream_app.consumer.signed_snapshots import SignedSnapshots, read_keys
 from stream_app.consumer.snapshots import S3Snapshots, lineage_of
 from stream_app.errors import ConfigError, Problem, aws_error_code

@@ -72,7 +72,7 @@ def serve(
     ends the process.
     """
     from stream_app.consumer.memory_release import MemoryReleasing
-    from stream_app.consumer.protocol.batch_coalescer import Gathering
+    from stream_app.consumer.protocol.batch_coalescer import BatchCoalescer
     from stream_app.consumer.protocol.multilang import serve as answer
     from stream_app.consumer.protocol.pipe import WidePipe
     from stream_app.consumer.quarantine.batch_timer import BatchTimer
@@ -80,7 +80,7 @@ def serve(
     timer = BatchTimer(consumer.dependencies.settings.batch_limit, warm=warm)
     consumer.limit_batches(timer, warm=warm)
     with open(0, "rb", buffering=0, closefd=False) as stdin:
-        gathering = Gathering(consumer, max_record_bytes=consumer.dependencies.settings.max_record_bytes)
+        gathering = BatchCoalescer(consumer, max_record_bytes=consumer.dependencies.settings.max_record_bytes)
         answer(MemoryReleasing(gathering), WidePipe(stdin), protocol)
 
 

@@ -18,8 +18,8 @@ from stream_app.aws.objects import DIGEST, RECORDS, put_exact
 from stream_app.aws.retry import Policy, call, retrying
 from stream_app.consumer.alerting.alerts import Alerts
 from stream_app.consumer.alerting.outbox import Outbox
+from stream_app.consumer.dependencies import ShardDependencies
 from stream_app.consumer.quarantine.policy import Isolation
-from stream_app.consumer.shard import ShardDependencies as ConsumerWorld
 from stream_app.consumer.snapshots import Lineage
 from stream_app.errors import TransientError
 from stream_app.model.record import Batch, Failure, Position
@@ -288,8 +288,9 @@ class MemoryAlertStore:
 
 def alerts(stores: Stores, registry: Registry) -> Alerts:
     """The product's outbox between a bus and a store in memory."""
+    bus: Any = MemoryBus(stores)
     outbox = Outbox(
-        MemoryBus(stores),
+        bus,
         "bus",
         MemoryAlertStore(stores),
         warn=lambda what, **values: stores.notes.append((what, values)),
@@ -306,7 +307,7 @@ def settings(**values: Any) -> Settings:
 
 def dependencies(
     stores: Stores, registry: Registry, isolation: Isolation | None = None, **values: Any
-) -> ConsumerWorld:
+) -> ShardDependencies:
     """A world over these stores; what fails passingly is tried three times, without a pause."""
 
     def attempt(what: str, action: Callable[[], Any]) -> Any:
@@ -315,7 +316,7 @@ def dependencies(
     def sink(kind: str) -> Any:
         return retrying(MemorySink(stores, kind), POLICY, sleep=lambda _seconds: None, rng=random.Random(0))
 
-    return ConsumerWorld(
+    return ShardDependencies(
         registry=registry,
         settings=settings(**values),
         sinks=[sink(kind) for kind in SINKS],

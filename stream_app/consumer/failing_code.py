@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.record import Code, Failure, IntVector
@@ -24,8 +24,8 @@ class Failing(NamedTuple):
     error: str
     records: int
 
-    def told(self) -> dict[str, Any]:
-        """Built-in types, for a log line; the event type is not among them."""
+    def log_fields(self) -> dict[str, str | int]:
+        """Return the fields of a log event, without the event type."""
         return {"stage": self.stage, "line": self.line, "error": self.error, "records": self.records}
 
 
@@ -40,9 +40,9 @@ class _Run:
 class FailingCode:
     """Counts, for each event type, the records that failed in succession at the same line of a user's code.
 
-    Counted are records in their order, so that it makes no difference how they come in batches. A record that is
-    stored ends the succession, as does one that fails at another line. Records that never came to the line (repeats,
-    those that are not of the schema, and for `calculate` those that break a rule) count neither way.
+    Records are counted in order, so the result does not depend on batches. A record that is stored, or that fails at
+    another line, ends the succession. Records that did not reach the line are ignored: repeats, records that violate
+    the schema and, for `calculate`, records that break a rule.
     """
 
     def __init__(self, stop_after: int) -> None:
@@ -51,9 +51,9 @@ class FailingCode:
         self._reported: dict[str, str] = {}
 
     def take(self, result: Processed) -> list[Failing]:
-        """Count the records of a batch; what is to be reported now, once for each line until it is another.
+        """Count the records of a batch; return the lines to report, each once until another line fails.
 
-        Raises ConfigError where `stop_after` records, if that is not 0, have failed in succession.
+        Raises ConfigError when `stop_after` records have failed in succession, unless it is 0.
         """
         failed = _of_calculations(result.failed)
         for name in self._runs.keys() & result.passed.keys() - failed.keys():
@@ -64,7 +64,7 @@ class FailingCode:
         return [self._now(name, run) for name, run in self._runs.items() if self._is_new(name, run)]
 
     def records(self) -> dict[str, int]:
-        """Lengths of the successions that are noticeable, by event type."""
+        """Return the number of records that failed in succession, from `NOTICEABLE` on, by event type."""
         return {name: run.records for name, run in self._runs.items() if run.records >= NOTICEABLE}
 
     def _count(self, name: str, failures: Iterable[Failure], passed: IntVector | None) -> None:
@@ -80,7 +80,7 @@ class FailingCode:
 
     def _add(self, name: str, failure: Failure) -> None:
         run, line = self._runs.get(name), line_in(failure.reason)
-        if failure.code == Code.RULE_BROKEN:  # its rules were evaluated
+        if failure.code == Code.RULE_BROKEN:  # its rules were evaluated without an error
             if run is not None and run.stage == failure.stage:
                 del self._runs[name]
             return
@@ -88,7 +88,7 @@ class FailingCode:
             self._runs.pop(name, None)
             return
         if run is None or (run.stage, run.line) != (failure.stage, line):
-            # Of the reason, only the class: its message may quote the payload.
+            # Only the class of the error, because its message may quote the payload.
             run = self._runs[name] = _Run(
                 failure.stage, line, failure.reason.partition(":")[0].partition(" ")[0]
             )
@@ -107,7 +107,7 @@ class FailingCode:
 
 
 def _of_calculations(failed: Iterable[Failure]) -> Mapping[str, list[Failure]]:
-    """Failures of rules and calculations by event type, for those event types of which a calculation failed."""
+    """Return the failures of rules and calculations of each event type of which a calculation failed."""
     found: dict[str, list[Failure]] = {}
     concerned = {failure.event for failure in failed if failure.code == Code.CALCULATION_FAILED}
     for failure in failed if concerned else ():

@@ -1,4 +1,4 @@
-"""After how long a silence a device is forgotten, and how short that may be."""
+"""Decides after how long without records the state of a device is deleted."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from stream_app.errors import Problem
 from stream_app.model.event import Event, Rate
 from stream_app.settings import Settings
 
-# A correction looks for a device's earlier rows in the files of the two days before, and of twice the window.
+# A correction reads a device's earlier rows from the files of the two previous days and of twice the window.
 _LEAST = timedelta(days=3)
 _DAY_MS = 86_400_000
 _DEFAULT = Settings("", "").forget_devices_after_days
 
 
 def forget_after(settings: Settings, events: Iterable[Event]) -> int:
-    """Return the silence in milliseconds, 0 for never. The default is longer where an event needs more."""
+    """Return the time without records in milliseconds, 0 for never; the default grows with the needs of events."""
     days = settings.forget_devices_after_days
     if days == _DEFAULT:
         days = max([days, *(needs(event).days for event in events)])
@@ -25,14 +25,14 @@ def forget_after(settings: Settings, events: Iterable[Event]) -> int:
 
 
 def problems(settings: Settings, events: Iterable[Event]) -> list[Problem]:
-    """Name each event type whose results depend on more of the past than is remembered."""
+    """Return a problem for each event type whose results depend on older rows than are kept."""
     days = settings.forget_devices_after_days
     if days in (0, _DEFAULT):
         return []
     needed = {event.name: needs(event).days for event in events}
     return [
         Problem(
-            f"app.forget_devices_after_days = {days}: {name} needs {least} days of its devices' past",
+            f"app.forget_devices_after_days = {days}: {name} depends on {least} days of a device's history",
             f"give at least {least}, or 0 to forget no device",
         )
         for name, least in needed.items()
@@ -41,7 +41,7 @@ def problems(settings: Settings, events: Iterable[Event]) -> list[Problem]:
 
 
 def needs(event: Event) -> timedelta:
-    """Return how much of a device's past a row's result, or its correction, can depend on; in whole days."""
+    """Return, in whole days, the longest history that the result of a row or its correction can depend on."""
     spans = [check.per for check in event.checks if isinstance(check, Rate)]
     if event.window is not None:
         spans.append(2 * event.window.size * event.window.step)

@@ -1,4 +1,4 @@
-"""A shard that has nothing to do gives its spare memory back: a hundred of them share a machine."""
+"""Returns unused memory of idle shards to the operating system, because many shards share a machine."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from stream_app.consumer.protocol.batch_coalescer import FAR_MS
 from stream_app.consumer.protocol.multilang import Checkpointer, Handler
 from stream_app.model.record import Record
 
-FRUGAL: Mapping[str, str] = {
-    # Threads of numerical libraries: a shard has one core at most, and what has threads cannot be forked.
+LOW_MEMORY_ENVIRONMENT: Mapping[str, str] = {
+    # A shard uses at most one core, and a process with threads of numerical libraries cannot be forked.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
-    # Arrow's own pools keep some 10 MB for themselves; what the C library has in hand can be asked back.
+    # Arrow's own pools retain about 10 MB; memory of the C library can be released by malloc_trim.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
-    # What the end of a segment takes, the end of the next takes again: it goes back when `Thrifty` says so.
+    # The next segment needs as much memory as this one; `MemoryReleasing` decides when to release it.
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
 }
-"""The environment of shards that share a machine. To be laid under the user's own."""
+"""Environment variables for shards that share a machine; variables of the user take precedence."""
 
-_EVERY = 10.0  # seconds at least between two returns, which cost some milliseconds each
-# Seconds of its own work at least, where more records wait: the next segment needs the same again, and memory that
-# was given back is slow to come by. By the clock, it would be the more of their work the more shards share a core.
+_EVERY = 10.0  # the minimum of seconds between two releases, each of which costs a few milliseconds
+# The minimum of seconds of processor time while more records wait: the next segment needs the memory again, and
+# allocating it anew is slow. With wall-clock time the overhead would grow with the number of shards on a core.
 _EVERY_WORKED = 5.0
 
 
 def malloc_trim() -> None:
-    """Give free memory back to the system, where the C library can (glibc)."""
+    """Return free memory to the operating system, if the C library can (glibc)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 class MemoryReleasing:
-    """Passes every action on (protocol `multilang.Handler`), and returns memory when something is over.
+    """Forwards every action to a handler (protocol `multilang.Handler`) and releases memory afterwards.
 
-    That is before the first record is read: the beginning needs much that is never needed again, and what came to
-    lie in between would keep it. Then after a commit, which mostly has a segment stored before it, and on the first
-    idle tick after records. `worked` tells the seconds of processor time that this process took.
+    It does so before the first record is read, because initialization needs much memory that later allocations would
+    fragment; then after a checkpoint, which usually follows a stored segment; and on the first idle tick after
+    records. `worked` returns the processor time of this process in seconds.
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class MemoryReleasing:
         self.shutdown_requested = handler.shutdown_requested
 
     def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
-        """Load the state of the checkpoint given."""
+        """Forward the action, then release memory."""
         self._handler.initialize(shard, sequence, sub)
         self._release()
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
-        """Take records in order, or a tick."""
-        noting = _Noting(checkpointer)
-        self._handler.process(records, behind_ms, noting)
-        self._used = self._used or noting.committed or bool(records)
-        over = noting.committed or not records
-        if self._used and over and self._due(behind_ms is not None and behind_ms >= FAR_MS):
+        """Forward records or a tick, then release memory if it is due."""
+        recording = _RecordingCheckpointer(checkpointer)
+        self._handler.process(records, behind_ms, recording)
+        self._used = self._used or recording.committed or bool(records)
+        finished = recording.committed or not records
+        if self._used and finished and self._due(behind_ms is not None and behind_ms >= FAR_MS):
             self._release()
             self._used, self._released, self._released_worked = False, self._clock(), self._worked()
 
@@ -80,14 +80,14 @@ class MemoryReleasing:
         return self._clock() - self._released >= _EVERY
 
 
-class _Noting:
-    """A checkpointer, and whether it was asked for something."""
+class _RecordingCheckpointer:
+    """Forwards checkpoints and records whether there was one."""
 
     def __init__(self, checkpointer: Checkpointer) -> None:
         self._checkpointer = checkpointer
         self.committed = False
 
     def checkpoint(self, sequence: str | None, sub: int | None) -> None:
-        """Raises what the other does."""
+        """Forward the checkpoint; raises the same errors."""
         self.committed = True
         self._checkpointer.checkpoint(sequence, sub)

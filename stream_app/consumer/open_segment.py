@@ -1,4 +1,4 @@
-"""The segment that a shard's consumer is filling: its records, and what became of each so far."""
+"""The open segment of a shard's consumer: its records and their results so far."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from stream_app.sinks.columns import without_helpers
 
 @dataclass(slots=True)
 class OpenSegment:
-    """Where rows come from, and the results of each call of `process`, with the row at which it begins."""
+    """The metadata of the records, and each batch's result with the row at which it starts."""
 
     records: RecordMetadata = field(default_factory=RecordMetadata)
     parts: list[tuple[int, Processed]] = field(default_factory=list)
 
     def add(self, records: Records, result: Processed) -> None:
-        """Append consecutive records. Columns that only calculations and alerts need are not kept."""
+        """Append a batch. Columns that only calculations and alerts need are dropped."""
         passed = {name: without_helpers(batch) for name, batch in result.passed.items()}
         self.parts.append((len(self.records), Processed(passed, result.failed, result.repeated)))
         self.records.add(records)
 
     def closed(self, settings: Settings, shard: str, by_clock: bool) -> Segment:
-        """Return the parts as one segment: rows count from its first record. The parts are given up."""
+        """Return all batches as one segment, with rows relative to its first record, and release them."""
         batches: dict[str, list[Batch]] = {}
         offsets: dict[str, list[int]] = {}
         failed: list[Failure] = []
@@ -48,6 +48,6 @@ class OpenSegment:
             if (whole := concat(batches[name], offsets[name])) is not None
         }
         rows = np.concatenate(repeated) if repeated else np.zeros(0, dtype=np.int64)
-        self.parts.clear()  # their memory is for what the sinks need
+        self.parts.clear()  # the sinks need the memory
         names = settings.application, settings.stream, shard
         return Segment(*names, self.records, passed, failed, rows, by_clock)

@@ -1,4 +1,4 @@
-"""Where a segment ends: a rule on the records alone, so that every reading of a shard cuts it alike."""
+"""Divides a shard into segments by its records alone, so that every run of a shard yields the same segments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNLIMITED = 1 << 62
 
 
 class Piece(NamedTuple):
-    """A run of records of one segment: [start, stop) of those given; `closes` when the segment ends after it."""
+    """Consecutive records [start, stop) of one segment; `closes` if the segment ends after them."""
 
     start: int
     stop: int
@@ -21,10 +21,10 @@ class Piece(NamedTuple):
 
 
 class Segmenter:
-    """Cuts a shard into segments.
+    """Finds the ends of segments.
 
     A segment ends before the first record whose arrival falls in a later bucket of `seconds` than the segment's
-    first record, or with the record that brings it to `limit` records or to `limit_bytes` bytes.
+    first record, or with the record that fills it to `limit` records or to `limit_bytes` bytes.
     """
 
     def __init__(self, seconds: int, limit: int, limit_bytes: int = _UNLIMITED) -> None:
@@ -35,14 +35,14 @@ class Segmenter:
 
     @property
     def open(self) -> bool:
-        """Whether a segment has begun and not ended."""
+        """Whether a segment is open."""
         return self._bucket is not None
 
     def cut(self, arrivals: Sequence[int] | IntVector, sizes: IntVector | None = None) -> list[Piece]:
-        """Pieces of records with these arrival times (ms since the epoch), in order; they cover all of them.
+        """Divide records with these arrival times (ms since the epoch) into pieces, which cover them in order.
 
-        `sizes` are the records' bytes after decompression. A piece may be empty: the first record given ends the
-        segment that was open.
+        `sizes` are the bytes of the records after decompression. A piece is empty if the first record ends the open
+        segment.
         """
         pieces: list[Piece] = []
         times, start = np.asarray(arrivals, dtype=np.int64), 0
@@ -51,8 +51,8 @@ class Segmenter:
             if self._bucket is None:
                 self._bucket = int(times[start]) // self._width
             before = int(ends[start - 1]) if start else 0
-            room = before + self._limit_bytes - self._bytes
-            full = int(np.searchsorted(ends, room)) + 1  # with the record that brings it to the limit
+            capacity = before + self._limit_bytes - self._bytes
+            full = int(np.searchsorted(ends, capacity)) + 1  # including the record that reaches the limit
             part = times[start : min(full, start + self._limit - self._count)]
             later = part >= (self._bucket + 1) * self._width
             passed = bool(later.any())
@@ -67,20 +67,20 @@ class Segmenter:
         return pieces
 
     def overdue(self, now_ms: int, margin_ms: int) -> bool:
-        """Whether the open segment's bucket has passed on the clock, with a margin for clocks that differ.
+        """Whether the time of the open segment's bucket has passed, plus a margin for clock skew.
 
-        Asked only when the consumer has caught up: then no record of the bucket is to come.
+        The caller must have read the shard to its tip, so that no record of the bucket is outstanding.
         """
         return self._bucket is not None and now_ms >= (self._bucket + 1) * self._width + margin_ms
 
     def close(self) -> None:
-        """The open segment has ended; the next record begins another."""
+        """End the open segment; the next record starts a new one."""
         self._bucket = None
         self._count = self._bytes = 0
 
 
 def chunks(sizes: IntVector, start: int, stop: int, limit: int) -> Iterator[tuple[int, int]]:
-    """Consecutive parts of [start, stop) of at most `limit` bytes each, or of one record that is larger."""
+    """Divide [start, stop) into parts of at most `limit` bytes; a larger record is a part of its own."""
     ends = np.cumsum(sizes[start:stop])
     begin = 0
     while begin < stop - start:

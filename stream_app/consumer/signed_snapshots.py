@@ -1,8 +1,8 @@
-"""Snapshots with a signature, so that nobody who can only write to the bucket can change a shard's state.
+"""Signed snapshots: write access to the bucket alone does not suffice to change a shard's state.
 
-A signed snapshot is MAGIC, the key's id (8 bytes), an HMAC-SHA-256 (32 bytes) and the snapshot. The HMAC covers the
-snapshot and the application, shard and checkpoint that it belongs to, so it fits no other. Of several keys the first
-signs, and all are accepted: to exchange a key, put the new one first, and take the old one away when every shard has
+A signed snapshot consists of MAGIC, the key's id (8 bytes), an HMAC-SHA-256 (32 bytes) and the snapshot. The HMAC
+covers the snapshot with its application, shard and checkpoint, so it is not valid for any other. The first of several
+keys signs, and all are accepted. To rotate a key, put the new one first, and remove the old one when every shard has
 made a checkpoint.
 """
 
@@ -22,9 +22,9 @@ _ID, _TAG = 8, 32
 
 
 def read_keys(text: str, file: str) -> list[bytes]:
-    """Return the keys out of a text, or of a file where the text is empty: words, at least LEAST_KEY characters each.
+    """Parse keys of at least LEAST_KEY characters, separated by whitespace, from a text or else from a file.
 
-    Raises ConfigError, which never shows a key.
+    Raises ConfigError, which never contains a key.
     """
     source = "STREAM_APP_STATE_KEY"
     if not text and file:
@@ -41,16 +41,14 @@ def read_keys(text: str, file: str) -> list[bytes]:
     return keys
 
 
-_HINT = (
-    "make a key with `openssl rand -hex 32`; several are separated by blanks or lines, the first one signs"
-)
+_HINT = "create a key with `openssl rand -hex 32`; separate several by whitespace, the first one signs"
 
 
 class SignedSnapshots:
-    """Signs what is saved, where there is a key, and refuses what is loaded with a wrong signature or without one.
+    """Signs snapshots if there is a key, and rejects loaded ones whose signature is wrong or missing.
 
-    `accept_unsigned` takes snapshots without a signature too: for the time until every shard has made a checkpoint
-    with a key, and without a key for snapshots whose signature cannot be checked any more.
+    With `accept_unsigned`, snapshots without a signature are accepted too, until every shard has made a checkpoint
+    with the key; without a key, signed snapshots are then loaded without a check.
     """
 
     def __init__(
@@ -61,14 +59,14 @@ class SignedSnapshots:
         self._first = keys[0] if keys else None
 
     def load(self, shard: str, name: str) -> bytes | None:
-        """The snapshot of that name, None where there is none. Raises FatalError when it is refused."""
+        """Return the snapshot of that name, None if there is none. Raises FatalError if it is rejected."""
         data = self._inner.load(shard, name)
         if data is None:
             return None
         if not data.startswith(MAGIC):
             if self._keys and not self._accept_unsigned:
                 raise FatalError(
-                    "the state snapshot has no signature; where a key is new, set app.unsigned_state = accept "
+                    "the state snapshot has no signature; after adding a first key, set app.unsigned_state = accept "
                     "until every shard has made a checkpoint"
                 )
             return data
@@ -82,32 +80,32 @@ class SignedSnapshots:
             return data[begin:]
         key = self._keys.get(id_)
         if key is None:
-            raise FatalError("the state snapshot is signed with a key that is not among those given")
+            raise FatalError("the state snapshot is signed with an unknown key")
         if not hmac.compare_digest(tag, self._tag(key, shard, name, memoryview(data)[begin:])):
             raise FatalError(
-                "the signature of the state snapshot is wrong: it was changed, or belongs elsewhere"
+                "the signature of the state snapshot is wrong: it was changed or belongs to another checkpoint"
             )
         return data[begin:]
 
     def save(self, shard: str, name: str, snapshot: bytes) -> None:
-        """Keep it, signed with the first key; safe to repeat."""
+        """Store the snapshot, signed with the first key; idempotent."""
         if self._first is not None:
             tag = self._tag(self._first, shard, name, memoryview(snapshot))
             snapshot = b"".join((MAGIC, _id(self._first), tag, snapshot))
         self._inner.save(shard, name, snapshot)
 
     def forget(self, shard: str, name: str) -> None:
-        """Drop one that no checkpoint can ask for any more."""
+        """Delete a snapshot that no checkpoint needs."""
         self._inner.forget(shard, name)
 
     def _tag(self, key: bytes, shard: str, name: str, snapshot: memoryview) -> bytes:
-        made = hmac.new(key, MAGIC, hashlib.sha256)
+        tag = hmac.new(key, MAGIC, hashlib.sha256)
         for part in (self._application, shard, name):
-            made.update(len(part.encode()).to_bytes(4, "little") + part.encode())
-        made.update(snapshot)
-        return made.digest()
+            tag.update(len(part.encode()).to_bytes(4, "little") + part.encode())
+        tag.update(snapshot)
+        return tag.digest()
 
 
 def _id(key: bytes) -> bytes:
-    """What a key is known by; it tells nothing of the key."""
+    """Return the id of a key, which does not reveal the key."""
     return hmac.digest(key, b"stream-app state key id", "sha256")[:_ID]

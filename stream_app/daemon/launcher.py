@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from stream_app.consumer.memory_release import FRUGAL
+from stream_app.consumer.memory_release import LOW_MEMORY_ENVIRONMENT
 from stream_app.daemon import forkserver_owner, java, java_heap
 from stream_app.daemon.log import Line, OnLine, launcher_line
 from stream_app.daemon.process import DaemonProcess
@@ -93,7 +93,7 @@ def run_daemon(
         # An emulation of Kinesis speaks JSON alone, and is what a plain http endpoint means.
         cbor = not given.get("kinesisEndpoint", "").startswith("http://")
         command = java.command(runtime, file, heap=sizing.heap, cbor=cbor, debug=debug)
-        inherited = {**FRUGAL, **_for_children(environ), "PATH": path, ENVIRONMENT: str(file)}
+        inherited = {**LOW_MEMORY_ENVIRONMENT, **_for_children(environ), "PATH": path, ENVIRONMENT: str(file)}
         patience = _patience(given)
 
         names = {name: given[f"{name}Name"] for name in ("application", "stream")}

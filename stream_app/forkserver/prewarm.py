@@ -19,7 +19,8 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 
 from stream_app.aws.request_sizes import envelope
-from stream_app.consumer.protocol.batch_coalescer import Gathering
+from stream_app.consumer.dependencies import ShardDependencies
+from stream_app.consumer.protocol.batch_coalescer import BatchCoalescer
 from stream_app.consumer.protocol.multilang import (
     CheckpointReply,
     Initialize,
@@ -29,7 +30,7 @@ from stream_app.consumer.protocol.multilang import (
     ShutdownRequested,
     serve,
 )
-from stream_app.consumer.shard import ShardConsumer, ShardDependencies
+from stream_app.consumer.shard import ShardConsumer
 from stream_app.consumer.snapshots import Lineage, S3Snapshots, lineage_of
 from stream_app.errors import FatalError
 from stream_app.model.record import Record
@@ -103,7 +104,7 @@ def live(dependencies: ShardDependencies, codec: Codec, sending: Unsent | None) 
     # Log lines go to stderr, and bear the shard's name from now on.
     with sending.held(), closing(daemon), redirect_stderr(io.StringIO()):
         copy_context().run(
-            serve, Gathering(ShardConsumer(apart)), cast("Any", daemon.stdin), cast("Any", daemon)
+            serve, BatchCoalescer(ShardConsumer(apart)), cast("Any", daemon.stdin), cast("Any", daemon)
         )
 
 

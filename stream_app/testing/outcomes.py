@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stream_app.consumer.alerting.alerts import NoAlerts
-from stream_app.consumer.shard import ShardConsumer, ShardDependencies
+from stream_app.consumer.dependencies import ShardDependencies
+from stream_app.consumer.shard import ShardConsumer
 from stream_app.consumer.snapshots import Lineage
 from stream_app.event_loading import load_registry, schema_files
 from stream_app.model.event import Event

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from stream_app import app
-from stream_app.consumer.memory_release import FRUGAL
+from stream_app.consumer.memory_release import LOW_MEMORY_ENVIRONMENT
 from stream_app.consumer.snapshots import S3Snapshots
 from stream_app.daemon.forkserver_owner import keep_host
 from stream_app.daemon.properties import render
@@ -55,7 +55,12 @@ def kept_host(aws: Embedded, folder: Path) -> Iterator[dict[str, str]]:
     file.write_text(
         render(base, {**aws.settings(), "app.segment_seconds": "1", "app.checkpoint_seconds": "1"})
     )
-    environ = {**FRUGAL, **aws.environ, "STREAM_APP_PROPERTIES": str(file), "STREAM_APP_LOG_LEVEL": "WARNING"}
+    environ = {
+        **LOW_MEMORY_ENVIRONMENT,
+        **aws.environ,
+        "STREAM_APP_PROPERTIES": str(file),
+        "STREAM_APP_LOG_LEVEL": "WARNING",
+    }
     ready = threading.Event()
     with keep_host(folder, environ, lambda line: ready.set() if "pid" in line else None) as more:
         assert ready.wait(60)

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from stream_app.consumer.memory_release import FRUGAL
+from stream_app.consumer.memory_release import LOW_MEMORY_ENVIRONMENT
 from stream_app.daemon.forkserver_owner import keep_host
 from stream_app.daemon.supervisor import Restarts
 from stream_app.forkserver import client
@@ -77,7 +77,13 @@ QUICK = Restarts(limit=3, base_seconds=0.0)
 
 
 def environ(**more: str) -> dict[str, str]:
-    return {**FRUGAL, **os.environ, "PYTHONPATH": str(ROOT), "STREAM_APP_LOG_LEVEL": "INFO", **more}
+    return {
+        **LOW_MEMORY_ENVIRONMENT,
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "STREAM_APP_LOG_LEVEL": "INFO",
+        **more,
+    }
 
 
 @dataclass

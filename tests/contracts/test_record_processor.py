@@ -77,7 +77,7 @@ def test_signals_are_for_the_launcher(child: tuple[Player, subprocess.Popen[byte
     ("lines", "code", "words"),
     [
         (b"", 0, None),
-        (b"nonsense\n", 1, "not of the protocol"),
+        (b"nonsense\n", 1, "not a protocol message"),
         (
             json.dumps({"action": "initialize", "shardId": SHARD, "sequenceNumber": "5"}).encode(),
             1,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stream_app.consumer.protocol.line_reader import LineReader, taken
+from stream_app.consumer.protocol.line_reader import LineReader, read_record_line
 from stream_app.consumer.protocol.multilang import Checkpointer, Message, ProcessRecords, serve
 from stream_app.errors import StreamAppError
 from stream_app.model.record import Record
@@ -71,7 +71,7 @@ def _line(message: dict[str, Any]) -> bytes:
 def _compiled_reader_agrees(line: bytes) -> None:
     view = LineReader(io.BytesIO(line)).read()
     assert view is not None
-    found = taken(view)
+    found = read_record_line(view)
     if found is None:
         return
     read = _decode(line)

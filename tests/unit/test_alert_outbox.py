@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.alerting.outbox import ENTRIES, MOST_WAITING, Outbox
+from stream_app.consumer.alerting.outbox import ENTRIES, MAX_WAITING, Outbox
 from stream_app.consumer.alerting.store import name_of
 from stream_app.model.record import Position
 
@@ -95,8 +95,9 @@ class Case:
         self.outbox = self.another()
 
     def another(self, parents: Sequence[str] = (), shard: str = SHARD) -> Outbox:
+        bus: Any = self.bus
         outbox = Outbox(
-            self.bus,
+            bus,
             "bus",
             self.store,
             warn=lambda what, **_values: self.warnings.append(what),
@@ -192,13 +193,13 @@ def test_more_alerts_than_memory_is_for_are_stored_and_sent_when_the_bus_is_back
     for first in range(0, 5_000, 100):
         case.outbox.add(alerts(*range(first, first + 100)))
         case.outbox.flush()
-        assert case.outbox.waiting <= MOST_WAITING
+        assert case.outbox.waiting <= MAX_WAITING
     assert sum(map(len, case.store.objects.values())) + case.outbox.waiting == 5_000
     case.bus.down = False
     case.bus.now += 61
     calls = case.bus.calls
     case.outbox.flush()
-    assert case.bus.calls - calls <= (MOST_WAITING + 100) // ENTRIES  # what is stored goes out bit by bit
+    assert case.bus.calls - calls <= (MAX_WAITING + 100) // ENTRIES  # what is stored goes out bit by bit
     case.batches(60)
     assert sorted(case.bus.accepted) == list(range(5_000))
     assert case.store.objects == {}
@@ -207,12 +208,12 @@ def test_more_alerts_than_memory_is_for_are_stored_and_sent_when_the_bus_is_back
 
 def test_where_the_store_fails_too_alerts_are_counted_and_the_shard_goes_on() -> None:
     case = Case(Bus(down=True), Store(down=True))
-    case.outbox.add(alerts(*range(MOST_WAITING + 1)))
+    case.outbox.add(alerts(*range(MAX_WAITING + 1)))
     case.outbox.flush()
-    assert (case.outbox.waiting, case.outbox.dropped) == (0, MOST_WAITING + 1)
+    assert (case.outbox.waiting, case.outbox.dropped) == (0, MAX_WAITING + 1)
     case.outbox.add(alerts(7))
     case.outbox.secure(None)
-    assert (case.outbox.waiting, case.outbox.dropped) == (0, MOST_WAITING + 2)
+    assert (case.outbox.waiting, case.outbox.dropped) == (0, MAX_WAITING + 2)
 
 
 # ---- Checkpoints, and the next consumer

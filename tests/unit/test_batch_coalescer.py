@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.consumer.protocol import batch_coalescer as gather
-from stream_app.consumer.protocol.batch_coalescer import Gathering
+from stream_app.consumer.protocol.batch_coalescer import BatchCoalescer
 from stream_app.consumer.protocol.multilang import Checkpointer
 from stream_app.model.record import Record
 from stream_app.testing import record
@@ -57,9 +57,9 @@ def batch(count: int, size: int = 3, first: int = 0) -> list[Record]:
     return [record(b"x" * size, first + number) for number in range(count)]
 
 
-def gathering(seconds: float = 0.0) -> tuple[Inner, Gathering]:
+def gathering(seconds: float = 0.0) -> tuple[Inner, BatchCoalescer]:
     inner = Inner(seconds)
-    return inner, Gathering(inner, inner.clock)
+    return inner, BatchCoalescer(inner, inner.clock)
 
 
 _steps = st.lists(

@@ -47,10 +47,10 @@ def test_the_first_fatal_row_is_found_with_three_forks(rows: int, fatal: set[int
     found = inspect(rows, forks, LIMIT)
     first = min((row for row in fatal if row < rows), default=None)
     if first is None:
-        assert (found.passed, found.death, len(forks.cuts)) == (rows, None, 1)
+        assert (found.passed, found.termination, len(forks.cuts)) == (rows, None, 1)
     else:
-        assert found.death is not None
-        assert (found.passed, found.death.reason) == (first, "the process was killed by SIGKILL")
+        assert found.termination is not None
+        assert (found.passed, found.termination.reason) == (first, "the process was killed by SIGKILL")
         assert len(forks.cuts) == 3
     assert all(stop - start <= PIECE for start, stop in zip([0, *found.cuts], found.cuts, strict=False))
 
@@ -61,7 +61,7 @@ def test_who_is_killed_once_or_twice_by_somebody_else_blames_no_record(
 ) -> None:
     forks = Forks(set(), lambda trial, row: trial <= trials and row == at)
     found = inspect(rows, forks, LIMIT)
-    assert found.death is None
+    assert found.termination is None
     assert 0 < found.passed <= rows
 
 
@@ -105,10 +105,14 @@ def test_a_fork_that_ends_before_the_first_record_blames_none() -> None:
 def test_the_reason_says_how_it_ended(ended: ForkResult, reason: str) -> None:
     told = [_told(Progress(0, "process", "reading", "5c"))]
     found = inspect(1, lambda _cuts, _snapshots: ended._replace(told=told), LIMIT)
-    assert found.death is not None
-    assert found.death.reason == reason
-    assert (found.death.stage, found.death.event, found.death.schema) == ("process", "reading", "5c")
-    assert found.death.code == ("TIMED_OUT" if ended.exceeded else "PROCESS_KILLED")
+    assert found.termination is not None
+    assert found.termination.reason == reason
+    assert (found.termination.stage, found.termination.event, found.termination.schema) == (
+        "process",
+        "reading",
+        "5c",
+    )
+    assert found.termination.code == ("TIMED_OUT" if ended.exceeded else "PROCESS_KILLED")
 
 
 def test_the_stage_is_that_of_the_stack_where_there_is_one() -> None:
@@ -118,5 +122,5 @@ def test_the_stage_is_that_of_the_stack_where_there_is_one() -> None:
     ]
     ended = ForkResult([_told(Progress(0))], code=-11, stack=frames)
     found = inspect(1, lambda _cuts, _snapshots: ended, LIMIT)
-    assert found.death is not None
-    assert found.death.stage == "calculate"
+    assert found.termination is not None
+    assert found.termination.stage == "calculate"

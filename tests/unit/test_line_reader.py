@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.consumer.protocol.line_reader import LineReader, Taken, taken
+from stream_app.consumer.protocol.line_reader import LineReader, RecordLine, read_record_line
 from stream_app.consumer.protocol.multilang import Message, ProcessRecords
 from stream_app.model.record import Record
 
@@ -53,11 +53,11 @@ def compact(message: dict[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
-def take(sent: bytes) -> Taken | None:
+def take(sent: bytes) -> RecordLine | None:
     found = LineReader(io.BytesIO(sent)).read()
     assert found is not None
     assert bytes(found) == sent
-    return taken(found)
+    return read_record_line(found)
 
 
 def plain(text: str) -> bool:
@@ -158,7 +158,7 @@ def test_room_that_is_not_needed_any_more_is_given_back() -> None:
     reader = LineReader(_Trickle(b"y" * 3_000_000 + b"\n" + small * 3, random.Random(1)))
     line = reader.read()
     assert line is not None
-    assert reader.room > len(line) > 3_000_000
+    assert reader.capacity > len(line) > 3_000_000
     while reader.read() is not None:
         pass
-    assert reader.room < 100_000
+    assert reader.capacity < 100_000

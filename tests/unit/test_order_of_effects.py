@@ -322,7 +322,7 @@ def test_a_checkpoint_that_kcl_does_not_understand_is_fatal() -> None:
 def test_a_daemon_that_dies_during_a_checkpoint_leaves_the_segment_to_the_next() -> None:
     class Gone(Kcl):
         def checkpoint(self, sequence: str | None, sub: int | None) -> None:
-            raise LeaseLostError("the daemon is gone")
+            raise LeaseLostError("the daemon has ended")
 
     stores = Stores()
     kcl = Gone(stores, REGISTRY, many(4), {"segment_records": 2})

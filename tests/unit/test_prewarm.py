@@ -9,7 +9,7 @@ import structlog
 from botocore.exceptions import BotoCoreError
 
 from stream_app import app
-from stream_app.consumer.shard import ShardDependencies
+from stream_app.consumer.dependencies import ShardDependencies
 from stream_app.event_loading import load_registry
 from stream_app.forkserver.prewarm import Unsent, live
 from stream_app.resources import shipped

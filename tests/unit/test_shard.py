@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from stream_app.consumer import checkpoint_schedule
 from stream_app.consumer import shard as shard_module
 from stream_app.consumer.snapshots import SHARD_END, Lineage
 from stream_app.errors import FatalError
@@ -213,7 +214,7 @@ def test_the_last_two_states_are_kept_and_those_before_go_after_the_checkpoint()
 def test_snapshots_that_take_long_take_a_fortieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0.0, 0.5)
     monkeypatch.setattr(time, "thread_time", lambda: next(clock))
-    monkeypatch.setattr(shard_module, "_SMALL_STATE", 0)
+    monkeypatch.setattr(checkpoint_schedule, "_SMALL_STATE", 0)
     kcl = shard(*(reading(at) for at in range(90)), segment_records=1, checkpoint_seconds=2)
     kcl.arrive(90)
     committed = []

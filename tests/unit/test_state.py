@@ -157,7 +157,7 @@ class _S3:
 
 @given(st.binary())
 def test_snapshots_on_s3_are_what_was_saved(snapshot: bytes) -> None:
-    s3 = _S3()
+    s3: Any = _S3()
     snapshots = S3Snapshots(s3, "bucket", "app")
     assert snapshots.load(CHILD, "5") is None
     snapshots.save(CHILD, "5", snapshot)
@@ -170,7 +170,7 @@ def test_snapshots_on_s3_are_what_was_saved(snapshot: bytes) -> None:
 
 
 def test_an_object_that_is_no_snapshot_is_fatal_and_named() -> None:
-    s3 = _S3()
+    s3: Any = _S3()
     s3.objects[f"bucket/state/app/{CHILD}/5"] = b"something else"
     with pytest.raises(FatalError, match=f"{CHILD}/5: not a state snapshot"):
         restore(new_state(), CHILD, "5", None, S3Snapshots(s3, "bucket", "app"), of(WHOLE), missing="fail")
@@ -208,16 +208,14 @@ class _Kinesis:
 def test_a_shards_lineage_is_found_on_any_page() -> None:
     hashes = {"StartingHashKey": "5", "EndingHashKey": str(2**128 - 1)}
     merged = {"ParentShardId": PARENT, "AdjacentParentShardId": OTHER}
-    look_up = lineage_of(
-        _Kinesis(
-            [
-                {"ShardId": PARENT, "HashKeyRange": hashes},
-                {"ShardId": OTHER, "HashKeyRange": hashes, "ParentShardId": "gone"},
-                {"ShardId": CHILD, "HashKeyRange": hashes, **merged},
-            ]
-        ),
-        "devices",
+    kinesis: Any = _Kinesis(
+        [
+            {"ShardId": PARENT, "HashKeyRange": hashes},
+            {"ShardId": OTHER, "HashKeyRange": hashes, "ParentShardId": "gone"},
+            {"ShardId": CHILD, "HashKeyRange": hashes, **merged},
+        ]
     )
+    look_up = lineage_of(kinesis, "devices")
     assert look_up(PARENT) == Lineage((), 5, 2**128 - 1)
     assert look_up(OTHER).parents == ("gone",)
     assert look_up(CHILD).parents == (PARENT, OTHER)

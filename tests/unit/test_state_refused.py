@@ -53,7 +53,9 @@ def test_damage_anywhere_is_seen_and_it_is_said_what_to_do(data: st.DataObject) 
     else:
         del damaged[at:]
     stores = Stores(snapshots={(SHARD, "5"): bytes(damaged)})
-    with pytest.raises(FatalError, match=r"/5: .*snapshot.*S3 versions, or set app.missing_state = fresh"):
+    with pytest.raises(
+        FatalError, match=r"/5: .*snapshot.*S3 object versions, or set app.missing_state = fresh"
+    ):
         restored(stores)
     assert known(restored(stores, missing="fresh").snapshot()) == {}
 
@@ -82,7 +84,7 @@ def test_a_signed_snapshot_is_read_with_its_key_alone() -> None:
     assert signed(stores, NEW, OLD).load(SHARD, "5") == SNAPSHOT
     assert signed(stores, accept=True).load(SHARD, "5") == SNAPSHOT
     assert signed(stores, OLD).load(SHARD, "6") is None
-    with pytest.raises(FatalError, match="not among those given"):
+    with pytest.raises(FatalError, match="signed with an unknown key"):
         signed(stores, NEW, accept=True).load(SHARD, "5")
     with pytest.raises(FatalError, match="set STREAM_APP_STATE_KEY"):
         signed(stores).load(SHARD, "5")
@@ -105,7 +107,7 @@ def test_a_signed_snapshot_fits_no_other_place() -> None:
     data = stores.snapshots[SHARD, "5"]
     stores.snapshots |= {(SHARD, "6"): data, (OTHER, "5"): data}
     for shard, name, application in ((SHARD, "6", "app"), (OTHER, "5", "app"), (SHARD, "5", "app2")):
-        with pytest.raises(FatalError, match="belongs elsewhere"):
+        with pytest.raises(FatalError, match="belongs to another checkpoint"):
             signed(stores, OLD, application=application).load(shard, name)
 
 

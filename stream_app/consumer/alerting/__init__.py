@@ -1,1 +1,1 @@
-"""Alerts about anomalies, from the row to the event bus."""
+"""Alerts about anomalies: their form, the outbox, and the storage of unsent alerts."""

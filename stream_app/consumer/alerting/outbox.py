@@ -5,50 +5,53 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from stream_app.aws.retry import Attempt
-from stream_app.consumer.alerting.alerts import entry
-from stream_app.consumer.alerting.store import Alert, AlertStore, name_of, position
+from stream_app.consumer.alerting.alerts import Alert, entry
+from stream_app.consumer.alerting.store import AlertStore, name_of, position
 from stream_app.model.record import Position
 
-ENTRIES = 10  # PutEvents takes ten
-MOST_WAITING = 1_000
-"""How many unsent alerts are kept in memory; more go to the store."""
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
 
-# A call that failed is followed by a pause, which doubles from try to try, and is so long that calls to a bus that
-# hangs take no more than this share of the time.
-_FIRST_PAUSE, _LONGEST_PAUSE, _SHARE = 1.0, 60.0, 0.05
-# Seconds after which a batch waits no longer for its alerts, though the bus accepts them.
-_PATIENCE = 5.0
-# Entries of stored alerts that are sent after one batch.
+ENTRIES = 10  # the limit of one PutEvents request
+MAX_WAITING = 1_000
+"""The maximum of unsent alerts in memory; when there are more, they are stored."""
+
+# After a failed request there is a pause, which doubles with each failure. It is long enough that requests to a bus
+# that does not respond take at most this share of the time.
+_FIRST_PAUSE, _MAX_PAUSE, _SHARE = 1.0, 60.0, 0.05
+# The maximum of seconds that sending alerts may delay a batch.
+_MAX_SECONDS = 5.0
+# The maximum of stored alerts that are sent after one batch.
 _STORED_AT_ONCE = 100
-# The bus will never accept this entry, says the reference of PutEvents; all other errors may pass.
-_REFUSED = frozenset({"InvalidArgument", "MalformedDetail", "RedactionFailure"})
+# Permanent errors of an entry, according to the API reference of PutEvents; all others may be temporary.
+_PERMANENT = frozenset({"InvalidArgument", "MalformedDetail", "RedactionFailure"})
 
 T = TypeVar("T")
 Warn = Callable[..., object]
 
 
 class _Queued(NamedTuple):
-    """An alert and the entry of PutEvents that carries it."""
+    """An alert and its entry of PutEvents."""
 
     alert: Alert
-    entry: dict[str, Any]
+    entry: PutEventsRequestEntryTypeDef
 
 
 class Outbox:
-    """Alerts of one shard on their way to the bus: at least once each, in no order. No method raises.
+    """Sends the alerts of one shard to the bus at least once, in any order. No method raises.
 
-    An alert waits in memory until the bus accepts it. Before a checkpoint passes its record, and when there are too
-    many, it is stored, and sent when the bus accepts alerts again, by this consumer or by the next one of the shard.
-    It is dropped, and counted, when neither the bus nor the store takes it: then the column `anomaly` of the stored
-    row is what remains.
+    An alert stays in memory until the bus accepts it. Before a checkpoint passes its record, or when there are too
+    many, it is stored; this consumer or the next one of the shard sends it when the bus accepts alerts again. If
+    neither the bus nor the store accepts it, it is dropped and counted; the column `anomaly` of the row remains.
     """
 
     def __init__(
         self,
-        events: Any,
+        events: EventBridgeClient,
         bus: str,
         store: AlertStore,
         *,
@@ -56,7 +59,7 @@ class Outbox:
         attempt: Attempt = lambda _what, action: action(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`events` is boto3's client, `attempt` repeats a write to the store that failed."""
+        """`attempt` retries writes to the store; `clock` returns seconds."""
         self._events, self._bus, self._store = events, bus, store
         self._warn, self._attempt, self._clock = warn, attempt, clock
         self._begin("")
@@ -65,18 +68,18 @@ class Outbox:
         self._shard = shard
         self._waiting: list[_Queued] = []
         self._stored: deque[tuple[str, str]] = deque()
-        self._rest: list[_Queued] | None = None  # what is left to send of the first of `_stored`
+        self._rest: list[_Queued] | None = None  # unsent alerts of the first object of `_stored`
         self._failures, self._next = 0, self._clock()
         self.dropped = 0
-        """How many alerts were lost."""
+        """The number of alerts that were lost."""
 
     @property
     def waiting(self) -> int:
-        """How many alerts are in memory, not accepted yet."""
+        """The number of alerts in memory that the bus has not accepted yet."""
         return len(self._waiting)
 
     def start(self, shard: str, parents: Sequence[str] = ()) -> None:
-        """Begin with a shard: find the alerts that an earlier consumer of it, or of its parents, had to store."""
+        """Start with a shard: list the alerts that earlier consumers of it or of its parents stored."""
         self._begin(shard)
         for owner in (*parents, shard):
             names = self._with_store("list", self._store.names, owner)
@@ -87,25 +90,25 @@ class Outbox:
         for alert in alerts:
             try:
                 queued = _Queued(alert, entry(alert, self._bus))
-            except Exception as error:  # text that is not Unicode, for one: it would fail at each try
+            except Exception as error:  # for example text that is not Unicode; a retry would fail too
                 self.lost(1, f"an alert that cannot be encoded: {error}")
             else:
                 self._waiting.append(queued)
 
     def lost(self, count: int, error: str) -> None:
-        """Count alerts that are dropped."""
+        """Count and log alerts that are dropped."""
         self.dropped += count
         self._warn("alerts were dropped", count=count, error=error)
 
     def flush(self) -> None:
-        """Send what waits, unless the bus is given a pause; then something of what is stored."""
+        """Send queued alerts, then some of the stored ones, unless there is a pause."""
         if (self._waiting or self._stored) and self._clock() >= self._next:
             self._send()
-        if len(self._waiting) > MOST_WAITING:
+        if len(self._waiting) > MAX_WAITING:
             self._keep(self._waiting, lambda _what, action: action())
 
     def secure(self, last: Position | None) -> None:
-        """Store the unsent alerts of records up to `last` (None: of all), which a checkpoint is about to pass."""
+        """Store unsent alerts of records up to `last` (None: all), which a checkpoint is about to pass."""
         passed = [item for item in self._waiting if last is None or position(item.alert).order <= last.order]
         if passed:
             self._keep(passed, self._attempt)
@@ -115,31 +118,31 @@ class Outbox:
     def _send(self) -> None:
         begun, before = self._clock(), self._failures
         try:
-            refused = self._send_waiting(begun)
-            if not refused:
+            codes = self._send_waiting(begun)
+            if not codes:
                 self._send_stored()
         except Exception as error:
             self._pause(begun, str(error))
             return
-        if refused:
-            self._pause(begun, ", ".join(sorted(refused)))
+        if codes:
+            self._pause(begun, ", ".join(sorted(codes)))
         elif before:
             self._failures = 0
             self._warn("alerts are accepted again", waiting=self.waiting, stored=len(self._stored))
 
     def _send_waiting(self, begun: float) -> set[str]:
-        """Send until nothing waits, no entry of a call is accepted, or it takes too long; the codes of refusals."""
-        refused: list[_Queued] = []
+        """Send until all are sent, a request has no success, or time is up; return the error codes."""
+        failed: list[_Queued] = []
         codes: set[str] = set()
-        while self._waiting and self._clock() - begun < _PATIENCE:
+        while self._waiting and self._clock() - begun < _MAX_SECONDS:
             left, found = self._put(self._waiting[:ENTRIES])
             taken = len(self._waiting[:ENTRIES])
             del self._waiting[:taken]
-            refused += left
+            failed += left
             codes |= found
             if len(left) == taken:
                 break
-        self._waiting += refused  # behind the others, which may be accepted
+        self._waiting += failed  # after the others, which the bus may accept
         return codes
 
     def _send_stored(self) -> None:
@@ -157,7 +160,7 @@ class Outbox:
                 self._rest = None
 
     def _load(self) -> bool:
-        """Read the first stored object; one that cannot be read is left to the next consumer of the shard."""
+        """Load the first stored object; if that fails, leave it to the next consumer of the shard."""
         if self._rest is None:
             loaded = self._with_store("load", self._loaded, *self._stored[0])
             if loaded is None:
@@ -177,12 +180,12 @@ class Outbox:
             return None
 
     def _put(self, queued: Sequence[_Queued]) -> tuple[list[_Queued], set[str]]:
-        """One call of PutEvents: the alerts that were not accepted and may be later, and why."""
-        answer = self._events.put_events(Entries=[item.entry for item in queued])
+        """Make one PutEvents request; return the alerts to retry, and their error codes."""
+        response = self._events.put_events(Entries=[item.entry for item in queued])
         left, codes = [], set[str]()
-        for item, result in zip(queued, answer["Entries"], strict=True):
+        for item, result in zip(queued, response["Entries"], strict=True):
             code = result.get("ErrorCode")
-            if code in _REFUSED:
+            if code in _PERMANENT:
                 self.lost(1, f"{code}: {item.alert['id']}")
             elif code:
                 left.append(item)
@@ -191,7 +194,7 @@ class Outbox:
 
     def _pause(self, begun: float, error: str) -> None:
         now = self._clock()
-        doubled = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 16))
+        doubled = min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 16))
         seconds = max(doubled, (now - begun) / _SHARE)
         self._failures, self._next = self._failures + 1, now + seconds
         stored = len(self._stored)
@@ -218,7 +221,7 @@ class Outbox:
         self._waiting = [item for item in self._waiting if id(item.alert) not in gone]
 
     def _take_over(self, owner: str, name: str) -> None:
-        """Move what a parent shard left: no consumer of it will start again."""
+        """Move a parent shard's stored alerts to this shard, because no consumer of the parent will start again."""
 
         def move() -> bool:
             alerts = self._store.load(owner, name)

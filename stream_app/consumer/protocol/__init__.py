@@ -1,1 +1,1 @@
-"""KCL's MultiLang protocol: pipe, lines, messages and the coalescing of batches."""
+"""KCL's MultiLang protocol: the pipe, lines, messages, and the coalescing of batches."""

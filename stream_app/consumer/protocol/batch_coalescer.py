@@ -1,7 +1,7 @@
-"""Batches of a shard that is far behind, gathered into larger ones: what a batch costs by itself is paid less often.
+"""Coalesces the batches of a shard that is far behind into larger ones, to reduce the fixed cost of each batch.
 
-The daemon reads a shard some hundreds of records at a time, and waits for an answer to each batch. To answer is not
-to commit: a checkpoint names what was processed, so records that were only gathered are read again after a crash.
+The daemon reads a few hundred records at a time and waits for a response to each batch. A response is not a commit: a
+checkpoint names processed records, so records that were only collected are read again after a crash.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from stream_app.model.record import Record
 from stream_app.model.records import Records
 from stream_app.pipeline.readers.unpacked_size import unpacked_bytes
 
-# Who is so far behind does not notice the wait for some more batches, each of which comes at once.
+# A shard that is at least this far behind has its next batches available immediately.
 FAR_MS = 1_000
-# What is passed on: so many records, or so many bytes after decompression. What a batch costs by itself is the more
-# where shards share a core, whose caches others used meanwhile: half as many take 5 to 8 % longer. More take memory.
+# A batch is forwarded with this many records, or bytes after decompression. Fixed costs are higher where shards share
+# a core and its caches: half as many records take 5 to 8 % longer. More records take more memory.
 ENOUGH, ENOUGH_BYTES = 5_500, 2_000_000
-# Where a batch takes longer than this, what it costs by itself does not matter, and the daemon should not wait.
+# If a batch takes longer than these seconds, its fixed cost is negligible, and the daemon should not wait for more.
 _QUICK = 0.25
 
 
-class Gathering:
-    """Passes every action on (protocol `multilang.Handler`); records in their order, at last before any other action.
+class BatchCoalescer:
+    """Forwards every action to a handler (protocol `multilang.Handler`), after the records that it collected.
 
-    Records are kept back only while the shard is `FAR_MS` behind, until they are enough. `max_record_bytes` is the
-    limit of one record.
+    Records are collected only while the shard is at least `FAR_MS` behind. `max_record_bytes` is the limit of one
+    record.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Gathering:
         self._kept: list[Records] = []
         self._count = self._bytes = 0
         self._behind_ms: int | None = None
-        self._took = 0.0
+        self._duration = 0.0
         self.initialize = handler.initialize
 
     def process(self, records: Sequence[Record], behind_ms: int | None, checkpointer: Checkpointer) -> None:
-        """Take records in order, or a tick."""
+        """Collect records; forward them when there are enough, or when the shard is not far behind."""
         self._behind_ms = behind_ms
         if records:
             more = Records.of(records)
@@ -53,32 +53,32 @@ class Gathering:
             self._bytes += unpacked_bytes(more.payloads, self._max_bytes)
         far = behind_ms is not None and behind_ms >= FAR_MS
         enough = self._count >= ENOUGH or self._bytes >= ENOUGH_BYTES
-        if enough or not (records and far and self._took <= _QUICK):
-            self._pass_on(checkpointer)
+        if enough or not (records and far and self._duration <= _QUICK):
+            self._forward(checkpointer)
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._kept, self._count, self._bytes = [], 0, 0
 
-    def _pass_on(self, checkpointer: Checkpointer) -> None:
+    def _forward(self, checkpointer: Checkpointer) -> None:
         kept = self._kept
-        self._forget()
+        self._clear()
         begun = self._clock()
         self._handler.process(Records.joined(kept), self._behind_ms, checkpointer)
-        self._took = self._clock() - begun
+        self._duration = self._clock() - begun
 
     def lease_lost(self) -> None:
-        """Another worker reads what was gathered."""
-        self._forget()
+        """Discard the collected records, which another worker reads, and forward the action."""
+        self._clear()
         self._handler.lease_lost()
 
     def shard_ended(self, checkpointer: Checkpointer) -> None:
-        """Nothing may be left before the end is committed."""
+        """Forward the collected records, then the action, which commits the end of the shard."""
         if self._kept:
-            self._pass_on(checkpointer)
+            self._forward(checkpointer)
         self._handler.shard_ended(checkpointer)
 
     def shutdown_requested(self, checkpointer: Checkpointer) -> None:
-        """What was gathered may end a segment that can still be committed."""
+        """Forward the collected records, which may complete a segment, then the action."""
         if self._kept:
-            self._pass_on(checkpointer)
+            self._forward(checkpointer)
         self._handler.shutdown_requested(checkpointer)

@@ -1,12 +1,12 @@
-"""The compiled part of `lines`: a daemon's line of records, straight into columns.
+"""The compiled part of `line_reader`: parses a record line of the daemon directly into columns.
 
-It knows the form in which KCL's daemon writes: compact JSON, a record's members in any order, no escapes, base64 of
-the standard alphabet. Where a line is otherwise it says so, and the line is for a JSON library to read.
+It supports the form in which KCL's daemon writes: compact JSON, members of a record in any order, no escapes,
+base64 of the standard alphabet. It returns UNSUPPORTED for any other line, which a JSON library then decodes.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 Longs = NDArray[np.int64]
 Begins = NDArray[np.int32]
 
-# What a line of records begins with, and what follows the last of them.
+# The start of a record line, and what follows its last record.
 HEAD = np.frombuffer(b'{"action":"processRecords","records":[', np.uint8)
 TAIL = np.frombuffer(b'],"millisBehindLatest":', np.uint8)
 _MEMBERS = (
@@ -34,14 +34,14 @@ MEMBERS = np.zeros((len(_MEMBERS), max(map(len, _MEMBERS))), np.uint8)
 for _at, _name in enumerate(_MEMBERS):
     MEMBERS[_at, : len(_name)] = np.frombuffer(_name, np.uint8)
 LENGTHS = np.array([len(name) for name in _MEMBERS])
-# No record takes less room on the wire.
+# The minimal size of a record in a line.
 SMALLEST = int(LENGTHS.sum())
-# So many characters are looked at together, whole blocks of them: so many bytes must be there behind what is looked
-# at, and behind what is written.
+# Characters are processed in blocks of this size, for vector instructions. Input and output buffers need as many
+# bytes behind their content.
 BLOCK = SLACK = 128
-# Instead of a number of records: the line is of another form.
-OTHERWISE = -1
-# Instead of milliseconds: null.
+# Returned in place of a number of records: the line has another form.
+UNSUPPORTED = -1
+# Returned in place of milliseconds for null.
 UNKNOWN = -1
 _QUOTE, _BACKSLASH, _COMMA, _OPEN, _CLOSE, _PAD, _ZERO = (ord(character) for character in '"\\,{}=0')
 _D, _P, _S, _U, _C = (ord(letter) for letter in "dpsuc")
@@ -50,9 +50,9 @@ _INVALID = np.uint8(0xFF)
 
 
 class LineBuffers(NamedTuple):
-    """Where the columns go: joined texts, and where each begins, one more than there are records.
+    """Output columns: concatenated texts, and the offset of each, with one more offset than records.
 
-    Payloads have a line break after each; keys and sequence numbers have nothing.
+    Each payload is followed by a line break; keys and sequence numbers are not separated.
     """
 
     payloads: Bytes
@@ -67,7 +67,7 @@ class LineBuffers(NamedTuple):
 
 @compiled
 def same(data: Bytes, at: int, text: Bytes, length: int) -> bool:
-    """Whether the first `length` bytes of `text` stand at `at`."""
+    """Whether the first `length` bytes of `text` are at offset `at`."""
     begin, different = np.uintp(at), np.uint8(0)
     for i in range(length):
         different |= data[begin + np.uintp(i)] ^ text[i]
@@ -76,9 +76,9 @@ def same(data: Bytes, at: int, text: Bytes, length: int) -> bool:
 
 @compiled
 def sextets(data: Bytes, at: int, bits: Bytes) -> np.uint8:
-    """The six bits that each character of a block of base64 stands for; above 63 where one of them stands for none.
+    """Decode a block of base64 characters to six bits each; return a value above 63 if one of them is invalid.
 
-    Comparisons instead of a table, and always a whole block: this way many are looked at in one instruction.
+    Comparisons in place of a table, and blocks of constant size, allow the compiler to use vector instructions.
     """
     begin, worst = np.uintp(at), np.uint8(0)
     for i in range(BLOCK):
@@ -97,7 +97,7 @@ def sextets(data: Bytes, at: int, bits: Bytes) -> np.uint8:
 
 @compiled
 def octets(bits: Bytes, out: Bytes, to: int) -> None:
-    """Three bytes out of every four sextets of a block."""
+    """Combine every four sextets of a block into three bytes."""
     begin = np.uintp(to)
     for i in range(BLOCK // 4):
         a, b, c, d = bits[4 * i], bits[4 * i + 1], bits[4 * i + 2], bits[4 * i + 3]
@@ -108,10 +108,11 @@ def octets(bits: Bytes, out: Bytes, to: int) -> None:
 
 
 @compiled
-def base64(data: Bytes, at: int, end: int, out: Bytes, to: int, bits: Bytes) -> Any:
-    """Decode the string at `at`: its closing quotation mark, and where the bytes end; OTHERWISE for any doubt.
+def base64(data: Bytes, at: int, end: int, out: Bytes, to: int, bits: Bytes) -> tuple[int, int]:
+    """Decode the string at `at`; return the offset of its closing quotation mark and the end of the bytes.
 
-    Blocks are decoded whole: what lies behind the last character is written over by what comes next.
+    The offset is UNSUPPORTED if the string is not plain base64. Whole blocks are decoded; bytes after the last
+    character are overwritten by the next string.
     """
     begin = at
     while at < end:
@@ -125,22 +126,22 @@ def base64(data: Bytes, at: int, end: int, out: Bytes, to: int, bits: Bytes) -> 
         valid += 1
     close, to = at + valid, to + valid // 4 * 3
     odd = valid % 4
-    if odd >= 2 and data[close] == _PAD:  # one or two bytes more, and bits that must be 0
+    if odd >= 2 and data[close] == _PAD:  # one or two more bytes; the unused bits must be 0
         if bits[valid - 1] & (15 if odd == 2 else 3):
-            return OTHERWISE, to
+            return UNSUPPORTED, to
         close, to = close + 4 - odd, to + odd - 1
         if data[close - 1] != _PAD:
-            return OTHERWISE, to
+            return UNSUPPORTED, to
     elif odd:
-        return OTHERWISE, to
-    return (close, to) if close < end and close >= begin and data[close] == _QUOTE else (OTHERWISE, to)
+        return UNSUPPORTED, to
+    return (close, to) if close < end and close >= begin and data[close] == _QUOTE else (UNSUPPORTED, to)
 
 
 @compiled
-def text(data: Bytes, at: int, end: int, out: Bytes, to: int) -> Any:
-    """Copy the string at `at`, block by block: its closing quotation mark, and where the copy ends.
+def text(data: Bytes, at: int, end: int, out: Bytes, to: int) -> tuple[int, int]:
+    """Copy the string at `at` block by block; return the offset of its closing quotation mark and the copy's end.
 
-    OTHERWISE where it has an escape or what is no character of a string.
+    The offset is UNSUPPORTED if the string has an escape or a control character.
     """
     while at < end:
         begin, first, size = np.uintp(at), np.uintp(to), np.uint8(BLOCK)
@@ -151,26 +152,26 @@ def text(data: Bytes, at: int, end: int, out: Bytes, to: int) -> Any:
             size = min(size, np.uint8(i) if ends else np.uint8(BLOCK))
         at, to = at + int(size), to + int(size)
         if size < BLOCK:
-            return at if at < end and data[at] == _QUOTE else OTHERWISE, to
-    return OTHERWISE, to
+            return at if at < end and data[at] == _QUOTE else UNSUPPORTED, to
+    return UNSUPPORTED, to
 
 
 @compiled
-def whole(data: Bytes, at: int, end: int) -> Any:
-    """A whole number of 1 to 18 digits, and where it ends; OTHERWISE where there is none."""
+def whole(data: Bytes, at: int, end: int) -> tuple[int, int]:
+    """Parse a whole number of 1 to 18 digits; return it and its end, UNSUPPORTED as the end for anything else."""
     begin, value = at, 0
     while at < end and at < begin + 19 and 0 <= int(data[at]) - _ZERO <= 9:
         value = value * 10 + int(data[at]) - _ZERO
         at += 1
     size = at - begin
     if size == 0 or size > 18 or (size > 1 and data[begin] == _ZERO):
-        return 0, OTHERWISE
+        return 0, UNSUPPORTED
     return value, at
 
 
 @compiled
 def member(data: Bytes, at: int, members: Bytes, lengths: Longs) -> int:
-    """Which member begins at `at`, OTHERWISE for one that is not known. Its first letters tell which it may be."""
+    """Return the number of the member at `at`, found by its first letters; UNSUPPORTED for an unknown one."""
     first, second = data[at + 1], data[at + 2]
     if first == _D:
         number = _DATA
@@ -180,20 +181,20 @@ def member(data: Bytes, at: int, members: Bytes, lengths: Longs) -> int:
         number = _SUB if second == _U else _SEQUENCE
     else:
         number = _ACTION if second == _C else _ARRIVED
-    return number if same(data, at, members[number], lengths[number]) else OTHERWISE
+    return number if same(data, at, members[number], lengths[number]) else UNSUPPORTED
 
 
 @compiled
 def record(
-    data: Bytes, at: int, end: int, members: Bytes, lengths: Longs, room: Any, row: int, bits: Bytes
+    data: Bytes, at: int, end: int, members: Bytes, lengths: Longs, out: LineBuffers, row: int, bits: Bytes
 ) -> int:
-    """Read the record whose first member begins at `at`; where its closing brace is, OTHERWISE for any doubt."""
-    payloads, payload_begins, keys, key_begins, sequences, sequence_begins, arrived, subs = room
+    """Parse the record whose first member is at `at`; return the offset of its closing brace, or UNSUPPORTED."""
+    payloads, payload_begins, keys, key_begins, sequences, sequence_begins, arrived, subs = out
     seen = 0
     while at < end:
         which = member(data, at, members, lengths)
-        if which == OTHERWISE or seen & 1 << which:
-            return OTHERWISE
+        if which == UNSUPPORTED or seen & 1 << which:
+            return UNSUPPORTED
         seen |= 1 << which
         at += lengths[which]
         if which == _DATA:
@@ -208,44 +209,43 @@ def record(
             arrived[row], at = whole(data, at, end)
         elif which == _SUB:
             subs[row], at = whole(data, at, end)
-        if at == OTHERWISE:
-            return OTHERWISE
+        if at == UNSUPPORTED:
+            return UNSUPPORTED
         at += _DATA <= which <= _SEQUENCE  # the closing quotation mark
         if data[at] == _CLOSE:
-            return at if seen == _ALL else OTHERWISE
+            return at if seen == _ALL else UNSUPPORTED
         if data[at] != _COMMA:
-            return OTHERWISE
+            return UNSUPPORTED
         at += 1
-    return OTHERWISE
+    return UNSUPPORTED
 
 
 @compiled
 def records(
-    data: Bytes, end: int, head: Bytes, tail: Bytes, members: Bytes, lengths: Longs, room: Any
-) -> Any:
-    """Read the line that ends before `end`, without its line break.
+    data: Bytes, end: int, head: Bytes, tail: Bytes, members: Bytes, lengths: Longs, out: LineBuffers
+) -> tuple[int, int]:
+    """Parse the line that ends at `end`, without its line break; return the record count and `millisBehindLatest`.
 
-    Returns the number of its records, or OTHERWISE for a line of another form, and the milliseconds behind the latest
-    record.
-    `SLACK` bytes behind `end` must be there; `room` must do for as many records as the line's length allows.
+    The count is UNSUPPORTED for a line of another form. `data` must have `SLACK` bytes behind `end`, and `out` must
+    have space for as many records as the length of the line allows.
     """
     bits = np.full(BLOCK, _INVALID)
     row, at = 0, len(head)
-    room.payload_begins[0], room.key_begins[0], room.sequence_begins[0] = 0, 0, 0
+    out.payload_begins[0], out.key_begins[0], out.sequence_begins[0] = 0, 0, 0
     if at >= end or not same(data, 0, head, at):
-        return OTHERWISE, UNKNOWN
+        return UNSUPPORTED, UNKNOWN
     while at < end and data[at] == _OPEN:
-        at = record(data, at + 1, end, members, lengths, room, row, bits)
-        if at == OTHERWISE:
-            return OTHERWISE, UNKNOWN
+        at = record(data, at + 1, end, members, lengths, out, row, bits)
+        if at == UNSUPPORTED:
+            return UNSUPPORTED, UNKNOWN
         at, row = at + 1, row + 1
         if data[at] == _COMMA and data[at + 1] == _OPEN:
             at += 1
         elif not same(data, at, tail, len(tail)):
-            return OTHERWISE, UNKNOWN
+            return UNSUPPORTED, UNKNOWN
     if row == 0:
-        return OTHERWISE, UNKNOWN
+        return UNSUPPORTED, UNKNOWN
     behind, at = whole(data, at + len(tail), end)
     if at != end - 1 or data[at] != _CLOSE:
-        return OTHERWISE, UNKNOWN
+        return UNSUPPORTED, UNKNOWN
     return row, behind

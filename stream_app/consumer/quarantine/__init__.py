@@ -1,1 +1,1 @@
-"""Quarantine: records that end their process are found and excluded."""
+"""Quarantine: finds and excludes records that end their process."""

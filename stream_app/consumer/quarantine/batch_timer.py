@@ -1,21 +1,21 @@
-"""The time limit of a batch in this process: the kernel ends the process, even while a C loop holds the GIL."""
+"""The time limit of a batch, enforced by the kernel: it ends the process even while C code holds the GIL."""
 
 from __future__ import annotations
 
 import signal
 import threading
 
-from stream_app.consumer.quarantine.policy import LONGER
+from stream_app.consumer.quarantine.policy import WALL_CLOCK_FACTOR
 
 _SIGNALS = {signal.SIGPROF, signal.SIGALRM}
 
 
 class BatchTimer:
-    """A context manager around a batch. One that exceeds the limit ends the process by SIGPROF or SIGALRM.
+    """Context manager of a batch: if it exceeds the limit, SIGPROF or SIGALRM ends the process.
 
-    The limit is `seconds` of processor time and `LONGER` times as many on the clock; 0 is no limit. Until a first
-    batch was processed, unless batches were rehearsed (`warm`), the longer one holds for processor time as well: a
-    user's function may import or compile. For a process of its own, whose timers are taken.
+    The limit is `seconds` of processor time and `WALL_CLOCK_FACTOR` times as many of wall-clock time; 0 means no
+    limit. The first batch, unless the process is `warm`, has the longer limit for processor time too, because a
+    user's function may import or compile. It uses the timers of the process and therefore needs a process of its own.
     """
 
     def __init__(self, seconds: float, *, warm: bool) -> None:
@@ -23,14 +23,14 @@ class BatchTimer:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        self._busy, self._waiting = seconds, LONGER * seconds
-        self._next = self._busy if warm else self._waiting
+        self._processor_seconds, self._wall_seconds = seconds, WALL_CLOCK_FACTOR * seconds
+        self._next = self._processor_seconds if warm else self._wall_seconds
 
     def __enter__(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, self._next)
-        signal.setitimer(signal.ITIMER_REAL, self._waiting)
+        signal.setitimer(signal.ITIMER_REAL, self._wall_seconds)
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._next = self._busy
+        self._next = self._processor_seconds

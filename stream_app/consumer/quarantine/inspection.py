@@ -1,8 +1,8 @@
-"""Find out which records end a process, by processing them in disposable forks first.
+"""Finds the records that end a process by processing them in disposable forks first.
 
-The first fork processes rows in pieces, the second the piece in which the first ended row by row, and the third
-confirms the row. Forks report their progress, so three are enough for any number of rows, and the time limit applies
-to a piece or a row, never to the sum of rows that are slow but pass.
+The first fork processes the rows in pieces. The second one processes the piece in which the first ended row by row,
+and the third one confirms the row. Forks report their progress, so three are enough for any number of rows, and the
+time limit applies to a piece or a row, not to the sum of many slow rows.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from stream_app.model.record import Code
 PIECE = 64
 SNAPSHOT, SINK, PROCESS = "snapshot", "sink", "process"
 STARTING = -1
-"""The number of rows done while a fork starts: if it ends then, no row is the cause."""
-_TRIES = 3
+"""The progress of a fork that is starting: if it ends then, no row is the cause."""
+_MAX_ATTEMPTS = 3
 _STAGES = frozenset({"decode", "conform", "verify", "calculate", "score"})
 _PIPELINE = re.compile(r"/stream_app/pipeline/(\w+)\.py$")
 _LIBRARY = re.compile(r"/(site-packages|lib/python[\d.]+)/|^<")
 
 Trial = Callable[[Sequence[int], bool], ForkResult]
-"""Process the rows up to each of these numbers in turn, in a fork; True: with a snapshot of the state after each."""
+"""Processes rows in a fork, up to each of these counts; with True, it makes a snapshot of the state after each."""
 
 
-class Death(NamedTuple):
+class Termination(NamedTuple):
     """Why a row cannot be processed."""
 
     code: Code
@@ -41,10 +41,10 @@ class Death(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Rows that a fork processed, up to each of `cuts`, and the death of the row after them if there was one."""
+    """Rows that a fork processed, up to each of `cuts`, and why the row after them ends a process, if it does."""
 
     cuts: list[int]
-    death: Death | None = None
+    termination: Termination | None = None
 
     @property
     def passed(self) -> int:
@@ -53,33 +53,33 @@ class Finding(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a fork reports before each step: rows done, the stage that begins, and the row's event type and schema."""
+    """A fork's report before each step: rows done, the stage that starts, and the row's event type and schema."""
 
     done: int = STARTING
     stage: str = PROCESS
     event: str | None = None
     schema: str | None = None
 
-    def tell(self, tell: Report) -> None:
-        """Report it."""
-        tell(f"{self.done}\t{self.stage}\t{self.event or ''}\t{self.schema or ''}")
+    def send(self, report: Report) -> None:
+        """Send the report to the parent process."""
+        report(f"{self.done}\t{self.stage}\t{self.event or ''}\t{self.schema or ''}")
 
     @classmethod
-    def of(cls, told: Sequence[str]) -> Progress:
-        """The last of a fork's reports."""
-        if not told:
+    def of(cls, reports: Sequence[str]) -> Progress:
+        """Return the last of a fork's reports."""
+        if not reports:
             return cls()
-        done, stage, event, schema = told[-1].split("\t")
+        done, stage, event, schema = reports[-1].split("\t")
         return cls(int(done), stage, event or None, schema or None)
 
 
 def inspect(rows: int, trial: Trial, limit: Limit) -> Finding:
-    """The rows, counted from the first, that a process survives, and the first that it does not.
+    """Return the leading rows that a process can handle, and the first row that ends it, if there is one.
 
-    A row is reported only if two forks in a row ended at it after all rows before it had passed. Raises FatalError
-    if forks keep ending at different rows: then the machine is the cause, for example for lack of memory.
+    A row is reported only if two consecutive forks ended at it after all rows before it had passed. Raises FatalError
+    if forks end at different rows again and again: then the cause is the machine, for example lack of memory.
     """
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         finding = _inspect(rows, trial, limit)
         if finding is not None:
             return finding
@@ -89,8 +89,8 @@ def inspect(rows: int, trial: Trial, limit: Limit) -> Finding:
 def _inspect(rows: int, trial: Trial, limit: Limit) -> Finding | None:
     cuts, snapshots = _pieces(rows), False
     first = trial(cuts, snapshots)
-    if not first.finished and Progress.of(first.told).stage == SNAPSHOT:  # after all rows: find the piece
-        snapshots = True
+    if not first.finished and Progress.of(first.told).stage == SNAPSHOT:
+        snapshots = True  # the snapshot after all rows failed: find the piece
         first = trial(cuts, snapshots)
     if first.finished:
         return Finding(cuts)
@@ -104,7 +104,7 @@ def _inspect(rows: int, trial: Trial, limit: Limit) -> Finding | None:
     third = trial([cut for cut in singly if cut <= row] + [row + 1], snapshots)
     if third.finished or Progress.of(third.told).done != row:
         return None
-    return Finding([cut for cut in singly if cut <= row], _death(third, limit))
+    return Finding([cut for cut in singly if cut <= row], _termination(third, limit))
 
 
 def _pieces(rows: int) -> list[int]:
@@ -112,21 +112,21 @@ def _pieces(rows: int) -> list[int]:
 
 
 def _singly(cuts: Sequence[int], done: int) -> list[int]:
-    """The cuts up to the piece after `done` rows, and then each row of that piece."""
+    """Return the cuts up to the piece after `done` rows, followed by each row of that piece."""
     begin = max(done, 0)
     end = min(cut for cut in cuts if cut > begin)
     return [*(cut for cut in cuts if cut <= begin), *range(begin + 1, end + 1)]
 
 
-def _death(ended: ForkResult, limit: Limit) -> Death:
+def _termination(ended: ForkResult, limit: Limit) -> Termination:
     progress = Progress.of(ended.told)
-    where = _where(ended.stack)
+    location = _location(ended.stack)
     code = Code.TIMED_OUT if ended.exceeded else Code.PROCESS_KILLED
     stage = _stage(ended.stack, progress.stage)
-    return Death(code, stage, _how(ended, limit) + where, progress.event, progress.schema)
+    return Termination(code, stage, _reason(ended, limit) + location, progress.event, progress.schema)
 
 
-def _how(ended: ForkResult, limit: Limit) -> str:
+def _reason(ended: ForkResult, limit: Limit) -> str:
     if ended.exceeded == "busy":
         return f"processing took more than {limit.busy:.3g} s of processor time"
     if ended.exceeded:
@@ -147,8 +147,8 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _where(stack: Sequence[StackFrame]) -> str:
-    """The most recent call outside of libraries, without its folder."""
+def _location(stack: Sequence[StackFrame]) -> str:
+    """Return the most recent call outside of libraries, with the file name but not its folder."""
     frames = [frame for frame in stack if not _LIBRARY.search(frame.path)] or list(stack)
     return f", in {frames[0].function} ({Path(frames[0].path).name}:{frames[0].line})" if frames else ""
 

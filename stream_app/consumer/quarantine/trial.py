@@ -1,4 +1,4 @@
-"""What a disposable fork does with records: all that a shard does with them, but no request and no effect."""
+"""The work of a disposable fork: it processes records as a shard does, but without requests or other effects."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from stream_app.sinks.columns import without_helpers
 
 
 @dataclass(frozen=True, slots=True)
-class Trials:
-    """The shard as it is before the records of a trial: its state is copied by the fork, never changed here.
+class ForkTrials:
+    """Creates trials of records for a shard. The fork changes its own copy of the state.
 
-    `alert` queues alerts of a batch without sending them. `with_state` tells whether the state is small enough to be
-    saved in each trial.
+    `alert` queues the alerts of a batch without sending them. `with_state`: the state is small enough to make a
+    snapshot in each trial.
     """
 
     settings: Settings
@@ -41,45 +41,45 @@ class Trials:
     limit: Limit
 
     def of(self, records: Records) -> Trial:
-        """The trial of these records."""
+        """Return the trial of these records."""
 
         def trial(cuts: Sequence[int], snapshots: bool) -> ForkResult:
-            return self.isolation.fork(lambda tell: self._work(records, cuts, snapshots, tell), self._limit)
+            return self.isolation.fork(lambda report: self._work(records, cuts, snapshots, report), self._limit)
 
         return trial
 
     def _limit(self, report: str) -> Limit:
-        """The time until the next report. A snapshot may take long where devices are many."""
+        """Return the time limit until the next report; a snapshot of many devices may take longer."""
         snapshot = bool(report) and Progress.of([report]).stage == SNAPSHOT
         return Limit(self.limit.waiting, self.limit.waiting) if snapshot else self.limit
 
-    def _work(self, records: Records, cuts: Sequence[int], snapshots: bool, tell: Report) -> None:
+    def _work(self, records: Records, cuts: Sequence[int], snapshots: bool, report: Report) -> None:
         if snapshots:
-            Progress(STARTING, SNAPSHOT).tell(tell)
+            Progress(STARTING, SNAPSHOT).send(report)
             self.state.snapshot()
-        Progress(0).tell(tell)
+        Progress(0).send(report)
         for start, stop in zip([0, *cuts], cuts, strict=False):
             part = records.part(start, stop)
             event, schema = self._event(part) if len(part) == 1 else (None, None)
-            Progress(start, PROCESS, event, schema).tell(tell)
+            Progress(start, PROCESS, event, schema).send(report)
             result = self._processed(part)
-            Progress(start, SINK, event, schema).tell(tell)
+            Progress(start, SINK, event, schema).send(report)
             self.alert(part, result)
             self.isolation.build(self._segment(part, result))
             if snapshots:
-                Progress(start, SNAPSHOT, event, schema).tell(tell)
+                Progress(start, SNAPSHOT, event, schema).send(report)
                 self.state.snapshot()
-            Progress(stop).tell(tell)
+            Progress(stop).send(report)
         if self.with_state and not snapshots:
-            Progress(len(records), SNAPSHOT).tell(tell)
+            Progress(len(records), SNAPSHOT).send(report)
             self.state.snapshot()
 
     def _processed(self, records: Records) -> Processed:
-        most = self.settings.max_record_bytes
-        return process_without(records, self.registry, self.state, most, self.excluded(records))
+        max_bytes = self.settings.max_record_bytes
+        return process_without(records, self.registry, self.state, max_bytes, self.excluded(records))
 
     def _event(self, records: Records) -> tuple[str | None, str | None]:
-        """The event type of a record, and its schema, where it can be decoded."""
+        """Return the event type and the schema fingerprint of a record; None for both if it cannot be decoded."""
         with suppress(Exception):
             for event in decode(records.payloads, self.registry, self.settings.max_record_bytes)[0]:
                 return event, self.registry.codecs[event].schema.fingerprint

@@ -122,7 +122,8 @@ def main() -> None:
     for devices in map(int, sys.argv[2:]):
         folder = Path(sys.argv[1]) / str(devices)
         folder.mkdir(parents=True, exist_ok=True)
-        store = S3Snapshots(Objects(folder), "bench", "bench")
+        objects: Any = Objects(folder)
+        store = S3Snapshots(objects, "bench", "bench")
         store.save(data.SHARD, SEQUENCE, grown(devices, year).snapshot())
 
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stream_app.consumer.shard import SNAPSHOT_SHARE
+from stream_app.consumer.checkpoint_schedule import SNAPSHOT_SHARE
 from stream_app.settings import Settings
 from tests.bench.consumer import data, grown
 from tests.bench.consumer.data import Case, Lines
