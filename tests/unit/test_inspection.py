@@ -37,7 +37,7 @@ class Forks:
 
 def _told(progress: Progress) -> str:
     told: list[str] = []
-    progress.tell(told.append)
+    progress.send(told.append)
     return told[0]
 
 
