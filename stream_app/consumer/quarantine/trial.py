@@ -44,7 +44,9 @@ class ForkTrials:
         """Return the trial of these records."""
 
         def trial(cuts: Sequence[int], snapshots: bool) -> ForkResult:
-            return self.isolation.fork(lambda report: self._work(records, cuts, snapshots, report), self._limit)
+            return self.isolation.fork(
+                lambda report: self._work(records, cuts, snapshots, report), self._limit
+            )
 
         return trial
 
