@@ -70,14 +70,16 @@ def warm_pipeline(registry: Registry) -> None:
         row = tuple(_NOTHING.get(field.kind) for field in codec.schema.fields)
         columns = build([row], codec.schema.fields, codec.event.required)
         batch, state = Batch(codec.event.name, columns, device), EventState(codec.event, 1)
-        state.seen.undo(state.seen.check_and_add(device, id_hashes(batch[codec.event.key]), device == 0))
+        state.recent_ids.undo(
+            state.recent_ids.check_and_add(device, id_hashes(batch[codec.event.key]), device == 0)
+        )
         with suppress(Exception):  # values that are none fit no column of numbers that may not be missing
             if state.previous is not None:
-                state.previous.recall(device, batch, device == 0)
+                state.previous.columns(device, batch, device == 0)
             if state.windows is not None:
-                state.windows.recall(device, batch)
+                state.windows.add(device, batch)
             if state.checks is not None:
-                state.checks.mark(device, batch)
+                state.checks.flag(device, batch)
     for payload in (b"{}", b"[" * (MAX_DEPTH + 1)):
         scan_payloads(Payloads.of([payload]))
         problem(payload)

@@ -26,7 +26,7 @@ from stream_app.model.record import Batch, Failure, Position
 from stream_app.model.segment import Segment, token
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state.previous_values import pack, unpack
+from stream_app.pipeline.state.packing import pack, unpack
 from stream_app.settings import Settings
 from stream_app.sinks.quarantine import Attempts, Decision
 from stream_app.telemetry.summary import Summary

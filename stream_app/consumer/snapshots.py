@@ -11,8 +11,8 @@ from stream_app.aws import objects
 from stream_app.errors import FatalError
 from stream_app.model.record import Position
 from stream_app.model.segment import token
-from stream_app.pipeline.state.previous_values import KeyFilter
 from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.pipeline.state.snapshot import KeyFilter
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient

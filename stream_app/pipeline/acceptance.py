@@ -1,8 +1,8 @@
-"""Which rows of a batch are accepted, where that depends on which rows before them are.
+"""Acceptance: deduplication, verify and calculate, whose results for a row can depend on earlier rows.
 
-A row's fate can depend on an earlier one of its device: an id is repeated only if it was accepted, a previous value
-is that of the last accepted row. So a guess is made (all are accepted), and all rows are evaluated at once. Where the
-guess was wrong in a way that matters, the rows of that device after the first wrong one are evaluated again
+An id is a duplicate only if the earlier event with that id was accepted, and `previous.<field>` is the value of the
+device's last accepted row. To evaluate whole batches at once, all rows are first assumed to be accepted. If some were
+not, and a later row of the same device may depend on them, that device's later rows are evaluated again
 (`dependent_rows`).
 """
 
@@ -16,38 +16,37 @@ from numpy.typing import NDArray
 from stream_app.model.record import Batch, Failure, IntVector
 from stream_app.pipeline import evaluate
 from stream_app.pipeline.dependent_rows import resolve_dependent_rows
-from stream_app.pipeline.evaluate import Rows
-from stream_app.pipeline.registry import Codec
+from stream_app.pipeline.evaluate import EventStages, Rows
 from stream_app.pipeline.state.deduplication import id_hashes
 from stream_app.pipeline.state.shard_state import EventState
 
 
 class AcceptedRows(NamedTuple):
-    """Rows that passed verify and calculate, those that did not, and the numbers of rows that are repeats."""
+    """The rows that were accepted, the failures of verify and calculate, and the source rows of duplicates."""
 
     passed: Batch
     failed: list[Failure]
     repeated: IntVector
 
 
-def accept_rows(batch: Batch, devices: IntVector, codec: Codec, state: EventState) -> AcceptedRows:
-    """Take rows, in order, through the stages that decide whether they are accepted; `devices` are their numbers.
+def accept_rows(batch: Batch, slots: IntVector, stages: EventStages, state: EventState) -> AcceptedRows:
+    """Deduplicate the rows and run verify and calculate on them, as if one row at a time.
 
-    Afterwards their ids and windows are remembered in `state`; previous values may not be yet.
+    `slots` has the device slot of each row, shape (n,). Updates the recent ids and the windows in `state`, but not
+    always the previous values: the caller updates those.
     """
-    rows = Rows(batch, devices, _marks(batch, codec))
-    guess = np.ones(len(batch), dtype=np.bool_)
-    first = evaluate.evaluate(rows, guess, codec, state)
-    if not evaluate.invalidating_rows(first, codec).any():
+    rows = Rows(batch, slots, _hashes(batch, stages.codec.event.id))
+    assumed = np.ones(len(batch), dtype=np.bool_)
+    first = evaluate.evaluate(rows, assumed, stages, state)
+    if not evaluate.invalidating_rows(first, stages.codec.event).any():
         evaluate.commit(first, state)
-        return AcceptedRows(first.passed, first.failed, batch.rows[first.met.again])
-    return AcceptedRows(*resolve_dependent_rows(rows, first, codec, state))
+        return AcceptedRows(first.passed, first.failed, batch.rows[first.repeats.repeated])
+    return AcceptedRows(*resolve_dependent_rows(rows, first, stages, state))
 
 
-def _marks(batch: Batch, codec: Codec) -> IntVector:
-    """The ids by which repeats are known; 0 where there is none."""
-    name = codec.event.id
-    marks: NDArray[np.int64] = (
-        id_hashes(batch.exact(name)) if name in batch else np.zeros(len(batch), dtype=np.int64)
+def _hashes(batch: Batch, field: str) -> IntVector:
+    """Return a hash of each row's id, 0 for rows without an id."""
+    hashes: NDArray[np.int64] = (
+        id_hashes(batch.exact(field)) if field in batch else np.zeros(len(batch), dtype=np.int64)
     )
-    return marks
+    return hashes

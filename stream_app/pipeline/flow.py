@@ -1,10 +1,9 @@
-"""The order of the stages, in one place: decode, conform, verify, calculate, score."""
+"""The pipeline: all stages in their order, as a pure function of a shard's records and its state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,18 +11,21 @@ from stream_app.errors import FatalError
 from stream_app.model.record import Batch, Failure, IntVector, Record, concat
 from stream_app.model.records import Records
 from stream_app.pipeline.acceptance import accept_rows
-from stream_app.pipeline.decode import EncodedRows, decode
+from stream_app.pipeline.calculate import calculate
+from stream_app.pipeline.decode import decode
+from stream_app.pipeline.evaluate import EventStages
 from stream_app.pipeline.payload_identity import with_identity
-from stream_app.pipeline.registry import Codec, Registry
+from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema_resolution import resolve_schema
-from stream_app.pipeline.score import score
-from stream_app.pipeline.sensor_checks import flag_and_score
-from stream_app.pipeline.state.shard_state import EventState, ShardState
+from stream_app.pipeline.score import score_unflagged
+from stream_app.pipeline.sensor_checks import flag_rows
+from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.pipeline.verify import verify
 
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """Every row of a run of records, once: passed by event, failed, or repeated (an id accepted before)."""
+    """Every row of the records, exactly once: passed (by event name), failed, or repeated (a duplicate id)."""
 
     passed: Mapping[str, Batch]
     failed: Sequence[Failure]
@@ -31,46 +33,64 @@ class Processed:
 
 
 def process(records: Sequence[Record], registry: Registry, state: ShardState, max_bytes: int) -> Processed:
-    """Run consecutive records of one shard through all stages and learn from them.
+    """Process consecutive records of one shard and update `state`.
 
-    A function of the records' order alone: any split into calls gives the same rows and scores. Raises
-    FatalError when a row is not accounted for, which would be a bug of ours.
+    The result depends only on the order of the records: any split into calls gives the same rows and scores.
+    Records above `max_bytes` fail as TOO_LARGE. Raises FatalError when a row is not accounted for (a defect of the
+    pipeline).
     """
     records = Records.of(records)
-    moments = state.moments(records.arrived)
+    arrivals = state.effective_arrivals(records.arrived)
     parts = [
-        (start, _process(records.part(start, stop), registry, state, max_bytes, moments[start:stop]))
-        for start, stop in state.spans(moments)
+        (start, run_stages(records.part(start, stop), arrivals[start:stop], registry, state, max_bytes))
+        for start, stop in state.split_at_expiry(arrivals)
     ]
-    state.tidy()
+    state.reclaim_memory()
     return parts[0][1] if len(parts) == 1 else _joined(parts)
 
 
-def _process(
-    records: Records, registry: Registry, state: ShardState, max_bytes: int, moments: IntVector
+def run_stages(
+    records: Records, arrivals: IntVector, registry: Registry, state: ShardState, max_bytes: int
 ) -> Processed:
-    """`process`, of records between the first and the last of which no device is forgotten and comes back."""
+    """Run all stages, in order, on records during which no device can expire and return.
+
+    `accept_rows` decides row by row, in the order of the records, between three outcomes: a duplicate id is dropped,
+    a row that fails `verify` or `calculate` is a failure, and any other row is accepted. Only accepted rows update
+    the state, so that a failed event can be repaired and sent again under the same id.
+    """
     encoded, failed = decode(records.payloads, registry, max_bytes)
     passed: dict[str, Batch] = {}
-    repeated: list[IntVector] = []
-    for event, rows in encoded.items():
-        given = rows, registry.codecs[event], records, moments, state[event]
-        batch, failures, again = _one_event(*given)
-        if len(batch):
-            passed[event] = batch
-        failed += failures
-        repeated.append(again)
+    repeated = [_NO_ROWS]
+    for name, rows in encoded.items():
+        codec, event_state = registry.codecs[name], state[name]
+        resolved = resolve_schema(rows, codec, records.arrived)
+        failed += resolved.failed
+        if not len(resolved.passed):
+            continue
+        batch = with_identity(resolved.passed, records.payloads, codec.event)
+        devices = event_state.look_up_devices(batch, arrivals)
+        stages = EventStages(verify, calculate, codec)
+        accepted = accept_rows(batch, devices.slots, stages, event_state)
+        failed += accepted.failed
+        repeated.append(accepted.repeated)
+        devices = devices.at_rows(batch.rows, accepted.passed.rows)
+        if event_state.previous is not None:
+            event_state.previous.update(devices.slots, accepted.passed)
+        flags = flag_rows(accepted.passed, devices.slots, event_state.checks)
+        keys = event_state.detector_keys(devices)
+        scored = score_unflagged(accepted.passed, flags, codec.event, event_state.detector, keys)
+        event_state.forget_unscored(keys)
+        if len(scored):
+            passed[name] = scored
     failed.sort(key=lambda failure: failure.row)
-    result = Processed(passed, failed, np.sort(np.concatenate(repeated)) if repeated else _NO_ROWS)
-    _account(result, len(records))
-    return result
+    return _checked(Processed(passed, failed, np.sort(np.concatenate(repeated))), len(records))
 
 
 _NO_ROWS: IntVector = np.zeros(0, dtype=np.int64)
 
 
 def _joined(parts: Sequence[tuple[int, Processed]]) -> Processed:
-    """Consecutive parts as one; each begins at a row of the whole."""
+    """Join the results of consecutive parts, each given with the row of the call at which it starts."""
     passed: dict[str, Batch] = {}
     for event in dict.fromkeys(event for _, part in parts for event in part.passed):
         own = [(start, part.passed[event]) for start, part in parts if event in part.passed]
@@ -81,38 +101,12 @@ def _joined(parts: Sequence[tuple[int, Processed]]) -> Processed:
     return Processed(passed, failed, np.concatenate([part.repeated + start for start, part in parts]))
 
 
-def _one_event(
-    encoded: EncodedRows, codec: Codec, records: Records, moments: IntVector, state: EventState
-) -> tuple[Batch, list[Failure], IntVector]:
-    conformed = resolve_schema(encoded, codec, records.arrived)
-    if not len(conformed.passed):
-        return conformed.passed, list(conformed.failed), _NO_ROWS
-    batch = with_identity(conformed.passed, records.payloads, codec.event)
-    keys: list[Any] = batch[codec.event.key].tolist()
-    moments = moments[batch.rows]
-    found = state.devices.arrive(keys, moments)
-    devices, renewed = found.numbers, state.renew(keys, found, moments)
-    accepted_rows = accept_rows(batch, devices, codec, state)
-    # Only accepted events are learnt from: what failed may come again, repaired, under the same id.
-    if len(accepted_rows.passed) < len(batch):
-        at = np.searchsorted(batch.rows, accepted_rows.passed.rows)
-        batch, devices, keys = batch.take(at), devices[at], [keys[row] for row in at.tolist()]
-    if state.previous is not None:
-        state.previous.remember(devices, batch)
-    numbered = state.numbered(keys, devices, renewed)
-    if state.checks is None:
-        scored = score(accepted_rows.passed, codec.event, state.detector, numbered)
-    else:
-        flags = state.checks.mark(devices, batch)
-        scored = flag_and_score(accepted_rows.passed, flags, codec.event, state.detector, numbered)
-    state.forget_unscored(numbered)
-    return scored, [*conformed.failed, *accepted_rows.failed], accepted_rows.repeated
-
-
-def _account(result: Processed, count: int) -> None:
+def _checked(result: Processed, count: int) -> Processed:
+    """Return `result`; raise FatalError unless it holds each of `count` rows exactly once."""
     rows = [batch.rows for batch in result.passed.values()]
     failed = np.array([failure.row for failure in result.failed], dtype=np.int64)
     times = np.bincount(np.concatenate([*rows, failed, result.repeated]), minlength=count)
     if (times != 1).any():
-        wrong = np.flatnonzero(times != 1)[:10].tolist()
-        raise FatalError(f"rows {wrong} of {count} are not accounted for exactly once")
+        unaccounted = np.flatnonzero(times != 1)[:10].tolist()
+        raise FatalError(f"rows {unaccounted} of {count} are not accounted for exactly once")
+    return result

@@ -1,24 +1,21 @@
-"""Checks that flag a row before the model sees it: range, rate of change, stuck sensor, the cheap ones first."""
+"""Sensor checks flag rows before the detector sees them: range, rate of change, stuck sensor; cheap ones first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.alerting import Explaining
-from anomaly.detector import Detector
-from anomaly.keyed_state.indexed_keys import Numbered
-from stream_app.model.event import Check, Event, Range, Rate, Stuck
-from stream_app.model.record import Batch, IntVector, Mask
-from stream_app.pipeline.score import EXPLANATION, score
+from anomaly.detector import AnyArray
+from stream_app.model.event import Check, Range, Rate, Stuck
+from stream_app.model.record import Batch, IntVector
 from stream_app.pipeline.state import windows_kernel as kernel
 from stream_app.pipeline.state.key_index import ensure_capacity
 from stream_app.pipeline.state.stored_arrays import (
     SlotSelection,
+    StoredPart,
     capacity_for,
     require,
     rows_as_bytes,
@@ -26,43 +23,19 @@ from stream_app.pipeline.state.stored_arrays import (
 )
 
 FLAG = "flag"
-_COST: Mapping[type[Any], int] = {Range: 0, Rate: 1, Stuck: 2}
-_Flags = NDArray[np.object_]
+_COST: Mapping[type[Check], int] = {Range: 0, Rate: 1, Stuck: 2}
+Flags = NDArray[np.object_]
 
 
-def flag_and_score(
-    batch: Batch, flags: _Flags, event: Event, detector: Detector | None, keys: Numbered | None = None
-) -> Batch:
-    """Add `flag`, and what the model says of the rows that have none: a broken sensor teaches it nothing.
-
-    A flagged row is an anomaly with the score NaN. `keys` as in `score`.
-    """
-    flagged: Mask = (flags != np.array(None)).astype(np.bool_)
-    marked = batch.with_columns({FLAG: flags})
-    if not len(marked):
-        return marked
-    if detector is None:
-        return marked.with_columns({"anomaly": flagged})
-    if not flagged.any():
-        return score(marked, event, detector, keys)
-    scores, anomaly = np.full(len(marked), np.nan), flagged.copy()
-    needed = {event.key, "time", *event.features}.intersection(marked.columns)
-    own = None if keys is None else keys.take(np.flatnonzero(~flagged))
-    clean = score(marked.only(needed).take(~flagged), event, detector, own)
-    if len(clean):
-        scores[~flagged], anomaly[~flagged] = clean["score"], clean["anomaly"]
-    columns: dict[str, NDArray[Any]] = {"score": scores, "anomaly": anomaly}
-    if isinstance(detector, Explaining):
-        columns[EXPLANATION] = np.full(len(marked), None, dtype=object)
-        if len(clean):
-            columns[EXPLANATION][~flagged] = clean[EXPLANATION]
-    return marked.with_columns(columns)
+def flag_rows(batch: Batch, slots: IntVector, checks: SensorChecks | None) -> Flags | None:
+    """Return the first check that each row trips, shape (n,), or None if the event has no checks."""
+    return None if checks is None else checks.flag(slots, batch)
 
 
 class SensorChecks:
-    """An event's checks and what they remember of each device.
+    """An event's checks and their state by device.
 
-    A row is judged by its device's rows before it, in order, so that no split of the rows changes a flag.
+    The flag of a row depends only on the earlier rows of its device, in order: batch boundaries change no flag.
     """
 
     def __init__(self, checks: Sequence[Check]) -> None:
@@ -71,10 +44,10 @@ class SensorChecks:
         self._rates = [check for check in self._checks if isinstance(check, Rate)]
         self._stucks = [check for check in self._checks if isinstance(check, Stuck)]
         self._names = np.array([*(check.name for check in self._checks), None], dtype=object)
-        self._most = np.array([rate.most for rate in self._rates])
+        self._max_changes = np.array([rate.most for rate in self._rates])
         self._per = np.array([rate.per / timedelta(milliseconds=1) for rate in self._rates])
-        self._times = np.array([stuck.times for stuck in self._stucks], dtype=np.int64)
-        # [check, rate]: where the check trips, the value is none to compare later ones with.
+        self._limits = np.array([stuck.times for stuck in self._stucks], dtype=np.int64)
+        # [check, rate]: a value that trips the check is not compared with later values of the rate.
         spoils = [not isinstance(c, Stuck) and c.field == r.field for c in self._checks for r in self._rates]
         self._spoils = np.array(spoils, dtype=np.bool_).reshape(len(self._checks), len(self._rates))
         self._at = np.zeros((0, len(self._rates)), dtype=np.int64)
@@ -82,64 +55,65 @@ class SensorChecks:
         self._same = np.zeros((0, len(self._stucks)))
         self._run = np.zeros((0, len(self._stucks)), dtype=np.int64)
 
-    def _reach(self, devices: int) -> None:
-        self._at = ensure_capacity(self._at, devices, kernel.STALE)
-        self._last = ensure_capacity(self._last, devices, np.nan)
-        self._same = ensure_capacity(self._same, devices, np.nan)
-        self._run = ensure_capacity(self._run, devices, 0)
+    def _reserve(self, slots: int) -> None:
+        self._at = ensure_capacity(self._at, slots, kernel.EMPTY)
+        self._last = ensure_capacity(self._last, slots, np.nan)
+        self._same = ensure_capacity(self._same, slots, np.nan)
+        self._run = ensure_capacity(self._run, slots, 0)
 
-    def mark(self, devices: IntVector, batch: Batch) -> _Flags:
-        """The name of the first check that each row trips, None where it trips none, shape (n,); and learn."""
+    def flag(self, slots: IntVector, batch: Batch) -> Flags:
+        """Return the name of the first check that each row trips (None: none), shape (n,), and update the state."""
         tripped = np.zeros((len(batch), len(self._checks)), dtype=np.bool_)
-        self._reach(int(devices.max(initial=-1)) + 1)
+        self._reserve(int(slots.max(initial=-1)) + 1)
         for at, check in enumerate(self._ranges):
             value = _numbers(batch, check.field)
             tripped[:, at] = (value < check.low) | (value > check.high)
         first = len(self._ranges)
         if self._rates:
-            moments = np.stack([_ticks(batch[rate.time]) for rate in self._rates])
+            times = np.stack([_ticks(batch[rate.time]) for rate in self._rates])
             values = np.stack([_numbers(batch, rate.field) for rate in self._rates])
-            rules = (self._most, self._per, self._spoils)
-            kernel.rates(devices, moments, values, *rules, self._at, self._last, first, tripped)
+            rules = (self._max_changes, self._per, self._spoils)
+            kernel.rates(slots, times, values, *rules, self._at, self._last, first, tripped)
         if self._stucks:
             values = np.stack([_numbers(batch, stuck.field) for stuck in self._stucks])
-            usual = np.zeros(values.shape, dtype=np.bool_)
+            exempt = np.zeros(values.shape, dtype=np.bool_)
             for at, stuck in enumerate(self._stucks):
                 if stuck.besides:
-                    usual[at] = np.isin(values[at], stuck.besides)
+                    exempt[at] = np.isin(values[at], stuck.besides)
             first += len(self._rates)
-            kernel.stuck(devices, values, usual, self._times, self._same, self._run, first, tripped)
+            kernel.stuck(slots, values, exempt, self._limits, self._same, self._run, first, tripped)
         trips = np.where(tripped.any(axis=1), tripped.argmax(axis=1), len(self._checks))
-        flags: _Flags = self._names[trips]
+        flags: Flags = self._names[trips]
         return flags
 
-    def dump(self, devices: SlotSelection) -> Any:
-        """What is known of these devices, as `packing.compressed` takes it; to be read at once."""
-        self._reach(capacity_for(devices))
+    def dump(self, selection: SlotSelection) -> dict[str, object]:
+        """Return the state of the selected devices for `compress_state`; views, valid until the next update."""
+        self._reserve(capacity_for(selection))
         tables = {"at": self._at, "last": self._last, "same": self._same, "run": self._run}
         return {
             "rates": _identities(self._rates),
             "stucks": _identities(self._stucks),
-            **{name: rows_as_bytes(table, devices) for name, table in tables.items()},
+            **{name: rows_as_bytes(table, selection) for name, table in tables.items()},
         }
 
-    def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:
-        """Add devices, numbers `of` in the dump, of so many `devices`, `to` here. Raises StateError.
+    def load(self, dumped: StoredPart, of: IntVector, to: IntVector, devices: int | None = None) -> None:
+        """Add devices: row `of[i]` of a dump of `devices` devices becomes slot `to[i]`. Raises StateError.
 
-        A check that is declared otherwise begins anew.
+        A check whose declaration has changed starts without state.
         """
-        self._reach(int(to.max(initial=-1)) + 1)
+        self._reserve(int(to.max(initial=-1)) + 1)
         rates, stucks = dumped["rates"], dumped["stucks"]
 
-        def stored(name: str, kind: type[Any], checks: Sequence[str]) -> NDArray[Any]:
+        def stored(name: str, kind: type[np.generic], checks: Sequence[str]) -> AnyArray:
             return stored_rows(dumped[name], kind, (len(checks),), of, devices)
 
         at, last = stored("at", np.int64, rates), stored("last", np.float64, rates)
         same, run = stored("same", np.float64, stucks), stored("run", np.int64, stucks)
         require(
-            len(at) == len(last) and len(same) == len(run), "the checks' arrays are not of the same devices"
+            len(at) == len(last) and len(same) == len(run),
+            "the arrays of the checks differ in their number of devices",
         )
-        require(int(run.min(initial=0)) >= 0, "a value was the same a negative number of times")
+        require(int(run.min(initial=0)) >= 0, "a negative number of repetitions")
         for mine, stored_at in _matching(_identities(self._rates), rates):
             self._at[to, mine], self._last[to, mine] = at[of, stored_at], last[of, stored_at]
         for mine, stored_at in _matching(_identities(self._stucks), stucks):
@@ -159,6 +133,6 @@ def _numbers(batch: Batch, name: str) -> NDArray[np.float64]:
     return values
 
 
-def _ticks(times: NDArray[Any]) -> IntVector:
-    """Milliseconds since the epoch; NaT is the least number."""
+def _ticks(times: AnyArray) -> IntVector:
+    """Convert times to milliseconds since the epoch; NaT becomes the smallest integer."""
     return times.astype("datetime64[ms]").view(np.int64)

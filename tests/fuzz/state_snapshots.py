@@ -20,8 +20,7 @@ from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state.packing import MAGIC, compress_state, write_container
-from stream_app.pipeline.state.previous_values import unpack
+from stream_app.pipeline.state.packing import MAGIC, compress_state, unpack, write_container
 from stream_app.pipeline.state.shard_state import ShardState
 from tests import samples, snapshots
 from tests.fuzz.mutations import mutated

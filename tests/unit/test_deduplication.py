@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from anomaly.kernels.prefetch import CACHED
 from stream_app.pipeline.state.deduplication import RecentIds, id_hashes
 from stream_app.pipeline.state.key_index import KeyIndex
-from stream_app.pipeline.state.packing import compress_state
-from stream_app.pipeline.state.previous_values import unpack
+from stream_app.pipeline.state.packing import compress_state, unpack
 from tests.samples import splits
 from tests.unit.columns import texts, times
 
@@ -50,13 +49,13 @@ def test_an_id_is_known_for_as_many_events_of_its_device(
 ) -> None:
     seen, slow, devices = RecentIds(limit), _SlowSeen(limit), KeyIndex()
     for part in data.draw(splits(rows)):
-        numbers = devices.numbers(key for key, *_ in part)
+        numbers = devices.slots(key for key, *_ in part)
         marks, accepted = id_hashes(texts(i for _, i, _ in part)), np.array([a for *_, a in part], dtype=bool)
         for _ in range(data.draw(st.integers(0, 2), label="guessed wrongly")):
             guess = np.array(data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool)
             seen.undo(seen.check_and_add(numbers, marks, guess))
         met = seen.check_and_add(numbers, marks, accepted)
-        assert met.again.tolist() == [slow.row(*row) for row in part]
+        assert met.repeated.tolist() == [slow.row(*row) for row in part]
         if data.draw(st.booleans()):
             seen = reloaded(seen, limit, len(devices))
 
@@ -67,11 +66,13 @@ def test_rows_that_are_dropped_are_not_remembered(
 ) -> None:
     seen, slow, devices = RecentIds(limit), RecentIds(limit), KeyIndex()
     for part in data.draw(splits(rows)):
-        numbers, marks = devices.numbers(key for key, *_ in part), id_hashes(texts(i for _, i, _ in part))
+        numbers, marks = devices.slots(key for key, *_ in part), id_hashes(texts(i for _, i, _ in part))
         met = seen.check_and_add(numbers, marks, np.ones(len(part), dtype=bool))
-        givers = set(met.by.tolist())
-        wrong = [at for at, row in enumerate(part) if not row[2] and at not in givers and not met.again[at]]
-        seen.drop(met, np.array(wrong, dtype=np.int64))
+        givers = set(met.originals.tolist())
+        wrong = [
+            at for at, row in enumerate(part) if not row[2] and at not in givers and not met.repeated[at]
+        ]
+        seen.remove(met, np.array(wrong, dtype=np.int64))
         slow.check_and_add(numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool))
         assert compress_state(seen.dump(len(devices))) == compress_state(slow.dump(len(devices)))
 
@@ -83,7 +84,7 @@ def test_marks_that_are_much_alike_are_not_taken_for_each_other(marks: list[int]
         np.zeros(len(marks), np.int64), alike, np.ones(len(marks), dtype=bool)
     )
     slow = _SlowSeen(limit)
-    assert met.again.tolist() == [slow.row("one", str(mark), True) for mark in marks]
+    assert met.repeated.tolist() == [slow.row("one", str(mark), True) for mark in marks]
 
 
 def test_many_devices_are_known_as_each_is_alone() -> None:
@@ -91,7 +92,9 @@ def test_many_devices_are_known_as_each_is_alone() -> None:
     rng, seen = np.random.default_rng(7), RecentIds(limit)
     numbers = np.array([rng.permutation(devices) for _ in range(times)])
     marks, accepted = rng.integers(1, 30, numbers.shape), np.ones(devices, dtype=bool)
-    again = np.array([seen.check_and_add(*row, accepted).again for row in zip(numbers, marks, strict=True)])
+    again = np.array(
+        [seen.check_and_add(*row, accepted).repeated for row in zip(numbers, marks, strict=True)]
+    )
     assert 8 * limit * devices > CACHED
     for device in (0, 1, 4_500, devices - 1):
         mine, slow = numbers == device, _SlowSeen(limit)
@@ -104,7 +107,7 @@ def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
     keys: list[str], limit: int, later: int
 ) -> None:
     seen, devices = RecentIds(limit), KeyIndex()
-    numbers = devices.numbers(keys)
+    numbers = devices.slots(keys)
     seen.check_and_add(numbers, id_hashes(texts(map(str, range(len(keys))))), np.ones(len(keys), dtype=bool))
     every, other = np.arange(len(devices)), RecentIds(later)
     other.load(unpack(compress_state(seen.dump(len(devices)))), every, every)
@@ -112,9 +115,9 @@ def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
         mine = [str(at) for at, other_key in enumerate(keys) if other_key == key]
         for back, event_id in enumerate(reversed(mine), start=1):
             met = other.check_and_add(
-                devices.numbers([key]), id_hashes(texts([event_id])), np.ones(1, dtype=bool)
+                devices.slots([key]), id_hashes(texts([event_id])), np.ones(1, dtype=bool)
             )
-            assert met.again.tolist() == [back <= min(limit, later)]
+            assert met.repeated.tolist() == [back <= min(limit, later)]
             other.undo(met)
 
 
@@ -125,8 +128,10 @@ def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
 )
 def test_ids_of_every_kind_survive_a_snapshot(ids: np.ndarray[Any, Any]) -> None:
     seen, one = RecentIds(9), np.zeros(2, dtype=np.int64)
-    assert seen.check_and_add(one, id_hashes(ids), np.ones(2, dtype=bool)).again.tolist() == [False, False]
-    assert reloaded(seen, 9, 1).check_and_add(one, id_hashes(ids), np.ones(2, dtype=bool)).again.tolist() == [
+    assert seen.check_and_add(one, id_hashes(ids), np.ones(2, dtype=bool)).repeated.tolist() == [False, False]
+    assert reloaded(seen, 9, 1).check_and_add(
+        one, id_hashes(ids), np.ones(2, dtype=bool)
+    ).repeated.tolist() == [
         True,
         True,
     ]

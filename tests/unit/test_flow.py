@@ -15,8 +15,7 @@ from stream_app.errors import ConfigError, FatalError
 from stream_app.model.record import Code, Outcome, Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
-from stream_app.pipeline.state.packing import compress_state
-from stream_app.pipeline.state.previous_values import unpack
+from stream_app.pipeline.state.packing import compress_state, unpack
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests.samples import (
@@ -128,7 +127,7 @@ def test_ids_are_forgotten_after_as_many_events_of_the_device() -> None:
 def test_what_is_remembered_of_a_device_is_bounded(ids: list[str], limit: int) -> None:
     state = new_state(limit)
     run([record(reading(id=name), at) for at, name in enumerate(ids)], state)
-    known = unpack(compress_state(state["reading"].seen.dump(1)))
+    known = unpack(compress_state(state["reading"].recent_ids.dump(1)))
     assert np.frombuffer(known["counts"], np.int64).tolist() == [len(ids)]
     assert np.frombuffer(known["lengths"], np.int64).tolist() == [min(len(ids), limit)]
     assert len(np.frombuffer(known["marks"], np.int64)) <= limit
@@ -190,7 +189,7 @@ def test_a_row_that_goes_astray_is_fatal(monkeypatch: pytest.MonkeyPatch) -> Non
     def loses_a_row(batch: Any, _codec: Any) -> Outcome:
         return Outcome(batch.take(slice(1, None)))
 
-    monkeypatch.setattr("stream_app.pipeline.evaluate.verify", loses_a_row)
+    monkeypatch.setattr("stream_app.pipeline.flow.verify", loses_a_row)
     with pytest.raises(FatalError, match=r"rows \[0\] of 2 are not accounted for"):
         run([record(reading(id="1")), record(reading(id="2"), 1)], new_state())
 

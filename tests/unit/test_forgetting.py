@@ -180,4 +180,4 @@ def test_devices_that_send_once_take_no_memory_for_ever() -> None:
         held.append(state.devices)
     assert max(held) < 10_000
     assert state.forgotten > 50_000
-    assert state.forgotten + len(state["step"].devices.remembered()) == 60_000
+    assert state.forgotten + len(state["step"].devices.live_slots()) == 60_000

@@ -21,7 +21,7 @@ from stream_app.pipeline.flow import process
 from stream_app.pipeline.readers.unpack_kernel import hash_text
 from stream_app.pipeline.state.deduplication import RecentIds, Repeats
 from stream_app.pipeline.state.key_index import KeyIndex
-from stream_app.pipeline.state.key_index_kernel import MARK, NUMBER
+from stream_app.pipeline.state.key_index_kernel import HASH, SLOT
 from stream_app.pipeline.state.shard_state import ShardState
 from tests import samples, snapshots
 
@@ -49,15 +49,15 @@ def chosen() -> list[str]:
 
 def steps_of(devices: KeyIndex) -> int:
     """How many slots are looked at to find every key once."""
-    slots = devices._slots
-    used = np.flatnonzero(slots[:, NUMBER] >= 0)
-    home = slots[used, MARK] & (len(slots) - 1)
+    slots = devices._table
+    used = np.flatnonzero(slots[:, SLOT] >= 0)
+    home = slots[used, HASH] & (len(slots) - 1)
     return int(((used - home) & (len(slots) - 1)).sum()) + len(used)
 
 
 def test_keys_that_were_chosen_take_no_more_steps_than_others(chosen: list[str]) -> None:
     devices = KeyIndex()
-    assert devices.numbers(chosen).tolist() == list(range(_CHOSEN))
+    assert devices.slots(chosen).tolist() == list(range(_CHOSEN))
     assert steps_of(devices) < 4 * _CHOSEN
 
 
@@ -94,7 +94,7 @@ def test_a_hash_is_pythons_own() -> None:
 def check_and_add(seen: RecentIds, devices: list[int], marks: IntVector) -> tuple[Repeats, int]:
     accepted = np.ones(len(devices), dtype=np.bool_)
     met = seen.check_and_add(np.array(devices, dtype=np.int64), marks, accepted)
-    return met, seen._find_givers(met, marks, accepted)
+    return met, seen._find_originals(met, marks, accepted)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_a_repeats_giver_is_the_last_row_that_had_its_id(
     devices, marks, accepted = columns
     met = RecentIds(limit).check_and_add(devices, marks, accepted)
     for row, (device, mark, _) in enumerate(rows):
-        givers = [at for at in range(row) if rows[at] == (device, mark, True) and not met.again[at]]
-        assert met.by[row] == (givers[-1] if met.again[row] and givers else -1)
+        givers = [at for at in range(row) if rows[at] == (device, mark, True) and not met.repeated[at]]
+        assert met.originals[row] == (givers[-1] if met.repeated[row] and givers else -1)
 
 
 _COLUMNS = ((0, np.int64), (1, np.int64), (2, np.bool_))

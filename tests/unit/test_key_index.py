@@ -28,7 +28,7 @@ def test_keys_are_numbered_in_the_order_in_which_they_came(keys: list[Any], data
     devices, known = KeyIndex(), dict[Any, int]()
     for part in data.draw(splits(keys)):
         expected = [known.setdefault(key, len(known)) for key in part]
-        assert devices.numbers(part).tolist() == expected
+        assert devices.slots(part).tolist() == expected
     assert devices.keys == list(known)
     assert len(devices) == len(known)
 
@@ -36,9 +36,9 @@ def test_keys_are_numbered_in_the_order_in_which_they_came(keys: list[Any], data
 @pytest.mark.parametrize("count", [7, 8, 9, 5_000])
 def test_as_many_as_come_find_room_whatever_came_before(count: int) -> None:
     devices, keys = KeyIndex(), [f"device {number}" for number in range(count)]
-    assert devices.numbers(keys[:1] * 3).tolist() == [0, 0, 0]
-    assert devices.numbers(keys[::-1]).tolist() == [*range(1, count), 0]
-    assert devices.numbers(keys).tolist() == [0, *reversed(range(1, count))]
+    assert devices.slots(keys[:1] * 3).tolist() == [0, 0, 0]
+    assert devices.slots(keys[::-1]).tolist() == [*range(1, count), 0]
+    assert devices.slots(keys).tolist() == [0, *reversed(range(1, count))]
     assert devices.keys == [keys[0], *keys[:0:-1]]
 
 
@@ -53,13 +53,13 @@ def test_whoever_gives_numbers_gets_the_same_places(
 ) -> None:
     by_key, by_number = (Table(most, {"n": ((), np.int64)}) for _ in range(2))
     ours, others = KeyIndex(), KeyIndex()
-    others.numbers(list("hgfedcba"))
+    others.slots(list("hgfedcba"))
     for part, no_numbers in zip(data.draw(splits(keys)), plain, strict=False):
         devices = data.draw(st.sampled_from([ours, ours, others]))
         if data.draw(st.booleans()):
             expected = data.draw(st.lists(st.sampled_from("abcdefgh")))
-            by_number.expect(Numbered(expected, devices.numbers(expected), devices))
-        numbered: list[str] = part if no_numbers else Numbered(part, devices.numbers(part), devices)
+            by_number.expect(Numbered(expected, devices.slots(expected), devices))
+        numbered: list[str] = part if no_numbers else Numbered(part, devices.slots(part), devices)
         for one, other in zip(by_key.take(part), by_number.take(numbered), strict=True):
             assert one.tolist() == other.tolist()
         assert by_key.order().tolist() == by_number.order().tolist()

@@ -15,8 +15,8 @@ from stream_app.errors import FatalError
 from stream_app.model.event import Event, Window
 from stream_app.model.record import Batch
 from stream_app.pipeline.state.key_index import KeyIndex
-from stream_app.pipeline.state.packing import compress_state
-from stream_app.pipeline.state.previous_values import PreviousValues, pack, unpack
+from stream_app.pipeline.state.packing import compress_state, pack, unpack
+from stream_app.pipeline.state.previous_values import PreviousValues
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.pipeline.state.windows import Windows
 from tests.samples import EVENTS, READING, START, STEP, Drift, splits
@@ -31,7 +31,7 @@ def always(_key: str) -> bool:
 
 
 def previous_of(row: Batch, devices: Any, before: PreviousValues) -> dict[str, np.ndarray[Any, Any]]:
-    return before.recall(np.array(devices), row, np.zeros(len(row), dtype=bool))
+    return before.columns(np.array(devices), row, np.zeros(len(row), dtype=bool))
 
 
 def as_past(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -52,11 +52,11 @@ def test_previous_values_of_every_kind_survive_a_snapshot_as_they_were() -> None
     both = np.array([0, 1])
     fields = tuple(row.columns)
     before, after = PreviousValues(fields), PreviousValues(fields)
-    before.remember(both, row)
+    before.update(both, row)
     after.load(unpack(compress_state(before.dump(2))), both, both)
     # The row before it in the same batch gives the same as what is remembered.
     twice = Batch(row.event, {n: np.concatenate([c, c]) for n, c in row.columns.items()}, np.arange(4))
-    here = PreviousValues(fields).recall(np.array([0, 1, 0, 1]), twice, np.ones(4, dtype=bool))
+    here = PreviousValues(fields).columns(np.array([0, 1, 0, 1]), twice, np.ones(4, dtype=bool))
     for name, column in previous_of(row, both, before).items():
         again = previous_of(row, both, after)[name]
         assert column.dtype == again.dtype == here[name].dtype
@@ -81,7 +81,7 @@ def test_previous_fields_that_are_declared_anew_are_found_by_name() -> None:
     row = batch(number=[0.5], text=texts(["x"]), more=[1.0])
     old, new = PreviousValues(("number", "text")), PreviousValues(("text", "more", "number"))
     one = np.zeros(1, dtype=np.int64)
-    old.remember(one, row)
+    old.update(one, row)
     new.load(unpack(compress_state(old.dump(1))), one, one)
     found = {name: column.tolist()[0] for name, column in previous_of(row, one, new).items()}
     assert (found["previous.text"], found["previous.number"]) == ("x", 0.5)
@@ -98,11 +98,11 @@ def test_the_previous_row_is_the_last_accepted_one(rows: list[tuple[str, bool]],
             last = {**last, key: at} if accepted else last
             at += 1
         mask = np.array([accepted for _, accepted in part], dtype=bool)
-        numbers = devices.numbers(key for key, _ in part)
+        numbers = devices.slots(key for key, _ in part)
         columns = batch(count=np.arange(at - len(part), at))
-        found = previous.recall(numbers, columns, mask)["previous.count"].tolist()
+        found = previous.columns(numbers, columns, mask)["previous.count"].tolist()
         assert [None if np.isnan(count) else count for count in found] == expected
-        previous.remember(numbers[mask], columns.take(mask))
+        previous.update(numbers[mask], columns.take(mask))
 
 
 # ---- Windows
@@ -137,12 +137,12 @@ def test_windows_are_what_a_loop_over_the_rows_would_find(
     windows, slow, devices = Windows(spec), _SlowWindows(size), KeyIndex()
     for part in data.draw(splits(rows)):
         columns = batch(time=times(step for _, step, _ in part), value=[float(value) for *_, value in part])
-        numbers = devices.numbers(key for key, *_ in part)
+        numbers = devices.slots(key for key, *_ in part)
         if data.draw(st.booleans(), label="taken twice"):
-            kept = windows.keep(numbers)
-            windows.recall(numbers, columns)
-            windows.put_back(kept)
-        found = windows.recall(numbers, columns)["window.value"]
+            kept = windows.save(numbers)
+            windows.add(numbers, columns)
+            windows.restore(kept)
+        found = windows.add(numbers, columns)["window.value"]
         expected = [slow.row(key, step, float(value)) for key, step, value in part]
         np.testing.assert_array_equal(found, np.array(expected).reshape(len(part), size))
         if data.draw(st.booleans()):
@@ -155,7 +155,7 @@ def test_a_window_holds_several_fields_and_any_times() -> None:
     windows = Windows(Window(("value", "level"), 2))
     hours = np.array([0, 2**50, 3, -(2**50)], dtype="datetime64[ms]")
     row = batch(time=hours, value=[1.0, 2.0, 3.0, 4.0], level=texts([None, 1, 2, 3]))
-    found = windows.recall(np.array([0, 0, 0, 1]), row)
+    found = windows.add(np.array([0, 0, 0, 1]), row)
     assert found["window.value"][:, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
     assert found["window.level"][1:, 0].tolist() == [1.0, 2.0, 3.0]
     assert np.isnan(found["window.level"][0, 0])
@@ -174,11 +174,11 @@ def test_a_window_that_is_declared_anew_begins_anew(spec: Window) -> None:
     old, new = Windows(Window(("value",), 3)), Windows(spec)
     row = batch(time=times([0]), value=[1.0], level=[5.0])
     one = np.zeros(1, dtype=np.int64)
-    old.recall(one, row)
+    old.add(one, row)
     new.load(unpack(compress_state(old.dump(1))), one, one)
     later = batch(time=times([1]), value=[2.0], level=[6.0])
     name = f"window.{spec.fields[0]}"
-    np.testing.assert_array_equal(new.recall(one, later)[name], Windows(spec).recall(one, later)[name])
+    np.testing.assert_array_equal(new.add(one, later)[name], Windows(spec).add(one, later)[name])
 
 
 # ---- All of it
@@ -205,7 +205,7 @@ def test_a_detector_that_is_empty_is_a_detector_all_the_same() -> None:
     before, after = (ShardState({"reading": event}, 4) for _ in range(2))
     detector = before["reading"].detector
     assert detector is not None
-    before["reading"].devices.numbers(["a"])
+    before["reading"].devices.slots(["a"])
     detector.process_many(["a"], np.array([[1.0]]))
     after.restore(before.snapshot())
     assert after.snapshot() == before.snapshot()

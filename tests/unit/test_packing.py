@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from anomaly.keyed_state.container import Buffer, Pieces, seal_parts, sealed, unseal_parts
 from stream_app.pipeline.state import packing
-from stream_app.pipeline.state.packing import compress_state, messagepack_pieces, read_container
-from stream_app.pipeline.state.previous_values import unpack
+from stream_app.pipeline.state.packing import compress_state, messagepack_pieces, read_container, unpack
 
 _plain = st.none() | st.integers(-(2**63), 2**63) | st.text() | st.binary() | st.lists(st.text())
 _states = st.recursive(

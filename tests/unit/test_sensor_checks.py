@@ -86,22 +86,22 @@ def one_by_one(rows: list[Row]) -> list[str | None]:
 @given(rows_of)
 def test_all_devices_at_once_are_flagged_as_one_row_after_the_other(rows: list[Row]) -> None:
     keys, batch = batch_of(rows)
-    assert SensorChecks(CHECKS).mark(KeyIndex().numbers(keys), batch).tolist() == one_by_one(rows)
+    assert SensorChecks(CHECKS).flag(KeyIndex().slots(keys), batch).tolist() == one_by_one(rows)
 
 
 @given(rows_of, st.data())
 def test_no_split_and_no_restart_changes_a_flag(rows: list[Row], data: st.DataObject) -> None:
     keys, batch = batch_of(rows)
     devices = KeyIndex()
-    numbers = devices.numbers(keys)
-    whole, parts = SensorChecks(CHECKS).mark(numbers, batch).tolist(), []
+    numbers = devices.slots(keys)
+    whole, parts = SensorChecks(CHECKS).flag(numbers, batch).tolist(), []
     checks, start = SensorChecks(CHECKS), 0
     for part in data.draw(splits(rows)):
         if data.draw(st.booleans(), label="restart"):
             dumped, checks = checks.dump(len(devices)), SensorChecks(CHECKS)
             checks.load(dumped, np.arange(len(devices)), np.arange(len(devices)))
         here = slice(start, start + len(part))
-        parts += checks.mark(numbers[here], batch.take(here)).tolist()
+        parts += checks.flag(numbers[here], batch.take(here)).tolist()
         start += len(part)
     assert parts == whole
 

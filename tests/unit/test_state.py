@@ -18,7 +18,7 @@ from stream_app.consumer.snapshots import SHARD_END, Lineage, S3Snapshots, linea
 from stream_app.errors import FatalError
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.state.previous_values import pack, unpack
+from stream_app.pipeline.state.packing import pack, unpack
 from stream_app.pipeline.state.shard_state import ShardState
 from tests.samples import EVENTS, MAX_BYTES, registry, shards
 from tests.support import WHOLE, Stores, fates_of, known

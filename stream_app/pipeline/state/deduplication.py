@@ -1,23 +1,25 @@
-"""Which ids were accepted: how a device's repeats are known."""
+"""Deduplication: the recently accepted ids of each device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anomaly.detector import AnyArray
 from anomaly.kernels.siphash import new_seed
 from anomaly.keyed_state.container import Buffer, Pieces
 from stream_app.model.record import IntVector, Mask
 from stream_app.pipeline.readers import unpack_kernel
 from stream_app.pipeline.state import deduplication_kernel as kernel
 from stream_app.pipeline.state.key_index import ensure_capacity
-from stream_app.pipeline.state.previous_values import pack, to_builtin_values
+from stream_app.pipeline.state.packing import pack
+from stream_app.pipeline.state.previous_values import to_builtin_values
 from stream_app.pipeline.state.stored_arrays import (
     DEVICES_PER_CHUNK,
     SlotSelection,
+    StoredPart,
     as_bytes,
     capacity_for,
     require,
@@ -25,116 +27,125 @@ from stream_app.pipeline.state.stored_arrays import (
     stored_rows,
 )
 
-# More events than a device can ever have; sums of so many cannot overflow.
-MOST_EVENTS = 2**48
+# An upper bound for the events of a device, low enough that sums cannot overflow.
+MAX_EVENTS = 2**48
 
 
 class Repeats(NamedTuple):
-    """Rows that came. `again`: the id was accepted before, in row `by` of them (-1: before them)."""
+    """The result of `RecentIds.check_and_add`, one entry for each row.
 
-    devices: IntVector
-    again: Mask
-    by: IntVector
-    number: IntVector
-    before: IntVector
-
-
-def id_hashes(ids: NDArray[Any]) -> IntVector:
-    """A 64-bit number for each id, shape (n,), 0 for None and for empty text: equal ids have equal ones.
-
-    Two ids of one device have the same by chance once in 10^19 pairs.
+    `repeated`: the id was accepted before. `originals`: the last earlier row with that id, -1 if it was accepted
+    before these rows. `event_numbers` counts the device's events from 1. `overwritten`: the hash that it replaced.
     """
-    found = np.zeros(len(ids), dtype=np.int64)
-    unpack_kernel.hash_values(np.frombuffer(pack(to_builtin_values(ids)), np.uint8), found)
-    return found
+
+    slots: IntVector
+    repeated: Mask
+    originals: IntVector
+    event_numbers: IntVector
+    overwritten: IntVector
+
+
+def id_hashes(ids: AnyArray) -> IntVector:
+    """Return a 64-bit hash of each id, shape (n,); 0 for None and empty text.
+
+    Two different ids collide with a probability of about 1 in 10^19.
+    """
+    hashes = np.zeros(len(ids), dtype=np.int64)
+    unpack_kernel.hash_values(np.frombuffer(pack(to_builtin_values(ids)), np.uint8), hashes)
+    return hashes
 
 
 class RecentIds:
-    """Ids of accepted events among the last `limit` events of each device.
+    """The ids of accepted events among the last `limit` events of each device.
 
-    The limit counts all of a device's events, whatever became of them: what is known to a row then does not
-    depend on how the rows before it were split into calls.
+    The limit counts all events of a device, including failed ones and duplicates, so that the window of known ids
+    does not depend on how the records are split into batches.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit, self._seed = limit, new_seed(4)
-        empty, free = np.zeros(0, dtype=np.int64), np.full(kernel.SIZES, -1, dtype=np.int64)
+        empty, free = np.zeros(0, dtype=np.int64), np.full(kernel.SIZE_CLASSES, -1, dtype=np.int64)
         tags, used = np.zeros(0, dtype=np.uint16), np.zeros(1, dtype=np.int64)
         self._rings = kernel.Rings(empty, empty, empty, empty, tags, used, free)
 
-    def _reach(self, devices: int, places: int = 0) -> None:
-        """Room for so many devices, and so many places in the pool."""
-        count, start, room, pool, tags, used, free = self._rings
-        count, start, room = (ensure_capacity(array, devices, 0) for array in (count, start, room))
+    def _reserve(self, slots: int, places: int = 0) -> None:
+        """Reserve capacity for a number of device slots, and of places in the pool."""
+        counts, start, capacity, pool, tags, used, free = self._rings
+        counts, start, capacity = (ensure_capacity(array, slots, 0) for array in (counts, start, capacity))
         pool, tags = ensure_capacity(pool, places, 0), ensure_capacity(tags, places, 0)
-        self._rings = kernel.Rings(count, start, room, pool, tags, used, free)
+        self._rings = kernel.Rings(counts, start, capacity, pool, tags, used, free)
 
-    def check_and_add(self, devices: IntVector, marks: IntVector, accepted: Mask) -> Repeats:
-        """Rows come, in order, and are remembered as far as `accepted` expects them to be.
+    def check_and_add(self, slots: IntVector, hashes: IntVector, accepted: Mask) -> Repeats:
+        """Find the duplicates among rows, in order, and add the ids of the rows assumed to be `accepted`.
 
-        An event without an id (mark 0) is never a repeat. What was expected wrongly is to be put right: by `undo`
-        and another call, or, where no row of them depends on it, by `drop`.
+        A row without an id (hash 0) is never a duplicate. If an assumption was wrong, call `undo` and try again, or
+        `remove` if no other row depends on it.
         """
-        self._reach(int(devices.max(initial=-1)) + 1)
-        rows = len(devices)
-        again, by = np.zeros(rows, dtype=np.bool_), np.full(rows, -1, dtype=np.int64)
-        met = Repeats(devices, again, by, *(np.empty(rows, dtype=np.int64) for _ in range(2)))
-        given, found = (devices, marks, accepted, self._limit), (again, met.number, met.before)
+        self._reserve(int(slots.max(initial=-1)) + 1)
+        rows = len(slots)
+        repeated, originals = np.zeros(rows, dtype=np.bool_), np.full(rows, -1, dtype=np.int64)
+        repeats = Repeats(slots, repeated, originals, *(np.empty(rows, dtype=np.int64) for _ in range(2)))
+        given = slots, hashes, accepted, self._limit
+        found = repeated, repeats.event_numbers, repeats.overwritten
         done = 0
         while (done := kernel.check_and_add(done, *given, self._rings, *found)) < rows:
-            self._reach(0, len(self._rings.pool) + 2 * self._limit)
-        if met.again.any():
-            self._find_givers(met, marks, accepted)
-        return met
+            self._reserve(0, len(self._rings.pool) + 2 * self._limit)
+        if repeated.any():
+            self._find_originals(repeats, hashes, accepted)
+        return repeats
 
-    def _find_givers(self, met: Repeats, marks: IntVector, accepted: Mask) -> int:
-        """Fill in `met.by`; returns how many steps that took."""
-        table = np.full(1 << (2 * len(marks) - 1).bit_length(), -1, dtype=np.int64)
-        steps: int = kernel.givers(met.devices, marks, accepted, met.again, table, self._seed, met.by)
+    def _find_originals(self, repeats: Repeats, hashes: IntVector, accepted: Mask) -> int:
+        """Fill in `repeats.originals`; return the number of table entries inspected."""
+        table = np.full(1 << (2 * len(hashes) - 1).bit_length(), -1, dtype=np.int64)
+        steps: int = kernel.find_originals(
+            repeats.slots, hashes, accepted, repeats.repeated, table, self._seed, repeats.originals
+        )
         return steps
 
-    def undo(self, met: Repeats) -> None:
-        """As if the rows had not come; they are those that came last."""
-        kernel.undo(met.devices, met.before, self._limit, self._rings)
+    def undo(self, repeats: Repeats) -> None:
+        """Undo the last call of `check_and_add`."""
+        kernel.undo(repeats.slots, repeats.overwritten, self._limit, self._rings)
 
-    def drop(self, met: Repeats, rows: IntVector) -> None:
-        """Some rows of those that came last were not accepted."""
-        kernel.drop(rows, met.devices, met.number, self._limit, self._rings)
+    def remove(self, repeats: Repeats, rows: IntVector) -> None:
+        """Remove the ids of some rows of the last call of `check_and_add`, because they were not accepted."""
+        kernel.remove(rows, repeats.slots, repeats.event_numbers, self._limit, self._rings)
 
-    def dump(self, devices: SlotSelection) -> Any:
-        """What is known of these devices, as `packing.compressed` takes it; to be read at once."""
-        self._reach(capacity_for(devices))
-        numbers = selected_slots(devices)
-        counts = self._rings.counts[numbers]
+    def dump(self, selection: SlotSelection) -> dict[str, Buffer | Pieces]:
+        """Return the ids of the selected devices for `compress_state`; views, valid until the next update."""
+        self._reserve(capacity_for(selection))
+        slots = selected_slots(selection)
+        counts = self._rings.counts[slots]
         lengths = np.minimum(counts, self._limit)
-        marks = Pieces(8 * int(lengths.sum()), self._marks(numbers, lengths))
-        return {"counts": as_bytes(counts), "lengths": as_bytes(lengths), "marks": marks}
+        hashes = Pieces(8 * int(lengths.sum()), self._hashes(slots, lengths))
+        return {"counts": as_bytes(counts), "lengths": as_bytes(lengths), "marks": hashes}
 
-    def _marks(self, numbers: IntVector, lengths: IntVector) -> Iterator[memoryview]:
-        """Some devices' at a time."""
+    def _hashes(self, slots: IntVector, lengths: IntVector) -> Iterator[memoryview]:
+        """Yield the hashes of DEVICES_PER_CHUNK devices at a time."""
         for first in range(0, len(lengths), DEVICES_PER_CHUNK):
-            some = slice(first, first + DEVICES_PER_CHUNK)
-            marks = np.zeros(int(lengths[some].sum()), dtype=np.int64)
-            kernel.held(self._limit, numbers[some], self._rings, marks)
-            yield as_bytes(marks)
+            part = slice(first, first + DEVICES_PER_CHUNK)
+            hashes = np.zeros(int(lengths[part].sum()), dtype=np.int64)
+            kernel.read_hashes(self._limit, slots[part], self._rings, hashes)
+            yield as_bytes(hashes)
 
-    def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:
-        """Add devices: numbers `of` in the dump, of so many `devices`, `to` here. Raises StateError."""
+    def load(self, dumped: StoredPart, of: IntVector, to: IntVector, devices: int | None = None) -> None:
+        """Add devices: row `of[i]` of a dump of `devices` devices becomes slot `to[i]`. Raises StateError."""
         counts, lengths = (
             stored_rows(dumped[name], np.int64, (), of, devices) for name in ("counts", "lengths")
         )
         self._check(counts, lengths, dumped["marks"])
-        marks, begins = np.frombuffer(dumped["marks"], dtype=np.int64), np.cumsum(lengths) - lengths
-        # A ring is at most twice as large as what it holds.
-        places = 2 * int(np.minimum(counts[of], self._limit).sum()) + kernel.SMALLEST * len(of)
-        self._reach(int(to.max(initial=-1)) + 1, int(self._rings.used[0]) + places)
-        kernel.put(to, counts[of], lengths[of], begins[of], marks, self._limit, self._rings)
+        hashes, begins = np.frombuffer(dumped["marks"], dtype=np.int64), np.cumsum(lengths) - lengths
+        # The capacity of a ring is at most twice the number of its events.
+        places = 2 * int(np.minimum(counts[of], self._limit).sum()) + kernel.MIN_CAPACITY * len(of)
+        self._reserve(int(to.max(initial=-1)) + 1, int(self._rings.used[0]) + places)
+        kernel.write_hashes(to, counts[of], lengths[of], begins[of], hashes, self._limit, self._rings)
 
     @staticmethod
-    def _check(counts: IntVector, lengths: IntVector, marks: Buffer) -> None:
-        """Of each device as many marks are stored as it had events, up to the limit at that time."""
-        require(len(counts) == len(lengths), "counts and lengths of ids are not of the same devices")
-        limit, most = int(lengths.max(initial=0)), int(counts.max(initial=0))
-        require(int(counts.min(initial=0)) >= 0 and most < MOST_EVENTS, "a count of events is out of range")
-        require(bool((lengths == np.minimum(counts, limit)).all()), "counts and lengths of ids contradict")
-        require(len(marks) == 8 * int(lengths.sum()), "there are not as many ids as their lengths say")
+    def _check(counts: IntVector, lengths: IntVector, hashes: Buffer) -> None:
+        """Check that a device has min(events, limit) stored ids, with the limit at the time of the snapshot."""
+        require(len(counts) == len(lengths), "the counts and the lengths of ids differ in number")
+        limit, largest = int(lengths.max(initial=0)), int(counts.max(initial=0))
+        require(int(counts.min(initial=0)) >= 0 and largest < MAX_EVENTS, "a count of events is out of range")
+        require(
+            bool((lengths == np.minimum(counts, limit)).all()), "the counts and the lengths of ids contradict"
+        )
+        require(len(hashes) == 8 * int(lengths.sum()), "the number of ids does not match their lengths")

@@ -1,14 +1,14 @@
-"""Devices by number: each key is looked up once a batch, and what is remembered of it lies in arrays.
+"""The key index: a slot in arrays for each device key, found with one lookup per batch.
 
-A device that was silent for longer than a given time is forgotten: its next record gets another number, under which
-nothing is known. Time is the arrival of the shard's records, as a running maximum (`ShardState`), so the same records
-in the same order forget the same devices, however they are split into batches and whenever memory is given back.
+A device that sent nothing for longer than `forget_after` is forgotten: its next record gets a new slot, where nothing
+is stored. Time is the running maximum of the shard's arrival times (`ShardState`). The same records in the same order
+therefore forget the same devices, regardless of batch boundaries and of when memory is reclaimed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,137 +19,144 @@ from stream_app.model.record import IntVector
 from stream_app.pipeline.state import key_index_kernel as kernel
 from stream_app.pipeline.state.key_index_kernel import FORGOTTEN, UNKNOWN
 
+# The value of an event's key field: text, an integer or None, in fact; detectors declare text.
+Key = Any
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 _pack = msgspec.msgpack.Encoder().encode
 
-_FIRST_ROOM = 16
-_LIST = b"\xdd"  # in MessagePack: then how many, in four bytes
+_MIN_CAPACITY = 16
+_ARRAY_32 = b"\xdd"  # MessagePack type of an array whose length follows in four bytes
 _NO_ROWS: IntVector = np.zeros(0, dtype=np.int64)
 
 
 class KeyLookup(NamedTuple):
-    """The number of each row's device, and the rows with which a device that was forgotten begins anew."""
+    """The slot of each row's device, and the rows at which a forgotten device got a new slot."""
 
-    numbers: IntVector
+    slots: IntVector
     renewed: IntVector
 
 
 class KeyIndex:
-    """Numbers of keys, counted from 0 in the order in which they came.
+    """Slots of device keys, numbered from 0 in the order of the keys' first records.
 
-    A key is what MessagePack makes of it: text, a whole number or None, whatever an event's key may be. Keys that
-    look alike there are one key. `forget_after` is in milliseconds, 0 for never.
+    Keys are compared by their MessagePack encoding: text, an integer or None. `forget_after` is in milliseconds, 0
+    means never.
     """
 
     def __init__(self, forget_after: int = 0) -> None:
         self._forget_after = forget_after
-        self._counts = np.zeros(4, dtype=np.int64)  # numbers, slots, bytes of names, devices forgotten
+        self._counts = np.zeros(4, dtype=np.int64)  # slots, table entries, bytes of names, forgotten devices
         self._seed = new_seed()
-        self._slots = _empty(_FIRST_ROOM)
+        self._table = _empty(_MIN_CAPACITY)
         self._names = np.zeros(0, dtype=np.uint8)
-        self._arrived = np.zeros(0, dtype=np.int64)
-        self._some_unknown = False
+        self._last_arrivals = np.zeros(0, dtype=np.int64)
+        self._has_unknown = False
 
     def __len__(self) -> int:
-        """How many numbers were given, those of forgotten devices included."""
+        """The number of slots, including those of forgotten devices."""
         return int(self._counts[0])
 
     @property
     def forgotten(self) -> int:
-        """How many devices were forgotten."""
+        """The number of devices forgotten so far."""
         return int(self._counts[3])
 
     @property
-    def arrived(self) -> IntVector:
-        """By number, when the device's last record arrived (ms), or UNKNOWN, or FORGOTTEN."""
-        return self._arrived[: len(self)]
+    def last_arrivals(self) -> IntVector:
+        """By slot: the arrival of the device's last record in milliseconds, UNKNOWN, or FORGOTTEN."""
+        return self._last_arrivals[: len(self)]
 
-    def numbers(self, keys: Iterable[Any]) -> IntVector:
-        """The number of each key, shape (n,); new keys get new ones, whose arrival is not known."""
+    def slots(self, keys: Iterable[Key]) -> IntVector:
+        """Return the slot of each key, shape (n,). New keys get new slots with an UNKNOWN last arrival."""
         rows = keys if isinstance(keys, list) else list(keys)
-        self._some_unknown = True
-        return self.arrive(rows, np.full(len(rows), UNKNOWN, dtype=np.int64)).numbers
+        self._has_unknown = True
+        return self.look_up(rows, np.full(len(rows), UNKNOWN, dtype=np.int64)).slots
 
-    def arrive(self, keys: list[Any], moments: IntVector) -> KeyLookup:
-        """Take records of these keys, shape (n,), that arrive at `moments`: milliseconds, never falling.
+    def look_up(self, keys: list[Key], arrivals: IntVector) -> KeyLookup:
+        """Look up the keys of arriving records; add unknown keys and update the last arrivals.
 
-        Between the first and the last no more time than `forget_after` may pass.
+        `arrivals` has the arrival of each record in milliseconds, ascending, and spans at most `forget_after`.
         """
         data = np.frombuffer(_pack(keys), np.uint8)
-        begins, marks, found = (np.empty(len(keys) + more, np.int64) for more in (1, 0, 0))
-        kernel.begins_and_marks(data, begins, marks, self._seed)
-        unknown = kernel.find(data, begins, marks, self._slots, self._names, found)
-        if not unknown and self._all_remembered(found, moments):
-            self._arrived[found] = moments  # of several rows of a device the last stays
+        begins, hashes, found = (np.empty(len(keys) + more, np.int64) for more in (1, 0, 0))
+        kernel.begins_and_hashes(data, begins, hashes, self._seed)
+        unknown = kernel.find(data, begins, hashes, self._table, self._names, found)
+        if not unknown and self._none_expired(found, arrivals):
+            self._last_arrivals[found] = arrivals  # the last of several rows of a device wins
             return KeyLookup(found, _NO_ROWS)
-        self._reach(unknown, len(keys), len(data))
+        self._reserve(unknown, len(keys), len(data))
         renewed = np.empty(len(keys), np.int64)
-        state = self._slots, self._names, self._arrived, moments, self._forget_after, self._counts
-        many = kernel.add(data, begins, marks, *state, found, renewed)
-        return KeyLookup(found, renewed[:many].copy())
+        state = self._table, self._names, self._last_arrivals, arrivals, self._forget_after, self._counts
+        count = kernel.add(data, begins, hashes, *state, found, renewed)
+        return KeyLookup(found, renewed[:count].copy())
 
-    def _all_remembered(self, numbers: IntVector, moments: IntVector) -> bool:
-        """Whether surely none of these devices is forgotten when their records arrive."""
-        if not len(numbers):
+    def _none_expired(self, slots: IntVector, arrivals: IntVector) -> bool:
+        """Return True only if none of these devices has expired before its next record."""
+        if not len(slots):
             return True
-        earliest = int(self._arrived[numbers].min())
-        return earliest >= 0 and not 0 < self._forget_after < int(moments[-1]) - earliest
+        earliest = int(self._last_arrivals[slots].min())
+        return earliest >= 0 and not 0 < self._forget_after < int(arrivals[-1]) - earliest
 
-    def _reach(self, new: int, rows: int, used: int) -> None:
-        """Room for so many more keys, numbers, and bytes of names."""
+    def _reserve(self, new_keys: int, new_slots: int, name_bytes: int) -> None:
+        """Reserve capacity for additional keys, slots and bytes of names."""
         count, keys, names, _ = self._counts.tolist()
-        self._names = ensure_capacity(self._names, names + used, 0)
-        self._arrived = ensure_capacity(self._arrived, count + rows, FORGOTTEN)
-        if 2 * (keys + new) > len(self._slots):
-            slots = _empty(1 << (2 * (keys + new) - 1).bit_length())
-            kernel.move(self._slots, slots)
-            self._slots = slots
+        self._names = ensure_capacity(self._names, names + name_bytes, 0)
+        self._last_arrivals = ensure_capacity(self._last_arrivals, count + new_slots, FORGOTTEN)
+        if 2 * (keys + new_keys) > len(self._table):
+            table = _empty(1 << (2 * (keys + new_keys) - 1).bit_length())
+            kernel.move(self._table, table)
+            self._table = table
 
-    def note_unknown(self, moment: int) -> None:
-        """Take the devices of which no arrival is known for ones that arrived at `moment`."""
-        if self._some_unknown:
-            self.arrived[self.arrived == UNKNOWN] = moment
-            self._some_unknown = False
+    def fill_unknown_arrivals(self, arrival: int) -> None:
+        """Set the last arrival of all devices for which it is UNKNOWN."""
+        if self._has_unknown:
+            self.last_arrivals[self.last_arrivals == UNKNOWN] = arrival
+            self._has_unknown = False
 
-    def set_arrived(self, numbers: IntVector, moments: IntVector) -> None:
-        """Take over when these devices' last records arrived, as `arrived` had it."""
-        self._arrived[numbers] = moments
+    def set_last_arrivals(self, slots: IntVector, arrivals: IntVector) -> None:
+        """Restore the last arrivals of devices, as read from `last_arrivals`."""
+        self._last_arrivals[slots] = arrivals
 
-    def silent(self, moment: int) -> IntVector:
-        """The numbers of devices that are forgotten by `moment`, and were not forgotten before."""
+    def expired_slots(self, now: int) -> IntVector:
+        """Return the slots of devices that have expired by `now` (milliseconds) and are not yet forgotten."""
         if not self._forget_after:
             return _NO_ROWS
-        arrived = self.arrived
-        return np.flatnonzero((arrived >= 0) & (arrived < moment - self._forget_after))
+        arrivals = self.last_arrivals
+        return np.flatnonzero((arrivals >= 0) & (arrivals < now - self._forget_after))
 
-    def forget(self, numbers: IntVector) -> None:
-        """Their next records begin anew."""
-        self._arrived[numbers] = FORGOTTEN
-        self._counts[3] += len(numbers)
+    def forget(self, slots: IntVector) -> None:
+        """Mark devices as forgotten: their next records get new slots."""
+        self._last_arrivals[slots] = FORGOTTEN
+        self._counts[3] += len(slots)
 
-    def remembered(self) -> IntVector:
-        """The numbers of devices that are not forgotten."""
-        return np.flatnonzero(self.arrived != FORGOTTEN)
+    def live_slots(self) -> IntVector:
+        """Return the slots of devices that are not forgotten, in ascending order."""
+        return np.flatnonzero(self.last_arrivals != FORGOTTEN)
 
     @property
-    def keys(self) -> list[Any]:
-        """The keys in the order of their numbers."""
+    def keys(self) -> list[Key]:
+        """The key of each slot."""
         count, _, used, _ = self._counts.tolist()
-        packed = _LIST + count.to_bytes(4, "big") + self._names[:used].tobytes()
-        keys: list[Any] = msgspec.msgpack.decode(packed)
+        packed = _ARRAY_32 + count.to_bytes(4, "big") + self._names[:used].tobytes()
+        keys: list[Key] = msgspec.msgpack.decode(packed)
         return keys
 
 
-def _empty(slots: int) -> IntVector:
-    return np.full((slots, kernel.SLOT), (0, -1, 0, 0), dtype=np.int64)
+def _empty(entries: int) -> IntVector:
+    return np.full((entries, kernel.ENTRY), (0, -1, 0, 0), dtype=np.int64)
 
 
-def ensure_capacity(array: NDArray[Any], count: int, fill: Any) -> NDArray[Any]:
-    """The array, longer if it has fewer than `count` places; new ones hold `fill`. It doubles, so that it is rare."""
+def ensure_capacity(array: NDArray[Scalar], count: int, fill: object) -> NDArray[Scalar]:
+    """Return the array, or a longer copy if its length is below `count`; new items hold `fill`.
+
+    The length at least doubles, so that copies are rare.
+    """
     have = len(array)
     if count <= have:
         return array
-    longer = np.zeros((max(count, 2 * have, _FIRST_ROOM), *array.shape[1:]), dtype=array.dtype)
+    longer = np.zeros((max(count, 2 * have, _MIN_CAPACITY), *array.shape[1:]), dtype=array.dtype)
     longer[:have] = array
-    if fill != 0:  # zeros take no memory before they are written over
+    if fill != 0:  # untouched zero pages take no memory
         longer[have:] = fill
     return longer

@@ -1,9 +1,9 @@
-"""The compiled part of `Devices`: a hash table of keys, each as the bytes that MessagePack makes of it.
+"""Compiled code of `KeyIndex`: a hash table of keys in their MessagePack encoding.
 
-Open addressing, at most half full. A slot is SLOT numbers: a key's hash, its number (-1: nothing is here), where its
-bytes begin and end among the bytes of all keys. The bytes are compared, so no two keys are ever taken for one. The
-hash is seeded, so that nobody can choose keys that fall on the same slot; numbers are given in the order in which
-keys come, so that nothing depends on the seed.
+The table uses open addressing and is at most half full. An entry has ENTRY integers: the key's hash, its slot (-1:
+empty entry), and where its bytes begin and end in the array of all names. Lookups compare the bytes, so two
+keys are never confused. The hash is seeded, so that nobody can choose keys that collide. Slots follow the order of
+the keys, so that no result depends on the seed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from anomaly.kernels.prefetch import CACHED, ask, prefetch
 from anomaly.kernels.siphash import Seed, hash_of
 from stream_app.pipeline.readers.unpack_kernel import end_of_value, read_header
 
-SLOT = 4
-MARK, NUMBER, BEGIN, END = range(SLOT)
-# Of many keys a slot is asked for twice so many rows before it is needed, the bytes that it names once so many.
+ENTRY = 4
+HASH, SLOT, BEGIN, END = range(ENTRY)
+# If the table exceeds the cache, entries are prefetched 2 * _AHEAD rows ahead, and their names _AHEAD rows ahead.
 _AHEAD = 16
-# The arrival of a device of which it is not known, and of one that was forgotten. All others are from 0 on.
+# Last arrivals of devices for which it is unknown, and of forgotten devices. All other arrivals are at least 0.
 UNKNOWN, FORGOTTEN = -1, -2
 
 Ints = NDArray[np.int64]
@@ -28,99 +28,99 @@ Bytes = NDArray[np.uint8]
 
 
 @compiled
-def begins_and_marks(data: Bytes, begins: Ints, marks: Ints, seed: Seed) -> None:
-    """Of a packed list: where each value begins (n + 1: the last one ends), and the hash of its bytes."""
+def begins_and_hashes(data: Bytes, begins: Ints, hashes: Ints, seed: Seed) -> None:
+    """Find where each value of a MessagePack array begins (n + 1 offsets), and hash its bytes."""
     begins[0], _, _ = read_header(data, 0)
-    for row in range(len(marks)):
+    for row in range(len(hashes)):
         begins[row + 1] = end_of_value(data, begins[row])
-        marks[row] = hash_of(data, begins[row], begins[row + 1] - begins[row], seed)
+        hashes[row] = hash_of(data, begins[row], begins[row + 1] - begins[row], seed)
 
 
 @inlined
-def place_of(data: Bytes, begin: int, end: int, mark: int, slots: Ints, names: Bytes) -> int:
-    """The slot of a key, or the empty one that it would have."""
-    place = mark & (len(slots) - 1)
-    while slots[place, NUMBER] >= 0:
-        first = slots[place, BEGIN]
-        if slots[place, MARK] == mark and slots[place, END] - first == end - begin:
+def place_of(data: Bytes, begin: int, end: int, key_hash: int, table: Ints, names: Bytes) -> int:
+    """Return the index of the key's table entry, or of the empty entry where it would be inserted."""
+    place = key_hash & (len(table) - 1)
+    while table[place, SLOT] >= 0:
+        first = table[place, BEGIN]
+        if table[place, HASH] == key_hash and table[place, END] - first == end - begin:
             same = True
             for i in range(end - begin):
                 same &= names[first + i] == data[begin + i]
             if same:
                 break
-        place = (place + 1) & (len(slots) - 1)
+        place = (place + 1) & (len(table) - 1)
     return place
 
 
 @compiled
-def find(data: Bytes, begins: Ints, marks: Ints, slots: Ints, names: Bytes, found: Ints) -> int:
-    """The number of each key, -1 where it has none; returns how many have none."""
-    unknown, last, many = 0, len(slots) - 1, slots.nbytes > CACHED
-    for row in range(len(marks)):
-        if many and row + 2 * _AHEAD < len(marks):
-            ask(slots, marks[row + 2 * _AHEAD] & last, SLOT)
-            prefetch(names, slots[marks[row + _AHEAD] & last, BEGIN])
-        place = place_of(data, begins[row], begins[row + 1], marks[row], slots, names)
-        found[row] = slots[place, NUMBER]
+def find(data: Bytes, begins: Ints, hashes: Ints, table: Ints, names: Bytes, found: Ints) -> int:
+    """Find the slot of each key, -1 for unknown keys; return the number of unknown keys."""
+    unknown, last, beyond_cache = 0, len(table) - 1, table.nbytes > CACHED
+    for row in range(len(hashes)):
+        if beyond_cache and row + 2 * _AHEAD < len(hashes):
+            ask(table, hashes[row + 2 * _AHEAD] & last, ENTRY)
+            prefetch(names, table[hashes[row + _AHEAD] & last, BEGIN])
+        place = place_of(data, begins[row], begins[row + 1], hashes[row], table, names)
+        found[row] = table[place, SLOT]
         unknown += found[row] < 0
     return unknown
 
 
 @inlined
-def is_forgotten(last: int, moment: int, most: int) -> bool:
-    """Whether a device whose last record arrived at `last` begins anew with one that arrives at `moment`."""
-    return last == FORGOTTEN or (most > 0 and last != UNKNOWN and moment - last > most)
+def is_forgotten(last: int, arrival: int, forget_after: int) -> bool:
+    """Return whether a device whose last record arrived at `last` gets a new slot at `arrival`."""
+    return last == FORGOTTEN or (forget_after > 0 and last != UNKNOWN and arrival - last > forget_after)
 
 
 @compiled
 def add(
     data: Bytes,
     begins: Ints,
-    marks: Ints,
-    slots: Ints,
+    hashes: Ints,
+    table: Ints,
     names: Bytes,
-    arrived: Ints,
-    moments: Ints,
-    most: int,
+    last_arrivals: Ints,
+    arrivals: Ints,
+    forget_after: int,
     counts: Ints,
     found: Ints,
     renewed: Ints,
 ) -> int:
-    """Give each key its number: new keys, and those forgotten, get the next ones, in the order of their rows.
+    """Find the slot of each key; new and forgotten keys get new slots, in the order of their rows.
 
-    `arrived` holds by number when the last record arrived, and takes `moments` (n,) over. `counts` are how many
-    numbers, slots and bytes of names are used, of which there is room for all, and how many devices were forgotten.
-    The rows of keys that begin anew are put into `renewed`; returns how many they are.
+    `last_arrivals` is by slot and is updated with `arrivals`, shape (n,). `counts` has the slots, the table entries
+    and the bytes of names in use, for which all arrays have room, and the forgotten devices. Writes the rows at which
+    forgotten keys got new slots to `renewed`, and returns their number.
     """
-    again = 0
-    for row in range(len(marks)):
+    count = 0
+    for row in range(len(hashes)):
         begin, end = begins[row], begins[row + 1]
-        place = place_of(data, begin, end, marks[row], slots, names)
-        number = slots[place, NUMBER]
-        if number >= 0 and is_forgotten(arrived[number], moments[row], most):
-            counts[3] += arrived[number] != FORGOTTEN
-            arrived[number] = FORGOTTEN
-            renewed[again], number, again = row, -1, again + 1
-        elif number < 0:
-            slots[place, MARK] = marks[row]
+        place = place_of(data, begin, end, hashes[row], table, names)
+        slot = table[place, SLOT]
+        if slot >= 0 and is_forgotten(last_arrivals[slot], arrivals[row], forget_after):
+            counts[3] += last_arrivals[slot] != FORGOTTEN
+            last_arrivals[slot] = FORGOTTEN
+            renewed[count], slot, count = row, -1, count + 1
+        elif slot < 0:
+            table[place, HASH] = hashes[row]
             counts[1] += 1
-        if number < 0:
-            number, used = counts[0], counts[2]
+        if slot < 0:
+            slot, used = counts[0], counts[2]
             names[used : used + end - begin] = data[begin:end]
-            slots[place, NUMBER] = number
-            slots[place, BEGIN], slots[place, END] = used, used + end - begin
-            counts[0], counts[2] = number + 1, used + end - begin
-        arrived[number] = moments[row]
-        found[row] = number
-    return again
+            table[place, SLOT] = slot
+            table[place, BEGIN], table[place, END] = used, used + end - begin
+            counts[0], counts[2] = slot + 1, used + end - begin
+        last_arrivals[slot] = arrivals[row]
+        found[row] = slot
+    return count
 
 
 @compiled
-def move(slots: Ints, larger: Ints) -> None:
-    """Put what is in `slots` into larger ones, all empty."""
-    for old in range(len(slots)):
-        if slots[old, NUMBER] >= 0:
-            place = slots[old, MARK] & (len(larger) - 1)
-            while larger[place, NUMBER] >= 0:
+def move(table: Ints, larger: Ints) -> None:
+    """Copy all entries of `table` to `larger`, which is empty."""
+    for old in range(len(table)):
+        if table[old, SLOT] >= 0:
+            place = table[old, HASH] & (len(larger) - 1)
+            while larger[place, SLOT] >= 0:
                 place = (place + 1) & (len(larger) - 1)
-            larger[place] = slots[old]
+            larger[place] = table[old]

@@ -1,8 +1,8 @@
-"""A shard's state as bytes: one versioned container with a checksum, compressed while it is made.
+"""Serialization of a shard's state: a versioned, compressed container with a checksum.
 
-Version 3 is MAGIC, MessagePack in LZ4 frames, the length of the MessagePack (8 bytes, little-endian), and the CRC-32
-of all bytes before it (4 bytes). Earlier versions, which are still read, are the compressed MessagePack alone. No
-copy of the uncompressed state is made when it is written, and one when it is read.
+A version 3 container is MAGIC, MessagePack in LZ4 frames, the length of the MessagePack (8 bytes, little-endian), and
+the CRC-32 of all bytes before it (4 bytes, little-endian). Earlier versions, still readable, are only the compressed
+MessagePack. Writing makes no copy of the uncompressed state, reading makes one.
 """
 
 from __future__ import annotations
@@ -18,26 +18,29 @@ import pyarrow as pa
 
 from anomaly.keyed_state.container import Buffer, Pieces
 
+# Decoded MessagePack: callers know what they packed.
+Unpacked = Any
+
 MAGIC = b"stream-app state 3\n"
-# So many bytes are compressed at once, or a little more: as many as a processor's cache holds.
+# Bytes per compressed frame, or slightly more: what fits into a processor's cache.
 _FRAME = 2**18
 _LZ4, _ZSTD, _ZLIB = b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd", b"\x78"
 _LENGTH, _CHECK = 8, 4
-# LZ4 expands a byte to at most 255. Of earlier snapshots, made by zstd or zlib, the ratio has no bound of its own.
-_LZ4_RATIO, _ANY_RATIO, _ANY_LEAST = 255, 1_000, 16 * 2**20
+# LZ4 expands a byte to at most 255 bytes. zstd and zlib, used by earlier versions, have no such limit.
+_MAX_LZ4_RATIO, _MAX_RATIO, _MIN_SIZE_LIMIT = 255, 1_000, 16 * 2**20
 
 
-def compress_state(state: Mapping[str, Any]) -> bytes:
-    """Return built-in types, buffers and `Pieces` as a container: equal states give equal bytes.
+def compress_state(state: Mapping[str, object]) -> bytes:
+    """Serialize built-in types, buffers and `Pieces` to a container; equal states give equal bytes.
 
-    Buffers may be views of what changes later; they are read before this returns.
+    Buffers may be views of arrays that change later: they are read before this returns.
     """
     return write_container(messagepack_pieces(state))
 
 
 def write_container(content: Iterable[Buffer]) -> bytes:
-    """Return a container of MessagePack, which may come in pieces."""
-    codec = pa.Codec("lz4")  # twice as quick as zstd, and what it makes is a fifth larger
+    """Return a container for MessagePack given in pieces."""
+    codec = pa.Codec("lz4")  # twice as fast as zstd, for a fifth more bytes
     frame, whole, length, check = bytearray(), io.BytesIO(), 0, 0
 
     def write(data: Buffer) -> None:
@@ -61,14 +64,14 @@ def write_container(content: Iterable[Buffer]) -> bytes:
 
 
 def is_container(data: Buffer) -> bool:
-    """Whether bytes begin like a container of this version."""
+    """Return whether bytes start like a container of the current version."""
     return bytes(memoryview(data)[: len(MAGIC)]) == MAGIC
 
 
 def read_container(data: Buffer) -> Buffer:
-    """Return the MessagePack of a container of this version or of an earlier one; raise ValueError if it is damaged.
+    """Return the MessagePack in a container of the current or an earlier version; raise ValueError if it is damaged.
 
-    Bytes that begin like none of them are returned as they are.
+    Bytes that start like none of these are returned unchanged.
     """
     view = memoryview(data)
     try:
@@ -84,21 +87,21 @@ def read_container(data: Buffer) -> Buffer:
 def _current(view: memoryview) -> memoryview:
     end = len(view) - _CHECK
     if end < len(MAGIC) + _LENGTH or zlib.crc32(view[:end]) != int.from_bytes(view[end:], "little"):
-        raise ValueError("its checksum does not match: it is damaged or incomplete")
+        raise ValueError("the checksum does not match: the snapshot is damaged or incomplete")
     body, length = view[len(MAGIC) : end - _LENGTH], int.from_bytes(view[end - _LENGTH : end], "little")
-    if length > _LZ4_RATIO * len(body):
-        raise ValueError(f"its length, {length} bytes, does not fit {len(body)} compressed bytes")
+    if length > _MAX_LZ4_RATIO * len(body):
+        raise ValueError(f"a length of {length} bytes is impossible for {len(body)} compressed bytes")
     return _decompressed(body, "lz4", length)
 
 
 def _earlier(view: memoryview, codec: Literal["lz4", "zstd"]) -> memoryview:
-    """Decompress twice, the first time for the length: that takes less than to copy what has no room any more."""
-    most = _most(view)
+    """Decompress twice, first to find the length: this is faster than growing a buffer by copies."""
+    limit = _size_limit(view)
     stream, length = pa.CompressedInputStream(pa.BufferReader(view), codec), 0
     while more := len(stream.read(_FRAME)):
         length += more
-        if length > most:
-            raise ValueError(f"it holds more than {most} bytes, which {len(view)} compressed bytes cannot")
+        if length > limit:
+            raise ValueError(f"more than {limit} bytes are impossible for {len(view)} compressed bytes")
     return _decompressed(view, codec, length)
 
 
@@ -108,24 +111,24 @@ def _decompressed(body: memoryview, codec: Literal["lz4", "zstd"], length: int) 
     while at < length and (more := stream.readinto(whole[at : at + _FRAME])):
         at += more
     if at < length or stream.read(1):
-        raise ValueError(f"its content has not the length of {length} bytes that it names")
+        raise ValueError(f"the content does not have the stated length of {length} bytes")
     return whole
 
 
 def _inflated(view: memoryview) -> bytes:
-    stream, most = zlib.decompressobj(), _most(view)
-    content = stream.decompress(view, most)
+    stream, limit = zlib.decompressobj(), _size_limit(view)
+    content = stream.decompress(view, limit)
     if not stream.eof:
-        raise ValueError("the zlib stream is incomplete, or holds more than it can")
+        raise ValueError("the zlib stream is incomplete or exceeds the size limit")
     return content
 
 
-def _most(view: memoryview) -> int:
-    return max(_ANY_LEAST, _ANY_RATIO * len(view))
+def _size_limit(view: memoryview) -> int:
+    return max(_MIN_SIZE_LIMIT, _MAX_RATIO * len(view))
 
 
-def messagepack_pieces(value: Any) -> Iterable[Buffer]:
-    """MessagePack of a value; what is large in it comes as it is, after its head."""
+def messagepack_pieces(value: object) -> Iterable[Buffer]:
+    """Encode a value as MessagePack; buffers are passed through after their header, without a copy."""
     match value:
         case Mapping():
             return _map(value)
@@ -137,7 +140,7 @@ def messagepack_pieces(value: Any) -> Iterable[Buffer]:
             return [msgspec.msgpack.encode(value)]
 
 
-def _map(value: Mapping[str, Any]) -> Iterator[Buffer]:
+def _map(value: Mapping[str, object]) -> Iterator[Buffer]:
     yield b"\xdf" + len(value).to_bytes(4, "big")
     for key, item in value.items():
         yield msgspec.msgpack.encode(key)
@@ -145,6 +148,16 @@ def _map(value: Mapping[str, Any]) -> Iterator[Buffer]:
 
 
 def _binary(length: int, parts: Iterable[Buffer]) -> Iterator[Buffer]:
-    """Raises OverflowError from 4 GiB on, where MessagePack ends."""
+    """Encode a binary value. Raises OverflowError from 4 GiB on, the limit of MessagePack."""
     yield b"\xc6" + length.to_bytes(4, "big")
     yield from parts
+
+
+def pack(value: object) -> bytes:
+    """Encode built-in types as MessagePack."""
+    return msgspec.msgpack.encode(value)
+
+
+def unpack(data: bytes) -> Unpacked:
+    """Decode the output of `pack` or of `compress_state`. Raises ValueError if it is damaged."""
+    return msgspec.msgpack.decode(read_container(data))

@@ -1,118 +1,116 @@
-"""The last values of each device, and how what is remembered travels."""
+"""The last accepted values of each device, given to `verify` and `calculate` as `previous.<field>`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import Batch, IntVector, Mask
 from stream_app.pipeline.state import windows_kernel as kernel
 from stream_app.pipeline.state.key_index import ensure_capacity
-from stream_app.pipeline.state.packing import read_container
-from stream_app.pipeline.state.stored_arrays import SlotSelection, capacity_for, require, selected_slots
+from stream_app.pipeline.state.stored_arrays import (
+    SlotSelection,
+    StoredPart,
+    capacity_for,
+    require,
+    selected_slots,
+)
 
-KeyFilter = Callable[[str], bool]
-_STALE = np.iinfo(np.int64).min
-_MOST = np.iinfo(np.int64).max
+# A value of a column as a built-in type, such as a field's type allows: float, int, bool, str, list, None.
+Value = Any
+
+_NAT = np.iinfo(np.int64).min
+_MAX_TICKS = np.iinfo(np.int64).max
 _NUMBERS = (float, int, bool)
 _NUMERIC_KINDS = "iufb"
 
 
 class PreviousValues:
-    """The last accepted values of each device as columns `previous.<field>`: NaN, NaT or None where there is none."""
+    """The last accepted value of each field by device; NaN, NaT or None for devices without one."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = tuple(fields)
         self._last = np.zeros((0, len(self._fields)), dtype=object)
         self._latest = np.zeros(0, dtype=np.int64)
 
-    def _reach(self, devices: int) -> None:
-        self._last = ensure_capacity(self._last, devices, None)
-        self._latest = ensure_capacity(self._latest, devices, -1)
+    def _reserve(self, slots: int) -> None:
+        self._last = ensure_capacity(self._last, slots, None)
+        self._latest = ensure_capacity(self._latest, slots, -1)
 
-    def recall(self, devices: IntVector, batch: Batch, accepted: Mask) -> dict[str, NDArray[Any]]:
-        """Each row's columns: of its device's row before it among those `accepted`, or what is remembered."""
-        self._reach(int(devices.max(initial=-1)) + 1)
-        before = np.empty(len(devices), dtype=np.int64)
-        kernel.before(devices, accepted, self._latest, before)
-        here = before >= 0
-        found: dict[str, NDArray[Any]] = {}
+    def columns(self, slots: IntVector, batch: Batch, accepted: Mask) -> dict[str, AnyArray]:
+        """Return the columns `previous.<field>` for each row.
+
+        A row's previous values are those of the last `accepted` row of its device before it in the batch, otherwise
+        the stored ones.
+        """
+        self._reserve(int(slots.max(initial=-1)) + 1)
+        before = np.empty(len(slots), dtype=np.int64)
+        kernel.previous_rows(slots, accepted, self._latest, before)
+        in_batch = before >= 0
+        columns: dict[str, AnyArray] = {}
         for at, name in enumerate(self._fields):
-            column = _like(batch[name], self._last[devices, at].tolist())
-            column[here] = _own(batch[name])[before[here]]
-            found[f"previous.{name}"] = column
-        return found
+            column = _column_like(batch[name], self._last[slots, at].tolist())
+            column[in_batch] = _nullable(batch[name])[before[in_batch]]
+            columns[f"previous.{name}"] = column
+        return columns
 
-    def remember(self, devices: IntVector, batch: Batch) -> None:
-        """Take over the values of accepted rows; of several of a device the last stays."""
-        self._reach(int(devices.max(initial=-1)) + 1)
-        _, last = np.unique(devices[::-1], return_index=True)
-        rows = len(devices) - 1 - last
+    def update(self, slots: IntVector, batch: Batch) -> None:
+        """Store the values of accepted rows; the last of several rows of a device wins."""
+        self._reserve(int(slots.max(initial=-1)) + 1)
+        _, last = np.unique(slots[::-1], return_index=True)
+        rows = len(slots) - 1 - last
         for at, name in enumerate(self._fields):
-            self._last[devices[rows], at] = np.fromiter(
-                to_builtin_values(batch[name][rows]), object, len(rows)
-            )
+            self._last[slots[rows], at] = np.fromiter(to_builtin_values(batch[name][rows]), object, len(rows))
 
-    def dump(self, devices: SlotSelection) -> Any:
-        """What is known of these devices, in built-in types."""
-        self._reach(capacity_for(devices))
-        return {"fields": self._fields, "last": self._last[selected_slots(devices)].tolist()}
+    def dump(self, selection: SlotSelection) -> dict[str, object]:
+        """Return the values of the selected devices as built-in types."""
+        self._reserve(capacity_for(selection))
+        return {"fields": self._fields, "last": self._last[selected_slots(selection)].tolist()}
 
-    def load(self, dumped: Any, of: IntVector, to: IntVector, devices: int | None = None) -> None:
-        """Add devices, numbers `of` in the dump, of so many `devices`, `to` here. Raises StateError.
+    def load(self, dumped: StoredPart, of: IntVector, to: IntVector, devices: int | None = None) -> None:
+        """Add devices: row `of[i]` of a dump of `devices` devices becomes slot `to[i]`. Raises StateError.
 
-        A field that was not kept then has no previous value.
+        Fields that the dump lacks get no previous value.
         """
         fields, last = dumped["fields"], dumped["last"]
-        require(len(last) == devices or devices is None, "there is not one previous row for each device")
+        require(len(last) == devices or devices is None, "the number of previous rows is not that of devices")
         require(
-            all(len(values) == len(fields) for values in last), "a previous row lacks fields, or has more"
+            all(len(values) == len(fields) for values in last), "a previous row has missing or extra fields"
         )
         require(int(of.max(initial=-1)) < len(last), "a device has no previous row")
-        self._reach(int(to.max(initial=-1)) + 1)
+        self._reserve(int(to.max(initial=-1)) + 1)
         at = {name: number for number, name in enumerate(fields)}
-        for source, device in zip(of.tolist(), to.tolist(), strict=True):
+        for source, slot in zip(of.tolist(), to.tolist(), strict=True):
             for number, name in enumerate(self._fields):
-                self._last[device, number] = last[source][at[name]] if name in at else None
+                self._last[slot, number] = last[source][at[name]] if name in at else None
 
 
-def to_builtin_values(column: NDArray[Any]) -> list[Any]:
-    """Values that survive a snapshot: times as whole ticks (NaT as None), the rest as Python's own."""
+def to_builtin_values(column: AnyArray) -> list[Value]:
+    """Convert a column for a snapshot: times to ticks of their unit (NaT to None), other values to built-in types."""
     if column.dtype.kind == "M":
-        return [None if tick == _STALE else tick for tick in column.view(np.int64).tolist()]
-    values: list[Any] = column.tolist()
+        return [None if tick == _NAT else tick for tick in column.view(np.int64).tolist()]
+    values: list[Value] = column.tolist()
     return values
 
 
-def _like(column: NDArray[Any], values: list[Any]) -> NDArray[Any]:
-    """Past values as a column of the kind of today's; where there is none: NaT, NaN or None.
+def _column_like(column: AnyArray, values: list[Value]) -> AnyArray:
+    """Convert stored values to a column of the same kind as `column`; missing values become NaT, NaN or None.
 
-    One that does not fit, because the field had another type when it was remembered, counts as none.
+    A value that does not fit, because the field's type has changed since it was stored, counts as missing.
     """
     if column.dtype.kind == "M":
-        ticks = [v if type(v) is int and abs(v) <= _MOST else _STALE for v in values]
+        ticks = [v if type(v) is int and abs(v) <= _MAX_TICKS else _NAT for v in values]
         return np.array(ticks, dtype=np.int64).view(column.dtype)
-    if column.dtype.kind in _NUMERIC_KINDS:  # as past values all are of floating point, which has NaN
+    if column.dtype.kind in _NUMERIC_KINDS:  # float64, because integers have no NaN
         return np.array([v if type(v) in _NUMBERS else None for v in values], dtype=np.float64)
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-def _own(column: NDArray[Any]) -> NDArray[Any]:
-    """A column as `_like` gives past values of it."""
+def _nullable(column: AnyArray) -> AnyArray:
+    """Convert a column to the dtype that `_column_like` uses for it."""
     if column.dtype.kind in _NUMERIC_KINDS:
         return column.astype(np.float64, copy=False)
     return column if column.dtype.kind == "M" else np.fromiter(column.tolist(), object, len(column))
-
-
-def pack(state: Any) -> bytes:
-    """Built-in types to bytes."""
-    return msgspec.msgpack.encode(state)
-
-
-def unpack(data: bytes) -> Any:
-    """Bytes of `pack`, or of `packing.compressed`, to built-in types. Raises ValueError when it is none."""
-    return msgspec.msgpack.decode(read_container(data))

@@ -1,25 +1,31 @@
-"""What a snapshot of a shard's state holds, by version: its fields and their types, checked when it is read."""
+"""The content of a snapshot of a shard's state: fields and types by version, checked when it is read."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from collections.abc import Callable
+from typing import TypedDict
 
 import msgspec
 
 from anomaly.detector import StateError
 from stream_app.errors import FatalError
+from stream_app.pipeline.state.key_index import Key
 from stream_app.pipeline.state.packing import is_container, read_container
+from stream_app.pipeline.state.previous_values import Value
 from stream_app.pipeline.state.stored_arrays import require
 
+KeyFilter = Callable[[str], bool]
+"""Whether the device with a key is restored."""
+
 VERSION = 3
-# Version 2 had no checksum, and did not know when records arrived.
+# Version 2 has no checksum and no arrival times.
 _READ = (2, VERSION)
-# Types that a device's key may have.
+# The types of a device's key.
 _KEYS = (str, int, float, bool, bytes, type(None))
 
 
 class StoredSeen(TypedDict):
-    """Of each device how many events it had, how many of their ids are stored, and these ids' hashes, joined."""
+    """By device: the number of its events and of its stored ids; then the ids' hashes, joined."""
 
     counts: memoryview
     lengths: memoryview
@@ -27,14 +33,14 @@ class StoredSeen(TypedDict):
 
 
 class StoredPrevious(TypedDict):
-    """The fields that are kept, and each device's values."""
+    """The names of the fields, and their values by device."""
 
     fields: list[str]
-    last: list[list[Any]]
+    last: list[list[Value]]
 
 
 class StoredWindows(TypedDict):
-    """Fields, size and step (microseconds) of the window; by device and slot its step, by field its values."""
+    """The window's fields, size and step (microseconds); the step and the values of each cell by device."""
 
     grid: tuple[list[str], int, int]
     stamps: memoryview
@@ -42,7 +48,7 @@ class StoredWindows(TypedDict):
 
 
 class StoredChecks(TypedDict):
-    """Which checks they are; by device and check what is remembered."""
+    """The identities of the checks; their state by device and check."""
 
     rates: list[str]
     stucks: list[str]
@@ -53,9 +59,9 @@ class StoredChecks(TypedDict):
 
 
 class StoredEvent(msgspec.Struct):
-    """One event type: `keys` of its devices in the order of all arrays. `arrived` is -1 where it is not known."""
+    """One event type. All arrays are in the order of `keys`; `arrived` is -1 if unknown."""
 
-    keys: list[Any]
+    keys: list[Key]
     seen: StoredSeen
     previous: StoredPrevious | None = None
     windows: StoredWindows | None = None
@@ -70,23 +76,23 @@ class _Version(msgspec.Struct):
 
 
 class StoredState(msgspec.Struct):
-    """Everything. `latest` is when the shard's latest record arrived, in milliseconds, 0 where it is not known."""
+    """A whole snapshot. `latest` is the latest arrival of a record of the shard in milliseconds, 0 if unknown."""
 
     events: dict[str, StoredEvent]
     latest: int = 0
 
 
 def read(snapshot: bytes) -> StoredState:
-    """Return the content of a snapshot of this version or of the one before.
+    """Decode and check a snapshot of the current or the previous version.
 
-    Raises FatalError when it is damaged, no snapshot, or of another version.
+    Raises FatalError if it is damaged, not a snapshot, or of another version.
     """
     try:
         content = read_container(snapshot)
         version = msgspec.msgpack.decode(content, type=_Version).version
         if version not in _READ:
-            raise FatalError(f"a state snapshot of version {version} cannot be read, only of {_READ}")
-        require((version == VERSION) == is_container(snapshot), "its version is not that of its container")
+            raise FatalError(f"unsupported state snapshot version {version} (expected one of {_READ})")
+        require((version == VERSION) == is_container(snapshot), "its version contradicts its container")
         stored = msgspec.msgpack.decode(content, type=StoredState)
         for event in stored.events.values():
             _check_keys(event.keys)
@@ -96,6 +102,6 @@ def read(snapshot: bytes) -> StoredState:
     return stored
 
 
-def _check_keys(keys: list[Any]) -> None:
+def _check_keys(keys: list[Key]) -> None:
     require(all(isinstance(key, _KEYS) for key in keys), "a device's key is neither text nor a number")
-    require(len(set(keys)) == len(keys), "a device is there twice")
+    require(len(set(keys)) == len(keys), "a device occurs twice")

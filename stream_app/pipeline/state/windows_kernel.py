@@ -1,8 +1,6 @@
-"""The compiled parts of `Windows`, `Checks` and `Previous`: loops over rows in order, each row's device by number."""
+"""Compiled code of `Windows`, `SensorChecks` and `PreviousValues`: loops over rows, in order, each with a slot."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,60 +8,62 @@ from numpy.typing import NDArray
 from anomaly.kernels.compiled import compiled, inlined
 from anomaly.kernels.prefetch import CACHED, ask_for_items, prefetch
 
-STALE = np.iinfo(np.int64).min
+EMPTY = np.iinfo(np.int64).min
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-# What is known of many devices is asked for so many rows before it is needed.
+# Rows between a prefetch and the use of the data, if the arrays exceed the cache.
 _AHEAD = 4
-# Of what takes a line or less of each device, in several arrays, so many devices' are in the cache.
-_FEW = CACHED // 64
+# The number of devices whose state of a cache line each fits into the cache.
+_DEVICES_IN_CACHE = CACHED // 64
 
 
 @inlined
-def ask_for_slots(array: Any, device: int, slot: int, size: int, slots: int, fields: int) -> None:
-    """Ask for so many slots of a device that end with one; before the first comes the last."""
-    begin, first = device * slots, slot + 1 - size
-    ask_for_items(array, (begin + max(first, 0)) * fields, (begin + slot + 1) * fields)
+def prefetch_cells(
+    array: NDArray[np.int64] | NDArray[np.float64], slot: int, cell: int, size: int, cells: int, fields: int
+) -> None:
+    """Prefetch the `size` cells of a ring that end with `cell`, including the wrap-around."""
+    begin, first = slot * cells, cell + 1 - size
+    ask_for_items(array, (begin + max(first, 0)) * fields, (begin + cell + 1) * fields)
     if first < 0:
-        ask_for_items(array, (begin + slots + first) * fields, (begin + slots) * fields)
+        ask_for_items(array, (begin + cells + first) * fields, (begin + cells) * fields)
 
 
 @compiled
-def windows(devices: Ints, steps: Ints, given: Floats, stamps: Ints, values: Floats, out: Floats) -> None:
-    """Note each row's values at its step, then give its window: `given` (fields, rows), `out` (fields, rows, size).
+def windows(slots: Ints, steps: Ints, given: Floats, stored_steps: Ints, values: Floats, out: Floats) -> None:
+    """Add each row's values at its step and write its window: `given` (fields, rows), `out` (fields, rows, size).
 
-    `stamps` (device, slot) are the steps that slots hold, `values` (device, slot, field) what was seen then.
+    `stored_steps` (slots, cells) has the step of each cell, `values` (slots, cells, fields) the values of that step.
     """
-    slots, (fields, _, size) = stamps.shape[1], out.shape
-    many = values.nbytes > CACHED
-    for row in range(len(devices)):
-        device, step = devices[row], steps[row]
-        if many and row + _AHEAD < len(devices):
-            later, last = devices[row + _AHEAD], steps[row + _AHEAD] % slots
-            ask_for_slots(stamps, later, last, size, slots, 1)
-            ask_for_slots(values, later, last, size, slots, fields)
-        slot = step % slots
-        if step >= stamps[device, slot]:  # never let an ancient reading push out a newer one
-            stamps[device, slot] = step
+    cells, (fields, _, size) = stored_steps.shape[1], out.shape
+    beyond_cache = values.nbytes > CACHED
+    for row in range(len(slots)):
+        slot, step = slots[row], steps[row]
+        if beyond_cache and row + _AHEAD < len(slots):
+            later, last = slots[row + _AHEAD], steps[row + _AHEAD] % cells
+            prefetch_cells(stored_steps, later, last, size, cells, 1)
+            prefetch_cells(values, later, last, size, cells, fields)
+        cell = step % cells
+        if step >= stored_steps[slot, cell]:  # a late reading must not overwrite a newer one
+            stored_steps[slot, cell] = step
             for field in range(fields):
-                values[device, slot, field] = given[field, row]
+                values[slot, cell, field] = given[field, row]
         for back in range(size):
-            known = stamps[device, slot] == step - back
+            known = stored_steps[slot, cell] == step - back
             for field in range(fields):
-                out[field, row, back] = values[device, slot, field] if known else np.nan
-            slot = slot - 1 if slot > 0 else slots - 1
+                out[field, row, back] = values[slot, cell, field] if known else np.nan
+            cell = cell - 1 if cell > 0 else cells - 1
         for field in range(fields):
             out[field, row, 0] = given[field, row]
 
 
 @compiled
 def rates(
-    devices: Ints,
-    moments: Ints,
+    slots: Ints,
+    times: Ints,
     values: Floats,
     most: Floats,
     per: Floats,
@@ -73,67 +73,72 @@ def rates(
     first: int,
     tripped: Mask,
 ) -> None:
-    """Rates of change: their columns of `tripped` (rows, checks) begin at `first`; `moments`, `values` (rates, rows).
+    """Check rates of change: `times` and `values` are (rates, rows).
 
-    `at` and `last` (device, rate) are the time and the value to compare with; where a check of `spoils` (checks,
-    rates) trips, the value is none to compare later ones with.
+    Results go to the columns of `tripped` (rows, checks) from `first` on. `at` and `last` (slots, rates) have the
+    time and the value to compare with. A value that trips a check with `spoils` (checks, rates) is not compared with
+    later ones.
     """
-    rates, many = len(most), len(at) > _FEW
-    for row in range(len(devices)):
-        if many and row + _AHEAD < len(devices):
-            prefetch(at, devices[row + _AHEAD] * rates)
-            prefetch(last, devices[row + _AHEAD] * rates)
-        device = devices[row]
+    rates, beyond_cache = len(most), len(at) > _DEVICES_IN_CACHE
+    for row in range(len(slots)):
+        if beyond_cache and row + _AHEAD < len(slots):
+            prefetch(at, slots[row + _AHEAD] * rates)
+            prefetch(last, slots[row + _AHEAD] * rates)
+        slot = slots[row]
         for rate in range(rates):
-            value, moment, before = values[rate, row], moments[rate, row], at[device, rate]
-            if before == STALE or moment == STALE or moment <= before or np.isnan(value):
+            value, time, before = values[rate, row], times[rate, row], at[slot, rate]
+            if before == EMPTY or time == EMPTY or time <= before or np.isnan(value):
                 continue
-            allowed = most[rate] * max(1.0, (moment - before) / per[rate])
-            tripped[row, first + rate] = abs(value - last[device, rate]) > allowed
+            allowed = most[rate] * max(1.0, (time - before) / per[rate])
+            tripped[row, first + rate] = abs(value - last[slot, rate]) > allowed
         for rate in range(rates):
-            value, moment, before = values[rate, row], moments[rate, row], at[device, rate]
-            if moment == STALE or (before != STALE and moment <= before) or np.isnan(value):
+            value, time, before = values[rate, row], times[rate, row], at[slot, rate]
+            if time == EMPTY or (before != EMPTY and time <= before) or np.isnan(value):
                 continue
-            spoilt = False
+            spoils_rate = False
             for check in range(len(spoils)):
-                spoilt |= tripped[row, check] and spoils[check, rate]
-            if not spoilt:
-                at[device, rate], last[device, rate] = moment, value
+                spoils_rate |= tripped[row, check] and spoils[check, rate]
+            if not spoils_rate:
+                at[slot, rate], last[slot, rate] = time, value
 
 
 @compiled
 def stuck(
-    devices: Ints,
+    slots: Ints,
     values: Floats,
-    usual: Mask,
-    times: Ints,
+    exempt: Mask,
+    limits: Ints,
     same: Floats,
     run: Ints,
     first: int,
     tripped: Mask,
 ) -> None:
-    """Values that stay the same; `values` and `usual` (never tripping) are (checks, rows)."""
-    checks, many = len(times), len(same) > _FEW
-    for row in range(len(devices)):
-        if many and row + _AHEAD < len(devices):
-            prefetch(same, devices[row + _AHEAD] * checks)
-            prefetch(run, devices[row + _AHEAD] * checks)
-        device = devices[row]
+    """Check for repeated values: `values` and `exempt` (values that never trip) are (checks, rows).
+
+    Results go to the columns of `tripped` (rows, checks) from `first` on. `same` and `run` (slots, checks) have the
+    last value and how many times in a row it came.
+    """
+    checks, beyond_cache = len(limits), len(same) > _DEVICES_IN_CACHE
+    for row in range(len(slots)):
+        if beyond_cache and row + _AHEAD < len(slots):
+            prefetch(same, slots[row + _AHEAD] * checks)
+            prefetch(run, slots[row + _AHEAD] * checks)
+        slot = slots[row]
         for check in range(checks):
             value = values[check, row]
             if np.isnan(value):
                 continue
-            run[device, check] = run[device, check] + 1 if value == same[device, check] else 1
-            same[device, check] = value
-            tripped[row, first + check] = run[device, check] >= times[check] and not usual[check, row]
+            run[slot, check] = run[slot, check] + 1 if value == same[slot, check] else 1
+            same[slot, check] = value
+            tripped[row, first + check] = run[slot, check] >= limits[check] and not exempt[check, row]
 
 
 @compiled
-def before(devices: Ints, accepted: Mask, latest: Ints, found: Ints) -> None:
-    """For each row the accepted row of its device before it, -1 where there is none; `latest` is -1 throughout."""
-    for row in range(len(devices)):
-        found[row] = latest[devices[row]]
+def previous_rows(slots: Ints, accepted: Mask, latest: Ints, found: Ints) -> None:
+    """Find the last accepted row of the same device before each row, -1 for none; `latest` (slots) is all -1."""
+    for row in range(len(slots)):
+        found[row] = latest[slots[row]]
         if accepted[row]:
-            latest[devices[row]] = row
-    for row in range(len(devices)):
-        latest[devices[row]] = -1
+            latest[slots[row]] = row
+    for row in range(len(slots)):
+        latest[slots[row]] = -1

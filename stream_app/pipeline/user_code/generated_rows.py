@@ -81,7 +81,7 @@ def with_windows(codec: Codec, batch: Batch) -> Batch:
     window = codec.event.window
     if window is None:
         return batch
-    columns = Windows(window).recall(_numbers(codec, batch), batch)
+    columns = Windows(window).add(_numbers(codec, batch), batch)
     return batch.with_columns({name: np.ascontiguousarray(column) for name, column in columns.items()})
 
 
@@ -90,12 +90,12 @@ def _with_previous(codec: Codec, batch: Batch) -> Batch:
         return batch
     accepted = np.ones(len(batch), dtype=np.bool_)
     return batch.with_columns(
-        PreviousValues(codec.event.previous).recall(_numbers(codec, batch), batch, accepted)
+        PreviousValues(codec.event.previous).columns(_numbers(codec, batch), batch, accepted)
     )
 
 
 def _numbers(codec: Codec, batch: Batch) -> IntVector:
-    return KeyIndex().numbers(batch[codec.event.key].tolist())
+    return KeyIndex().slots(batch[codec.event.key].tolist())
 
 
 def _conformed(codec: Codec, bodies: list[bytes]) -> Batch | None:

@@ -20,7 +20,7 @@ from stream_app.consumer.snapshots import S3Snapshots
 from stream_app.event_loading import load_registry
 from stream_app.events.air_quality.event import EVENT
 from stream_app.model.record import Batch
-from stream_app.pipeline.state.previous_values import unpack
+from stream_app.pipeline.state.packing import unpack
 from stream_app.pipeline.state.shard_state import EventState, ShardState
 from stream_app.settings import Settings
 from tests.bench.consumer import data
@@ -43,8 +43,8 @@ def grown(devices: int, year: bytes) -> ShardState:
         whole.restore(year, names.__contains__)
         return whole
     few, of, to = unpack(year)["events"][EVENT.name], whole[EVENT.name], np.arange(devices)
-    of.devices.numbers(map(data.device, range(devices)))
-    for name, part in (("seen", of.seen), ("windows", of.windows), ("checks", of.checks)):
+    of.devices.slots(map(data.device, range(devices)))
+    for name, part in (("seen", of.recent_ids), ("windows", of.windows), ("checks", of.checks)):
         if part is not None:
             part.load(few[name], to % LIVED, to)
     if of.detector is not None:
@@ -77,7 +77,7 @@ def lived(devices: int, hours: int) -> ShardState:
     state = _new()
     of, stations, rng = state[EVENT.name], _values(), np.random.default_rng(6)
     names = [data.device(at) for at in range(devices)]
-    numbers, each = of.devices.numbers(names), np.arange(devices)
+    numbers, each = of.devices.slots(names), np.arange(devices)
     for hour in range(-hours, 0):
         winter, row = np.divmod(each // 12 * 37 + hour, stations.shape[1])
         factor = np.array([data.other(number) for number in winter.tolist()])
@@ -107,11 +107,11 @@ def _learn(
     columns: dict[str, NDArray[Any]] = dict.fromkeys(data.WEATHER, missing)
     columns |= dict(zip(data.POLLUTANTS, values.T, strict=True))
     batch = Batch(EVENT.name, {**columns, "time": np.full(len(names), time)}, np.arange(len(names)))
-    of.seen.check_and_add(numbers, rng.integers(1, 2**63, len(names)), np.ones(len(names), np.bool_))
+    of.recent_ids.check_and_add(numbers, rng.integers(1, 2**63, len(names)), np.ones(len(names), np.bool_))
     if of.windows is not None:
-        of.windows.recall(numbers, batch)
+        of.windows.add(numbers, batch)
     if of.checks is not None:
-        of.checks.mark(numbers, batch)
+        of.checks.flag(numbers, batch)
     if of.detector is not None:
         of.detector.process_many(names, values, batch["time"])
 

@@ -145,9 +145,9 @@ def _run_stages(fields: Batch, past: Past, codec: Codec, reasons: dict[int, str]
     if event.previous:
         previous = PreviousValues(event.previous)
         if past.batch is not None:
-            previous.remember(past.owners, past.batch)
+            previous.update(past.owners, past.batch)
         every = np.ones(len(batch), dtype=np.bool_)
-        batch = batch.with_columns(previous.recall(batch.rows, batch, every))
+        batch = batch.with_columns(previous.columns(batch.rows, batch, every))
     verified = verify(batch, codec)
     reasons |= {failure.row: "it breaks a rule" + _reason([failure]) for failure in verified.failed}
     batch = verified.passed
@@ -156,8 +156,8 @@ def _run_stages(fields: Batch, past: Past, codec: Codec, reasons: dict[int, str]
     if event.window is not None:
         windows = Windows(event.window)
         if past.batch is not None:
-            windows.recall(past.owners, past.batch)
-        batch = batch.with_columns(windows.recall(batch.rows, batch))
+            windows.add(past.owners, past.batch)
+        batch = batch.with_columns(windows.add(batch.rows, batch))
     done = calculate(batch, codec)
     reasons |= {failure.row: "it cannot be calculated" + _reason([failure]) for failure in done.failed}
     return done.passed

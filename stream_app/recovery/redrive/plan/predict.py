@@ -107,7 +107,7 @@ def _remember(state: ShardState, name: str, codec: Codec, latest: Mapping[str, L
     previous = state[name].previous
     if previous is not None:
         dumped = {"fields": fields, "last": list(last.values())}
-        previous.load(dumped, np.arange(len(last)), state[name].devices.numbers(last))
+        previous.load(dumped, np.arange(len(last)), state[name].devices.slots(last))
 
 
 def _portable(value: Any, kind: str) -> Any:
