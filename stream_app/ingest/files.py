@@ -34,7 +34,7 @@ def format_of(path: Path) -> str:
 
 
 def files(path: Path) -> list[Path]:
-    """Return the file itself, or the data files of a folder ordered by name. Raises ConfigError if there are none."""
+    """Return the file itself, or the data files of a folder ordered by name. Raises ConfigError if no file exists."""
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.is_file() and p.name.lower().endswith(FORMATS))
         if not found:

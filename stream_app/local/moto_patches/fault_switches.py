@@ -56,7 +56,7 @@ class FaultSwitches:
         return self._hit(self.get_shares, stream)
 
     def outage(self, service: str, action: str) -> Outage | None:
-        """Return the outage that applies to this call and decrement its remaining calls; None if there is none."""
+        """Return the outage that applies to this call, if any, and decrement its remaining calls."""
         if not self.outages:
             return None
         with self._lock:

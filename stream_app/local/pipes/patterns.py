@@ -64,7 +64,7 @@ def parse_body(text: str | bytes) -> object:
 
 
 def compile_filters(patterns: Sequence[str]) -> Filter:
-    """Compile event patterns (JSON text) to a predicate that is true if any pattern matches, or if there are none.
+    """Compile event patterns (JSON text) to a predicate that is true if any pattern matches or the list is empty.
 
     Raises ConfigError for an invalid pattern.
     """

@@ -36,7 +36,7 @@ PAYLOAD_BYTES = 6_000_000
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue to read. `max_receive_count` is None if it has no dead-letter queue."""
+    """A queue to read. `max_receive_count` is unset if it has no dead-letter queue."""
 
     url: str
     arn: str

@@ -157,7 +157,7 @@ def moto_application(environ: WSGIEnvironment, start_response: StartResponse) ->
 
 
 def handler_for(service: str, path: str) -> Handler:
-    """Return moto's handler for a path of a service. Raises NotImplementedError if there is none."""
+    """Return moto's handler for a path of a service. Raises NotImplementedError if moto does not support it."""
     for pattern, handler in _routes(service):
         if pattern.match(path):
             return handler

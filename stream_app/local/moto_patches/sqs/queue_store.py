@@ -132,7 +132,7 @@ class QueueStore:
         return entry.message
 
     def next_due(self) -> float | None:
-        """Return the time when the next delayed or in-flight message becomes receivable; None if there is none."""
+        """Return the time when the next delayed or in-flight message becomes receivable, or None."""
         return self._waiting[0][0] if self._waiting else None
 
     def _release_due(self, now: float) -> None:
