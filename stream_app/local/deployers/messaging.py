@@ -38,7 +38,7 @@ def queue(deployment: Deployment, properties: Properties, attributes: Attributes
     existing = get_or_none(_NO_QUEUE, sqs.get_queue_url, QueueName=name)
     if existing is None:
         return {**attributes, "Ref": sqs.create_queue(QueueName=name, Attributes=settings)["QueueUrl"]}
-    # SQS refuses to change the type of a queue, even to its current value.
+    # FifoQueue can be set only when a queue is created.
     settings.pop("FifoQueue", None)
     sqs.set_queue_attributes(QueueUrl=existing["QueueUrl"], Attributes=settings)
     return {**attributes, "Ref": existing["QueueUrl"]}

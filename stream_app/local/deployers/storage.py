@@ -77,7 +77,7 @@ def bucket(deployment: Deployment, properties: Properties, attributes: Attribute
 
 
 def _location(region: str) -> dict[str, TemplateValue]:
-    # S3 refuses us-east-1 as an explicit location.
+    # CreateBucket rejects us-east-1 as an explicit location constraint.
     return {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
 
 
