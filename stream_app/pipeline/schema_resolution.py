@@ -103,7 +103,9 @@ def _read_times(values: Values, codec: Codec, arrived: int | None) -> None:
             continue
         try:
             values[at] = (
-                scalar.text(value, arrived) if isinstance(value, str) else scalar.carried(value, arrived)
+                scalar.from_text(value, arrived)
+                if isinstance(value, str)
+                else scalar.from_avro(value, arrived)
             )
         except ViolationError as error:
             raise error.within(f".{field}") from None

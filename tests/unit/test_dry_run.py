@@ -180,7 +180,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_calculation_that_no_record_could_mend_is_refused(kind: str) -> None:
+def test_a_programming_error_in_calculate_is_rejected(kind: str) -> None:
     function, said = WRONG[kind]
     found = problems(calculate=function, window=WINDOW)
     assert len(found) == 1
@@ -189,7 +189,7 @@ def test_a_calculation_that_no_record_could_mend_is_refused(kind: str) -> None:
     assert re.search(r"\(unit/test_dry_run\.py:\d+\)", found[0])
 
 
-def test_the_line_is_the_one_that_raised_and_not_the_functions_first() -> None:
+def test_the_reported_line_is_the_one_that_raised() -> None:
     (found,) = problems(calculate=raises_name_error)
     assert f"(unit/test_dry_run.py:{raises_name_error.__code__.co_firstlineno + 1})" in found
 
@@ -211,7 +211,7 @@ MASKS: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", MASKS)
-def test_rules_that_no_record_could_mend_are_refused(kind: str) -> None:
+def test_a_programming_error_in_verify_is_rejected(kind: str) -> None:
     function, said = MASKS[kind]
     (found,) = problems(verify=function, window=WINDOW)
     assert found.startswith("event 'tank': verify")
@@ -251,7 +251,7 @@ RIGHT: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("kind", RIGHT)
-def test_what_is_right_for_records_is_not_refused(kind: str) -> None:
+def test_a_correct_function_is_not_rejected(kind: str) -> None:
     load(calculate=RIGHT[kind], window=WINDOW)
 
 
@@ -289,14 +289,14 @@ DECLARED: dict[str, tuple[dict[str, Any], str]] = {
     "coroutine": ({"calculate": coroutine}, "is a coroutine or generator function"),
     "generator": ({"calculate": generator}, "is a coroutine or generator function"),
     "detector's name": ({"detector": "NearestValue", **F}, "detector is 'NearestValue' (str)"),
-    "a detector": ({"detector": NearestValue(["litres"]), **F}, "expected a function that makes one"),
-    "no detector": ({"detector": Plain, **F}, "makes a Plain without process_many, snapshot, restore"),
-    "no factory": ({"detector": lambda: None, **F}, "cannot be called with the features alone"),
-    "makes none": ({"detector": lambda features: None, **F}, "makes a NoneType without threshold"),
-    "broken detector": ({"detector": Broken, **F}, "cannot be made: ValueError: no ('litres',)"),
+    "a detector": ({"detector": NearestValue(["litres"]), **F}, "expected a function that creates a detector"),
+    "no detector": ({"detector": Plain, **F}, "returns a Plain without process_many, snapshot, restore"),
+    "no factory": ({"detector": lambda: None, **F}, "cannot be called with the features as its only argument"),
+    "makes none": ({"detector": lambda features: None, **F}, "returns a NoneType without threshold"),
+    "broken detector": ({"detector": Broken, **F}, "cannot be created: ValueError: no ('litres',)"),
     "one check": ({"checks": Range("litres", 0.0, 1.0)}, "expected a tuple of checks"),
-    "check's name": ({"checks": ("Range",)}, "checks holds 'Range' (str), which is no check"),
-    "check's class": ({"checks": (Range,)}, "which is no check"),
+    "check's name": ({"checks": ("Range",)}, "checks holds 'Range' (str), which is not a check"),
+    "check's class": ({"checks": (Range,)}, "which is not a check"),
     "check's field": ({"checks": (Range(5, 0.0),)}, "field of a Range is 5 (int), expected text"),  # type: ignore[arg-type]
     "check's bound": ({"checks": (Range("litres", "0"),)}, "low of a Range is '0' (str), expected a number"),  # type: ignore[arg-type]
     "check's nothing": ({"checks": (Range("litres", float("nan")),)}, "low of a Range is nan"),
@@ -320,7 +320,7 @@ DECLARED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", DECLARED)
-def test_a_declaration_of_the_wrong_type_is_refused(kind: str) -> None:
+def test_a_declaration_of_the_wrong_type_is_rejected(kind: str) -> None:
     declared, said = DECLARED[kind]
     (found,) = problems(**declared)
     assert found.startswith("event 'tank': ")
@@ -328,7 +328,7 @@ def test_a_declaration_of_the_wrong_type_is_refused(kind: str) -> None:
     assert "unit/test_dry_run.py:" in found or declared.keys() & {"detector"}
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     found = problems(
         required="id",
         checks=Range("litres"),
@@ -341,7 +341,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
     assert all(word in both[0] for word in ("'litres'", "'score'", "'x'"))
 
 
-def test_a_correction_is_tried_with_one_row_at_a_time() -> None:
+def test_correct_is_called_with_one_row_at_a_time() -> None:
     load(correct=correct_nothing, checks=(Range("litres", 0.0, 9.0),))
     load(correct=lambda b: {"litres": [np.nan]})  # it is called with one row
     for function, said in (
@@ -353,7 +353,7 @@ def test_a_correction_is_tried_with_one_row_at_a_time() -> None:
         assert said in found
 
 
-def test_an_object_that_is_called_and_a_partial_function_are_functions() -> None:
+def test_callable_objects_and_partial_functions_are_accepted() -> None:
     class Adding:
         def __call__(self, b: Any) -> Any:
             return {"x": b["litres"] + 1}
@@ -367,7 +367,7 @@ def test_an_object_that_is_called_and_a_partial_function_are_functions() -> None
     assert "unit/test_dry_run.py:" in found
 
 
-def test_calculate_is_tried_on_rows_that_keep_the_rules() -> None:
+def test_calculate_is_called_only_with_rows_that_pass_verify() -> None:
     """What a rule keeps away need not be calculated with."""
     load(
         verify=lambda b: {"few": b["pumps"] < 3},
@@ -375,13 +375,13 @@ def test_calculate_is_tried_on_rows_that_keep_the_rules() -> None:
     )
 
 
-def test_the_shipped_events_and_those_of_the_tests_are_loaded() -> None:
+def test_the_shipped_events_and_the_events_of_the_tests_load() -> None:
     assert {"air_quality", "parcel"} <= set(load_registry().codecs)
     samples.registry()
     Registry.of([avro.EVERY], {"every": [avro.SCHEMA]})
 
 
-def test_rows_are_generated_for_every_type_of_avro() -> None:
+def test_rows_are_generated_for_every_avro_type() -> None:
     rows = generate_rows(Registry.of([avro.EVERY], {"every": [avro.SCHEMA]}).codecs["every"])
     assert rows is not None
     assert (len(rows.batch), rows.ordinary) == (ORDINARY + WITHOUT_OPTIONAL + EXTREME, ORDINARY)
@@ -389,7 +389,7 @@ def test_rows_are_generated_for_every_type_of_avro() -> None:
     assert set(missing) < set(range(ORDINARY, ORDINARY + WITHOUT_OPTIONAL))
 
 
-def test_rows_are_generated_where_a_logical_type_is_on_a_type_that_cannot_carry_it() -> None:
+def test_rows_are_generated_for_a_logical_type_on_the_wrong_underlying_type() -> None:
     spanning = {"name": "span", "type": {"type": "string", "logicalType": "timestamp-millis"}}
     raw = {**SCHEMA, "fields": [*SCHEMA["fields"], spanning, {**spanning, "name": "day", "type": "string"}]}
     assert generate_rows(Registry.of([Event(**USUAL)], {"tank": [raw]}).codecs["tank"]) is not None
@@ -399,12 +399,12 @@ def test_rows_are_generated_where_a_logical_type_is_on_a_type_that_cannot_carry_
 
 
 @given(st.sampled_from(sorted(WRONG)), st.sampled_from(sorted(MASKS)))
-def test_problems_of_both_functions_are_told_together(calculation: str, rules: str) -> None:
+def test_problems_of_both_functions_are_reported_together(calculation: str, rules: str) -> None:
     found = problems(calculate=WRONG[calculation][0], verify=MASKS[rules][0], window=WINDOW)
     assert {what.split(":")[1].split()[0] for what in found} == {"calculate", "verify"}
 
 
-def test_a_module_is_refused_with_its_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_is_rejected_with_its_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
 
     monkeypatch.chdir(tmp_path)
@@ -438,7 +438,7 @@ def test_a_module_is_refused_with_its_file_and_line(tmp_path: Path, monkeypatch:
         assert any(word in what for what in found), (word, found)
 
 
-def test_warnings_and_errors_of_numpy_are_afterwards_as_they_were() -> None:
+def test_warning_filters_and_numpy_error_state_are_restored() -> None:
     import warnings
 
     filters, errors = list(warnings.filters), np.geterr()
@@ -453,6 +453,6 @@ def test_warnings_and_errors_of_numpy_are_afterwards_as_they_were() -> None:
     assert np.geterr() == errors
 
 
-def test_a_window_is_of_at_least_one_step() -> None:
+def test_a_window_has_at_least_one_step() -> None:
     (found,) = problems(window=Window(("litres",), 0, step=timedelta(0)))
     assert "its window is empty" in found

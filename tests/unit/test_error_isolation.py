@@ -71,7 +71,7 @@ def alone(function: Function) -> Function:
 
 
 @given(st.lists(st.integers(0, 9), max_size=40), st.sets(st.integers(0, 9)), st.booleans())
-def test_the_guilty_rows_and_no_others_fail(values: list[int], guilty: set[int], picky: bool) -> None:
+def test_only_the_failing_rows_fail(values: list[int], guilty: set[int], picky: bool) -> None:
     function = alone(raises_on(guilty)) if picky else raises_on(guilty)
     columns, kept, failed = call_isolated(function, batch(values, 5), "stage", "mark")
     good = [value for value in values if value not in guilty]
@@ -90,7 +90,7 @@ def test_the_guilty_rows_and_no_others_fail(values: list[int], guilty: set[int],
     assert sorted([*kept.rows.tolist(), *(f.row for f in failed)]) == [at + 5 for at in range(len(values))]
 
 
-def test_few_guilty_rows_cost_few_calls() -> None:
+def test_few_failing_rows_need_few_calls() -> None:
     calls: list[int] = []
 
     def counting(part: Batch) -> Mapping[str, NDArray[Any]]:
@@ -120,7 +120,7 @@ def test_few_guilty_rows_cost_few_calls() -> None:
         lambda part: {"arrived": part["value"]},
     ],
 )
-def test_a_function_that_returns_no_columns_of_the_batchs_length_fails_its_rows(wrong: Function) -> None:
+def test_a_malformed_result_fails_its_rows(wrong: Function) -> None:
     outcome = calculated(wrong, [1, 2, 3])
     assert len(outcome.passed) == 0
     assert [(f.row, f.stage, f.code) for f in outcome.failed] == [
@@ -129,7 +129,7 @@ def test_a_function_that_returns_no_columns_of_the_batchs_length_fails_its_rows(
     assert all(f.reason for f in outcome.failed)
 
 
-def test_a_reason_is_cut_to_what_a_dead_letter_can_carry() -> None:
+def test_a_reason_is_truncated_to_the_limit_of_a_dead_letter() -> None:
     def wordy(_part: Batch) -> Mapping[str, NDArray[Any]]:
         raise ValueError("x" * 10**6)
 
@@ -139,7 +139,7 @@ def test_a_reason_is_cut_to_what_a_dead_letter_can_carry() -> None:
     assert truncated("brief") == "brief"
 
 
-def test_an_error_that_cannot_say_what_it_is_is_known_by_its_kind() -> None:
+def test_an_exception_whose_str_raises_is_named_by_its_class() -> None:
     class MuteError(Exception):
         def __str__(self) -> str:
             raise ValueError("no words")
@@ -150,7 +150,7 @@ def test_an_error_that_cannot_say_what_it_is_is_known_by_its_kind() -> None:
     assert [without_line(f.reason) for f in calculated(mute, [1, 2]).failed] == ["MuteError"] * 2
 
 
-def test_nothing_of_a_batch_is_kept_alive_by_its_errors() -> None:
+def test_exceptions_do_not_keep_a_batch_alive() -> None:
     whole = batch([1, 2, 3, 4])
     mine = weakref.ref(whole["w"].base)
     gc.disable()
@@ -162,7 +162,7 @@ def test_nothing_of_a_batch_is_kept_alive_by_its_errors() -> None:
         gc.enable()
 
 
-def test_a_column_that_is_returned_at_times_is_none_where_it_is_not() -> None:
+def test_a_column_that_is_returned_for_some_rows_is_none_in_the_others() -> None:
     def moody(part: Batch) -> Mapping[str, NDArray[Any]]:
         made = dict(alone(raises_on({5}))(part))
         return {**made, "extra": part["value"]} if part["value"][0] > 5 else made
@@ -172,7 +172,7 @@ def test_a_column_that_is_returned_at_times_is_none_where_it_is_not() -> None:
     assert outcome.passed["square"].tolist() == [1, 4, 49]
 
 
-def test_columns_of_kinds_that_have_nothing_in_common_are_objects() -> None:
+def test_columns_of_incompatible_types_become_objects() -> None:
     def moody(part: Batch) -> Mapping[str, NDArray[Any]]:
         alone(raises_on({5}))(part)
         odd = part["value"] if part["value"][0] > 5 else np.zeros(len(part), dtype="datetime64[ms]")
@@ -181,7 +181,7 @@ def test_columns_of_kinds_that_have_nothing_in_common_are_objects() -> None:
     assert calculated(moody, [1, 5, 7]).passed["x"].dtype == object
 
 
-def test_a_field_of_the_schema_is_not_replaced() -> None:
+def test_calculate_must_not_return_a_field_of_the_schema() -> None:
     outcome = calculated(lambda part: {"value": part["value"] + 0.5}, [1, 2])
     assert len(outcome.passed) == 0
     assert all(f.reason.startswith("returned column 'value', which is a field") for f in outcome.failed)
@@ -189,7 +189,7 @@ def test_a_field_of_the_schema_is_not_replaced() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("rows", [2, 3, 5, 9])
-def test_a_constant_length_is_right_for_none_of_several_rows(length: int, rows: int) -> None:
+def test_a_constant_length_fails_all_of_several_rows(length: int, rows: int) -> None:
     """Three rows of five passed with values of others, where halving came to three rows."""
     if length in (1, rows):  # a row alone, or all of them: no length tells that it is wrong
         return
@@ -201,7 +201,7 @@ def test_a_constant_length_is_right_for_none_of_several_rows(length: int, rows: 
     }
 
 
-def test_a_wrong_length_that_is_met_on_the_way_is_not_halved_either() -> None:
+def test_a_malformed_result_during_bisection_stops_the_bisection() -> None:
     def moody(part: Batch) -> Mapping[str, NDArray[Any]]:
         raises_on({0})(part)
         return {"x": np.arange(3)}
@@ -212,7 +212,7 @@ def test_a_wrong_length_that_is_met_on_the_way_is_not_halved_either() -> None:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.data())
-def test_a_row_fares_as_it_does_alone_whatever_is_returned_for_its_neighbours(
+def test_the_outcome_of_a_row_is_that_of_the_row_alone(
     values: list[int], data: st.DataObject
 ) -> None:
     def filters(part: Batch) -> Mapping[str, NDArray[Any]]:
@@ -230,7 +230,7 @@ def test_a_row_fares_as_it_does_alone_whatever_is_returned_for_its_neighbours(
 @pytest.mark.parametrize(
     "error", [SystemExit(3), GeneratorExit(), MemoryError(), RecursionError("deep"), asyncio.CancelledError()]
 )
-def test_whatever_a_function_raises_is_a_fact_about_its_rows(error: BaseException) -> None:
+def test_every_exception_fails_the_rows(error: BaseException) -> None:
     def leaves(part: Batch) -> Mapping[str, NDArray[Any]]:
         if 2 in part["value"]:
             raise error
@@ -241,7 +241,7 @@ def test_whatever_a_function_raises_is_a_fact_about_its_rows(error: BaseExceptio
     assert [f.reason.startswith(type(error).__name__) for f in outcome.failed] == [True]
 
 
-def test_a_persons_interrupt_is_one_unless_the_process_ignores_it() -> None:
+def test_a_keyboard_interrupt_propagates_unless_sigint_is_ignored() -> None:
     def interrupted(_part: Batch) -> Mapping[str, NDArray[Any]]:
         raise KeyboardInterrupt
 
@@ -254,7 +254,7 @@ def test_a_persons_interrupt_is_one_unless_the_process_ignores_it() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_what_a_function_sets_for_all_of_the_process_is_put_back() -> None:
+def test_process_wide_settings_are_restored() -> None:
     def rude(part: Batch) -> Mapping[str, NDArray[Any]]:
         np.seterr(all="raise")
         warnings.simplefilter("error")
@@ -266,7 +266,7 @@ def test_what_a_function_sets_for_all_of_the_process_is_put_back() -> None:
     assert list(warnings.filters) == filters
 
 
-def test_a_reason_is_unicode_and_bears_no_address() -> None:
+def test_a_reason_is_valid_unicode_without_object_addresses() -> None:
     class Thing:
         pass
 
@@ -278,7 +278,7 @@ def test_a_reason_is_unicode_and_bears_no_address() -> None:
     assert "Thing object>" in failure.reason
 
 
-def test_what_is_masked_is_missing() -> None:
+def test_masked_values_become_missing() -> None:
     outcome = calculated(
         lambda part: {
             "float": np.ma.masked_equal(part["value"] * 1.0, 2.0),
@@ -296,7 +296,7 @@ def test_what_is_masked_is_missing() -> None:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 9), st.integers(0, 9))
-def test_a_row_passes_that_keeps_every_rule_and_else_says_which_it_breaks(
+def test_a_row_passes_every_rule_or_names_the_broken_ones(
     values: list[int], low: int, high: int
 ) -> None:
     rules: dict[str, Callable[[Any], Any]] = {"low": lambda v: v >= low, "high": lambda v: v <= high}
@@ -311,7 +311,7 @@ def test_a_row_passes_that_keeps_every_rule_and_else_says_which_it_breaks(
     assert {(f.stage, f.code) for f in outcome.failed} <= {("verify", Code.RULE_BROKEN)}
 
 
-def test_a_rule_that_raises_parks_the_rows_that_make_it_raise() -> None:
+def test_a_rule_that_raises_parks_only_the_failing_rows() -> None:
     def rules(part: Batch) -> Mapping[str, NDArray[Any]]:
         raises_on({2})(part)
         return {"odd": part["value"] % 2 == 1}
@@ -324,7 +324,7 @@ def test_a_rule_that_raises_parks_the_rows_that_make_it_raise() -> None:
     ]
 
 
-def test_a_rule_that_is_there_only_for_some_rows_is_kept_by_the_others() -> None:
+def test_a_rule_that_is_returned_for_some_rows_passes_the_others() -> None:
     def rules(part: Batch) -> Mapping[str, NDArray[Any]]:
         alone(raises_on({2}))(part)
         return {"small": part["value"] < 5} if (part["value"] > 2).any() else {"any": part["value"] > 0}
@@ -360,7 +360,7 @@ def test_without_a_function_or_without_rows_everything_passes(
         (lambda part: np.array(["yes"] * len(part)), "str"),
     ],
 )
-def test_a_mask_that_is_not_boolean_keeps_nothing(mask: Function, said: str) -> None:
+def test_a_mask_that_is_not_boolean_parks_its_rows(mask: Function, said: str) -> None:
     outcome = verified(lambda part: {"rule": mask(part)}, [0, 1])
     assert [(f.row, f.code) for f in outcome.failed] == [(row, Code.CALCULATION_FAILED) for row in range(2)]
     assert all(f"'rule' that holds {said}, expected booleans" in f.reason for f in outcome.failed)

@@ -97,7 +97,7 @@ def test_all_that_is_wrong_is_told_at_once_with_its_file(folder: Path) -> None:
         "event 'good' is declared twice",
         "no schema for event 'lonely'",
         "schemas/text.avsc cannot be read",
-        "schemas/number.avsc is not an Avro schema",
+        "schemas/number.avsc is not a valid Avro schema",
         "event 'typo': key names 'devise'",
         "schemas/past.v2.avsc cannot be read",
     ):
@@ -108,7 +108,7 @@ def test_all_that_is_wrong_is_told_at_once_with_its_file(folder: Path) -> None:
 def test_a_broken_past_version_is_named(folder: Path) -> None:
     write(folder, "past")
     (folder / "schemas" / "past.v1.avsc").write_text('{"type": "record"}')
-    assert any(what.startswith("schemas/past.v1.avsc is not an Avro schema") for what in problems())
+    assert any(what.startswith("schemas/past.v1.avsc is not a valid Avro schema") for what in problems())
 
 
 def test_a_module_that_failed_can_be_mended_and_found(folder: Path) -> None:

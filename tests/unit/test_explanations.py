@@ -27,7 +27,7 @@ def scored() -> Batch:
     return score(batch, EVENT, NearestValue(["a"]))
 
 
-def test_each_anomaly_is_explained_and_nothing_else() -> None:
+def test_only_anomalies_are_explained() -> None:
     batch = scored()
     told = [why is not None for why in batch["explanation"]]
     assert told == batch["anomaly"].tolist()

@@ -44,7 +44,7 @@ def run(records: list[Record], known: Registry) -> dict[int, Fate]:
 
 
 @given(shards())
-def test_whatever_comes_is_read_alike(records: list[Record]) -> None:
+def test_records_have_the_same_outcome_with_and_without_the_fast_path(records: list[Record]) -> None:
     assert run(records, QUICK) == run(records, careful(QUICK))
 
 
@@ -70,13 +70,13 @@ _payloads = st.builds(
 
 
 @given(st.lists(_payloads, min_size=1, max_size=8))
-def test_odd_fields_older_names_and_missing_ones_are_read_alike(payloads: list[bytes]) -> None:
+def test_unusual_records_have_the_same_outcome_with_and_without_the_fast_path(payloads: list[bytes]) -> None:
     records = [record(data, at) for at, data in enumerate(payloads)]
     assert run(records, ALIASED) == run(records, careful(ALIASED))
 
 
 @given(st.integers(0, 9), st.integers(0, 9))
-def test_what_is_unusual_does_not_keep_its_neighbours_from_being_read_at_once(
+def test_an_unusual_record_does_not_keep_others_off_the_fast_path(
     before: int, after: int
 ) -> None:
     good = as_json("reading", {"device": "a", "time": START})
@@ -87,7 +87,7 @@ def test_what_is_unusual_does_not_keep_its_neighbours_from_being_read_at_once(
     assert not found["reading"].rows
 
 
-def test_an_event_with_nested_fields_is_never_usual() -> None:
+def test_an_event_with_nested_fields_never_takes_the_fast_path() -> None:
     nested = thing(one_schema({"name": "x", "type": {"type": "array", "items": "int"}}))
     data = as_json("thing", {"key": "k", "x": [1]})
     assert nested.usual.read(Payloads.of([data]), MAX_BYTES) == [data]

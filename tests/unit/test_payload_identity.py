@@ -61,7 +61,7 @@ def test_the_same_bytes_are_the_same_record(payload: bytes) -> None:
     assert taken(payload, state=after).repeated.tolist() == [0]
 
 
-def test_other_bytes_are_another_record_whatever_they_mean() -> None:
+def test_different_bytes_are_a_different_record() -> None:
     fields = as_json("reading", FIELDS)
     others = [
         fields,
@@ -93,7 +93,7 @@ def payload(value: int, form: str) -> bytes:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), _FORMS), max_size=20), st.integers(0, 20))
-def test_repeats_do_not_depend_on_how_records_come_in_batches(rows: list[tuple[int, str]], cut: int) -> None:
+def test_deduplication_does_not_depend_on_batch_boundaries(rows: list[tuple[int, str]], cut: int) -> None:
     payloads = [payload(*row) for row in rows]
     whole = taken(*payloads).repeated.tolist()
     state = fresh()
@@ -109,7 +109,7 @@ def test_repeats_do_not_depend_on_how_records_come_in_batches(rows: list[tuple[i
     assert whole == expected
 
 
-def test_an_event_type_without_an_identity_is_named() -> None:
+def test_an_event_type_without_deduplication_is_named() -> None:
     bare = Event(name="reading", key="device", required=("device", "time"))
     codec = Registry.of([bare], {"reading": [SCHEMA]}).codecs["reading"]
     told = without_deduplication(codec.event, codec.schema)
@@ -122,7 +122,7 @@ def test_an_event_type_without_an_identity_is_named() -> None:
     assert json.dumps(told._asdict())
 
 
-def test_a_consumer_says_at_its_start_which_types_are_stored_without_deduplication(
+def test_a_consumer_logs_event_types_without_deduplication_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in ("events", "schemas"):

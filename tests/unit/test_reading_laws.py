@@ -36,7 +36,7 @@ _numbers = st.builds(
 
 
 @given(_numbers)
-def test_a_number_is_what_decimal_says(text: str) -> None:
+def test_numbers_are_parsed_like_decimal(text: str) -> None:
     found = exact_numbers.parse(text)
     try:
         expected = Decimal(text)
@@ -67,7 +67,7 @@ _pieces = st.builds(
 
 @given(_pieces, st.sampled_from([1_000, 1_000_000]))
 @settings(max_examples=300)
-def test_the_compiled_reading_of_a_time_is_the_careful_one_or_asks_for_it(text: str, per_second: int) -> None:
+def test_the_compiled_time_parser_agrees_with_the_exact_one_or_is_undecided(text: str, per_second: int) -> None:
     data = np.frombuffer(text.encode() + b"...", np.uint8)
     found = time_kernel.parse_instant(data, 0, len(text), per_second)
     careful = time_text.parse_instant(text, per_second)
@@ -84,7 +84,7 @@ def test_the_compiled_reading_of_a_time_is_the_careful_one_or_asks_for_it(text: 
 @given(
     st.datetimes(timezones=st.timezones(), min_value=dt.datetime(2, 1, 1), max_value=dt.datetime(9999, 1, 1))
 )
-def test_a_time_is_the_instant_that_python_reads(moment: dt.datetime) -> None:
+def test_a_time_is_parsed_like_pythons_datetime(moment: dt.datetime) -> None:
     offset = moment.utcoffset()
     if offset is None or offset % dt.timedelta(minutes=1):
         return
@@ -181,7 +181,7 @@ def schemas_and_records(draw: st.DrawFn) -> tuple[Registry, list[bytes]]:
 
 @given(schemas_and_records())
 @settings(max_examples=250)
-def test_the_fast_and_the_careful_way_to_read_agree(drawn: tuple[Registry, list[bytes]]) -> None:
+def test_the_fast_path_agrees_with_the_exact_readers(drawn: tuple[Registry, list[bytes]]) -> None:
     registry, payloads = drawn
     fast = run(registry, payloads)
     assert fast == run(replace(registry, usual=FastPath(())), payloads)

@@ -48,7 +48,7 @@ KEY = {"name": "key", "type": "string"}
 THING = Event(name="thing", key="key")
 
 
-def test_the_kind_of_a_column_is_that_of_its_type() -> None:
+def test_the_kind_of_a_column_follows_from_its_type() -> None:
     kinds = {item.name: item.kind for item in compile_schema(avro.SCHEMA, "every").fields}
     for name, kind in {
         "flag": BOOLEAN,
@@ -71,14 +71,14 @@ def test_the_kind_of_a_column_is_that_of_its_type() -> None:
     }
 
 
-def test_the_fingerprint_is_the_one_on_the_wire() -> None:
+def test_the_fingerprint_is_that_of_the_single_object_encoding() -> None:
     schema = compile_schema(SCHEMAS["reading"], "reading")
     assert as_avro({"device": "a", "time": 0}, SCHEMAS["reading"])[2:10].hex() == schema.fingerprint
     # The Avro specification's CRC-64 of the schema "int".
     assert fastavro.schema.fingerprint('"int"', "CRC-64-AVRO") == "8f5c393f1ad57572"
 
 
-def test_documentation_and_defaults_are_no_part_of_the_fingerprint() -> None:
+def test_documentation_and_defaults_do_not_change_the_fingerprint() -> None:
     bare, told = record_of(KEY, field("int")), record_of(KEY, field("int", doc="much", default=3))
     assert compile_schema(bare, "a").fingerprint == compile_schema(told, "b").fingerprint
 
@@ -107,12 +107,12 @@ def test_documentation_and_defaults_are_no_part_of_the_fingerprint() -> None:
         record_of(KEY, field(["null", {"type": "record", "name": "thing", "fields": []}])),
     ],
 )
-def test_what_is_no_schema_is_named(raw: Any) -> None:
+def test_an_invalid_schema_is_named(raw: Any) -> None:
     (problem,) = problems(THING, raw)
     assert problem.what.startswith("schemas/thing ")
 
 
-def test_names_that_mean_something_to_python_are_names_like_others() -> None:
+def test_python_keywords_are_valid_field_names() -> None:
     names = ("class", "None", "self", "print", "_hidden")
     schema = record_of(KEY, *({"name": name, "type": "int", "aliases": [f"{name}_old"]} for name in names))
     codec = Registry.of([THING], {"thing": [schema]}).codecs["thing"]
@@ -120,7 +120,7 @@ def test_names_that_mean_something_to_python_are_names_like_others() -> None:
     assert item == ["k", 1, 2, 3, 4, 5]
 
 
-def test_a_named_type_may_be_used_again_and_where_it_is_used_is_its_namespace() -> None:
+def test_a_named_type_may_be_referenced_within_its_namespace() -> None:
     place = {**avro.PLACE, "namespace": "far.away"}
     schema = record_of(KEY, {"name": "a", "type": place}, {"name": "b", "type": ["null", "far.away.Place"]})
     codec = Registry.of([THING], {"thing": [schema]}).codecs["thing"]
@@ -160,28 +160,28 @@ def test_a_named_type_may_be_used_again_and_where_it_is_used_is_its_namespace() 
         ({"detector": Drift, "features": ()}, "a detector without features"),
     ],
 )
-def test_what_an_event_declares_must_be_in_its_schema(change: dict[str, Any], words: str) -> None:
+def test_declared_fields_must_be_in_the_schema(change: dict[str, Any], words: str) -> None:
     found = [problem.what for problem in problems(replace(READING, **change), SCHEMAS["reading"])]
     assert any(words in what and what.startswith("event 'reading': ") for what in found), found
 
 
 @pytest.mark.parametrize("name", ["arrived", "score", "anomaly"])
-def test_a_field_may_not_be_called_as_a_column_of_the_pipelines_own(name: str) -> None:
+def test_a_field_must_not_have_the_name_of_a_pipeline_column(name: str) -> None:
     (problem,) = problems(THING, record_of(KEY, {"name": name, "type": "double"}))
     assert name in problem.what
 
 
-def test_an_event_without_an_id_needs_no_field_for_it() -> None:
+def test_an_event_without_an_id_needs_no_id_field() -> None:
     Registry.of([THING], {"thing": [record_of(KEY)]})
 
 
-def test_two_events_may_not_share_a_schema_by_which_avro_is_known() -> None:
+def test_two_events_must_not_share_a_fingerprint() -> None:
     other = replace(READING, name="other")
     with pytest.raises(ConfigError, match="schemas/other has the same fingerprint as event 'reading'"):
         Registry.of([READING, other], {"reading": [SCHEMAS["reading"]], "other": [SCHEMAS["reading"]]})
 
 
-def test_every_problem_of_every_event_is_told_at_once() -> None:
+def test_all_problems_of_all_events_are_reported_together() -> None:
     wrong = replace(READING, key="nobody", sent="note", features=("speed",))
     broken = replace(STEP, name="broken")
     no_schemas: Any = {"broken": [5], "step": ["x", 5]}
@@ -192,7 +192,7 @@ def test_every_problem_of_every_event_is_told_at_once() -> None:
         assert words in found
 
 
-def test_writers_are_known_by_fingerprint_and_the_current_version_wins() -> None:
+def test_writers_are_found_by_fingerprint_and_the_current_version_wins() -> None:
     old, same = record_of(KEY, field("int")), record_of(KEY, field("long", default=1))
     current = record_of(KEY, field("long"))
     registry = Registry.of([THING], {"thing": [current, same, old]})

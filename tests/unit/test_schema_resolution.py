@@ -20,7 +20,7 @@ from tests.support import fates_of
 
 
 @given(avro.records)
-def test_avro_and_json_of_a_record_are_the_same_columns(fields: dict[str, Any]) -> None:
+def test_avro_and_json_give_the_same_columns(fields: dict[str, Any]) -> None:
     binary = run(EVERY, as_avro(fields, avro.SCHEMA))
     text = run(EVERY, msgspec.json.encode({"event": "every", **avro.to_json(fields)}))
     assert not binary.failed
@@ -28,7 +28,7 @@ def test_avro_and_json_of_a_record_are_the_same_columns(fields: dict[str, Any]) 
 
 
 @given(avro.records)
-def test_a_time_may_be_the_number_that_avro_carries(fields: dict[str, Any]) -> None:
+def test_a_time_in_json_may_be_a_number_of_ticks(fields: dict[str, Any]) -> None:
     numbers = {name: avro.as_number(fields[name], unit) for name, unit in avro.UNITS.items()}
     binary = run(EVERY, as_avro(fields, avro.SCHEMA))
     text = run(EVERY, as_json("every", {**avro.to_json(fields), **numbers}))
@@ -36,7 +36,7 @@ def test_a_time_may_be_the_number_that_avro_carries(fields: dict[str, Any]) -> N
 
 
 @given(avro.records)
-def test_columns_hold_what_was_sent(fields: dict[str, Any]) -> None:
+def test_columns_hold_the_values_that_were_sent(fields: dict[str, Any]) -> None:
     batch = run(EVERY, as_avro(fields, avro.SCHEMA)).passed["every"]
     for name in ("flag", "small", "large", "double", "text", "choice"):
         assert batch[name].tolist() == [fields[name]]
@@ -52,7 +52,7 @@ def test_columns_hold_what_was_sent(fields: dict[str, Any]) -> None:
     assert json.loads(json.dumps(batch["place"][0])) == batch["place"][0]
 
 
-def test_columns_have_the_kinds_that_the_schema_gives_them_even_without_rows() -> None:
+def test_columns_have_their_types_even_without_rows() -> None:
     nullable = {"maybe_flag": np.float64, "maybe_small": np.float64, "maybe_single": np.float64}
     kinds = {"flag": np.bool_, "small": np.int64, "single": np.float64, "text": object, **nullable}
     result = run(EVERY, as_avro(avro.EXAMPLE, avro.SCHEMA))
@@ -93,7 +93,7 @@ def test_an_older_writer_is_read_by_alias_promotion_and_default(raw: bytes) -> N
 
 
 @pytest.mark.parametrize("raw", [as_avro(NEW, V3), as_json("thing", NEW)], ids=["avro", "json"])
-def test_a_newer_writers_further_fields_are_passed_over(raw: bytes) -> None:
+def test_additional_fields_of_a_newer_writer_are_ignored(raw: bytes) -> None:
     registry = thing(V2, V3)
     assert column(registry, "temperature", raw) == [5.5]
     assert column(registry, "unit", raw) == ["F"]
@@ -101,14 +101,14 @@ def test_a_newer_writers_further_fields_are_passed_over(raw: bytes) -> None:
     assert "later" not in run(registry, raw).passed["thing"]
 
 
-def test_todays_name_wins_over_an_older_one() -> None:
+def test_the_name_of_a_field_takes_precedence_over_its_aliases() -> None:
     assert column(thing(V2), "temperature", as_json("thing", {"key": "k", "temp": 1, "temperature": 2})) == [
         2.0
     ]
     assert column(thing(V2), "temperature", as_json("thing", {"key": "k", "t": 1})) == [1.0]
 
 
-def test_an_alias_is_checked_as_the_field_is() -> None:
+def test_a_value_under_an_alias_is_validated() -> None:
     assert codes(thing(V2), as_json("thing", {"key": "k", "temp": "hot"})) == [
         (Code.SCHEMA_VIOLATION, "field temperature: expected a number of 64 bits, found text")
     ]
@@ -117,7 +117,7 @@ def test_an_alias_is_checked_as_the_field_is() -> None:
     ]
 
 
-def test_a_writer_whose_schema_was_not_kept_is_unknown() -> None:
+def test_a_writer_without_a_stored_schema_is_unknown() -> None:
     failed = run(thing(V2), as_avro(OLD, V1)).failed[0]
     assert failed.code is Code.UNKNOWN_SCHEMA
     assert failed.schema is not None
@@ -160,7 +160,7 @@ def test_promotions(writer: str, reader: str, sent: Any, read: Any) -> None:
         ),
     ],
 )
-def test_a_default_is_the_same_from_both_forms(avro_type: Any, default: Any, held: Any) -> None:
+def test_json_and_avro_give_the_same_default(avro_type: Any, default: Any, held: Any) -> None:
     old = one_schema()
     new = one_schema({"name": "x", "type": avro_type, "default": default})
     registry = thing(new, old)

@@ -37,7 +37,7 @@ def test_a_required_field_that_is_absent_or_null_is_field_missing(absent: set[st
     assert codes(thing(NEEDY, required=REQUIRED), as_json("thing", sent)) == expected
 
 
-def test_a_required_field_that_the_writer_of_avro_lacks_or_says_is_null_is_field_missing() -> None:
+def test_a_required_field_that_avro_lacks_or_that_is_null_is_field_missing() -> None:
     registry = thing(NEEDY, one_schema(), required=REQUIRED)
     null = as_avro({**FULL, "must": None}, NEEDY)
     assert codes(registry, as_avro({"key": "k"}, one_schema()), null, as_avro(FULL, NEEDY)) == [
@@ -59,7 +59,7 @@ def test_an_absent_field_that_is_not_required_is_null_its_default_or_a_violation
 
 @pytest.mark.parametrize("required", [(), ("id",)])
 @pytest.mark.parametrize("shape", ["plain", "with objects"])
-def test_the_envelopes_id_stands_in_for_a_missing_one(required: tuple[str, ...], shape: str) -> None:
+def test_the_envelopes_id_replaces_a_missing_id(required: tuple[str, ...], shape: str) -> None:
     more = (
         [{"name": "day", "type": {"type": "int", "logicalType": "date"}}] if shape == "with objects" else []
     )
@@ -71,7 +71,7 @@ def test_the_envelopes_id_stands_in_for_a_missing_one(required: tuple[str, ...],
         assert column(registry, "day", *wrapped) == ["1970-01-02"] * 2
 
 
-def test_the_envelopes_id_is_no_number() -> None:
+def test_the_envelopes_id_is_not_used_for_a_numeric_id() -> None:
     registry = thing(one_schema({"name": "id", "type": ["null", "long"]}), required=("id",))
     assert codes(registry, as_envelope("thing", {"key": "k"}, "12")) == [(Code.FIELD_MISSING, "id")]
 
@@ -132,7 +132,7 @@ def test_a_value_of_another_type_is_a_violation(field: str, value: Any) -> None:
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
-def test_whole_numbers_beyond_two_to_the_53_are_exact(value: int) -> None:
+def test_integers_beyond_two_to_the_53_are_exact(value: int) -> None:
     raw = one_schema({"name": "x", "type": "long"}, {"name": "y", "type": ["null", "long"]})
     sent = {"key": "k", "x": value, "y": value}
     for payload in (as_json("thing", sent), as_avro(sent, raw)):
@@ -149,14 +149,14 @@ def test_a_time_in_any_zone_is_the_same_instant() -> None:
     assert values == [START] * 4
 
 
-def test_a_time_before_1970_is_cut_down_as_a_later_one_is() -> None:
+def test_a_time_before_1970_is_truncated_like_a_later_one() -> None:
     raw = one_schema({"name": "x", "type": {"type": "long", "logicalType": "timestamp-millis"}})
     early = dt.datetime(1969, 12, 31, 23, 59, 59, 999_999, dt.UTC)
     payloads = as_json("thing", {"key": "k", "x": early.isoformat()}), as_avro({"key": "k", "x": early}, raw)
     assert run(thing(raw), *payloads).passed["thing"]["x"].astype(np.int64).tolist() == [-1, -1]
 
 
-def test_a_reason_is_short_however_long_the_value_that_it_is_about() -> None:
+def test_a_reason_is_short_even_for_a_long_value() -> None:
     sent = {**avro.to_json(avro.EXAMPLE), "choice": "x" * 100_000}
     failed = run(EVERY, json.dumps({"event": "every", **sent}).encode()).failed
     assert len(failed[0].reason) <= 200

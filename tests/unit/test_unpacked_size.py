@@ -37,7 +37,7 @@ def sizes(payloads: list[bytes]) -> list[int]:
 
 
 @given(st.lists(_payloads, max_size=12))
-def test_the_size_is_exact_for_what_decodes_and_bounded_for_everything_else(payloads: list[bytes]) -> None:
+def test_the_size_is_exact_for_decodable_records_and_bounded_for_others(payloads: list[bytes]) -> None:
     found = sizes(payloads)
     _, failed = decode(Payloads.of(payloads), REGISTRY, LIMIT)
     undecoded = {failure.row for failure in failed if failure.code in ("UNDECODABLE", "TOO_LARGE")}
@@ -49,11 +49,11 @@ def test_the_size_is_exact_for_what_decodes_and_bounded_for_everything_else(payl
 
 
 @given(st.lists(_payloads, max_size=12))
-def test_the_size_is_a_function_of_the_record_alone(payloads: list[bytes]) -> None:
+def test_the_size_depends_only_on_the_record(payloads: list[bytes]) -> None:
     assert sizes(payloads) == [size for payload in payloads for size in sizes([payload])]
 
 
-def test_records_inside_a_larger_array_are_measured_in_their_place() -> None:
+def test_records_in_a_larger_array_are_measured_at_their_offsets() -> None:
     payloads = [b"x" * 70, gzip.compress(b"y" * 900), b"\x1f", b"", gzip.compress(b"z" * 100_000)]
     whole = Payloads.of(payloads)
     part = unpacked_sizes(whole.part(1, 5), LIMIT)

@@ -128,7 +128,7 @@ def exactly(value: Any) -> Any:
 @pytest.mark.parametrize("kind", TYPES)
 @given(data=st.data())
 @settings(max_examples=12)
-def test_a_value_is_what_was_meant_wherever_it_stands(kind: str, data: st.DataObject) -> None:
+def test_a_value_is_read_exactly_in_every_position(kind: str, data: st.DataObject) -> None:
     avro, values = TYPES[kind]
     meant = data.draw(values)
     for top in (avro, ["null", avro], [avro, "null"]):
@@ -148,7 +148,7 @@ def test_a_value_is_what_was_meant_wherever_it_stands(kind: str, data: st.DataOb
 @pytest.mark.parametrize("kind", TYPES)
 @given(data=st.data())
 @settings(max_examples=8)
-def test_a_default_and_an_alias_are_what_was_meant(kind: str, data: st.DataObject) -> None:
+def test_defaults_and_aliases_give_the_expected_value(kind: str, data: st.DataObject) -> None:
     avro, values = TYPES[kind]
     meant = data.draw(values)
     bare = schema({"name": "other", "type": "int"})
@@ -168,7 +168,7 @@ def test_a_default_and_an_alias_are_what_was_meant(kind: str, data: st.DataObjec
 
 @given(st.data())
 @settings(max_examples=60)
-def test_unions_keep_the_branch_that_was_meant(data: st.DataObject) -> None:
+def test_unions_keep_the_branch_of_the_value(data: st.DataObject) -> None:
     avro, meant = data.draw(
         st.sampled_from(["string", "long", "double", "boolean"]).flatmap(
             lambda kind: st.tuples(st.just(kind), TYPES[kind][1])

@@ -50,7 +50,7 @@ from tests.unit.values import (
         '""',
     ],
 )
-def test_a_decimal_beyond_its_digits_is_parked_at_once(number: str) -> None:
+def test_a_decimal_beyond_its_precision_is_parked_quickly(number: str) -> None:
     reason = parked(b'{"event":"t","dev":"a","v":%s}' % number.encode(), v(decimal(9, 2)))
     assert reason.startswith(
         "field v: expected a decimal of at most 9 digits, 2 of them after the point, found "
@@ -98,7 +98,7 @@ def test_unscaled_bytes_are_checked_against_the_precision(
         assert stored(payload, raw) == text
 
 
-def test_a_decimal_passes_through_no_float_where_another_field_has_an_alias() -> None:
+def test_a_decimal_is_never_read_as_a_float_beside_a_field_with_an_alias() -> None:
     raw = schema(
         {"name": "v", "type": decimal(20, 2)}, {"name": "now", "type": "double", "aliases": ["before"]}
     )
@@ -123,14 +123,14 @@ def test_a_decimal_passes_through_no_float_where_another_field_has_an_alias() ->
         ),
     ],
 )
-def test_a_decimal_whose_digits_are_not_declared_is_refused_at_start(avro: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match="schemas/t is not an Avro schema: ") as caught:
+def test_a_decimal_with_an_invalid_precision_or_scale_is_rejected_at_start(avro: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match="schemas/t is not a valid Avro schema: ") as caught:
         outcomes([], event=EVENT, schemas=[v(avro)])
     assert words in str(caught.value.problems[0])
 
 
 @pytest.mark.parametrize("default", ["\u007f" * 400, "1e1000000", "\u7fff"])
-def test_a_default_beyond_the_precision_is_refused_at_start(default: Any) -> None:
+def test_a_default_beyond_the_precision_is_rejected_at_start(default: Any) -> None:
     with pytest.raises(ConfigError, match="default of field v: expected a decimal"):
         outcomes(
             [],
@@ -165,27 +165,27 @@ def test_a_default_beyond_the_precision_is_refused_at_start(default: Any) -> Non
     ],
 )
 @pytest.mark.parametrize("avro", ["long", ["null", "long"]])
-def test_a_whole_number_is_read_however_it_is_written(said: str, value: int, avro: Any) -> None:
+def test_an_integer_is_read_in_any_notation(said: str, value: int, avro: Any) -> None:
     assert stored(b'{"event":"t","dev":"a","v":%s}' % said.encode(), v(avro)) == value
 
 
 @pytest.mark.parametrize(
     "said", ["5.5", "1e-1", "9223372036854775808", "9" * 4_301, "1e400", "1e1000000", '"5"']
 )
-def test_what_is_no_whole_number_of_64_bits_is_parked(said: str) -> None:
+def test_other_numbers_than_64_bit_integers_are_parked(said: str) -> None:
     reason = parked(b'{"event":"t","dev":"a","v":%s}' % said.encode(), v("long"))
     assert reason.startswith("field v: expected a whole number of 64 bits, found ")
 
 
 @pytest.mark.parametrize("said", ["1e400", "-1e400", "9" * 400, '"NaN"', "null"])
-def test_what_is_no_double_is_parked(said: str) -> None:
+def test_numbers_beyond_a_double_are_parked(said: str) -> None:
     assert "field v: expected a number of 64 bits" in parked(
         b'{"event":"t","dev":"a","v":%s}' % said.encode(), v("double")
     )
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), 0.1, -0.0])
-def test_a_double_of_avro_is_stored_to_the_last_bit(number: float) -> None:
+def test_an_avro_double_is_stored_bit_for_bit(number: float) -> None:
     for avro in ("double", ["null", "double"]):
         found = stored(as_avro(v(avro), v=number), v(avro))
         assert struct.pack("<d", found) == struct.pack("<d", number)
@@ -193,7 +193,7 @@ def test_a_double_of_avro_is_stored_to_the_last_bit(number: float) -> None:
 
 @pytest.mark.parametrize("avro", [["double", "string"], {"type": "array", "items": "double"}])
 @pytest.mark.parametrize(("number", "found"), [(float("inf"), "infinity"), (float("nan"), "NaN")])
-def test_what_json_cannot_say_is_parked_and_never_null(avro: Any, number: float, found: str) -> None:
+def test_nan_and_infinity_inside_json_are_parked_and_never_null(avro: Any, number: float, found: str) -> None:
     carried = number if isinstance(avro, list) else [1.0, number]
     assert f"expected a number of 64 bits, found {found}" in parked(as_avro(v(avro), v=carried), v(avro))
 
@@ -206,7 +206,7 @@ def test_a_required_number_that_is_nan_is_missing() -> None:
 # ---- Numbers that may be missing, in a user's functions
 
 
-def test_numbers_and_booleans_that_may_be_missing_compare_and_are_stored_as_they_are() -> None:
+def test_nullable_numbers_and_booleans_compare_as_numbers_and_are_stored_exactly() -> None:
     def verify(batch: Batch) -> dict[str, Any]:
         assert batch["v"].dtype == batch["b"].dtype == np.float64
         return {"v is at most 9": ~((batch["v"] > 9) & (batch["v"] < 2**50)), "b": ~(batch["b"] == 0)}
@@ -226,7 +226,7 @@ def test_numbers_and_booleans_that_may_be_missing_compare_and_are_stored_as_they
     assert [item["code"] for (item,) in together[4:]] == ["RULE_BROKEN"] * 2
 
 
-def test_a_previous_number_that_is_not_there_is_nan() -> None:
+def test_an_absent_previous_number_is_nan() -> None:
     def calculate(batch: Batch) -> dict[str, Any]:
         return {"more": batch["v"] > batch["previous.v"], "same": batch["b"] == batch["previous.b"]}
 

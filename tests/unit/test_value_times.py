@@ -29,7 +29,7 @@ from tests.unit.values import (
 
 @pytest.mark.parametrize("avro", [MILLIS, MICROS, ["null", MILLIS]])
 @pytest.mark.parametrize("said", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00"])
-def test_a_time_whose_offset_takes_it_out_of_the_years_parks_its_row_alone(avro: Any, said: str) -> None:
+def test_a_time_that_its_offset_moves_out_of_range_parks_only_its_row(avro: Any, said: str) -> None:
     good = as_json(v="2026-01-01T00:00:00Z")
     found = outcomes([good, as_json(v=said), good], event=EVENT, schemas=[v(avro)], arrived=NOW)
     assert [item["status"] for (item,) in found] == ["stored", "parked", "stored"]
@@ -48,7 +48,7 @@ def test_a_time_whose_offset_takes_it_out_of_the_years_parks_its_row_alone(avro:
     ],
 )
 @pytest.mark.parametrize("path", ["fast", "careful"])
-def test_what_is_finer_than_a_millisecond_is_cut_off(said: str, millis: dt.datetime, path: str) -> None:
+def test_fractions_finer_than_a_millisecond_are_truncated(said: str, millis: dt.datetime, path: str) -> None:
     more = (
         [] if path == "fast" else [{"name": "list", "type": {"type": "array", "items": "int"}, "default": []}]
     )
@@ -56,8 +56,8 @@ def test_what_is_finer_than_a_millisecond_is_cut_off(said: str, millis: dt.datet
 
 
 @pytest.mark.parametrize("said", ["2026-01-01T24:00:00Z", "2026-01-01T23:59:60Z", "2026-02-29T00:00:00Z", ""])
-def test_text_that_is_no_time_is_parked(said: str) -> None:
-    assert "found text that is not" in parked(as_json(v=said), v(MILLIS))
+def test_text_that_is_not_a_time_is_parked(said: str) -> None:
+    assert "found invalid text" in parked(as_json(v=said), v(MILLIS))
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_a_time_of_day_neither_wraps_nor_loses_an_offset(said: Any) -> None:
     assert "field v: expected a time of day" in parked(as_json(v=said), v(TIME))
 
 
-def test_a_time_of_day_is_cut_down() -> None:
+def test_a_time_of_day_is_truncated() -> None:
     assert stored(as_json(v="23:59:59.9999999"), v(TIME)) == "23:59:59.999000"
 
 
 @pytest.mark.parametrize("number", [2**62, -(2**62), 253_402_300_800_000, -62_135_596_800_001])
-def test_a_number_outside_the_years_is_no_timestamp(number: int) -> None:
+def test_a_number_outside_the_years_1_to_9999_is_not_a_timestamp(number: int) -> None:
     assert "outside that range" in parked(as_avro(v(MILLIS), v=number), v(MILLIS))
     assert "field v: " in parked(as_json(v=number), v(MILLIS))
 
@@ -87,7 +87,7 @@ def test_a_number_outside_the_years_is_no_timestamp(number: int) -> None:
         (MICROS, 1_790_000_000_000, "milliseconds"),
     ],
 )
-def test_a_number_of_a_coarser_unit_is_parked_unless_that_is_switched_off(
+def test_a_number_in_a_coarser_unit_is_parked_unless_the_check_is_disabled(
     form: str, avro: Any, number: int, unit: str
 ) -> None:
     raw = v(avro)
@@ -101,13 +101,13 @@ def test_a_number_of_a_coarser_unit_is_parked_unless_that_is_switched_off(
 
 
 @pytest.mark.parametrize("number", [0, -1, 1, -1_790_000_000, 86_400_000, 10**11, NOW, 1_356_998_400_000])
-def test_other_numbers_are_times(number: int) -> None:
+def test_all_other_numbers_are_times(number: int) -> None:
     expected = dt.datetime(1970, 1, 1, tzinfo=UTC) + dt.timedelta(milliseconds=number)
     assert stored(as_json(v=number), v(MILLIS)) == expected
     assert stored(as_avro(v(MILLIS), v=number), v(MILLIS)) == expected
 
 
-def test_a_time_of_january_1970_as_text_is_no_number_of_seconds() -> None:
+def test_a_time_of_january_1970_as_text_is_not_taken_for_seconds() -> None:
     assert stored(as_json(v="1970-01-21T17:13:20Z"), v(MILLIS)) == dt.datetime(
         1970, 1, 21, 17, 13, 20, tzinfo=UTC
     )

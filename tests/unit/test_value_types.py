@@ -71,12 +71,12 @@ def test_counts_and_lengths_are_bounded_by_the_record(avro: Any, tail: bytes, sk
     assert "field v" in parked(raw_avro(old, tail), *schemas)
 
 
-def test_a_list_of_nulls_of_a_usual_length_is_stored() -> None:
+def test_a_list_of_nulls_within_the_limit_is_stored() -> None:
     raw = v({"type": "array", "items": "null"})
     assert stored(raw_avro(raw, zigzag(3) + b"\0"), raw) == "[null,null,null]"
 
 
-def test_avro_that_ends_early_or_late_is_parked() -> None:
+def test_truncated_avro_and_trailing_bytes_are_parked() -> None:
     raw = v("long")
     assert "the end of the record" in parked(raw_avro(raw, b""), raw)
     assert parked(raw_avro(raw, b"\2\2"), raw) == "expected the end of the record, found 1 more bytes"
@@ -102,14 +102,14 @@ A, B = ({"type": "record", "name": name, "fields": [{"name": name.lower(), "type
         ([{"type": "map", "values": "int"}, A], ("A", {"a": 1}), '{"a":1}', {"a": 1}),
     ],
 )
-def test_a_union_that_json_cannot_tell_apart_is_read_from_avro(
+def test_a_union_that_is_ambiguous_in_json_is_read_from_avro(
     avro: Any, carried: Any, expected: Any, sent: Any
 ) -> None:
     assert stored(as_avro(v(avro), v=carried), v(avro)) == expected
     assert "a value whose type JSON can tell (send Avro)" in parked(as_json(v=sent), v(avro))
 
 
-def test_a_type_that_contains_itself_is_read_in_both_forms() -> None:
+def test_a_recursive_type_is_read_from_json_and_avro() -> None:
     value = {"n": 1, "next": {"n": 2, "next": None}}
     for payload in (as_avro(v(NODE), v=value), as_json(v={"n": 1, "next": {"n": 2}})):
         assert json.loads(stored(payload, v(NODE))) == value
@@ -128,7 +128,7 @@ def test_a_type_that_contains_itself_is_read_in_both_forms() -> None:
     + ["0" * 31 + "a"],
 )
 @pytest.mark.parametrize("avro", [UUID, {"type": "fixed", "name": "F", "size": 16, "logicalType": "uuid"}])
-def test_a_uuid_is_stored_in_its_canonical_form(said: str, avro: Any) -> None:
+def test_a_uuid_is_stored_in_canonical_form(said: str, avro: Any) -> None:
     canonical = "00000000-0000-0000-0000-00000000000a"
     assert stored(as_json(v=said), v(avro)) == canonical
     carried = said if avro is UUID else bytes(15) + b"\x0a"
@@ -136,8 +136,8 @@ def test_a_uuid_is_stored_in_its_canonical_form(said: str, avro: Any) -> None:
     assert "expected a UUID" in parked(as_json(v=f"'{said}'"), v(avro))
 
 
-def test_a_name_that_is_none_of_avros_is_refused_with_the_way_out() -> None:
-    with pytest.raises(ConfigError, match="field instance-id: Avro names are made of letters") as caught:
+def test_an_invalid_avro_name_is_rejected_with_a_remedy() -> None:
+    with pytest.raises(ConfigError, match="field instance-id: Avro names consist of letters") as caught:
         outcomes([], event=EVENT, schemas=[schema({"name": "instance-id", "type": "int"})])
     assert "'instance-id' as an alias" in str(caught.value.problems[0])
 
@@ -145,7 +145,7 @@ def test_a_name_that_is_none_of_avros_is_refused_with_the_way_out() -> None:
 # ---- Names
 
 
-def test_fields_that_would_share_a_column_are_refused_at_start() -> None:
+def test_fields_that_would_share_a_column_are_rejected_at_start() -> None:
     both = schema({"name": "shard", "type": "int"}, {"name": "t_shard", "type": "int"})
     with pytest.raises(ConfigError, match="fields 'shard' and 't_shard' would be stored in one column"):
         outcomes([], event=EVENT, schemas=[both])
@@ -154,7 +154,7 @@ def test_fields_that_would_share_a_column_are_refused_at_start() -> None:
         assert outcome(as_json(**{name: 5}), raw)["values"] == {"dev": "a", "id": None, name: 5}
 
 
-def test_calculated_columns_that_would_share_a_column_are_refused() -> None:
+def test_calculated_columns_that_would_share_a_column_are_rejected() -> None:
     def calculate(batch: Batch) -> dict[str, Any]:
         return {"t_shard": batch["shard"] + 1}
 
@@ -163,7 +163,7 @@ def test_calculated_columns_that_would_share_a_column_are_refused() -> None:
         outcomes([], event=event, schemas=[schema({"name": "shard", "type": "int"})])
 
 
-def test_a_field_whose_name_begins_as_a_helpers_does_is_stored() -> None:
+def test_a_field_with_the_prefix_of_a_pipeline_column_is_stored() -> None:
     raw = schema({"name": "explanation_code", "type": "int"})
     assert outcome(as_json(explanation_code=5), raw)["values"]["explanation_code"] == 5
 
@@ -183,7 +183,7 @@ def test_an_alias_names_one_field() -> None:
 # ---- Identity
 
 
-def test_an_empty_id_identifies_nothing() -> None:
+def test_an_empty_id_does_not_deduplicate() -> None:
     twice = [as_json(id="", v=1), as_json(id="", v=2), as_json(id="x", v=3), as_json(id="x", v=4)]
     found = outcomes(twice, event=EVENT, schemas=[v("int")], arrived=NOW)
     assert [item["status"] for (item,) in found] == ["stored", "stored", "stored", "repeated"]
@@ -198,14 +198,14 @@ def test_a_required_id_that_is_empty_is_missing(path: str) -> None:
 
 
 @pytest.mark.parametrize("required", [(), ("id",)])
-def test_the_envelopes_id_stands_in_for_an_empty_one(required: Sequence[str]) -> None:
+def test_the_envelopes_id_replaces_an_empty_id(required: Sequence[str]) -> None:
     event = Event(name="t", key="dev", required=tuple(required))
     payload = json.dumps({"detail-type": "t", "id": "bus", "detail": {"dev": "a", "id": "", "v": 1}}).encode()
     assert outcome(payload, v("int"), event=event)["values"]["id"] == "bus"
 
 
 @pytest.mark.parametrize("avro", ["int", "long"])
-def test_numbers_that_may_be_missing_are_ids_to_the_last_digit(avro: str) -> None:
+def test_nullable_integer_ids_are_compared_exactly(avro: str) -> None:
     event = Event(name="t", key="dev", id="v")
     large = 2**53 if avro == "long" else 2**30
     payloads = [
@@ -223,25 +223,25 @@ def test_numbers_that_may_be_missing_are_ids_to_the_last_digit(avro: str) -> Non
 # ---- Reasons
 
 
-def test_reasons_say_where_and_never_what_was_sent() -> None:
+def test_reasons_have_the_path_and_never_the_value() -> None:
     raw = v({"type": "map", "values": {"type": "array", "items": A}})
     reason = parked(as_json(v={"secret": [{"a": 1}, {"a": "secret"}]}), raw)
     assert reason == "field v[entry 0][1].a: expected a whole number of 32 bits, found text"
 
 
-def test_names_that_stand_twice_the_last_counts() -> None:
+def test_the_last_of_duplicate_names_wins() -> None:
     for first in ("1", '"x"', "1e400"):
         assert stored(b'{"event":"t","dev":"a","v":%s,"v":2}' % first.encode(), v("long")) == 2
 
 
-def test_an_alias_of_a_nested_field_names_no_other_field() -> None:
+def test_an_alias_of_a_nested_field_does_not_match_another_field() -> None:
     fields = [{"name": "a", "type": "int", "default": 0, "aliases": ["b", "c"]}, {"name": "b", "type": "int"}]
     raw = v({"type": "record", "name": "R", "fields": fields})
     assert json.loads(stored(as_json(v={"b": 5}), raw)) == {"a": 0, "b": 5}
     assert json.loads(stored(as_json(v={"b": 5, "c": 6}), raw)) == {"a": 6, "b": 5}
 
 
-def test_a_number_of_many_digits_is_read_or_parked_whatever_its_type() -> None:
+def test_a_number_with_many_digits_is_read_or_parked_in_every_type() -> None:
     for avro in (
         "double",
         "float",

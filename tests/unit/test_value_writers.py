@@ -67,7 +67,7 @@ WHEN = 1_767_225_600_123
         ("int", "float", 16_777_217, 16_777_216.0),
     ],
 )
-def test_what_an_older_writer_wrote_is_read_by_the_readers_type(
+def test_values_of_an_older_writer_are_read_as_the_readers_type(
     writer: Any, reader: Any, carried: Any, expected: Any
 ) -> None:
     old, new = v(writer), schema({"name": "v", "type": reader}, V2)
@@ -85,7 +85,7 @@ def test_what_an_older_writer_wrote_is_read_by_the_readers_type(
         (["null", "string"], ["null", "long"], "x", "found string in the writer's schema"),
     ],
 )
-def test_what_cannot_be_read_so_is_parked_with_field_and_reason(
+def test_unresolvable_values_are_parked_with_field_and_reason(
     writer: Any, reader: Any, carried: Any, words: str
 ) -> None:
     old, new = v(writer), schema({"name": "v", "type": reader}, V2)
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_so_is_parked_with_field_and_reason(
     ],
 )
 @pytest.mark.parametrize("shape", ["plain", "union", "array"])
-def test_logical_types_that_mean_something_else_are_refused_at_start(
+def test_conflicting_logical_types_are_rejected_at_start(
     writer: Any, reader: Any, shape: str
 ) -> None:
     if shape == "union":
@@ -118,13 +118,13 @@ def test_logical_types_that_mean_something_else_are_refused_at_start(
 
 
 @pytest.mark.parametrize(("one", "other"), [(MILLIS, MICROS), (decimal(9, 2), decimal(9, 3))])
-def test_versions_that_avro_cannot_tell_apart_are_refused_where_they_differ(one: Any, other: Any) -> None:
+def test_versions_with_the_same_fingerprint_must_not_differ(one: Any, other: Any) -> None:
     with pytest.raises(ConfigError, match="the same fingerprint, but field v means another value"):
         outcomes([], event=EVENT, schemas=[v(one), v(other)])
     outcomes([], event=EVENT, schemas=[v(one), v(one, doc="the same")])
 
 
-def test_an_unknown_symbol_is_the_enums_default() -> None:
+def test_an_unknown_symbol_becomes_the_default_of_the_enum() -> None:
     old = v({"type": "enum", "name": "E", "symbols": ["A", "B", "C"]})
     for default, expected in (("A", "A"), (None, None)):
         more = {} if default is None else {"default": default}

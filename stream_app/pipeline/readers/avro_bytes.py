@@ -1,4 +1,4 @@
-"""Avro's binary form: primitive values off a record's bytes, each length checked before it is believed."""
+"""Decodes the primitive values of Avro's binary encoding, and checks each length before using it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from stream_app.pipeline.values.violation import ViolationError
 
 _float, _double = struct.Struct("<f"), struct.Struct("<d")
-# Items of arrays and maps that a record may have beyond one for each of its bytes: some items take no bytes.
 SPARE_ITEMS = 10_000
+"""Items of arrays and maps that a record may have beyond one for each byte: some items are encoded in no bytes."""
 MAX_DEPTH = 64
+"""Levels of nested arrays, maps and records that a record may have."""
 
 
 class Cursor:
-    """A place in a record's bytes, and how much more the record may hold."""
+    """A position in a record's bytes, with the remaining limits for items and depth.
+
+    Every method raises ViolationError for malformed or truncated bytes.
+    """
 
     __slots__ = ("arrived", "at", "data", "depth", "items")
 
@@ -23,7 +27,7 @@ class Cursor:
         self.items, self.depth = len(data) + SPARE_ITEMS, 0
 
     def long(self) -> int:
-        """An `int` or `long`: at most 10 bytes."""
+        """Read an `int` or `long`: a zigzag varint of at most 10 bytes."""
         value = shift = 0
         try:
             while True:
@@ -38,31 +42,31 @@ class Cursor:
         except IndexError:
             raise ViolationError("a number", "the end of the record") from None
         if value >= 1 << 64:
-            raise ViolationError("a number of 64 bits", "one that is larger")
+            raise ViolationError("a number of 64 bits", "a larger one")
         return (value >> 1) ^ -(value & 1)
 
     def null(self) -> None:
-        """No bytes."""
+        """Read a `null`, which has no bytes."""
 
     def boolean(self) -> bool:
-        """One byte, 0 or 1."""
+        """Read a `boolean`: one byte, 0 or 1."""
         byte = self.fixed(1)[0]
         if byte > 1:
-            raise ViolationError("a boolean", "a byte that is neither 0 nor 1")
+            raise ViolationError("a boolean", "a byte other than 0 and 1")
         return byte == 1
 
     def single(self) -> float:
-        """Four bytes."""
+        """Read a `float`: four bytes."""
         value: float = _float.unpack(self.fixed(4))[0]
         return value
 
     def double(self) -> float:
-        """Eight bytes."""
+        """Read a `double`: eight bytes."""
         value: float = _double.unpack(self.fixed(8))[0]
         return value
 
     def fixed(self, size: int) -> bytes:
-        """So many bytes."""
+        """Read `size` bytes."""
         start, stop = self.at, self.at + size
         if stop > len(self.data):
             raise ViolationError(f"{size} bytes", f"the end of the record after {len(self.data) - start}")
@@ -70,33 +74,33 @@ class Cursor:
         return self.data[start:stop]
 
     def sized(self) -> bytes:
-        """A length, and so many bytes."""
+        """Read `bytes`: a length followed by as many bytes."""
         size = self.long()
         if size < 0:
             raise ViolationError("a length", "a negative number")
         return self.fixed(size)
 
     def string(self) -> str:
-        """The same as text."""
+        """Read a `string`: bytes in UTF-8."""
         data = self.sized()
         try:
             return data.decode()
         except UnicodeDecodeError as error:
             raise ViolationError(
-                "text in UTF-8", f"a byte that is not, at position {error.start} of it"
+                "text in UTF-8", f"an invalid byte at position {error.start} of the value"
             ) from None
 
     def index(self, count: int, what: str) -> int:
-        """The number of one of so many branches or symbols."""
+        """Read the index of one of `count` branches or symbols; `what` names them in the error."""
         at = self.long()
         if not 0 <= at < count:
             raise ViolationError(what, f"number {at} of {count}")
         return at
 
     def blocks(self) -> Iterator[int]:
-        """The numbers of the items of an array or map; the caller reads each before it asks for the next.
+        """Yield the indexes of the items of an array or map; the caller must read each item before the next index.
 
-        Their count is bounded by the record's bytes, as items may take none.
+        Limits the number of items in the record, because items may be encoded in no bytes.
         """
         at = 0
         while count := self.long():
@@ -111,11 +115,11 @@ class Cursor:
             at += count
 
     def enter(self) -> None:
-        """Begin a value that contains others; `leave` it."""
+        """Enter a nested value; call `leave` after its last part."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise ViolationError(f"at most {MAX_DEPTH} nested levels", "more")
 
     def leave(self) -> None:
-        """End it."""
+        """Leave a nested value."""
         self.depth -= 1

@@ -1,9 +1,9 @@
-"""Reads Avro's binary form of records, written by any version of a schema, as the current version says."""
+"""Reads records in Avro's binary encoding, written with any version of a schema, as the current version."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stream_app.pipeline.readers.avro_bytes import Cursor
 from stream_app.pipeline.readers.avro_conversion import (
@@ -16,31 +16,31 @@ from stream_app.pipeline.readers.avro_conversion import (
 )
 from stream_app.pipeline.values.avro_types import AvroField, AvroType
 from stream_app.pipeline.values.defaults import NO_VALUE, absent_value
+from stream_app.pipeline.values.scalar import FieldValue
 from stream_app.pipeline.values.violation import ViolationError
 
-ReadRecord = Callable[[bytes, int | None], list[Any]]
+ReadRecord = Callable[[bytes, int | None], list[FieldValue]]
 
 
 class _Step(NamedTuple):
-    """One field of the writer: its name, how it is read, and the reader's field that it is (-1: none)."""
+    """One field of the writer: its name, its reader, and the index of the reader's field (-1: none, skip it)."""
 
     name: str
     read: Read
-    to: int
+    target: int
 
 
 def record_reader(
     writer: AvroType, reader: AvroType, required: Iterable[str], columns: Iterable[bool]
 ) -> ReadRecord:
-    """How records of `writer` are read into the values of the fields of `reader`, in order.
+    """Return the function that reads records of type `writer` into the values of the fields of `reader`, in order.
 
-    A `required` field may be null, or absent in the writer, and is None then. `columns` says which fields have a
-    column of their own kind. Raises ConflictError where a logical type differs so that no conversion is right.
+    A `required` field that is null, or that the writer's schema lacks, becomes None: the caller rejects it. `columns`
+    tells which fields have a column of their own kind. Raises ConflictError if logical types have no conversion.
     """
-    resolver, needed = _Resolver(), frozenset(required)
-    steps, absent = resolver.plan(writer, reader, needed, list(columns))
+    steps, absent = _Resolver().plan(writer, reader, frozenset(required), list(columns))
 
-    def read(body: bytes, arrived: int | None) -> list[Any]:
+    def read(body: bytes, arrived: int | None) -> list[FieldValue]:
         cursor = Cursor(body, arrived)
         values = _fields(steps, absent, reader.fields, cursor)
         if cursor.at != len(body):
@@ -51,77 +51,77 @@ def record_reader(
 
 
 def _fields(
-    steps: Sequence[_Step], absent: Sequence[Any], fields: Sequence[AvroField], cursor: Cursor
-) -> list[Any]:
+    steps: Sequence[_Step], absent: Sequence[object], fields: Sequence[AvroField], cursor: Cursor
+) -> list[object]:
     if NO_VALUE in absent:
         missing = fields[absent.index(NO_VALUE)].name
         raise ViolationError("a value", "none in the writer's schema").within(f".{missing}")
     values = list(absent)
-    for name, read, to in steps:
+    for name, read, target in steps:
         try:
             value = read(cursor)
         except ViolationError as error:
-            raise error.within(f".{name if to < 0 else fields[to].name}") from None
-        if to >= 0:
-            values[to] = value
+            raise error.within(f".{name if target < 0 else fields[target].name}") from None
+        if target >= 0:
+            values[target] = value
     return values
 
 
 class _Resolver:
-    """Pairs of types, each resolved once: a type may contain itself."""
+    """Resolves pairs of writer and reader types, each pair of records once: a record may contain itself."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Read] = {}
 
     def plan(
         self, writer: AvroType, reader: AvroType, required: frozenset[str], columns: Sequence[bool]
-    ) -> tuple[list[_Step], list[Any]]:
-        """How each of the writer's fields is read, and what the reader's are that the writer lacks."""
+    ) -> tuple[list[_Step], list[object]]:
+        """Return a step for each of the writer's fields, and the absent values of the reader's other fields."""
         names = {field.name: at for at, field in enumerate(reader.fields)}
         written = {field.name for field in writer.fields}
         for at, field in enumerate(reader.fields):
-            older = next((alias for alias in field.aliases if alias in written), None)
-            if field.name not in written and older is not None:
-                names.setdefault(older, at)
+            former = next((alias for alias in field.aliases if alias in written), None)
+            if field.name not in written and former is not None:
+                names.setdefault(former, at)
         steps = []
         for theirs in writer.fields:
-            to = names.get(theirs.name, -1)
-            if to < 0:
-                steps.append(_Step(theirs.name, self._skip(theirs.type), to))
+            target = names.get(theirs.name, -1)
+            if target < 0:
+                steps.append(_Step(theirs.name, self._skip(theirs.type), target))
                 continue
-            ours = reader.fields[to]
-            wanted = _or_null(ours.type) if ours.name in required else ours.type
+            ours = reader.fields[target]
+            expected = _nullable(ours.type) if ours.name in required else ours.type
             try:
-                read = self.value(theirs.type, wanted, column=columns[to])
+                read = self.value(theirs.type, expected, column=columns[target])
             except ConflictError as error:
                 raise ConflictError(f"field {ours.name}: {error}") from None
-            steps.append(_Step(theirs.name, read, to))
-        read_anyway = {step.to for step in steps}
+            steps.append(_Step(theirs.name, read, target))
+        present = {step.target for step in steps}
         absent = [
-            None if field.name in required or at in read_anyway else absent_value(field, column=columns[at])
+            None if field.name in required or at in present else absent_value(field, column=columns[at])
             for at, field in enumerate(reader.fields)
         ]
         return steps, absent
 
     def value(self, writer: AvroType, reader: AvroType, *, column: bool, nullable: bool = False) -> Read:
-        """How one value is read; what Avro does not resolve is refused where it comes."""
+        """Return the function that reads one value; it rejects values that schema resolution cannot convert."""
         if writer.type == "union":
             branches = [self.value(b, reader, column=column, nullable=nullable) for b in writer.branches]
-            said = str(writer)
-            return lambda cursor: branches[cursor.index(len(branches), said)](cursor)
+            expected = str(writer)
+            return lambda cursor: branches[cursor.index(len(branches), expected)](cursor)
         try:
             if reader.type == "union":
                 return self._branch(writer, reader, column)
-            return self._resolved(writer, reader, column=column, nullable=nullable)
+            return self._resolve(writer, reader, column=column, nullable=nullable)
         except UnresolvableError:
             return unresolvable_reader(writer, reader)
 
     def _branch(self, writer: AvroType, reader: AvroType, column: bool) -> Read:
-        """The branch of the reader that Avro chooses: of several the one that is most alike."""
+        """Resolve against the branch of the reader's union that Avro chooses, preferring the most similar branch."""
         conflict: ConflictError | None = None
-        for branch in sorted(reader.branches, key=lambda one: _unlike(writer, one)):
+        for branch in sorted(reader.branches, key=lambda branch: _mismatch(writer, branch)):
             try:
-                return self._resolved(writer, branch, column=column, nullable=reader.nullable)
+                return self._resolve(writer, branch, column=column, nullable=reader.nullable)
             except UnresolvableError:
                 continue
             except ConflictError as error:
@@ -130,7 +130,7 @@ class _Resolver:
             raise conflict
         raise UnresolvableError
 
-    def _resolved(self, writer: AvroType, reader: AvroType, *, column: bool, nullable: bool) -> Read:
+    def _resolve(self, writer: AvroType, reader: AvroType, *, column: bool, nullable: bool) -> Read:
         if writer.items is not None and reader.items is not None and writer.type == reader.type:
             item = self.value(writer.items, reader.items, column=False)
             return _array(item) if writer.type == "array" else _map(item)
@@ -143,17 +143,17 @@ class _Resolver:
     def _record(self, writer: AvroType, reader: AvroType) -> Read:
         key = (id(writer), id(reader))
         if key not in self._known:
-            made: list[Read] = []
-            self._known[key] = lambda cursor: made[0](cursor)
+            resolved: list[Read] = []
+            self._known[key] = lambda cursor: resolved[0](cursor)
             plan = self.plan(writer, reader, frozenset(), [False] * len(reader.fields))
-            made.append(_nested(*plan, reader.fields))
+            resolved.append(_nested(*plan, reader.fields))
         return self._known[key]
 
     def _skip(self, avro: AvroType) -> Read:
-        """Reads past a value that the reader has no field for."""
+        """Return the function that skips a value for which the reader has no field."""
         if avro.type == "union":
-            branches, said = [self._skip(branch) for branch in avro.branches], str(avro)
-            return lambda cursor: branches[cursor.index(len(branches), said)](cursor)
+            branches, expected = [self._skip(branch) for branch in avro.branches], str(avro)
+            return lambda cursor: branches[cursor.index(len(branches), expected)](cursor)
         if avro.items is not None:
             item = self._skip(avro.items)
             return _array(item) if avro.type == "array" else _map(item)
@@ -161,27 +161,28 @@ class _Resolver:
             return Cursor.sized if avro.type == "string" else primitive_reader(avro)
         key = (id(avro), 0)
         if key not in self._known:
-            made: list[Read] = []
-            self._known[key] = lambda cursor: made[0](cursor)
+            resolved: list[Read] = []
+            self._known[key] = lambda cursor: resolved[0](cursor)
             steps = [_Step(field.name, self._skip(field.type), -1) for field in avro.fields]
-            made.append(_nested(steps, [], ()))
+            resolved.append(_nested(steps, [], ()))
         return self._known[key]
 
 
-def _or_null(avro: AvroType) -> AvroType:
+def _nullable(avro: AvroType) -> AvroType:
     if avro.nullable:
         return avro
     return AvroType("union", branches=(AvroType("null"), *(avro.branches or (avro,))))
 
 
-def _unlike(writer: AvroType, reader: AvroType) -> tuple[bool, bool, bool]:
+def _mismatch(writer: AvroType, reader: AvroType) -> tuple[bool, bool, bool]:
+    """Sort key: branches of the same type, name and logical type come first."""
     return (writer.type != reader.type, writer.name != reader.name, writer.logical != reader.logical)
 
 
-def _nested(steps: Sequence[_Step], absent: Sequence[Any], fields: Sequence[AvroField]) -> Read:
+def _nested(steps: Sequence[_Step], absent: Sequence[object], fields: Sequence[AvroField]) -> Read:
     names = [field.name for field in fields]
 
-    def read(cursor: Cursor) -> dict[str, Any]:
+    def read(cursor: Cursor) -> dict[str, object]:
         cursor.enter()
         values = _fields(steps, absent, fields, cursor)
         cursor.leave()
@@ -191,8 +192,8 @@ def _nested(steps: Sequence[_Step], absent: Sequence[Any], fields: Sequence[Avro
 
 
 def _array(item: Read) -> Read:
-    def read(cursor: Cursor) -> list[Any]:
-        found: list[Any] = []
+    def read(cursor: Cursor) -> list[object]:
+        found: list[object] = []
         cursor.enter()
         for at in cursor.blocks():
             try:
@@ -206,14 +207,14 @@ def _array(item: Read) -> Read:
 
 
 def _map(item: Read) -> Read:
-    def read(cursor: Cursor) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def read(cursor: Cursor) -> dict[str, object]:
+        found: dict[str, object] = {}
         cursor.enter()
         for at in cursor.blocks():
             try:
                 name = cursor.string()
                 found[name] = item(cursor)
-            except ViolationError as error:  # a map's names are payload
+            except ViolationError as error:  # an index, because the keys of a map are payload data
                 raise error.within(f"[entry {at}]") from None
         cursor.leave()
         return found

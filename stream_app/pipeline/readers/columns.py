@@ -1,4 +1,4 @@
-"""Columns out of rows of Python values, by the kind that the schema gives each field."""
+"""Builds columns from rows of Python values by the kinds of the schema's fields."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from stream_app.pipeline.values.schema import (
 )
 
 Column = NDArray[Any]
+"""An array of any dtype."""
 _pack = msgspec.msgpack.Encoder().encode
 _READ_AS = {
     FLOAT: kernel.FLOAT,
@@ -39,19 +40,22 @@ _READ_AS = {
 
 
 class Built(NamedTuple):
-    """Columns in the order of the schema, and the rows with a time that needs more care: it is wrong in them."""
+    """Columns in the order of the schema, and a mask of the rows with a time that the exact reader must read.
+
+    The times of these rows are not valid in the columns.
+    """
 
     columns: dict[str, Column]
-    doubtful: Mask
+    undecided: Mask
 
 
 def build(
-    rows: Sequence[Sequence[Any]], fields: Sequence[Field], required: Sequence[str]
+    rows: Sequence[Sequence[object]], fields: Sequence[Field], required: Sequence[str]
 ) -> dict[str, Column]:
-    """One array a field, in the order of the schema; `rows` hold the fields' values in that order.
+    """Build an array for each field, in the order of the schema; `rows` hold the fields' values in that order.
 
-    Values are as `json_reader` and `avro_reader` give them. Whole numbers and booleans that may be missing are
-    numbers of floating point, NaN where missing, and beside them a column `exact.<field>` holds them as they are.
+    Values are as `json_reader` and `avro_reader` return them. Integers and booleans that may be missing become
+    float64, NaN where missing; a column `exact.<field>` beside them holds their exact values.
     """
     getters = [itemgetter(at) for at in range(len(fields))]
     return _built(rows, getters, 0, fields, required, None).columns
@@ -63,9 +67,10 @@ def build_from(
     required: Sequence[str],
     arrived: IntVector | None,
 ) -> Built:
-    """The same of Structs whose members begin with the fields, in order and under their names; they may be tagged.
+    """Build columns from Structs whose first members are the fields, in order and by name; they may be tagged.
 
-    Times are numbers or text. Numbers are compared with `arrived`, milliseconds since 1970 (None: with nothing).
+    Times are numbers or text. `arrived` (milliseconds since 1970) is for detecting numbers in a coarser unit; None
+    disables this.
     """
     tagged = bool(structs) and structs[0].__struct_config__.tag is not None
     return _built(
@@ -75,24 +80,24 @@ def build_from(
 
 def _built(
     rows: Sequence[Any],
-    getters: Sequence[Callable[[Any], Any]],
+    getters: Sequence[Callable[[Any], object]],
     lead: int,
     fields: Sequence[Field],
     required: Sequence[str],
     arrived: IntVector | None,
 ) -> Built:
-    """`lead` is how many values come before those of the fields."""
+    """Build the columns; `lead` is the number of packed values before those of the fields in each row."""
     count = len(rows)
     kinds = np.array([_read_as(field, required) for field in fields], dtype=np.int64)
     per_second = np.array([TICKS_PER_SECOND.get(field.kind, 0) for field in fields], dtype=np.int64)
-    reals = np.empty((len(fields), count))
-    bits = reals.view(np.int64)
+    floats = np.empty((len(fields), count))
+    bits = floats.view(np.int64)
     missing = np.zeros((len(fields) if (kinds == kernel.NULLABLE).any() else 0, count), dtype=np.bool_)
-    doubtful = np.zeros(count, dtype=np.bool_)
+    undecided = np.zeros(count, dtype=np.bool_)
     if arrived is None:
         arrived = np.full(count, time_kernel.NO_ARRIVAL, dtype=np.int64)
     data = np.frombuffer(_pack(rows), np.uint8)
-    kernel.fill_columns(data, kinds, per_second, lead, arrived, reals, bits, missing, doubtful)
+    kernel.fill_columns(data, kinds, per_second, lead, arrived, floats, bits, missing, undecided)
     columns: dict[str, Column] = {}
     for at, field in enumerate(fields):
         if kinds[at] == kernel.SKIP:
@@ -101,8 +106,8 @@ def _built(
             columns[field.name] = np.where(missing[at], np.nan, bits[at])
             columns[EXACT + field.name] = bits[at] != 0 if field.kind == BOOLEAN else bits[at]
         else:
-            columns[field.name] = _numbers(reals[at], bits[at], field.kind)
-    return Built(columns, doubtful)
+            columns[field.name] = _numbers(floats[at], bits[at], field.kind)
+    return Built(columns, undecided)
 
 
 def _read_as(field: Field, required: Sequence[str]) -> int:
@@ -111,17 +116,17 @@ def _read_as(field: Field, required: Sequence[str]) -> int:
     return _READ_AS.get(field.kind, kernel.SKIP)
 
 
-def _numbers(reals: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> Column:
+def _numbers(floats: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> Column:
     if kind == FLOAT:
-        return reals
-    if kind == SINGLE:  # JSON's numbers are finer than Avro's float
-        return reals.astype(np.float32).astype(np.float64)
+        return floats
+    if kind == SINGLE:  # JSON numbers may have more digits than Avro's float
+        return floats.astype(np.float32).astype(np.float64)
     if kind == INTEGER:
         return bits
     return bits != 0 if kind == BOOLEAN else bits.view(f"datetime64[{kind}]")
 
 
-def _objects(values: Iterable[Any], count: int, field: Field) -> Column:
+def _objects(values: Iterable[object], count: int, field: Field) -> Column:
     if field.kind == IDENTITY:
         values = (str(value) if isinstance(value, UUID) else value for value in values)
     return np.fromiter(values, dtype=object, count=count)

@@ -1,4 +1,4 @@
-"""What most JSON records are, as types that decode and check all of a record in one pass."""
+"""The fast path for JSON records: msgspec types that decode and validate a whole record in one pass."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Annotated, Any
 import msgspec
 
 from stream_app.model.records import Payloads
-from stream_app.pipeline.readers.fast_types import fast_default, fast_type
+from stream_app.pipeline.readers.fast_types import MsgspecType, fast_default, fast_type
 from stream_app.pipeline.readers.payload_checks import scan_payloads
 from stream_app.pipeline.values.schema import Field, Schema
 
-# No value is of it: a member that has it must be absent. Avro's names are ASCII, so none begins as this one's does.
+# A type without values: a member of this type must be absent. The names of such members begin with "ø", so that they
+# differ from all Avro names, which are ASCII.
 _NOTHING = Annotated[int, msgspec.Meta(ge=1, le=0)]
-_MARKS = frozenset({"event", "detail-type"})
-# Where not all can be read at once, so many are tried together: few are held up by an unusual one among them.
-_SOME = 32
+_EVENT_TYPE_MEMBERS = frozenset({"event", "detail-type"})
+# When the payloads cannot be decoded all at once, they are tried in groups of this size, so that a payload that is
+# not of the common form delays few others.
+_GROUP = 32
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ENVELOPE = b'"detail-type"'
 
@@ -25,11 +27,18 @@ detail_of = attrgetter("detail")
 id_of = attrgetter("id")
 
 
-class FastPath:
-    """Reads records of these events (name, schema, required fields, id's field): envelopes, or JSON without one.
+Decoded = Any
+"""A Struct of a type made at run time, whose members are the fields of an event; or the bytes of a payload."""
+Decoder = msgspec.json.Decoder[Decoded]
+Member = tuple[Any, ...]
+"""A member of `msgspec.defstruct`: (name, type) or (name, type, default)."""
 
-    It takes a record only where `decode` and `conform` would take it with the same fields: every required field is
-    there, none goes by an older name. What it refuses may be right all the same, and is for them to read.
+
+class FastPath:
+    """Decodes JSON records of the given events (name, schema, required fields, id field), in an envelope or without.
+
+    Accepts a record only if `decode` and `schema_resolution` would accept it with the same values: every required
+    field is present, and no field goes by an alias. Other records may be valid and are left for them to read.
     """
 
     def __init__(self, events: Iterable[tuple[str, Schema, Sequence[str], str]]) -> None:
@@ -42,18 +51,19 @@ class FastPath:
             detail = _struct("Detail", members)
             wrapped = [("detail", detail), ("id", str | None, None), ("event", str | None, None)]
             envelopes.append(_struct("Envelope", wrapped, tag_field="detail-type", tag=name))
-            if not _MARKS & {member[0] for member in members}:
+            if not _EVENT_TYPE_MEMBERS & {member[0] for member in members}:
                 apart = ("ø", _NOTHING, msgspec.field(default=0, name="detail-type"))
                 plain.append(_struct("Plain", [*members, apart], tag_field="event", tag=name))
         self._envelopes, self._plain = _decoder(envelopes, "detail-type"), _decoder(plain, "event")
         self.events = {kind: str(kind.__struct_config__.tag) for kind in (*envelopes, *plain)}
         self.enveloped = frozenset(envelopes)
 
-    def read(self, payloads: Payloads, max_bytes: int) -> list[Any]:
-        """Of each payload a Struct of one of `events`, its bytes where it is not of a usual form or beyond the limit.
+    def read(self, payloads: Payloads, max_bytes: int) -> list[Decoded]:
+        """Decode each payload into a Struct of one of `events`; return its bytes if that fails.
 
-        An envelope (`enveloped`) has `detail` and `id`; the others have an event's fields themselves. Payloads are
-        expected to be as the first is, enveloped or not. Bytes that `payload_checks` refuses stay bytes.
+        An envelope (`enveloped`) has the members `detail` and `id`, other Structs the fields of the event. Expects
+        all payloads to be enveloped if the first one is. Payloads larger than `max_bytes`, and those that
+        `payload_checks` rejects, remain bytes.
         """
         checked = scan_payloads(payloads)
         decoder = self._envelopes if len(payloads) and _ENVELOPE in payloads.payload(0) else self._plain
@@ -62,85 +72,88 @@ class FastPath:
         found = _all_at_once(decoder, payloads, max_bytes, checked.line_breaks)
         if found is None:
             found = _by_parts(decoder, payloads, max_bytes)
-        for row in checked.refused:
+        for row in checked.rejected:
             found[row] = payloads.payload(row)
         return found
 
 
-def _by_parts(decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int) -> list[Any]:
-    """What each payload is, where not all are of the form. Where many were not, the next are taken one by one."""
-    found: list[Any] = list(payloads.each())
+def _by_parts(decoder: Decoder, payloads: Payloads, max_bytes: int) -> list[Decoded]:
+    """Decode payloads in groups; after a group in which many failed, decode the rest one by one."""
+    found: list[Decoded] = list(payloads.each())
     many = False
-    for start in range(0, len(found), _SOME):
-        stop = min(start + _SOME, len(found))
+    for start in range(0, len(found), _GROUP):
+        stop = min(start + _GROUP, len(found))
         part = None if many else _all_at_once(decoder, payloads.part(start, stop), max_bytes)
         if part is None:
             part = _one_by_one(decoder, found[start:stop], max_bytes)
-            many = list(map(type, part)).count(bytes) > _SOME // 4
+            many = list(map(type, part)).count(bytes) > _GROUP // 4
         found[start:stop] = part
     return found
 
 
 def _all_at_once(
-    decoder: msgspec.json.Decoder[Any], payloads: Payloads, max_bytes: int, line_breaks: int | None = None
-) -> list[Any] | None:
-    """What all payloads are, None where one of them is not of the form, or is too large.
+    decoder: Decoder, payloads: Payloads, max_bytes: int, line_breaks: int | None = None
+) -> list[Decoded] | None:
+    """Decode all payloads in one call; return None if one of them is not of the form, or is too large.
 
-    Each is a line from brace to brace. No value goes over a line's end: what follows a closing brace is no opening
-    one, and a line break in a string is no JSON. So as many values as lines are one of each.
+    Each payload is a line that begins with an opening brace and ends with a closing one. A value cannot span lines:
+    JSON allows neither `}` followed by `{` nor a line break in a string. So if there are as many values as lines,
+    each line is one value.
     """
     lines = payloads.lines(line_breaks) if payloads.lengths().max(initial=0) <= max_bytes else None
     if lines is None:
         return None
     try:
-        found: list[Any] = decoder.decode_lines(lines)
+        found: list[Decoded] = decoder.decode_lines(lines)
     except _UNREADABLE:
         return None
     return found if len(found) == len(payloads) else None
 
 
-def _one_by_one(decoder: msgspec.json.Decoder[Any], data: Sequence[bytes], max_bytes: int) -> list[Any]:
-    found: list[Any] = []
+def _one_by_one(decoder: Decoder, data: Sequence[bytes], max_bytes: int) -> list[Decoded]:
+    found: list[Decoded] = []
     left = iter([one if len(one) <= max_bytes else b"" for one in data])
     while len(found) < len(data):
         try:
             found.extend(map(decoder.decode, left))
-        except _UNREADABLE:  # those before it are in `found`
+        except _UNREADABLE:  # `found` has the payloads before this one
             found.append(data[len(found)])
     return found
 
 
-def _members(schema: Schema, required: Sequence[str], identity: str) -> list[tuple[Any, ...]]:
-    """Fields in order, then older names, which must be absent; nothing for a schema that wants more care."""
+def _members(schema: Schema, required: Sequence[str], identity: str) -> list[Member]:
+    """Return the fields in order, then the aliases, which must be absent; nothing if a field has no fast type."""
     names = {field.name for field in schema.fields}
-    older = {alias for field in schema.fields for alias in field.aliases}
+    aliases = {alias for field in schema.fields for alias in field.aliases}
     kinds = [
         fast_type(field, required=field.name in required, identity=field.name == identity)
         for field in schema.fields
     ]
-    if names & older or None in kinds:
+    if names & aliases or None in kinds:
         return []
     absent = [
-        (f"ø{at}", _NOTHING, msgspec.field(default=0, name=name)) for at, name in enumerate(sorted(older))
+        (f"ø{at}", _NOTHING, msgspec.field(default=0, name=name)) for at, name in enumerate(sorted(aliases))
     ]
     members = [_member(field, kind, required) for field, kind in zip(schema.fields, kinds, strict=True)]
     return [*members, *absent]
 
 
-def _member(field: Field, kind: Any, required: Sequence[str]) -> tuple[Any, ...]:
+def _member(field: Field, kind: MsgspecType, required: Sequence[str]) -> Member:
     optional = field.name not in required and (field.has_default or field.nullable)
     return (field.name, kind, fast_default(field)) if optional else (field.name, kind)
 
 
-def _struct(name: str, members: Sequence[tuple[Any, ...]], **options: Any) -> type[msgspec.Struct]:
-    return msgspec.defstruct(name, members, kw_only=True, gc=False, **options)
+def _struct(
+    name: str, members: Sequence[Member], *, tag_field: str | None = None, tag: str | None = None
+) -> type[msgspec.Struct]:
+    return msgspec.defstruct(name, members, kw_only=True, gc=False, tag_field=tag_field, tag=tag)
 
 
-def _decoder(kinds: Sequence[type[msgspec.Struct]], tag_field: str) -> msgspec.json.Decoder[Any] | None:
-    """A decoder of one of the types, by their tags. msgspec requires a tag only where there are several types."""
+def _decoder(kinds: Sequence[type[msgspec.Struct]], tag_field: str) -> Decoder | None:
+    """Return a decoder of a union of the types. msgspec requires the tag only in a union, so one is always made."""
     if not kinds:
         return None
-    union: Any = _struct("Never", [("never", _NOTHING)], tag_field=tag_field, tag="")
+    union: MsgspecType = _struct("Never", [("never", _NOTHING)], tag_field=tag_field, tag="")
     for kind in kinds:
         union = union | kind
     return msgspec.json.Decoder(union)

@@ -1,4 +1,4 @@
-"""The types by which msgspec reads and checks the JSON form of a field in one pass, where it can do so exactly."""
+"""Types with which msgspec decodes and validates the JSON form of a field in one pass, if it can do so exactly."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from stream_app.pipeline.values.schema import (
 )
 from stream_app.pipeline.values.time_text import instant_text
 
+MsgspecType = Any
+"""A type expression such as `Annotated[int, Meta(…)] | None`: typing has no type for it."""
+
 _INT = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 _LONG = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _SINGLE = Annotated[float, msgspec.Meta(ge=-LARGEST_SINGLE, le=LARGEST_SINGLE)]
-# The years 1 to 9999. Text is read by `columns`: msgspec would round it to microseconds.
+# The years 1 to 9999. `columns` parses times given as text, because msgspec would round them to microseconds.
 _MILLIS = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
 _MICROS = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
 _NOT_EMPTY = Annotated[str, msgspec.Meta(min_length=1)]
-_TYPES: dict[str, Any] = {
+_TYPES: dict[str, MsgspecType] = {
     BOOLEAN: bool,
     FLOAT: float,
     SINGLE: _SINGLE,
@@ -39,11 +42,11 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def fast_type(field: Field, *, required: bool, identity: bool) -> Any:
-    """What a field's JSON value is checked against; None for a field that needs more care.
+def fast_type(field: Field, *, required: bool, identity: bool) -> MsgspecType:
+    """Return the type that decodes a field's JSON value, or None for a field that only `json_reader` can read.
 
-    It takes only values that `json_reader` takes, and as the same; what it refuses may be right all the same. A
-    `required` field is not null, nor, where it is the event's `identity`, empty.
+    The type accepts only values that `json_reader` accepts, with the same result; it may reject some of them. A
+    `required` field must not be null and, if it is the event's `identity`, not empty text.
     """
     if field.kind == OBJECT or field.name.startswith("__"):
         return None
@@ -52,15 +55,15 @@ def fast_type(field: Field, *, required: bool, identity: bool) -> Any:
     return kind if required or not field.nullable else Union[kind, None]  # noqa: UP007
 
 
-def fast_default(field: Field) -> Any:
-    """A field's default as JSON would say it: the default of a time as text, which is compared with nothing."""
+def fast_default(field: Field) -> object:
+    """Return a field's default in JSON form. Times become text, which is exempt from the check for coarser units."""
     per_second = TICKS_PER_SECOND.get(field.kind)
-    if field.default is None or per_second is None:
+    if per_second is None or not isinstance(field.default, int):
         return field.default
     return instant_text(field.default, per_second)
 
 
-def _text_or_whole(avro: AvroType, *, not_empty: bool) -> Any:
+def _text_or_whole(avro: AvroType, *, not_empty: bool) -> MsgspecType:
     if avro.type == "enum":
         return Literal[tuple(avro.symbols)] if avro.symbols else None
     if avro.type == "string" and avro.logical is None:

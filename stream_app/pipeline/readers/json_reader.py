@@ -1,9 +1,9 @@
-"""Reads JSON records by an Avro schema, exactly: every number from its own text, every value by its own type."""
+"""Reads JSON records against an Avro schema exactly: numbers from their digits, each value by its Avro type."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -11,10 +11,12 @@ from stream_app.model.record import Code
 from stream_app.pipeline.readers.json_union import UnionReader
 from stream_app.pipeline.values.avro_types import AvroField, AvroType
 from stream_app.pipeline.values.defaults import NO_VALUE, absent_value
+from stream_app.pipeline.values.scalar import FieldValue
 from stream_app.pipeline.values.scalars import scalar_for
 from stream_app.pipeline.values.violation import ViolationError, json_kind
 
-Read = Callable[[bytes, int | None], Any]
+T = TypeVar("T")
+Read = Callable[[bytes, int | None], object]
 _ABSENT = msgspec.Raw()
 _NULL = b"null"
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -22,21 +24,25 @@ _entries = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _Plan(NamedTuple):
-    """One field: where its value and its older names' are among the raw values, and what it is where absent."""
+    """How to read one field.
+
+    `at` and `aliases` are the indexes of its value and of the values under its aliases among the raw values; `absent`
+    is its value if the record has none of them.
+    """
 
     name: str
     at: int
-    older: Sequence[int]
+    aliases: Sequence[int]
     read: Read
-    absent: Any
+    absent: object
     may_be_null: bool
 
 
 class RecordReader:
-    """Reads the JSON form of a record type into its fields' values, in order.
+    """Reads the JSON form of a record type into the values of its fields, in order.
 
-    Fields that the schema does not know are passed over; of a name that stands twice the last counts; a field's own
-    name goes before an older one. A `required` field may be absent or null, and is None then.
+    Ignores fields that are not in the schema. The last of duplicate names wins, and a field's name takes precedence
+    over its aliases. A `required` field that is absent or null becomes None: the caller rejects it.
     """
 
     def __init__(
@@ -44,7 +50,7 @@ class RecordReader:
         fields: Sequence[AvroField],
         required: Iterable[str],
         reads: Sequence[Read],
-        absent: Sequence[Any],
+        absent: Sequence[object],
     ) -> None:
         own = {field.name for field in fields}
         names = [field.name for field in fields]
@@ -67,21 +73,21 @@ class RecordReader:
             for field, read, value in zip(fields, reads, absent, strict=True)
         ]
 
-    def read(self, body: Any, arrived: int | None) -> list[Any]:
-        """The fields' values. Raises ViolationError for a record that does not fit."""
+    def read(self, body: bytes, arrived: int | None) -> list[FieldValue]:
+        """Return the values of the fields. Raises ViolationError if a value is not of its type."""
         raws = msgspec.structs.astuple(_decoded(self._decode, body, "an object"))
         return [_field(plan, raws, arrived) for plan in self._plans]
 
-    def read_object(self, raw: bytes, arrived: int | None) -> dict[str, Any]:
-        """The same by name."""
+    def read_object(self, raw: bytes, arrived: int | None) -> dict[str, object]:
+        """Return the values by field name."""
         values = self.read(raw, arrived)
         return {plan.name: value for plan, value in zip(self._plans, values, strict=True)}
 
 
-def _field(plan: _Plan, raws: Sequence[msgspec.Raw], arrived: int | None) -> Any:
+def _field(plan: _Plan, raws: Sequence[msgspec.Raw], arrived: int | None) -> object:
     raw = raws[plan.at]
     if raw is _ABSENT:
-        raw = next((raws[at] for at in plan.older if raws[at] is not _ABSENT), _ABSENT)
+        raw = next((raws[at] for at in plan.aliases if raws[at] is not _ABSENT), _ABSENT)
         if raw is _ABSENT:
             if plan.absent is NO_VALUE:
                 raise ViolationError("a value", "none").within(f".{plan.name}")
@@ -95,19 +101,19 @@ def _field(plan: _Plan, raws: Sequence[msgspec.Raw], arrived: int | None) -> Any
         raise error.within(f".{plan.name}") from None
 
 
-def _decoded(decode: Callable[[Any], Any], body: Any, expected: str) -> Any:
+def _decoded(decode: Callable[[bytes], T], body: bytes, expected: str) -> T:
     try:
         return decode(body)
     except msgspec.ValidationError:
         raise ViolationError(expected, json_kind(bytes(body).lstrip())) from None
     except UnicodeDecodeError:
-        raise ViolationError("names in UTF-8", "bytes that are not", Code.UNDECODABLE) from None
+        raise ViolationError("names in UTF-8", "invalid bytes", Code.UNDECODABLE) from None
     except msgspec.DecodeError:
-        raise ViolationError("JSON", "bytes that are not", Code.UNDECODABLE) from None
+        raise ViolationError("JSON", "malformed text", Code.UNDECODABLE) from None
 
 
 def record_reader(avro: AvroType, required: Iterable[str], columns: Iterable[bool]) -> RecordReader:
-    """How the JSON form of a record is read; `columns` says which fields have a column of their own kind."""
+    """Return the reader of a record type; `columns` tells which fields have a column of their own kind."""
     known: dict[int, Read] = {}
     flags = list(columns)
     reads = [_reader(f.type, known, column=flag) for f, flag in zip(avro.fields, flags, strict=True)]
@@ -118,7 +124,7 @@ def record_reader(avro: AvroType, required: Iterable[str], columns: Iterable[boo
 def _reader(avro: AvroType, known: dict[int, Read], *, column: bool, nullable: bool = False) -> Read:
     scalar = scalar_for(avro, column=column, nullable=nullable)
     if scalar is not None:
-        return scalar.json
+        return scalar.from_json
     if avro.type == "union":
         return _union(avro, known, column=column)
     if avro.items is not None:
@@ -129,11 +135,11 @@ def _reader(avro: AvroType, known: dict[int, Read], *, column: bool, nullable: b
 
 def _record(avro: AvroType, known: dict[int, Read]) -> Read:
     if id(avro) not in known:
-        made: list[RecordReader] = []  # a type may contain itself
-        known[id(avro)] = lambda raw, arrived: made[0].read_object(raw, arrived)
+        compiled: list[RecordReader] = []  # filled below: a record may contain itself
+        known[id(avro)] = lambda raw, arrived: compiled[0].read_object(raw, arrived)
         reads = [_reader(field.type, known, column=False) for field in avro.fields]
         absent = [absent_value(field, column=False) for field in avro.fields]
-        made.append(RecordReader(avro.fields, (), reads, absent))
+        compiled.append(RecordReader(avro.fields, (), reads, absent))
     return known[id(avro)]
 
 
@@ -144,33 +150,33 @@ def _union(avro: AvroType, known: dict[int, Read], *, column: bool) -> Read:
         return UnionReader(avro, branches, reads).read
     read, nullable = reads[0], avro.nullable
 
-    def one(raw: bytes, arrived: int | None) -> Any:
+    def read_or_none(raw: bytes, arrived: int | None) -> object:
         return None if nullable and raw == _NULL else read(raw, arrived)
 
-    return one
+    return read_or_none
 
 
 def _array(item: Read) -> Read:
-    def read(raw: bytes, arrived: int | None) -> list[Any]:
-        found = []
+    def read(raw: bytes, arrived: int | None) -> list[object]:
+        values = []
         for at, value in enumerate(_decoded(_items, raw, "an array")):
             try:
-                found.append(item(bytes(value), arrived))
+                values.append(item(bytes(value), arrived))
             except ViolationError as error:
                 raise error.within(f"[{at}]") from None
-        return found
+        return values
 
     return read
 
 
 def _map(item: Read) -> Read:
-    def read(raw: bytes, arrived: int | None) -> dict[str, Any]:
-        found = {}
+    def read(raw: bytes, arrived: int | None) -> dict[str, object]:
+        values = {}
         for at, (name, value) in enumerate(_decoded(_entries, raw, "an object").items()):
             try:
-                found[name] = item(bytes(value), arrived)
-            except ViolationError as error:  # a map's names are payload
+                values[name] = item(bytes(value), arrived)
+            except ViolationError as error:  # an index, because the keys of a map are payload data
                 raise error.within(f"[entry {at}]") from None
-        return found
+        return values
 
     return read

@@ -1,7 +1,7 @@
-"""Checks that a JSON text must pass before it is decoded: valid UTF-8, and nested no deeper than a fixed limit.
+"""Checks that a JSON text must pass before it is decoded: valid UTF-8, and a limit on nesting depth.
 
-The JSON decoder does not look into names and values that it skips, and how deep it can go depends on how much of
-Python's stack is in use. What a record becomes must depend on neither.
+The JSON decoder does not validate the names and values that it skips, and its own depth limit depends on how much of
+Python's stack is in use. The result for a record must depend on neither.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from stream_app.model.records import Payloads
 from stream_app.pipeline.readers import payload_kernel as kernel
 
 MAX_DEPTH = 64
-"""Levels of nested arrays and objects that a record may have, its envelope included."""
+"""Levels of nested arrays and objects that a record may have, including its envelope."""
 TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 JSON_STARTS = frozenset(b"{ \t\r\n")
-"""First bytes of the payloads that are read as JSON."""
+"""The first bytes of payloads that are read as JSON."""
 _ASCII = 0x7F
 
 
 class PayloadScan(NamedTuple):
-    """What a pass over all payloads found: line breaks, and the rows of JSON texts that `problem` refuses."""
+    """The number of line breaks in all payloads, and the rows whose JSON text `problem` rejects."""
 
     line_breaks: int
-    refused: list[int]
+    rejected: list[int]
 
 
 def scan_payloads(payloads: Payloads) -> PayloadScan:
-    """Check all payloads in one pass; a payload that may have a problem is looked at by itself."""
+    """Check all payloads in one pass, then each suspect payload individually."""
     opening = np.empty(len(payloads), dtype=np.int64)
-    line_breaks, either = kernel.scan(payloads.read_only(), payloads.begins, opening)
-    looked_at = opening > MAX_DEPTH
-    if either > _ASCII and not _is_utf8(payloads):
-        looked_at[:] = True
-    rows: list[int] = np.flatnonzero(looked_at).tolist()
-    return PayloadScan(line_breaks, [row for row in rows if _refused(payloads, row)])
+    line_breaks, all_bits = kernel.scan(payloads.read_only(), payloads.begins, opening)
+    suspect = opening > MAX_DEPTH
+    if all_bits > _ASCII and not _is_utf8(payloads):
+        suspect[:] = True
+    rows: list[int] = np.flatnonzero(suspect).tolist()
+    return PayloadScan(line_breaks, [row for row in rows if _is_rejected(payloads, row)])
 
 
 def problem(data: bytes) -> str | None:
-    """Return why a JSON text is refused, None where nothing is wrong. Its size is for the caller to check."""
+    """Return why a JSON text is rejected, or None. The caller checks its size."""
     if not data.isascii():
         try:
             str(data, "utf-8")
@@ -51,13 +51,13 @@ def problem(data: bytes) -> str | None:
     return None
 
 
-def _refused(payloads: Payloads, row: int) -> bool:
+def _is_rejected(payloads: Payloads, row: int) -> bool:
     begin = payloads.begins[row]
     return int(payloads.data[begin]) in JSON_STARTS and problem(payloads.payload(row)) is not None
 
 
 def _is_utf8(payloads: Payloads) -> bool:
-    """Whether all payloads are. A line break between them ends every sequence of bytes."""
+    """Whether all payloads are valid UTF-8. The line breaks between them end any incomplete byte sequence."""
     try:
         str(payloads.data[payloads.begins[0] : payloads.begins[-1]].data, "utf-8")
     except UnicodeDecodeError:

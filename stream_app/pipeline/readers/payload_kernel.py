@@ -1,8 +1,6 @@
-"""The compiled part of `payload_checks`: passes over the bytes of payloads."""
+"""Compiled passes over the bytes of payloads, for `payload_checks` and `unpacked_size`."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +9,7 @@ from anomaly.kernels.compiled import compiled
 
 Bytes = NDArray[np.uint8]
 _LINE_BREAK, _QUOTE, _BACKSLASH, _OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = (ord(one) for one in '\n"\\[]{}')
-# A block's counts fit a byte, so that the processor compares as many bytes at once as it can.
+# The counts of a block fit into a byte, so that the loop vectorizes over the widest possible registers.
 _BLOCK = 224
 _GZIP_FIRST, _GZIP_SECOND = 0x1F, 0x8B
 _TRAILER = 4  # ISIZE, the last field of a gzip member: its size modulo 2^32, little endian (RFC 1952)
@@ -19,20 +17,20 @@ _LEAST_GZIP = 18  # a header of 10 bytes and a trailer of 8
 
 
 @compiled
-def scan(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -> Any:
-    """Count the opening brackets of each payload; return all line breaks, and the bitwise or of all bytes.
+def scan(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -> tuple[int, int]:
+    """Count the opening brackets of each payload; return the number of line breaks and the bitwise OR of all bytes.
 
-    Payload number i is [begins[i], begins[i + 1]) of `data`, its separator included. "[" and "{" are the two bytes
-    that are "[" without the bit 0x20.
+    Payload i is `data[begins[i]:begins[i + 1]]`, including its separator. "[" and "{" are the only bytes that equal
+    "[" when bit 0x20 is cleared.
     """
-    either, breaks = np.uint8(0), 0
+    all_bits, breaks = np.uint8(0), 0
     for row in range(len(opening)):
         at, stop, total = begins[row], begins[row + 1], 0
         while at < stop:
             end = min(at + _BLOCK, stop)
             open_here, breaks_here = np.uint8(0), np.uint8(0)
             for byte in data[at:end]:
-                either = np.uint8(either | byte)
+                all_bits = np.uint8(all_bits | byte)
                 is_open = np.uint8(byte & np.uint8(0xDF)) == np.uint8(_OPEN_LIST)
                 open_here = np.uint8(open_here + np.uint8(is_open))
                 breaks_here = np.uint8(breaks_here + np.uint8(byte == np.uint8(_LINE_BREAK)))
@@ -40,14 +38,14 @@ def scan(data: Bytes, begins: NDArray[np.int64], opening: NDArray[np.int64]) -> 
             breaks += int(breaks_here)
             at = end
         opening[row] = total
-    return breaks, int(either)
+    return breaks, int(all_bits)
 
 
 @compiled
 def write_unpacked_sizes(
     data: Bytes, begins: NDArray[np.int64], max_bytes: int, sizes: NDArray[np.int64]
 ) -> int:
-    """Write the unpacked size of each payload, as `unpacked_size.unpacked_sizes` defines it; return their sum."""
+    """Write the size of each payload as `unpacked_size.unpacked_sizes` defines it to `sizes`; return the sum."""
     total = 0
     for row in range(len(sizes)):
         begin, end = begins[row], begins[row + 1] - 1
@@ -64,7 +62,7 @@ def write_unpacked_sizes(
 
 @compiled
 def depth(data: Bytes) -> int:
-    """Return how deep arrays and objects of a JSON text are nested; brackets in strings do not count."""
+    """Return the nesting depth of the arrays and objects of a JSON text; ignores brackets in strings."""
     deepest, level, quoted, at = 0, 0, False, 0
     while at < len(data):
         byte = data[at]

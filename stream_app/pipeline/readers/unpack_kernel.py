@@ -1,12 +1,10 @@
-"""The compiled part of `columns`: numbers and times out of MessagePack rows, straight into arrays.
+"""Compiled readers of MessagePack rows: numbers and times into arrays, and hash values.
 
-MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md) is the short way from Python values to bytes that
-compiled code can walk: every value begins with a tag that tells its type and length.
+MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md) turns Python values into bytes that compiled code
+can read: every value begins with a tag for its type and length.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +12,8 @@ from numpy.typing import NDArray
 from anomaly.kernels.compiled import compiled
 from stream_app.pipeline.values import time_kernel
 
-# What a field is read as: passed over, a floating-point number, a whole number or boolean, ticks since the epoch, a
-# whole number or boolean that may be missing.
+# How a field is read: skipped, as a floating-point number, as an integer or boolean, as ticks since the epoch, or as
+# an integer or boolean that may be missing.
 SKIP, FLOAT, INTEGER, TICKS, NULLABLE = range(5)
 _NAN = int(np.array([np.nan]).view(np.int64)[0])
 _NONE = np.iinfo(np.int64).min
@@ -25,7 +23,7 @@ Bytes = NDArray[np.uint8]
 
 @compiled
 def read_unsigned(data: Bytes, at: int, size: int) -> int:
-    """The big-endian integer of `size` bytes at `at`; bits beyond 64 are lost."""
+    """Read the big-endian integer of `size` bytes at `at`, modulo 2^64."""
     value = 0
     for i in range(at, at + size):
         value = (value << 8) | data[i]
@@ -34,14 +32,14 @@ def read_unsigned(data: Bytes, at: int, size: int) -> int:
 
 @compiled
 def read_signed(data: Bytes, at: int, size: int) -> int:
-    """The same in two's complement."""
+    """Read the big-endian integer of `size` bytes at `at` in two's complement."""
     spare = 64 - 8 * size
     return (read_unsigned(data, at, size) << spare) >> spare
 
 
 @compiled
-def read_header(data: Bytes, at: int) -> Any:
-    """Of the value at `at`: where its content begins, the content's bytes, and how many values follow inside it."""
+def read_header(data: Bytes, at: int) -> tuple[int, int, int]:
+    """Return the begin and the size in bytes of the content of the value at `at`, and its number of nested values."""
     tag = data[at]
     if tag <= 0x7F or tag >= 0xE0 or 0xC0 <= tag <= 0xC3:
         return at + 1, 0, 0
@@ -73,7 +71,7 @@ def read_header(data: Bytes, at: int) -> Any:
 
 @compiled
 def end_of_value(data: Bytes, at: int) -> int:
-    """Where the value that follows the one at `at` begins."""
+    """Return the position after the value at `at`, including all nested values."""
     left = 1
     while left:
         begin, size, inside = read_header(data, at)
@@ -83,7 +81,7 @@ def end_of_value(data: Bytes, at: int) -> int:
 
 @compiled
 def read_integer(data: Bytes, at: int) -> int:
-    """The whole number or boolean at `at`."""
+    """Read the integer or boolean at `at`."""
     tag = data[at]
     if tag <= 0x7F:
         return int(tag)
@@ -102,17 +100,18 @@ def fill_columns(
     per_second: NDArray[np.int64],
     lead: int,
     arrived: NDArray[np.int64],
-    reals: NDArray[np.float64],
+    floats: NDArray[np.float64],
     bits: NDArray[np.int64],
     missing: NDArray[np.bool_],
-    doubtful: NDArray[np.bool_],
+    undecided: NDArray[np.bool_],
 ) -> None:
-    """Read a list of rows, which are lists of values or maps whose keys are passed over, as are the first `lead`.
+    """Read a list of rows into arrays.
 
-    `bits` is `reals` seen as integers, shape (fields, rows): each field is written as its kind says, into the one or
-    the other; missing numbers are NaN, missing times the least integer. `missing` (fields, rows) notes missing values
-    of the kind MAYBE. `doubtful` (rows) notes rows with a time that is not in the usual form, or that seems to be in
-    another unit (`time_kernel`), by their arrivals.
+    A row is a list of values, or a map whose keys are skipped; its first `lead` values are skipped. `floats` and
+    `bits` are two views of the same memory, shape (fields, rows): floating-point numbers are written through the one,
+    the rest through the other. A missing number is NaN, a missing time the minimum integer. Sets `missing`
+    (fields, rows) for missing values of the kind NULLABLE, and `undecided` (rows) for rows with a time that
+    `time_kernel` cannot decide, given the arrivals of the rows.
     """
     at, _, rows = read_header(data, 0)
     for row in range(rows):
@@ -137,13 +136,13 @@ def fill_columns(
                 bits[field, row] = read_unsigned(data, at + 1, 8)
                 at += 9
             elif kind == FLOAT:
-                reals[field, row] = float(read_integer(data, at))
+                floats[field, row] = float(read_integer(data, at))
                 at = end_of_value(data, at)
             elif kind == TICKS:
                 begin, size, _ = read_header(data, at)
                 value = read_ticks(data, at, begin, size, per_second[field], arrived[row])
                 if value == time_kernel.UNDECIDED:
-                    doubtful[row] = True
+                    undecided[row] = True
                 bits[field, row] = value
                 at = begin + size
             else:
@@ -153,7 +152,7 @@ def fill_columns(
 
 @compiled
 def read_ticks(data: Bytes, at: int, begin: int, size: int, per_second: int, arrived: int) -> int:
-    """The time at `at`, text of `size` bytes at `begin` or a whole number, in ticks since the epoch."""
+    """Read the time at `at` (text of `size` bytes at `begin`, or an integer) in ticks since the epoch."""
     tag = data[at]
     if 0xA0 <= tag <= 0xBF or 0xD9 <= tag <= 0xDB:
         return time_kernel.parse_instant(data, begin, size, per_second)
@@ -168,21 +167,21 @@ def read_ticks(data: Bytes, at: int, begin: int, size: int, per_second: int, arr
 
 
 @compiled
-def hash_values(data: Bytes, found: NDArray[np.int64]) -> None:
-    """A number for each value of a list, by which it is known: equal values have the same; 0 for None and empty text.
+def hash_values(data: Bytes, hashes: NDArray[np.int64]) -> None:
+    """Write a hash of each value of a list to `hashes`; 0 for None and empty text.
 
-    Of text MurmurHash64A (Austin Appleby, public domain), of a whole number its bits mixed alike.
+    Text is hashed with MurmurHash64A (Austin Appleby, public domain), an integer with the same mixing steps.
     """
     at, _, rows = read_header(data, 0)
     for row in range(rows):
         begin, size, _ = read_header(data, at)
         tag = data[at]
         if tag == 0xC0:
-            found[row] = 0
+            hashes[row] = 0
         elif 0xA0 <= tag <= 0xBF or 0xD9 <= tag <= 0xDB:
-            found[row] = hash_text(data, begin, size) if size else 0
+            hashes[row] = hash_text(data, begin, size) if size else 0
         else:
-            found[row] = hash_integer(read_integer(data, at))
+            hashes[row] = hash_integer(read_integer(data, at))
         at = begin + size
 
 
@@ -191,26 +190,26 @@ _MIX = -4132994306676758123  # 0xc6a4a7935bd1e995
 
 @compiled
 def xor_shift(value: int) -> int:
-    """The value xor itself shifted right by 47 bits, zeros coming in."""
+    """Return the value XORed with itself logically shifted right by 47 bits."""
     return value ^ ((value >> 47) & 0x1FFFF)
 
 
 @compiled
 def hash_integer(value: int) -> int:
-    """A whole number, mixed; never 0."""
-    mark = xor_shift((0x5BF03635 ^ (value * _MIX)) * _MIX)
-    mark = xor_shift(mark * _MIX)
-    return mark if mark != 0 else 1
+    """Return the hash of an integer; never 0."""
+    value_hash = xor_shift((0x5BF03635 ^ (value * _MIX)) * _MIX)
+    value_hash = xor_shift(value_hash * _MIX)
+    return value_hash if value_hash != 0 else 1
 
 
 @compiled
 def hash_text(data: Bytes, begin: int, size: int) -> int:
-    """MurmurHash64A of some bytes; never 0."""
-    mark = size * _MIX
+    """Return the MurmurHash64A of `size` bytes at `begin`; never 0."""
+    value_hash = size * _MIX
     end = begin + size // 8 * 8
     for at in range(begin, end, 8):
-        mark = (mark ^ (xor_shift(read_unsigned(data, at, 8) * _MIX) * _MIX)) * _MIX
+        value_hash = (value_hash ^ (xor_shift(read_unsigned(data, at, 8) * _MIX) * _MIX)) * _MIX
     if size % 8:
-        mark = (mark ^ read_unsigned(data, end, size % 8)) * _MIX
-    mark = xor_shift(xor_shift(mark) * _MIX)
-    return mark if mark != 0 else 1
+        value_hash = (value_hash ^ read_unsigned(data, end, size % 8)) * _MIX
+    value_hash = xor_shift(xor_shift(value_hash) * _MIX)
+    return value_hash if value_hash != 0 else 1

@@ -1,4 +1,4 @@
-"""Bytes of each record after decompression, without decompressing it."""
+"""Computes the decompressed size of records without decompressing them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stream_app.pipeline.readers import payload_kernel as kernel
 
 
 def unpacked_sizes(payloads: Payloads, max_bytes: int) -> IntVector:
-    """Bytes of each record, shape (n,): its length, or for gzip the size in its trailer where that is larger.
+    """Return the bytes of each record, shape (n,): its length, or for gzip the size in its trailer if that is larger.
 
-    A function of each record alone. zlib compares the trailer with what it wrote, and `decode` takes a record of one
-    gzip member only, so the size is exact for every record that can be decoded. What any other trailer claims counts
-    for at most `max_bytes`, the limit of one record: what is decompressed of such a record is discarded at once.
+    The size of a record depends only on that record. It is exact for every record that can be decoded, because zlib
+    verifies the trailer and `decode` accepts only one gzip member. For any other record the size in the trailer
+    counts up to `max_bytes`, the limit of one record: its decompressed data is discarded immediately.
     """
     return _unpacked(payloads, max_bytes)[0]
 
 
 def unpacked_bytes(payloads: Payloads, max_bytes: int) -> int:
-    """The sum of `unpacked_sizes`."""
+    """Return the sum of `unpacked_sizes`."""
     return _unpacked(payloads, max_bytes)[1]
 
 

@@ -1,4 +1,4 @@
-"""Whether an event's declaration and its schema fit together; asked at start, before anything is read."""
+"""Checks an event's declaration against its schema at start, before any record is read."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from stream_app.pipeline.values.schema import (
 _NUMBERS = frozenset({FLOAT, SINGLE, INTEGER, BOOLEAN})
 _TIMES = frozenset({TIME_MS, TIME_US})
 _NAMES = frozenset({TEXT, IDENTITY})
-_USUAL_ID = "id"
+_DEFAULT_ID = "id"
 # Columns that the pipeline adds.
 RESERVED = frozenset({"arrived", "score", "anomaly", "explanation"})
+# Prefixes of columns that the pipeline adds.
 HELPER_PREFIXES = ("window.", "previous.", EXACT)
 FLAG = "flag"
 
 
 def problems(event: Event, schema: Schema) -> list[Problem]:
-    """Everything about the declaration that could not work on some record."""
+    """Return a problem for each part of the declaration that could fail on a record."""
     fields = {field.name: field for field in schema.fields}
     found = [
         *_reserved(fields),
@@ -45,12 +46,12 @@ def problems(event: Event, schema: Schema) -> list[Problem]:
         *_checks(event, fields),
     ]
     if event.detector is not None and not event.features:
-        found.append(Problem("a detector without features", "name the fields that it scores"))
+        found.append(Problem("a detector without features", "list the fields that it scores: features=(…)"))
     return [Problem(f"event {event.name!r}: {what}", hint) for what, hint in found]
 
 
 def without_deduplication(event: Event, schema: Schema) -> Problem | None:
-    """A warning where repeats are stored, as neither a field nor the payload identifies a record; else None."""
+    """Return a warning if neither a field nor the payload identifies a record, so that duplicates are stored."""
     if event.id == PAYLOAD or any(field.name == event.id for field in schema.fields):
         return None
     what = f"event {event.name!r} is stored without deduplication: its schema has no field {event.id!r}"
@@ -62,15 +63,15 @@ def without_deduplication(event: Event, schema: Schema) -> Problem | None:
 def _reserved(fields: dict[str, Field]) -> Iterator[Problem]:
     for name in sorted(RESERVED & fields.keys()):
         yield Problem(
-            f"its schema has a field {name!r}", "the pipeline adds a column of that name: rename it"
+            f"its schema has a field {name!r}", "the pipeline adds a column of that name: rename the field"
         )
 
 
 def _names(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
-    """Names by which one value could be taken for another's."""
+    """Check for names that could refer to two values."""
     for name in colliding_names(fields, event.name):
         what = f"fields {name!r} and {stored_name(name, event.name)!r} would be stored in one column"
-        yield Problem(what, "rename one of them; the old name may be its alias")
+        yield Problem(what, "rename one of them, with the old name as an alias")
     owner: dict[str, str] = {}
     for field in fields.values():
         for alias in dict.fromkeys(field.aliases):
@@ -79,7 +80,7 @@ def _names(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
                 yield Problem(what, "remove the alias, or rename the other field")
             elif alias in owner:
                 what = f"fields {owner[alias]!r} and {field.name!r} have the same alias {alias!r}"
-                yield Problem(what, "leave it to one of them")
+                yield Problem(what, "remove the alias from one of them")
             owner.setdefault(alias, field.name)
 
 
@@ -87,7 +88,7 @@ def _roles(event: Event) -> dict[str, tuple[str, ...]]:
     window = event.window
     return {
         "key": (event.key,),
-        "id": () if event.id in (_USUAL_ID, PAYLOAD) else (event.id,),
+        "id": () if event.id in (_DEFAULT_ID, PAYLOAD) else (event.id,),
         "required": event.required,
         "features": event.features,
         "previous": event.previous,
@@ -99,16 +100,16 @@ def _roles(event: Event) -> dict[str, tuple[str, ...]]:
 
 
 def _unknown(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
-    hint = f"schema has {', '.join(sorted(fields))}"
+    hint = f"name a field of the schema: {', '.join(sorted(fields))}"
     for role, names in _roles(event).items():
         for name in names:
             if name not in fields:
-                yield Problem(f"{role} names {name!r}", hint)
+                yield Problem(f"{role} names {name!r}, which is not a field", hint)
 
 
 def _kinds(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
     window = event.window
-    wanted = [
+    expected = [
         ("key", (event.key,), _NAMES, "text"),
         ("id", (event.id,), _NAMES | _TIMES | {INTEGER}, "text, a whole number or a time"),
         ("features", event.features, _NUMBERS, "a number"),
@@ -118,17 +119,19 @@ def _kinds(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
         ("checks", [check.field for check in event.checks], _NUMBERS, "a number"),
         ("a Rate's time", [c.time for c in event.checks if isinstance(c, Rate)], _TIMES, "a timestamp"),
     ]
-    for role, names, kinds, said in wanted:
+    for role, names, kinds, description in expected:
         for name in names:
             if name in fields and fields[name].kind not in kinds:
-                yield Problem(f"{role} names {name!r}, which is not {said}", "change its type in the schema")
+                yield Problem(
+                    f"{role} names {name!r}, which is not {description}", "change its type in the schema"
+                )
 
 
 def _key(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
-    """State is kept by key, so that every row must have one."""
+    """Check that every row has a key, by which state is stored."""
     key = fields.get(event.key)
     if key is not None and (key.nullable or key.has_default) and event.key not in event.required:
-        yield Problem(f"key {event.key!r} may be absent", "add it to required")
+        yield Problem(f"key {event.key!r} may be absent", "add the key to required")
 
 
 def _window(event: Event) -> Iterator[Problem]:
@@ -145,13 +148,13 @@ def _window(event: Event) -> Iterator[Problem]:
 
 def _checks(event: Event, fields: dict[str, Field]) -> Iterator[Problem]:
     if event.checks and "flag" in fields:
-        yield Problem("its schema has a field 'flag'", "checks add a column of that name: rename it")
+        yield Problem("its schema has a field 'flag'", "checks add a column of that name: rename the field")
     for check in event.checks:
-        hopeless = (
+        invalid = (
             (isinstance(check, Range) and not check.low <= check.high)
             or (isinstance(check, Rate) and not (check.most >= 0 and check.per > timedelta(0)))
             or (isinstance(check, Stuck) and check.times < 2)
         )
-        if hopeless:
-            hint = "give low <= high; most of at least 0 and per above 0; times of at least 2"
-            yield Problem(f"a check that could not work: {check.name}", hint)
+        if invalid:
+            hint = "a Range needs low <= high, a Rate most >= 0 and per > 0, a Stuck times >= 2"
+            yield Problem(f"a check with invalid limits: {check.name}", hint)

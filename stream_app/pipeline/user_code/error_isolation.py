@@ -1,110 +1,110 @@
-"""Calls into a user's functions: what raises is bisected down to the rows that make it raise."""
+"""Isolates failures of user functions: bisects a batch down to the rows on which the function raises."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_app.model.record import Batch, Code, Failure, concat
 from stream_app.pipeline.user_code.user_calls import (
     Accept,
     CallFailure,
+    Column,
     Columns,
     UserFunction,
     accept_any,
     call,
 )
 
-_FEW = 8
+# Parts of at most this size are called row by row when both halves of their parent failed.
+_SMALL_PART = 8
 
 
 def call_isolated(
     function: UserFunction, batch: Batch, stage: str, schema: str, accept: Accept = accept_any
-) -> tuple[dict[str, NDArray[Any]], Batch, list[Failure]]:
-    """The function's columns, the rows that they belong to, and a failure for each row on which it raises.
+) -> tuple[dict[str, Column], Batch, list[Failure]]:
+    """Return the function's columns, the rows that they belong to, and a failure for each row on which it raises.
 
-    Row-wise functions only: the neighbours of a failing row are called again without it. What becomes of a row, and
-    its reason, is what becomes of it when the function is called with this row alone.
+    Only for row-wise functions: the other rows of a failing batch are called again without the failing ones. The
+    result or reason for a row is that of calling the function with this row alone.
     """
     columns = call(function, batch, accept)
     if not isinstance(columns, CallFailure):
         return dict(columns), batch, []
-    columns, kept, refused = _isolated(_Calls(function, batch, accept), columns)
+    columns, kept, failures = _isolate(_PartialCalls(function, batch, accept), columns)
     failed = [
-        Failure(int(batch.rows[at]), stage, Code.CALCULATION_FAILED, why.reason, batch.event, schema)
-        for at, why in sorted(refused.items())
+        Failure(int(batch.rows[at]), stage, Code.CALCULATION_FAILED, failure.reason, batch.event, schema)
+        for at, failure in sorted(failures.items())
     ]
     return dict(columns), kept, failed
 
 
-class _Calls:
-    """Calls of one function with parts of one batch; `malformed` once one of them returned no column for each row."""
+class _PartialCalls:
+    """Calls one function with parts of one batch; `malformed` is set once any result was malformed."""
 
     def __init__(self, function: UserFunction, batch: Batch, accept: Accept) -> None:
         self.function, self.batch, self.accept = function, batch, accept
         self.malformed = False
 
-    def refused(self, start: int, stop: int) -> CallFailure | None:
-        """Why there are no columns for these rows, None where there are."""
+    def failure(self, start: int, stop: int) -> CallFailure | None:
+        """Call the function with these rows; return the failure, or None."""
         columns = call(self.function, self.batch.take(slice(start, stop)), self.accept)
         return self.noted(columns) if isinstance(columns, CallFailure) else None
 
-    def noted(self, refused: CallFailure) -> CallFailure:
-        """Remember what kind of refusal it was."""
-        self.malformed |= refused.malformed
-        return refused
+    def noted(self, failure: CallFailure) -> CallFailure:
+        """Update `malformed` and return the same failure."""
+        self.malformed |= failure.malformed
+        return failure
 
 
-def _isolated(calls: _Calls, why: CallFailure) -> tuple[Columns, Batch, dict[int, CallFailure]]:
-    """The columns of the rows that the function takes, these rows, and why not for each of the others.
+def _isolate(calls: _PartialCalls, whole: CallFailure) -> tuple[Columns, Batch, dict[int, CallFailure]]:
+    """Return the columns of the passing rows, these rows, and the failures of the other rows by index.
 
-    Halves of a batch whose columns have a wrong length must not be tried: the length may be right for one of them,
-    with values of other rows.
+    `whole` is the failure of the whole batch. If a result is malformed, the batch is not bisected but called row by
+    row: the length of a result may happen to fit one of the parts while its values belong to other rows.
     """
-    calls.noted(why)
+    calls.noted(whole)
     batch = calls.batch
-    refused = {} if calls.malformed else _failing(calls, why)
+    failures = {} if calls.malformed else _failing_rows(calls, whole)
     if not calls.malformed:
-        kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(refused)))
+        kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(failures)))
         columns = call(calls.function, kept, calls.accept) if len(kept) else {}
         if not isinstance(columns, CallFailure):
-            return columns, kept, refused
+            return columns, kept, failures
     if len(batch) == 1:
-        return {}, batch.take(slice(0, 0)), {0: why}
+        return {}, batch.take(slice(0, 0)), {0: whole}
     return call_each_row(calls.function, batch, calls.accept)
 
 
-def _failing(calls: _Calls, why: CallFailure) -> dict[int, CallFailure]:
-    """The rows on which it raises, counted from the batch's first, and why; it raised on all of them together.
+def _failing_rows(calls: _PartialCalls, whole: CallFailure) -> dict[int, CallFailure]:
+    """Bisect the batch and return the failures by row index; `whole` is the failure of the whole batch.
 
-    Halves are called, and what raises is halved again. Where the first half does not, the second must, and is not
-    called. Of a few rows in halves that both raised each is called by itself: where many fail, further halves
-    would raise too.
+    If the first half of a failing part passes, the second must fail and need not be called. A small part is called
+    row by row if both halves of its parent failed: where many rows fail, its halves would most likely fail too.
     """
     found: dict[int, CallFailure] = {}
-    left: list[tuple[int, int, CallFailure | None, bool]] = [(0, len(calls.batch), why, False)]
-    while left and not calls.malformed:
-        start, stop, known, both = left.pop()
+    parts: list[tuple[int, int, CallFailure | None, bool]] = [(0, len(calls.batch), whole, False)]
+    while parts and not calls.malformed:
+        start, stop, known, both = parts.pop()
         if stop - start == 1:
-            refused = known or calls.refused(start, stop)
-            if refused:
-                found[start] = refused
-        elif both and stop - start <= _FEW:
-            left += [(at, at + 1, None, False) for at in range(start, stop)]
+            failure = known or calls.failure(start, stop)
+            if failure:
+                found[start] = failure
+        elif both and stop - start <= _SMALL_PART:
+            parts += [(at, at + 1, None, False) for at in range(start, stop)]
         else:
-            left += _halves(calls, start, stop)
+            parts += _failing_halves(calls, start, stop)
     return found
 
 
-def _halves(calls: _Calls, start: int, stop: int) -> list[tuple[int, int, CallFailure | None, bool]]:
-    """Of rows on which it raises, the halves on which it does; why, where it was called; and whether on both."""
+def _failing_halves(
+    calls: _PartialCalls, start: int, stop: int
+) -> list[tuple[int, int, CallFailure | None, bool]]:
+    """Return the failing halves of a failing part as (start, stop, failure if called, whether both failed)."""
     middle = (start + stop) // 2
-    first = calls.refused(start, middle)
+    first = calls.failure(start, middle)
     if not first:
         return [(middle, stop, None, False)]
-    second = calls.refused(middle, stop)
+    second = calls.failure(middle, stop)
     halves = [(start, middle, first, bool(second)), (middle, stop, second, True)]
     return [half for half in halves if half[2]]
 
@@ -112,16 +112,16 @@ def _halves(calls: _Calls, start: int, stop: int) -> list[tuple[int, int, CallFa
 def call_each_row(
     function: UserFunction, batch: Batch, accept: Accept = accept_any
 ) -> tuple[Columns, Batch, dict[int, CallFailure]]:
-    """Call the function with each row alone: columns, the rows that they belong to, why not for the others."""
-    made: list[Batch] = []
-    refused: dict[int, CallFailure] = {}
+    """Call the function with each row alone; return the columns, the rows they belong to and the other failures."""
+    passing: list[Batch] = []
+    failures: dict[int, CallFailure] = {}
     for at in range(len(batch)):
         row = batch.take(slice(at, at + 1))
         columns = call(function, row, accept)
         if isinstance(columns, CallFailure):
-            refused[at] = columns
+            failures[at] = columns
         else:
-            made.append(Batch(batch.event, columns, row.rows))
-    whole = concat(made)
-    kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(refused)))
-    return {} if whole is None else whole.columns, kept, refused
+            passing.append(Batch(batch.event, columns, row.rows))
+    whole = concat(passing)
+    kept = batch.take(np.setdiff1d(np.arange(len(batch)), list(failures)))
+    return {} if whole is None else whole.columns, kept, failures

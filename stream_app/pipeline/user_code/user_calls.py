@@ -1,11 +1,11 @@
-"""One call of a user's function: its columns, or why there are none. Nothing that it changes stays changed."""
+"""Calls a user's function once: returns its columns or the reason of the failure, and restores global state."""
 
 from __future__ import annotations
 
 import re
 import signal
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,25 +14,28 @@ from numpy.typing import NDArray
 from stream_app.model.record import Batch
 from stream_app.source_lines import defined_at, raised_at, with_line
 
-Columns = Mapping[str, NDArray[Any]]
+Column = NDArray[Any]
+"""An array of any dtype."""
+Columns = Mapping[str, Column]
 UserFunction = Callable[[Batch], Columns]
-Accept = Callable[[str, NDArray[Any]], NDArray[Any]]
-"""Takes a returned column and gives it as it is used. Raises ResultError where it cannot be used."""
+Accept = Callable[[str, Column], Column]
+"""Validates a returned column and returns the column to use. Raises ResultError for an invalid column."""
 
 _LONGEST = 200
-# The address of an object in a text differs from process to process.
+# The address in the default `repr` of an object, which differs between processes.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class ResultError(Exception):
-    """What a user's function returned cannot be used. The message is for the author of the function."""
+    """The result of a user's function is invalid. The message is for the author of the function."""
 
 
 class CallFailure(NamedTuple):
-    """Why a call gave no columns.
+    """Why a call returned no columns.
 
-    `reason` is bounded and ends with the line of the user's code (`events/meter.py:12`). `malformed` tells that what
-    was returned has not one value of each column for each row. `error` is what was raised, where it was asked for.
+    `reason` is at most 200 characters long and ends with the line of the user's code (`events/meter.py:12`).
+    `malformed` is true if the result does not have one value of each column for each row. `error` is the exception,
+    if it was requested.
     """
 
     reason: str
@@ -40,7 +43,7 @@ class CallFailure(NamedTuple):
     error: BaseException | None = None
 
 
-def accept_any(_name: str, column: NDArray[Any]) -> NDArray[Any]:
+def accept_any(_name: str, column: Column) -> Column:
     """Accept every column."""
     return column
 
@@ -50,10 +53,10 @@ def call(
 ) -> Columns | CallFailure:
     """Call a user's function with a batch.
 
-    Whatever it raises is a fact about the rows, `sys.exit` included. NumPy's error state and the filters of warnings
-    are afterwards as they were. The error itself would keep alive all that it has seen: it is returned on request.
+    Every exception is a failure of the rows, including SystemExit. NumPy's error state and the warning filters are
+    restored. `keep_error` returns the exception itself, which keeps the frames of its traceback alive.
     """
-    filters, before = warnings.filters, list(warnings.filters)
+    filters, saved = warnings.filters, list(warnings.filters)
     try:
         with np.errstate():
             return _checked(function(batch), len(batch), accept)
@@ -63,56 +66,56 @@ def call(
         if is_interrupt(error):
             raise
         line = raised_at(error) or defined_at(function)
-        return CallFailure(_reason(_told(error), line), error=error if keep_error else None)
+        return CallFailure(_reason(_error_text(error), line), error=error if keep_error else None)
     finally:
-        if warnings.filters is not filters or warnings.filters != before:
-            _restore(before)
+        if warnings.filters is not filters or warnings.filters != saved:
+            _restore_warning_filters(saved)
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether it is a person's Ctrl-C. A process that ignores SIGINT, as a consumer does, gets none."""
+    """Whether the exception is a Ctrl-C. In a process that ignores SIGINT, such as a consumer, it is not."""
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
 def truncated(text: str) -> str:
-    """The beginning of a text that a sender or a user's code made: a reason travels in dead letters."""
+    """Shorten a text from a producer or user code to 200 characters, as reasons are stored in dead letters."""
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 class _MalformedError(ResultError):
-    """Not one value of each column for each row."""
+    """The result does not have one value of each column for each row."""
 
 
-def _restore(filters: list[Any]) -> None:
+def _restore_warning_filters(filters: Sequence[object]) -> None:
     warnings.resetwarnings()
     warnings.filters.extend(filters)  # type: ignore[attr-defined]
 
 
 def _reason(text: str, line: str) -> str:
-    """A text of at most 200 characters, Unicode, that ends with the line."""
+    """Return a reason of at most 200 characters that ends with the line and can be encoded in UTF-8."""
     return with_line(_ADDRESS.sub("", text), line, _LONGEST).encode("utf-8", "replace").decode()
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     kind = type(error).__name__
     try:
         text = str(error)
-    except BaseException as other:  # its own words are a user's code, too
+    except BaseException as other:  # `__str__` may be user code, too
         if is_interrupt(other):
             raise
         return kind
     return f"{kind}: {text[: 2 * _LONGEST]}"
 
 
-def _checked(returned: Any, rows: int, accept: Accept) -> Columns:
-    """The columns as arrays of shape (rows,). Raises ResultError with all that is wrong with them."""
+def _checked(returned: object, rows: int, accept: Accept) -> Columns:
+    """Return the columns as arrays of shape (rows,). Raises ResultError with every problem of the result."""
     items = getattr(returned, "items", None)
     if not callable(items):
         kind = "None" if returned is None else type(returned).__name__
         raise _MalformedError(f"returned {kind}, expected a mapping of names to columns")
-    columns: dict[str, NDArray[Any]] = {}
+    columns: dict[str, Column] = {}
     malformed: list[str] = []
-    refused: list[str] = []
+    rejected: list[str] = []
     for name, given in items():
         if not isinstance(name, str) or not name:
             malformed.append(f"returned a column whose name is {name!r:.40}, expected text")
@@ -124,14 +127,14 @@ def _checked(returned: Any, rows: int, accept: Accept) -> Columns:
         try:
             columns[name] = accept(name, column)
         except ResultError as error:
-            refused.append(str(error))
-    if malformed or refused:
-        raise (_MalformedError if malformed else ResultError)("; ".join([*malformed, *refused]))
+            rejected.append(str(error))
+    if malformed or rejected:
+        raise (_MalformedError if malformed else ResultError)("; ".join([*malformed, *rejected]))
     return columns
 
 
-def _array(given: Any) -> NDArray[Any]:
-    """A column as an array. What is masked is missing: NaN, NaT, or None among objects."""
+def _array(given: object) -> Column:
+    """Convert a column to an array. Masked values become missing: NaN, NaT, or None in other types."""
     if type(given) is np.ndarray:
         return given
     if not isinstance(given, np.ma.MaskedArray):

@@ -1,4 +1,4 @@
-"""Numbers from their text without rounding, in time proportional to the text whatever its exponent says."""
+"""Parses numbers from text without rounding, in time proportional to the text, whatever the exponent."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import re
 from typing import NamedTuple
 
 _NUMBER = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?)0*([0-9]*))?", re.ASCII)
-# Exponents with more digits than this are as good as infinite for every type.
+# Longer exponents are clamped: no type can represent such a number.
 _EXPONENT_DIGITS = 9
 _LONG_DIGITS = 19
 
 
 class Number(NamedTuple):
-    """`digits` × 10^`exponent`, negative or not. `digits` neither begins nor ends with 0; none are the number 0."""
+    """The number ±`digits` × 10^`exponent`.
+
+    `digits` has no leading or trailing zeros and is empty for the number 0.
+    """
 
     negative: bool
     digits: str
@@ -20,17 +23,17 @@ class Number(NamedTuple):
 
     @property
     def decimals(self) -> int:
-        """How many digits stand after the point."""
+        """The number of digits after the decimal point."""
         return max(0, -self.exponent) if self.digits else 0
 
     @property
     def places(self) -> int:
-        """How many digits stand before the point; not positive for a number below 0.1."""
+        """The number of digits before the decimal point; zero or negative for a number below 0.1."""
         return len(self.digits) + self.exponent if self.digits else 0
 
 
 def parse(text: str) -> Number | None:
-    """The number that a text says in decimal or scientific notation; None if it is not one."""
+    """Parse a number in decimal or scientific notation; return None for any other text."""
     found = _NUMBER.fullmatch(text)
     if found is None:
         return None
@@ -48,7 +51,7 @@ def parse(text: str) -> Number | None:
 
 
 def to_integer(number: Number) -> int | None:
-    """The number as an int of at most 19 digits; None if it has a fraction or more digits."""
+    """Convert to an int; return None for a number with a fraction or with more than 19 digits."""
     if number.decimals or number.places > _LONG_DIGITS:
         return None
     value: int = int(number.digits or "0") * 10**number.exponent
@@ -56,7 +59,7 @@ def to_integer(number: Number) -> int | None:
 
 
 def fixed_point(unscaled: int, scale: int) -> str:
-    """An unscaled integer as text with `scale` digits after the point, never in scientific notation."""
+    """Format `unscaled` × 10^-`scale` with `scale` digits after the point, never in scientific notation."""
     digits = str(abs(unscaled)).rjust(scale + 1, "0")
     sign = "-" if unscaled < 0 else ""
     return f"{sign}{digits[:-scale]}.{digits[-scale:]}" if scale else sign + digits

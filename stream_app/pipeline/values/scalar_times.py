@@ -1,56 +1,64 @@
-"""Dates and times by Avro type."""
+"""The logical types of dates and times."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from stream_app.pipeline.values import time_text
 from stream_app.pipeline.values.avro_types import DATE, INSTANT, LOCAL, TIME_OF_DAY, AvroType
-from stream_app.pipeline.values.scalar import NUMBER, TEXT, Scalar, integer_default, parse_integer
+from stream_app.pipeline.values.scalar import (
+    NUMBER,
+    TEXT,
+    AvroPrimitive,
+    Scalar,
+    integer_default,
+    parse_integer,
+)
 
-# A number of seconds in a field of finer ticks is known by this: as seconds it lies within so many milliseconds of
-# the record's arrival, as ticks it does not.
 PLAUSIBLE_MS = 30 * 365 * 86_400_000
+"""The largest plausible distance between a time and its record's arrival: 30 years, in milliseconds.
+
+A number is taken to be in a coarser unit (seconds in a field of milliseconds) if it is within this distance when read
+in the coarser unit, but not when read in the field's own.
+"""
 _COARSER = {1_000: (("seconds", 1_000),), 1_000_000: (("seconds", 1_000), ("milliseconds", 1))}
 _UNIT = {1_000: "milliseconds", 1_000_000: "microseconds"}
 
 
 class _Ticks(Scalar):
-    """A time that Avro carries as a whole number. It is shown as text, or as that number (`column`)."""
+    """A time that Avro encodes as an integer number of ticks. The result is text, or the integer in a `column`."""
 
     kinds = frozenset({TEXT, NUMBER})
     low: int
     high: int
 
-    def number(self, raw: bytes, arrived: int | None) -> Any:
-        return self.carried(parse_integer(raw, self), arrived)
+    def from_number(self, raw: bytes, arrived: int | None) -> object:
+        return self.from_avro(parse_integer(raw, self), arrived)
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
-        return self._shown(self._within(value))
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
+        return self._output(self._in_range(value))
 
-    def default(self, value: Any) -> Any:
-        return self.carried(integer_default(value, self), None)
+    def from_default(self, value: object) -> object:
+        return self.from_avro(integer_default(value, self), None)
 
-    def text(self, value: str, arrived: int | None) -> Any:
-        ticks = self._ticks(value)
+    def from_text(self, value: str, arrived: int | None) -> object:
+        ticks = self._parse(value)
         if ticks is None:
-            raise self.wrong("text that is not")
-        return self._shown(self._within(ticks))
+            raise self.violation("invalid text")
+        return self._output(self._in_range(ticks))
 
-    def _within(self, ticks: int) -> int:
+    def _in_range(self, ticks: int) -> int:
         if not self.low <= ticks <= self.high:
-            raise self.wrong("one outside that range")
+            raise self.violation("a value outside that range")
         return ticks
 
-    def _ticks(self, text: str) -> int | None:
+    def _parse(self, text: str) -> int | None:
         raise NotImplementedError
 
-    def _shown(self, ticks: int) -> Any:
+    def _output(self, ticks: int) -> object:
         raise NotImplementedError
 
 
 class Instant(_Ticks):
-    """`timestamp-millis` and `-micros`."""
+    """`timestamp-millis` and `timestamp-micros`."""
 
     def __init__(self, per_second: int, column: bool) -> None:
         self.per_second, self._column = per_second, column
@@ -59,23 +67,23 @@ class Instant(_Ticks):
             f"a time with a zone (RFC 3339) of the years 1 to 9999, or {_UNIT[per_second]} since 1970"
         )
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
-        """A number of ticks, refused where it seems to be in a coarser unit."""
-        ticks = self._within(value)
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
+        """Convert a number of ticks; reject one that seems to be in a coarser unit."""
+        ticks = self._in_range(value)
         coarser = None if arrived is None else coarser_unit(ticks, self.per_second, arrived)
         if coarser is not None:
-            raise self.wrong(f"a number that looks like {coarser} since 1970")
-        return self._shown(ticks)
+            raise self.violation(f"a number that looks like {coarser} since 1970")
+        return self._output(ticks)
 
-    def _ticks(self, text: str) -> int | None:
+    def _parse(self, text: str) -> int | None:
         return time_text.parse_instant(text, self.per_second)
 
-    def _shown(self, ticks: int) -> Any:
+    def _output(self, ticks: int) -> object:
         return ticks if self._column else time_text.instant_text(ticks, self.per_second)
 
 
 class LocalTime(_Ticks):
-    """`local-timestamp-millis` and `-micros`."""
+    """`local-timestamp-millis` and `local-timestamp-micros`."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
@@ -84,25 +92,25 @@ class LocalTime(_Ticks):
             f"a date and time without a zone of the years 1 to 9999, or {_UNIT[per_second]} since 1970"
         )
 
-    def _ticks(self, text: str) -> int | None:
+    def _parse(self, text: str) -> int | None:
         return time_text.parse_local_time(text, self._per_second)
 
-    def _shown(self, ticks: int) -> Any:
+    def _output(self, ticks: int) -> object:
         return time_text.local_time_text(ticks, self._per_second)
 
 
 class TimeOfDay(_Ticks):
-    """`time-millis` and `-micros`."""
+    """`time-millis` and `time-micros`."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
         self.low, self.high = 0, 86_400 * per_second - 1
         self.expected = f"a time of day (HH:MM:SS, without an offset), or {_UNIT[per_second]} since midnight"
 
-    def _ticks(self, text: str) -> int | None:
+    def _parse(self, text: str) -> int | None:
         return time_text.parse_time_of_day(text, self._per_second)
 
-    def _shown(self, ticks: int) -> Any:
+    def _output(self, ticks: int) -> object:
         return time_text.time_of_day_text(ticks, self._per_second)
 
 
@@ -112,17 +120,17 @@ class Date(_Ticks):
     expected = "a date (YYYY-MM-DD) of the years 1 to 9999, or days since 1970"
     low, high = time_text.FIRST_DAY, time_text.LAST_DAY
 
-    def _ticks(self, text: str) -> int | None:
+    def _parse(self, text: str) -> int | None:
         return time_text.parse_date(text)
 
-    def _shown(self, ticks: int) -> Any:
+    def _output(self, ticks: int) -> object:
         return time_text.date_text(ticks)
 
 
 def coarser_unit(ticks: int, per_second: int, arrived: int) -> str | None:
-    """The unit that a number of ticks seems to be in, where that is not `per_second`.
+    """Return the coarser unit that a number of ticks seems to be in, or None if its own unit is plausible.
 
-    It depends on the number and on the record's own arrival alone.
+    The result depends only on the number and on the arrival of its own record (milliseconds since 1970).
     """
     if abs(ticks * 1_000 // per_second - arrived) <= PLAUSIBLE_MS:
         return None
@@ -137,7 +145,10 @@ def _range(per_second: int) -> tuple[int, int]:
 
 
 def time_scalar(avro: AvroType, column: bool) -> Scalar | None:
-    """How a date or time is read; None for another type, or one that is finer than its columns."""
+    """Return the reader of a date or time type.
+
+    None for any other type, and for nanoseconds, which are finer than the columns of times.
+    """
     family, unit = avro.logical or ("", 0)
     if family == DATE:
         return Date()

@@ -1,4 +1,4 @@
-"""Single values by Avro type, dates and times aside."""
+"""The readers of single values of each Avro type, except dates and times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import re
 import struct
 from base64 import b64decode, b64encode
-from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from stream_app.pipeline.values.scalar import (
     NULL,
     NUMBER,
     TEXT,
+    AvroPrimitive,
     Scalar,
     integer_default,
     parse_integer,
@@ -39,33 +39,33 @@ class _Null(Scalar):
     expected = "null"
     kinds = frozenset({NULL})
 
-    def json(self, raw: bytes, arrived: int | None) -> Any:
+    def from_json(self, raw: bytes, arrived: int | None) -> None:
         if raw != b"null":
-            raise self.wrong(json_kind(raw))
+            raise self.violation(json_kind(raw))
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
         return None
 
-    def default(self, value: Any) -> Any:
+    def from_default(self, value: object) -> None:
         if value is not None:
-            raise self.wrong(type(value).__name__)
+            raise self.violation(type(value).__name__)
 
 
 class _Boolean(Scalar):
     expected = "a boolean"
     kinds = frozenset({BOOLEAN})
 
-    def json(self, raw: bytes, arrived: int | None) -> Any:
+    def from_json(self, raw: bytes, arrived: int | None) -> object:
         if raw not in (b"true", b"false"):
-            raise self.wrong(json_kind(raw))
+            raise self.violation(json_kind(raw))
         return raw == b"true"
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
         return value
 
-    def default(self, value: Any) -> Any:
+    def from_default(self, value: object) -> object:
         if not isinstance(value, bool):
-            raise self.wrong(type(value).__name__)
+            raise self.violation(type(value).__name__)
         return value
 
 
@@ -76,20 +76,24 @@ class _Whole(Scalar):
         self._low, self._high = _RANGES[name]
         self.expected = f"a whole number of {32 if name == 'int' else 64} bits"
 
-    def number(self, raw: bytes, arrived: int | None) -> Any:
-        return self.carried(parse_integer(raw, self), arrived)
+    def from_number(self, raw: bytes, arrived: int | None) -> object:
+        return self.from_avro(parse_integer(raw, self), arrived)
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
         if not self._low <= value <= self._high:
-            raise self.wrong("one that is larger")
+            raise self.violation("a number out of range")
         return value
 
-    def default(self, value: Any) -> Any:
-        return self.carried(integer_default(value, self), None)
+    def from_default(self, value: object) -> object:
+        return self.from_avro(integer_default(value, self), None)
 
 
 class _Real(Scalar):
-    """`float` and `double`. Text of JSON has no infinity and no NaN: only a `column` of numbers can hold them."""
+    """`float` and `double`.
+
+    JSON has neither infinity nor NaN: only a numeric `column` can hold them. Elsewhere NaN becomes null in a
+    `nullable` type, and is rejected in any other.
+    """
 
     kinds = frozenset({NUMBER})
 
@@ -97,28 +101,28 @@ class _Real(Scalar):
         self._single, self._column, self._nullable = name == "float", column, nullable
         self.expected = f"a number of {32 if self._single else 64} bits"
 
-    def number(self, raw: bytes, arrived: int | None) -> Any:
+    def from_number(self, raw: bytes, arrived: int | None) -> object:
         try:
             value = _float(raw)
         except msgspec.DecodeError:
-            raise self.wrong("one that is larger") from None
+            raise self.violation("a number out of range") from None
         if self._single and abs(value) > LARGEST_SINGLE:
-            raise self.wrong("one that is larger")
+            raise self.violation("a number out of range")
         return self._rounded(value)
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
         number = float(value)
         if not (self._column or math.isfinite(number)):
             if self._nullable and math.isnan(number):
                 return None
-            raise self.wrong("NaN" if math.isnan(number) else "infinity")
+            raise self.violation("NaN" if math.isnan(number) else "infinity")
         return self._rounded(number)
 
-    def default(self, value: Any) -> Any:
+    def from_default(self, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.wrong(type(value).__name__)
+            raise self.violation(type(value).__name__)
         if abs(value) > (LARGEST_SINGLE if self._single else 2**1024 - 2**970):
-            raise self.wrong("one that is larger")
+            raise self.violation("a number out of range")
         return self._rounded(float(value))
 
     def _rounded(self, value: float) -> float:
@@ -130,29 +134,30 @@ class _Text(Scalar):
     expected = "text"
     kinds = frozenset({TEXT})
 
-    def text(self, value: str, arrived: int | None) -> Any:
+    def from_text(self, value: str, arrived: int | None) -> object:
         return value
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> str:
         if isinstance(value, str):
             return value
         try:
-            return value.decode()
+            text: str = value.decode()
         except UnicodeDecodeError as error:
-            raise self.wrong(f"bytes that are not UTF-8, at position {error.start}") from None
+            raise self.violation(f"an invalid byte for UTF-8 at position {error.start}") from None
+        return text
 
-    def default(self, value: Any) -> Any:
+    def from_default(self, value: object) -> object:
         if not isinstance(value, str):
-            raise self.wrong(type(value).__name__)
+            raise self.violation(type(value).__name__)
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise self.wrong("text that is not Unicode") from None
+            raise self.violation("text that is not Unicode") from None
         return value
 
 
 class _Bytes(Scalar):
-    """`bytes` and `fixed`, as base64."""
+    """`bytes` and `fixed`, as base64 text."""
 
     kinds = frozenset({TEXT})
 
@@ -160,20 +165,20 @@ class _Bytes(Scalar):
         self._size = size
         self.expected = "bytes as base64" if size is None else f"{size} bytes as base64"
 
-    def text(self, value: str, arrived: int | None) -> Any:
+    def from_text(self, value: str, arrived: int | None) -> object:
         try:
-            return self.carried(b64decode(value.encode("ascii"), validate=True), arrived)
+            return self.from_avro(b64decode(value.encode("ascii"), validate=True), arrived)
         except (binascii.Error, UnicodeEncodeError):
-            raise self.wrong("text that is not") from None
+            raise self.violation("text that is not base64") from None
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
         data = value.encode() if isinstance(value, str) else value
         if self._size is not None and len(data) != self._size:
-            raise self.wrong(f"{len(data)} bytes")
+            raise self.violation(f"{len(data)} bytes")
         return b64encode(data).decode()
 
-    def default(self, value: Any) -> Any:
-        return self.carried(default_bytes(value, self), None)
+    def from_default(self, value: object) -> object:
+        return self.from_avro(default_bytes(value, self), None)
 
 
 class _Enum(Scalar):
@@ -183,48 +188,49 @@ class _Enum(Scalar):
         self._symbols = frozenset(avro.symbols)
         self.expected = f"a symbol of {avro.name.split('.')[-1]}"
 
-    def text(self, value: str, arrived: int | None) -> Any:
-        return self.carried(value, arrived)
+    def from_text(self, value: str, arrived: int | None) -> object:
+        return self.from_avro(value, arrived)
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
         if value not in self._symbols:
-            raise self.wrong("text that is none")
+            raise self.violation("an unknown symbol")
         return value
 
-    def default(self, value: Any) -> Any:
+    def from_default(self, value: object) -> object:
         if not isinstance(value, str):
-            raise self.wrong(type(value).__name__)
-        return self.carried(value, None)
+            raise self.violation(type(value).__name__)
+        return self.from_avro(value, None)
 
 
 class _Uuid(Scalar):
-    """A UUID, as text in its canonical form."""
+    """`uuid`, as text in canonical form."""
 
     expected = "a UUID"
     kinds = frozenset({TEXT})
 
-    def text(self, value: str, arrived: int | None) -> Any:
+    def from_text(self, value: str, arrived: int | None) -> object:
         found = _UUID.fullmatch(value)
         if found is None:
-            raise self.wrong("text that is not")
+            raise self.violation("invalid text")
         return "-".join(found.groups()[1:]).lower()
 
-    def carried(self, value: Any, arrived: int | None) -> Any:
+    def from_avro(self, value: AvroPrimitive, arrived: int | None) -> object:
         if isinstance(value, bytes) and len(value) == 16:
-            return self.text(value.hex(), arrived)
-        return self.text(_Text().carried(value, arrived), arrived)
+            return self.from_text(value.hex(), arrived)
+        return self.from_text(_Text().from_avro(value, arrived), arrived)
 
-    def default(self, value: Any) -> Any:
-        """A text of 16 characters is that of 16 bytes, as the default of a `fixed` is written."""
+    def from_default(self, value: object) -> object:
+        """Convert text of a UUID, or 16 characters for the 16 bytes of a `fixed`."""
         if not isinstance(value, str):
-            raise self.wrong(type(value).__name__)
-        return self.carried(default_bytes(value, self) if len(value) == 16 else value, None)
+            raise self.violation(type(value).__name__)
+        return self.from_avro(default_bytes(value, self) if len(value) == 16 else value, None)
 
 
 def scalar_for(avro: AvroType, *, column: bool, nullable: bool) -> Scalar | None:
-    """How single values of a type are read; None for a type that contains others.
+    """Return the reader of single values of a type; None for records, arrays, maps and unions.
 
-    `column`: the value stands in a column of its own kind, else inside JSON; `nullable`: null may take its place.
+    `column`: the value is stored in a column of its own kind rather than inside JSON. `nullable`: the value is a
+    branch of a union with null.
     """
     family = avro.logical.family if avro.logical is not None else ""
     if family == DECIMAL:

@@ -1,4 +1,4 @@
-"""An Avro schema compiled: the kinds of its columns, its defaults, its fingerprint."""
+"""Compiles Avro schemas: the kinds of the columns, the defaults and the fingerprint."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from stream_app.pipeline.values.avro_types import (
     schema_errors,
 )
 from stream_app.pipeline.values.defaults import default_value
+from stream_app.pipeline.values.scalar import FieldValue
 from stream_app.pipeline.values.violation import ViolationError
 
 Json = dict[str, Any]
+"""A JSON object. The members of a schema depend on its type: `compile_schema` validates them."""
 
-# Kinds of columns; `columns.build` knows how to make an array of each.
+# Kinds of columns. `readers.columns.build` makes an array of each.
 FLOAT, SINGLE, INTEGER, BOOLEAN, TEXT, IDENTITY, TIME_MS, TIME_US, OBJECT = (
     "float",
     "single",
@@ -49,23 +51,28 @@ TICKS_PER_SECOND = {TIME_MS: 1_000, TIME_US: 1_000_000}
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a record schema; `kind` and `nullable` decide the column, `aliases` are older names.
+    """One field of a record schema.
 
-    `default` is as the column holds it: times as ticks, and so on.
+    `kind` and `nullable` decide the type of its column; `aliases` are former names. `default` is as the column holds
+    it, such as ticks for a time.
     """
 
     name: str
     kind: str
     nullable: bool
     aliases: tuple[str, ...]
-    default: Any
+    default: FieldValue
     has_default: bool
     type: AvroType
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """One version of an event's schema. `fingerprint` is CRC-64-AVRO of the canonical form, hex, as on the wire."""
+    """One version of an event's schema.
+
+    `fingerprint` is the CRC-64-AVRO fingerprint of the parsing canonical form as hexadecimal digits, in the byte
+    order of Avro's single-object encoding.
+    """
 
     name: str
     fields: tuple[Field, ...]
@@ -75,28 +82,37 @@ class Schema:
 
     @property
     def columns(self) -> list[bool]:
-        """Which fields have a column of their own kind; those of the others hold text and JSON."""
+        """For each field, whether its column has the kind of the field; other columns hold JSON as text."""
         return [field.kind != OBJECT for field in self.fields]
 
 
 def compile_schema(raw: Json, source: str) -> Schema:
-    """Parse one Avro record schema. Raises ConfigError naming `source` when it is not one."""
+    """Compile an Avro record schema. Raises ConfigError naming `source` if it is invalid."""
     try:
         if not isinstance(raw, dict) or raw.get("type") != "record":
             raise ValueError("the top level is not a record")
-        if found := list(schema_errors(raw)):
+        if errors := list(schema_errors(raw)):
             hint = "correct the schema, see https://avro.apache.org/docs/1.12.0/specification/"
-            raise ConfigError([Problem(f"{source} is not an Avro schema: {wrong}", hint) for wrong in found])
+            raise ConfigError(
+                [Problem(f"{source} is not a valid Avro schema: {error}", hint) for error in errors]
+            )
         parsed = fastavro.parse_schema(raw)
         canonical = fastavro.schema.to_parsing_canonical_form(raw)
-        mark = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")  # little-endian, as on the wire
+        mark = fastavro.schema.fingerprint(
+            canonical, "CRC-64-AVRO"
+        )  # little-endian, as in the single-object encoding
         top = resolve_types(parsed)
         fields = tuple(map(_field, top.fields))
         if len({field.name for field in fields}) < len(fields):
-            raise ValueError("a field is named twice")
+            raise ValueError("two fields have the same name")
     except ViolationError as error:
-        hint = "write the default as Avro does: bytes as text, times as numbers, of a union its first type"
-        raise ConfigError([Problem(f"{source} is not an Avro schema: default of {error}", hint)]) from error
+        hint = (
+            "write defaults as the Avro specification requires: bytes as text, times as numbers, "
+            "and for a union a value of its first branch"
+        )
+        raise ConfigError(
+            [Problem(f"{source} is not a valid Avro schema: default of {error}", hint)]
+        ) from error
     except (
         fastavro.schema.SchemaParseException,
         AttributeError,
@@ -105,8 +121,8 @@ def compile_schema(raw: Json, source: str) -> Schema:
         TypeError,
         RecursionError,
     ) as error:
-        hint = "write an Avro schema of type record"
-        raise ConfigError([Problem(f"{source} is not an Avro schema: {error}", hint)]) from error
+        hint = "write an Avro schema of type record, see https://avro.apache.org/docs/1.12.0/specification/"
+        raise ConfigError([Problem(f"{source} is not a valid Avro schema: {error}", hint)]) from error
     return Schema(raw["name"], fields, cast("Json", parsed), mark, top)
 
 

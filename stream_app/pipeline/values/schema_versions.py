@@ -1,4 +1,4 @@
-"""Whether two versions of a schema that share a fingerprint also share the meaning of their bytes."""
+"""Compares schema versions that share a fingerprint but may differ in logical types."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from stream_app.pipeline.values.avro_types import AvroType
 
 
 def first_difference(one: AvroType, other: AvroType) -> str | None:
-    """The path of the first value that means something else in the other version; None where all are the same.
+    """Return the path of the first value whose bytes have another meaning in the other version, or None.
 
-    Both have the same canonical form, in which Avro keeps neither logical types nor a decimal's scale.
+    Both types must have the same parsing canonical form, which omits logical types and the scale of decimals.
     """
-    return _different(one, other, set())
+    return _first_difference(one, other, set())
 
 
-def _different(one: AvroType, other: AvroType, known: set[int]) -> str | None:
-    if id(one) in known:
+def _first_difference(one: AvroType, other: AvroType, visited: set[int]) -> str | None:
+    if id(one) in visited:
         return None
-    known.add(id(one))
+    visited.add(id(one))
     if not same_logical_type(one, other):
         return ""
     parts = [(".", a, b) for a, b in zip(one.branches, other.branches, strict=False)]
@@ -25,7 +25,7 @@ def _different(one: AvroType, other: AvroType, known: set[int]) -> str | None:
         parts.append(("[]", one.items, other.items))
     parts += [(f".{a.name}", a.type, b.type) for a, b in zip(one.fields, other.fields, strict=False)]
     for step, a, b in parts:
-        found = _different(a, b, known)
-        if found is not None:
-            return (step + found).removeprefix(".")
+        path = _first_difference(a, b, visited)
+        if path is not None:
+            return (step + path).removeprefix(".")
     return None

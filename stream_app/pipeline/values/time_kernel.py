@@ -1,4 +1,4 @@
-"""The compiled part of reading times: RFC 3339 text in its usual form, and numbers in another unit."""
+"""Compiled readers of times: RFC 3339 text in its common form, and detection of numbers in a coarser unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from stream_app.pipeline.values.scalar_times import PLAUSIBLE_MS
 from stream_app.pipeline.values.time_text import FIRST_SECOND, LAST_SECOND
 
 Bytes = NDArray[np.uint8]
-# For a time that needs more care, and for an arrival with which nothing is compared. No time is either of them.
+# Markers outside the range of valid times: NO_ARRIVAL stands for no arrival to compare with, UNDECIDED for a time
+# that the exact reader (`scalar_times.Instant`) must read.
 NO_ARRIVAL = int(np.iinfo(np.int64).min)
 UNDECIDED = NO_ARRIVAL + 1
 _PLAUSIBLE = PLAUSIBLE_MS
@@ -20,14 +21,18 @@ _NO_OFFSET = 1_000_000
 
 @inlined
 def two_digits(data: Bytes, at: int) -> int:
-    """The number that two digits say; at least 100 if one of them is not a digit."""
+    """Return the number of two decimal digits, or 1000 if one of them is not a digit."""
     tens, ones = (int(data[at]) - 48) & 0xFF, (int(data[at + 1]) - 48) & 0xFF
     return 10 * tens + ones if tens <= 9 and ones <= 9 else 1_000
 
 
 @inlined
 def days_to_month(year: int, month: int) -> int:
-    """The days from 1970 to the first of a month of the years 1 to 9999: years begin with March here."""
+    """Return the days from 1970 to the first of a month, for the years 1 to 9999.
+
+    Counts years from March, so that a leap day is the last day of its year
+    (https://howardhinnant.github.io/date_algorithms.html#days_from_civil).
+    """
     start = year if month > 2 else year - 1
     centuries = start // 100
     of_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5
@@ -36,7 +41,7 @@ def days_to_month(year: int, month: int) -> int:
 
 @compiled
 def parse_offset(data: Bytes, at: int, end: int) -> int:
-    """Seconds east of Greenwich that end a time, _NO_OFFSET if they do not."""
+    """Parse an offset `±HH:MM` from `at` to `end` into seconds; return _NO_OFFSET for anything else."""
     if at != end - 6 or data[at + 3] != 0x3A or not (data[at] == 0x2B or data[at] == 0x2D):  # +HH:MM
         return _NO_OFFSET
     hours, minutes = two_digits(data, at + 1), two_digits(data, at + 4)
@@ -48,9 +53,10 @@ def parse_offset(data: Bytes, at: int, end: int) -> int:
 
 @compiled
 def parse_instant(data: Bytes, at: int, size: int, per_second: int) -> int:
-    """The instant that text says, in ticks since 1970; a finer one is cut down. DOUBTFUL if it says none.
+    """Parse a time into ticks since 1970 and truncate finer fractions; return UNDECIDED if it cannot.
 
-    It takes `YYYY-MM-DDTHH:MM:SS`, a fraction, and `Z` or an offset; what is written otherwise is DOUBTFUL, too.
+    Accepts `YYYY-MM-DDTHH:MM:SS`, an optional fraction, and `Z` or an offset. Invalid times and other notations are
+    UNDECIDED.
     """
     end = at + size
     if size < 20 or data[at + 4] != 0x2D or data[at + 7] != 0x2D:
@@ -90,7 +96,7 @@ def parse_instant(data: Bytes, at: int, size: int, per_second: int) -> int:
 
 @compiled
 def is_coarser_unit(value: int, per_second: int, arrived: int) -> bool:
-    """Whether a positive number of ticks seems to be in a coarser unit (`scalar_times.coarser_unit`)."""
+    """Whether a positive number of ticks seems to be in a coarser unit, as `scalar_times.coarser_unit` decides."""
     if value > 100_000_000_000_000:
         return False
     milliseconds = value if per_second == 1_000 else value // 1_000

@@ -1,4 +1,4 @@
-"""Dates and times as text (RFC 3339), to and from whole ticks: what is finer than a tick is cut off."""
+"""Parses and formats dates and times (RFC 3339) in integer ticks; fractions finer than a tick are truncated."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _MICROS = 1_000_000
 
 
 def parse_date(text: str) -> int | None:
-    """The days since 1970 that a date says; None if it is not one."""
+    """Parse a date into days since 1970; return None for any other text."""
     found = _date(text)
     return None if found is None else _days(*found.groups())
 
 
 def parse_time_of_day(text: str, per_second: int) -> int | None:
-    """Ticks since midnight. None if it is no time of day, or has an offset, which a time of day cannot keep."""
+    """Parse a time of day into ticks since midnight; return None for any other text, or one with an offset."""
     found = _time(text)
     return None if found is None else _ticks(0, found.groups(), per_second)
 
 
 def parse_local_time(text: str, per_second: int) -> int | None:
-    """Ticks since 1970 of a date and time without a zone; None if it is not one."""
+    """Parse a date and time without a zone into ticks since 1970; return None for any other text."""
     found = _local(text)
     if found is None:
         return None
@@ -40,7 +40,10 @@ def parse_local_time(text: str, per_second: int) -> int | None:
 
 
 def parse_instant(text: str, per_second: int) -> int | None:
-    """Ticks since 1970 of a date and time with a zone, None if it is not one; its year may not be 1 to 9999."""
+    """Parse a date and time with a zone into ticks since 1970; return None for any other text.
+
+    An offset may move the result out of the years 1 to 9999: the caller checks the range.
+    """
     found = _instant(text)
     if found is None:
         return None
@@ -73,22 +76,22 @@ def _ticks(start: int, time: tuple[str, ...], per_second: int) -> int | None:
 
 
 def date_text(value: int) -> str:
-    """Days since 1970 as a date."""
+    """Format days since 1970 as a date."""
     return dt.date.fromordinal(value + _EPOCH).isoformat()
 
 
 def time_of_day_text(value: int, per_second: int) -> str:
-    """Ticks since midnight as a time of day."""
+    """Format ticks since midnight as a time of day."""
     return (dt.datetime(1, 1, 1) + dt.timedelta(microseconds=_micros(value, per_second))).time().isoformat()
 
 
 def local_time_text(value: int, per_second: int) -> str:
-    """Ticks since 1970 as a date and time without a zone."""
+    """Format ticks since 1970 as a date and time without a zone."""
     return (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=_micros(value, per_second))).isoformat()
 
 
 def instant_text(value: int, per_second: int) -> str:
-    """Ticks since 1970 as a date and time in UTC."""
+    """Format ticks since 1970 as a date and time in UTC."""
     return local_time_text(value, per_second) + "Z"
 
 

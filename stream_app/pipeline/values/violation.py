@@ -1,4 +1,4 @@
-"""A value that is not of its field's type: where it is, what was found and what was expected."""
+"""The error for a value that is not of its field's type: its path, what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ _KINDS |= {ord("t"): "a boolean", ord("f"): "a boolean"}
 
 
 class ViolationError(Exception):
-    """One value that does not fit. Its words describe the value and never quote it: a reason leaves the payload.
+    """A value that is not of its field's type.
 
-    Containers call `within` on the way out, so that the path begins at the record.
+    The message describes the value and never quotes it, as reasons are logged and must not expose payload data.
+    The readers of containers call `within` while the error propagates, so that the path starts at the record.
     """
 
     def __init__(self, expected: str, found: str, code: Code = Code.SCHEMA_VIOLATION) -> None:
@@ -21,18 +22,18 @@ class ViolationError(Exception):
         self._path: list[str] = []
 
     def within(self, step: str) -> ViolationError:
-        """The same error, seen from the value that contains this one."""
+        """Add the step from the containing value to this one (`.name` or `[index]`) and return the same error."""
         self._path.append(step)
         return self
 
     def __str__(self) -> str:
-        said = f"expected {self.expected}, found {self.found}"
+        message = f"expected {self.expected}, found {self.found}"
         path = "".join(reversed(self._path)).removeprefix(".")
         if len(path) > _LONGEST_PATH:
             path = f"{path[: _LONGEST_PATH // 2]}…{path[-_LONGEST_PATH // 2 :]}"
-        return f"field {path}: {said}" if path else said
+        return f"field {path}: {message}" if path else message
 
 
 def json_kind(raw: bytes) -> str:
-    """What a JSON value is, in words."""
+    """Name the kind of an encoded JSON value for a message, from its first byte."""
     return _KINDS.get(raw[0], "a number") if raw else "nothing"
