@@ -1,4 +1,4 @@
-"""A user's programming error is found when the event type is loaded, with its file and line."""
+"""Programming errors of users are found when the event type is loaded, with file and line."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def accumulates(b: Any) -> Any:
     return {"x": b["litres"] + SHARED[0]}
 
 
-# Functions of `calculate` that no record could mend, with what is said of them.
+# `calculate` functions with programming errors, and the expected message.
 WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "array": (as_array, "returned ndarray, expected a mapping"),
     "list": (lambda b: [b["litres"]], "returned list,"),
@@ -269,7 +269,7 @@ def takes_nothing() -> Any:
 
 
 class Plain:
-    """No detector."""
+    """Not a detector."""
 
     def __init__(self, features: Any) -> None:
         self.threshold = 1.0
@@ -368,7 +368,7 @@ def test_callable_objects_and_partial_functions_are_accepted() -> None:
 
 
 def test_calculate_is_called_only_with_rows_that_pass_verify() -> None:
-    """What a rule keeps away need not be calculated with."""
+    """`calculate` may rely on the rules."""
     load(
         verify=lambda b: {"few": b["pumps"] < 3},
         calculate=lambda b: {"x": [[1, 2, 3].index(p) for p in b["pumps"]]},

@@ -1,4 +1,4 @@
-"""A user's functions: what raises is found, and the rows beside it go on."""
+"""Only the rows on which a user's function raises fail; the other rows are processed."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def verified(function: Function, values: list[int]) -> Outcome:
     return verify(batch(values), codec(verify=function))
 
 
-def raises_on(guilty: set[int]) -> Function:
+def raises_on(failing: set[int]) -> Function:
     def function(part: Batch) -> Mapping[str, NDArray[Any]]:
-        found = sorted(guilty.intersection(part["value"].tolist()))
+        found = sorted(failing.intersection(part["value"].tolist()))
         if found:
             raise ValueError(f"cannot bear {found[0]}")
         return {"square": part["value"] ** 2}
@@ -60,7 +60,7 @@ def raises_on(guilty: set[int]) -> Function:
 
 
 def alone(function: Function) -> Function:
-    """Raises on several rows together, whatever they are."""
+    """Wrap a function so that it raises for more than one row."""
 
     def picky(part: Batch) -> Any:
         if len(part) > 1:
@@ -71,17 +71,17 @@ def alone(function: Function) -> Function:
 
 
 @given(st.lists(st.integers(0, 9), max_size=40), st.sets(st.integers(0, 9)), st.booleans())
-def test_only_the_failing_rows_fail(values: list[int], guilty: set[int], picky: bool) -> None:
-    function = alone(raises_on(guilty)) if picky else raises_on(guilty)
+def test_only_the_failing_rows_fail(values: list[int], failing: set[int], picky: bool) -> None:
+    function = alone(raises_on(failing)) if picky else raises_on(failing)
     columns, kept, failed = call_isolated(function, batch(values, 5), "stage", "mark")
-    good = [value for value in values if value not in guilty]
+    good = [value for value in values if value not in failing]
     assert kept["value"].tolist() == good
     assert columns.get("square", np.zeros(0)).tolist() == [value**2 for value in good]
     line = f"unit/test_error_isolation.py:{raises_on.__code__.co_firstlineno + 4}"
     assert [(f.row, f.reason) for f in failed] == [
         (at + 5, f"ValueError: cannot bear {value} ({line})")
         for at, value in enumerate(values)
-        if value in guilty
+        if value in failing
     ]
     assert {line_in(f.reason) for f in failed} <= {line}
     assert {(f.stage, f.code, f.event, f.schema) for f in failed} <= {
@@ -99,7 +99,7 @@ def test_few_failing_rows_need_few_calls() -> None:
 
     _, kept, failed = call_isolated(counting, batch(list(range(1_024))), "stage", "mark")
     assert (len(kept), len(failed)) == (1_023, 1)
-    # Once for all, once or twice for each of ten halvings, and once for all the others.
+    # One call for all rows, one or two for each of ten bisection steps, and one for all passing rows.
     assert len(calls) <= 1 + 2 * 10 + 1
     assert sum(calls) <= 4 * 1_024
 
@@ -190,8 +190,8 @@ def test_calculate_must_not_return_a_field_of_the_schema() -> None:
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("rows", [2, 3, 5, 9])
 def test_a_constant_length_fails_all_of_several_rows(length: int, rows: int) -> None:
-    """Three rows of five passed with values of others, where halving came to three rows."""
-    if length in (1, rows):  # a row alone, or all of them: no length tells that it is wrong
+    """Bisection must not accept the result for a part that happens to have this length."""
+    if length in (1, rows):  # correct for a single row and for the whole batch
         return
     outcome = calculated(lambda _part: {"x": np.arange(length)}, list(range(rows)))
     assert len(outcome.passed) == 0
@@ -212,9 +212,7 @@ def test_a_malformed_result_during_bisection_stops_the_bisection() -> None:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.data())
-def test_the_outcome_of_a_row_is_that_of_the_row_alone(
-    values: list[int], data: st.DataObject
-) -> None:
+def test_the_outcome_of_a_row_is_that_of_the_row_alone(values: list[int], data: st.DataObject) -> None:
     def filters(part: Batch) -> Mapping[str, NDArray[Any]]:
         return {"x": part["value"][part["value"] % 3 > 0] * 2}
 
@@ -296,9 +294,7 @@ def test_masked_values_become_missing() -> None:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 9), st.integers(0, 9))
-def test_a_row_passes_every_rule_or_names_the_broken_ones(
-    values: list[int], low: int, high: int
-) -> None:
+def test_a_row_passes_every_rule_or_names_the_broken_ones(values: list[int], low: int, high: int) -> None:
     rules: dict[str, Callable[[Any], Any]] = {"low": lambda v: v >= low, "high": lambda v: v <= high}
     outcome = verified(lambda part: {name: rule(part["value"]) for name, rule in rules.items()}, values)
     broken = {
@@ -352,7 +348,7 @@ def test_without_a_function_or_without_rows_everything_passes(
 
 
 @pytest.mark.parametrize(
-    ("mask", "said"),
+    ("mask", "kind"),
     [
         (lambda part: part["value"] * 1.0, "float"),
         (lambda part: part["value"], "int"),
@@ -360,10 +356,10 @@ def test_without_a_function_or_without_rows_everything_passes(
         (lambda part: np.array(["yes"] * len(part)), "str"),
     ],
 )
-def test_a_mask_that_is_not_boolean_parks_its_rows(mask: Function, said: str) -> None:
+def test_a_mask_that_is_not_boolean_parks_its_rows(mask: Function, kind: str) -> None:
     outcome = verified(lambda part: {"rule": mask(part)}, [0, 1])
     assert [(f.row, f.code) for f in outcome.failed] == [(row, Code.CALCULATION_FAILED) for row in range(2)]
-    assert all(f"'rule' that holds {said}, expected booleans" in f.reason for f in outcome.failed)
+    assert all(f"'rule' that holds {kind}, expected booleans" in f.reason for f in outcome.failed)
 
 
 def test_only_the_rows_whose_entry_is_none_fail() -> None:

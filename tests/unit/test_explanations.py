@@ -1,4 +1,4 @@
-"""An anomaly's explanation travels from the detector to the alert, and is not stored."""
+"""The explanation of an anomaly is passed from the detector to the alert, and is not stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hash of a record's bytes may be what identifies it, where devices send no id."""
+"""Deduplication by a hash of the record's bytes, for devices that send no id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemas are compiled at start; what could not work on some record is refused then, all of it at once."""
+"""Schemas are compiled at start, and all problems of the declarations are reported together."""
 
 from __future__ import annotations
 

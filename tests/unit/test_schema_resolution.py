@@ -1,4 +1,4 @@
-"""Encoded rows become columns that follow the schema, whoever wrote them and in whichever form."""
+"""Encoded rows become columns of the current schema, for every writer version and encoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.event_cases import EVERY, codes, column, one_schema, run, thing
 from tests.samples import as_avro, as_json
 from tests.support import fates_of
 
-# ---- Two forms of one record
+# ---- JSON and Avro
 
 
 @given(avro.records)

@@ -1,4 +1,4 @@
-"""What is missing and what does not fit: a failure that says which field."""
+"""Missing and invalid values are failures that name the field."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import avro
 from tests.event_cases import EVERY, codes, column, one_schema, run, thing
 from tests.samples import START, as_avro, as_envelope, as_json
 
-# ---- What is missing
+# ---- Missing values
 
 NEEDY = one_schema(
     {"name": "must", "type": ["null", "double"]},
@@ -76,7 +76,7 @@ def test_the_envelopes_id_is_not_used_for_a_numeric_id() -> None:
     assert codes(registry, as_envelope("thing", {"key": "k"}, "12")) == [(Code.FIELD_MISSING, "id")]
 
 
-# ---- What does not fit
+# ---- Invalid values
 
 
 @pytest.mark.parametrize(

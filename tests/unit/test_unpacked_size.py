@@ -1,4 +1,4 @@
-"""Sizes after decompression: exact for what decodes, never above the limit for what only claims to be large."""
+"""Sizes after decompression are exact for decodable records and limited for all others."""
 
 from __future__ import annotations
 

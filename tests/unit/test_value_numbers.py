@@ -1,4 +1,4 @@
-"""Numbers and decimals: exact, or parked at once however large they are."""
+"""Numbers and decimals are read exactly or parked, in time proportional to their text."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_default_beyond_the_precision_is_rejected_at_start(default: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "value"),
+    ("sent", "value"),
     [
         ("5.0", 5),
         ("1e3", 1_000),
@@ -165,22 +165,22 @@ def test_a_default_beyond_the_precision_is_rejected_at_start(default: Any) -> No
     ],
 )
 @pytest.mark.parametrize("avro", ["long", ["null", "long"]])
-def test_an_integer_is_read_in_any_notation(said: str, value: int, avro: Any) -> None:
-    assert stored(b'{"event":"t","dev":"a","v":%s}' % said.encode(), v(avro)) == value
+def test_an_integer_is_read_in_any_notation(sent: str, value: int, avro: Any) -> None:
+    assert stored(b'{"event":"t","dev":"a","v":%s}' % sent.encode(), v(avro)) == value
 
 
 @pytest.mark.parametrize(
-    "said", ["5.5", "1e-1", "9223372036854775808", "9" * 4_301, "1e400", "1e1000000", '"5"']
+    "sent", ["5.5", "1e-1", "9223372036854775808", "9" * 4_301, "1e400", "1e1000000", '"5"']
 )
-def test_other_numbers_than_64_bit_integers_are_parked(said: str) -> None:
-    reason = parked(b'{"event":"t","dev":"a","v":%s}' % said.encode(), v("long"))
+def test_other_numbers_than_64_bit_integers_are_parked(sent: str) -> None:
+    reason = parked(b'{"event":"t","dev":"a","v":%s}' % sent.encode(), v("long"))
     assert reason.startswith("field v: expected a whole number of 64 bits, found ")
 
 
-@pytest.mark.parametrize("said", ["1e400", "-1e400", "9" * 400, '"NaN"', "null"])
-def test_numbers_beyond_a_double_are_parked(said: str) -> None:
+@pytest.mark.parametrize("sent", ["1e400", "-1e400", "9" * 400, '"NaN"', "null"])
+def test_numbers_beyond_a_double_are_parked(sent: str) -> None:
     assert "field v: expected a number of 64 bits" in parked(
-        b'{"event":"t","dev":"a","v":%s}' % said.encode(), v("double")
+        b'{"event":"t","dev":"a","v":%s}' % sent.encode(), v("double")
     )
 
 

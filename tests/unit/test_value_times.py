@@ -1,4 +1,4 @@
-"""Times: cut off and never rounded, within the years 1 to 9999, in the unit of their field."""
+"""Times are truncated and never rounded, lie in the years 1 to 9999 and have the unit of their field."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from tests.unit.values import (
 
 
 @pytest.mark.parametrize("avro", [MILLIS, MICROS, ["null", MILLIS]])
-@pytest.mark.parametrize("said", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00"])
-def test_a_time_that_its_offset_moves_out_of_range_parks_only_its_row(avro: Any, said: str) -> None:
+@pytest.mark.parametrize("sent", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00"])
+def test_a_time_that_its_offset_moves_out_of_range_parks_only_its_row(avro: Any, sent: str) -> None:
     good = as_json(v="2026-01-01T00:00:00Z")
-    found = outcomes([good, as_json(v=said), good], event=EVENT, schemas=[v(avro)], arrived=NOW)
+    found = outcomes([good, as_json(v=sent), good], event=EVENT, schemas=[v(avro)], arrived=NOW)
     assert [item["status"] for (item,) in found] == ["stored", "parked", "stored"]
     assert found[1][0]["code"] == "SCHEMA_VIOLATION"
     assert "field v: " in found[1][0]["reason"]
 
 
 @pytest.mark.parametrize(
-    ("said", "millis"),
+    ("sent", "millis"),
     [
         ("2025-12-31T23:59:59.9999999Z", dt.datetime(2025, 12, 31, 23, 59, 59, 999_000, UTC)),
         ("9999-12-31T23:59:59.9999999Z", dt.datetime(9999, 12, 31, 23, 59, 59, 999_000, UTC)),
@@ -48,23 +48,23 @@ def test_a_time_that_its_offset_moves_out_of_range_parks_only_its_row(avro: Any,
     ],
 )
 @pytest.mark.parametrize("path", ["fast", "careful"])
-def test_fractions_finer_than_a_millisecond_are_truncated(said: str, millis: dt.datetime, path: str) -> None:
+def test_fractions_finer_than_a_millisecond_are_truncated(sent: str, millis: dt.datetime, path: str) -> None:
     more = (
         [] if path == "fast" else [{"name": "list", "type": {"type": "array", "items": "int"}, "default": []}]
     )
-    assert stored(as_json(v=said), schema({"name": "v", "type": MILLIS}, *more)) == millis
+    assert stored(as_json(v=sent), schema({"name": "v", "type": MILLIS}, *more)) == millis
 
 
-@pytest.mark.parametrize("said", ["2026-01-01T24:00:00Z", "2026-01-01T23:59:60Z", "2026-02-29T00:00:00Z", ""])
-def test_text_that_is_not_a_time_is_parked(said: str) -> None:
-    assert "found invalid text" in parked(as_json(v=said), v(MILLIS))
+@pytest.mark.parametrize("sent", ["2026-01-01T24:00:00Z", "2026-01-01T23:59:60Z", "2026-02-29T00:00:00Z", ""])
+def test_text_that_is_not_a_time_is_parked(sent: str) -> None:
+    assert "found invalid text" in parked(as_json(v=sent), v(MILLIS))
 
 
 @pytest.mark.parametrize(
-    "said", ["24:00:00", "23:59:60", "12:00:00Z", "12:00:00+01:00", "1:00:00", 86_400_000, -1, "12:00"]
+    "sent", ["24:00:00", "23:59:60", "12:00:00Z", "12:00:00+01:00", "1:00:00", 86_400_000, -1, "12:00"]
 )
-def test_a_time_of_day_neither_wraps_nor_loses_an_offset(said: Any) -> None:
-    assert "field v: expected a time of day" in parked(as_json(v=said), v(TIME))
+def test_a_time_of_day_neither_wraps_nor_loses_an_offset(sent: Any) -> None:
+    assert "field v: expected a time of day" in parked(as_json(v=sent), v(TIME))
 
 
 def test_a_time_of_day_is_truncated() -> None:

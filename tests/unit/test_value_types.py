@@ -1,4 +1,4 @@
-"""Other types, names and ids; what a record's bytes bound, and what reasons say."""
+"""Other types, names, ids, limits on sizes, and the texts of reasons."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.unit.values import (
     v,
 )
 
-# ---- Bounded by a record's bytes
+# ---- Limits by the size of a record
 
 
 def zigzag(number: int) -> bytes:
@@ -106,7 +106,7 @@ def test_a_union_that_is_ambiguous_in_json_is_read_from_avro(
     avro: Any, carried: Any, expected: Any, sent: Any
 ) -> None:
     assert stored(as_avro(v(avro), v=carried), v(avro)) == expected
-    assert "a value whose type JSON can tell (send Avro)" in parked(as_json(v=sent), v(avro))
+    assert "a value that matches only one branch (send Avro)" in parked(as_json(v=sent), v(avro))
 
 
 def test_a_recursive_type_is_read_from_json_and_avro() -> None:
@@ -120,7 +120,7 @@ def test_a_recursive_type_is_read_from_json_and_avro() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         f"{brace}00000000-0000-0000-0000-00000000000{end}"
         for brace, end in (("", "A"), ("{", "a}"), ("urn:uuid:", "a"))
@@ -128,12 +128,12 @@ def test_a_recursive_type_is_read_from_json_and_avro() -> None:
     + ["0" * 31 + "a"],
 )
 @pytest.mark.parametrize("avro", [UUID, {"type": "fixed", "name": "F", "size": 16, "logicalType": "uuid"}])
-def test_a_uuid_is_stored_in_canonical_form(said: str, avro: Any) -> None:
+def test_a_uuid_is_stored_in_canonical_form(sent: str, avro: Any) -> None:
     canonical = "00000000-0000-0000-0000-00000000000a"
-    assert stored(as_json(v=said), v(avro)) == canonical
-    carried = said if avro is UUID else bytes(15) + b"\x0a"
+    assert stored(as_json(v=sent), v(avro)) == canonical
+    carried = sent if avro is UUID else bytes(15) + b"\x0a"
     assert stored(as_avro(v(avro), v=carried), v(avro)) == canonical
-    assert "expected a UUID" in parked(as_json(v=f"'{said}'"), v(avro))
+    assert "expected a UUID" in parked(as_json(v=f"'{sent}'"), v(avro))
 
 
 def test_an_invalid_avro_name_is_rejected_with_a_remedy() -> None:

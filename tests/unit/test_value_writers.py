@@ -1,4 +1,4 @@
-"""What older versions of a schema wrote is read as the current one says, or refused at start."""
+"""Records of older schema versions are read as the current version, or the versions are rejected at start."""
 
 from __future__ import annotations
 
@@ -106,9 +106,7 @@ def test_unresolvable_values_are_parked_with_field_and_reason(
     ],
 )
 @pytest.mark.parametrize("shape", ["plain", "union", "array"])
-def test_conflicting_logical_types_are_rejected_at_start(
-    writer: Any, reader: Any, shape: str
-) -> None:
+def test_conflicting_logical_types_are_rejected_at_start(writer: Any, reader: Any, shape: str) -> None:
     if shape == "union":
         writer, reader = ["null", writer], ["null", reader]
     if shape == "array":

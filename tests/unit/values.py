@@ -1,4 +1,4 @@
-"""Records of an event `t` with a field `v`, in JSON and in Avro, and what becomes of one."""
+"""Helpers that encode records of an event `t` with a field `v` in JSON and Avro, and return their outcome."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ def v(avro: Any, **more: Any) -> dict[str, Any]:
 
 
 def without_logical(avro: Any) -> Any:
-    """The types that carry a schema's logical types."""
+    """Return the schema with the underlying types in place of logical types."""
     if isinstance(avro, dict):
         return {name: without_logical(item) for name, item in avro.items() if name != "logicalType"}
     return [without_logical(item) for item in avro] if isinstance(avro, list) else avro
 
 
 def as_avro(raw: Mapping[str, Any], **fields: Any) -> bytes:
-    """A record in Avro's single-object encoding, its values given as Avro carries them."""
+    """Encode a record in Avro's single-object encoding; logical types are given as their underlying values."""
     body = io.BytesIO()
     parsed = fastavro.parse_schema(without_logical(raw))
     fastavro.schemaless_writer(body, parsed, {"dev": "a", "id": None, **fields})
-    return b"\xc3\x01" + mark_of(raw) + body.getvalue()
+    return b"\xc3\x01" + fingerprint_bytes(raw) + body.getvalue()
 
 
 def raw_avro(raw: Mapping[str, Any], tail: bytes) -> bytes:
-    """The same of a record whose fields after `dev` and `id` are these bytes."""
-    return b"\xc3\x01" + mark_of(raw) + b"\x02a\x00" + tail
+    """Encode a record whose fields after `dev` and `id` are the bytes `tail`."""
+    return b"\xc3\x01" + fingerprint_bytes(raw) + b"\x02a\x00" + tail
 
 
-def mark_of(raw: Mapping[str, Any]) -> bytes:
+def fingerprint_bytes(raw: Mapping[str, Any]) -> bytes:
     canonical = fastavro.schema.to_parsing_canonical_form(dict(raw))
     return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
 
@@ -70,7 +70,7 @@ def as_json(**fields: Any) -> bytes:
 def outcome(
     payload: bytes, *schemas: Mapping[str, Any], event: Event = EVENT, arrived: int | None = NOW
 ) -> Outcome:
-    """What becomes of one record."""
+    """Return the outcome of one record."""
     return outcomes([payload], event=event, schemas=schemas, arrived=arrived)[0][0]
 
 
@@ -81,7 +81,7 @@ def stored(payload: bytes, *schemas: Mapping[str, Any], **more: Any) -> Any:
 
 
 def parked(payload: bytes, *schemas: Mapping[str, Any], **more: Any) -> str:
-    """The reason; what is parked here is a violation of the schema."""
+    """Return the reason of a record that is parked as SCHEMA_VIOLATION."""
     found = outcome(payload, *schemas, **more)
     assert (found["status"], found["code"]) == ("parked", "SCHEMA_VIOLATION"), found
     reason: str = found["reason"]

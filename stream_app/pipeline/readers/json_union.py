@@ -43,7 +43,9 @@ class UnionReader:
         if not candidates:
             raise ViolationError(self._expected, kind)
         names = " or ".join(str(branch) for branch, _ in candidates)
-        raise ViolationError("a value whose type JSON can tell (send Avro)", f"{kind} that may be {names}")
+        raise ViolationError(
+            "a value that matches only one branch (send Avro)", f"{kind} that may be {names}"
+        )
 
 
 def _kinds(avro: AvroType) -> frozenset[str]:

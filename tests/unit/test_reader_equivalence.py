@@ -1,4 +1,4 @@
-"""Both ways to read a record agree; numbers and times from text are what Python's own modules say."""
+"""The fast path agrees with the exact readers; numbers and times agree with Python's own modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.pipeline.values import exact_numbers, time_kernel, time_text
 from stream_app.testing import record
 from tests.support import Fate, fates_of
-from tests.unit.test_value_laws import EPOCH, TYPES
+from tests.unit.test_value_properties import EPOCH, TYPES
 from tests.unit.values import NOW, schema
 
 # ---- Numbers and times from text
@@ -67,7 +67,9 @@ _pieces = st.builds(
 
 @given(_pieces, st.sampled_from([1_000, 1_000_000]))
 @settings(max_examples=300)
-def test_the_compiled_time_parser_agrees_with_the_exact_one_or_is_undecided(text: str, per_second: int) -> None:
+def test_the_compiled_time_parser_agrees_with_the_exact_one_or_is_undecided(
+    text: str, per_second: int
+) -> None:
     data = np.frombuffer(text.encode() + b"...", np.uint8)
     found = time_kernel.parse_instant(data, 0, len(text), per_second)
     careful = time_text.parse_instant(text, per_second)
@@ -92,7 +94,7 @@ def test_a_time_is_parsed_like_pythons_datetime(moment: dt.datetime) -> None:
     assert time_text.parse_instant(moment.isoformat(), 1_000_000) == expected
 
 
-# ---- Both ways to read
+# ---- Fast path and exact readers
 
 _tokens = st.sampled_from(
     [
