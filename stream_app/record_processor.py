@@ -1,6 +1,6 @@
-"""The program that KCL starts for each shard: it keeps stdout for the protocol before anything else is loaded.
+"""The record processor that KCL starts for each shard; it reserves stdout for the protocol before it loads anything.
 
-The shard host (`stream_app.forkserver.main`) does the first half of it once, and the second in a fork for each shard.
+The fork server (`stream_app.forkserver.main`) calls `prepare` once, and `serve` in a fork for each shard.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Serve one shard on stdin and stdout. Exit code 0 at the end of input, 1 on an error, 2 on configuration.
+    """Serve one shard on stdin and stdout.
 
-    78 where a user's code fails on every record and the settings ask to stop then.
+    Exit code 0 at the end of input, 1 for an error, 2 for invalid configuration, and 78 if user code fails on every
+    record and the settings require a stop in that case.
     """
     protocol = take_stdout()
     ignore_signals()
-    return ended(lambda: serve(prepare()[0], protocol))
+    return exit_code_of(lambda: serve(prepare()[0], protocol))
 
 
 def take_stdout() -> IO[bytes]:
-    """What is the protocol's alone. A print or a C extension that writes to stdout lands in the log from here on.
+    """Return stdout for the protocol, and redirect later output to stdout, also of C extensions, to the log.
 
-    A print never raises, whatever has become of stderr: the outcome of a row must not depend on it.
+    Printing never raises, even if stderr is closed: the outcome of a row must not depend on it.
     """
     from stream_app.telemetry.best_effort import open_standard_files, text
 
@@ -41,13 +42,13 @@ def take_stdout() -> IO[bytes]:
 
 
 def ignore_signals() -> None:
-    """Ctrl-C, and a SIGTERM to the whole group, are the launcher's: it lets KCL end its children in order."""
+    """Ignore Ctrl-C and SIGTERM to the process group: the launcher handles them and lets KCL stop its children."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def prepare() -> tuple[ShardConsumer, Clients]:
-    """A shard's consumer, all that it needs loaded and warm, and its clients. Raises ConfigError."""
+    """Load and warm up everything, and return the consumer of a shard and its clients. Raises ConfigError."""
     from stream_app import app
     from stream_app.telemetry import log
 
@@ -68,7 +69,7 @@ def serve(
 ) -> None:
     """Answer KCL until it closes stdin. Raises what the consumer raises.
 
-    `warm` tells that batches were processed in this process before. A batch that takes longer than the settings allow
+    `warm` states that this process has processed batches before. A batch that takes longer than the configured limit
     ends the process.
     """
     from stream_app.consumer.memory_release import MemoryReleasing
@@ -84,8 +85,8 @@ def serve(
         answer(MemoryReleasing(gathering), WidePipe(stdin), protocol)
 
 
-def ended(work: Callable[[], object]) -> int:
-    """Do the work, and say how it ended: one line of log where it failed, and the exit code."""
+def exit_code_of(work: Callable[[], object]) -> int:
+    """Call `work` and return the exit code; an error is logged as one line."""
     from stream_app.errors import CONFIG_ERROR, ConfigError, StreamAppError
     from stream_app.telemetry import log
 
@@ -93,7 +94,7 @@ def ended(work: Callable[[], object]) -> int:
         work()
     except ConfigError as error:
         for problem in error.problems:
-            # By the exit code in its log the launcher tells it from a user's code that exits with 2.
+            # The launcher recognizes invalid configuration by this field; user code may exit with 2 as well.
             log.get().error(problem.what, hint=problem.hint, exit_code=CONFIG_ERROR)
         return CONFIG_ERROR
     except StreamAppError as error:

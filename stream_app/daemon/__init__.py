@@ -1,1 +1,1 @@
-"""Starts and supervises the KCL MultiLangDaemon: properties, Java, logs, shutdown policy, the lock of the leader."""
+"""Runs and supervises the KCL MultiLangDaemon: properties, Java runtime, logs, restarts and shutdown."""

@@ -1,4 +1,4 @@
-"""What a daemon's lines say about the crash of a shard's process: pure."""
+"""Analysis of crashed shard processes from the log lines of the daemon."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _PROGRESS = frozenset({"checkpoint", "record_quarantined"})
 
 
 class CrashReport:
-    """Decides whether another start of the daemon brings the shards that failed any further.
+    """Decides whether another start of the daemon would bring the failed shards further.
 
-    A shard gets further if it made progress (a checkpoint, or a record in quarantine), or if its next attempts lead
-    to careful processing. A shard for which neither is known, for example because its state cannot be loaded, would
-    fail again.
+    A shard gets further if it made progress (a checkpoint, or a record in quarantine) or if its next attempts lead to
+    careful processing. A shard for which neither is known, for example because its state cannot be loaded, would fail
+    again.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class CrashReport:
         self._failed: set[str] = set()
 
     def see(self, line: Line) -> None:
-        """Take in what the daemon and its shards say."""
+        """Process a log line of the daemon or of a shard."""
         event, shard = line.get("event"), line.get("shard")
         if shard is None:
             return
@@ -37,7 +37,7 @@ class CrashReport:
 
     @property
     def recovering(self) -> bool:
-        """Whether a shard failed, and each that did gets further at the next start."""
+        """Whether at least one shard failed and all failed shards get further at the next start."""
         return bool(self._failed) and all(self._gets_further(shard) for shard in self._failed)
 
     def _gets_further(self, shard: str) -> bool:

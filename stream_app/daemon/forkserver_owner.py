@@ -1,7 +1,7 @@
-"""The shard host's owner: opens its socket, starts it, starts it again when it ends, and lends it to the daemon.
+"""Starts the fork server, restarts it when it ends, and passes its socket to the daemon.
 
-The socket is the owner's. While no host serves it, shards wait in its queue for the next one; when there will be
-none, it is closed, and they go alone. Consumers that run are not disturbed by any of it.
+This process owns the socket. While no fork server is running, shards wait in the queue of the socket for the next one.
+If there will be none, the socket is closed and shards start without a fork server. Running consumers are not affected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stream_app.daemon.log import Line
 from stream_app.daemon.supervisor import Restarts
 from stream_app.errors import CONFIG_ERROR
 from stream_app.forkserver import client
-from stream_app.forkserver.server import UNFIT
+from stream_app.forkserver.server import CANNOT_FORK
 
 SETTING = "app.shard_host"
 SETTING_ENVIRONMENT = "STREAM_APP_SHARD_HOST"
@@ -34,16 +34,16 @@ CONSUMER = "stream-app-consumer"
 _LAUNCHER = Path(client.__file__)
 _PARENT_DEATH_SIGNAL = Path(__file__).with_name("parent_death_signal.py")
 _PROGRAM = (sys.executable, "-P", "-m", "stream_app.forkserver.main")
-_LONGEST_PATH = 107  # of a Unix socket on Linux
-_PLAIN = re.compile(r"[!-\[\]-~]+")  # KCL splits at blanks, a properties file takes \ for an escape
-_USUAL = Restarts(limit=5, window_seconds=600.0, base_seconds=0.2, cap_seconds=10.0)
-_LEAVING = 10.0  # seconds for a host to leave when it is asked to
+_MAX_PATH_BYTES = 107  # of a Unix socket on Linux
+_PLAIN = re.compile(r"[!-\[\]-~]+")  # KCL splits at spaces, and properties files treat \ as an escape
+_DEFAULT_RESTARTS = Restarts(limit=5, window_seconds=600.0, base_seconds=0.2, cap_seconds=10.0)
+_STOP_SECONDS = 10.0
 
 
 def command(executable: str) -> str | None:
-    """What KCL is to start in place of `executable`; None where a host cannot stand in for it.
+    """Return the command that KCL starts in place of `executable`, None if a fork server cannot be used.
 
-    That is: another program than ours, a system other than Linux, or a path that has no form in the properties.
+    It can be used for the consumer of this package, on Linux, with paths that can be written to a properties file.
     """
     words = executable.split()
     if sys.platform != "linux" or len(words) != 1 or Path(words[0]).name != CONSUMER:
@@ -54,97 +54,98 @@ def command(executable: str) -> str | None:
     return f"{sys.executable} -I -S {_LAUNCHER} {words[0]}"
 
 
-def wanted(properties: Mapping[str, str], environ: Mapping[str, str]) -> bool:
-    """Whether the setting `shard_host` is on, as it is where nothing is said."""
+def enabled(properties: Mapping[str, str], environ: Mapping[str, str]) -> bool:
+    """Return whether the setting `shard_host` is on, which is the default."""
     return (environ.get(SETTING_ENVIRONMENT) or properties.get(SETTING) or "true") == "true"
 
 
 @contextmanager
-def keep_host(
+def run_forkserver(
     folder: Path,
     environ: Mapping[str, str],
-    tell: Callable[[Line], None],
-    restarts: Restarts = _USUAL,
+    log: Callable[[Line], None],
+    restarts: Restarts = _DEFAULT_RESTARTS,
     program: Sequence[str] = _PROGRAM,
 ) -> Iterator[dict[str, str]]:
-    """Keep a host of the settings file in `folder` running; what is to be added to the children's environment.
+    """Keep a fork server running; yields variables to add to the environment of the shard processes.
 
-    `environ` is the host's whole environment, `program` its command, to which the socket's descriptor is added.
-    `tell` is called in another thread, with lines of the source `host`. Nothing is added where the folder's path
-    is too long for a socket: then every shard goes alone.
+    `folder` contains the properties file. `environ` is the complete environment of the fork server, `program` its
+    command, to which the descriptor of the socket is appended. `log` is called in another thread with lines of the
+    source `host`. If the path of the folder is too long for a socket, nothing is added and every shard starts
+    without a fork server.
     """
     path = folder / "host.sock"
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        tell({"level": "WARN", "source": "host", "event": "host_off", "message": f"{path} is too long"})
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        log({"level": "WARN", "source": "host", "event": "host_off", "message": f"{path} is too long"})
         yield {}
         return
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))  # only this user may enter the folder
+    listener.bind(str(path))  # the folder is accessible to this user only
     listener.listen(4096)
-    keeper = _Keeper(listener, environ, tell, restarts, program)
-    thread = threading.Thread(target=keeper.run, name="shard host", daemon=True)
+    runner = _Runner(listener, environ, log, restarts, program)
+    thread = threading.Thread(target=runner.run, name="fork server", daemon=True)
     thread.start()
     try:
         yield {client.HOST: str(path)}
     finally:
-        keeper.stop()
+        runner.stop()
         thread.join()
 
 
-class _Keeper:
-    """Runs one host after the other, in a thread that lives as long: Linux ends the host with it."""
+class _Runner:
+    """Runs fork servers one after the other in a thread, with which Linux ends them."""
 
     def __init__(
         self,
         listener: socket.socket,
         environ: Mapping[str, str],
-        tell: Callable[[Line], None],
+        log: Callable[[Line], None],
         restarts: Restarts,
         program: Sequence[str],
     ) -> None:
         self._program = program
         self._listener, self._environ, self._restarts = listener, environ, restarts
-        self._tell = tell
+        self._log_line = log
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def stop(self) -> None:
-        """Have the host leave, and start no other."""
+        """Terminate the fork server and start no other one."""
         self._stopping.set()
         with self._lock:
             if self._process is not None:
                 self._process.terminate()
 
     def run(self) -> None:
-        """Until `stop`, or until a host is not worth another start: then whoever waits goes alone."""
+        """Run until `stop` or until restarts are exhausted; then waiting shards start without a fork server."""
         with self._listener:
             self._run()
 
     def _run(self) -> None:
         recent: deque[float] = deque()
-        while (code := self._one()) is not None:
+        while (code := self._run_once()) is not None:
             now = monotonic()
             while recent and now - recent[0] > self._restarts.window_seconds:
                 recent.popleft()
-            if code in (UNFIT, CONFIG_ERROR) or len(recent) >= self._restarts.limit:
-                self._say("host_gave_up", "WARN", code=code, message="each shard loads everything itself")
+            if code in (CANNOT_FORK, CONFIG_ERROR) or len(recent) >= self._restarts.limit:
+                self._log("host_gave_up", "WARN", code=code, message="shards start without the fork server")
                 return
             seconds = self._restarts.delay(len(recent), random.random())
             recent.append(now)
-            self._say("host_restarting", "WARN", code=code, in_seconds=round(seconds, 3))
+            self._log("host_restarting", "WARN", code=code, in_seconds=round(seconds, 3))
             if self._stopping.wait(seconds):
                 return
 
-    def _one(self) -> int | None:
-        """One host's life; its exit code, None when it was asked to leave."""
-        bound = [sys.executable, "-I", "-S", str(_PARENT_DEATH_SIGNAL), str(os.getpid())]
+    def _run_once(self) -> int | None:
+        """Run a fork server until it ends; returns its exit code, None after `stop`."""
+        wrapper = [sys.executable, "-I", "-S", str(_PARENT_DEATH_SIGNAL), str(os.getpid())]
         descriptor = self._listener.fileno()
         with self._lock:
             if self._stopping.is_set():
                 return None
             self._process = process = subprocess.Popen(
-                [*bound, *self._program, str(descriptor)],
+                [*wrapper, *self._program, str(descriptor)],
                 env=dict(self._environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -152,24 +153,24 @@ class _Keeper:
                 pass_fds=(descriptor,),
                 start_new_session=True,
             )
-        self._say("host_started", pid=process.pid)
+        self._log("host_started", pid=process.pid)
         assert process.stderr is not None
         with process.stderr as lines:
             for line in lines:
-                self._pass_on(line.decode("utf-8", "replace").rstrip())
+                self._forward(line.decode("utf-8", "replace").rstrip())
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_LEAVING)
+            process.wait(_STOP_SECONDS)
         process.kill()
         code = process.wait()
         return None if self._stopping.is_set() else code
 
-    def _pass_on(self, text: str) -> None:
-        """A line of the host's own log, or what some library wrote."""
+    def _forward(self, text: str) -> None:
+        """Forward a line of the fork server's log, or of the output of a library."""
         try:
-            said = msgspec.json.decode(text, type=dict[str, object])
+            fields = msgspec.json.decode(text, type=dict[str, object])
         except msgspec.DecodeError:
-            said = {"event": "stderr", "message": text}
-        self._tell({"level": "INFO", **said, "source": "host"})
+            fields = {"event": "stderr", "message": text}
+        self._log_line({"level": "INFO", **fields, "source": "host"})
 
-    def _say(self, event: str, level: str = "INFO", **more: object) -> None:
-        self._tell({"level": level, "source": "host", "event": event, **more})
+    def _log(self, event: str, level: str = "INFO", **more: object) -> None:
+        self._log_line({"level": level, "source": "host", "event": event, **more})

@@ -1,30 +1,25 @@
-"""Where a new consumer begins: at a timestamp, provided that it has no leases, whose checkpoints would win."""
+"""The initial position of a new consumer: a timestamp, which takes effect only without existing leases."""
 
 from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from stream_app.errors import ConfigError, Problem, aws_error_code
 
-
-class Scanner(Protocol):
-    """What is needed of a DynamoDB client."""
-
-    def scan(self, *, TableName: str, Limit: int, ConsistentRead: bool) -> Any:
-        """A page of a table's items."""
-        ...
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 
 def parse_timestamp(text: str, now: float) -> int:
-    """Seconds since the epoch of an ISO-8601 time with a zone; a part of a second is rounded down.
+    """Parse an ISO 8601 time with a zone to whole seconds since the epoch, rounded down.
 
-    Raises ConfigError when it is not one, has no zone, or lies after `now` (seconds since the epoch).
+    Raises ConfigError if it is invalid, has no zone, or is after `now` (seconds since the epoch).
     """
-    hint = "give ISO-8601 with a zone, as 2016-12-01T00:00:00Z"
+    hint = "give an ISO 8601 time with a zone, such as 2016-12-01T00:00:00Z"
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
@@ -33,17 +28,17 @@ def parse_timestamp(text: str, now: float) -> int:
         raise ConfigError([Problem(f"{text!r} has no time zone", hint)])
     seconds = math.floor(moment.timestamp())
     if not 0 < seconds <= now:
-        raise ConfigError([Problem(f"{text!r} is not in the past", "give a time that records arrived after")])
+        raise ConfigError([Problem(f"{text!r} is not in the past", "give a time in the past")])
     return seconds
 
 
 def starting_at(seconds: int) -> dict[str, str | None]:
-    """The overrides that make a consumer without leases begin at `seconds` since the epoch."""
+    """Return the properties with which a consumer without leases starts at `seconds` since the epoch."""
     return {"initialPositionInStreamExtended": str(seconds), "initialPositionInStream": None}
 
 
-def refuse_leases(dynamodb: Scanner, application: str) -> None:
-    """Raises ConfigError when the application has leases: KCL would go on from their checkpoints, unasked."""
+def require_no_leases(dynamodb: DynamoDBClient, application: str) -> None:
+    """Raise ConfigError if the application has leases: KCL would continue from their checkpoints."""
     try:
         page = dynamodb.scan(TableName=application, Limit=1, ConsistentRead=True)
     except ClientError as error:
@@ -51,6 +46,6 @@ def refuse_leases(dynamodb: Scanner, application: str) -> None:
             return
         raise
     if page["Items"]:
-        what = f"the lease table {application} has leases, so a starting point would be ignored"
-        hint = "choose a new applicationName, or stop the whole fleet and reset the leases"
+        what = f"the lease table {application} has leases, so an initial position would be ignored"
+        hint = "choose a new applicationName, or stop all workers and reset the leases"
         raise ConfigError([Problem(what, hint)])

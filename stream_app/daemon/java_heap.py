@@ -1,8 +1,8 @@
-"""The size of the daemon's heap, and how many records it reads at once, by shards, record size and memory.
+"""Heap size and maxRecords of the daemon, computed from shards, record size and available memory.
 
-KCL prefetches three batches or 8 MiB of each shard, whichever is reached first, and then one batch more. What a batch
-of 10 MiB, the most that a read returns, takes while it is received and written to the child was measured
-(`python -m tests.bench.heap`).
+KCL prefetches three batches or 8 MiB of each shard, whichever is reached first, and then one more batch. The memory of
+a batch of 10 MiB (the maximum of a read) while it is received and written to the child process was measured with
+`python -m tests.bench.heap`.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ OUT_OF_MEMORY = 3
 MIB = 1 << 20
 _BASE = 120 * MIB  # KCL and the AWS SDK without a shard
 _PREFETCH, _READ = 8 * MIB, 10 * MIB
-_COPIES = 8  # of a batch: the response, its records, their JSON text as it is built and as it is written
-_OBJECTS = 512  # bytes of a record's objects beside its data
+_COPIES = 8  # of a batch: the response, its records, and their JSON text while it is built and written
+_OBJECTS = 512  # bytes of the Java objects of a record, besides its data
 _LEAST_HEAP = 256 * MIB
-_SHARE = 2  # of the memory the heap takes one part: the others are for the shards' processes
+_SHARE = 2  # the heap takes one half of the memory, and the shard processes the other
 _ASSUMED_SHARDS, _MOST_SHARDS = 4, 64
 _ASSUMED_RECORD = 1_024
 _MOST_RECORDS = 10_000
-_SHARD_RECORDS, _SHARD_BYTES = 1_000, MIB  # what a shard accepts in a second
+_SHARD_RECORDS, _SHARD_BYTES = 1_000, MIB  # write limits of a shard per second
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE = re.compile(r"([0-9]+)([kKmMgG])")
 
 
 class Sizing(NamedTuple):
-    """The heap as `-Xmx` writes it, the daemon's maxRecords, and for how many shards both are."""
+    """The heap in the format of `-Xmx`, maxRecords of the daemon, and the number of shards they are computed for."""
 
     heap: str
     max_records: int
     shards: int
     lowered: bool
 
-    def told(self) -> dict[str, object]:
-        """Fields of a log line; what was lowered is a warning with its remedy."""
+    def log_fields(self) -> dict[str, object]:
+        """Return the fields of a log line, with a warning if maxRecords was lowered."""
         line: dict[str, object] = {"heap": self.heap, "max_records": self.max_records, "shards": self.shards}
         if self.lowered:
-            hint = "memory is short: give more, lower maxLeasesForWorker, or set app.record_bytes"
-            line |= {"level": "WARN", "message": f"maxRecords is lowered; {hint}"}
+            hint = "add memory, lower maxLeasesForWorker, or set app.record_bytes"
+            line |= {"level": "WARN", "message": f"maxRecords was lowered to fit the memory; {hint}"}
         return line
 
 
 def chosen_heap(environ: Mapping[str, str], properties: Mapping[str, str] = {}) -> str | None:
-    """The heap that the environment or the properties name, None where neither does. Raises ConfigError."""
+    """Return the heap size set by the environment or the properties, None if unset. Raises ConfigError."""
     for name, given in ((HEAP_ENVIRONMENT, environ), (HEAP_PROPERTY, properties)):
         if size := given.get(name):
             if not _SIZE.fullmatch(size):
                 what = f"{name} = {size!r} is not a size"
-                raise ConfigError([Problem(what, "give digits and k, m or g, as in 512m")])
+                raise ConfigError([Problem(what, "give digits and k, m or g, such as 512m")])
             return size
     return None
 
@@ -67,10 +67,10 @@ def chosen_heap(environ: Mapping[str, str], properties: Mapping[str, str] = {}) 
 def size(
     properties: Mapping[str, str], environ: Mapping[str, str], *, shards: int | None, memory: int
 ) -> Sizing:
-    """What fits a worker that may hold all of `shards` open shards (None: not known) in `memory` bytes.
+    """Compute the sizes for a worker that may hold all `shards` open shards (None for unknown) in `memory` bytes.
 
-    A heap that was chosen stays. Where the heap does not suffice for batches of maxRecords, these are lowered, not
-    below twice what a shard accepts between two reads. Raises ConfigError.
+    A configured heap is kept. If the heap is too small for batches of maxRecords, maxRecords is lowered, but not below
+    twice the number of records that a shard accepts between two reads. Raises ConfigError.
     """
     count, record = _shards(properties, shards), _number(properties, environ)
     wanted = _property(properties, "maxRecords", _MOST_RECORDS)
@@ -90,7 +90,7 @@ def size(
 
 
 def batch_bytes(max_records: int, record_bytes: int) -> int:
-    """The most that one read takes in memory; `record_bytes` 0 means records of any size."""
+    """Return the maximum memory of one read in bytes; `record_bytes` 0 means records of any size."""
     if not record_bytes:
         return _READ
     records = min(max_records, max(1, _READ // record_bytes))
@@ -98,30 +98,30 @@ def batch_bytes(max_records: int, record_bytes: int) -> int:
 
 
 def needed(shards: int, batch: int) -> int:
-    """Bytes of heap for so many shards that catch up, with batches of `batch` bytes."""
+    """Return the heap in bytes for this number of shards that are behind, with batches of `batch` bytes."""
     return _BASE + shards * (min(3 * batch, _PREFETCH + batch) + _COPIES * batch)
 
 
 def largest_batch(heap: int, shards: int) -> int:
-    """The most bytes of a batch for which a heap suffices (the inverse of `needed`)."""
-    room = max(0, heap - _BASE) // shards
-    small = room // (3 + _COPIES)
-    return small if 3 * small <= _PREFETCH + small else (room - _PREFETCH) // (1 + _COPIES)
+    """Return the largest batch in bytes for which a heap suffices (the inverse of `needed`)."""
+    available = max(0, heap - _BASE) // shards
+    small = available // (3 + _COPIES)
+    return small if 3 * small <= _PREFETCH + small else (available - _PREFETCH) // (1 + _COPIES)
 
 
 def after_out_of_memory(max_records: int) -> int:
-    """The maxRecords of the next daemon."""
+    """Return maxRecords for the next start after a daemon ran out of memory."""
     return max(1, max_records // 8)
 
 
 def memory_limit(root: Path = Path("/")) -> int:
-    """Bytes that this process and its children may use: the machine's, or the container's limit if that is less."""
+    """Return the memory limit in bytes of this process and its children: of the host or of the container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([total, *_limits(root)])
 
 
 def _limits(root: Path) -> Iterator[int]:
-    """Limits of the control groups (versions 2 and 1) that this process is in."""
+    """Yield the memory limits of the control groups (versions 2 and 1) of this process."""
     folders = {root / "sys/fs/cgroup", root / "sys/fs/cgroup/memory"}
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():

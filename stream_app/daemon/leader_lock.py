@@ -1,23 +1,26 @@
-"""KCL's leader lock, and how a daemon that was killed gives it back.
+"""Releases the leader lock of a KCL worker that was killed.
 
-The leader assigns leases, those of new child shards too. Its lock is held for two minutes beyond its death, and KCL
-does not know its own: without this, a worker that crashed just when shards were split would leave the children
-unread for as long.
+The leader assigns leases, including those of new child shards. Its lock is valid for two minutes after it died, and a
+restarted worker does not recognize its own lock. Without a release, child shards would remain unread for that time
+after a worker crashed during a split.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from stream_app.errors import aws_error_code
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 _ABSENT = frozenset({"ConditionalCheckFailedException", "ResourceNotFoundException"})
 
 
-def release(dynamodb: Any, application: str, worker: str) -> bool:
-    """Delete the lock if `worker` holds it; whether it did. To be called only when that worker is dead.
+def release(dynamodb: DynamoDBClient, application: str, worker: str) -> bool:
+    """Delete the lock if `worker` holds it, and return whether it did. Raises the errors of boto3.
 
-    Raises what boto3 raises.
+    Call it only if that worker is no longer running.
     """
     try:
         dynamodb.delete_item(

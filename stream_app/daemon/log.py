@@ -1,7 +1,7 @@
-"""What the daemon and its children say, as one JSON object a line.
+"""Converts the output of the daemon and its child processes to JSON lines.
 
-The daemon writes its log to stdout in the form of `logback.xml`. A line that a child wrote to stderr comes twice:
-in the log, with the child's shard, and bare on the daemon's stderr, where the second copy is dropped here.
+The daemon writes its log to stdout in the format of `logback.xml`. A line that a child process wrote to stderr occurs
+twice: in the log with the shard id, and unchanged on stderr of the daemon; the second copy is dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import msgspec
 
-Line = dict[str, Any]
+Line = dict[str, Any]  # decoded JSON of shard processes, whose fields are not known here
 OnLine = Callable[[Line], None]
 
 _FOLD = "\u2028"
@@ -25,7 +25,7 @@ _SHARD = re.compile(r"\bshardId-\d+\b")
 _EXIT = re.compile(r"Child process exited with value: (-?\d+)")
 _RANK = {"TRACE": 0, "DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
-# The answer of a child to an action, as an event of its shard; the answers to records are too many to tell.
+# Events for the responses of a child process to an action; responses to processRecords are too many to log.
 _ANSWERED = {
     "initialize": "shard_initialized",
     "shardEnded": "shard_ended",
@@ -35,15 +35,15 @@ _ANSWERED = {
 
 
 def json_lines(stream: IO[bytes], level: str = "INFO") -> OnLine:
-    """A receiver that writes each line of at least `level` to `stream` as JSON.
+    """Return a function that writes lines of at least `level` to `stream` as JSON.
 
-    It never raises, which would end the daemon: a line that cannot be written is lost.
+    It never raises, because that would end the daemon: a line that cannot be written is lost.
     """
     least = _RANK.get(level.upper(), 20)
 
     def write(line: Line) -> None:
         if _RANK.get(str(line.get("level", "")).upper(), 20) >= least:
-            with suppress(OSError, ValueError):  # no reader, no room, closed
+            with suppress(OSError, ValueError):  # broken pipe, full disk or closed file
                 stream.write(encoded(line))
                 stream.flush()
 
@@ -51,23 +51,19 @@ def json_lines(stream: IO[bytes], level: str = "INFO") -> OnLine:
 
 
 def encoded(line: Line) -> bytes:
-    """A line as JSON with its line break, whatever it holds."""
+    """Encode a line as JSON with a line break; values that JSON cannot represent are written as text."""
     try:
         return msgspec.json.encode(line) + b"\n"
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ):  # text that is not Unicode, an object that has no JSON form
+    except (TypeError, ValueError, RecursionError):  # such as invalid Unicode
         return json.dumps(line, default=repr, skipkeys=True).encode() + b"\n"
 
 
 def parse(text: str) -> Line | None:
-    """A line of the daemon's log; None where it says nothing worth telling.
+    """Parse a line of the daemon's log; None if it is not worth logging.
 
-    KCL's own INFO is DEBUG here. What it says of its children has the events shard_initialized, shard_ended,
-    lease_lost, shard_stopping, child_silent (it closed its pipe), child_timed_out, child_failed and child_exited
-    (with `code`); all else is `kcl`.
+    The level INFO of KCL becomes DEBUG. Messages about child processes get the events shard_initialized, shard_ended,
+    lease_lost, shard_stopping, child_silent (it closed its pipe), child_timed_out, child_failed and child_exited (with
+    `code`); all others get the event `kcl`.
     """
     parts = text.split("\t", 4)
     if len(parts) != 5 or parts[1] not in _RANK:
@@ -83,9 +79,9 @@ def parse(text: str) -> Line | None:
     return line | _of_children(logger, message) | {"logger": logger, "thread": thread}
 
 
-def launcher_line(ts: str, said: Line) -> Line:
-    """A line of this program's own, of level INFO where it does not say otherwise."""
-    return {"ts": ts, "level": "INFO", "source": "launcher", **said}
+def launcher_line(ts: str, fields: Line) -> Line:
+    """Return a line of the launcher, with level INFO unless `fields` contain another one."""
+    return {"ts": ts, "level": "INFO", "source": "launcher", **fields}
 
 
 def _of_children(logger: str, message: str) -> Line:
@@ -93,10 +89,10 @@ def _of_children(logger: str, message: str) -> Line:
         if exited := _EXIT.fullmatch(message):
             code = int(exited[1])
             return {"event": "child_exited", "level": "WARN" if code else "DEBUG", "code": code}
-        if message.startswith("Encountered an error "):  # what it says on its way to System.exit
+        if message.startswith("Encountered an error "):  # logged by KCL before System.exit
             return {"event": "child_failed"}
     if logger == "MultiLangProtocol" and message.startswith("Failed to get status"):
-        # Told twice, with a stack trace of KCL's own; the child's last words say more.
+        # KCL logs this twice with a stack trace of its own; the last lines of the child process say more.
         return {"event": "child_silent", "level": "DEBUG"}
     if logger == "MultiLangProtocol" and message.startswith("Timedout to get status"):  # sic
         return {"event": "child_timed_out"}
@@ -108,7 +104,7 @@ def _shard_of(message: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _line(ts: str, level: str, shard: str | None, source: str, event: str, **more: Any) -> Line:
+def _line(ts: str, level: str, shard: str | None, source: str, event: str, **more: object) -> Line:
     line: Line = {"ts": ts, "level": level}
     if shard is not None:
         line["shard"] = shard
@@ -116,26 +112,26 @@ def _line(ts: str, level: str, shard: str | None, source: str, event: str, **mor
 
 
 class DaemonLog:
-    """Turns the daemon's two streams into lines.
+    """Converts the stdout and stderr of the daemon to lines.
 
-    What is on stdout must be given before what came on stderr meanwhile: the daemon writes in that order.
+    Lines of stdout must be passed before lines that arrived on stderr meanwhile, as the daemon writes in that order.
     """
 
     def __init__(self, on_line: OnLine, now: Callable[[], str]) -> None:
-        """`now` gives the time for lines that carry none, as ISO-8601."""
+        """`now` returns the time for lines without one, in ISO 8601."""
         self._on_line = on_line
         self._now = now
-        self._told: deque[str] = deque(maxlen=65_536)
+        self._copies: deque[str] = deque(maxlen=65_536)
         self._tracebacks: dict[str, list[str]] = {}
         self._raw: list[str] = []
         self._silent: dict[str, str] = {}
 
     def out(self, text: str) -> None:
-        """A line of the daemon's stdout."""
+        """Process a line of the daemon's stdout."""
         parts = text.split("\t", 4)
         if len(parts) == 5 and parts[3] == "DrainChildSTDERRTask":
             if found := _CHILD.fullmatch(parts[4].strip(_FOLD)):
-                self._told.append(found[1])
+                self._copies.append(found[1])
                 self._child(parts[0], found[2], found[1])
             return
         line = parse(text)
@@ -144,9 +140,9 @@ class DaemonLog:
             self._on_line(self._with_shard(line))
 
     def err(self, text: str) -> None:
-        """A line of the daemon's stderr: a child's second copy, or the JVM's own words."""
-        if text in self._told:
-            self._told.remove(text)
+        """Process a line of the daemon's stderr: a copy of a child's line, or a message of the JVM."""
+        if text in self._copies:
+            self._copies.remove(text)
         elif self._raw and text.startswith((" ", "\t", "Caused by:")):
             self._raw.append(text)
         else:
@@ -155,13 +151,13 @@ class DaemonLog:
                 self._raw.append(text)
 
     def flush(self) -> None:
-        """Tell what waits for a continuation, when none comes."""
+        """Emit lines that wait for a continuation."""
         self._flush_raw()
         for shard in list(self._tracebacks):
             self._flush_traceback(shard, self._now())
 
     def _with_shard(self, line: Line) -> Line:
-        """KCL names the shard of a failed child only in the line before, which the same thread wrote."""
+        """Add the shard of a failed child process, which KCL logs only in the previous line of the same thread."""
         thread, event = str(line.get("thread")), line["event"]
         if event == "child_silent":
             self._silent[thread] = line["shard"]
@@ -171,16 +167,16 @@ class DaemonLog:
         return line
 
     def _child(self, ts: str, shard: str, text: str) -> None:
-        said = _json_object(text)
-        if said is None and (at := text.find('{"')) > 0 and text.endswith("}"):
-            said = _json_object(text[at:])  # it was written behind what a print left without a line break
-            if said is not None:
+        fields = _json_object(text)
+        if fields is None and (at := text.find('{"')) > 0 and text.endswith("}"):
+            fields = _json_object(text[at:])  # preceded by a print without a line break
+            if fields is not None:
                 self._child(ts, shard, text[:at])
-        if said is not None:
-            self._on_line(_line(ts, "INFO", shard, "app", "app") | said | {"source": "app"})
+        if fields is not None:
+            self._on_line(_line(ts, "INFO", shard, "app", "app") | fields | {"source": "app"})
         elif shard in self._tracebacks:
             self._tracebacks[shard].append(text)
-            if text and not text[0].isspace():  # the exception itself ends its traceback
+            if text and not text[0].isspace():  # the line of the exception ends a traceback
                 self._flush_traceback(shard, ts)
         elif text.startswith("Traceback (most recent call last)"):
             self._tracebacks[shard] = [text]
@@ -205,7 +201,7 @@ def _json_object(text: str) -> Line | None:
     if not text.startswith("{"):
         return None
     try:
-        said = msgspec.json.decode(text)
+        decoded = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return None
-    return said if isinstance(said, dict) else None
+    return decoded if isinstance(decoded, dict) else None

@@ -1,8 +1,7 @@
-"""Become another program that does not outlive the one that started it.
+"""Executes a program that Linux kills when its parent ends.
 
-Run as a script (`python -I -S parent_death_signal.py PARENT COMMAND...`) between fork and exec of the JVM: a
-preexec_fn would run Python between fork and exec of a process that has threads, which may deadlock. It imports as
-little as it can.
+Run as a script (`python -I -S parent_death_signal.py PARENT COMMAND...`) between the fork and the exec of the JVM. A
+preexec_fn would run Python in a fork of a process with threads, which may deadlock. It imports as little as possible.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask Linux for SIGKILL when the *thread* that started this process ends; elsewhere do nothing.
+    """Request SIGKILL for the time when the *thread* that started this process ends; Linux only.
 
-    Not SIGTERM: a daemon that took 20 s to leave would meet its own successor, which has the same worker id.
-    Exits when the parent is gone already. The wish survives exec.
+    SIGTERM would not do: a daemon that takes 20 s to exit would overlap with its successor, which has the same worker
+    id. Exits if the parent has ended already. The request survives exec.
     """
     if sys.platform != "linux":
         return
@@ -30,9 +29,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Become `arguments[1:]`, tied to the process whose id is `arguments[0]`."""
+    """Execute `arguments[1:]` as a process that ends with its parent, whose id is `arguments[0]`."""
     die_with_parent(int(arguments[0]))
-    for name in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two, and exec would hand that on.
+    for name in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, which exec would inherit
         signal.signal(name, signal.SIG_DFL)
     os.execv(arguments[1], list(arguments[1:]))  # noqa: S606
 

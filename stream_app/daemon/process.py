@@ -1,4 +1,4 @@
-"""One daemon's life: started in a session of its own, read until it ends, stopped by a signal to it alone."""
+"""One daemon process: started in its own session, followed until it ends, stopped by signals to it alone."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from stream_app.daemon.shutdown_policy import Act, Patience, Watch
 from stream_app.daemon.supervisor import Ending, Stop
 
 _SIGNAL = Path(__file__).with_name("parent_death_signal.py")
-_QUIET_SECONDS = 0.25  # after which a line waits no longer for its continuation
+_QUIET_SECONDS = 0.25  # after which a line is emitted without waiting for a continuation
 _POLL_SECONDS = 0.05
-_DYING_SECONDS = 5.0  # a killed process may still be in a system call
+_KILL_SECONDS = 5.0  # a killed process may still be in a system call
 
 
-def group_lives(group: int) -> bool:
-    """Whether a process of the group still runs.
+def group_alive(group: int) -> bool:
+    """Return whether a process of the group is running.
 
-    Zombies do not count: the first process of a container often does not reap orphans, and signal 0 would find them
-    for ever.
+    Zombies do not count: in a container the first process often does not reap orphans, and signal 0 would find them.
     """
     if not Path("/proc/self/stat").exists():
         try:
@@ -41,13 +40,13 @@ def group_lives(group: int) -> bool:
 def _runs_in(group: int, stat: Path) -> bool:
     try:
         state, _parent, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-    except (OSError, ValueError):  # it ended while we looked
+    except (OSError, ValueError):  # it ended meanwhile
         return False
     return int(its_group) == group and state not in "ZX"
 
 
 class _Lines:
-    """Bytes of a pipe, cut into lines."""
+    """Splits the bytes of a pipe into lines."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -56,7 +55,7 @@ class _Lines:
         self._rest = b""
 
     def read(self) -> list[str]:
-        """The whole lines that are there to be read without waiting."""
+        """Return the complete lines that are available without waiting."""
         found: list[str] = []
         while self.open:
             try:
@@ -72,7 +71,7 @@ class _Lines:
 
 
 class DaemonProcess:
-    """A running daemon. `follow` it in the thread that made it: Linux ends the daemon with that thread."""
+    """A running daemon; call `follow` in the thread that created it, as Linux ends the daemon with that thread."""
 
     def __init__(
         self,
@@ -85,17 +84,17 @@ class DaemonProcess:
         patience: Patience,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts `command` with `environ` and nothing else of this process's environment."""
+        """Start `command` with `environ` as its complete environment."""
         self._watch, self._crash = Watch(patience), CrashReport()
         self._on_line = on_line
         self._stop = stop
         self._patience = patience
         self._clock = clock
         self._now = now
-        signalled = [sys.executable, "-I", "-S", str(_SIGNAL), str(os.getpid()), *command]
-        # Its own session: a terminal's Ctrl-C reaches neither the JVM nor its children.
+        wrapped = [sys.executable, "-I", "-S", str(_SIGNAL), str(os.getpid()), *command]
+        # A new session, so that Ctrl-C reaches neither the JVM nor its child processes.
         self._process = subprocess.Popen(
-            signalled,
+            wrapped,
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -106,13 +105,13 @@ class DaemonProcess:
 
     @property
     def pid(self) -> int:
-        """The JVM's process id; also that of its process group."""
+        """The process id of the JVM, which is also the id of its process group."""
         return self._process.pid
 
     def follow(self) -> Ending:
-        """Read the daemon's lines and carry out wishes to stop, until it and its children have ended.
+        """Read lines and perform requested stops until the daemon and its child processes have ended.
 
-        An exception of `on_line` kills the daemon and comes through.
+        An exception of `on_line` kills the daemon and is propagated.
         """
         try:
             self._on_line(launcher_line(self._now(), {"event": "daemon_started", "pid": self.pid}))
@@ -125,7 +124,7 @@ class DaemonProcess:
                 pass
         self._kill_group(wait=self._patience.children)
         watch = self._watch
-        stopped, recovering = self._stop.wishes > 0, self._crash.recovering
+        stopped, recovering = self._stop.requests > 0, self._crash.recovering
         return Ending(self._process.returncode, stopped, watch.child, watch.forced, recovering)
 
     def _see(self, line: Line) -> None:
@@ -144,10 +143,10 @@ class DaemonProcess:
             while out.open or err.open:
                 if not selector.select(_QUIET_SECONDS):
                     self._log.flush()
-                # Asked before the last read, which then finds all it wrote. A child that inherited the pipes would
-                # keep them open.
+                # Polled before the last read, which then reads everything that was written. The end of file is not
+                # sufficient, because a child process that inherited the pipes keeps them open.
                 ended = self._process.poll() is not None
-                # A child's line is written to stdout before its copy to stderr: read the copy first, judge it last.
+                # The daemon writes a child's line to stdout before its copy to stderr: read stderr first, process it last.
                 copies, lines = err.read(), out.read()
                 for line in lines:
                     self._log.out(line)
@@ -163,7 +162,7 @@ class DaemonProcess:
 
     def _perform(self, act: Act | None) -> None:
         if act is Act.ASK:
-            # SIGTERM for either signal: a JVM that was started with SIGINT ignored would go on ignoring it.
+            # SIGTERM for SIGINT too: a JVM that was started with SIGINT ignored keeps ignoring it.
             self._process.terminate()
         elif act is Act.END_JVM:
             self._process.kill()
@@ -171,17 +170,17 @@ class DaemonProcess:
             self._kill_group(wait=0.0)
 
     def _kill_group(self, wait: float) -> None:
-        """End what is left of the process group, after `wait` seconds in which it may end by itself."""
+        """Kill the remaining processes of the group after waiting up to `wait` seconds for them to end."""
         if self._group_ends(wait):
             return
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._group_ends(_DYING_SECONDS)
+        self._group_ends(_KILL_SECONDS)
 
     def _group_ends(self, wait: float) -> bool:
-        until = self._clock() + wait
-        while lives := group_lives(self.pid):
-            if self._clock() >= until:
+        deadline = self._clock() + wait
+        while alive := group_alive(self.pid):
+            if self._clock() >= deadline:
                 break
             time.sleep(_POLL_SECONDS)
-        return not lives
+        return not alive

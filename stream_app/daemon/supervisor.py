@@ -1,30 +1,26 @@
-"""Keeps a daemon running: one child's crash ends it (exit code 1), and nothing but this starts it again."""
+"""Restarts the daemon: the crash of one child process ends it (exit code 1), and KCL does not restart itself."""
 
 from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import NamedTuple
 
 from stream_app.daemon.log import Line
 from stream_app.errors import CONFIG_ERROR
 
-__all__ = ["USUAL", "Ending", "Restarts", "Stop", "stop_on_signals", "supervise"]
-
 
 class Ending(NamedTuple):
-    """How a daemon ended: its exit code (negative: the signal), and the code with which a child had failed.
+    """How a daemon ended.
 
-    `stopped` tells whether it was asked to end, `forced` whether it had to be killed before all of its shards had
-    their last chance to checkpoint, `recovering` whether every shard that failed gets further at the next start
-    (`crash_report`).
+    `code` is its exit code (negative for a signal), `child` the exit code of a failed child process. `stopped` is
+    whether a stop was requested, `forced` whether it was killed before all shards had their last chance to checkpoint,
+    `recovering` whether all failed shards get further at the next start (`crash_report`).
     """
 
     code: int
@@ -36,12 +32,11 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """How often to try again: at most `limit` times within `window_seconds`, then give up.
+    """The restart policy: at most `limit` restarts within `window_seconds`, with exponential backoff and jitter.
 
-    Restarts after which the shards that failed get further do not count, up to `recovering_limit` of them within the
-    same window: a record that ends its process costs two of them before it is quarantined. The n-th restart that
-    counts within the window waits between half and all of `base_seconds` times 2^(n-1), which
-    `cap_seconds` bounds.
+    Restarts after which all failed shards get further do not count, up to `recovering_limit` within the same window: a
+    record that ends its process takes two restarts until it is quarantined. The n-th counted restart within the window
+    waits between half and all of min(`cap_seconds`, `base_seconds` · 2^(n-1)).
     """
 
     limit: int = 5
@@ -51,18 +46,18 @@ class Restarts:
     recovering_limit: int = 50
 
     def delay(self, recent: int, chance: float) -> float:
-        """Seconds before the next start after `recent` restarts; `chance` in [0, 1) is the jitter."""
+        """Return the seconds before the next start after `recent` restarts; `chance` in [0, 1) is the jitter."""
         most = min(self.cap_seconds, self.base_seconds * 2.0 ** min(recent, 30))
         return most * (0.5 + chance / 2)
 
 
-USUAL = Restarts()
+DEFAULT_RESTARTS = Restarts()
 
 
 class Stop:
-    """A wish to stop that a signal handler or another thread may utter and a selector can wait for.
+    """A stop request that can be made in a signal handler or another thread and awaited by a selector.
 
-    The first wish is for a graceful stop, a second one for an immediate end.
+    The first request is for a graceful stop, the second one for an immediate end.
     """
 
     def __init__(self) -> None:
@@ -71,51 +66,36 @@ class Stop:
         self._count = 0
 
     @property
-    def wishes(self) -> int:
-        """How often it was asked for."""
+    def requests(self) -> int:
+        """The number of requests."""
         return self._count
 
     def request(self) -> None:
-        """Ask. Safe in a signal handler."""
+        """Request a stop; safe in a signal handler."""
         self._count += 1
         with suppress(BlockingIOError):  # a full pipe wakes the reader as well
             os.write(self._write, b"s")
 
     def fileno(self) -> int:
-        """What a selector waits on: readable while there are wishes that `acknowledge` has not taken."""
+        """Return a descriptor that is readable while there are requests not yet acknowledged."""
         return self._read
 
     def acknowledge(self) -> int:
-        """Take the wishes uttered so far out of the pipe; how often it was asked for."""
+        """Empty the pipe and return the number of requests."""
         while select.select([self._read], [], [], 0)[0]:
             os.read(self._read, 16)
         return self._count
 
     def wait(self, seconds: float) -> bool:
-        """Wait until asked, at most `seconds`; whether it was asked."""
+        """Wait up to `seconds` for a request, and return whether there is one."""
         if not self._count:
             select.select([self._read], [], [], seconds)
         return self._count > 0
 
     def close(self) -> None:
-        """Give the pipe back."""
+        """Close the pipe."""
         os.close(self._read)
         os.close(self._write)
-
-
-@contextmanager
-def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and SIGINT ask `stop`, instead of ending this process. For the main thread alone."""
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        stop.request()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def supervise(
@@ -123,14 +103,14 @@ def supervise(
     policy: Restarts,
     *,
     stop: Stop,
-    tell: Callable[[Line], None],
+    log: Callable[[Line], None],
     chance: Callable[[], float],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Run daemons one after the other until one ends for good; the exit code of the launcher.
+    """Run daemons one after the other until no restart is due, and return the exit code of the launcher.
 
-    0 after a requested stop, 2 when a child said that the configuration is wrong, 1 when restarts are spent or a
-    stop had to be forced. `run` runs one daemon to its end; `chance` gives the jitter, in [0, 1).
+    The exit code is 0 after a requested stop, 2 if a child process found the configuration invalid, and 1 if restarts
+    are exhausted or a stop had to be forced. `run` runs one daemon to its end; `chance` returns the jitter in [0, 1).
     """
     restarts: deque[float] = deque()
     recoveries: deque[float] = deque()
@@ -145,13 +125,13 @@ def supervise(
                 earlier.popleft()
         recovering = ending.recovering and len(recoveries) < policy.recovering_limit
         if not recovering and len(restarts) >= policy.limit:
-            tell(
+            log(
                 {"level": "ERROR", "event": "daemon_gave_up", "code": ending.code, "restarts": len(restarts)}
             )
             return 1
         seconds = policy.delay(len(restarts), chance())
         (recoveries if recovering else restarts).append(now)
-        tell(
+        log(
             {
                 "level": "WARN",
                 "event": "daemon_restarting",
@@ -165,7 +145,7 @@ def supervise(
 
 
 def _final(ending: Ending) -> int | None:
-    """The launcher's exit code, or None where the daemon is worth another start."""
+    """Return the exit code of the launcher, None if the daemon is to be restarted."""
     if ending.stopped:
         return 1 if ending.forced else 0
     if ending.child == CONFIG_ERROR:

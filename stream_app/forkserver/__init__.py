@@ -1,1 +1,1 @@
-"""The fork server: loads everything once, and forks a record processor for each shard."""
+"""The fork server: loads the application once and forks a record processor for each shard."""

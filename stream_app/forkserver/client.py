@@ -1,10 +1,10 @@
-"""What KCL starts for a shard where there is a shard host: hands its pipes over, then waits for the exit code.
+"""The client of the fork server, which KCL starts for a shard: passes its pipes on and waits for the exit code.
 
-Run as a script (`python -I -S client.py COMMAND...`), some 9 ms: it imports as little as it can, nothing of
-this package. Without a host that takes the shard it becomes COMMAND, the consumer that needs none.
+Run as a script (`python -I -S client.py COMMAND...`) in about 9 ms: it imports as little as possible and nothing of
+this package. If no fork server accepts the shard, it executes COMMAND, which is the consumer without a fork server.
 
-The host greets first. Until then nothing was handed over, so that going alone is safe; from then on the shard is
-the host's, and there are never two consumers on one pipe.
+The fork server sends a greeting first. Until then nothing was passed on, so starting without it is safe; from then on
+the shard belongs to the fork server. There are never two consumers on one pipe.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import sys
 from collections.abc import Mapping, Sequence
 
 HOST = "STREAM_APP_HOST"
-"""Names the host's socket."""
+"""The environment variable with the path of the socket."""
 GREETING = b"stream-app shard host 1\n"
 _PROPERTIES = "STREAM_APP_PROPERTIES"
-_PATIENCE = 30.0  # seconds for a host that is just being started, on a machine that is busy
-# A shell waits in a tenth of the memory. As every child it leaves signals to the launcher of the daemon.
+_TIMEOUT = 30.0  # seconds; a fork server may be starting on a busy host
+# A shell waits with a tenth of the memory of Python. Signals are handled by the launcher of the daemon.
 _WAIT = "trap '' INT TERM; read -r code; exit ${code:-1}"
 
 
 def main(alone: Sequence[str]) -> None:
-    """Hand over and wait, or become `alone`."""
-    connection = hand_over(os.environ)
+    """Pass the shard to the fork server and wait, or execute `alone`."""
+    connection = pass_pipes(os.environ)
     if connection is None:
         os.execvp(alone[0], list(alone))  # noqa: S606
     _wait(connection)
 
 
-def hand_over(environ: Mapping[str, str]) -> _socket.socket | None:
-    """Give stdin, stdout and stderr to the host; the connection that will tell the exit code, or None."""
+def pass_pipes(environ: Mapping[str, str]) -> _socket.socket | None:
+    """Pass stdin, stdout and stderr to the fork server; returns the connection for the exit code, or None."""
     path = environ.get(HOST, "")
-    # A host serves the settings beside which its socket lies, and no others.
+    # A fork server serves only the properties file in the folder of its socket.
     if not path or os.path.dirname(path) != os.path.dirname(environ.get(_PROPERTIES, "")):  # noqa: PTH120
         return None
     _open_standard_files()
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    connection.settimeout(_PATIENCE)
+    connection.settimeout(_TIMEOUT)
     pipes = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2))
     try:
         connection.connect(path)
@@ -53,14 +53,14 @@ def hand_over(environ: Mapping[str, str]) -> _socket.socket | None:
 
 
 def _open_standard_files() -> None:
-    """Have those that are closed be /dev/null: else the connection itself would be one of them."""
+    """Open closed standard files as /dev/null, so that the connection does not take their descriptors."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
 
 
 def _wait(connection: _socket.socket) -> None:
-    """Exit with the code that the host tells, 1 when it tells none. The pipes are the consumer's alone now."""
+    """Exit with the code that the fork server sends, 1 without one. The pipes belong to the consumer now."""
     connection.setblocking(True)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(connection.fileno(), 0)

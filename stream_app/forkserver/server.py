@@ -1,8 +1,8 @@
-"""The shard host's loop: a fork for each launcher that hands its pipes over.
+"""The loop of the fork server: one fork for each client that passes its pipes.
 
-One thread, and nothing that waits: a shard's consumer is a process of its own, so its crash or hang is its own.
-A consumer lives as long as its launcher, and never longer: the host kills it when the launcher's connection ends,
-and where the host is gone, Linux does.
+It is single-threaded and never blocks. Each consumer is a separate process, so a crash or hang affects one shard only.
+A consumer never outlives its client: the fork server kills it when the connection of the client closes, and if the
+fork server has ended, Linux does.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from stream_app.forkserver.client import GREETING
 
-UNFIT = 3
-"""The exit code of the fork server when what it loaded may not be forked."""
+CANNOT_FORK = 3
+"""The exit code of the fork server if what it loaded must not be forked."""
 
-Tell = Callable[..., object]
+Warn = Callable[..., object]
 _PIPES = 3
 
 
 class ForkServer:
-    """Serves launchers on a listening socket until SIGTERM; `work` is a shard's whole life, in the fork."""
+    """Serves clients on a listening socket until SIGTERM.
 
-    def __init__(self, listener: socket.socket, work: Callable[[], int], tell: Tell) -> None:
-        self._listener, self._work, self._tell = listener, work, tell
+    `work` runs a consumer in a fork and returns its exit code; `warn` writes a log line.
+    """
+
+    def __init__(self, listener: socket.socket, work: Callable[[], int], warn: Warn) -> None:
+        self._listener, self._work, self._warn = listener, work, warn
         self._selector = selectors.DefaultSelector()
         self._waiting: set[socket.socket] = set()
         self._workers: dict[int, socket.socket] = {}
@@ -39,7 +41,7 @@ class ForkServer:
         self._stopped = False
 
     def run(self) -> None:
-        """Serve. When it returns, no consumer is left."""
+        """Serve clients; when it returns, all consumers have ended."""
         self._listener.setblocking(False)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM):
@@ -54,23 +56,23 @@ class ForkServer:
     def _signalled(self, number: int, _frame: object) -> None:
         self._stopped |= number == signal.SIGTERM
 
-    def _ready(self, what: Any) -> None:
-        if what is self._listener:
+    def _ready(self, source: object) -> None:
+        if source is self._listener:
             self._greet()
-        elif what in self._waiting:
-            self._begin(what)
-        elif what == self._woken:
+        elif isinstance(source, socket.socket) and source in self._waiting:
+            self._begin(source)
+        elif source == self._woken:
             with suppress(BlockingIOError):
                 os.read(self._woken, 512)
             self._reap()
             if self._stopped:
                 for pid in self._workers:
                     _kill(pid)
-        else:  # a launcher says nothing more: it is gone
-            with suppress(KeyError):  # closed a moment ago, with its consumer
-                self._selector.unregister(what)
+        elif isinstance(source, socket.socket):  # clients send nothing after their pipes: this one has ended
+            with suppress(KeyError):  # already closed, with its consumer
+                self._selector.unregister(source)
             for pid, connection in self._workers.items():
-                if connection is what:
+                if connection is source:
                     _kill(pid)
 
     def _greet(self) -> None:
@@ -78,7 +80,7 @@ class ForkServer:
             connection, _ = self._listener.accept()
             self._waiting.add(connection)
             self._selector.register(connection, selectors.EVENT_READ)
-            with suppress(OSError):  # it left already, which its end of file will tell
+            with suppress(OSError):  # the client has ended, which the end of file will show
                 connection.sendall(GREETING)
 
     def _begin(self, connection: socket.socket) -> None:
@@ -100,18 +102,18 @@ class ForkServer:
         host = os.getpid()
         try:
             pid = os.fork()
-        except OSError as error:  # no memory, no process left: the launcher's shard fails, not the host
-            self._tell("no fork", error=str(error))
+        except OSError as error:  # out of memory or processes: this shard fails, not the fork server
+            self._warn("no fork", error=str(error))
             self._close(connection)
             return
         if pid == 0:
             self._become(connection, pipes, host)
-        with suppress(PermissionError, ProcessLookupError):  # it did so itself already, or has ended
+        with suppress(PermissionError, ProcessLookupError):  # set by the fork itself, or the fork has ended
             os.setpgid(pid, pid)
         self._workers[pid] = connection
 
     def _become(self, connection: socket.socket, pipes: list[int], host: int) -> None:
-        """The fork: keep nothing of the host's but its own connection, and never return."""
+        """Run the consumer in the fork, which keeps only its own connection; never returns."""
         code = 1
         try:
             os.setpgid(0, 0)
@@ -133,20 +135,20 @@ class ForkServer:
             with suppress(OSError, ValueError):
                 sys.stderr.flush()
             if os.getppid() != host:
-                _tell_code(connection, code)
+                _send_code(connection, code)
             os._exit(code)
 
     def _reap(self) -> None:
-        """Tell the launchers of the consumers that have ended how they did."""
+        """Send the exit codes of consumers that have ended to their clients."""
         with suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                _kill(ended.si_pid)  # what it started; its group is still its own
+                _kill(ended.si_pid)  # and its child processes, while its group id cannot be reused
                 _, status = os.waitpid(ended.si_pid, 0)
                 connection = self._workers.pop(ended.si_pid)
                 code = os.waitstatus_to_exitcode(status)
                 if code < 0:
-                    self._tell("shard process killed", pid=ended.si_pid, signal=-code)
-                _tell_code(connection, code if code >= 0 else 128 - code)
+                    self._warn("shard process killed", pid=ended.si_pid, signal=-code)
+                _send_code(connection, code if code >= 0 else 128 - code)
                 self._close(connection)
 
     def _close(self, connection: socket.socket) -> None:
@@ -155,22 +157,22 @@ class ForkServer:
         connection.close()
 
 
-def _tell_code(connection: socket.socket, code: int) -> None:
-    with suppress(OSError):  # a launcher that was killed asks no more
+def _send_code(connection: socket.socket, code: int) -> None:
+    with suppress(OSError):  # the client was killed
         connection.send(b"%d\n" % code)
 
 
 def _kill(pid: int) -> None:
-    """End a consumer and all that it started. Not yet buried, its id is nobody else's."""
+    """Kill a consumer and its child processes. It is not reaped yet, so its id cannot be reused."""
     for kill in (os.killpg, os.kill):
         with suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
 
 
 def _follow_parent(connection: socket.socket) -> bool:
-    """Have Linux kill this process group when the launcher goes, whatever it is doing, with or without the host.
+    """Have Linux kill this process group when the client ends, even without the fork server.
 
-    False when the launcher is gone already.
+    Returns False if the client has ended already.
     """
     fcntl.fcntl(connection, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGKILL)
