@@ -59,8 +59,8 @@ def daemon(
 ) -> None:
     """Run the KCL daemon: forward signals, restart it after crashes, log JSON lines to stderr."""
     from stream_app import app as root
-    from stream_app.daemon.initial_position import parse_timestamp, refuse_leases, starting_at
-    from stream_app.daemon.launcher import run_daemon
+    from stream_app.daemon.initial_position import parse_timestamp, require_no_leases, starting_at
+    from stream_app.daemon.launcher import LaunchOptions, run_daemon
     from stream_app.daemon.log import json_lines
     from stream_app.daemon.supervisor import Stop
     from stream_app.telemetry.best_effort import BestEffortFile, open_standard_files
@@ -72,20 +72,19 @@ def daemon(
     overrides: dict[str, str | None] = {}
     if start is not None:
         seconds = parse_timestamp(start, time.time())
-        refuse_leases(client("dynamodb"), settings.application)
+        require_no_leases(client("dynamodb"), settings.application)
         overrides |= starting_at(seconds)
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.request())
+    shards = _open_shards(client, settings.stream)
+    options = LaunchOptions(os.environ, overrides, debug=debug, shards=shards)
     code = run_daemon(
         properties,
-        environ=os.environ,
-        overrides=overrides,
+        options,
         on_line=json_lines(BestEffortFile(2), "DEBUG" if debug else settings.log_level),
         stop=stop,
-        debug=debug,
         before=lambda worker: _release_leader_lock(client, settings.application, worker),
-        shards=_open_shards(client, settings.stream),
     )
     raise typer.Exit(code)
 

@@ -1,1 +1,1 @@
-"""What a month on AWS costs: a pure calculation over a load, the settings and a table of prices."""
+"""Estimate of the monthly AWS cost from a load, the settings and a price table."""

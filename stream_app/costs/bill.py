@@ -1,4 +1,4 @@
-"""The month's bill of a load, line by line. Units and their rules are those of the public price pages."""
+"""The monthly cost of a load by line item, with the units and rules of the public AWS pricing pages."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import NamedTuple
 from stream_app.costs.load import GIB, KIB, ON_DEMAND, Load
 from stream_app.costs.prices import Prices
 
-HOURS = 730  # AWS's own month
+HOURS = 730  # of a month, as on the AWS pricing pages
 SECONDS = HOURS * 3_600
 _CHUNK = 64 * KIB
 _PUT_UNIT = 25 * KIB
-_BATCH = 10  # messages of a request to SQS, and of a pipe
+_BATCH = 10  # messages of an SQS request and of a pipe
 _WEEK, _DAY = 168, 24
-# KCL's metrics by level: a worker's, and a shard's. About: some are sent only when there is something to say.
+# Approximate number of KCL metrics by level, per worker and per shard; some are sent only on certain events.
 KCL_METRICS = {"NONE": (0, 0), "SUMMARY": (10, 5), "DETAILED": (26, 14)}
-_DATUMS = 200  # of one PutMetricData of KCL's
-_LOG_LINE = 450  # bytes of the line that a batch leaves
-_STATE_BYTES = 3_200  # of a device in a snapshot, compressed (air_quality)
+_DATUMS = 200  # of one PutMetricData request of KCL
+_LOG_LINE = 450  # bytes of the log line of a batch
+_STATE_BYTES = 3_200  # of a device in a compressed snapshot (air_quality)
 _LAMBDA_GB, _LAMBDA_SECONDS = 1.0, 0.5
 
 
 class Line(NamedTuple):
-    """One line of a bill: a quantity of what a price is for."""
+    """One line item: a quantity in units of a price."""
 
     service: str
     what: str
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 def bill(load: Load, prices: Prices, mode: str) -> list[Line]:
-    """Every line, in the order of the flow."""
+    """Return all line items, in the order of the data flow."""
     lines: list[Line] = []
     for part in (_ingest, _stream, _leases, _storage, _latest, _observing, _functions, _tasks):
         for service, what, price, quantity in part(load, mode):
@@ -43,7 +43,7 @@ def bill(load: Load, prices: Prices, mode: str) -> list[Line]:
 
 
 def total(lines: list[Line]) -> float:
-    """Dollars a month."""
+    """Return the total in dollars per month."""
     return sum(line.dollars for line in lines)
 
 
@@ -64,7 +64,7 @@ def _ingest(load: Load, mode: str) -> Iterator[_Item]:
             yield "EventBridge", "archive", "eventbridge.archive", stored
             kept = stored * load.archive_days * _DAY / HOURS
             yield "EventBridge", "archive, kept", "eventbridge.archive_storage", kept
-        # The rule sends each event by itself; the pipe receives and deletes ten at a time.
+        # The rule sends events one by one; the pipe receives and deletes batches of ten.
         received = (_chunks(_BATCH * load.size) + 1) / _BATCH
         yield "SQS", "device queue", "sqs.request", records * (_chunks(load.size) + received)
         yield "EventBridge Pipes", "requests", "pipes.request", records * _chunks(load.size)
@@ -93,15 +93,15 @@ def _stream(load: Load, mode: str) -> Iterator[_Item]:
 
 
 def _leases(load: Load, mode: str) -> Iterator[_Item]:
-    """KCL's three tables. A lease is renewed three times in a failover time; a checkpoint reads it, then writes."""
+    """The three KCL tables: a lease is renewed three times per failover time; a checkpoint reads and writes it."""
     shards, tasks, failover = load.shards_of(mode), load.tasks_of(), load.failover_ms / 1_000
     renewals = shards * 3 / failover
     commits = load.commits_per_s(mode)
-    # Each worker looks for its leases once a failover time; the leader reads all of them and every worker's figures.
+    # Each worker scans the leases once per failover time; the leader reads all leases and worker metrics.
     reads = commits + (tasks * 2 + ceil(shards / 8)) / failover
     yield "DynamoDB (KCL)", "lease renewals", "dynamodb.write", renewals * SECONDS
     yield "DynamoDB (KCL)", "checkpoints", "dynamodb.write", commits * SECONDS
-    # The leader's lock has a heartbeat every 10 s, a worker tells its figures every 30 s.
+    # The leader renews its lock every 10 s; a worker writes its metrics every 30 s.
     yield "DynamoDB (KCL)", "leader, workers", "dynamodb.write", (1 / 10 + tasks / 30) * SECONDS
     yield "DynamoDB (KCL)", "reads", "dynamodb.read", reads * SECONDS
 
@@ -116,7 +116,7 @@ def _storage(load: Load, mode: str) -> Iterator[_Item]:
     yield "S3", "failures", "s3.put", failed
     yield "S3", "failures read again", "s3.get", failed
     gb = (records * (1 - load.failed) * load.parquet_bytes + failed * 2 * load.size) / GIB
-    state = 2 * load.devices * _STATE_BYTES / GIB  # this snapshot and the one before
+    state = 2 * load.devices * _STATE_BYTES / GIB  # the current and the previous snapshot
     yield (
         "S3",
         f"storage of {load.storage_days} days",
@@ -126,7 +126,7 @@ def _storage(load: Load, mode: str) -> Iterator[_Item]:
 
 
 def _latest(load: Load, mode: str) -> Iterator[_Item]:
-    """Once a segment for each device that is in it."""
+    """One write per segment and device in it."""
     if not load.latest:
         return
     segments = load.segments_per_s(mode)
@@ -143,8 +143,8 @@ def _observing(load: Load, mode: str) -> Iterator[_Item]:
     metrics = tasks * of_worker + shards * of_shard
     requests = SECONDS * 1_000 / load.metrics_buffer_ms * max(tasks, metrics / _DATUMS) if metrics else 0.0
     yield "CloudWatch", "logs", "cloudwatch.logs", lines * _LOG_LINE * SECONDS / GIB
-    yield "CloudWatch", "KCL's metrics", "cloudwatch.metric", metrics
-    yield "CloudWatch", "KCL's metrics, sent", "cloudwatch.request", requests
+    yield "CloudWatch", "KCL metrics", "cloudwatch.metric", metrics
+    yield "CloudWatch", "KCL metrics: requests", "cloudwatch.request", requests
 
 
 def _functions(load: Load, mode: str) -> Iterator[_Item]:

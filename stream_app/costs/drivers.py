@@ -1,4 +1,4 @@
-"""What drives a bill: each setting halved and doubled, the rest as it is."""
+"""Cost drivers: the change of the cost if a single setting is halved or doubled."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from stream_app.costs.prices import Prices
 
 REMARKS = (
     (
-        "Data between the tasks and S3, DynamoDB in one region is free through gateway endpoints; interface "
-        "endpoints for Kinesis, SQS, EventBridge and CloudWatch cost by the hour, zone and GB, and so does a NAT "
-        "gateway."
+        "Traffic between the tasks and S3 or DynamoDB in the same region is free through gateway endpoints; interface "
+        "endpoints for Kinesis, SQS, EventBridge and CloudWatch, and a NAT gateway, cost by hour, zone and GB."
     ),
     (
-        "Not counted: KMS requests, Firehose and Delta sinks, ordered devices' FIFO queues, enhanced fan-out, "
-        "On-demand Advantage, alarms, the reading of what is stored."
+        "Not included: KMS requests, Firehose and Delta sinks, FIFO queues of ordered devices, enhanced fan-out, "
+        "On-demand Advantage, alarms, and reading stored data."
     ),
 )
 
@@ -26,7 +25,7 @@ _SHARDS = "shards (provisioned)"
 
 
 class Change(NamedTuple):
-    """What another value of one setting would change, in dollars a month by mode."""
+    """The change of the cost with another value of one setting, in dollars per month by mode."""
 
     setting: str
     now: str
@@ -35,13 +34,13 @@ class Change(NamedTuple):
 
 
 def changes(load: Load, prices: Prices) -> list[Change]:
-    """Every change, the most that one would save or cost first."""
+    """Return all changes, those with the largest effect first."""
     now = {mode: total(bill(load, prices, mode)) for mode in MODES}
     found = []
     for setting, before, after, other in _others(load):
         by_mode = {mode: total(bill(other, prices, mode)) - now[mode] for mode in MODES}
         if setting == _SHARDS:
-            by_mode[ON_DEMAND] = 0.0  # there AWS decides
+            by_mode[ON_DEMAND] = 0.0  # AWS decides in this mode
         found.append(Change(setting, before, after, by_mode))
     return sorted(found, key=lambda change: -max(map(abs, change.dollars.values())))
 
@@ -68,4 +67,4 @@ def _others(load: Load) -> Iterator[tuple[str, str, str, Load]]:
         if level != load.metrics_level:
             yield "metricsLevel", load.metrics_level, level, replace(load, metrics_level=level)
     if load.through_bus:
-        yield "the way in", "bus", "straight to the stream", replace(load, through_bus=False)
+        yield "route of the devices", "bus", "directly to the stream", replace(load, through_bus=False)

@@ -1,4 +1,4 @@
-"""What is to be paid for: how much comes in, and the settings that decide what is made of it."""
+"""The load to be paid for: incoming records, and the settings that determine their cost."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _LEAST_ON_DEMAND = 4  # shards of a new on-demand stream
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A month's load and settings. Rates are averages a second; `size` is a record's bytes on the stream.
+    """Load and settings of a month.
 
-    `shards` 0 means as many as it takes. `failed` and `alerts` are shares of the records. `parquet_bytes` is what
-    a record takes in a segment, `per_core` how many records a second one core processes.
+    Rates are averages per second. `size` is the size of a record on the stream in bytes, `parquet_bytes` its size in
+    a segment. `shards` and `tasks` 0 mean the number needed. `failed` and `alerts` are shares of the records.
+    `per_core` is the number of records that one core processes per second.
     """
 
     records_per_s: float
@@ -54,37 +55,37 @@ class Load:
     task_gb: float = 2.0
 
     def needed_shards(self) -> int:
-        """Enough for 1,000 records and 1 MiB a second each, with headroom."""
+        """Return the number of shards for 1,000 records and 1 MiB per second each, with headroom."""
         share = 1.0 + self.headroom
         by_records = self.records_per_s * share / 1_000
         by_bytes = self.records_per_s * self.size * share / MIB
         return max(1, ceil(by_records), ceil(by_bytes))
 
     def shards_of(self, mode: str) -> int:
-        """The shards of the stream; an on-demand one keeps room for twice the load, and has at least four."""
+        """Return the shards of the stream; on-demand mode provides twice the load, and at least four shards."""
         if self.shards:
             return self.shards
         needed = self.needed_shards()
         return needed if mode == PROVISIONED else max(_LEAST_ON_DEMAND, 2 * needed)
 
     def tasks_of(self) -> int:
-        """Tasks that keep half of each core free, at least two: one more than is needed to lose one."""
+        """Return the number of tasks with half of each core free; at least two, so that one may fail."""
         return self.tasks or max(2, ceil(self.records_per_s / (self.per_core * self.task_vcpu * 0.5)))
 
     def segments_per_s(self, mode: str) -> float:
-        """Segments that all shards close in a second: by time, by records, by bytes, never an empty one."""
+        """Return the segments closed by all shards per second, limited by time, records and bytes; none is empty."""
         shards = self.shards_of(mode)
         each = self.records_per_s / shards
         full = max(each / self.segment_records, each * self.size / self.segment_bytes)
         return shards * min(each, max(1 / self.segment_seconds, full))
 
     def commits_per_s(self, mode: str) -> float:
-        """Checkpoints of all shards a second: each needs a closed segment."""
+        """Return the checkpoints of all shards per second; each needs a closed segment."""
         return min(self.segments_per_s(mode), self.shards_of(mode) / self.checkpoint_seconds)
 
 
 def with_settings(load: Load, settings: Settings, properties: Mapping[str, str]) -> Load:
-    """The load with what the settings file says. Raises ConfigError on a number or level that is none."""
+    """Apply the settings file to a load. Raises ConfigError for invalid numbers."""
     return replace(
         load,
         segment_seconds=settings.segment_seconds,
@@ -92,7 +93,7 @@ def with_settings(load: Load, settings: Settings, properties: Mapping[str, str])
         segment_bytes=settings.segment_bytes,
         checkpoint_seconds=settings.checkpoint_seconds,
         latest=bool(settings.latest_table),
-        metrics_level=properties.get("metricsLevel", "DETAILED").upper(),  # KCL's own default
+        metrics_level=properties.get("metricsLevel", "DETAILED").upper(),  # the default of KCL
         metrics_buffer_ms=_milliseconds(properties, "metricsBufferTimeMillis", load.metrics_buffer_ms),
         failover_ms=_milliseconds(properties, "failoverTimeMillis", load.failover_ms),
         idle_ms=_milliseconds(properties, "idleTimeBetweenReadsInMillis", load.idle_ms),
@@ -105,12 +106,12 @@ def _milliseconds(properties: Mapping[str, str], name: str, usual: int) -> int:
         return usual
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         hint = "give a whole number of milliseconds above 0"
-        raise ConfigError([Problem(f"{name} = {text!r} is no such number", hint)])
+        raise ConfigError([Problem(f"invalid value {name} = {text!r}", hint)])
     return int(text)
 
 
 def find_problems(load: Load) -> list[Problem]:
-    """Everything about a load that could not be."""
+    """Return all problems of a load."""
     bounds: tuple[tuple[str, float, float, float], ...] = (
         ("--records-per-s", load.records_per_s, 0.001, 1e9),
         ("--bytes", load.size, 1, _LARGEST),
@@ -131,8 +132,11 @@ def find_problems(load: Load) -> list[Problem]:
         if not low <= value <= high
     ]
     if load.metrics_level not in LEVELS:
-        found.append(Problem(f"metricsLevel {load.metrics_level!r}", f"one of {', '.join(LEVELS)}"))
+        hint = f"give one of {', '.join(LEVELS)}"
+        found.append(Problem(f"unknown metricsLevel {load.metrics_level!r}", hint))
     if load.shards and load.shards < load.needed_shards():
-        hint = f"1,000 records and 1 MiB a second each: give at least {load.needed_shards()}, or 0"
-        found.append(Problem(f"{load.shards} shards cannot take the load", hint))
+        hint = (
+            f"a shard accepts 1,000 records and 1 MiB per second: give at least {load.needed_shards()}, or 0"
+        )
+        found.append(Problem(f"{load.shards} shards are too few for the load", hint))
     return found

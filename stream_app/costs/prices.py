@@ -1,4 +1,4 @@
-"""The table of prices: data with a date, one region's prices by name."""
+"""The price table: prices by region and name, with their date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REGION = "us-east-1"
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`dollars` for `per` units. `verified` says whether the number was compared with a public page on the date."""
+    """`dollars` per `per` units; `verified` if it was compared with the public price page on the date."""
 
     dollars: float
     per: float
@@ -23,7 +23,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verified: bool = False
 
     def of(self, quantity: float) -> float:
-        """Dollars for so many units."""
+        """Return the cost of a quantity in dollars."""
         return quantity / self.per * self.dollars
 
 
@@ -34,7 +34,7 @@ class _Table(msgspec.Struct, frozen=True):
 
 
 class Prices(msgspec.Struct, frozen=True):
-    """One region's prices by name (`<service>.<what>`)."""
+    """The prices of one region by name (`<service>.<item>`)."""
 
     date: str
     region: str
@@ -45,18 +45,19 @@ class Prices(msgspec.Struct, frozen=True):
 
 
 def load(path: Path | None = None, region: str = _REGION) -> Prices:
-    """The shipped table, or that of a file of the same form, which may leave out what it does not change.
+    """Load the prices of a region from the bundled table or from a file of the same format.
 
-    Raises ConfigError when the file cannot be used or does not have the region.
+    For the default region, a file may omit prices that it does not change. Raises ConfigError if the file is invalid
+    or does not contain the region.
     """
     table = _read(SHIPPED)
     own = _read(path) if path else table
     if region not in own.regions:
-        hint = f"it has {', '.join(sorted(own.regions))}; --prices FILE gives prices of other regions"
+        hint = f"give one of {', '.join(sorted(own.regions))}, or a table with other regions as --prices FILE"
         raise ConfigError([Problem(f"the price table has no region {region}", hint)])
     prices = {**table.regions[_REGION], **own.regions[region]} if region == _REGION else own.regions[region]
     problems = [
-        Problem(f"{path}: no price {name} for {region}", "copy the entry's form from the shipped table")
+        Problem(f"{path}: no price {name} for {region}", "add an entry in the format of the bundled table")
         for name in sorted(table.regions[_REGION].keys() - prices.keys())
     ]
     problems += [
@@ -75,5 +76,5 @@ def _read(path: Path) -> _Table:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Table)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        hint = "give a JSON file in the form of stream_app/costs/prices.json"
-        raise ConfigError([Problem(f"cannot use {path} as prices: {error}", hint)]) from error
+        hint = "give a JSON file in the format of stream_app/costs/prices.json"
+        raise ConfigError([Problem(f"cannot read price table {path}: {error}", hint)]) from error

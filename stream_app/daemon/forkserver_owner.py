@@ -1,7 +1,8 @@
 """Starts the fork server, restarts it when it ends, and passes its socket to the daemon.
 
-This process owns the socket. While no fork server is running, shards wait in the queue of the socket for the next one.
-If there will be none, the socket is closed and shards start without a fork server. Running consumers are not affected.
+This process owns the socket. While no fork server is running, shards wait in the queue of the socket for the next
+one. If there will be none, the socket is closed and shards start without a fork server. Running consumers are not
+affected.
 """
 
 from __future__ import annotations

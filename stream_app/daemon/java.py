@@ -56,7 +56,8 @@ def command(java: Path, properties: Path, *, heap: str, cbor: bool, debug: bool)
         str(java),
         f"-Xmx{heap}",
         "-XX:+UseSerialGC",
-        # KCL keeps running after a thread ran out of memory, but reads nothing: exit, and let the supervisor restart it.
+        # KCL keeps running after a thread ran out of memory, but reads nothing: exit, and let the supervisor
+        # restart it.
         "-XX:+ExitOnOutOfMemoryError",
         # Before Java 18 the protocol would use the encoding of the locale, which is ASCII in many containers.
         "-Dfile.encoding=UTF-8",

@@ -1,7 +1,7 @@
 """Heap size and maxRecords of the daemon, computed from shards, record size and available memory.
 
-KCL prefetches three batches or 8 MiB of each shard, whichever is reached first, and then one more batch. The memory of
-a batch of 10 MiB (the maximum of a read) while it is received and written to the child process was measured with
+KCL prefetches three batches or 8 MiB of each shard, whichever is reached first, and then one more batch. The memory
+of a batch of 10 MiB (the maximum of a read) while it is received and written to the child process was measured with
 `python -m tests.bench.heap`.
 """
 
@@ -69,8 +69,8 @@ def size(
 ) -> Sizing:
     """Compute the sizes for a worker that may hold all `shards` open shards (None for unknown) in `memory` bytes.
 
-    A configured heap is kept. If the heap is too small for batches of maxRecords, maxRecords is lowered, but not below
-    twice the number of records that a shard accepts between two reads. Raises ConfigError.
+    A configured heap is kept. If the heap is too small for batches of maxRecords, maxRecords is lowered, but not
+    below twice the number of records that a shard accepts between two reads. Raises ConfigError.
     """
     count, record = _shards(properties, shards), _number(properties, environ)
     wanted = _property(properties, "maxRecords", _MOST_RECORDS)

@@ -63,16 +63,16 @@ def run_daemon(
 ) -> int:
     """Run the daemon, restarting it after crashes, until `stop` is requested; returns the exit code.
 
-    The exit code is 0 after a requested stop, 1 if restarts are exhausted or a stop had to be forced, and 2 if a child
-    process found the configuration invalid. Raises ConfigError, with all problems, before anything is started.
+    The exit code is 0 after a requested stop, 1 if restarts are exhausted or a stop had to be forced, and 2 if a
+    child process found the configuration invalid. Raises ConfigError, with all problems, before anything is started.
 
     `properties` is the base file. STREAM_APP_APPLICATION, _STREAM, _REGION and _WORKER_ID of the environment override
     it, and `options.overrides` override both. `on_line` is called with one line at a time, including DEBUG lines (see
     `daemon.log`). Lines of the launcher have the source `launcher` and the events launcher_started, daemon_started
     (with `pid`), daemon_restarting, daemon_gave_up and launcher_ended.
 
-    If the setting `shard_host` is on and the shards run the consumer of this package, they are forked by a fork server
-    (see `forkserver_owner`), whose lines have the source `host`.
+    If the setting `shard_host` is on and the shards run the consumer of this package, they are forked by a fork
+    server (see `forkserver_owner`), whose lines have the source `host`.
 
     The heap is computed by `java_heap` and logged with launcher_started. After a daemon that ran out of memory (the
     event out_of_memory of the source `kcl`) the next one reads fewer records at once.

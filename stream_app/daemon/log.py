@@ -62,8 +62,8 @@ def parse(text: str) -> Line | None:
     """Parse a line of the daemon's log; None if it is not worth logging.
 
     The level INFO of KCL becomes DEBUG. Messages about child processes get the events shard_initialized, shard_ended,
-    lease_lost, shard_stopping, child_silent (it closed its pipe), child_timed_out, child_failed and child_exited (with
-    `code`); all others get the event `kcl`.
+    lease_lost, shard_stopping, child_silent (it closed its pipe), child_timed_out, child_failed and child_exited
+    (with `code`); all others get the event `kcl`.
     """
     parts = text.split("\t", 4)
     if len(parts) != 5 or parts[1] not in _RANK:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stream_app.daemon.crash_report import CrashReport
 from stream_app.daemon.log import DaemonLog, Line, OnLine, launcher_line
-from stream_app.daemon.shutdown_policy import Act, Patience, Watch
+from stream_app.daemon.shutdown_policy import Action, Patience, ShutdownPolicy
 from stream_app.daemon.supervisor import Ending, Stop
 
 _SIGNAL = Path(__file__).with_name("parent_death_signal.py")
@@ -85,7 +85,7 @@ class DaemonProcess:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start `command` with `environ` as its complete environment."""
-        self._watch, self._crash = Watch(patience), CrashReport()
+        self._policy, self._crash = ShutdownPolicy(patience), CrashReport()
         self._on_line = on_line
         self._stop = stop
         self._patience = patience
@@ -123,12 +123,12 @@ class DaemonProcess:
             with self._process:  # closes the pipes and waits
                 pass
         self._kill_group(wait=self._patience.children)
-        watch = self._watch
+        policy = self._policy
         stopped, recovering = self._stop.requests > 0, self._crash.recovering
-        return Ending(self._process.returncode, stopped, watch.child, watch.forced, recovering)
+        return Ending(self._process.returncode, stopped, policy.child, policy.forced, recovering)
 
     def _see(self, line: Line) -> None:
-        self._watch.see(line)
+        self._policy.see(line)
         self._crash.see(line)
         self._on_line(line)
 
@@ -146,7 +146,8 @@ class DaemonProcess:
                 # Polled before the last read, which then reads everything that was written. The end of file is not
                 # sufficient, because a child process that inherited the pipes keeps them open.
                 ended = self._process.poll() is not None
-                # The daemon writes a child's line to stdout before its copy to stderr: read stderr first, process it last.
+                # The daemon writes a child's line to stdout before its copy to stderr: read stderr first,
+                # process it last.
                 copies, lines = err.read(), out.read()
                 for line in lines:
                     self._log.out(line)
@@ -157,16 +158,16 @@ class DaemonProcess:
                         selector.unregister(stream.fd)
                 if ended:
                     break
-                self._perform(self._watch.decide(self._stop.acknowledge(), self._clock()))
+                self._perform(self._policy.decide(self._stop.acknowledge(), self._clock()))
         self._log.flush()
 
-    def _perform(self, act: Act | None) -> None:
-        if act is Act.ASK:
+    def _perform(self, action: Action | None) -> None:
+        if action is Action.TERMINATE:
             # SIGTERM for SIGINT too: a JVM that was started with SIGINT ignored keeps ignoring it.
             self._process.terminate()
-        elif act is Act.END_JVM:
+        elif action is Action.KILL_JVM:
             self._process.kill()
-        elif act is Act.END_ALL:
+        elif action is Action.KILL_ALL:
             self._kill_group(wait=0.0)
 
     def _kill_group(self, wait: float) -> None:

@@ -41,9 +41,9 @@ class ShutdownPolicy:
 
     The final event of a shard is the last chance of its child process to checkpoint. When a child process fails, KCL
     shuts down the other ones, then initializes their shards again and continues for shutdownGraceMillis, while the
-    failed shard makes no progress. When KCL is asked to stop while it holds the lease of a shard that has ended (as it
-    does for minutes after each split or merge), it waits for the final event of that shard, which never occurs, and
-    initializes the other shards again as well. In both cases waiting gains nothing.
+    failed shard makes no progress. When KCL is asked to stop while it holds the lease of a shard that has ended (as
+    it does for minutes after each split or merge), it waits for the final event of that shard, which never occurs,
+    and initializes the other shards again as well. In both cases waiting gains nothing.
     """
 
     def __init__(self, patience: Patience) -> None:

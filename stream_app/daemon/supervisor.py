@@ -19,8 +19,8 @@ class Ending(NamedTuple):
     """How a daemon ended.
 
     `code` is its exit code (negative for a signal), `child` the exit code of a failed child process. `stopped` is
-    whether a stop was requested, `forced` whether it was killed before all shards had their last chance to checkpoint,
-    `recovering` whether all failed shards get further at the next start (`crash_report`).
+    whether a stop was requested, `forced` whether it was killed before all shards had their last chance to
+    checkpoint, `recovering` whether all failed shards get further at the next start (`crash_report`).
     """
 
     code: int
@@ -34,9 +34,9 @@ class Ending(NamedTuple):
 class Restarts:
     """The restart policy: at most `limit` restarts within `window_seconds`, with exponential backoff and jitter.
 
-    Restarts after which all failed shards get further do not count, up to `recovering_limit` within the same window: a
-    record that ends its process takes two restarts until it is quarantined. The n-th counted restart within the window
-    waits between half and all of min(`cap_seconds`, `base_seconds` · 2^(n-1)).
+    Restarts after which all failed shards get further do not count, up to `recovering_limit` within the same window:
+    a record that ends its process takes two restarts until it is quarantined. The n-th counted restart within the
+    window waits between half and all of min(`cap_seconds`, `base_seconds` · 2^(n-1)).
     """
 
     limit: int = 5
@@ -125,9 +125,7 @@ def supervise(
                 earlier.popleft()
         recovering = ending.recovering and len(recoveries) < policy.recovering_limit
         if not recovering and len(restarts) >= policy.limit:
-            log(
-                {"level": "ERROR", "event": "daemon_gave_up", "code": ending.code, "restarts": len(restarts)}
-            )
+            log({"level": "ERROR", "event": "daemon_gave_up", "code": ending.code, "restarts": len(restarts)})
             return 1
         seconds = policy.delay(len(restarts), chance())
         (recoveries if recovering else restarts).append(now)

@@ -1,4 +1,4 @@
-"""What the shard host does before it forks, so that its forks need not: a shard's beginning, with nothing in it."""
+"""Warms up the fork server: runs a shard with generated rows, so that forks share what is loaded and compiled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, redirect_stderr, suppress
 from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 from uuid import uuid4
 
 import msgspec
@@ -39,22 +39,29 @@ from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.pipeline.values.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TIME_MS, TIME_US
 
-_REHEARSALS = 8
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest
+    from botocore.client import BaseClient
+
+    from stream_app.aws.clients import ClientFactory
+    from stream_app.consumer.protocol.line_reader import Source
+
+_RUNS = 8
 _LAST_HASH = 2**128 - 1
 _WRITTEN = ("s3", "sqs", "dynamodb")
 
 
-def prewarm(dependencies: ShardDependencies, client: Callable[[str], Any]) -> None:
-    """A shard's life some times over with made-up rows: look for its snapshot and parents, then all that KCL says.
+def prewarm(dependencies: ShardDependencies, client: ClientFactory) -> None:
+    """Run a shard several times with generated rows, from its snapshot and parents to the end of the shard.
 
-    Before the shard host forks: what is loaded or compiled at first use is then shared, and Python rewrites the
-    bytecode of what it runs often. Nothing is written anywhere: requests that would are made up to the point where
-    they are sent. A service that does not answer is not asked again.
+    It runs before the first fork. What is loaded or compiled at first use is then shared, and Python has specialized
+    the bytecode of hot code. Nothing is written: requests that write are built and signed, but not sent. A service
+    that does not answer is not called again.
     """
     settings, registry = dependencies.settings, dependencies.registry
-    sending: Unsent | None = None
-    with suppress(Exception):  # as in `warm_up`, errors are left to the first real use
-        sending = Unsent(client(service) for service in _WRITTEN)
+    sending: BlockedRequests | None = None
+    with suppress(Exception):  # as in `warm_up`, errors are reported by the first real use
+        sending = BlockedRequests(client(service) for service in _WRITTEN)
 
     def snapshot() -> None:
         S3Snapshots(client("s3"), settings.bucket, settings.application).load("warm-up", "warm-up")
@@ -62,28 +69,28 @@ def prewarm(dependencies: ShardDependencies, client: Callable[[str], Any]) -> No
     def parents() -> None:
         lineage_of(client("kinesis"), settings.stream)("warm-up")
 
-    asks: list[Callable[[], None]] = [snapshot, parents]
-    for _ in range(_REHEARSALS):
-        asks = [ask for ask in asks if _answered(ask)]
+    requests: list[Callable[[], None]] = [snapshot, parents]
+    for _ in range(_RUNS):
+        requests = [request for request in requests if _is_reachable(request)]
         for codec in registry.codecs.values():
             with suppress(Exception):
-                live(dependencies, codec, sending if asks else None)
+                run_shard(dependencies, codec, sending if requests else None)
 
 
-def _answered(ask: Callable[[], None]) -> bool:
+def _is_reachable(request: Callable[[], None]) -> bool:
     try:
-        ask()
-    except (ClientError, FatalError):  # refused, or there is no such shard: an answer
+        request()
+    except (ClientError, FatalError):  # access denied or no such shard: the service answers
         return True
     except Exception:
         return False
     return True
 
 
-def live(dependencies: ShardDependencies, codec: Codec, sending: Unsent | None) -> None:
-    """The life of a shard of three segments with rows of one event type, from the first word of KCL to the last.
+def run_shard(dependencies: ShardDependencies, codec: Codec, sending: BlockedRequests | None) -> None:
+    """Run a shard of three segments with rows of one event type, from initialize to shardEnded.
 
-    Where `sending` does not hold requests back, rows are only processed. Raises what the world's parts raise.
+    Without `sending`, which blocks requests, rows are only processed. Raises what the dependencies raise.
     """
     now = time.time_ns() // 1_000_000
     if sending is None:
@@ -100,24 +107,23 @@ def live(dependencies: ShardDependencies, codec: Codec, sending: Unsent | None) 
     segments = [
         _records(codec, now + 1_000 * dependencies.settings.segment_seconds * at, at) for at in range(3)
     ]
-    daemon = Daemon([Initialize("warm-up", "TRIM_HORIZON", 0), *_spoken(segments), ShardEnded()])
-    # Log lines go to stderr, and bear the shard's name from now on.
+    daemon = FakeDaemon([Initialize("warm-up", "TRIM_HORIZON", 0), *_messages(segments), ShardEnded()])
+    # Log lines, which are discarded, are bound to the shard in a context of their own.
     with sending.held(), closing(daemon), redirect_stderr(io.StringIO()):
-        copy_context().run(
-            serve, BatchCoalescer(ShardConsumer(apart)), cast("Any", daemon.stdin), cast("Any", daemon)
-        )
+        stdin, stdout = cast("Source", daemon.stdin), cast(IO[bytes], daemon)
+        copy_context().run(serve, BatchCoalescer(ShardConsumer(apart)), stdin, stdout)
 
 
-def _spoken(segments: Iterable[Sequence[Record]]) -> Iterator[Message]:
-    """What KCL says on the way; a commit of what is complete in between."""
+def _messages(segments: Iterable[Sequence[Record]]) -> Iterator[Message]:
+    """Yield the messages of KCL; each segment ends with a commit."""
     for records in segments:
         yield ProcessRecords([], 0)
         yield ProcessRecords(records, 0)
         yield ShutdownRequested()
 
 
-class Daemon:
-    """The daemon's side of a child's pipes: says the next message after each answer, and yes to each checkpoint."""
+class FakeDaemon:
+    """The daemon's end of the pipes: sends the next message after each response and confirms checkpoints."""
 
     def __init__(self, messages: Iterable[Message]) -> None:
         self._messages = iter(messages)
@@ -127,15 +133,15 @@ class Daemon:
         self._say(next(self._messages, None))
 
     def write(self, line: bytes) -> None:
-        """What the child writes to its stdout."""
+        """Receive a line that the child writes to stdout."""
         asked = line.lstrip().startswith(b'{"action":"checkpoint"')
         self._say(CheckpointReply() if asked else next(self._messages, None))
 
     def flush(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no buffer."""
 
     def close(self) -> None:
-        """Both ends; safe to repeat."""
+        """Close both pipes; idempotent."""
         self.stdin.close()
         self._out.close()
 
@@ -146,52 +152,62 @@ class Daemon:
             self._out.write(msgspec.json.encode(message) + b"\n")
 
 
-class Unsent:
-    """Holds requests of boto3 clients back at the last moment, and answers them with success.
+class BlockedRequests:
+    """Intercepts requests of boto3 clients before they are sent, and answers them with success.
 
-    Its handlers stay with the clients and then do nothing: to take them out would empty what boto3 remembers.
+    The handlers remain registered and then do nothing, because removing them would clear the caches of boto3.
     """
 
-    def __init__(self, clients: Iterable[Any]) -> None:
+    def __init__(self, clients: Iterable[BaseClient]) -> None:
         self._holding = False
         for client in clients:
-            client.meta.events.register("before-send", self._answer)
+            # The stubs omit that a handler may return the response.
+            client.meta.events.register("before-send", self._answer)  # type: ignore[arg-type]
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nothing is sent in this block, in no thread."""
+        """Intercept the requests of all threads in this block."""
         self._holding = True
         try:
             yield
         finally:
             self._holding = False
 
-    def _answer(self, request: Any, **_: Any) -> AWSResponse | None:
+    def _answer(self, request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
         if not self._holding:
             return None
-        return AWSResponse(request.url, 200, HTTPHeaders(), _Reply(request.body))
+        return AWSResponse(request.url, 200, HTTPHeaders(), _FakeReply(request.body))
 
 
-class _Reply:
-    """What is read of a connection: of a batch, that each entry was taken."""
+class _BatchEntry(msgspec.Struct):
+    Id: str
 
-    def __init__(self, request: Any) -> None:
-        self._request = request
+
+class _BatchRequest(msgspec.Struct):
+    Entries: list[_BatchEntry] | None = None
+
+
+class _FakeReply:
+    """The body of an answer; for a batch request it reports success for each entry."""
+
+    def __init__(self, body: object) -> None:
+        self._body = body
 
     def stream(self) -> Iterator[bytes]:
-        asked: dict[str, Any] = {}
-        with suppress(TypeError, ValueError):  # Parquet, a manifest, nothing
-            asked = msgspec.json.decode(self._request, type=dict[str, Any])
-        if "Entries" in asked:
-            yield msgspec.json.encode({"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]]})
+        if not isinstance(self._body, bytes | bytearray | str):
+            return
+        with suppress(ValueError):  # no JSON body, such as Parquet
+            request = msgspec.json.decode(self._body, type=_BatchRequest)
+            if request.Entries is not None:
+                yield msgspec.json.encode({"Successful": request.Entries})
 
 
 def _records(codec: Codec, now_ms: int, turn: int) -> list[Record]:
-    """Three rows as devices send them, every other time in the envelope of the bus.
+    """Return three rows as devices send them, in every other turn in the envelope of EventBridge.
 
-    Values that are missing keep every rule; those that are made up break some, which is a way to be known too.
+    Missing values satisfy all rules; generated values break some, so that failing rows are warmed up as well.
     """
-    bodies = [_made_up(codec, now_ms, f"warm-up {turn} {at}", bare=at != 1) for at in range(3)]
+    bodies = [_sample_event(codec, now_ms, f"warm-up {turn} {at}", bare=at != 1) for at in range(3)]
     name, told = codec.event.name, datetime.fromtimestamp(now_ms / 1_000, UTC)
     if turn % 2:
         texts = [msgspec.json.encode({"event": name, **body}) for body in bodies]
@@ -203,8 +219,8 @@ def _records(codec: Codec, now_ms: int, turn: int) -> list[Record]:
     return [Record(text, "warm-up", str(10 * turn + at), now_ms) for at, text in enumerate(texts)]
 
 
-def _made_up(codec: Codec, now_ms: int, text: str, bare: bool) -> dict[str, Any]:
-    """An event as JSON has it; `bare`: without the values that may be missing."""
+def _sample_event(codec: Codec, now_ms: int, text: str, bare: bool) -> dict[str, object]:
+    """Return an event as JSON values; with `bare`, without values that may be missing."""
     samples = {FLOAT: 1.5, SINGLE: 1.5, INTEGER: 1, BOOLEAN: True, TIME_MS: now_ms, TIME_US: now_ms * 1_000}
     required = {*codec.event.required, codec.event.key}
     fields = {

@@ -1,8 +1,8 @@
 """The loop of the fork server: one fork for each client that passes its pipes.
 
-It is single-threaded and never blocks. Each consumer is a separate process, so a crash or hang affects one shard only.
-A consumer never outlives its client: the fork server kills it when the connection of the client closes, and if the
-fork server has ended, Linux does.
+It is single-threaded and never blocks. Each consumer is a separate process, so a crash or hang affects one shard
+only. A consumer never outlives its client: the fork server kills it when the connection of the client closes, and if
+the fork server has ended, Linux does.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.launcher import LaunchOptions, run_daemon
 from stream_app.daemon.log import Line, encoded
 from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.errors import FatalError
@@ -58,13 +58,10 @@ class DaemonThread:
         try:
             self.code = run_daemon(
                 properties,
-                environ=environ,
+                LaunchOptions(environ, overrides, restarts, shards=shards),
                 on_line=self._on_log_line,
                 stop=self._stop,
-                overrides=overrides,
-                restarts=restarts,
                 before=before,
-                shards=shards,
             )
         except Exception as error:  # Raised again by check().
             self.error = error

@@ -1,1 +1,1 @@
-"""Renderers of one Summary value per batch."""
+"""Logs and metrics."""

@@ -1,4 +1,4 @@
-"""Log output to a file descriptor, without ever raising or waiting for long: what cannot be written is counted."""
+"""Log output to a file descriptor that never raises and never blocks for long; lost writes are counted."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ import select
 import stat
 from typing import IO
 
-# A pipe that poll() calls writable takes this many bytes without waiting (PIPE_BUF on Linux).
+# A pipe that poll() reports as writable accepts this many bytes without blocking (PIPE_BUF on Linux).
 _AT_ONCE = 4_096
-_PATIENCE_MS = 1_000
+_TIMEOUT_MS = 1_000
 
 
 class BestEffortFile(io.RawIOBase, IO[bytes]):
-    """A descriptor as a file for whole lines. A write always succeeds, for its caller.
+    """A file for complete lines on a descriptor, whose writes always succeed for the caller.
 
-    A reader that does not read is waited for once; until it reads again, what is written is lost at once. So is what
-    a full disk, a closed pipe or a closed descriptor refuses. When a line can be written again, another before it
-    tells how many writes were lost.
+    If the reader does not read, one write waits for it; until it reads again, later writes are lost at once. Writes
+    that fail, because of a full disk, a closed pipe or a closed descriptor, are lost as well. Before the next line
+    that can be written, a line with the number of lost writes is written.
     """
 
-    def __init__(self, fd: int, patience_ms: int = _PATIENCE_MS) -> None:
-        self._fd, self._patience = fd, patience_ms
+    def __init__(self, fd: int, timeout_ms: int = _TIMEOUT_MS) -> None:
+        self._fd, self._timeout = fd, timeout_ms
         self._at_once = None if _is_regular(fd) else _AT_ONCE
         self._stuck = self._torn = False
         self.lost = 0
-        """How many writes were lost, or cut short."""
-        self._told = 0
+        """The number of writes that were lost or truncated."""
+        self._reported = 0
 
     def writable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         return self._fd
 
     def isatty(self) -> bool:
-        """Whether a person reads it."""
+        """Return whether the descriptor is a terminal."""
         return os.isatty(self._fd)
 
     def write(self, data: object, /) -> int:
-        """Write all of it, or count it as lost; the length of `data` in either case."""
+        """Write `data` completely or count it as lost; returns the length of `data` in either case."""
         given = bytes(data)  # type: ignore[call-overload]
-        if self.lost > self._told and self._put(_lost_line(self.lost - self._told)):
-            self._told = self.lost
+        if self.lost > self._reported and self._put(_lost_line(self.lost - self._reported)):
+            self._reported = self.lost
         if not self._put(given):
             self.lost += 1
         return len(given)
 
     def _put(self, data: bytes) -> bool:
-        rest = memoryview(b"\n" + data if self._torn else data)  # ends what was cut short before
+        rest = memoryview(b"\n" + data if self._torn else data)  # ends a truncated line
         size = len(rest)
         while rest:
             if not self._ready():
@@ -61,14 +61,14 @@ class BestEffortFile(io.RawIOBase, IO[bytes]):
             except OSError:
                 break
             rest = rest[written:]
-        if len(rest) < size:  # something was written: does it end within a line?
+        if len(rest) < size:  # something was written: was it truncated?
             self._torn = bool(rest)
         return not rest
 
     def _ready(self) -> bool:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        ready = bool(poll.poll(0 if self._stuck else self._patience))
+        ready = bool(poll.poll(0 if self._stuck else self._timeout))
         self._stuck = not ready
         return ready
 
@@ -85,14 +85,14 @@ def _lost_line(count: int) -> bytes:
 
 
 def text(fd: int) -> io.TextIOWrapper:
-    """A descriptor as a text file for `sys.stdout` or `sys.stderr`; it writes line by line."""
+    """Return a line-buffered text file on a descriptor, for `sys.stdout` or `sys.stderr`."""
     return io.TextIOWrapper(
         BestEffortFile(fd), encoding="utf-8", errors="backslashreplace", line_buffering=True
     )
 
 
 def open_standard_files() -> None:
-    """Have a closed stdin, stdout or stderr be /dev/null, lest the next file that is opened take its place."""
+    """Open a closed stdin, stdout or stderr as /dev/null, so that another file cannot take its descriptor."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)

@@ -1,7 +1,7 @@
-"""Metrics as lines of a log: CloudWatch's embedded metric format, which Lambda and the agent turn into metrics.
+"""Metrics as log lines in the CloudWatch embedded metric format, which Lambda and the agent convert to metrics.
 
-The format is AWS's "Specification: Embedded metric format": a JSON object whose `_aws` names which of its members
-are metrics, and by which of them they are told apart.
+See "Specification: Embedded metric format" in the CloudWatch documentation: a JSON object whose member `_aws` lists
+which of its members are metrics and which are dimensions.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# As many as one document may name.
-MOST_METRICS = 100
-MOST_DIMENSIONS = 30
+# Limits of one document.
+MAX_METRICS = 100
+MAX_DIMENSIONS = 30
 
 
 class Metric(NamedTuple):
-    """A value and its unit, as CloudWatch calls units ("Count", "Seconds", "Milliseconds", "Bytes", "None")."""
+    """A value and its CloudWatch unit ("Count", "Seconds", "Milliseconds", "Bytes", "None")."""
 
     value: float
     unit: str = "Count"
@@ -31,26 +31,29 @@ def line(
     at_ms: int,
     properties: Mapping[str, str] | None = None,
 ) -> str:
-    """One line, without its end, of metrics that share their dimensions; `at_ms` is ms since the epoch.
+    """Return a line, without a line break, of metrics that share their dimensions; `at_ms` is in ms since the epoch.
 
-    `properties` are members that are kept in the log and are neither. A value that is no finite number is left out:
-    CloudWatch refuses it. Raises ValueError when there is more than a document may hold, or a name stands twice.
+    `properties` are further members that are kept in the log only. Values that are not finite are omitted, because
+    CloudWatch rejects them. Raises ValueError if a limit is exceeded or a name occurs twice.
     """
-    told = {name: metric for name, metric in metrics.items() if math.isfinite(metric.value)}
-    if len(told) > MOST_METRICS or len(dimensions) > MOST_DIMENSIONS:
-        raise ValueError(f"{len(told)} metrics by {len(dimensions)} dimensions are too many for one line")
-    members = [*dimensions, *told, *(properties or {})]
+    finite = {name: metric for name, metric in metrics.items() if math.isfinite(metric.value)}
+    if len(finite) > MAX_METRICS or len(dimensions) > MAX_DIMENSIONS:
+        raise ValueError(
+            f"too many metrics ({len(finite)}) or dimensions ({len(dimensions)}) for one line "
+            f"(at most {MAX_METRICS} and {MAX_DIMENSIONS})"
+        )
+    members = [*dimensions, *finite, *(properties or {})]
     if len(set(members)) != len(members) or "_aws" in members:
-        raise ValueError("a metric, dimension or property has the name of another")
+        raise ValueError("a metric, dimension or property has the same name as another")
     directive = {
         "Namespace": namespace,
         "Dimensions": [list(dimensions)],
-        "Metrics": [{"Name": name, "Unit": metric.unit} for name, metric in told.items()],
+        "Metrics": [{"Name": name, "Unit": metric.unit} for name, metric in finite.items()],
     }
     document = {
         "_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]},
         **(properties or {}),
         **dimensions,
-        **{name: metric.value for name, metric in told.items()},
+        **{name: metric.value for name, metric in finite.items()},
     }
     return json.dumps(document)

@@ -1,4 +1,4 @@
-"""Latencies as counts in buckets 2 % wide: small, mergeable, good for percentiles."""
+"""A histogram of latencies with buckets of 2 %: small and mergeable."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 _GROWTH = math.log(1.02)
-# Where the buckets after the first begin; no wait lasts longer than the last of them says.
+# The lower bounds of all buckets but the first, up to far more than any latency.
 _EDGES = np.exp(np.arange(1, 2_500) * _GROWTH)
 
 
 class Histogram:
-    """Counts of values in milliseconds. A percentile is exact to 2 %; values below 1 ms count as 1 ms."""
+    """Counts of values in milliseconds; percentiles are accurate to 2 %, values below 1 ms count as 1 ms."""
 
     def __init__(self, counts: Mapping[int, int] | None = None) -> None:
         self._counts: dict[int, int] = dict(counts or {})
@@ -28,17 +28,17 @@ class Histogram:
         self.merge(dict(zip(found.tolist(), counts[found].tolist(), strict=True)))
 
     def merge(self, counts: Mapping[int, int]) -> None:
-        """Add another histogram's counts."""
+        """Add the counts of another histogram."""
         for bucket, count in counts.items():
             self._counts[bucket] = self._counts.get(bucket, 0) + count
 
     @property
     def counts(self) -> dict[int, int]:
-        """Counts by bucket, to be merged elsewhere."""
+        """Counts by bucket."""
         return dict(self._counts)
 
     def percentile(self, share: float) -> float | None:
-        """The value in ms below which `share` (0 to 1) of all lie; None when empty."""
+        """Return the value in ms below which `share` (0 to 1) of all values are; None if empty."""
         total = sum(self._counts.values())
         if not total:
             return None

@@ -1,4 +1,4 @@
-"""JSON lines on stderr; stdout belongs to the protocol. A line that cannot be written stops nobody."""
+"""Logging of JSON lines to stderr, because stdout belongs to the protocol; errors of writing are ignored."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import json
 import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 
 
 class _Lines:
-    """A logger that writes lines to a file, or to what is `sys.stderr` at that moment."""
+    """A logger that writes lines to a file or to the current `sys.stderr`."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def msg(self, message: str) -> None:
-        """Write a line, if it can be written."""
+        """Write a line if possible."""
         stream = self._stream or sys.stderr
-        if stream is not None:  # None where the process began without a stderr
-            with suppress(OSError, ValueError):  # no reader, no room, closed
+        if stream is not None:  # None if the process started without stderr
+            with suppress(OSError, ValueError):  # broken pipe, full disk or closed file
                 stream.write(message + "\n")
                 stream.flush()
 
@@ -31,23 +34,23 @@ class _Lines:
 
 
 class _Renderer:
-    """Renders a log call as JSON, and what has no JSON form by its names."""
+    """Renders a log call as JSON; if a value cannot be rendered, only the names of the fields."""
 
     def __init__(self) -> None:
         self._json = structlog.processors.JSONRenderer()
 
-    def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+    def __call__(self, logger: object, name: str, event: MutableMapping[str, object]) -> str:
         try:
             return str(self._json(logger, name, event))
         except Exception as error:
-            told = {key: str(event[key]) for key in ("event", "level", "ts") if key in event}
+            known = {key: str(event[key]) for key in ("event", "level", "ts") if key in event}
             return json.dumps(
-                {**told, "not_rendered": sorted(map(str, event)), "error": type(error).__name__}
+                {**known, "not_rendered": sorted(map(str, event)), "error": type(error).__name__}
             )
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Render every log call as one JSON line with time, level and what was bound (the shard)."""
+    """Render every log call as one JSON line with time, level and bound fields (the shard)."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -57,17 +60,18 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
             _Renderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level.upper(), 20)),
-        # Looked up at each call: whoever points stderr elsewhere, a test for one, closes what it was.
+        # Created for each call, because tests replace and close stderr.
         logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )
 
 
 def bind_shard(shard: str) -> None:
-    """Every further line of this process carries the shard id."""
+    """Add the shard id to all later lines of this process."""
     structlog.contextvars.bind_contextvars(shard=shard)
 
 
-def get() -> Any:
-    """The logger."""
-    return structlog.get_logger()
+def get() -> FilteringBoundLogger:
+    """Return the logger."""
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger

@@ -1,4 +1,4 @@
-"""One Summary value per batch; logs and metrics are renderings of it."""
+"""The summary of a batch, which is logged and from which metrics are derived."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of one batch. Times in milliseconds; `latency` is a Histogram's counts, device to processed.
+    """Outcome and duration of one batch; times are in milliseconds.
 
-    `unscored` rows are those on which the detector raised. `alerts_waiting` were not accepted by the bus yet, before
-    those of this batch; `alerts_dropped` were lost since the consumer started. `devices` are those that the shard's
-    state holds after the batch, `forgotten` those that it forgot during it. `failing_at_one_line` tells, by event
-    type, how many records up to now failed in succession at one line of a user's code, where these are many.
+    latency              Histogram counts of the time from device to processed
+    unscored             rows on which the detector raised
+    alerts_waiting       earlier alerts that the event bus has not accepted yet
+    alerts_dropped       alerts lost since the consumer started
+    devices              devices in the state of the shard after the batch
+    forgotten            devices removed from the state during the batch
+    failing_at_one_line  by event type, the number of consecutive records up to now that failed at one line of user
+                         code, if it is large
     """
 
     shard: str
@@ -34,8 +38,8 @@ class Summary:
     forgotten: int = 0
     failing_at_one_line: Mapping[str, int] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Built-in types, for a log line."""
+    def to_json(self) -> dict[str, Any]:  # keyword arguments of a log call
+        """Return the fields of a log line as JSON values."""
         return {
             "event": "batch",
             "shard": self.shard,
@@ -56,6 +60,6 @@ class Summary:
         }
 
 
-def by_code(codes: Counter[Any]) -> dict[str, int]:
-    """Counts by code name, sorted."""
+def by_code(codes: Counter[str]) -> dict[str, int]:
+    """Return counts by code, sorted."""
     return {str(code): count for code, count in sorted(codes.items())}

@@ -22,7 +22,7 @@ import pytest
 from stream_app import app
 from stream_app.consumer.memory_release import LOW_MEMORY_ENVIRONMENT
 from stream_app.consumer.snapshots import S3Snapshots
-from stream_app.daemon.forkserver_owner import keep_host
+from stream_app.daemon.forkserver_owner import run_forkserver
 from stream_app.daemon.properties import render
 from stream_app.forkserver import client
 from stream_app.local.embedded import Embedded, embedded
@@ -62,7 +62,7 @@ def kept_host(aws: Embedded, folder: Path) -> Iterator[dict[str, str]]:
         "STREAM_APP_LOG_LEVEL": "WARNING",
     }
     ready = threading.Event()
-    with keep_host(folder, environ, lambda line: ready.set() if "pid" in line else None) as more:
+    with run_forkserver(folder, environ, lambda line: ready.set() if "pid" in line else None) as more:
         assert ready.wait(60)
         yield environ | more
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from stream_app.consumer.memory_release import LOW_MEMORY_ENVIRONMENT
-from stream_app.daemon.forkserver_owner import keep_host
+from stream_app.daemon.forkserver_owner import run_forkserver
 from stream_app.daemon.supervisor import Restarts
 from stream_app.forkserver import client
 from stream_app.testing import Player, spawn
@@ -137,7 +137,7 @@ def hosting(
     """A host of a settings file in `folder`."""
     given = environ(STREAM_APP_PROPERTIES=str(folder / "effective.properties"), **more)
     hosted = Hosted(given)
-    with keep_host(folder, given, hosted.tell, restarts, program) as added:
+    with run_forkserver(folder, given, hosted.tell, restarts, program) as added:
         hosted.environ = given | added
         yield hosted
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stream_app.daemon.forkserver_owner import command, wanted
+from stream_app.daemon.forkserver_owner import command, enabled
 from stream_app.forkserver import client
-from stream_app.forkserver.server import UNFIT
+from stream_app.forkserver.server import CANNOT_FORK
 from stream_app.testing import ConsumerEndedError, Player, spawn
 from tests.contracts.forkservers import ALONE, HOST, PATIENCE, Hosted, gone, hosting, launcher
 from tests.support import SHARD
@@ -176,7 +176,7 @@ def test_what_may_not_be_forked_is_not_and_each_shard_goes_alone(tmp_path: Path,
     with hosting(tmp_path, [*HOST[:-1], f"{program}\n{HOST[-1]}"]) as host:
         player, launched = host.shard(ALONE)
         player.initialize(SHARD)
-        assert host.wait("host_gave_up")["code"] == UNFIT
+        assert host.wait("host_gave_up")["code"] == CANNOT_FORK
         assert finish(player, launched) == 0
 
 
@@ -231,7 +231,7 @@ def test_what_kcl_starts_is_split_at_blanks(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_it_is_on_until_it_is_turned_off() -> None:
-    assert wanted({}, {})
-    assert not wanted({"app.shard_host": "false"}, {})
-    assert wanted({"app.shard_host": "false"}, {"STREAM_APP_SHARD_HOST": "true"})
-    assert not wanted({}, {"STREAM_APP_SHARD_HOST": "false"})
+    assert enabled({}, {})
+    assert not enabled({"app.shard_host": "false"}, {})
+    assert enabled({"app.shard_host": "false"}, {"STREAM_APP_SHARD_HOST": "true"})
+    assert not enabled({}, {"STREAM_APP_SHARD_HOST": "false"})

@@ -19,7 +19,7 @@ import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator
 
 from stream_app.daemon.initial_position import starting_at
-from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.launcher import LaunchOptions, run_daemon
 from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.local.leases import write_leases
 from stream_app.local.server.process import LocalAws, start
@@ -71,11 +71,9 @@ class Running:
         def work() -> None:
             self.code = run_daemon(
                 properties,
-                environ=environ,
-                overrides=overrides,
+                LaunchOptions(environ, overrides, Restarts(base_seconds=0)),
                 on_line=self._take,
                 stop=self.stop,
-                restarts=Restarts(base_seconds=0),
             )
 
         self._thread = threading.Thread(target=work)
@@ -237,12 +235,12 @@ def test_a_split_shard_ends_and_its_children_begin(begin: Begin, client: Callabl
 LAUNCHER = """
 import json, os, sys
 from pathlib import Path
-from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.launcher import LaunchOptions, run_daemon
 from stream_app.daemon.log import json_lines
 from stream_app.daemon.supervisor import Stop
 overrides = json.loads(sys.argv[2])
 on_line = json_lines(sys.stdout.buffer)
-run_daemon(Path(sys.argv[1]), environ=os.environ, overrides=overrides, on_line=on_line, stop=Stop())
+run_daemon(Path(sys.argv[1]), LaunchOptions(os.environ, overrides), on_line=on_line, stop=Stop())
 """
 
 

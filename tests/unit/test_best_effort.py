@@ -45,7 +45,7 @@ def test_a_reader_that_does_not_read_is_no_wait_and_what_was_lost_is_told(
 ) -> None:
     reading, writing = pipe
     os.set_blocking(writing, blocking)
-    file, line = BestEffortFile(writing, patience_ms=0), b"x" * 999 + b"\n"
+    file, line = BestEffortFile(writing, timeout_ms=0), b"x" * 999 + b"\n"
     for _ in range(50):
         assert file.write(line) == 1_000
     assert file.lost >= 50 - CAPACITY // 1_000
@@ -61,7 +61,7 @@ def test_a_reader_that_does_not_read_is_no_wait_and_what_was_lost_is_told(
 
 
 def test_a_line_that_is_larger_than_the_pipe_is_cut_and_the_next_one_is_whole(pipe: tuple[int, int]) -> None:
-    file = BestEffortFile(pipe[1], patience_ms=0)
+    file = BestEffortFile(pipe[1], timeout_ms=0)
     file.write(b"y" * 3 * CAPACITY + b"\n")
     assert file.lost == 1
     first = os.read(pipe[0], 10 * CAPACITY)

@@ -183,7 +183,7 @@ def test_own_prices_win_and_wrong_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no region"):
         load(path)
     path.write_text("{")
-    with pytest.raises(ConfigError, match="cannot use"):
+    with pytest.raises(ConfigError, match="cannot read price table"):
         load(path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.launcher import LaunchOptions, run_daemon
 from stream_app.daemon.log import json_lines
 from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.errors import ConfigError
@@ -55,9 +55,7 @@ def run(
     seen: list[Line] = []
     properties = shipped("properties") / base
     stop = Stop()
-    code = run_daemon(
-        properties, environ=environ, overrides=overrides, on_line=seen.append, stop=stop, restarts=TWICE
-    )
+    code = run_daemon(properties, LaunchOptions(environ, overrides, TWICE), on_line=seen.append, stop=stop)
     stop.close()
     return code, seen
 
@@ -145,7 +143,7 @@ def test_a_log_that_cannot_be_written_ends_no_daemon(environ: dict[str, str], lo
     file, stop = BestEffortFile(fd), Stop()
     properties = shipped("properties") / "production.properties"
     code = run_daemon(
-        properties, environ=environ, on_line=json_lines(file, "DEBUG"), stop=stop, restarts=TWICE
+        properties, LaunchOptions(environ, restarts=TWICE), on_line=json_lines(file, "DEBUG"), stop=stop
     )
     stop.close()
     os.close(fd)

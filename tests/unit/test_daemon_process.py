@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.daemon.process import DaemonProcess, group_lives
+from stream_app.daemon.process import DaemonProcess, group_alive
 from stream_app.daemon.shutdown_policy import Patience
 from stream_app.daemon.supervisor import Ending, Stop
 
@@ -57,7 +57,7 @@ def run(
         command, environ=environ or {}, on_line=on_line, stop=stop, now=lambda: "now", patience=patience
     )
     ending = daemon.follow()
-    assert not group_lives(daemon.pid)
+    assert not group_alive(daemon.pid)
     stop.close()
     assert seen[0]["event"] == "daemon_started"
     assert seen[0]["pid"] == daemon.pid
@@ -202,7 +202,7 @@ def test_an_error_of_the_listener_ends_the_daemon_and_comes_through() -> None:
     with pytest.raises(ArithmeticError):
         daemon.follow()
     assert pids == [daemon.pid]
-    assert not group_lives(daemon.pid)
+    assert not group_alive(daemon.pid)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
@@ -223,9 +223,9 @@ def test_the_daemon_dies_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         daemon = int(process.stdout.readline())
-        assert group_lives(daemon)
+        assert group_alive(daemon)
         process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while group_lives(daemon) and time.monotonic() < deadline:
+    while group_alive(daemon) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not group_lives(daemon)
+    assert not group_alive(daemon)

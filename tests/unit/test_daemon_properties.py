@@ -104,7 +104,7 @@ def test_all_problems_are_told_at_once(path: str) -> None:
 )
 def test_a_secret_is_refused_without_being_told(name: str, value: str, path: str) -> None:
     found = [problem for problem in problems({name: value}, path) if "secret" in problem.what]
-    assert [problem.what for problem in found] == [f"property {name} holds a secret"]
+    assert [problem.what for problem in found] == [f"property {name} contains a secret"]
     assert "hush" not in str(found)
 
 

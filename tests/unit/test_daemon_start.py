@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from stream_app.daemon.initial_position import parse_timestamp, refuse_leases, starting_at
+from stream_app.daemon.initial_position import parse_timestamp, require_no_leases, starting_at
 from stream_app.daemon.properties import effective
 from stream_app.errors import ConfigError
 from stream_app.local.leases import OWNER_INDEX, lease, starting_shards, write_leases
@@ -67,23 +67,23 @@ def dynamodb() -> Iterator[Any]:
 
 
 def test_a_new_application_can_start_at_any_position(dynamodb: Any) -> None:
-    refuse_leases(dynamodb, "new")
+    require_no_leases(dynamodb, "new")
 
 
 def test_an_application_with_leases_cannot_change_its_position(dynamodb: Any) -> None:
     write_leases(dynamodb, client("kinesis"), application="old", stream="s", worker="w")
     with pytest.raises(ConfigError, match=r"lease table old has leases.*new applicationName"):
-        refuse_leases(dynamodb, "old")
+        require_no_leases(dynamodb, "old")
     dynamodb.delete_item(TableName="old", Key={"leaseKey": {"S": "shardId-000000000000"}})
     with pytest.raises(ConfigError):
-        refuse_leases(dynamodb, "old")
+        require_no_leases(dynamodb, "old")
 
 
 def test_an_empty_lease_table_is_ignored(dynamodb: Any) -> None:
     write_leases(dynamodb, client("kinesis"), application="old", stream="s", worker="w")
     for item in dynamodb.scan(TableName="old")["Items"]:
         dynamodb.delete_item(TableName="old", Key={"leaseKey": item["leaseKey"]})
-    refuse_leases(dynamodb, "old")
+    require_no_leases(dynamodb, "old")
 
 
 def test_leases_cover_the_stream_and_have_an_owner(dynamodb: Any) -> None:

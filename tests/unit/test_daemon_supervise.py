@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.daemon.supervisor import Ending, Restarts, Stop, stop_on_signals, supervise
+from stream_app.daemon.supervisor import Ending, Restarts, Stop, supervise
 
 Line = dict[str, Any]
 AT_ONCE = Restarts(limit=3, window_seconds=100, base_seconds=0)
@@ -37,7 +36,7 @@ class World:
             self.run,
             policy,
             stop=self.stop,
-            tell=self.told.append,
+            log=self.told.append,
             chance=lambda: 0.5,
             clock=lambda: self.now,
         )
@@ -118,18 +117,7 @@ def test_a_stop_is_acknowledged_once_and_not_forgotten() -> None:
     assert (stop.acknowledge(), stop.wait(0)) == (0, False)
     for _ in range(100_000):  # more than a pipe holds
         stop.request()
-    assert stop.acknowledge() == stop.wishes == 100_000
+    assert stop.acknowledge() == stop.requests == 100_000
     assert stop.acknowledge() == 100_000
     assert stop.wait(0)
-    stop.close()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_ask_for_a_stop_while_they_are_watched(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    stop = Stop()
-    with stop_on_signals(stop):
-        os.kill(os.getpid(), number)
-        assert stop.wait(5)
-    assert signal.getsignal(number) is before
     stop.close()

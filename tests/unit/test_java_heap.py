@@ -86,7 +86,7 @@ def test_the_records_of_a_read_are_lowered_where_memory_is_short() -> None:
     assert found.heap == "512m"
     assert found.lowered
     assert 1_000 <= found.max_records < 10_000
-    assert found.told()["level"] == "WARN"
+    assert found.log_fields()["level"] == "WARN"
     large = size({"app.record_bytes": "100000"}, {}, shards=16, memory=GIB)
     assert large.max_records * 100_000 < 3 * MIB
     assert size({}, {HEAP_ENVIRONMENT: "256m"}, shards=4, memory=PLENTY).lowered

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError
 from stream_app import app
 from stream_app.consumer.dependencies import ShardDependencies
 from stream_app.event_loading import load_registry
-from stream_app.forkserver.prewarm import Unsent, live
+from stream_app.forkserver.prewarm import BlockedRequests, run_shard
 from stream_app.resources import shipped
 from stream_app.settings import Settings, read_properties
 from stream_app.telemetry import log
@@ -52,15 +52,15 @@ def test_event_types_are_stored_and_committed_without_a_connection(
     made: list[str] = []
     for service in SERVICES:
         client(service).meta.events.register("before-call", lambda model, **_: made.append(model.name))
-    sending = Unsent(map(client, SERVICES))
+    sending = BlockedRequests(map(client, SERVICES))
     for codec in dependencies.registry.codecs.values():
-        live(dependencies, codec, sending)
+        run_shard(dependencies, codec, sending)
     assert set(made) == {"PutObject", "PutItem", "DeleteObject", "SendMessageBatch"}
 
 
 def test_what_is_not_held_is_sent(client: app.Clients) -> None:
     s3: Any = client("s3")
-    sending = Unsent([s3])
+    sending = BlockedRequests([s3])
     with sending.held():
         s3.put_object(Bucket="bucket", Key="key", Body=b"x")
     with pytest.raises(BotoCoreError):
@@ -70,7 +70,7 @@ def test_what_is_not_held_is_sent(client: app.Clients) -> None:
 def test_a_batch_is_taken_whole(client: app.Clients) -> None:
     sqs: Any = client("sqs")
     entries = [{"Id": str(at), "MessageBody": "x"} for at in range(3)]
-    with Unsent([sqs]).held():
+    with BlockedRequests([sqs]).held():
         answer = sqs.send_message_batch(QueueUrl="http://127.0.0.1:1/1/dead", Entries=entries)
     assert [sent["Id"] for sent in answer["Successful"]] == ["0", "1", "2"]
 
@@ -83,7 +83,9 @@ def test_a_life_is_told_to_its_end_with_every_commit_in_it(
     client("s3").meta.events.register(
         "provide-client-params.s3.PutObject", lambda params, **_: saved.append(params["Key"])
     )
-    live(dependencies, dependencies.registry.codecs["air_quality"], Unsent(map(client, SERVICES)))
+    run_shard(
+        dependencies, dependencies.registry.codecs["air_quality"], BlockedRequests(map(client, SERVICES))
+    )
     names = [key.rpartition("/")[2] for key in saved if key.startswith("state/")]
     assert names == ["2", "12", "SHARD_END"]
     assert sum(key.endswith(".parquet") for key in saved) == 3
@@ -95,5 +97,5 @@ def test_what_is_not_held_back_is_not_tried(dependencies: ShardDependencies, cli
     made: list[str] = []
     for service in SERVICES:
         client(service).meta.events.register("before-call", lambda model, **_: made.append(model.name))
-    live(dependencies, dependencies.registry.codecs["parcel"], None)
+    run_shard(dependencies, dependencies.registry.codecs["parcel"], None)
     assert not made

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.daemon.shutdown_policy import Act, Patience, Watch
+from stream_app.daemon.shutdown_policy import Action, Patience, ShutdownPolicy
 
 SHARDS = ["a", "b", "c"]
 PATIENCE = Patience(stop=100, leave=10, crash=20)
@@ -25,12 +25,12 @@ EVENTS = st.sampled_from(
 STORY = st.lists(st.tuples(EVENTS, st.sampled_from(SHARDS), st.integers(0, 3)))
 
 
-def tell(watch: Watch, event: str, shard: str | None = None, code: int = 0) -> None:
+def tell(watch: ShutdownPolicy, event: str, shard: str | None = None, code: int = 0) -> None:
     watch.see({"source": "kcl", "event": event, "shard": shard, "code": code})
 
 
-def begun() -> Watch:
-    watch = Watch(PATIENCE)
+def begun() -> ShutdownPolicy:
+    watch = ShutdownPolicy(PATIENCE)
     for shard in SHARDS:
         tell(watch, "shard_initialized", shard)
     return watch
@@ -45,7 +45,7 @@ def test_without_a_wish_only_a_failed_child_ends_it(story: list[tuple[str, str, 
     if not any(event == "child_failed" for event, _, _ in story):
         assert act is None
         assert watch.child is None
-    assert act in (None, Act.END_JVM)
+    assert act in (None, Action.KILL_JVM)
     assert not watch.forced
 
 
@@ -56,13 +56,13 @@ def test_one_wish_is_carried_out_once_and_forced_in_the_end(
     watch = begun()
     for event, shard, code in before:
         tell(watch, event, shard, code)
-    assert watch.decide(1, 0) is Act.ASK
+    assert watch.decide(1, 0) is Action.TERMINATE
     for event, shard, code in after:
         tell(watch, event, shard, code)
         assert watch.decide(1, 9) is None
-    assert watch.decide(1, 99) in (None, Act.END_JVM)
+    assert watch.decide(1, 99) in (None, Action.KILL_JVM)
     assert not watch.forced
-    assert watch.decide(1, 100) is Act.END_ALL
+    assert watch.decide(1, 100) is Action.KILL_ALL
     assert watch.forced
 
 
@@ -70,7 +70,7 @@ def test_a_second_wish_ends_all() -> None:
     for wishes in ([1, 2], [2, 2], [1, 1, 5]):
         watch = begun()
         acts = [watch.decide(count, 0) for count in wishes]
-        assert (acts[0], acts[-1]) == (Act.ASK, Act.END_ALL)
+        assert (acts[0], acts[-1]) == (Action.TERMINATE, Action.KILL_ALL)
         assert watch.forced
 
 
@@ -84,7 +84,7 @@ def test_after_a_crash_each_other_shard_has_its_last_words(last_words: str) -> N
     tell(watch, last_words, "b")
     assert watch.decide(0, 1) is None
     tell(watch, last_words, "c")
-    assert watch.decide(0, 2) is Act.END_JVM
+    assert watch.decide(0, 2) is Action.KILL_JVM
     assert watch.child == 7
 
 
@@ -93,7 +93,7 @@ def test_after_a_crash_a_shard_that_never_answers_is_not_waited_for_for_ever() -
     tell(watch, "child_failed")
     assert watch.decide(0, 5) is None
     assert watch.decide(0, 24) is None
-    assert watch.decide(0, 25) is Act.END_JVM
+    assert watch.decide(0, 25) is Action.KILL_JVM
     assert watch.child is None
 
 
@@ -114,7 +114,7 @@ def test_a_daemon_that_begins_anew_instead_of_leaving_is_ended_after_all_last_wo
         tell(watch, "shard_initialized", shard)
     assert watch.decide(1, 30) is None, "c is still at its last words"
     tell(watch, "shard_stopping", "c")
-    assert [watch.decide(1, now) for now in (40, 49, 50)] == [None, None, Act.END_JVM]
+    assert [watch.decide(1, now) for now in (40, 49, 50)] == [None, None, Action.KILL_JVM]
     assert not watch.forced
 
 
@@ -131,7 +131,7 @@ def test_an_initialised_shard_that_exits_as_a_wrong_configuration_does_is_an_ord
     tell(watch, "child_failed", "a")
     tell(watch, "child_exited", "a", 2)
     assert watch.child == 1
-    watch = Watch(PATIENCE)
+    watch = ShutdownPolicy(PATIENCE)
     tell(watch, "child_silent", "a")
     tell(watch, "child_failed", "a")
     tell(watch, "child_exited", "a", 2)

@@ -75,7 +75,7 @@ def _keep(folder: Path, mark: str, *, arranged: bool) -> None:
     def tell(line: Mapping[str, Any]) -> None:
         sys.stderr.write(f"{json.dumps(line, default=str)}\n")
 
-    with keeper.keep_host(folder, environ, tell, program=program) as more:
+    with keeper.run_forkserver(folder, environ, tell, program=program) as more:
         sys.stdout.write(json.dumps({"environ": {**frugal, **more}, "launcher": launcher.__file__}) + "\n")
         sys.stdout.flush()
         sys.stdin.read()

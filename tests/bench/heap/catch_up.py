@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from stream_app import app
-from stream_app.daemon.launcher import run_daemon
+from stream_app.daemon.launcher import LaunchOptions, run_daemon
 from stream_app.daemon.supervisor import Restarts, Stop
 from stream_app.local.leases import write_leases
 from stream_app.local.server.process import LocalAws, start
@@ -174,12 +174,14 @@ def _read(
         codes.append(
             run_daemon(
                 shipped("properties") / "local.properties",
-                environ={"PATH": os.environ["PATH"], **aws.environment(), **environ},
-                overrides=given,
+                LaunchOptions(
+                    {"PATH": os.environ["PATH"], **aws.environment(), **environ},
+                    given,
+                    restarts,
+                    shards=case.shards,
+                ),
                 on_line=watch.line,
                 stop=stop,
-                restarts=restarts,
-                shards=case.shards,
             )
         )
 
