@@ -110,7 +110,7 @@ def run_shard(dependencies: ShardDependencies, codec: Codec, sending: BlockedReq
     daemon = FakeDaemon([Initialize("warm-up", "TRIM_HORIZON", 0), *_messages(segments), ShardEnded()])
     # Log lines, which are discarded, are bound to the shard in a context of their own.
     with sending.held(), closing(daemon), redirect_stderr(io.StringIO()):
-        stdin, stdout = cast("Source", daemon.stdin), cast(IO[bytes], daemon)
+        stdin, stdout = cast("Source", daemon.stdin), cast("IO[bytes]", daemon)
         copy_context().run(serve, BatchCoalescer(ShardConsumer(apart)), stdin, stdout)
 
 
