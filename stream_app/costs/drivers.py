@@ -13,7 +13,8 @@ from stream_app.costs.prices import Prices
 REMARKS = (
     (
         "Traffic between the tasks and S3 or DynamoDB in the same region is free through gateway endpoints; "
-        "interface endpoints for Kinesis, SQS, EventBridge and CloudWatch, and a NAT gateway, cost by hour, zone and GB."
+        "interface endpoints for Kinesis, SQS, EventBridge and CloudWatch, and a NAT gateway, cost "
+        "by hour, zone and GB."
     ),
     (
         "Not included: KMS requests, Firehose and Delta sinks, FIFO queues of ordered devices, enhanced fan-out, "
