@@ -20,7 +20,7 @@ _ORDERED = ("features", "previous")
 def valid_part(event: Event) -> tuple[Event | None, list[Problem]]:
     """Return the event with defaults in place of attributes of a wrong type, and a problem for each of them.
 
-    The event is None if `name` or `key` has a wrong type, as they have no default.
+    Returns no event if `name` or `key` has a wrong type, as they have no default.
     """
     defaults = {item.name: item.default for item in fields(Event) if item.init}
     problems: list[Problem] = []

@@ -86,44 +86,48 @@ class Schema:
         return [field.kind != OBJECT for field in self.fields]
 
 
+_SPECIFICATION = "https://avro.apache.org/docs/1.12.0/specification/"
+_INVALID = (
+    fastavro.schema.SchemaParseException,
+    AttributeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    RecursionError,
+)
+
+
 def compile_schema(raw: Json, source: str) -> Schema:
     """Compile an Avro record schema. Raises ConfigError naming `source` if it is invalid."""
+    what = f"{source} is not a valid Avro schema"
     try:
         if not isinstance(raw, dict) or raw.get("type") != "record":
             raise ValueError("the top level is not a record")
         if errors := list(schema_errors(raw)):
-            hint = "correct the schema, see https://avro.apache.org/docs/1.12.0/specification/"
-            raise ConfigError(
-                [Problem(f"{source} is not a valid Avro schema: {error}", hint) for error in errors]
-            )
-        parsed = fastavro.parse_schema(raw)
-        canonical = fastavro.schema.to_parsing_canonical_form(raw)
-        mark = fastavro.schema.fingerprint(
-            canonical, "CRC-64-AVRO"
-        )  # little-endian, as in the single-object encoding
-        top = resolve_types(parsed)
-        fields = tuple(map(_field, top.fields))
-        if len({field.name for field in fields}) < len(fields):
-            raise ValueError("two fields have the same name")
+            hint = f"correct the schema, see {_SPECIFICATION}"
+            raise ConfigError([Problem(f"{what}: {error}", hint) for error in errors])
+        return _compiled(raw)
     except ViolationError as error:
         hint = (
             "write defaults as the Avro specification requires: bytes as text, times as numbers, "
             "and for a union a value of its first branch"
         )
-        raise ConfigError(
-            [Problem(f"{source} is not a valid Avro schema: default of {error}", hint)]
-        ) from error
-    except (
-        fastavro.schema.SchemaParseException,
-        AttributeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ) as error:
-        hint = "write an Avro schema of type record, see https://avro.apache.org/docs/1.12.0/specification/"
-        raise ConfigError([Problem(f"{source} is not a valid Avro schema: {error}", hint)]) from error
-    return Schema(raw["name"], fields, cast("Json", parsed), mark, top)
+        raise ConfigError([Problem(f"{what}: default of {error}", hint)]) from error
+    except _INVALID as error:
+        hint = f"write an Avro schema of type record, see {_SPECIFICATION}"
+        raise ConfigError([Problem(f"{what}: {error}", hint)]) from error
+
+
+def _compiled(raw: Json) -> Schema:
+    parsed = fastavro.parse_schema(raw)
+    canonical = fastavro.schema.to_parsing_canonical_form(raw)
+    # As hexadecimal digits in little-endian order, as in the single-object encoding.
+    fingerprint = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
+    top = resolve_types(parsed)
+    fields = tuple(map(_field, top.fields))
+    if len({field.name for field in fields}) < len(fields):
+        raise ValueError("two fields have the same name")
+    return Schema(raw["name"], fields, cast("Json", parsed), fingerprint, top)
 
 
 def _field(field: AvroField) -> Field:
