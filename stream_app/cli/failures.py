@@ -33,14 +33,14 @@ from stream_app.cli.views.failure_history import show as show_history
 from stream_app.errors import aws_error_code
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
-from stream_app.recovery.bounded import plain
+from stream_app.recovery.bounded import to_plain
 from stream_app.recovery.correct.history import Entry, History, history_table
+from stream_app.recovery.failure_details import HistorySource, failure_row, find_failure, load_details
 from stream_app.recovery.find.query import Query, find
 from stream_app.recovery.find.stats import stats as compute_stats
 from stream_app.recovery.hydrate.results import LetterRecord, get_record, letters, waiting, waiting_keys
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.items import Attempt
-from stream_app.recovery.story import Archive, locate, row, story
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Find, inspect, redrive and discard failed records.")
@@ -85,7 +85,7 @@ def ls(
             unreadable=unreadable.append,
             ahead=min(limit + 1, 2 * _THREADS),
         )
-        rows = [row(*failure) for failure in islice(counted(found), limit + 1)]
+        rows = [failure_row(*failure) for failure in islice(counted(found), limit + 1)]
     rows, more = rows[:limit], len(rows) > limit
     waiting_count, first = _first_waiting(store)
     queued = _queued(store)
@@ -134,8 +134,8 @@ def show(
     """Show the full history of a failure: payload, reason, schema, dead letter, corrections, redrives."""
     store = open_store(properties, consumer)
     begin, end = parse_period(since, until, hour)
-    key = locate(store.s3, store.bucket, Query(store.consumer, begin, end), failure)
-    history = story(store.s3, store.bucket, key, load_registry(dry_run=False), _archive(store))
+    key = find_failure(store.s3, store.bucket, Query(store.consumer, begin, end), failure)
+    history = load_details(store.s3, store.bucket, key, load_registry(dry_run=False), _archive(store))
     if as_json:
         _print(history.to_json())
     else:
@@ -149,7 +149,7 @@ def _list_dead_letters(store: FailureStore, period: Period | None, limit: int, *
         found = letters(store.s3, store.bucket, store.consumer, *period)
     dead_letters: Sequence[LetterRecord] = list(islice(found, limit))
     if as_json:
-        _print({"letters": [plain(dead_letter) for dead_letter in dead_letters]})
+        _print({"letters": [to_plain(dead_letter) for dead_letter in dead_letters]})
     else:
         Console().print(view.dead_letters(dead_letters, now(), waiting=period is None))
 
@@ -179,7 +179,7 @@ def _queued(store: FailureStore) -> int | None:
     return visible + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
 
-def _archive(store: FailureStore) -> Archive:
+def _archive(store: FailureStore) -> HistorySource:
     """Open the history table, named as in the template unless the environment overrides it."""
     table = history_table(store.settings.application, os.environ)
     dynamodb = store.client("dynamodb")
@@ -192,7 +192,7 @@ def _archive(store: FailureStore) -> Archive:
     def correction(consumer: str, position: Position) -> Entry | None:
         return _unless_missing(lambda: history.get(consumer, position), None)
 
-    return Archive(redrives, correction)
+    return HistorySource(redrives, correction)
 
 
 def _unless_missing(action: Callable[[], T], default: T) -> T:

@@ -13,8 +13,7 @@ import typer
 from stream_app import app as root
 from stream_app.errors import ConfigError, Problem
 from stream_app.recovery.find.query import Query
-from stream_app.recovery.find.times import hour as whole_hour
-from stream_app.recovery.find.times import moment
+from stream_app.recovery.find.times import parse_hour, parse_time
 from stream_app.recovery.store import STATUSES
 from stream_app.settings import Settings
 
@@ -114,8 +113,8 @@ def parse_period(since: str, until: str | None, hour: str | None) -> Period:
     """Parse the time options. Raises ConfigError."""
     today = now()
     if hour is not None:
-        return whole_hour(hour, today)
-    begin, end = moment(since, today), moment(until, today) if until else None
+        return parse_hour(hour, today)
+    begin, end = parse_time(since, today), parse_time(until, today) if until else None
     if begin is not None and end is not None and begin >= end:
         what = f"--until {until} is not after --since {since}"
         raise ConfigError([Problem(what, "exchange the two values")])

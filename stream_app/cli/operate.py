@@ -33,9 +33,9 @@ def audit(
     """Compare the accepted records with the stored and parked ones; exit code 1 if they do not balance."""
     from stream_app import app as root
     from stream_app.cli.views.audit import run_audit, show
-    from stream_app.recovery.find.times import duration
+    from stream_app.recovery.find.times import parse_duration
 
-    allowed = duration(pending_for)
+    allowed = parse_duration(pending_for)
     settings = root.load_settings(os.environ, properties)
     found = run_audit(settings, root.clients(os.environ, settings.region, attempts=10), err, allowed)
     if as_json:

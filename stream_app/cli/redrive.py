@@ -25,6 +25,7 @@ from stream_app.errors import ConfigError, Problem
 from stream_app.event_loading import load_registry
 from stream_app.model.segment import utc_datetime
 from stream_app.recovery.correct.history import history_table
+from stream_app.recovery.failure_details import find_failure
 from stream_app.recovery.find.query import Query
 from stream_app.recovery.redrive.apply.execute import apply as apply_plan
 from stream_app.recovery.redrive.apply.run import Applied, Pace
@@ -40,7 +41,6 @@ from stream_app.recovery.redrive.targets.auth import parse_auth
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import read_repair
 from stream_app.recovery.store import REDRIVEN
-from stream_app.recovery.story import locate
 
 app = typer.Typer(no_args_is_help=True, help="Redrive failures according to a plan, or discard them.")
 
@@ -266,7 +266,7 @@ def _selection(context: RedriveContext, texts: list[str]) -> Selection:
     if found.key is None:
         return found
     return msgspec.structs.replace(
-        found, key=locate(context.s3, context.bucket, Query(context.consumer), found.key)
+        found, key=find_failure(context.s3, context.bucket, Query(context.consumer), found.key)
     )
 
 

@@ -1,4 +1,4 @@
-"""Decoding documents that anybody may have written: bounded in depth, and with one kind of error."""
+"""Decodes untrusted documents with a limit on their depth and with one kind of error."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 
 T = TypeVar("T")
-# A record may be nested 64 levels deep; the documents that hold records add some of their own.
-DEEPEST = 100
-_MOST_TIME = 253_402_300_800_000  # beyond which datetime ends
-# An unfinished string ends at the end, so that each byte is looked at once.
+# A record may be nested 64 levels deep; the documents that contain records add some levels.
+MAX_DEPTH = 100
+_MAX_TIME = 253_402_300_800_000  # the end of datetime's range
+# An unterminated string extends to the end of the document, so that each byte is scanned once.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _STEPS = np.zeros(256, dtype=np.int64)
 _STEPS[[ord("["), ord("{")]] = 1
@@ -22,12 +22,12 @@ _STEPS[[ord("]"), ord("}")]] = -1
 
 
 def is_time(milliseconds: int | None) -> bool:
-    """Whether it can be a time in milliseconds since the epoch, before the year 10000; None can be."""
-    return milliseconds is None or 0 <= milliseconds < _MOST_TIME
+    """Return whether it is a time in milliseconds since the epoch before the year 10000, or None."""
+    return milliseconds is None or 0 <= milliseconds < _MAX_TIME
 
 
-def is_deep(data: bytes, deepest: int = DEEPEST) -> bool:
-    """Whether the arrays and objects of a JSON document are nested deeper than that, without decoding it."""
+def is_deep(data: bytes, deepest: int = MAX_DEPTH) -> bool:
+    """Return whether a JSON document is nested deeper than `deepest`, without decoding it."""
     if data.count(b"[") + data.count(b"{") <= deepest:
         return False
     outside = np.frombuffer(_STRING.sub(b"", data), dtype=np.uint8)
@@ -35,11 +35,11 @@ def is_deep(data: bytes, deepest: int = DEEPEST) -> bool:
 
 
 @overload
-def decoded(body: bytes | str, *, deepest: int = DEEPEST) -> Any: ...
+def decoded(body: bytes | str, *, deepest: int = MAX_DEPTH) -> Any: ...  # the decoded JSON may have any type
 @overload
-def decoded(body: bytes | str, type: type[T], *, deepest: int = DEEPEST) -> T: ...
-def decoded(body: bytes | str, type: Any = Any, *, deepest: int = DEEPEST) -> Any:
-    """What is in a JSON document. Raises ValueError, whatever is wrong with it."""
+def decoded(body: bytes | str, type: type[T], *, deepest: int = MAX_DEPTH) -> T: ...
+def decoded(body: bytes | str, type: Any = Any, *, deepest: int = MAX_DEPTH) -> Any:
+    """Decode a JSON document. Raises ValueError for any error."""
     try:
         data = body.encode() if isinstance(body, str) else body
         if is_deep(data, deepest):
@@ -51,8 +51,11 @@ def decoded(body: bytes | str, type: Any = Any, *, deepest: int = DEEPEST) -> An
         raise ValueError(str(error)) from error
 
 
-def plain(struct: msgspec.Struct) -> Any:
-    """A struct as built-in types, its raw JSON decoded; what is nested too deep or not readable stays a text."""
+def to_plain(struct: msgspec.Struct) -> object:
+    """Convert a struct to built-in types and decode its raw JSON fields.
+
+    Raw JSON that is nested too deeply or cannot be decoded stays a string.
+    """
     try:
         return decoded(msgspec.json.encode(struct))
     except ValueError:
@@ -71,24 +74,25 @@ def _as_text(value: bytes) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value.decode("utf-8", "replace")))
 
 
-def problem(document: Any, nodes: int, deepest: int = DEEPEST) -> str | None:
-    """Why a document of built-in types is out of bounds: more values than `nodes`, or deeper. None where it is not.
+def size_problem(document: object, nodes: int, deepest: int = MAX_DEPTH) -> str | None:
+    """Return why a document exceeds its limits, None if it does not.
 
-    A document that holds itself, as YAML allows, is nested without end.
+    A document of built-in types may have at most `nodes` values and `deepest` levels. A document that contains
+    itself, as YAML allows, exceeds the depth.
     """
     level, count = [document], 0
     for _ in range(deepest + 1):
         count += len(level)
         if count > nodes:
             return f"it has more than {nodes:,} values"
-        # One list may stand in many places: no more of them are looked at than may be there.
+        # The same list may occur in many places: stop as soon as the limit is exceeded.
         level = list(islice((inner for one in level for inner in _inside(one)), nodes + 1))
         if not level:
             return None
     return f"it is nested more than {deepest} levels deep"
 
 
-def _inside(value: Any) -> Iterator[Any]:
+def _inside(value: object) -> Iterator[object]:
     if isinstance(value, dict):
         yield from value.keys()
         yield from value.values()

@@ -9,9 +9,9 @@ from typing import Any
 import fastavro
 import msgspec
 
-from stream_app.recovery.bounded import DEEPEST
+from stream_app.recovery.bounded import MAX_DEPTH
 
-MOST_VALUES = 100_000  # a few bytes can say that an array has a billion nulls
+MAX_VALUES = 100_000  # a few bytes can say that an array has a billion nulls
 _FIXED: Mapping[str, int] = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 
 
@@ -33,12 +33,12 @@ class _Walk:
     """Passes over a body without making its values, and counts them."""
 
     def __init__(self, body: bytes, named: Mapping[str, Any]) -> None:
-        self._body, self._named, self._at, self._left = body, named, 0, MOST_VALUES
+        self._body, self._named, self._at, self._left = body, named, 0, MAX_VALUES
 
     def value(self, schema: Any, depth: int) -> None:
         """Pass over one value. Raises ValueError beyond the bounds, KeyError or IndexError where it is broken."""
         self._left -= 1
-        if self._left < 0 or depth > DEEPEST:
+        if self._left < 0 or depth > MAX_DEPTH:
             raise ValueError("more values, or deeper ones, than a record may have")
         if isinstance(schema, list):
             return self.value(schema[self._index(len(schema))], depth + 1)

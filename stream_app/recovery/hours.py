@@ -1,13 +1,16 @@
-"""The hours of a store that lie in a stretch of time, found without listing what is outside of it."""
+"""Finds the hours of a date-partitioned store in a time range, without listing any others."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from stream_app.aws.objects import folders
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 # Folders of a year, a month, a day, an hour: `<prefix>2016/12/01/00/`.
 _LEVELS = ("%Y", "%m", "%d", "%H")
@@ -17,12 +20,18 @@ _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def hours(
-    s3: Any, bucket: str, prefix: str, since: datetime | None, until: datetime | None, *, newest_first: bool
+    s3: S3Client,
+    bucket: str,
+    prefix: str,
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    newest_first: bool,
 ) -> Iterator[str]:
-    """The prefixes of the hours under `prefix` that meet [since, until), both UTC, in order of time.
+    """Yield the prefixes of the hours under `prefix` that overlap [since, until), in order.
 
-    An hour that is the only one possible is given without looking whether it is there; else a level of folders is
-    listed where more than one can meet the stretch. Raises what boto3 raises.
+    Both times are UTC. An hour that is the only one possible is yielded without a check that it exists; otherwise a
+    level of folders is listed where more than one can overlap the range. Raises what boto3 raises.
     """
     first, last = since or _EVER, (until - timedelta(microseconds=1)) if until else _NEVER
     if first <= last:
@@ -30,7 +39,7 @@ def hours(
 
 
 def _below(
-    s3: Any,
+    s3: S3Client,
     bucket: str,
     prefix: str,
     ends: tuple[tuple[str, ...], tuple[str, ...]],
@@ -52,5 +61,5 @@ def _below(
 
 
 def _parts(at: datetime) -> tuple[str, ...]:
-    # strftime writes the year 1 without zeros.
+    # strftime does not pad the year 1 with zeros.
     return f"{at.year:04d}", *(at.strftime(level) for level in _LEVELS[1:])

@@ -16,7 +16,7 @@ from stream_app.aws.objects import keys, put_new
 from stream_app.errors import aws_error_code
 from stream_app.model.record import Position
 from stream_app.model.segment import utc_datetime
-from stream_app.recovery.bounded import DEEPEST, decoded, is_deep
+from stream_app.recovery.bounded import MAX_DEPTH, decoded, is_deep
 from stream_app.recovery.dead_letters import DeadLetter, is_position
 
 FAILURES = "failures/"
@@ -217,7 +217,7 @@ def _deep(body: bytes) -> StoredFailure:
     """A failure whose payload is nested deeper than others: such ones were once stored as JSON."""
     head, found, payload = body.partition(_PAYLOAD)
     if not found or not payload.endswith(b"}"):
-        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
     stored = decoded(head + found + b"null}", StoredFailure)
     return msgspec.structs.replace(stored, payload=msgspec.Raw(payload[:-1]))
 

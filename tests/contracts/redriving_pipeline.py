@@ -22,7 +22,7 @@ from stream_app.recovery.redrive.plan.file import Plan
 from stream_app.recovery.redrive.plan.make import Wish, make
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
-from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.file import parse_repair
 from stream_app.recovery.store import failure_keys
 from stream_app.recovery.stream.read import pages, shards, user_records
 from stream_app.sinks.dynamodb import LatestSink
@@ -32,13 +32,13 @@ from tests.contracts import redriving as on
 from tests.contracts.redriving import BUCKET, BUS, STREAM
 
 SOURCE = "stream-app.devices"
-MEND = repair_of(
+MEND = parse_repair(
     {
         "when": [{"field": "value", "is": "above", "value": 100}],
         "steps": [{"do": "set", "field": "value", "value": 12.5}],
     }
 )
-USELESS = repair_of({"steps": [{"do": "set", "field": "value", "value": 700}]})
+USELESS = parse_repair({"steps": [{"do": "set", "field": "value", "value": 700}]})
 
 
 class Pipeline:

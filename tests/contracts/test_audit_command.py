@@ -44,7 +44,7 @@ def test_older_ones_do_not_balance_and_the_shards_are_named(properties: Path, ki
     done = run(properties, "--pending-for", "0s")
     assert done.exit_code == 1
     assert "NOT balanced" in done.output
-    assert "nobody is reading shard shardId-000000000000 since 20" in done.output
+    assert "no consumer has read shard shardId-000000000000 since 20" in done.output
     assert "its checkpoint is TRIM_HORIZON, no segment was stored" in done.output
     machine = run(properties, "--pending-for", "0s", "--json")
     assert machine.exit_code == 1
@@ -52,7 +52,7 @@ def test_older_ones_do_not_balance_and_the_shards_are_named(properties: Path, ki
     assert told["balanced"] is False
     assert told["total"]["overdue"] >= 1
     waiting = [shard["waiting"] for shard in told["shards"] if shard["waiting"]]
-    assert all(one["message"].startswith("nobody is reading shard") for one in waiting)
+    assert all(one["message"].startswith("no consumer has read shard") for one in waiting)
     assert sum(one["records"] for one in waiting) == told["total"]["overdue"]
 
 

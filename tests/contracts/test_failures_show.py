@@ -14,12 +14,12 @@ import pytest
 from stream_app.event_loading import load_registry, schema_files
 from stream_app.recovery.correct.history import Correction, History, Request
 from stream_app.recovery.dead_letters import DeadLetter
+from stream_app.recovery.failure_details import NoSuchFailureError
 from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
 from stream_app.recovery.hydrate.narrow import pipeline_judge
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.store import failure_keys
-from stream_app.recovery.story import NoSuchFailureError
 from tests import samples
 from tests.contracts.failing import NOW, failed, letters, properties, run, told
 from tests.contracts.hydrating import BUCKET, dependencies, event, of_pipe, put_all

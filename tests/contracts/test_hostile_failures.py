@@ -14,7 +14,7 @@ from aws_kinesis_agg.aggregator import RecordAggregator
 from stream_app.model.record import Position
 from stream_app.recovery.hydrate.batch import hydrate
 from stream_app.recovery.redrive.plan.file import parse, to_text
-from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.file import parse_repair
 from stream_app.recovery.store import failure, put
 from tests import samples
 from tests.contracts import redriving as on
@@ -82,7 +82,7 @@ def test_such_payloads_are_planned(aws: Callable[[str], Any]) -> None:
         on.park(aws("s3"), data, number)
     on.park(aws("s3"), samples.as_envelope("reading", on.reading(50)), 50)
     context = on.context(aws, on.Clock())
-    deep = repair_of({"steps": [{"do": "set", "field": ".".join("b" * 30), "value": {"c": 1}}]})
+    deep = parse_repair({"steps": [{"do": "set", "field": ".".join("b" * 30), "value": {"c": 1}}]})
     for repair in (None, deep):
         plan = on.plan_of(context, on.Endpoint(), repair=repair)
         assert plan.count == len(PAYLOADS) + 1

@@ -30,7 +30,7 @@ from stream_app.recovery.redrive.follow import attempts_of, follow
 from stream_app.recovery.redrive.plan.make import Wish, make
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
-from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.file import parse_repair
 from stream_app.recovery.stream.read import pages, shards, user_records
 from tests.contracts import redriving as on
 from tests.contracts.correcting import checked
@@ -41,7 +41,7 @@ from tests.samples import SCHEMAS
 MOST = 2  # times that a record may be sent again
 QUEUE, MANUAL, DEAD = "corrections", "manual", "corrections-dead"
 # What fails at 500 is mended into a jump, which is stored, flagged, and asks for a correction.
-MEND = repair_of(
+MEND = parse_repair(
     {
         "when": [{"field": "value", "is": "equals", "value": 500.0}],
         "steps": [{"do": "set", "field": "value", "value": 80.0}],

@@ -245,7 +245,7 @@ def test_pending_records_beyond_the_limit_do_not_balance(kinesis: Any, s3: Any) 
         assert one.waiting is not None
         since = arrived_at(oldest[one.shard])
         assert (
-            f"nobody is reading shard {one.shard} since {since}: {one.count.overdue} records"
+            f"no consumer has read shard {one.shard} since {since}: {one.count.overdue} records"
             in one.waiting.message
         )
         assert "no segment was stored" in one.waiting.message
@@ -259,7 +259,7 @@ def test_pending_records_beyond_the_limit_do_not_balance(kinesis: Any, s3: Any) 
     assert moving.waiting is not None
     assert still.waiting is not None
     assert moving.waiting.message.startswith(f"the consumer of shard {moving.shard} is behind")
-    assert still.waiting.message.startswith(f"nobody is reading shard {still.shard}")
+    assert still.waiting.message.startswith(f"no consumer has read shard {still.shard}")
 
 
 def test_a_shard_without_a_reader_is_told_with_its_last_segment_and_checkpoint(kinesis: Any, s3: Any) -> None:
@@ -276,7 +276,7 @@ def test_a_shard_without_a_reader_is_told_with_its_last_segment_and_checkpoint(k
     stored = s3.head_object(Bucket=BUCKET, Key=manifest_key(first))["LastModified"]
     assert datetime.fromisoformat(shard.waiting.stored_at or "") == stored
     message = shard.waiting.message
-    assert message.startswith(f"nobody is reading shard {first.shard} since ")
+    assert message.startswith(f"no consumer has read shard {first.shard} since ")
     assert message.endswith(
         f"its checkpoint is {token(first.last)}, the last segment was stored at {shard.waiting.stored_at}"
     )

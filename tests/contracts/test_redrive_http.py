@@ -34,7 +34,7 @@ from stream_app.recovery.redrive.targets.target import (
     Refused,
     destination,
 )
-from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.file import parse_repair
 from tests import samples
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -92,7 +92,7 @@ def endpoint() -> Iterator[Received]:
 
 def draft(data: bytes, attempt: int = 1, **repair: Any) -> Draft:
     made = draft_of(
-        data, "A", Lineage(KEY, attempt), repair_of(repair) if repair else None, samples.registry()
+        data, "A", Lineage(KEY, attempt), parse_repair(repair) if repair else None, samples.registry()
     )
     assert isinstance(made, Draft)
     return made

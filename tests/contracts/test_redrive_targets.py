@@ -17,7 +17,7 @@ from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of
 from stream_app.recovery.redrive.targets.aws import BusTarget, StreamTarget
 from stream_app.recovery.redrive.targets.target import Barred, Delivered, Draft, Later, Parcel, Refused, Unfit
-from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.file import parse_repair
 from tests import samples
 
 REGISTRY = samples.registry()
@@ -26,7 +26,7 @@ LINEAGE = Lineage("failures/air/x.json", 2)
 
 
 def draft(data: bytes, **repair: Any) -> Draft:
-    made = draft_of(data, "A", LINEAGE, repair_of(repair) if repair else None, REGISTRY)
+    made = draft_of(data, "A", LINEAGE, parse_repair(repair) if repair else None, REGISTRY)
     assert isinstance(made, Draft)
     return made
 

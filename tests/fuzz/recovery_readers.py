@@ -21,15 +21,15 @@ from stream_app.recovery.audit import accounts, checkpoints
 from stream_app.recovery.correct import history, queue
 from stream_app.recovery.correct.rewriting import segment
 from stream_app.recovery.dead_letters import DeadLetter, parse
-from stream_app.recovery.find.payload import readable
+from stream_app.recovery.find.payload import readable_payload
 from stream_app.recovery.find.query import cause
 from stream_app.recovery.hydrate import results as letters
 from stream_app.recovery.hydrate import shapes
 from stream_app.recovery.redrive import manifests, message
 from stream_app.recovery.redrive.ledger import items
 from stream_app.recovery.redrive.plan import file as plan_file
-from stream_app.recovery.repair.file import Repair, repair_of
-from stream_app.recovery.repair.steps import meets, repaired
+from stream_app.recovery.repair.file import Repair, parse_repair
+from stream_app.recovery.repair.steps import matches, repaired
 from stream_app.recovery.store import failure, failure_key, load, parse_key
 from stream_app.recovery.stream import kpl
 from tests import samples
@@ -118,7 +118,7 @@ def _shape(data: bytes) -> None:
 def _letter_record(data: bytes) -> None:
     found = letters.parse_record(data)
     if found is not None:
-        bounds.plain(found)
+        bounds.to_plain(found)
         utc_datetime(found.vanishes or found.arrived)
 
 
@@ -136,14 +136,14 @@ def _attempt(item: Mapping[str, Any]) -> None:
 
 def _stored(data: bytes) -> None:
     stored = load(data)
-    json.dumps(bounds.plain(stored))
+    json.dumps(bounds.to_plain(stored))
     cause(stored)
     _payload(stored.data or b"")
     parse_key(stored.key)
 
 
 def _payload(data: bytes) -> None:
-    json.dumps(readable(data, _REGISTRY).value, indent=2)
+    json.dumps(readable_payload(data, _REGISTRY).value, indent=2)
     found = message.read(data, _REGISTRY)
     if found is not None:
         for repair in _REPAIRS:
@@ -174,9 +174,9 @@ def _repair(data: bytes) -> None:
         document = json.loads(data)
     except RecursionError:
         return
-    repair = repair_of(document)
+    repair = parse_repair(document)
     for record in _RECORDS:
-        meets(record, repair)
+        matches(record, repair)
         repaired(record, repair)
 
 
@@ -192,7 +192,7 @@ def _aggregate(data: bytes) -> None:
 def _audited_manifest(data: bytes) -> None:
     found = accounts.manifest_of(data)
     for token in [*found.repeated, *(one for parked in found.parked.values() for one in parked)]:
-        assert accounts.order_of(token)
+        assert accounts.token_order(token)
 
 
 def _redrive_manifest(data: bytes) -> None:
@@ -247,8 +247,9 @@ def _lease(item: Mapping[str, Any]) -> None:
         def scan(self, **_request: Any) -> dict[str, Any]:
             return {"Items": [item]}
 
-    for text in checkpoints.read(_Table(), "t").values():
-        assert text in checkpoints.WORDS or accounts.order_of(text)
+    table: Any = _Table()
+    for text in checkpoints.read(table, "t").values():
+        assert text in checkpoints.WORDS or accounts.token_order(text)
 
 
 def _key(data: bytes) -> None:
@@ -265,8 +266,8 @@ def _positions(data: bytes) -> None:
     texts = data.decode("utf-8", "replace").split("/")
     table = pa.table({"sequence": texts, "sub": pa.array([0] * len(texts), pa.int64())})
     tokens = accounts.tokens_of(table)
-    accounts.check(tokens)
-    assert all(accounts.order_of(token) for token in tokens.to_pylist())
+    accounts.check_tokens(tokens)
+    assert all(accounts.token_order(token) for token in tokens.to_pylist())
 
 
 def _json(value: Any) -> bytes:
@@ -275,7 +276,7 @@ def _json(value: Any) -> bytes:
 
 _REGISTRY: Registry = samples.registry()
 _REPAIRS: tuple[Repair, ...] = tuple(
-    repair_of({"steps": [step]})
+    parse_repair({"steps": [step]})
     for step in (
         {"do": "set", "field": "a.b.c", "value": {"x": [1]}},
         {"do": "rename", "field": "a", "to": "b.c"},

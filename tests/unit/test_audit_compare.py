@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from stream_app.model.segment import position_from_token
 from stream_app.recovery.audit.accepted import Accepted
 from stream_app.recovery.audit.accounts import Accounts, Kind, Source
-from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, Waiting, compare
-from stream_app.recovery.audit.tally import NAMED
-from stream_app.recovery.audit.waiting import Limit, described, limit
+from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, Waiting, compare_shard
+from stream_app.recovery.audit.tally import MAX_POSITIONS
+from stream_app.recovery.audit.waiting import Limit, overdue_limit, with_explanation
 
 SHARD = "shardId-000000000001"
 BASE = 10**55
@@ -106,7 +106,7 @@ def test_every_position_is_counted_once_and_every_fault_is_named(
     misrouted: set[int],
 ) -> None:
     known = told(accounts, announced)
-    found = compare(accepted(numbers, misrouted), known, None if done is None else at(done))
+    found = compare_shard(accepted(numbers, misrouted), known, None if done is None else at(done))
     expected = model(numbers, accounts, done, announced, misrouted)
     assert found.count == expected.count
     assert found.missing == expected.missing
@@ -129,7 +129,7 @@ def test_the_total_is_the_sum_of_the_shards(
     parts: list[tuple[list[int], list[tuple[int, Kind, int]]]],
 ) -> None:
     shards = tuple(
-        compare(accepted(numbers, set()), told(accounts, set()), None) for numbers, accounts in parts
+        compare_shard(accepted(numbers, set()), told(accounts, set()), None) for numbers, accounts in parts
     )
     whole = Audit("devices", "air", shards)
     assert whole.total.accepted == sum(len(numbers) for numbers, _ in parts)
@@ -143,7 +143,7 @@ def test_the_total_is_the_sum_of_the_shards(
 def test_words_of_kcl_are_checkpoints_too() -> None:
     here, none = accepted([5, 6, 7], set()), told([], set())
     counts = {
-        word: compare(here, none, word).count
+        word: compare_shard(here, none, word).count
         for word in ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END")
     }
     assert {word: (count.pending, count.missing) for word, count in counts.items()} == {
@@ -155,10 +155,10 @@ def test_words_of_kcl_are_checkpoints_too() -> None:
 
 
 def test_faults_are_all_counted_and_named_up_to_a_bound() -> None:
-    numbers = list(range(FIRST, FIRST + NAMED + 50))
-    found = compare(accepted(numbers, set()), told([], set()), None)
-    assert found.count.missing == NAMED + 50
-    assert len(found.missing) == NAMED
+    numbers = list(range(FIRST, FIRST + MAX_POSITIONS + 50))
+    found = compare_shard(accepted(numbers, set()), told([], set()), None)
+    assert found.count.missing == MAX_POSITIONS + 50
+    assert len(found.missing) == MAX_POSITIONS
 
 
 def test_an_unreadable_object_is_enough_to_be_unbalanced() -> None:
@@ -182,58 +182,58 @@ def test_pending_records_that_arrived_before_the_limit_are_overdue() -> None:
         accepted([5, 6, 7, 8], set()), arrived=np.array([10_000, 9_000, 699_999, 700_000], dtype=np.int64)
     )
     allowed = Limit(timedelta(minutes=5), since_epoch(1_000))
-    found = compare(here, told([(5, Kind.STORED, 0)], set()), at(5), allowed)
+    found = compare_shard(here, told([(5, Kind.STORED, 0)], set()), at(5), allowed)
     assert (found.count.pending, found.count.overdue, found.count.missing) == (3, 2, 0)
     assert not found.count.balanced
     assert found.waiting == Waiting(2, "1970-01-01T00:00:09.000Z", at(6), at(5))
-    young = compare(here, told([(5, Kind.STORED, 0)], set()), at(7), allowed)
+    young = compare_shard(here, told([(5, Kind.STORED, 0)], set()), at(7), allowed)
     assert (young.count.pending, young.count.overdue, young.waiting) == (1, 0, None)
-    assert compare(here, told([], set()), "TRIM_HORIZON").count.balanced, "without a limit none is overdue"
-    assert compare(here, told([], set()), None, allowed).count.overdue == 0
+    assert compare_shard(here, told([], set()), "TRIM_HORIZON").count.balanced, "without a limit none is overdue"
+    assert compare_shard(here, told([], set()), None, allowed).count.overdue == 0
 
 
 def test_what_kcl_drops_is_neither_missing_nor_pending() -> None:
     unread = np.array([False, True, True, False])
     here = dataclasses.replace(accepted([5, 6, 7, 8], set()), unread=unread)
     for checkpoint, missing, pending in ((at(5), 1, 1), ("SHARD_END", 2, 0), ("TRIM_HORIZON", 0, 2)):
-        found = compare(here, told([], set()), checkpoint)
+        found = compare_shard(here, told([], set()), checkpoint)
         count = found.count
         assert (count.missing, count.pending, count.dropped) == (missing, pending, 2)
         assert found.dropped == (at(6), at(7))
         assert not count.balanced
-    stored = compare(here, told([(n, Kind.STORED, 0) for n in (5, 6, 7, 8)], set()), "SHARD_END")
+    stored = compare_shard(here, told([(n, Kind.STORED, 0) for n in (5, 6, 7, 8)], set()), "SHARD_END")
     assert stored.count.balanced, "another reader of the stream may have stored them"
 
 
 def test_a_misrouted_record_at_the_tip_is_not_told_as_unread() -> None:
     here = dataclasses.replace(accepted([5, 6], {6}), arrived=np.array([1_000, 2_000], dtype=np.int64))
     allowed = Limit(timedelta(seconds=10), since_epoch(100))
-    found = compare(here, told([(5, Kind.STORED, 0)], set()), at(5), allowed)
+    found = compare_shard(here, told([(5, Kind.STORED, 0)], set()), at(5), allowed)
     assert (found.count.missing, found.count.misrouted, found.count.overdue) == (1, 1, 0)
     assert found.waiting is None
 
 
 def test_a_clock_that_is_behind_the_stream_is_corrected_by_the_newest_arrival() -> None:
     known = {SHARD: dataclasses.replace(accepted([5], set()), arrived=np.array([900_000], dtype=np.int64))}
-    assert limit(timedelta(0), since_epoch(0), known).now == since_epoch(900)
-    assert limit(timedelta(0), since_epoch(901), known).now == since_epoch(901)
-    assert limit(timedelta(minutes=5), since_epoch(0), {}).bound == -300_000
+    assert overdue_limit(timedelta(0), since_epoch(0), known).now == since_epoch(900)
+    assert overdue_limit(timedelta(0), since_epoch(901), known).now == since_epoch(901)
+    assert overdue_limit(timedelta(minutes=5), since_epoch(0), {}).bound == -300_000
 
 
 def test_a_consumer_that_stored_something_within_the_limit_is_behind_and_not_absent() -> None:
     here = dataclasses.replace(accepted([5], set()), arrived=np.array([1_000], dtype=np.int64))
     allowed = Limit(timedelta(minutes=5), since_epoch(1_000))
-    found = compare(here, told([], set()), "TRIM_HORIZON", allowed)
+    found = compare_shard(here, told([], set()), "TRIM_HORIZON", allowed)
 
     def message(stored_s: float | None, *, moved: bool | None) -> str:
         stored = None if stored_s is None else since_epoch(stored_s)
-        one = described(found, allowed, stored, moved)
+        one = with_explanation(found, allowed, stored, moved)
         assert not one.count.balanced
         assert one.waiting is not None
         return one.waiting.message
 
     since, stored = "1970-01-01T00:00:01.000Z", "1970-01-01T00:10:00.000Z"
-    absent = f"nobody is reading shard {SHARD} since"
+    absent = f"no consumer has read shard {SHARD} since"
     behind = f"the consumer of shard {SHARD} is behind: 1 record has been pending for longer than 300 s"
     assert message(None, moved=False).startswith(f"{absent} {since}: 1 record has been pending")
     assert message(600, moved=False).startswith(f"{absent} {stored}:"), "it read until then"
@@ -243,4 +243,4 @@ def test_a_consumer_that_stored_something_within_the_limit_is_behind_and_not_abs
         f"{behind}, the oldest arrived at {since}; its checkpoint moved during this audit"
     )
     young = dataclasses.replace(found, waiting=None)
-    assert described(young, allowed, None, True) == young
+    assert with_explanation(young, allowed, None, True) == young

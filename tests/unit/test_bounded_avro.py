@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.event_loading import schema_files
-from stream_app.recovery.bounded_avro import MOST_VALUES, decoded_avro
+from stream_app.recovery.bounded_avro import MAX_VALUES, decoded_avro
 from tests import samples
 
 NODE = {"type": "record", "name": "Node", "fields": [
@@ -61,7 +61,7 @@ def test_few_bytes_do_not_make_many_values() -> None:
     assert decoded_avro(b"\x04\x00", array) == {"a": [None, None]}
     with pytest.raises(ValueError, match="cannot be read"):
         decoded_avro(b"\xfe\xff\xff\xff\xff\x0f\x00", array)
-    block = b"\xfe\x0f" * (MOST_VALUES // 1_023 + 1)  # blocks of 1,023 items
+    block = b"\xfe\x0f" * (MAX_VALUES // 1_023 + 1)  # blocks of 1,023 items
     with pytest.raises(ValueError, match="cannot be read"):
         decoded_avro(block + b"\x00", array)
     node = parsed(NODE)

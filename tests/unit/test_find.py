@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
 from stream_app.model.segment import token, utc_datetime
-from stream_app.recovery.find.query import AHEAD, Query, cause, find, find_keys, find_named, handle
-from stream_app.recovery.find.times import duration
+from stream_app.recovery.find.query import READ_AHEAD, Query, cause, find, find_keys, find_named, handle
+from stream_app.recovery.find.times import parse_duration
 from stream_app.recovery.hours import hours
 from stream_app.recovery.store import STATUSES, parse_key
 from tests.unit.failure_store import BUCKET, CODES, DEVICES, Store, at, keys, made, status_of
@@ -61,7 +61,7 @@ def test_whoever_stops_early_has_read_little(threads: Executor) -> None:
     found = list(islice(find(store, BUCKET, Query("air"), threads, newest_first=True), 5))
     assert len(found) == 5
     assert all(utc_datetime(one.stored.arrived) >= at(HOURS - 1) for one in found)
-    assert store.calls["get"] <= AHEAD
+    assert store.calls["get"] <= READ_AHEAD
     assert store.calls["list"] <= 5
 
 
@@ -167,7 +167,7 @@ def test_a_name_finds_its_failure_by_keys_alone(number: int, form: str) -> None:
 def test_the_hours_are_those_that_meet_the_stretch(
     there: set[datetime], since: datetime | None, until: datetime | None, newest_first: bool
 ) -> None:
-    store = Store([f"p/{hour:%Y/%m/%d/%H}/x" for hour in there] + ["p/waiting/x", "q/2016/12/30/20/x"])
+    store: Any = Store([f"p/{hour:%Y/%m/%d/%H}/x" for hour in there] + ["p/waiting/x", "q/2016/12/30/20/x"])
     found = list(hours(store, BUCKET, "p/", since, until, newest_first=newest_first))
     length = timedelta(hours=1)
     wanted = {
@@ -193,13 +193,13 @@ def test_keys_are_lazy() -> None:
     [("300s", 300), ("5m", 300), ("1h", 3_600), ("2d", 172_800), ("1w", 604_800), ("0s", 0)],
 )
 def test_a_length_of_time_is_read(text: str, seconds: int) -> None:
-    assert duration(text) == timedelta(seconds=seconds)
+    assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "-5m", "5 m", "5min", "1.5h", "9999999s", "٥m", "soon"])
 def test_a_wrong_length_of_time_is_told_with_a_hint(text: str) -> None:
     with pytest.raises(ConfigError) as error:
-        duration(text)
+        parse_duration(text)
     (problem,) = error.value.problems
     assert repr(text) in problem.what
     assert "5m" in problem.hint

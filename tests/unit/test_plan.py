@@ -27,7 +27,7 @@ from stream_app.recovery.redrive.plan.file import (
 from stream_app.recovery.redrive.select import Selection, digest, parse_selection
 from stream_app.recovery.redrive.targets.auth import Auth, parse_auth
 from stream_app.recovery.redrive.targets.target import Destination, destination, token
-from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.file import parse_repair
 
 NOW = datetime(2026, 1, 31, 3, tzinfo=UTC)
 KEYS = st.text(min_size=1, max_size=20)
@@ -55,7 +55,7 @@ def plan(**values: Any) -> Plan:
         "bucket": "b",
         "selection": Selection(codes=("RULE_BROKEN",), until=NOW),
         "destination": Destination("http", "https://example.com/x", Auth("Authorization", "env", "TOKEN")),
-        "repair": repair_of({"steps": [{"do": "set", "field": "value", "value": None}]}),
+        "repair": parse_repair({"steps": [{"do": "set", "field": "value", "value": None}]}),
         "newer": "apply",
         "max_redrives": 3,
         "count": 2,

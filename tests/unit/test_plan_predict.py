@@ -22,7 +22,7 @@ from stream_app.recovery.redrive.plan.cases import draft_of
 from stream_app.recovery.redrive.plan.newer import Latest
 from stream_app.recovery.redrive.plan.predict import Predicted, predict
 from stream_app.recovery.redrive.targets.target import Draft
-from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.file import parse_repair
 from stream_app.testing import record as raw_record
 from tests import samples
 
@@ -68,7 +68,7 @@ def test_a_repair_is_foretold_to_help(value: float) -> None:
     broken = samples.as_json("reading", {"id": "1", "device": "A", "time": samples.START, "value": value})
     record = raw_record(broken, key="A")
     assert [one.outcome for one in _told(drafts([record]))] == ["RULE_BROKEN"]
-    repair = repair_of({"steps": [{"do": "set", "field": "value", "value": 1.5}]})
+    repair = parse_repair({"steps": [{"do": "set", "field": "value", "value": 1.5}]})
     assert _told(drafts([record], repair=repair)) == [
         Predicted("stored", "", "reading#A", samples.START, "reading", "1")
     ]

@@ -29,7 +29,7 @@ from stream_app.recovery.redrive.message import (
     mended,
     read,
 )
-from stream_app.recovery.repair.file import repair_of
+from stream_app.recovery.repair.file import parse_repair
 from stream_app.recovery.repair.steps import Unrepaired
 from tests import samples
 
@@ -159,7 +159,7 @@ def test_a_message_of_an_unknown_type_has_neither_id_nor_device() -> None:
 
 
 def test_a_repair_can_give_an_event_another_type() -> None:
-    repair = repair_of(
+    repair = parse_repair(
         {
             "when": [{"field": "$event", "is": "equals", "value": "prototype"}],
             "steps": [{"do": "set", "field": "$event", "value": "reading"}, {"do": "drop", "field": "junk"}],
@@ -168,7 +168,7 @@ def test_a_repair_can_give_an_event_another_type() -> None:
     found = mended(message(b'{"event": "prototype", "device": "A", "junk": 1}'), repair)
     assert found == Message("reading", {"device": "A"})
     assert mended(message(b'{"event": "reading", "device": "A"}'), repair) is None
-    wrong = repair_of({"steps": [{"do": "set", "field": "$event", "value": 5}]})
+    wrong = parse_repair({"steps": [{"do": "set", "field": "$event", "value": 5}]})
     assert mended(message(b'{"event": "reading"}'), wrong) == Unrepaired("$event is no text")
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from stream_app.errors import ConfigError
 from stream_app.recovery.repair import units
-from stream_app.recovery.repair.file import Repair, read_repair, repair_of
-from stream_app.recovery.repair.steps import Unrepaired, meets, repaired
+from stream_app.recovery.repair.file import Repair, parse_repair, read_repair
+from stream_app.recovery.repair.steps import Unrepaired, matches, repaired
 
 NAMES = st.sampled_from(["pm25", "temp", "site", "note", "a.b", "site.height"])
 SCALARS = (
@@ -44,11 +44,11 @@ STEPS = st.one_of(
         {"do": st.just("convert"), "field": NAMES, "from": st.just("°F"), "to": st.sampled_from(["K", "°C"])}
     ),
 )
-REPAIRS = st.fixed_dictionaries({"steps": st.lists(STEPS, min_size=1, max_size=4)}).map(repair_of)
+REPAIRS = st.fixed_dictionaries({"steps": st.lists(STEPS, min_size=1, max_size=4)}).map(parse_repair)
 
 
 def steps(*some: dict[str, Any]) -> Repair:
-    return repair_of({"steps": list(some)})
+    return parse_repair({"steps": list(some)})
 
 
 def one(step: dict[str, Any], value: Any) -> Any:
@@ -70,7 +70,7 @@ def test_a_record_is_never_changed_in_place(document: dict[str, Any], repair: Re
 def test_a_repair_is_the_same_after_a_plan_carried_it(repair: Repair) -> None:
     carried = msgspec.json.encode(repair)
     assert msgspec.json.decode(carried, type=Repair) == repair
-    assert repair_of(json.loads(carried)) == repair
+    assert parse_repair(json.loads(carried)) == repair
 
 
 @given(DOCUMENTS, st.sampled_from(["pm25", "temp", "note"]))
@@ -95,14 +95,14 @@ def test_what_was_set_is_there_and_what_was_dropped_is_not(
     if isinstance(put, Unrepaired):  # something that is no object stands on the way
         assert not isinstance(document[field.split(".", maxsplit=1)[0]], dict)
         return
-    assert meets(
-        put, repair_of({"when": [{"field": field, "is": "present"}], "steps": [{"do": "drop", "field": "x"}]})
+    assert matches(
+        put, parse_repair({"when": [{"field": field, "is": "present"}], "steps": [{"do": "drop", "field": "x"}]})
     )
     gone = repaired(put, steps({"do": "drop", "field": field}))
     assert not isinstance(gone, Unrepaired)
-    assert not meets(
+    assert not matches(
         gone,
-        repair_of({"when": [{"field": field, "is": "present"}], "steps": [{"do": "drop", "field": "x"}]}),
+        parse_repair({"when": [{"field": field, "is": "present"}], "steps": [{"do": "drop", "field": "x"}]}),
     )
 
 
@@ -176,9 +176,9 @@ def test_what_cannot_be_done_is_said(step: dict[str, Any], value: Any) -> None:
     assert "step 1, field f" in found.why
 
 
-@given(st.sampled_from(units.names()), st.sampled_from(units.names()), st.floats(-1e9, 1e9))
+@given(st.sampled_from(units.unit_names()), st.sampled_from(units.unit_names()), st.floats(-1e9, 1e9))
 def test_units_convert_there_and_back(given_: str, wanted: str, value: float) -> None:
-    first, second = units.unit(given_), units.unit(wanted)
+    first, second = units.find_unit(given_), units.find_unit(wanted)
     assert first is not None
     assert second is not None
     if first.quantity != second.quantity:
@@ -208,10 +208,10 @@ def test_units_convert_there_and_back(given_: str, wanted: str, value: float) ->
     ],
 )
 def test_conditions(condition: dict[str, Any], holds: list[Any], fails: list[Any]) -> None:
-    repair = repair_of({"when": [{"field": "f", **condition}], "steps": [{"do": "drop", "field": "f"}]})
+    repair = parse_repair({"when": [{"field": "f", **condition}], "steps": [{"do": "drop", "field": "f"}]})
     for values, wanted in ((holds, True), (fails, False)):
         for value in values:
-            assert meets({} if value == "absent" else {"f": value}, repair) is wanted, value
+            assert matches({} if value == "absent" else {"f": value}, repair) is wanted, value
 
 
 def test_a_file_in_yaml_is_the_same_as_one_in_json(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_file_in_yaml_is_the_same_as_one_in_json(tmp_path: Path) -> None:
 )
 def test_what_is_no_repair_is_refused(document: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        repair_of(document)
+        parse_repair(document)
 
 
 def test_every_problem_is_told_at_once() -> None:
@@ -275,7 +275,7 @@ def test_every_problem_is_told_at_once() -> None:
         "steps": [{"do": "convert", "field": "f", "from": "ells", "to": "m"}, {"do": "drop", "field": ""}],
     }
     with pytest.raises(ConfigError) as raised:
-        repair_of(wrong)
+        parse_repair(wrong)
     told = [problem.what for problem in raised.value.problems]
     assert [text.split(": ")[1] for text in told] == ["condition 1", "step 1", "step 2"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream_app.model.record import Position
 from stream_app.recovery.find.query import Found, cause
-from stream_app.recovery.find.stats import stats, table
+from stream_app.recovery.find.stats import count_table, stats
 from stream_app.recovery.store import STATUSES, failure
 from tests.unit.test_recovery_store import letter
 
@@ -41,7 +41,7 @@ FOUND = st.lists(
 def test_every_failure_is_counted_once_in_each_table(some: list[Found]) -> None:
     counted = stats(some)
     by_code = Counter(one.stored.code for one in some)
-    _, rows = table(counted.by_time)
+    _, rows = count_table(counted.by_time)
     assert counted.count == len(some) == sum(counted.statuses.values())
     assert sum(rows.values(), Counter()) == by_code
     assert sum(one.count for one in counted.ranked()) == len(some)
@@ -85,7 +85,7 @@ TIMES = st.dictionaries(
 
 @given(TIMES)
 def test_rows_are_few_of_one_length_and_in_order(by_time: dict[datetime, Counter[str]]) -> None:
-    step, rows = table(by_time)
+    step, rows = count_table(by_time)
     assert list(rows) == sorted(rows)
     assert all((one - min(rows)) % step == timedelta(0) for one in rows)
     assert sum(row.total() for row in rows.values()) == sum(row.total() for row in by_time.values())

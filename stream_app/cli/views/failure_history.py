@@ -12,17 +12,17 @@ from rich.text import Text
 from stream_app.cli.views.failures import outcomes, safe_text, status
 from stream_app.model.segment import utc_datetime
 from stream_app.recovery.correct.history import Entry
-from stream_app.recovery.find.payload import Readable, SchemaVersion, printable
+from stream_app.recovery.failure_details import FailureDetails
+from stream_app.recovery.find.payload import Readable, SchemaVersion, printable_text
 from stream_app.recovery.find.query import cause, handle
-from stream_app.recovery.find.stats import stamp
+from stream_app.recovery.find.stats import timestamp_text
 from stream_app.recovery.hydrate.results import LetterRecord
 from stream_app.recovery.redrive.ledger.items import Attempt
-from stream_app.recovery.story import Story
 
 _MAX_LINES = 400
 
 
-def show(story: Story) -> RenderableType:
+def show(story: FailureDetails) -> RenderableType:
     """Render identity, reason, payload, dead letter, correction and redrives of a failure."""
     stored = story.stored
     parts: list[RenderableType] = [
@@ -48,7 +48,7 @@ def _section(title: str, rows: Mapping[str, RenderableType | str]) -> Renderable
     return Group(Text(title, style="bold"), grid, Text(""))
 
 
-def _identity(story: Story) -> dict[str, RenderableType | str]:
+def _identity(story: FailureDetails) -> dict[str, RenderableType | str]:
     stored = story.stored
     return {
         "status": status(story.status),
@@ -61,7 +61,7 @@ def _identity(story: Story) -> dict[str, RenderableType | str]:
     }
 
 
-def _why(story: Story) -> dict[str, RenderableType | str]:
+def _why(story: FailureDetails) -> dict[str, RenderableType | str]:
     stored = story.stored
     return {
         "stage": stored.stage,
@@ -86,7 +86,7 @@ def _payload(payload: Readable) -> RenderableType:
     if payload.value is None and payload.form == "gone":
         return Text("  the record had left the stream before it was hydrated\n", style="red")
     lines = payload.value if _is_dump(payload) else _text(payload.value).splitlines()
-    shown = [f"  {printable(str(line))}" for line in lines[:_MAX_LINES]]
+    shown = [f"  {printable_text(str(line))}" for line in lines[:_MAX_LINES]]
     if len(lines) > _MAX_LINES:
         shown.append(f"  … {len(lines) - _MAX_LINES:,} more lines: --json shows all")
     return Text("\n".join([*shown, ""]))
@@ -100,7 +100,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _dead_letter(story: Story) -> dict[str, RenderableType | str]:
+def _dead_letter(story: FailureDetails) -> dict[str, RenderableType | str]:
     dead_letter = story.stored.dead_letter
     return {
         "segment": dead_letter.segment,
@@ -124,10 +124,12 @@ def _correction(entry: Entry | None) -> dict[str, RenderableType | str]:
     rows: dict[str, RenderableType | str] = {
         "state": entry.status,
         "requested by": entry.request.by or "unknown",
-        "requested at": stamp(utc_datetime(entry.at)),
+        "requested at": timestamp_text(utc_datetime(entry.at)),
     }
     if entry.done is not None:
-        rows["corrected at"] = stamp(utc_datetime(entry.done_at)) if entry.done_at is not None else "unknown"
+        rows["corrected at"] = (
+            timestamp_text(utc_datetime(entry.done_at)) if entry.done_at is not None else "unknown"
+        )
         rows["version"] = entry.done.version or "unknown"
         rows["before"] = json.dumps(entry.done.before, ensure_ascii=False)
         rows["after"] = json.dumps(entry.done.after, ensure_ascii=False)
@@ -136,7 +138,7 @@ def _correction(entry: Entry | None) -> dict[str, RenderableType | str]:
     return rows
 
 
-def _redrives(story: Story, attempts: int) -> Iterator[RenderableType]:
+def _redrives(story: FailureDetails, attempts: int) -> Iterator[RenderableType]:
     if not story.redrives:
         summary = f"none in the ledger, {attempts} according to the record" if attempts else "none"
         yield _section("redrives", {summary: ""})
@@ -150,8 +152,8 @@ def _attempt(attempt: Attempt) -> dict[str, RenderableType | str]:
         "state": attempt.state.value,
         "target": attempt.target,
         "by": attempt.by or "unknown",
-        "claimed": stamp(utc_datetime(attempt.claimed_at)) if attempt.claimed_at else "-",
-        "completed": stamp(utc_datetime(attempt.settled_at)) if attempt.settled_at else "-",
+        "claimed": timestamp_text(utc_datetime(attempt.claimed_at)) if attempt.claimed_at else "-",
+        "completed": timestamp_text(utc_datetime(attempt.settled_at)) if attempt.settled_at else "-",
         "plan": attempt.plan,
         "reason": attempt.why,
     }

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from stream_app.cli.views.lines import Line, aligned
 from stream_app.model.segment import utc_datetime
-from stream_app.recovery.find.payload import printable
-from stream_app.recovery.find.stats import Cause, Stats, stamp, table
+from stream_app.recovery.find.payload import printable_text
+from stream_app.recovery.find.stats import Cause, Stats, count_table, timestamp_text
 from stream_app.recovery.hydrate.narrow import Judged
 from stream_app.recovery.hydrate.results import LetterRecord, State
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
@@ -57,7 +57,7 @@ def counting(console: Console) -> Iterator[Counting]:
         yield counted
 
 
-# `row` of the module recovery.story gives JSON documents, whose values are strings, numbers or None.
+# `row` of the module recovery.failure_details gives JSON documents, whose values are strings, numbers or None.
 def listing(rows: Sequence[Mapping[str, Any]], *, more: bool) -> RenderableType:
     """Render one line per failure, with its reason below."""
     if not rows:
@@ -75,9 +75,9 @@ def listing(rows: Sequence[Mapping[str, Any]], *, more: bool) -> RenderableType:
         )
         for row in rows
     ]
-    table = aligned(("id", "arrived (UTC)", "status", "code", "device"), lines)
+    count_table = aligned(("id", "arrived (UTC)", "status", "code", "device"), lines)
     hint = "there are more: raise --limit or add filters; failures stats counts all of them" if more else ""
-    return Group(table, Text(hint, style="dim")) if hint else table
+    return Group(count_table, Text(hint, style="dim")) if hint else count_table
 
 
 def counts(found: Stats) -> RenderableType:
@@ -93,21 +93,26 @@ def counts(found: Stats) -> RenderableType:
 
 
 def _by_time(found: Stats) -> Table:
-    step, rows = table(found.by_time)
+    step, rows = count_table(found.by_time)
     title = f"Failures by code, one row per {_length(step)}"
     grid = Table(title=title, title_justify="left", show_footer=True, box=None, padding=(0, 1, 0, 0))
     grid.add_column("from (UTC)", footer="all", no_wrap=True)
     for code in found.codes:
         total = sum(row[code] for row in rows.values())
         grid.add_column(
-            Text(printable(code).replace("_", "\n")), justify="right", footer=f"{total:,}", overflow="fold"
+            Text(printable_text(code).replace("_", "\n")),
+            justify="right",
+            footer=f"{total:,}",
+            overflow="fold",
         )
     grid.add_column("all", justify="right", footer=f"{found.count:,}", no_wrap=True)
     for at, row in rows.items():
-        day = stamp(at)[:10]
+        day = timestamp_text(at)[:10]
         cells = (f"{row[code]:,}" if row[code] else "" for code in found.codes)
         grid.add_row(
-            day if step >= _DAY else f"{day[5:]} {stamp(at)[11:16]}", *cells, f"{sum(row.values()):,}"
+            day if step >= _DAY else f"{day[5:]} {timestamp_text(at)[11:16]}",
+            *cells,
+            f"{sum(row.values()):,}",
         )
     return grid
 
@@ -120,7 +125,7 @@ def _causes(causes: Sequence[Cause]) -> RenderableType:
                 f"{cause.count:,}",
                 f"{cause.devices:,}",
                 cause.code,
-                stamp(cause.last)[:19].replace("T", " "),
+                timestamp_text(cause.last)[:19].replace("T", " "),
             ],
             [safe_text(f"{cause.event}: {cause.reason}" if cause.event else cause.reason)],
         )
@@ -154,7 +159,7 @@ def dead_letters(found: Sequence[LetterRecord], now: datetime, *, waiting: bool)
         grid.add_column(name, overflow="fold", no_wrap=name == "state")
     for one in found:
         position = f"{one.shard}/{one.first}" + (f" to {one.last}" if one.last != one.first else "")
-        arrived = stamp(utc_datetime(one.arrived))[:19]
+        arrived = timestamp_text(utc_datetime(one.arrived))[:19]
         grid.add_row(arrived, one.source, _state(one, now), _records(one), position)
     return grid
 
@@ -182,7 +187,7 @@ def _expiry(letter: LetterRecord, now: datetime) -> Text:
     if letter.vanishes is None:
         return Text("expires at an unknown time")
     left = (utc_datetime(letter.vanishes) - now).total_seconds()
-    at = stamp(utc_datetime(letter.vanishes))
+    at = timestamp_text(utc_datetime(letter.vanishes))
     if left <= 0:
         return Text(f"expired at {at}", style="bold red")
     style = "red" if left < _EXPIRES_SOON else ""
@@ -196,7 +201,7 @@ def status(name: str | None) -> Text:
 
 def safe_text(text: str) -> Text:
     """Return untrusted text without markup and without control sequences of the terminal."""
-    return Text(printable(text))
+    return Text(printable_text(text))
 
 
 def _length(span: timedelta) -> str:

@@ -16,7 +16,7 @@ from stream_app.recovery.redrive.follow import attempts_of, follow
 from stream_app.recovery.redrive.plan.make import Wish, make
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
-from stream_app.recovery.repair.file import Repair, repair_of
+from stream_app.recovery.repair.file import Repair, parse_repair
 from stream_app.settings import Settings
 
 # The invalid wind direction of `ingest.faults` makes `calculate` raise an error; without it the reading is valid.
@@ -43,7 +43,7 @@ class RedriveResult:
 
 def repair() -> Repair:
     """Return the repair in the form that `failures plan --repair` reads."""
-    return repair_of(_REPAIR)
+    return parse_repair(_REPAIR)
 
 
 def redrive_repaired(aws: Embedded, settings: Settings, stop: threading.Event) -> RedriveResult:

@@ -1,1 +1,1 @@
-"""The account of a stream: what it accepted, what the bucket has, and whether they are the same."""
+"""Audit of a stream: compares the accepted records with what the bucket stores."""

@@ -1,11 +1,11 @@
-"""What Kinesis accepted: the positions of the records that a stream holds now."""
+"""Reads the positions of the records that a stream holds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,18 +16,21 @@ from stream_app.recovery.stream.kpl import MAGIC, aggregate, delivered
 from stream_app.recovery.stream.read import Page, Shard, pages
 from stream_app.recovery.stream.runs import arrival
 
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+
 Progress = Callable[[str, int], None]
-Tokens = Any  # a pyarrow array of strings; the stubs of its functions are narrower than the functions
+Tokens: TypeAlias = pa.Array  # position tokens, as strings
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The positions of one shard, in order, as tokens; about 70 bytes each.
+    """The positions of one shard in order, as tokens; about 70 bytes each.
 
-    `misrouted[i]` tells that KCL hands position i to no consumer (see `kpl.delivered`), `unread[i]` that it does
-    not because the record lies in an aggregate at or behind one whose keys KCL cannot read (`kpl.Aggregate`).
-    `arrived` is in milliseconds since the epoch; neither is known where they are None. `oldest` is the arrival of
-    the first, UTC.
+    `misrouted[i]` tells that KCL delivers position i to no consumer (see `kpl.delivered`), `unread[i]` that KCL
+    does not deliver it because its record is in an aggregate at or after a record whose keys KCL cannot read
+    (`kpl.Aggregate`). `arrived` is in milliseconds since the epoch. Either is None where it is not known. `oldest`
+    is the arrival of the first record, UTC.
     """
 
     shard: str
@@ -39,16 +42,16 @@ class Accepted:
 
     @classmethod
     def nothing(cls, shard: str) -> Accepted:
-        """A shard that the stream no longer knows."""
+        """Return the positions of a shard that the stream no longer lists: none."""
         return cls(shard, pa.array([], pa.string()), np.zeros(0, dtype=np.bool_), None)
 
 
-def accepted(kinesis: Any, stream: str, shard: Shard, progress: Progress | None = None) -> Accepted:
+def accepted(kinesis: KinesisClient, stream: str, shard: Shard, progress: Progress | None = None) -> Accepted:
     """Read a shard from TRIM_HORIZON to its end or its tip.
 
-    `progress` is told the shard and the count of positions so far, after every page. Raises what boto3 raises.
+    Calls `progress` with the shard and the number of positions so far after every page. Raises what boto3 raises.
     """
-    parts: list[pa.Array[Any]] = []
+    parts: list[Tokens] = []
     pages_read: list[_Positions] = []
     oldest: datetime | None = None
     count = 0
@@ -74,7 +77,7 @@ def accepted(kinesis: Any, stream: str, shard: Shard, progress: Progress | None 
 
 
 class _Positions(NamedTuple):
-    """What is known of the positions of a page, beside their tokens."""
+    """Properties of the positions of a page, beside their tokens."""
 
     misrouted: Mask
     unread: Mask
@@ -94,7 +97,7 @@ def _positions(page: Page, shard: Shard) -> tuple[list[str], _Positions]:
         else:
             places = range(len(packed))
             tokens += [token(Position(shard.id, record["SequenceNumber"], sub)) for sub in places]
-            # KCL looks at one record after the other: what it cannot read behind a misrouted one does not count.
+            # KCL discards a misrouted aggregate as a whole, before it reaches a record that it cannot read.
             if not delivered(packed.records, shard.first_hash, shard.last_hash):
                 misrouted += range(start, len(tokens))
             else:

@@ -1,4 +1,4 @@
-"""What the bucket accounts for: positions in Parquet files, in manifests, and in the failure store."""
+"""Reads the positions that the bucket accounts for: in event files, manifests and failures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,6 +24,10 @@ from stream_app.recovery.audit.inventory import Files
 from stream_app.recovery.bounded import decoded
 from stream_app.recovery.store import load
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+A = TypeVar("A")
 T = TypeVar("T")
 Origin = tuple[str, str]  # consumer and stream
 NO_CODE = "UNKNOWN"
@@ -31,7 +35,7 @@ _TOKEN = f"^(?:{TOKEN.pattern})$"
 
 
 class Kind(IntEnum):
-    """How a position is accounted for; where it is in several ways, the least counts."""
+    """How a position is accounted for; of several accounts, the one with the lowest value counts."""
 
     STORED = 0
     REPEATED = 1
@@ -39,7 +43,7 @@ class Kind(IntEnum):
 
 
 class Source(NamedTuple):
-    """An object that accounts for positions, and how; `code` is that of what is parked."""
+    """An object that accounts for positions, and how; `code` is the failure code of parked ones."""
 
     key: str
     kind: Kind
@@ -58,10 +62,10 @@ class Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Accounts:
-    """Every account of the positions of one shard.
+    """The accounts of the positions of one shard.
 
-    `announced` holds, by position, the code under which a manifest says that it is parked; the dead letter may
-    still be on its way. `unreadable` are keys of objects that cannot be read as what they should be.
+    `announced` holds, by position, the failure code under which a manifest lists it as parked; its dead letter may
+    not have been processed yet. `unreadable` lists the keys of objects that could not be read.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -70,7 +74,7 @@ class Accounts:
     unreadable: list[str] = field(default_factory=list)
 
     def add(self, source: Source, tokens: Tokens) -> None:
-        """Positions (tokens) that an object accounts for."""
+        """Add the positions (tokens) that an object accounts for."""
         if len(tokens):
             self.sources.append(source)
             self.parts.append(tokens)
@@ -88,17 +92,23 @@ class Accounts:
 
 
 def accounts(
-    s3: Any, bucket: str, origin: Origin, files: Files, strays: Strays, oldest: str | None, threads: Executor
+    s3: S3Client,
+    bucket: str,
+    origin: Origin,
+    files: Files,
+    strays: Strays,
+    oldest: str | None,
+    threads: Executor,
 ) -> Accounts:
-    """Read the objects that account for one shard's positions; manifests only those from `oldest` (a token) on.
+    """Read the objects that account for one shard's positions.
 
-    `strays` are accounts found elsewhere. Raises what boto3 raises; an object that is gone by now accounts for
-    nothing.
+    Reads manifests from `oldest` (a token) on. `strays` are accounts from files whose names do not contain the
+    shard. Raises what boto3 raises; an object that was deleted meanwhile accounts for nothing.
     """
     found = Accounts()
     for source, tokens in strays:
         found.add(source, tokens)
-    reading = partial(_try, partial(stored, s3, bucket, origin))
+    reading = partial(_try, partial(stored_positions, s3, bucket, origin))
     for key, table in zip(files.events, threads.map(reading, files.events), strict=True):
         if table is None:
             found.unreadable.append(key)
@@ -109,29 +119,32 @@ def accounts(
     return found
 
 
-def stray(
-    s3: Any, bucket: str, origin: Origin, keys: Sequence[str]
+def stray_accounts(
+    s3: S3Client, bucket: str, origin: Origin, keys: Sequence[str]
 ) -> tuple[dict[str, list[tuple[Source, Tokens]]], list[str]]:
-    """What event files account for whose names do not tell the shard, by shard; and the unreadable ones."""
+    """Read event files whose names do not contain the shard.
+
+    Returns the accounts by shard, and the keys of unreadable files.
+    """
     found: dict[str, list[tuple[Source, Tokens]]] = {}
     unreadable = []
-    compute: Any = pc
     for key in keys:
-        table = _try(partial(stored, s3, bucket, origin), key)
+        table = _try(partial(stored_positions, s3, bucket, origin), key)
         if table is None:
             unreadable.append(key)
             continue
-        shards: list[Any] = table["shard"].unique().to_pylist()
+        shards: list[str] = table["shard"].unique().to_pylist()
         for shard in shards:
-            part = table.filter(compute.equal(table["shard"], shard))
+            part = table.filter(pc.equal(table["shard"], shard))
             found.setdefault(shard, []).append((Source(key, Kind.STORED), tokens_of(part)))
     return found, unreadable
 
 
-def stored(s3: Any, bucket: str, origin: Origin, key: str) -> pa.Table:
-    """The columns shard, sequence and sub of an event file; no rows where another consumer or stream wrote it.
+def stored_positions(s3: S3Client, bucket: str, origin: Origin, key: str) -> pa.Table:
+    """Return the columns shard, sequence and sub of an event file.
 
-    Raises ValueError or KeyError when it is no such file.
+    Returns no rows where another consumer or stream wrote it. Raises ValueError or KeyError when it is not an event
+    file.
     """
     empty = pa.table({name: pa.array([], pa.string()) for name in ("shard", "sequence", "sub")})
     body = get(s3, bucket, key)
@@ -145,22 +158,23 @@ def stored(s3: Any, bucket: str, origin: Origin, key: str) -> pa.Table:
     table = file.read(columns=["shard", "sequence", "sub"], use_threads=False).select(
         ["shard", "sequence", "sub"]
     )
-    check(tokens_of(table))
+    check_tokens(tokens_of(table))
     if table["shard"].null_count or not pa.types.is_string(table["shard"].type):
-        raise ValueError("no names of shards")
+        raise ValueError("the column shard is not complete text")
     return table
 
 
 def tokens_of(table: pa.Table) -> Tokens:
-    """The position of each row of a table of `stored`, as tokens."""
-    compute: Any = pc
+    """Return the position of each row of a table of `stored_positions`, as tokens."""
     subs = table["sub"].cast(pa.string())
-    joined = compute.binary_join_element_wise(table["sequence"].cast(pa.string()), subs, ".")
-    chosen = compute.if_else(compute.equal(subs, "0"), table["sequence"].cast(pa.string()), joined)
+    joined = pc.binary_join_element_wise(table["sequence"].cast(pa.string()), subs, ".")
+    chosen = pc.if_else(pc.equal(subs, "0"), table["sequence"].cast(pa.string()), joined)
     return chosen.combine_chunks() if isinstance(chosen, pa.ChunkedArray) else chosen
 
 
-def _add_manifests(found: Accounts, s3: Any, bucket: str, keys: Sequence[str], threads: Executor) -> None:
+def _add_manifests(
+    found: Accounts, s3: S3Client, bucket: str, keys: Sequence[str], threads: Executor
+) -> None:
     reading = partial(_try, partial(_decoded, s3, bucket))
     for key, manifest in zip(keys, threads.map(reading, keys), strict=True):
         if manifest is None:
@@ -171,9 +185,9 @@ def _add_manifests(found: Accounts, s3: Any, bucket: str, keys: Sequence[str], t
 
 
 def _add_parked(
-    found: Accounts, s3: Any, bucket: str, failures: Sequence[tuple[str, str]], threads: Executor
+    found: Accounts, s3: S3Client, bucket: str, failures: Sequence[tuple[str, str]], threads: Executor
 ) -> None:
-    """Most codes are in the manifests, which spares reading the failure's object."""
+    """Add parked positions; a failure object is read only if no manifest has its code."""
     unknown = [key for key, at in failures if at not in found.announced]
     codes = dict(zip(unknown, threads.map(partial(_code, s3, bucket), unknown), strict=True))
     for key, at in failures:
@@ -181,41 +195,43 @@ def _add_parked(
         found.add(Source(key, Kind.PARKED, code), pa.array([at], pa.string()))
 
 
-def _decoded(s3: Any, bucket: str, key: str) -> Manifest:
+def _decoded(s3: S3Client, bucket: str, key: str) -> Manifest:
     body = get(s3, bucket, key)
     return Manifest([], {}) if body is None else manifest_of(body)
 
 
 def manifest_of(body: bytes) -> Manifest:
-    """The manifest in an object's body. Raises ValueError where there is none, or it names no positions."""
+    """Return the manifest in an object's body.
+
+    Raises ValueError for other content, or where it contains an invalid position.
+    """
     manifest = decoded(body, Manifest)
-    check(pa.array([*manifest.repeated, *chain.from_iterable(manifest.parked.values())], pa.string()))
+    check_tokens(pa.array([*manifest.repeated, *chain.from_iterable(manifest.parked.values())], pa.string()))
     return manifest
 
 
-def check(tokens: Tokens) -> None:
-    """Raise ValueError where one of them is not a position."""
-    compute: Any = pc
-    if not compute.all(compute.match_substring_regex(tokens, _TOKEN), min_count=0, skip_nulls=False).as_py():
-        raise ValueError("not positions")
+def check_tokens(tokens: Tokens) -> None:
+    """Raise ValueError where one of the tokens is not a position."""
+    if not pc.all(pc.match_substring_regex(tokens, _TOKEN), min_count=0, skip_nulls=False).as_py():
+        raise ValueError("it contains an invalid position")
 
 
-def _code(s3: Any, bucket: str, key: str) -> str:
+def _code(s3: S3Client, bucket: str, key: str) -> str:
     body = get(s3, bucket, key)
     failure = _try(load, body) if body is not None else None
     return failure.code if failure is not None else NO_CODE
 
 
-def _try(read: Callable[[Any], T], what: Any) -> T | None:
+def _try(read: Callable[[A], T], source: A) -> T | None:
     try:
-        return read(what)
+        return read(source)
     except (ValueError, KeyError, TypeError, OSError, NotImplementedError, RecursionError, MemoryError):
-        # What Arrow and msgspec raise for bytes that are not what they should be.
+        # Arrow and msgspec raise any of these for invalid bytes.
         return None
 
 
 def _from(manifests: Sequence[str], oldest: str | None) -> list[str]:
-    """The manifests of a shard, in order, from the one in which `oldest` may be on; none without an oldest."""
+    """Return a shard's manifests in order, from the one that may contain `oldest`; none without it."""
     if oldest is None:
         return []
     bound = position_from_token("", oldest).order
@@ -225,20 +241,20 @@ def _from(manifests: Sequence[str], oldest: str | None) -> list[str]:
     return [key for _, key in ordered[max(0, before - 1) :]]
 
 
-def newest(manifests: Sequence[str]) -> str | None:
-    """The manifest of the last segment of a shard."""
+def newest_manifest(manifests: Sequence[str]) -> str | None:
+    """Return the manifest of the last segment of a shard."""
     return max(
         ((order, key) for key in manifests if (order := _order(key)) is not None), default=(None, None)
     )[1]
 
 
-def order_of(text: str) -> tuple[int, int]:
-    """What positions are sorted by. Raises ValueError where a token is not one."""
+def token_order(text: str) -> tuple[int, int]:
+    """Return the sort key of a position. Raises ValueError where the text is not a token."""
     return position_from_token("", text).order
 
 
 def _order(key: str) -> tuple[int, int] | None:
     try:
-        return order_of(key.rpartition("/")[2].removesuffix(".json"))
+        return token_order(key.rpartition("/")[2].removesuffix(".json"))
     except ValueError:
         return None

@@ -1,20 +1,24 @@
-"""How far each shard is committed, read from KCL's lease table."""
+"""Reads the checkpoint of each shard from KCL's lease table."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stream_app.errors import FatalError
 from stream_app.model.segment import TOKEN
 
-# KCL's checkpoints that are not positions.
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+# KCL's checkpoints that are not positions (SentinelCheckpoint).
 WORDS: Final = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END"})
 
 
-def read(dynamodb: Any, table: str) -> dict[str, str]:
-    """Each shard's checkpoint by shard id: a position's token (`segment.token`), or KCL's TRIM_HORIZON, SHARD_END ….
+def read(dynamodb: DynamoDBClient, table: str) -> dict[str, str]:
+    """Return each shard's checkpoint by shard ID.
 
-    Empty when the application has no lease table yet. Raises FatalError where a checkpoint is neither.
+    A checkpoint is a position's token (`segment.token`) or one of KCL's TRIM_HORIZON, SHARD_END and so on. Returns
+    an empty dictionary when the application has no lease table yet. Raises FatalError for any other checkpoint.
     """
     found: dict[str, str] = {}
     request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
@@ -39,5 +43,5 @@ def _token(item: dict[str, Any], table: str) -> str:
     text = f"{sequence}.{sub}" if sub != "0" else sequence
     if TOKEN.fullmatch(text) is None:
         shard = item["leaseKey"]["S"]
-        raise FatalError(f"the lease table {table} has no valid checkpoint for shard {shard[:100]!r}")
+        raise FatalError(f"the lease table {table} has an invalid checkpoint for shard {shard[:100]!r}")
     return text

@@ -1,4 +1,4 @@
-"""Which objects in the bucket speak of which shard."""
+"""Lists the objects in the bucket by the shard that they belong to."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from stream_app.aws.objects import folders, keys
 from stream_app.model.segment import token
 from stream_app.recovery.store import failure_keys, parse_key
 from stream_app.sinks.s3 import EVENTS, SEGMENTS
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 _NAME = re.compile(r"(.+)-\d+(?:\.\d+)?\.parquet")
-# A segment lies in the folder of its first record; its last one may have come much later.
+# A segment is stored under the hour of its first record; its last record may have arrived much later.
 _MARGIN = timedelta(days=1)
 NO_SHARD = ""
 
 
 @dataclass(slots=True)
 class Files:
-    """The keys that speak of one shard; `failures` with the token of the position (`segment.token`)."""
+    """The keys of one shard's objects; `failures` with the position's token (`segment.token`)."""
 
     events: list[str] = field(default_factory=list)
     manifests: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
 
-def inventory(s3: Any, bucket: str, consumer: str, since: datetime | None) -> dict[str, Files]:
-    """The keys by shard; of the dated ones those from a day before `since` on, or all of them.
+def inventory(s3: S3Client, bucket: str, consumer: str, since: datetime | None) -> dict[str, Files]:
+    """Return the keys by shard, those with a date from one day before `since` on.
 
-    Event files whose name does not tell a shard stand under NO_SHARD. Raises what boto3 raises.
+    Event files whose names do not contain a shard are listed under NO_SHARD. Raises what boto3 raises.
     """
     start = since - _MARGIN if since else None
     found: dict[str, Files] = {}
@@ -48,9 +51,9 @@ def inventory(s3: Any, bucket: str, consumer: str, since: datetime | None) -> di
     return found
 
 
-def _event_keys(s3: Any, bucket: str, start: datetime | None) -> Iterator[str]:
+def _event_keys(s3: S3Client, bucket: str, start: datetime | None) -> Iterator[str]:
     for event in folders(s3, bucket, EVENTS):
-        # StartAfter compares as text, and these names sort as their dates do.
+        # StartAfter compares text, and the folder names sort in the order of their dates.
         after = f"{event}date={start:%Y-%m-%d}/" if start else ""
         for key in keys(s3, bucket, event, after):
             if key.endswith(".parquet"):

@@ -1,4 +1,4 @@
-"""The proof: every record that Kinesis accepted is accounted for exactly once."""
+"""Checks that every record that Kinesis accepted is accounted for exactly once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from stream_app.model.record import IntVector, Mask
 from stream_app.model.segment import position_from_token
 from stream_app.recovery.audit.accepted import Accepted, Progress, Tokens, accepted
-from stream_app.recovery.audit.accounts import Accounts, Kind, accounts, stray
+from stream_app.recovery.audit.accounts import Accounts, Kind, accounts, stray_accounts
 from stream_app.recovery.audit.inventory import NO_SHARD, Files, inventory
-from stream_app.recovery.audit.tally import NAMED, Audit, Duplicate, ShardAudit, Tally, Waiting
-from stream_app.recovery.audit.waiting import Limit, arrived_at, described, last_stored, limit
+from stream_app.recovery.audit.tally import MAX_POSITIONS, Audit, Duplicate, ShardAudit, Tally, Waiting
+from stream_app.recovery.audit.waiting import Limit, arrived_at, last_stored, overdue_limit, with_explanation
 from stream_app.recovery.stream.read import shards
 
-__all__ = ["Audit", "Duplicate", "ShardAudit", "Tally", "Waiting", "audit", "compare"]
+__all__ = ["Audit", "Duplicate", "ShardAudit", "Tally", "Waiting", "audit", "compare_shard"]
 
 _THREADS = 8
 _NOTHING_DONE = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})
@@ -55,11 +55,11 @@ def audit(
     behind from one that is not running.
     """
     known = {shard.id: accepted(kinesis, stream, shard, progress) for shard in shards(kinesis, stream)}
-    allowed = None if pending_for is None else limit(pending_for, now or datetime.now(UTC), known)
+    allowed = None if pending_for is None else overdue_limit(pending_for, now or datetime.now(UTC), known)
     oldest = min((one.oldest for one in known.values() if one.oldest), default=None)
     files = inventory(s3, bucket, consumer, oldest)
     origin = (consumer, stream)
-    strays, unreadable = stray(s3, bucket, origin, files.pop(NO_SHARD, Files()).events)
+    strays, unreadable = stray_accounts(s3, bucket, origin, files.pop(NO_SHARD, Files()).events)
     found: list[ShardAudit] = []
     stored_at: dict[str, datetime | None] = {}
     with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="audit") as threads:
@@ -71,7 +71,7 @@ def audit(
             told = accounts(s3, bucket, origin, of_shard, strays.pop(shard, ()), first, threads)
             unreadable += told.unreadable
             done = None if checkpoints is None else checkpoints.get(shard, "TRIM_HORIZON")
-            found.append(compare(here, told, done, allowed))
+            found.append(compare_shard(here, told, done, allowed))
             if found[-1].waiting is not None:
                 stored_at[shard] = last_stored(s3, bucket, of_shard.manifests)
     if allowed is not None and stored_at:
@@ -80,10 +80,13 @@ def audit(
     return Audit(stream, consumer, tuple(found), tuple(unreadable))
 
 
-def compare(
+def compare_shard(
     here: Accepted, told: Accounts, checkpoint: str | None, allowed: Limit | None = None
 ) -> ShardAudit:
-    """One shard's audit. Without a checkpoint everything should be accounted for, without a limit none is overdue."""
+    """Compare one shard's accepted positions with their accounts.
+
+    Without a checkpoint, every position must be accounted for; without `allowed`, none is overdue.
+    """
     joined = _join(here.tokens, told)
     kinds = np.full(len(here.tokens), _NO_ACCOUNT, dtype=np.int64)
     inside = joined.at >= 0
@@ -110,10 +113,10 @@ def compare(
     return ShardAudit(
         here.shard,
         count,
-        tuple(lost[:NAMED]),
-        tuple(_duplicates(told, joined, doubled[:NAMED])),
-        tuple(unknown[:NAMED]),
-        tuple(here.tokens.take(pa.array(dropped[:NAMED])).to_pylist()),
+        tuple(lost[:MAX_POSITIONS]),
+        tuple(_duplicates(told, joined, doubled[:MAX_POSITIONS])),
+        tuple(unknown[:MAX_POSITIONS]),
+        tuple(here.tokens.take(pa.array(dropped[:MAX_POSITIONS])).to_pylist()),
         _waiting(here, overdue, checkpoint),
     )
 
@@ -121,13 +124,16 @@ def compare(
 def _unaccounted(
     here: Accepted, without: Mask, checkpoint: str | None, allowed: Limit | None
 ) -> tuple[IntVector, IntVector, IntVector, IntVector]:
-    """The indexes of positions without an account: dropped, missing, pending, overdue (among the pending)."""
+    """Return the indexes of positions without an account: dropped, missing, pending, overdue.
+
+    Overdue positions are pending as well.
+    """
     none = np.zeros(len(without), dtype=np.bool_)
     unread = none if here.unread is None else here.unread
     old = none if allowed is None or here.arrived is None else here.arrived < allowed.bound
     open_from = len(without) if checkpoint is None else _done(here.tokens, checkpoint)
     done = np.arange(len(without)) < open_from
-    # A misrouted record at the tip has no checkpoint behind it until another one follows: no consumer reads it.
+    # No consumer reads a misrouted record, so at the tip no checkpoint passes it until another record follows.
     lost = without & ~unread & (done | (here.misrouted & old))
     pending = without & ~unread & ~lost
     return (
@@ -152,15 +158,15 @@ def _described(
     if shard.waiting is None:
         return shard
     moved = None if after is None else after.get(shard.shard, "TRIM_HORIZON") != shard.waiting.checkpoint
-    return described(shard, allowed, stored_at, moved)
+    return with_explanation(shard, allowed, stored_at, moved)
 
 
 @dataclass(frozen=True, slots=True)
 class _Joined:
     """The accounts by position: `account[i]` is the index in `unique` of account i's position.
 
-    Of each unique position: how many accounts it has, its least kind, and where it is among the accepted (-1:
-    nowhere).
+    For each unique position: the number of its accounts, the lowest kind, and its index among the accepted
+    positions, -1 where it is not one of them.
     """
 
     unique: Tokens
@@ -172,19 +178,18 @@ class _Joined:
 
 
 def _join(accepted_tokens: Tokens, told: Accounts) -> _Joined:
-    compute: Any = pc
     encoded = told.tokens.dictionary_encode()
     unique, account = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
     kinds = np.array([source.kind for source in told.sources], dtype=np.int64)
     kind = np.full(len(unique), _NO_ACCOUNT, dtype=np.int64)
     np.minimum.at(kind, account, kinds[told.source])
-    found = compute.index_in(unique, value_set=accepted_tokens)
-    at = compute.fill_null(found, -1).to_numpy().astype(np.int64)
+    found = pc.index_in(unique, value_set=accepted_tokens)
+    at = pc.fill_null(found, -1).to_numpy().astype(np.int64)
     return _Joined(unique, account, told.source, np.bincount(account, minlength=len(unique)), kind, at)
 
 
 def _done(tokens: Tokens, checkpoint: str) -> int:
-    """How many of the accepted positions lie behind a checkpoint."""
+    """Return the number of accepted positions at or before a checkpoint."""
     if checkpoint in _NOTHING_DONE:
         return 0
     if checkpoint == _ALL_DONE:
@@ -194,9 +199,10 @@ def _done(tokens: Tokens, checkpoint: str) -> int:
 
 
 def _outside(tokens: Tokens, joined: _Joined) -> tuple[int, list[str]]:
-    """Accounts of positions that the stream does not hold: how many stored ones it has trimmed, which it never had.
+    """Examine accounts of positions that the stream does not hold.
 
-    What is newer than the newest position read came later and is neither.
+    Returns how many stored ones were trimmed from the stream, and those that the stream never had. Positions after
+    the newest one that was read arrived later and count as neither.
     """
     outside: Mask = joined.at < 0
     if not len(tokens):

@@ -1,4 +1,4 @@
-"""What an audit says: counts and positions, by shard and in total."""
+"""Results of an audit: counts and positions, by shard and in total."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-# So many positions of a kind are named for each shard; all are counted.
-NAMED = 1_000
+# Positions of a kind that are listed per shard; all are counted.
+MAX_POSITIONS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Counts of positions: accepted = stored + repeated + parked + pending + missing + dropped.
 
-    `parked` is by code. `pending` are not accounted for, but lie behind no checkpoint yet; of these, `overdue`
-    arrived longer ago than the audit allows. `dropped` lie in KPL aggregates at or behind a record whose keys KCL
-    cannot read, so that no consumer gets them. Of the `missing`, `unhydrated` are parked by their manifest but not
-    in the failure store (their dead letter is on its way, or lost), and `misrouted` lie in KPL aggregates that KCL
-    drops because of the shard's range. `duplicated` are accounted for more than once (and counted above once);
-    `unknown` are accounted for, but were never in the stream. `trimmed` were stored and have left the stream.
+    `parked` is by failure code. `pending` ones are not accounted for, but are after the checkpoint; of these,
+    `overdue` ones arrived longer ago than the audit allows. `dropped` ones are in KPL aggregates at or after a
+    record whose keys KCL cannot read, so that no consumer receives them. Of the `missing`, `unhydrated` ones are
+    listed as parked by their manifest but are not in the failure store (their dead letter is in flight, or lost),
+    and `misrouted` ones are in KPL aggregates that KCL drops because of the shard's hash key range. `duplicated`
+    ones are accounted for more than once (and counted above once); `unknown` ones are accounted for, but were never
+    in the stream. `trimmed` ones were stored and are no longer in the stream.
     """
 
     accepted: int = 0
@@ -40,7 +41,7 @@ class Tally:
 
     @property
     def balanced(self) -> bool:
-        """Whether every accepted position is accounted for exactly once, or is pending and not overdue."""
+        """Whether every accepted position is accounted for exactly once, or pending and not overdue."""
         return not (self.missing or self.duplicated or self.unknown or self.overdue or self.dropped)
 
     def __add__(self, other: Tally) -> Tally:
@@ -52,7 +53,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A position that is accounted for more than once, and the objects that do so (one of them may twice)."""
+    """A position that is accounted for more than once, and the objects that do so.
+
+    An object may be listed twice.
+    """
 
     position: str
     where: tuple[str, ...]
@@ -60,11 +64,11 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What is known of a shard whose pending records are overdue; times are ISO 8601, UTC.
+    """The state of a shard whose pending records are overdue; times are ISO 8601, UTC.
 
-    `oldest` is when the oldest pending record arrived, at `position`. `stored_at` is when the newest segment was
-    stored, None where there is none. `checkpoint_moved` tells whether a checkpoint was made while the audit ran,
-    None where that is not known. `message` says it in a sentence.
+    `oldest` is the arrival of the oldest pending record, at `position`. `stored_at` is when the newest segment was
+    stored, None where there is none. `checkpoint_moved` tells whether the checkpoint advanced while the audit ran,
+    None where that is not known. `message` describes the state in a sentence.
     """
 
     records: int
@@ -78,7 +82,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class ShardAudit:
-    """One shard's counts, and the positions that are wrong: at most NAMED of each kind."""
+    """One shard's counts, and the positions with problems: at most MAX_POSITIONS of each kind."""
 
     shard: str
     count: Tally
@@ -91,7 +95,7 @@ class ShardAudit:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What became of everything that a stream holds. `unreadable` are objects that should tell, and do not."""
+    """The result of an audit of a stream. `unreadable` lists objects that could not be read."""
 
     stream: str
     consumer: str
@@ -105,11 +109,11 @@ class Audit:
 
     @property
     def balanced(self) -> bool:
-        """Whether the promise holds: nothing missing, doubled, dropped or overdue, and every object could be read."""
+        """Whether nothing is missing, duplicated, dropped or overdue, and every object was readable."""
         return self.total.balanced and not self.unreadable
 
     def to_json(self) -> bytes:
-        """The audit as a JSON object, with `balanced` and `total`."""
+        """Return the audit as a JSON object, with `balanced` and `total`."""
         return msgspec.json.encode(
             {"balanced": self.balanced, "total": self.total, **msgspec.to_builtins(self)}, order="sorted"
         )

@@ -1,22 +1,25 @@
-"""Pending records that nobody reads: whether a shard's consumer is behind, or there is none."""
+"""Explains overdue records: the consumer of their shard is behind, or is not running."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from stream_app.aws.objects import head
 from stream_app.model.segment import utc_datetime
 from stream_app.recovery.audit.accepted import Accepted
-from stream_app.recovery.audit.accounts import newest
+from stream_app.recovery.audit.accounts import newest_manifest
 from stream_app.recovery.audit.tally import ShardAudit, Waiting
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How long records may be pending: those that arrived before `bound` (ms since the epoch) are overdue.
+    """How long records may be pending: those that arrived before `bound` are overdue.
 
     `now` is the time of the audit.
     """
@@ -30,18 +33,18 @@ class Limit:
         return _milliseconds(self.now - self.pending_for)
 
 
-def limit(pending_for: timedelta, now: datetime, known: Mapping[str, Accepted]) -> Limit:
-    """The limit by this machine's clock, or by the newest arrival where the clock is behind that."""
+def overdue_limit(pending_for: timedelta, now: datetime, known: Mapping[str, Accepted]) -> Limit:
+    """Return the limit by the local clock, or by the newest arrival where the clock is behind it."""
     arrivals = [
         int(one.arrived.max()) for one in known.values() if one.arrived is not None and len(one.arrived)
     ]
     return Limit(pending_for, max([now, *map(utc_datetime, arrivals)]))
 
 
-def described(
+def with_explanation(
     shard: ShardAudit, allowed: Limit, stored_at: datetime | None, moved: bool | None
 ) -> ShardAudit:
-    """The shard's audit with the sentence that tells whether somebody reads it, where records are overdue."""
+    """Return the shard's audit with the message that explains its overdue records."""
     waiting = shard.waiting
     if waiting is None:
         return shard
@@ -52,9 +55,9 @@ def described(
     )
 
 
-def last_stored(s3: Any, bucket: str, manifests: Sequence[str]) -> datetime | None:
-    """When the newest of a shard's segments was stored. Raises what boto3 raises."""
-    key = newest(manifests)
+def last_stored(s3: S3Client, bucket: str, manifests: Sequence[str]) -> datetime | None:
+    """Return when the newest segment of a shard was stored. Raises what boto3 raises."""
+    key = newest_manifest(manifests)
     found = head(s3, bucket, key) if key is not None else None
     return None if found is None else found["LastModified"].astimezone(UTC)
 
@@ -73,7 +76,7 @@ def _message(shard: str, waiting: Waiting, allowed: Limit, reading: bool) -> str
         return f"the consumer of shard {shard} is behind: {pending}, the oldest arrived at {waiting.oldest}; {moved}"
     since = max(waiting.oldest, waiting.stored_at or "")
     return (
-        f"nobody is reading shard {shard} since {since}: {pending}, the oldest arrived at {waiting.oldest}; "
+        f"no consumer has read shard {shard} since {since}: {pending}, the oldest arrived at {waiting.oldest}; "
         f"its checkpoint is {waiting.checkpoint}, {stored}"
     )
 
@@ -83,7 +86,7 @@ def _iso(at: datetime) -> str:
 
 
 def arrived_at(milliseconds: int) -> str:
-    """An arrival as ISO 8601, UTC."""
+    """Return an arrival as ISO 8601, UTC."""
     return _iso(utc_datetime(milliseconds))
 
 

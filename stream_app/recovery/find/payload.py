@@ -39,7 +39,7 @@ class SchemaVersion(NamedTuple):
     current: bool
 
 
-def readable(data: bytes | None, registry: Registry) -> Readable:
+def readable_payload(data: bytes | None, registry: Registry) -> Readable:
     """What a record's bytes say, as far as they can be read. Never raises."""
     if data is None:
         return Readable("gone", None, 0)
@@ -68,8 +68,8 @@ def _read_plain(data: bytes, registry: Registry) -> tuple[str, Any]:
     try:
         text = data.decode()
     except UnicodeError:
-        return "KPL aggregate" if data.startswith(MAGIC) else "bytes", dump(data)
-    return "text", printable(text)
+        return "KPL aggregate" if data.startswith(MAGIC) else "bytes", hex_dump(data)
+    return "text", printable_text(text)
 
 
 def _gunzip(data: bytes) -> bytes | None:
@@ -91,7 +91,7 @@ def _avro(data: bytes, registry: Registry) -> Any:
         return None
 
 
-def dump(data: bytes, most: int = 1_024) -> list[str]:
+def hex_dump(data: bytes, most: int = 1_024) -> list[str]:
     """Offset, bytes and characters, sixteen a line, of at most so many bytes."""
     lines = []
     for at in range(0, min(len(data), most), _LINE):
@@ -103,7 +103,7 @@ def dump(data: bytes, most: int = 1_024) -> list[str]:
     return lines
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """A sender's text without what could steer a terminal: such characters as escapes, lines kept."""
     return "".join(
         char

@@ -19,7 +19,7 @@ from stream_app.recovery.hours import hours
 from stream_app.recovery.store import FAILURES, StoredFailure, folder, parse_key
 
 _HANDLE = 10
-AHEAD = 64  # failures read at a time: as many may be read in vain by whoever stops early
+READ_AHEAD = 64  # failures read at a time: as many may be read in vain by whoever stops early
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def find(
     newest_first: bool = False,
     with_status: bool = True,
     unreadable: Callable[[str], None] = lambda _key: None,
-    ahead: int = AHEAD,
+    ahead: int = READ_AHEAD,
 ) -> Iterator[Found]:
     """The failures that a query asks for, in the order of `find_keys`.
 

@@ -51,8 +51,8 @@ class Cause:
             "event": self.event,
             "reason": self.reason,
             "devices": self.devices,
-            "first": stamp(self.first),
-            "last": stamp(self.last),
+            "first": timestamp_text(self.first),
+            "last": timestamp_text(self.last),
             "statuses": dict(sorted(self.statuses.items())),
             "sample": self.sample,
         }
@@ -96,12 +96,14 @@ class Stats:
 
     def to_json(self) -> dict[str, Any]:
         """Built-in types; the table's step is that of `table`."""
-        step, rows = table(self.by_time)
+        step, rows = count_table(self.by_time)
         return {
             "count": self.count,
             "statuses": dict(sorted(self.statuses.items())),
             "step_s": int(step.total_seconds()),
-            "by_time": [{"from": stamp(at), "codes": dict(sorted(row.items()))} for at, row in rows.items()],
+            "by_time": [
+                {"from": timestamp_text(at), "codes": dict(sorted(row.items()))} for at, row in rows.items()
+            ],
             "causes": [one.to_json() for one in self.ranked()],
         }
 
@@ -114,7 +116,7 @@ def stats(found: Iterable[Found]) -> Stats:
     return counted
 
 
-def table(by_time: Mapping[datetime, Counter[str]]) -> tuple[timedelta, dict[datetime, Counter[str]]]:
+def count_table(by_time: Mapping[datetime, Counter[str]]) -> tuple[timedelta, dict[datetime, Counter[str]]]:
     """The counts in rows of one length, in order, and that length: the shortest that needs no more than 48 rows.
 
     Rows without failures are left out.
@@ -129,7 +131,7 @@ def table(by_time: Mapping[datetime, Counter[str]]) -> tuple[timedelta, dict[dat
     return step, rows
 
 
-def stamp(at: datetime) -> str:
+def timestamp_text(at: datetime) -> str:
     """A time as people and programs read it: ISO 8601, UTC, to the second."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -12,7 +12,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _HINT = "write 90m, 24h, 7d, 2026-01-31, 2026-01-31T08, 2026-01-31T08:30:00+01:00, or all"
 
 
-def moment(text: str, now: datetime) -> datetime | None:
+def parse_time(text: str, now: datetime) -> datetime | None:
     """A time, UTC: `24h` is so long before `now`, an ISO-8601 time itself (UTC where it names no zone), `all` None.
 
     Raises ConfigError.
@@ -29,7 +29,7 @@ def moment(text: str, now: datetime) -> datetime | None:
         raise ConfigError([Problem(f"{text!r} is no time", _HINT)]) from error
 
 
-def duration(text: str) -> timedelta:
+def parse_duration(text: str) -> timedelta:
     """A length of time: 300s, 5m, 1h, 2d, 1w. Raises ConfigError."""
     found = _AGO.fullmatch(text.strip())
     if found is None:
@@ -37,9 +37,9 @@ def duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def hour(text: str, now: datetime) -> tuple[datetime, datetime]:
+def parse_hour(text: str, now: datetime) -> tuple[datetime, datetime]:
     """The whole hour in which a time lies, and its end. Raises ConfigError."""
-    at = moment(text, now)
+    at = parse_time(text, now)
     if at is None:
         raise ConfigError([Problem("all is no hour", _HINT)])
     begin = at.replace(minute=0, second=0, microsecond=0)

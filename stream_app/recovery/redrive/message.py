@@ -17,7 +17,7 @@ from stream_app.pipeline.values.time_text import instant_text
 from stream_app.pipeline.values.violation import ViolationError
 from stream_app.recovery.bounded import decoded
 from stream_app.recovery.repair.file import EVENT, Repair
-from stream_app.recovery.repair.steps import Unrepaired, meets, repaired
+from stream_app.recovery.repair.steps import Unrepaired, matches, repaired
 
 # As a resource of the envelope: EventBridge and the Pipe carry it along, and it is none of the event's fields.
 _MARK = "stream-app:redrive:"
@@ -125,7 +125,7 @@ def _from_avro(data: bytes, registry: Registry) -> Message | None:
 def mended(message: Message, repair: Repair) -> Message | Unrepaired | None:
     """The message after a repair; None where its conditions do not hold."""
     document = {**message.detail, EVENT: message.event}
-    if not meets(document, repair):
+    if not matches(document, repair):
         return None
     found = repaired(document, repair)
     if isinstance(found, Unrepaired):

@@ -15,7 +15,7 @@ import msgspec
 from stream_app.aws.objects import get_with_etag
 from stream_app.errors import ConfigError, Problem
 from stream_app.recovery.find.query import Query, find
-from stream_app.recovery.find.times import moment
+from stream_app.recovery.find.times import parse_time
 from stream_app.recovery.hours import hours
 from stream_app.recovery.store import FAILURES, OPEN, STATUSES, StoredFailure, folder, load, status
 
@@ -106,7 +106,7 @@ def parse_selection(texts: Sequence[str], now: datetime) -> Selection:
 def _value(name: str, found: list[str], now: datetime) -> dict[str, Any]:
     match name:
         case "since" | "until":
-            return {name: moment(found[0], now)}
+            return {name: parse_time(found[0], now)}
         case "code":
             return {"codes": tuple(sorted({text.upper() for text in found}))}
         case "status":

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from stream_app.errors import ConfigError, Problem
-from stream_app.recovery.bounded import problem
+from stream_app.recovery.bounded import size_problem
 from stream_app.recovery.repair import units
 
 EVENT = "$event"
@@ -146,12 +146,12 @@ def read_repair(path: Path) -> Repair:
         document = parse(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError([Problem(f"{path} cannot be parsed: {error}", _HINT)]) from error
-    return repair_of(document, str(path))
+    return parse_repair(document, str(path))
 
 
-def repair_of(document: Any, source: str = "the repair") -> Repair:
+def parse_repair(document: Any, source: str = "the repair") -> Repair:
     """The repair that a document of built-in types (and the times that YAML knows) describes. Raises ConfigError."""
-    wrong = problem(document, _MOST_VALUES, _DEEPEST)
+    wrong = size_problem(document, _MOST_VALUES, _DEEPEST)
     if wrong is not None:
         raise ConfigError([Problem(f"{source}: {wrong}", _HINT)])
     try:
@@ -161,11 +161,11 @@ def repair_of(document: Any, source: str = "the repair") -> Repair:
         raise ConfigError([Problem(f"{source} holds what is no Unicode text", _HINT)]) from error
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError([Problem(f"{source}: {error}", _HINT)]) from error
-    check(found, source)
+    check_repair(found, source)
     return found
 
 
-def check(found: Repair, source: str) -> None:
+def check_repair(found: Repair, source: str) -> None:
     """Raise ConfigError, with every problem, where a repair of the right form cannot be done."""
     problems = [Problem(f"{source}: {what}", hint) for what, hint in _problems(found)]
     if problems:
@@ -223,9 +223,9 @@ def _problems_of(part: Condition | Step) -> Iterator[tuple[str, str]]:
 
 
 def _unit_problems(step: Convert) -> Iterator[tuple[str, str]]:
-    given, wanted = units.unit(step.given), units.unit(step.to)
+    given, wanted = units.find_unit(step.given), units.find_unit(step.to)
     for name, found in ((step.given, given), (step.to, wanted)):
         if found is None:
-            yield f"{name!r} is no known unit", f"known are {', '.join(units.names())}"
+            yield f"{name!r} is no known unit", f"known are {', '.join(units.unit_names())}"
     if given is not None and wanted is not None and given.quantity != wanted.quantity:
         yield f"{step.given} cannot be converted to {step.to}", f"one is a {given.quantity}, the other is not"

@@ -41,7 +41,7 @@ class Unrepaired(NamedTuple):
     why: str
 
 
-def meets(document: Document, repair: Repair) -> bool:
+def matches(document: Document, repair: Repair) -> bool:
     """Whether all conditions of the repair hold for a record's fields."""
     return all(_holds(condition, _get(document, condition.field)) for condition in repair.when)
 
@@ -120,7 +120,7 @@ def _do(step: Step, document: dict[str, Any]) -> None:
 
 
 def _converted(value: Any, step: Convert) -> float:
-    given, wanted = units.unit(step.given), units.unit(step.to)
+    given, wanted = units.find_unit(step.given), units.find_unit(step.to)
     if given is None or wanted is None or not _is_number(value) or not math.isfinite(value):
         raise ValueError(f"not a number in {step.given}")
     return units.convert(value, given, wanted)

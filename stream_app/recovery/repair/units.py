@@ -46,13 +46,13 @@ _NAMED: Mapping[str, Unit] = {
 _SPELLINGS = {"C": "°C", "F": "°F", "knots": "kn", "kmh": "km/h", "kph": "km/h", "m3": "m³"}
 
 
-def unit(name: str) -> Unit | None:
+def find_unit(name: str) -> Unit | None:
     """The unit of that name, None where it is not known. `ug/m3`, `µg/m³` and `μg/m³` are the same."""
     spelt = name.strip().replace("μ", "µ").replace("m3", "m³").replace("ug/", "µg/")
     return _NAMED.get(_SPELLINGS.get(spelt, spelt))
 
 
-def names() -> list[str]:
+def unit_names() -> list[str]:
     """Every unit by its own name."""
     return list(_NAMED)
 

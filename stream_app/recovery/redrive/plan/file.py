@@ -15,7 +15,7 @@ from stream_app.recovery.bounded import decoded
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.select import Selection, digest
 from stream_app.recovery.redrive.targets.target import Destination, token
-from stream_app.recovery.repair.file import Repair, check
+from stream_app.recovery.repair.file import Repair, check_repair
 
 KIND = "stream-app.redrive-plan"
 VERSION = 1
@@ -187,7 +187,7 @@ def parse(text: str | bytes) -> Plan:
     if plan.kind != KIND or plan.version != VERSION:
         raise ConfigError([Problem(f"this is no plan of version {VERSION}", _AGAIN)])
     if plan.repair is not None:
-        check(plan.repair, "the plan's repair")
+        check_repair(plan.repair, "the plan's repair")
     if changed:
         raise ConfigError([Problem("the plan was changed after it was made", _AGAIN)])
     return plan

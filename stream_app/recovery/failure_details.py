@@ -14,9 +14,9 @@ from stream_app.model.record import Position
 from stream_app.model.segment import utc_datetime
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery import store
-from stream_app.recovery.bounded import plain
+from stream_app.recovery.bounded import to_plain
 from stream_app.recovery.correct.history import Entry
-from stream_app.recovery.find.payload import Readable, SchemaVersion, readable, schema_version
+from stream_app.recovery.find.payload import Readable, SchemaVersion, readable_payload, schema_version
 from stream_app.recovery.find.query import Query, cause, find_named, handle
 from stream_app.recovery.hydrate.results import LetterRecord, get_record
 from stream_app.recovery.redrive.ledger.items import Attempt
@@ -29,7 +29,7 @@ class NoSuchFailureError(StreamAppError):
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
+class HistorySource:
     """Where what was done about a record is written down; either may be unknown."""
 
     redrives: Callable[[str], Sequence[Attempt]] = lambda _root: ()
@@ -37,7 +37,7 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class FailureDetails:
     """All that is known of a failure. `letter` is the record of the range that it came from, None for one of ours."""
 
     key: str
@@ -59,14 +59,14 @@ class Story:
             "form": self.payload.form,
             "payload": self.payload.value,
             "schema": None if self.schema is None else self.schema._asdict(),
-            "stored": plain(self.stored),
-            "letter": None if self.letter is None else plain(self.letter),
+            "stored": to_plain(self.stored),
+            "letter": None if self.letter is None else to_plain(self.letter),
             "correction": msgspec.to_builtins(self.correction),
             "redrives": msgspec.to_builtins(list(self.redrives)),
         }
 
 
-def locate(s3: Any, bucket: str, query: Query, name: str) -> str:
+def find_failure(s3: Any, bucket: str, query: Query, name: str) -> str:
     """The key of a failure by its key, its `s3://` address, its handle or its position (`find.query.find_named`).
 
     `query` says where to look for the latter two. Raises NoSuchFailureError, and what boto3 raises.
@@ -82,7 +82,9 @@ def locate(s3: Any, bucket: str, query: Query, name: str) -> str:
     return found
 
 
-def story(s3: Any, bucket: str, key: str, registry: Registry, archive: Archive) -> Story:
+def load_details(
+    s3: Any, bucket: str, key: str, registry: Registry, archive: HistorySource
+) -> FailureDetails:
     """Everything about the failure under a key. Raises NoSuchFailureError, and what boto3 raises."""
     body = get(s3, bucket, key)
     if body is None:
@@ -91,11 +93,11 @@ def story(s3: Any, bucket: str, key: str, registry: Registry, archive: Archive) 
         stored = store.load(body)
     except ValueError as error:
         raise NoSuchFailureError(f"s3://{bucket}/{key} is {error}") from error
-    return Story(
+    return FailureDetails(
         key=key,
         stored=stored,
         status=store.status(s3, bucket, key),
-        payload=readable(stored.data, registry),
+        payload=readable_payload(stored.data, registry),
         schema=schema_version(stored.schema, registry) if stored.schema else None,
         letter=get_record(s3, bucket, stored.origin) if stored.origin else None,
         correction=archive.correction(stored.consumer, stored.dead_letter.position),
@@ -103,7 +105,7 @@ def story(s3: Any, bucket: str, key: str, registry: Registry, archive: Archive) 
     )
 
 
-def row(key: str, stored: StoredFailure, status: str | None) -> dict[str, Any]:
+def failure_row(key: str, stored: StoredFailure, status: str | None) -> dict[str, Any]:
     """A failure as a line of a list, built-in types, without its payload."""
     return {
         "id": handle(key),
