@@ -1,4 +1,4 @@
-"""Avro bodies of a known schema, decoded only where they hold no more values than a record may."""
+"""Decodes Avro bodies of a known schema, with a limit on the number and depth of values."""
 
 from __future__ import annotations
 
@@ -11,35 +11,42 @@ import msgspec
 
 from stream_app.recovery.bounded import MAX_DEPTH
 
-MAX_VALUES = 100_000  # a few bytes can say that an array has a billion nulls
+MAX_VALUES = 100_000  # an array of a billion nulls takes a few bytes
+# A schema parsed by fastavro: nested names, lists and dictionaries.
+AvroSchema = Any
+# A decoded record in built-in types.
+AvroValue = Any
 _FIXED: Mapping[str, int] = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 
 
-def decoded_avro(body: bytes, writer: Any, reader: Any = None) -> Any:
-    """The record in an Avro body as built-in types; parsed schemas, resolved to `reader` where one is given.
+def decoded_avro(body: bytes, writer: AvroSchema, reader: AvroSchema = None) -> AvroValue:
+    """Return the record in an Avro body as built-in types, resolved to `reader` if given.
 
-    Raises ValueError, whatever is wrong with it.
+    Both are parsed schemas. Raises ValueError for any error.
     """
     try:
         _Walk(body, _named(writer)).value(writer, 0)
         return msgspec.to_builtins(
             fastavro.schemaless_reader(io.BytesIO(body), writer, reader), str_keys=True
         )
-    except Exception as error:  # fastavro raises many kinds on broken bytes
-        raise ValueError(f"the Avro body cannot be read: {type(error).__name__}") from error
+    except Exception as error:  # fastavro raises many types for invalid bytes
+        raise ValueError(f"cannot read the Avro body: {type(error).__name__}") from error
 
 
 class _Walk:
-    """Passes over a body without making its values, and counts them."""
+    """Traverses a body without creating its values, and counts them."""
 
-    def __init__(self, body: bytes, named: Mapping[str, Any]) -> None:
+    def __init__(self, body: bytes, named: Mapping[str, AvroSchema]) -> None:
         self._body, self._named, self._at, self._left = body, named, 0, MAX_VALUES
 
-    def value(self, schema: Any, depth: int) -> None:
-        """Pass over one value. Raises ValueError beyond the bounds, KeyError or IndexError where it is broken."""
+    def value(self, schema: AvroSchema, depth: int) -> None:
+        """Skip one value.
+
+        Raises ValueError above the limits, KeyError or IndexError for invalid bytes.
+        """
         self._left -= 1
         if self._left < 0 or depth > MAX_DEPTH:
-            raise ValueError("more values, or deeper ones, than a record may have")
+            raise ValueError("it exceeds the number or the depth of values in a record")
         if isinstance(schema, list):
             return self.value(schema[self._index(len(schema))], depth + 1)
         kind = schema if isinstance(schema, str) else schema["type"]
@@ -62,7 +69,7 @@ class _Walk:
             self.value(self._named[kind], depth + 1)
         return None
 
-    def _blocks(self, schema: Mapping[str, Any], kind: str, depth: int) -> None:
+    def _blocks(self, schema: Mapping[str, AvroSchema], kind: str, depth: int) -> None:
         while count := self._long():
             if count < 0:
                 self._long()  # the size of the block in bytes
@@ -87,19 +94,19 @@ class _Walk:
                 return (value >> 1) ^ -(value & 1)
             shift += 7
             if shift > 63:
-                raise ValueError("a number without an end")
+                raise ValueError("a variable-length integer exceeds 64 bits")
 
     def _skip(self, size: int) -> None:
         self._at += size
         if size < 0 or self._at > len(self._body):
-            raise ValueError("a length beyond the end")
+            raise ValueError("a length exceeds the body")
 
 
-def _named(schema: Any) -> dict[str, Any]:
+def _named(schema: AvroSchema) -> dict[str, AvroSchema]:
     return {found["name"]: found for found in _schemas(schema) if "name" in found}
 
 
-def _schemas(schema: Any) -> Iterator[dict[str, Any]]:
+def _schemas(schema: AvroSchema) -> Iterator[dict[str, AvroSchema]]:
     if isinstance(schema, list):
         for one in schema:
             yield from _schemas(one)

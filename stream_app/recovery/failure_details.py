@@ -1,10 +1,10 @@
-"""A failed record's whole story: what it was, why it failed, and what was done about it since."""
+"""Everything known about a failed record: payload, schema, redrives and correction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,14 +23,17 @@ from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.redrive.message import read
 from stream_app.recovery.store import StoredFailure
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 class NoSuchFailureError(StreamAppError):
-    """There is no failure of that name."""
+    """There is no failure with that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistorySource:
-    """Where what was done about a record is written down; either may be unknown."""
+    """Looks up a record's redrives and its correction; by default it finds none."""
 
     redrives: Callable[[str], Sequence[Attempt]] = lambda _root: ()
     correction: Callable[[str, Position], Entry | None] = lambda _consumer, _position: None
@@ -38,7 +41,10 @@ class HistorySource:
 
 @dataclass(frozen=True, slots=True)
 class FailureDetails:
-    """All that is known of a failure. `letter` is the record of the range that it came from, None for one of ours."""
+    """Everything known about a failure.
+
+    `letter` is the dead letter's own record if it named a range of records, else None.
+    """
 
     key: str
     stored: StoredFailure
@@ -49,8 +55,11 @@ class FailureDetails:
     correction: Entry | None
     redrives: Sequence[Attempt]
 
-    def to_json(self) -> dict[str, Any]:
-        """Built-in types. `payload` is what `find.payload.readable` makes of it, `stored` the object itself."""
+    def to_json(self) -> dict[str, object]:
+        """Return built-in types.
+
+        `payload` is the value of `find.payload.readable_payload`, `stored` the stored object itself.
+        """
         return {
             "id": handle(self.key),
             "key": self.key,
@@ -66,10 +75,11 @@ class FailureDetails:
         }
 
 
-def find_failure(s3: Any, bucket: str, query: Query, name: str) -> str:
-    """The key of a failure by its key, its `s3://` address, its handle or its position (`find.query.find_named`).
+def find_failure(s3: S3Client, bucket: str, query: Query, name: str) -> str:
+    """Return the key of a failure by its key, its `s3://` URI, its handle or its position.
 
-    `query` says where to look for the latter two. Raises NoSuchFailureError, and what boto3 raises.
+    `query` limits the search for the latter two (`find.query.find_named`). Raises NoSuchFailureError, and what
+    boto3 raises.
     """
     key = name.removeprefix(f"s3://{bucket}/")
     if store.parse_key(key) is not None:
@@ -77,18 +87,21 @@ def find_failure(s3: Any, bucket: str, query: Query, name: str) -> str:
     found = find_named(s3, bucket, query, name)
     if found is None:
         raise NoSuchFailureError(
-            f"no failure of {query.consumer} is {name!r}: failures ls shows ids and more"
+            f"consumer {query.consumer} has no failure {name!r}: list the IDs with `stream-app failures ls`"
         )
     return found
 
 
 def load_details(
-    s3: Any, bucket: str, key: str, registry: Registry, archive: HistorySource
+    s3: S3Client, bucket: str, key: str, registry: Registry, archive: HistorySource
 ) -> FailureDetails:
-    """Everything about the failure under a key. Raises NoSuchFailureError, and what boto3 raises."""
+    """Load everything about the failure with a key.
+
+    Raises NoSuchFailureError, and what boto3 raises.
+    """
     body = get(s3, bucket, key)
     if body is None:
-        raise NoSuchFailureError(f"there is no s3://{bucket}/{key}")
+        raise NoSuchFailureError(f"s3://{bucket}/{key} does not exist")
     try:
         stored = store.load(body)
     except ValueError as error:
@@ -105,8 +118,8 @@ def load_details(
     )
 
 
-def failure_row(key: str, stored: StoredFailure, status: str | None) -> dict[str, Any]:
-    """A failure as a line of a list, built-in types, without its payload."""
+def failure_row(key: str, stored: StoredFailure, status: str | None) -> dict[str, object]:
+    """Return a failure as a row of a list, in built-in types, without its payload."""
     return {
         "id": handle(key),
         "key": key,
@@ -129,6 +142,6 @@ def failure_row(key: str, stored: StoredFailure, status: str | None) -> dict[str
 
 
 def _root(key: str, stored: StoredFailure, registry: Registry) -> str:
-    """The key by which the ledger knows it: that of its first failure, if it was sent again since."""
+    """Return the key by which the ledger knows the failure: that of its first failure."""
     message = read(stored.data, registry) if stored.data is not None else None
     return message.lineage.root if message is not None and message.lineage is not None else key

@@ -188,7 +188,9 @@ def test_pending_records_that_arrived_before_the_limit_are_overdue() -> None:
     assert found.waiting == Waiting(2, "1970-01-01T00:00:09.000Z", at(6), at(5))
     young = compare_shard(here, told([(5, Kind.STORED, 0)], set()), at(7), allowed)
     assert (young.count.pending, young.count.overdue, young.waiting) == (1, 0, None)
-    assert compare_shard(here, told([], set()), "TRIM_HORIZON").count.balanced, "without a limit none is overdue"
+    assert compare_shard(here, told([], set()), "TRIM_HORIZON").count.balanced, (
+        "without a limit none is overdue"
+    )
     assert compare_shard(here, told([], set()), None, allowed).count.overdue == 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -36,18 +37,18 @@ def test_the_store_of_these_tests_is_large() -> None:
 
 
 def test_one_hour_of_one_consumer_costs_what_lies_in_that_hour(threads: Executor) -> None:
-    store = Store(MANY)
+    store: Any = Store(MANY)
     found = list(find(store, BUCKET, Query("air", at(17), at(18)), threads))
     assert len(found) == AN_HOUR
     assert store.calls == Counter(list=1, get=AN_HOUR, tags=AN_HOUR)
-    small = Store(keys(20, AN_HOUR, ["air"]))
+    small: Any = Store(keys(20, AN_HOUR, ["air"]))
     assert list(find(small, BUCKET, Query("air", at(17), at(18)), threads)) == found
     assert small.calls == store.calls, "whatever else the store holds"
 
 
 @pytest.mark.parametrize("asked", [1, 2, 5, 20, 100])
 def test_requests_grow_with_the_hours_asked_for(asked: int, threads: Executor) -> None:
-    store = Store(MANY)
+    store: Any = Store(MANY)
     found = list(find(store, BUCKET, Query("air", at(30), at(30 + asked)), threads, with_status=False))
     assert len(found) == asked * AN_HOUR
     assert store.calls["get"] == asked * AN_HOUR
@@ -57,7 +58,7 @@ def test_requests_grow_with_the_hours_asked_for(asked: int, threads: Executor) -
 
 
 def test_whoever_stops_early_has_read_little(threads: Executor) -> None:
-    store = Store(MANY)
+    store: Any = Store(MANY)
     found = list(islice(find(store, BUCKET, Query("air"), threads, newest_first=True), 5))
     assert len(found) == 5
     assert all(utc_datetime(one.stored.arrived) >= at(HOURS - 1) for one in found)
@@ -66,7 +67,7 @@ def test_whoever_stops_early_has_read_little(threads: Executor) -> None:
 
 
 def test_what_keys_tell_is_not_read(threads: Executor) -> None:
-    store = Store(MANY)
+    store: Any = Store(MANY)
     query = Query("air", at(5), at(7), partition_key="Tiantan/2", shard="shardId-000000000001")
     found = list(find(store, BUCKET, query, threads))
     assert {one.stored.partition_key for one in found} == {"Tiantan/2"}
@@ -76,7 +77,7 @@ def test_what_keys_tell_is_not_read(threads: Executor) -> None:
 
 
 def test_a_status_is_looked_up_before_anything_is_read(threads: Executor) -> None:
-    store = Store(MANY)
+    store: Any = Store(MANY)
     found = list(find(store, BUCKET, Query("air", at(3), at(4), statuses=frozenset({"open"})), threads))
     assert {one.status for one in found} == {"open"}
     assert (store.calls["tags"], store.calls["get"]) == (AN_HOUR, len(found))
@@ -121,7 +122,7 @@ def answers(key: str, query: Query) -> bool:
 @given(QUERIES, st.booleans(), st.sampled_from([1, 7, 64]))
 @settings(max_examples=200)
 def test_it_finds_what_is_asked_for_and_nothing_else(query: Query, newest_first: bool, ahead: int) -> None:
-    store = Store(FEW, ["failures/air/2016/12/30/20/Dongsi/notes.txt", "failures/air/README"])
+    store: Any = Store(FEW, ["failures/air/2016/12/30/20/Dongsi/notes.txt", "failures/air/README"])
     with ThreadPoolExecutor(2) as threads:
         found = list(find(store, BUCKET, query, threads, newest_first=newest_first, ahead=ahead))
     assert sorted(one.key for one in found) == sorted(key for key in FEW if answers(key, query))
@@ -136,14 +137,16 @@ def test_it_finds_what_is_asked_for_and_nothing_else(query: Query, newest_first:
 def test_what_is_no_failure_is_told_and_passed_over(threads: Executor) -> None:
     odd = FEW[3].replace("-0.json", "-1.json")
     told: list[str] = []
-    found = list(find(Store(FEW, [odd]), BUCKET, Query("air"), threads, unreadable=told.append))
+    store: Any = Store(FEW, [odd])
+    found = list(find(store, BUCKET, Query("air"), threads, unreadable=told.append))
     assert told == [odd]
     assert len(found) == len(FEW) // 2
 
 
 @given(st.integers(0, len(FEW) - 1), st.sampled_from(["handle", "whole", "sequence"]))
 def test_a_name_finds_its_failure_by_keys_alone(number: int, form: str) -> None:
-    key, store = FEW[number], Store(FEW)
+    key = FEW[number]
+    store: Any = Store(FEW)
     found = parse_key(key)
     assert found is not None
     position = found.position
@@ -183,7 +186,7 @@ def test_the_hours_are_those_that_meet_the_stretch(
 
 
 def test_keys_are_lazy() -> None:
-    store = Store(MANY)
+    store: Any = Store(MANY)
     assert len(list(islice(find_keys(store, BUCKET, Query("air", at(0))), 10))) == 10
     assert store.calls["list"] <= 5
 

@@ -1,1 +1,1 @@
-"""Looking into the failure store: which failures, from what causes, with what in them."""
+"""Queries the failure store: which failures there are, and what caused them."""

@@ -1,4 +1,4 @@
-"""A failed record's bytes in a form that people can read, and the schema that it was read by."""
+"""Renders a failed record's bytes in readable form, and finds the schema that wrote them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,31 @@ from stream_app.recovery.bounded import decoded
 from stream_app.recovery.bounded_avro import decoded_avro
 from stream_app.recovery.stream.kpl import MAGIC
 
+# A value of a decoded document, of any JSON type.
+JsonValue = Any
+
 _GZIP, _AVRO = b"\x1f\x8b", b"\xc3\x01"
-_MOST = 1_048_576  # a small gzip must not fill the memory
-_LINE = 16
+_MAX_UNPACKED = 1_048_576  # protects against decompression bombs
+_DUMP_WIDTH = 16
 
 
 class Readable(NamedTuple):
-    """A payload: `form` says what the bytes are ("json", "gzip, json", "avro", "text", "bytes", "gone", …).
+    """A payload in readable form.
 
-    `value` is a JSON value, text, or the lines of a hex dump; `size` counts the bytes as they came.
+    `form` names its format: "json", "gzip, json", "avro", "text", "bytes", "gone" and so on. `value` is a JSON
+    value, text, or the lines of a hex dump; `size` is the number of original bytes.
     """
 
     form: str
-    value: Any
+    value: JsonValue
     size: int
 
 
 class SchemaVersion(NamedTuple):
-    """Which file a fingerprint belongs to; `current` tells whether records are written by it now."""
+    """The schema file with a fingerprint.
+
+    `current` tells whether it is the event's newest version.
+    """
 
     fingerprint: str
     event: str | None
@@ -40,14 +47,14 @@ class SchemaVersion(NamedTuple):
 
 
 def readable_payload(data: bytes | None, registry: Registry) -> Readable:
-    """What a record's bytes say, as far as they can be read. Never raises."""
+    """Return a record's bytes in the most readable form. Never raises."""
     if data is None:
         return Readable("gone", None, 0)
     form, value = _read(data, registry)
     return Readable(form, value, len(data))
 
 
-def _read(data: bytes, registry: Registry) -> tuple[str, Any]:
+def _read(data: bytes, registry: Registry) -> tuple[str, JsonValue]:
     if data.startswith(_GZIP):
         inside = _gunzip(data)
         if inside is not None:
@@ -56,7 +63,7 @@ def _read(data: bytes, registry: Registry) -> tuple[str, Any]:
     return _read_plain(data, registry)
 
 
-def _read_plain(data: bytes, registry: Registry) -> tuple[str, Any]:
+def _read_plain(data: bytes, registry: Registry) -> tuple[str, JsonValue]:
     if data.startswith(_AVRO):
         found = _avro(data, registry)
         if found is not None:
@@ -75,13 +82,13 @@ def _read_plain(data: bytes, registry: Registry) -> tuple[str, Any]:
 def _gunzip(data: bytes) -> bytes | None:
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        inside = unpacker.decompress(data, _MOST)
+        inside = unpacker.decompress(data, _MAX_UNPACKED)
     except zlib.error:
         return None
     return inside if unpacker.eof else None
 
 
-def _avro(data: bytes, registry: Registry) -> Any:
+def _avro(data: bytes, registry: Registry) -> JsonValue:
     known = registry.writers.get(data[2:10].hex())
     if known is None:
         return None
@@ -91,20 +98,20 @@ def _avro(data: bytes, registry: Registry) -> Any:
         return None
 
 
-def hex_dump(data: bytes, most: int = 1_024) -> list[str]:
-    """Offset, bytes and characters, sixteen a line, of at most so many bytes."""
+def hex_dump(data: bytes, max_bytes: int = 1_024) -> list[str]:
+    """Return offset, bytes and characters, sixteen bytes per line, of at most `max_bytes` bytes."""
     lines = []
-    for at in range(0, min(len(data), most), _LINE):
-        part = data[at : at + _LINE]
+    for at in range(0, min(len(data), max_bytes), _DUMP_WIDTH):
+        part = data[at : at + _DUMP_WIDTH]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
-        lines.append(f"{at:08x}  {part.hex(' '):<{_LINE * 3}} {text}")
-    if len(data) > most:
-        lines.append(f"… {len(data) - most:,} bytes more")
+        lines.append(f"{at:08x}  {part.hex(' '):<{_DUMP_WIDTH * 3}} {text}")
+    if len(data) > max_bytes:
+        lines.append(f"… {len(data) - max_bytes:,} bytes more")
     return lines
 
 
 def printable_text(text: str) -> str:
-    """A sender's text without what could steer a terminal: such characters as escapes, lines kept."""
+    """Escape control characters other than line breaks and tabs, which could affect a terminal."""
     return "".join(
         char
         if char.isprintable() or char in "\n\t"
@@ -114,7 +121,7 @@ def printable_text(text: str) -> str:
 
 
 def schema_version(fingerprint: str, registry: Registry) -> SchemaVersion:
-    """The schema file that has this fingerprint, among those that are here."""
+    """Return the local schema file that has this fingerprint."""
     event = registry.writers.get(fingerprint, (None, None))[0]
     if event is None:
         return SchemaVersion(fingerprint, None, None, False)

@@ -1,4 +1,4 @@
-"""Find failures in the store: by what their keys say first, and only then by reading them."""
+"""Finds failures in the store, by their keys first and by their content only if needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stream_app.aws.objects import get, keys
 from stream_app.model.segment import token, utc_datetime
@@ -18,15 +18,19 @@ from stream_app.recovery.find.fingerprint import fingerprint
 from stream_app.recovery.hours import hours
 from stream_app.recovery.store import FAILURES, StoredFailure, folder, parse_key
 
-_HANDLE = 10
-READ_AHEAD = 64  # failures read at a time: as many may be read in vain by whoever stops early
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_HANDLE_LENGTH = 10
+READ_AHEAD = 64  # failures that are read at a time, and at most in vain if the caller stops early
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which failures of a consumer: arrived in [since, until), UTC, and of everything else that is given.
+    """A filter for a consumer's failures: all given criteria must match.
 
-    `text` is looked for in the reason, whatever the case. Where there are several codes or statuses, any will do.
+    The arrival is in [since, until), UTC. `text` is searched in the reason, ignoring case. Of several codes or
+    statuses, any may match.
     """
 
     consumer: str
@@ -42,12 +46,12 @@ class Query:
 
     @property
     def reads(self) -> bool:
-        """Whether the failures themselves must be read to answer it, not their keys and tags alone."""
+        """Whether the query needs the content of failures, not only their keys and tags."""
         return bool(self.codes or self.event or self.text or self.fingerprint)
 
 
 class Found(NamedTuple):
-    """A failure: its key, itself, and its status (None where that was not asked for)."""
+    """A failure: its key, its content, and its status (None if it was not requested)."""
 
     key: str
     stored: StoredFailure
@@ -55,7 +59,7 @@ class Found(NamedTuple):
 
 
 def find(
-    s3: Any,
+    s3: S3Client,
     bucket: str,
     query: Query,
     threads: Executor,
@@ -65,35 +69,36 @@ def find(
     unreadable: Callable[[str], None] = lambda _key: None,
     ahead: int = READ_AHEAD,
 ) -> Iterator[Found]:
-    """The failures that a query asks for, in the order of `find_keys`.
+    """Yield the failures that match a query, in the order of `find_keys`.
 
-    Lazy: whoever stops early has read `ahead` failures too many at the most. The requests to S3 are in proportion
-    to the hours asked for and what lies in them: a page of keys, a failure, its tags. `unreadable` is told the keys
-    of objects that are no failures. Raises what boto3 raises.
+    Lazy: if the caller stops early, at most `ahead` failures were read in vain. The number of S3 requests is
+    proportional to the hours in the period and the failures in them: one per page of keys, per failure, and per tag
+    set. `unreadable` is called with the keys of objects that are not failures. Raises what boto3 raises.
     """
     read = partial(_read, s3, bucket, query, with_status or bool(query.statuses), unreadable)
     candidates = find_keys(s3, bucket, query, newest_first=newest_first)
-    for some in _chunks(candidates, max(1, ahead)):
-        yield from (found for found in threads.map(read, some) if found is not None)
+    for chunk in _chunks(candidates, max(1, ahead)):
+        yield from (found for found in threads.map(read, chunk) if found is not None)
 
 
-def find_keys(s3: Any, bucket: str, query: Query, *, newest_first: bool = False) -> Iterator[str]:
-    """The keys that meet what a key can tell: consumer, time, partition key, shard. Reads no failure.
+def find_keys(s3: S3Client, bucket: str, query: Query, *, newest_first: bool = False) -> Iterator[str]:
+    """Yield the keys that match the query's consumer, period, partition key and shard.
 
-    By hour; within an hour by partition key and then arrival, or, the newest first, by arrival alone.
+    Does not read failures. The keys are ordered by hour; within an hour by partition key and arrival, or, with
+    `newest_first`, by arrival alone.
     """
     prefix = f"{FAILURES}{query.consumer}/"
-    inside = "" if query.partition_key is None else f"{folder(query.partition_key)}/"
+    folder_part = "" if query.partition_key is None else f"{folder(query.partition_key)}/"
     for hour in hours(s3, bucket, prefix, query.since, query.until, newest_first=newest_first):
-        found = (key for key in keys(s3, bucket, hour + inside) if _meets(key, query))
-        # S3 lists by partition key: which of an hour came last is known when all of it is listed.
-        yield from sorted(found, key=_name, reverse=True) if newest_first else found
+        found = (key for key in keys(s3, bucket, hour + folder_part) if _key_matches(key, query))
+        # S3 lists by partition key, so the newest failure of an hour is known only after listing all of it.
+        yield from sorted(found, key=_file_name, reverse=True) if newest_first else found
 
 
-def find_named(s3: Any, bucket: str, query: Query, name: str) -> str | None:
-    """The key of a failure by its handle, or its position `[<shard>/]<sequence>[.<sub>]`, the newest hour first.
+def find_named(s3: S3Client, bucket: str, query: Query, name: str) -> str | None:
+    """Return the key of a failure by its handle or by its position `[<shard>/]<sequence>[.<sub>]`.
 
-    Only those are looked at that `query` leaves open, and only their keys.
+    Searches only the keys that match `query`, the newest hour first.
     """
     shard, _, wanted = name.rpartition("/")
     for key in find_keys(s3, bucket, query, newest_first=True):
@@ -108,21 +113,21 @@ def find_named(s3: Any, bucket: str, query: Query, name: str) -> str | None:
 
 
 def handle(key: str) -> str:
-    """Ten hex digits by which people name a failure; like its key, it says nothing but which one it is."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:_HANDLE]
+    """Return ten hex digits that identify a failure; they depend on its key only."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:_HANDLE_LENGTH]
 
 
 def cause(stored: StoredFailure) -> str:
-    """The fingerprint of a failure's error."""
+    """Return the fingerprint of a failure's error."""
     return fingerprint(stored.stage, stored.code, stored.event, stored.reason)
 
 
-def _name(key: str) -> str:
-    """The key's last part, which begins with the arrival."""
+def _file_name(key: str) -> str:
+    """Return the last part of the key, which starts with the arrival."""
     return key.rpartition("/")[2]
 
 
-def _meets(key: str, query: Query) -> bool:
+def _key_matches(key: str, query: Query) -> bool:
     found = parse_key(key)
     if found is None or (query.shard is not None and found.position.shard != query.shard):
         return False
@@ -131,16 +136,16 @@ def _meets(key: str, query: Query) -> bool:
 
 
 def _read(
-    s3: Any, bucket: str, query: Query, with_status: bool, unreadable: Callable[[str], None], key: str
+    s3: S3Client, bucket: str, query: Query, with_status: bool, unreadable: Callable[[str], None], key: str
 ) -> Found | None:
-    """The failure, if it is what is asked for; what a query can refuse by the cheaper request is refused by that."""
+    """Return the failure if it matches; the cheapest request that can reject it comes first."""
     status = None
     if query.statuses and not query.reads:
         status = store.status(s3, bucket, key)
         if status not in query.statuses:
             return None
     stored = _stored(s3, bucket, key, unreadable)
-    if stored is None or not _answers(stored, query):
+    if stored is None or not _failure_matches(stored, query):
         return None
     if with_status and status is None:
         status = store.status(s3, bucket, key)
@@ -149,10 +154,10 @@ def _read(
     return Found(key, stored, status)
 
 
-def _stored(s3: Any, bucket: str, key: str, unreadable: Callable[[str], None]) -> StoredFailure | None:
+def _stored(s3: S3Client, bucket: str, key: str, unreadable: Callable[[str], None]) -> StoredFailure | None:
     body = get(s3, bucket, key)
     if body is None:
-        return None  # settled, and expired since it was listed
+        return None  # expired since it was listed
     try:
         return store.load(body)
     except ValueError:
@@ -160,7 +165,7 @@ def _stored(s3: Any, bucket: str, key: str, unreadable: Callable[[str], None]) -
         return None
 
 
-def _answers(stored: StoredFailure, query: Query) -> bool:
+def _failure_matches(stored: StoredFailure, query: Query) -> bool:
     return (
         (not query.codes or stored.code in query.codes)
         and (query.event is None or stored.event == query.event)
@@ -171,5 +176,5 @@ def _answers(stored: StoredFailure, query: Query) -> bool:
 
 def _chunks(candidates: Iterable[str], size: int) -> Iterator[Sequence[str]]:
     iterator = iter(candidates)
-    while some := list(islice(iterator, size)):
-        yield some
+    while chunk := list(islice(iterator, size)):
+        yield chunk

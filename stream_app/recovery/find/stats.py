@@ -1,4 +1,4 @@
-"""Many failures as few lines: counts by time and code, and one line for each cause."""
+"""Statistics of failures: counts by time and code, and by cause."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from typing import Any
 from stream_app.model.segment import utc_datetime
 from stream_app.recovery.find.query import Found, cause
 
-# Lengths of a row of the table: the shortest by which the stretch makes no more rows than this.
-_STEPS = tuple(timedelta(minutes=m) for m in (1, 5, 15, 60, 180, 720, 1_440, 7 * 1_440))
-_MOST_ROWS = 48
-_MOST_DEVICES = 10_000
+# A JSON object in built-in types.
+Json = dict[str, Any]
+
+# Row lengths of the table: the shortest one that needs at most _MAX_ROWS rows is used.
+_STEP_LENGTHS = tuple(timedelta(minutes=m) for m in (1, 5, 15, 60, 180, 720, 1_440, 7 * 1_440))
+_MAX_ROWS = 48
+_MAX_DEVICES = 10_000
 
 
 @dataclass(slots=True)
 class Cause:
-    """All failures of one fingerprint. `sample` is the key of the last, `reason` its reason.
+    """All failures with one fingerprint; `sample` is the key of the last one, `reason` its reason.
 
-    `devices` counts partition keys, up to a bound.
+    `keys` holds partition keys, up to a limit.
     """
 
     fingerprint: str
@@ -38,11 +41,11 @@ class Cause:
 
     @property
     def devices(self) -> int:
-        """How many partition keys it hit."""
+        """The number of affected partition keys."""
         return len(self.keys)
 
-    def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
+    def to_json(self) -> Json:
+        """Return built-in types."""
         return {
             "fingerprint": self.fingerprint,
             "count": self.count,
@@ -68,7 +71,7 @@ class Stats:
     causes: dict[str, Cause] = field(default_factory=dict)
 
     def add(self, found: Found) -> None:
-        """Count one."""
+        """Count a failure."""
         stored, arrived = found.stored, utc_datetime(found.stored.arrived)
         status = found.status or "unknown"
         minute = arrived.replace(second=0, microsecond=0)
@@ -86,16 +89,16 @@ class Stats:
 
     @property
     def codes(self) -> list[str]:
-        """Every code there is, the most frequent first."""
+        """Every failure code, the most frequent first."""
         total: Counter[str] = sum(self.by_time.values(), Counter())
         return [code for code, _ in sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))]
 
     def ranked(self) -> list[Cause]:
-        """The causes, the most frequent first."""
+        """Return the causes, the most frequent first."""
         return sorted(self.causes.values(), key=lambda one: (-one.count, one.fingerprint))
 
-    def to_json(self) -> dict[str, Any]:
-        """Built-in types; the table's step is that of `table`."""
+    def to_json(self) -> Json:
+        """Return built-in types; the rows are those of `count_table`."""
         step, rows = count_table(self.by_time)
         return {
             "count": self.count,
@@ -117,14 +120,14 @@ def stats(found: Iterable[Found]) -> Stats:
 
 
 def count_table(by_time: Mapping[datetime, Counter[str]]) -> tuple[timedelta, dict[datetime, Counter[str]]]:
-    """The counts in rows of one length, in order, and that length: the shortest that needs no more than 48 rows.
+    """Return the length of a row and the counts per row, in order.
 
-    Rows without failures are left out.
+    The length is the shortest that needs at most 48 rows. Rows without failures are omitted.
     """
     if not by_time:
-        return _STEPS[0], {}
-    stretch = max(by_time) - min(by_time)
-    step = next((one for one in _STEPS if stretch / one < _MOST_ROWS), _STEPS[-1])
+        return _STEP_LENGTHS[0], {}
+    period = max(by_time) - min(by_time)
+    step = next((one for one in _STEP_LENGTHS if period / one < _MAX_ROWS), _STEP_LENGTHS[-1])
     rows: dict[datetime, Counter[str]] = {}
     for minute in sorted(by_time):
         rows.setdefault(_floor(minute, step), Counter()).update(by_time[minute])
@@ -132,14 +135,14 @@ def count_table(by_time: Mapping[datetime, Counter[str]]) -> tuple[timedelta, di
 
 
 def timestamp_text(at: datetime) -> str:
-    """A time as people and programs read it: ISO 8601, UTC, to the second."""
+    """Return a time as ISO 8601, UTC, in seconds."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _count(one: Cause, found: Found, arrived: datetime, status: str) -> None:
     one.count += 1
     one.statuses[status] += 1
-    if len(one.keys) < _MOST_DEVICES:
+    if len(one.keys) < _MAX_DEVICES:
         one.keys.add(found.stored.partition_key)
     one.first = min(one.first, arrived)
     if arrived >= one.last:
@@ -147,5 +150,5 @@ def _count(one: Cause, found: Found, arrived: datetime, status: str) -> None:
 
 
 def _floor(at: datetime, step: timedelta) -> datetime:
-    origin = datetime(1970, 1, 5, tzinfo=at.tzinfo)  # a Monday, so that weeks begin on one
+    origin = datetime(1970, 1, 5, tzinfo=at.tzinfo)  # a Monday, so that weeks start on Mondays
     return origin + (at - origin) // step * step

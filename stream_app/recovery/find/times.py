@@ -1,4 +1,4 @@
-"""Times as people type them: how long ago, or a point of the calendar."""
+"""Parses times and durations of the command line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _HINT = "write 90m, 24h, 7d, 2026-01-31, 2026-01-31T08, 2026-01-31T08:30:00+01:0
 
 
 def parse_time(text: str, now: datetime) -> datetime | None:
-    """A time, UTC: `24h` is so long before `now`, an ISO-8601 time itself (UTC where it names no zone), `all` None.
+    """Return a time in UTC: `24h` is 24 hours before `now`, `all` is None.
 
-    Raises ConfigError.
+    Any other text is an ISO 8601 time, in UTC unless it has an offset. Raises ConfigError.
     """
     if text == "all":
         return None
@@ -26,21 +26,21 @@ def parse_time(text: str, now: datetime) -> datetime | None:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ConfigError([Problem(f"{text!r} is no time", _HINT)]) from error
+        raise ConfigError([Problem(f"{text!r} is not a time", _HINT)]) from error
 
 
 def parse_duration(text: str) -> timedelta:
-    """A length of time: 300s, 5m, 1h, 2d, 1w. Raises ConfigError."""
+    """Return a duration such as 300s, 5m, 1h, 2d or 1w. Raises ConfigError."""
     found = _AGO.fullmatch(text.strip())
     if found is None:
-        raise ConfigError([Problem(f"{text!r} is not a length of time", "write 300s, 5m, 1h or 2d")])
+        raise ConfigError([Problem(f"{text!r} is not a duration", "write 300s, 5m, 1h or 2d")])
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def parse_hour(text: str, now: datetime) -> tuple[datetime, datetime]:
-    """The whole hour in which a time lies, and its end. Raises ConfigError."""
+    """Return the start and the end of the full hour that contains a time. Raises ConfigError."""
     at = parse_time(text, now)
     if at is None:
-        raise ConfigError([Problem("all is no hour", _HINT)])
+        raise ConfigError([Problem("'all' is not an hour", _HINT)])
     begin = at.replace(minute=0, second=0, microsecond=0)
     return begin, begin + timedelta(hours=1)

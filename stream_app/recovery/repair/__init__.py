@@ -1,1 +1,1 @@
-"""Repairs: how fields of failed records are changed before they are sent again."""
+"""Repairs: rules that change fields of failed records before they are sent again."""

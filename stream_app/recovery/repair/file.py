@@ -1,4 +1,4 @@
-"""A repair is data: conditions that a failed record must meet, then steps that change its fields.
+"""Reads repair files: conditions on a failed record, and steps that change its fields.
 
     name: no such wind
     when:
@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -26,8 +26,8 @@ from stream_app.recovery.bounded import size_problem
 from stream_app.recovery.repair import units
 
 EVENT = "$event"
-_HINT = "docs/redrive.md has the form of a repair"
-_MOST_VALUES, _DEEPEST, _MOST_NAMES = 100_000, 64, 32
+_HINT = "see the format of a repair in docs/redrive.md"
+_MAX_VALUES, _MAX_DEPTH, _MAX_NAMES = 100_000, 64, 32
 
 
 class _Step(msgspec.Struct, frozen=True, tag_field="do", forbid_unknown_fields=True, kw_only=True):
@@ -35,19 +35,19 @@ class _Step(msgspec.Struct, frozen=True, tag_field="do", forbid_unknown_fields=T
 
 
 class Set(_Step, frozen=True, tag="set", kw_only=True):
-    """Give the field a value, whatever it was; it need not have been there."""
+    """Set the field to a value; the field need not exist."""
 
-    value: Any
+    value: object
 
 
 class Rename(_Step, frozen=True, tag="rename", kw_only=True):
-    """Move the field's value to another name; nothing happens where it is absent."""
+    """Move the field's value to another name; no effect where the field is absent."""
 
     to: str
 
 
 class Convert(_Step, frozen=True, tag="convert", rename={"given": "from"}, kw_only=True):
-    """Convert the field's number from one unit to another; absent and null stay as they are."""
+    """Convert the field's number to another unit; absent and null values are unchanged."""
 
     given: str
     to: str
@@ -58,10 +58,10 @@ class Drop(_Step, frozen=True, tag="drop", kw_only=True):
 
 
 class Cast(_Step, frozen=True, tag="cast", rename={"given": "from"}, kw_only=True):
-    """Make the field's value another type; absent and null stay as they are.
+    """Convert the field's value to another type; absent and null values are unchanged.
 
-    A time is written as ISO-8601 in UTC. `given` says what it was: ISO text, or seconds or milliseconds since the
-    epoch; `zone` is the offset of ISO text that names none, such as `+08:00`.
+    A time is written as ISO 8601 in UTC. `given` is its original form: ISO text, or seconds or milliseconds since
+    the epoch; `zone` is the offset of ISO text without one, such as `+08:00`.
     """
 
     to: Literal["text", "number", "integer", "boolean", "time"]
@@ -74,27 +74,27 @@ class _Condition(msgspec.Struct, frozen=True, tag_field="is", forbid_unknown_fie
 
 
 class Absent(_Condition, frozen=True, tag="absent"):
-    """The field is not there."""
+    """The field does not exist."""
 
 
 class Present(_Condition, frozen=True, tag="present"):
-    """The field is there, null or not."""
+    """The field exists, null or not."""
 
 
 class Null(_Condition, frozen=True, tag="null"):
-    """The field is there and null."""
+    """The field exists and is null."""
 
 
 class Equals(_Condition, frozen=True, tag="equals", kw_only=True):
-    """The field has this very value."""
+    """The field has exactly this value."""
 
-    value: Any
+    value: object
 
 
 class In(_Condition, frozen=True, tag="in", kw_only=True):
     """The field has one of these values."""
 
-    values: tuple[Any, ...]
+    values: tuple[object, ...]
 
 
 class Below(_Condition, frozen=True, tag="below", kw_only=True):
@@ -110,13 +110,13 @@ class Above(_Condition, frozen=True, tag="above", kw_only=True):
 
 
 class Matches(_Condition, frozen=True, tag="matches", kw_only=True):
-    """The field is text that this regular expression describes as a whole."""
+    """The field is text, and the regular expression matches all of it."""
 
     pattern: str
 
 
 class Type(_Condition, frozen=True, tag="type", kw_only=True):
-    """The field is of this type of JSON."""
+    """The field has this JSON type."""
 
     type: Literal["text", "number", "boolean", "null", "list", "object"]
 
@@ -126,7 +126,7 @@ Step = Set | Rename | Convert | Drop | Cast
 
 
 class Repair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Conditions, all of which must hold, and steps, in order."""
+    """Conditions, all of which must be fulfilled, and steps, in order."""
 
     steps: tuple[Step, ...]
     when: tuple[Condition, ...] = ()
@@ -134,12 +134,12 @@ class Repair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def read_repair(path: Path) -> Repair:
-    """The repair in a JSON or YAML file. Raises ConfigError, with every problem that can be told."""
+    """Read a repair from a JSON or YAML file. Raises ConfigError with all problems found."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            [Problem(f"cannot read {path}: {error}", "name a JSON or YAML file of UTF-8 text")]
+            [Problem(f"cannot read {path}: {error}", "specify a JSON or YAML file in UTF-8")]
         ) from error
     parse = json.loads if path.suffix == ".json" else _yaml()
     try:
@@ -149,16 +149,19 @@ def read_repair(path: Path) -> Repair:
     return parse_repair(document, str(path))
 
 
-def parse_repair(document: Any, source: str = "the repair") -> Repair:
-    """The repair that a document of built-in types (and the times that YAML knows) describes. Raises ConfigError."""
-    wrong = size_problem(document, _MOST_VALUES, _DEEPEST)
-    if wrong is not None:
-        raise ConfigError([Problem(f"{source}: {wrong}", _HINT)])
+def parse_repair(document: object, source: str = "the repair") -> Repair:
+    """Return the repair that a document of built-in types describes. Raises ConfigError.
+
+    The document may contain YAML's dates and times as well.
+    """
+    reason = size_problem(document, _MAX_VALUES, _MAX_DEPTH)
+    if reason is not None:
+        raise ConfigError([Problem(f"{source}: {reason}", _HINT)])
     try:
         found = msgspec.convert(msgspec.to_builtins(document), Repair)
-        msgspec.json.encode(found)  # it travels in the plan
+        msgspec.json.encode(found)  # a plan contains it as JSON
     except UnicodeError as error:
-        raise ConfigError([Problem(f"{source} holds what is no Unicode text", _HINT)]) from error
+        raise ConfigError([Problem(f"{source} contains text that is not valid Unicode", _HINT)]) from error
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError([Problem(f"{source}: {error}", _HINT)]) from error
     check_repair(found, source)
@@ -166,23 +169,23 @@ def parse_repair(document: Any, source: str = "the repair") -> Repair:
 
 
 def check_repair(found: Repair, source: str) -> None:
-    """Raise ConfigError, with every problem, where a repair of the right form cannot be done."""
-    problems = [Problem(f"{source}: {what}", hint) for what, hint in _problems(found)]
+    """Raise ConfigError, with all problems, where a valid repair document cannot be applied."""
+    problems = [Problem(f"{source}: {problem}", hint) for problem, hint in _problems(found)]
     if problems:
         raise ConfigError(problems)
 
 
-def _yaml() -> Callable[[str], Any]:
+def _yaml() -> Callable[[str], object]:
     try:
         import yaml
     except ImportError as error:
         hint = "write it as JSON in a file that ends with .json, or install stream-app[local]"
-        raise ConfigError([Problem("PyYAML, which reads repairs in YAML, is not installed", hint)]) from error
+        raise ConfigError([Problem("PyYAML, which reads YAML repairs, is not installed", hint)]) from error
 
-    def parse(text: str) -> Any:
+    def parse(text: str) -> object:
         try:
             return yaml.safe_load(text)
-        except Exception as error:  # of a wrong scalar PyYAML raises many kinds
+        except Exception as error:  # PyYAML raises many types for invalid scalars
             raise ValueError(str(error)) from error
 
     return parse
@@ -190,34 +193,34 @@ def _yaml() -> Callable[[str], Any]:
 
 def _problems(repair: Repair) -> Iterator[tuple[str, str]]:
     if not repair.steps:
-        yield "it has no steps", "to send records as they are, leave --repair out"
-    for number, part in enumerate((*repair.when, *repair.steps), start=1 - len(repair.when)):
+        yield "it has no steps", "omit --repair to send records unchanged"
+    for number, item in enumerate((*repair.when, *repair.steps), start=1 - len(repair.when)):
         where = f"step {number}" if number > 0 else f"condition {number + len(repair.when)}"
-        fields = (part.field, part.to) if isinstance(part, Rename) else (part.field,)
+        fields = (item.field, item.to) if isinstance(item, Rename) else (item.field,)
         if not all(all(field.split(".")) for field in fields):
-            yield f"{where}: a field has no name", "write a name, or names joined by dots"
-        if any(field.count(".") >= _MOST_NAMES for field in fields):
-            yield f"{where}: a field lies too deep", f"write at most {_MOST_NAMES} names joined by dots"
-        for what, hint in _problems_of(part):
-            yield f"{where}: {what}", hint
+            yield f"{where}: a field name is empty", "use a name, or names joined by dots"
+        if any(field.count(".") >= _MAX_NAMES for field in fields):
+            yield f"{where}: a field is nested too deeply", f"use at most {_MAX_NAMES} names joined by dots"
+        for problem, hint in _problems_of(item):
+            yield f"{where}: {problem}", hint
 
 
-def _problems_of(part: Condition | Step) -> Iterator[tuple[str, str]]:
-    match part:
+def _problems_of(item: Condition | Step) -> Iterator[tuple[str, str]]:
+    match item:
         case Convert():
-            yield from _unit_problems(part)
+            yield from _unit_problems(item)
         case Matches():
             try:
-                re.compile(part.pattern)
+                re.compile(item.pattern)
             except (re.error, OverflowError, RecursionError) as error:
                 yield (
-                    f"{part.pattern!r} is no regular expression: {error}",
-                    "write it as Python's re takes it",
+                    f"{item.pattern!r} is not a regular expression: {error}",
+                    "use the syntax of Python's re module",
                 )
-        case Cast() if part.zone is not None and not re.fullmatch(r"Z|[+-]\d\d:[0-5]\d", part.zone):
-            yield f"{part.zone!r} is no offset from UTC", "write +08:00, or Z"
-        case Rename() if f"{part.to}.".startswith(f"{part.field}."):
-            yield f"{part.field} cannot be moved into itself", "give another name"
+        case Cast() if item.zone is not None and not re.fullmatch(r"Z|[+-]\d\d:[0-5]\d", item.zone):
+            yield f"{item.zone!r} is not an offset from UTC", "use +08:00, or Z"
+        case Rename() if f"{item.to}.".startswith(f"{item.field}."):
+            yield f"{item.field} cannot be moved into itself", "use another name"
         case _:
             return
 
@@ -226,6 +229,6 @@ def _unit_problems(step: Convert) -> Iterator[tuple[str, str]]:
     given, wanted = units.find_unit(step.given), units.find_unit(step.to)
     for name, found in ((step.given, given), (step.to, wanted)):
         if found is None:
-            yield f"{name!r} is no known unit", f"known are {', '.join(units.unit_names())}"
+            yield f"unknown unit {name!r}", f"use one of {', '.join(units.unit_names())}"
     if given is not None and wanted is not None and given.quantity != wanted.quantity:
         yield f"{step.given} cannot be converted to {step.to}", f"one is a {given.quantity}, the other is not"

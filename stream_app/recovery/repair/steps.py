@@ -1,4 +1,4 @@
-"""What a repair does to the fields of one record: a function of values, which are never changed in place."""
+"""Applies a repair to the fields of one record, without changing them in place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import UnionType
 from typing import Any, Final, NamedTuple
 
 from stream_app.recovery.repair import units
@@ -30,36 +31,41 @@ from stream_app.recovery.repair.file import (
     Type,
 )
 
-Document = Mapping[str, Any]
+# The decoded JSON fields of a record: values are any JSON values, on which the steps operate dynamically.
+JsonValue = Any
+Document = Mapping[str, JsonValue]
 _ABSENT: Final = object()
 _TRUE, _FALSE = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 
 
 class Unrepaired(NamedTuple):
-    """A step cannot be done to this record: says which and why, and never the payload."""
+    """A step cannot be applied to the record.
+
+    `why` names the step and the reason, without the payload.
+    """
 
     why: str
 
 
 def matches(document: Document, repair: Repair) -> bool:
-    """Whether all conditions of the repair hold for a record's fields."""
-    return all(_holds(condition, _get(document, condition.field)) for condition in repair.when)
+    """Return whether a record's fields fulfil all conditions of the repair."""
+    return all(_is_fulfilled(condition, _get(document, condition.field)) for condition in repair.when)
 
 
-def repaired(document: Document, repair: Repair) -> dict[str, Any] | Unrepaired:
-    """A copy of the fields after every step, or why one cannot be done."""
+def repaired(document: Document, repair: Repair) -> dict[str, JsonValue] | Unrepaired:
+    """Return a copy of the fields after every step, or why a step cannot be applied."""
     result = copy.deepcopy(dict(document))
     for number, step in enumerate(repair.steps, start=1):
         try:
-            _do(step, result)
+            _apply_step(step, result)
         except RecursionError:
-            return Unrepaired(f"step {number}, field {step.field}: it is nested too deep")
+            return Unrepaired(f"step {number}, field {step.field}: it is nested too deeply")
         except (ValueError, OverflowError) as error:
             return Unrepaired(f"step {number}, field {step.field}: {error}")
     return result
 
 
-def _holds(condition: Condition, value: Any) -> bool:
+def _is_fulfilled(condition: Condition, value: JsonValue) -> bool:
     match condition:
         case Absent():
             return value is _ABSENT
@@ -68,9 +74,9 @@ def _holds(condition: Condition, value: Any) -> bool:
         case Null():
             return value is None
         case Equals():
-            return _same(value, condition.value)
+            return _json_equal(value, condition.value)
         case In():
-            return any(_same(value, one) for one in condition.values)
+            return any(_json_equal(value, one) for one in condition.values)
         case Below():
             return _is_number(value) and value < condition.value
         case Above():
@@ -81,15 +87,15 @@ def _holds(condition: Condition, value: Any) -> bool:
             return _type(value) == condition.type
 
 
-def _same(one: Any, other: Any) -> bool:
-    """In JSON true is not 1, which Python would have it be."""
+def _json_equal(one: JsonValue, other: JsonValue) -> bool:
+    """Compare JSON values: in JSON, true is not equal to 1, unlike in Python."""
     return _type(one) == _type(other) and one == other
 
 
-def _type(value: Any) -> str:
+def _type(value: JsonValue) -> str:
     if isinstance(value, bool):
         return "boolean"
-    kinds: tuple[tuple[Any, str], ...] = (
+    kinds: tuple[tuple[type | UnionType, str], ...] = (
         (str, "text"),
         (int | float, "number"),
         (list, "list"),
@@ -98,11 +104,11 @@ def _type(value: Any) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "null" if value is None else "")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: JsonValue) -> bool:
     return _type(value) == "number"
 
 
-def _do(step: Step, document: dict[str, Any]) -> None:
+def _apply_step(step: Step, document: dict[str, JsonValue]) -> None:
     value = _get(document, step.field)
     if isinstance(step, Set):
         _put(document, step.field, copy.deepcopy(step.value))
@@ -119,14 +125,14 @@ def _do(step: Step, document: dict[str, Any]) -> None:
         )
 
 
-def _converted(value: Any, step: Convert) -> float:
+def _converted(value: JsonValue, step: Convert) -> float:
     given, wanted = units.find_unit(step.given), units.find_unit(step.to)
     if given is None or wanted is None or not _is_number(value) or not math.isfinite(value):
         raise ValueError(f"not a number in {step.given}")
     return units.convert(value, given, wanted)
 
 
-def _cast(value: Any, step: Cast) -> Any:
+def _cast(value: JsonValue, step: Cast) -> JsonValue:
     match step.to:
         case "text":
             return _text(value)
@@ -143,7 +149,7 @@ def _cast(value: Any, step: Cast) -> Any:
             return _time(value, step)
 
 
-def _text(value: Any) -> str:
+def _text(value: JsonValue) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) or _is_number(value):
@@ -151,7 +157,7 @@ def _text(value: Any) -> str:
     raise ValueError("neither text, number nor boolean")
 
 
-def _number(value: Any) -> int | float:
+def _number(value: JsonValue) -> int | float:
     if _is_number(value):
         found: int | float = value
         return found
@@ -168,17 +174,17 @@ def _float(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError("not a number") from None  # the reason is kept, and shall not hold the value
+        raise ValueError("not a number") from None  # the reason is stored and must not contain the value
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(value: JsonValue) -> bool:
     text = str(value).strip().lower()
     if not isinstance(value, bool | int | str) or text not in _TRUE | _FALSE:
         raise ValueError("neither true nor false")
     return text in _TRUE
 
 
-def _time(value: Any, step: Cast) -> str:
+def _time(value: JsonValue, step: Cast) -> str:
     number = 0.0 if step.given == "iso" else float(_number(value))
     try:
         moment = _iso(value, step.zone) if step.given == "iso" else _since_epoch(number, step.given)
@@ -195,20 +201,20 @@ def _since_epoch(number: float, given: str) -> datetime:
         raise ValueError("a time out of range") from None
 
 
-def _iso(value: Any, zone: str | None) -> datetime:
+def _iso(value: JsonValue, zone: str | None) -> datetime:
     try:
         moment = datetime.fromisoformat(value.strip() if isinstance(value, str) else "")
     except ValueError:
         raise ValueError("not an ISO-8601 time") from None
     if moment.tzinfo is None:
         if zone is None:
-            raise ValueError("a time without a zone: give the step its `zone`")
+            raise ValueError("a time without an offset: set `zone` in the step")
         moment = datetime.fromisoformat(f"{moment.isoformat()}{zone}")
     return moment
 
 
-def _get(document: Document, field: str) -> Any:
-    value: Any = document
+def _get(document: Document, field: str) -> JsonValue:
+    value: JsonValue = document
     for name in field.split("."):
         if not isinstance(value, Mapping) or name not in value:
             return _ABSENT
@@ -216,17 +222,17 @@ def _get(document: Document, field: str) -> Any:
     return value
 
 
-def _put(document: dict[str, Any], field: str, value: Any) -> None:
+def _put(document: dict[str, JsonValue], field: str, value: JsonValue) -> None:
     *path, last = field.split(".")
-    inner: Any = document
+    inner: JsonValue = document
     for name in path:
         inner = inner.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise ValueError(f"{name} is no object")
+            raise ValueError(f"{name} is not an object")
     inner[last] = value
 
 
-def _remove(document: dict[str, Any], field: str) -> None:
+def _remove(document: dict[str, JsonValue], field: str) -> None:
     path, _, last = field.rpartition(".")
     inner = _get(document, path) if path else document
     del inner[last]

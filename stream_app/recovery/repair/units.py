@@ -1,4 +1,4 @@
-"""Units that a repair converts between: exact factors, so that a value is rounded once, at the end."""
+"""Converts between units with exact factors, so that a value is rounded once, at the end."""
 
 from __future__ import annotations
 
@@ -39,27 +39,33 @@ _NAMED: Mapping[str, Unit] = {
     **_units("mass", kg="1", g="1e-3", mg="1e-6", lb="0.45359237", oz="0.028349523125"),
     **_units("time", s="1", ms="1e-3", min="60", h="3600", d="86400"),
     **_units("pressure", Pa="1", hPa="100", kPa="1000", mbar="100", bar="1e5", atm="101325"),
-    # A conventional column of mercury, 133.322 387 415 Pa a millimetre.
+    # Conventional millimetre of mercury, 133.322 387 415 Pa.
     **_units("pressure", mmHg="133.322387415", inHg="3386.388640341"),
 }
-# Spellings that a keyboard has.
-_SPELLINGS = {"C": "°C", "F": "°F", "knots": "kn", "kmh": "km/h", "kph": "km/h", "m3": "m³"}
+# Alternative spellings in ASCII.
+_ALIASES = {"C": "°C", "F": "°F", "knots": "kn", "kmh": "km/h", "kph": "km/h", "m3": "m³"}
 
 
 def find_unit(name: str) -> Unit | None:
-    """The unit of that name, None where it is not known. `ug/m3`, `µg/m³` and `μg/m³` are the same."""
-    spelt = name.strip().replace("μ", "µ").replace("m3", "m³").replace("ug/", "µg/")
-    return _NAMED.get(_SPELLINGS.get(spelt, spelt))
+    """Return the unit of that name, None where it is unknown.
+
+    `ug/m3`, `µg/m³` and `μg/m³` are the same.
+    """
+    normalized = name.strip().replace("μ", "µ").replace("m3", "m³").replace("ug/", "µg/")
+    return _NAMED.get(_ALIASES.get(normalized, normalized))
 
 
 def unit_names() -> list[str]:
-    """Every unit by its own name."""
+    """Return the canonical name of every unit."""
     return list(_NAMED)
 
 
 def convert(value: float, given: Unit, wanted: Unit) -> float:
-    """The value in another unit of the same quantity, rounded once. Raises ValueError for another quantity."""
+    """Convert a value to another unit of the same quantity, rounded once.
+
+    Raises ValueError for another quantity.
+    """
     if given.quantity != wanted.quantity:
-        raise ValueError(f"a {given.quantity} is no {wanted.quantity}")
+        raise ValueError(f"cannot convert {given.quantity} to {wanted.quantity}")
     base = Fraction(value) * given.factor + given.offset
     return float((base - wanted.offset) / wanted.factor)
