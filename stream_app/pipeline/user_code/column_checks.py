@@ -111,9 +111,7 @@ def _unstorable_type(value: object) -> str | None:
         unknown[f"{type(other).__module__}.{type(other).__qualname__}"] += 1
         return None
 
-    if value is None or isinstance(
-        value, bool | int | float | str | bytes | date | time | timedelta | Decimal | UUID
-    ):
+    if value is None or isinstance(value, _SCALARS):
         return None
     try:
         msgspec.json.encode(value, enc_hook=record_unknown)

@@ -48,9 +48,9 @@ class _PartialCalls:
     def failure(self, start: int, stop: int) -> CallFailure | None:
         """Call the function with these rows; return the failure, or None."""
         columns = call(self.function, self.batch.take(slice(start, stop)), self.accept)
-        return self.noted(columns) if isinstance(columns, CallFailure) else None
+        return self.note(columns) if isinstance(columns, CallFailure) else None
 
-    def noted(self, failure: CallFailure) -> CallFailure:
+    def note(self, failure: CallFailure) -> CallFailure:
         """Update `malformed` and return the same failure."""
         self.malformed |= failure.malformed
         return failure
@@ -62,7 +62,7 @@ def _isolate(calls: _PartialCalls, whole: CallFailure) -> tuple[Columns, Batch, 
     `whole` is the failure of the whole batch. If a result is malformed, the batch is not bisected but called row by
     row: the length of a result may happen to fit one of the parts while its values belong to other rows.
     """
-    calls.noted(whole)
+    calls.note(whole)
     batch = calls.batch
     failures = {} if calls.malformed else _failing_rows(calls, whole)
     if not calls.malformed:
