@@ -1,4 +1,4 @@
-"""What a user declares: one event type, in one module beside its Avro schema."""
+"""The declaration of an event type: one module with an `Event`, next to an Avro schema."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anomaly.detector import DetectorFactory
+from anomaly.detector import AnyArray, DetectorFactory
 from stream_app.model.record import Batch, Mask
 from stream_app.source_lines import caller
 
 Verify = Callable[[Batch], Mapping[str, Mask]]
-Calculate = Callable[[Batch], Mapping[str, NDArray[Any]]]
-Correct = Callable[[Batch], Mapping[str, NDArray[Any]]]
+Calculate = Callable[[Batch], Mapping[str, AnyArray]]
+Correct = Callable[[Batch], Mapping[str, AnyArray]]
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A device's last values on a regular grid of time, for `calculate`.
+    """The device's past values on a regular grid of time, for `calculate`.
 
-    Adds a column `window.<field>` of shape (n, size) for each field: [:, 0] is the row's own value, [:, j] the
-    value j steps before it, NaN where none was seen. A late reading takes its own place on the grid.
+    Adds a column `window.<field>` of shape (n, size) for each of `fields`: [:, 0] is the row's own value, [:, j] the
+    value `j * step` before it, NaN if there was none. `time` names the time field that places a reading on the grid,
+    so a late reading is put in its own place. Example: `Window(("pm25",), size=12, step=timedelta(hours=1))`
     """
 
     fields: tuple[str, ...]
@@ -36,7 +35,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Flags a value below `low` or above `high`, in the field's unit. A missing value is never flagged."""
+    """Flags a value below `low` or above `high`, in the field's unit; missing values are not flagged.
+
+    Example: `Range("humidity", 0.0, 100.0)`
+    """
 
     field: str
     low: float = -math.inf
@@ -44,16 +46,18 @@ class Range:
 
     @property
     def name(self) -> str:
-        """What an alert says of it."""
+        """The text of the flag, as stored and shown in alerts."""
         return f"{self.field} is outside {self.low:g} to {self.high:g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Flags a value that differs by more than `most` from the device's last one.
+    """Flags a value that differs by more than `most` (in the field's unit) from the device's last one.
 
-    After a pause longer than `per` it may differ by so much more. Compared is the last value that neither this
-    nor a Range of the same field flagged; a reading that is late is not compared.
+    After a pause longer than `per` the allowed difference grows in proportion. The last value is one that neither
+    this check nor a Range of the same field flagged. Late readings, by the time field `time`, are not compared.
+
+    Example: `Rate("pressure", 12.0, per=timedelta(hours=1))`
     """
 
     field: str
@@ -63,15 +67,16 @@ class Rate:
 
     @property
     def name(self) -> str:
-        """What an alert says of it."""
+        """The text of the flag, as stored and shown in alerts."""
         return f"{self.field} changes by more than {self.most:g} in {self.per}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """Flags a value from the time on that a device sends it `times` times in a row, but for those of `besides`.
+    """Flags a value that a device sends for the `times`-th time in a row, or more often.
 
-    A missing value neither ends the row nor counts.
+    The values of `besides` are never flagged. Missing values are ignored: they do not count, nor do they interrupt
+    the repetition. Example: `Stuck("rain", 24, besides=(0.0,))`
     """
 
     field: str
@@ -80,21 +85,21 @@ class Stuck:
 
     @property
     def name(self) -> str:
-        """What an alert says of it."""
+        """The text of the flag, as stored and shown in alerts."""
         return f"{self.field} is the same {self.times} times in a row"
 
 
 Check = Range | Rate | Stuck
 
 PAYLOAD = "#payload"
-"""`Event(id=PAYLOAD)`: repeats of a device are known by a hash of the record's bytes. No field has this name."""
+"""`Event(id=PAYLOAD)`: recognize duplicates of a device by a hash of the record's bytes. No field has this name."""
 
 
 def as_missing(checks: Iterable[Check]) -> Correct:
-    """A `correct` for fields of floating-point numbers: a value that one of `checks` flagged counts as missing."""
+    """Return a `correct` function that sets values flagged by one of `checks` to NaN; for floating-point fields."""
     fields = {check.name: check.field for check in checks}
 
-    def correct(batch: Batch) -> Mapping[str, NDArray[Any]]:
+    def correct(batch: Batch) -> Mapping[str, AnyArray]:
         flags = [fields.get(flag) for flag in batch["flag"]]
         return {
             name: np.where([flag == name for flag in flags], np.nan, batch[name])
@@ -106,27 +111,35 @@ def as_missing(checks: Iterable[Check]) -> Correct:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A declared event type. Its schema is `schemas/<name>.avsc`.
+    """An event type. Its Avro schema is the file `schemas/<name>.avsc`.
 
-    `key` names the field that identifies the device: state, order and partition key go by it. `id` names the
-    field by which a device's repeats are known; `PAYLOAD` takes a hash of the record's bytes, as they came, instead
-    of a field. Without either, every record is stored. A `required` field that is absent or null parks the row as
-    FIELD_MISSING. `verify` returns a mask for each rule, true where the row keeps it. `calculate` is row-wise:
-    a row's result depends on that row's columns alone (windows and previous values included). It returns no field of
-    the schema. `previous` names
-    fields whose last accepted value of the same device is given to `verify` and `calculate` as the column
-    `previous.<field>`. The column `arrived` is the arrival at Kinesis (datetime64[ms]).
+    Fields:
 
-    A time that is sent as a number is refused where it seems to be in a coarser unit than its field's: read as
-    seconds (or, in a field of microseconds, as milliseconds) it lies within 30 years of the record's arrival, read as
-    the field says it does not. `reject_coarse_times=False` switches this off, for devices that do send times of
-    January 1970.
+    - `name`: the name of the event type, such as "meter"; it selects the schema, the table and the S3 prefix.
+    - `key`: the field that identifies the device. State and order are by device; use it as the partition key too.
+    - `required`: fields that must be present and not null; otherwise the record fails as FIELD_MISSING.
+    - `verify`: returns a boolean mask for each rule, true for the rows that satisfy it; others fail as RULE_BROKEN.
+    - `calculate`: returns further columns, none of which is a field of the schema. It is row-wise: a row's result
+      depends only on that row's columns, including its windows and previous values.
+    - `features`: the numeric columns that the detector scores, in this order.
+    - `detector`: called with `features`, returns a detector (`anomaly.detector`).
+    - `id`: the field by which duplicates of a device are recognized. `PAYLOAD` uses a hash of the record's bytes, as
+      received. If the schema has no such field, every record is stored.
+    - `sent`: the time field at which the device sent the record, for the latency metric.
+    - `window`: past values of fields for `calculate`, as columns `window.<field>`.
+    - `previous`: fields whose last accepted value of the same device is passed to `verify` and `calculate` as the
+      column `previous.<field>`.
+    - `checks`: flag rows before the detector, cheap checks first. The column `flag` has the name of the first check
+      that a row trips (None: none). A flagged row is an anomaly and is not passed to the detector.
+    - `correct`: row-wise, called by a correction with the stored fields and `flag`; returns the fields to replace.
+    - `reject_coarse_times`: reject a time sent as a number that appears to be in a coarser unit than its field: read
+      as seconds (or as milliseconds, if the field is in microseconds) it is within 30 years of the record's arrival,
+      read in the field's unit it is not. Set it to False for devices that do send times of January 1970.
+    - `declared_at`: set automatically; the file and line of the declaration.
 
-    `checks` flag rows before the detector, the cheap ones first: the column `flag` names the first that a row
-    trips (None: none). A flagged row is an anomaly, and the detector never sees it. `correct` is what a
-    correction does with a stored row: row-wise, it sees the fields and `flag`, and returns the fields to replace.
+    The batches also have the column `arrived`, the arrival at Kinesis (datetime64[ms]).
 
-    `declared_at` is the file and line that made it.
+    Example: `Event(name="meter", key="meter", required=("time",), checks=(Range("power", 0.0, 20_000.0),))`
     """
 
     name: str

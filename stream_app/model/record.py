@@ -1,4 +1,4 @@
-"""The vocabulary: Position, Record, Batch, Failure, Outcome."""
+"""The basic types of the pipeline: Position, Record, Batch, Failure, Outcome."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from anomaly.detector import AnyArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +22,7 @@ Mask = NDArray[np.bool_]
 
 
 class Position(NamedTuple):
-    """The identity of a record: shard id, sequence number, sub-sequence number (KPL aggregates)."""
+    """The identity of a record: shard id, sequence number, sub-sequence number (of a KPL aggregate, from 0)."""
 
     shard: str
     sequence: str
@@ -28,7 +30,7 @@ class Position(NamedTuple):
 
     @property
     def order(self) -> tuple[int, int]:
-        """Where it stands in its shard; sequence numbers are decimal strings and compare as integers."""
+        """The sort key within a shard: sequence numbers are decimal strings and compare as integers."""
         return int(self.sequence), self.sub
 
     def __str__(self) -> str:
@@ -36,9 +38,9 @@ class Position(NamedTuple):
 
 
 class Record(msgspec.Struct, frozen=True, tag="record", tag_field="action", rename="camel", gc=False):
-    """One user record of a shard, in the form in which KCL's daemon sends it (`data` is base64 on the wire).
+    """One user record of a shard, in the JSON form of the MultiLangDaemon (where `data` is base64).
 
-    `approximate_arrival_timestamp` is in milliseconds since the epoch.
+    `approximate_arrival_timestamp` is the arrival at Kinesis in milliseconds since the epoch.
     """
 
     data: bytes
@@ -53,12 +55,12 @@ class Record(msgspec.Struct, frozen=True, tag="record", tag_field="action", rena
         return self.approximate_arrival_timestamp
 
     def position(self, shard: str) -> Position:
-        """Its identity; the shard is known to who reads it."""
+        """Return the record's identity; records do not contain their shard id."""
         return Position(shard, self.sequence_number, self.sub_sequence_number)
 
 
 class Code(StrEnum):
-    """Why a record was parked (DESIGN section 9)."""
+    """The reason why a record went to the dead-letter queue (see docs/redrive.md)."""
 
     UNDECODABLE = "UNDECODABLE"
     UNKNOWN_SCHEMA = "UNKNOWN_SCHEMA"
@@ -73,9 +75,10 @@ class Code(StrEnum):
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
-    """One row that cannot go on: index of its source record, stage, code, reason, and what was known of it.
+    """A record that failed: the index of its source record, the stage, the code and the reason.
 
-    There may be one for each record of a segment: made quickly, and nothing for the garbage collector to look into.
+    `event` and `schema` (the fingerprint of the writer schema) are None if the record failed before they were known.
+    A segment can have one failure for each record, so instances are cheap and not tracked by the garbage collector.
     """
 
     row: int
@@ -86,20 +89,20 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
     schema: str | None = None
 
     def moved(self, by: int) -> Failure:
-        """The same among rows that are counted from so many before."""
+        """Return the same failure with `by` added to its row."""
         return Failure(self.row + by, self.stage, self.code, self.reason, self.event, self.schema)
 
 
-class _SlicedColumns(Mapping[str, NDArray[Any]]):
-    """A part of columns. Each is cut when it is asked for: there are many, and of a row few may matter."""
+class _SlicedColumns(Mapping[str, AnyArray]):
+    """A slice of columns; a column is sliced only when it is used, because most columns of a slice are not."""
 
     __slots__ = ("_rows", "_whole")
 
-    def __init__(self, whole: Mapping[str, NDArray[Any]], rows: slice) -> None:
+    def __init__(self, whole: Mapping[str, AnyArray], rows: slice) -> None:
         self._whole, self._rows = whole, rows
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        part: NDArray[Any] = self._whole[name][self._rows]
+    def __getitem__(self, name: str) -> AnyArray:
+        part: AnyArray = self._whole[name][self._rows]
         return part
 
     def __iter__(self) -> Iterator[str]:
@@ -116,16 +119,17 @@ class _SlicedColumns(Mapping[str, NDArray[Any]]):
 class Batch:
     """Rows of one event type as named columns of equal length.
 
-    `rows[i]` is the index of the source record of row i, strictly increasing. A column is an array of shape
-    (n,), or (n, w) where it carries a window of w past values. Missing numbers are NaN, missing times NaT,
-    missing text None. Whole numbers and booleans that may be missing (a nullable field that is not required) are
-    float64: compare and calculate with them as with other numbers, true is 1.0. Whole numbers beyond 2^53 are
-    rounded in such a column; `exact.<field>`, int64 or bool, holds them as they were sent, and as they are stored.
-    Columns are read-only.
+    `rows[i]` is the index of the source record of row i, strictly increasing. A column has the shape (n,), or (n, w)
+    for a window of w values. Missing numbers are NaN, missing times NaT, missing text None. Columns are read-only.
+
+    Integers and booleans that may be missing (nullable and not required) are float64, with true as 1.0. Integers
+    beyond 2^53 are rounded in such a column; `exact.<field>` (int64 or bool) has them as they were sent and are
+    stored.
+    Example: `batch["pm25"] > 35.4` is a mask of shape (n,), and `batch.take(mask)` has the rows where it is true.
     """
 
     event: str
-    columns: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, AnyArray]
     rows: IntVector
 
     def __post_init__(self) -> None:
@@ -139,31 +143,31 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
+    def __getitem__(self, name: str) -> AnyArray:
         return self.columns[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self.columns
 
     def take(self, index: IntVector | Mask | slice) -> Batch:
-        """The rows that `index` (integers, a mask, a slice) selects, in that order."""
-        if isinstance(index, slice):  # views of what is read-only are so too
+        """Return the rows that `index` (integers, a mask or a slice) selects, in that order."""
+        if isinstance(index, slice):  # views of read-only arrays are read-only
             return self._of(_SlicedColumns(self.columns, index), self.rows[index])
         columns = {name: column[index] for name, column in self.columns.items()}
         return Batch(self.event, columns, self.rows[index])
 
-    def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Batch:
-        """The same rows with further columns; a column of the same name is replaced."""
+    def with_columns(self, columns: Mapping[str, AnyArray]) -> Batch:
+        """Return the same rows with further columns; columns of the same name are replaced."""
         added = {**self.columns, **Batch(self.event, columns, self.rows).columns}
-        for name in columns:  # what stands beside a column that is replaced is not its own any more
+        for name in columns:  # `exact.<name>` of a replaced column is outdated
             if EXACT + name in self.columns and EXACT + name not in columns:
                 del added[EXACT + name]
         return self._of(added, self.rows)
 
-    def exact(self, name: str) -> NDArray[Any]:
-        """A column as it is stored.
+    def exact(self, name: str) -> AnyArray:
+        """Return a column as it is stored.
 
-        One of whole numbers or booleans that may be missing holds Python's own values, None where one is missing.
+        Integers and booleans that may be missing are an object array of Python values, with None for missing ones.
         """
         if EXACT + name not in self.columns:
             return self.columns[name]
@@ -172,11 +176,11 @@ class Batch:
         return values
 
     def only(self, names: Iterable[str]) -> Batch:
-        """The same rows with some of the columns."""
+        """Return the same rows with only these columns."""
         return self._of({name: self.columns[name] for name in names}, self.rows)
 
-    def _of(self, columns: Mapping[str, NDArray[Any]], rows: IntVector) -> Batch:
-        """Rows with columns that were looked at already: there are many, and a batch is made often."""
+    def _of(self, columns: Mapping[str, AnyArray], rows: IntVector) -> Batch:
+        """Create a batch of columns that are already checked and read-only, without checking them again."""
         batch = object.__new__(Batch)
         for name, value in (
             ("event", self.event),
@@ -187,7 +191,7 @@ class Batch:
         return batch
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame indexed by source row; windows become lists."""
+        """Convert to a pandas data frame, indexed by source row; windows become lists."""
         import pandas as pd
 
         flat = {n: c if c.ndim == 1 else list(c) for n, c in self.columns.items()}
@@ -196,13 +200,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a stage returns: every row it was given is in exactly one of the two."""
+    """The result of a stage: each of its input rows is either in `passed` or in `failed`."""
 
     passed: Batch
     failed: Sequence[Failure] = field(default=())
 
 
-def _read_only(column: NDArray[Any]) -> NDArray[Any]:
+def _read_only(column: AnyArray) -> AnyArray:
     if not column.flags.writeable:
         return column
     view = column.view()
@@ -210,19 +214,18 @@ def _read_only(column: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
-# A column of whole numbers or booleans that may be missing is one of floating-point numbers; beside it stands one of
-# this name in front of its own, which holds them exactly (0 or False where they are missing).
+# The prefix of the column with the exact values of integers or booleans that may be missing (0 or False if missing).
 EXACT = "exact."
 
-# Bytes of memory from which on NumPy asks for large pages: a fault for each small one costs more than its copy.
+# Size from which NumPy requests huge pages; below it, one page fault per small page costs more than the copy.
 _LARGE = 1 << 22
 
 
 def concat(batches: Iterable[Batch], offsets: Sequence[int] | None = None) -> Batch | None:
-    """One batch out of several of the same event, in order; None when there is none.
+    """Concatenate batches of the same event, in order; return None if there are none.
 
-    A column that some of them lack (a `calculate` may return one only at times) is None in their rows. `offsets`,
-    one a batch, are added to their rows.
+    A column that some batches lack (`calculate` may return it only for some) is None in their rows. `offsets`, one
+    for each batch, are added to their source rows.
     """
     parts = list(batches)
     if not parts or (len(parts) == 1 and offsets is None):
@@ -231,16 +234,16 @@ def concat(batches: Iterable[Batch], offsets: Sequence[int] | None = None) -> Ba
     if offsets is not None:
         rows = rows + np.repeat(np.array(offsets, dtype=np.int64), list(map(len, parts)))
     names = dict.fromkeys(name for part in parts for name in part.columns)
-    together = _in_one_block(parts, names, len(rows))
+    joined = _in_one_block(parts, names, len(rows))
     columns = {
-        name: together[name] if name in together else _joined([_column(part, name) for part in parts])
+        name: joined[name] if name in joined else _joined([_column(part, name) for part in parts])
         for name in names
     }
     return Batch(parts[0].event, columns, rows)
 
 
-def _in_one_block(parts: Sequence[Batch], names: Iterable[str], rows: int) -> dict[str, NDArray[Any]]:
-    """Those columns of 8 bytes a row that all parts have alike, next to each other where they are large."""
+def _in_one_block(parts: Sequence[Batch], names: Iterable[str], rows: int) -> dict[str, AnyArray]:
+    """Concatenate the columns of 8 bytes per row that all parts have with the same dtype, in one block if large."""
     first = parts[0].columns
     alike = [name for name in names if name in first and _is_plain(first[name])]
     if 8 * rows * len(alike) < _LARGE:
@@ -250,21 +253,21 @@ def _in_one_block(parts: Sequence[Batch], names: Iterable[str], rows: int) -> di
         try:
             pieces, room = [part.columns[name] for part in parts], place.view(first[name].dtype)
             columns[name] = np.concatenate(pieces, out=room, casting="no")
-        except (KeyError, TypeError, ValueError):  # one lacks it, or has it of another kind or shape
+        except (KeyError, TypeError, ValueError):  # a part lacks it, or has another dtype or shape
             continue
     return columns
 
 
-def _is_plain(column: NDArray[Any]) -> bool:
+def _is_plain(column: AnyArray) -> bool:
     return column.ndim == 1 and column.dtype.itemsize == 8 and not column.dtype.hasobject
 
 
-def _column(batch: Batch, name: str) -> NDArray[Any]:
+def _column(batch: Batch, name: str) -> AnyArray:
     return batch[name] if name in batch else np.full(len(batch), None, dtype=object)
 
 
-def _joined(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _joined(columns: Sequence[AnyArray]) -> AnyArray:
     try:
         return np.concatenate(columns)
-    except TypeError:  # kinds that have none in common, such as times and numbers
+    except TypeError:  # dtypes without a common one, such as times and numbers
         return np.concatenate([column.astype(object) for column in columns])

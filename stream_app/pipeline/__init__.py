@@ -1,1 +1,1 @@
-"""Pure stages over batches: decode, conform, verify, calculate, score."""
+"""The pipeline: pure stages over batches of records. `flow` has their order."""

@@ -1,11 +1,8 @@
-"""The event's own calculation: further columns for each row."""
+"""The calculate stage: the event's own function adds columns."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
+from anomaly.detector import AnyArray
 from stream_app.model.record import Batch, Outcome
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.user_code.column_names import field_name, stored_name
@@ -17,9 +14,9 @@ STAGE = "calculate"
 
 
 def calculate(batch: Batch, codec: Codec) -> Outcome:
-    """Add the columns that `calculate` returns; rows on which it raises are CALCULATION_FAILED.
+    """Add the columns that `calculate` returns; rows on which it raises fail as CALCULATION_FAILED.
 
-    It may return neither a field of the schema, whose value is what the device sent, nor a column of the pipeline.
+    A returned column must not have the name of a field of the schema or of a column that the pipeline adds.
     """
     function = codec.event.calculate
     if function is None or not len(batch):
@@ -29,11 +26,11 @@ def calculate(batch: Batch, codec: Codec) -> Outcome:
 
 
 def accepted(codec: Codec) -> Accept:
-    """What a column that `calculate` returned must be: raises ResultError for a name that is taken."""
+    """What a column that `calculate` returned must be: raises ResultError for a name that is already in use."""
     fields = {field.name for field in codec.schema.fields}
     reserved = RESERVED | {FLAG} if codec.event.checks else RESERVED
 
-    def accept(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    def accept(name: str, column: AnyArray) -> AnyArray:
         if name in fields:
             raise ResultError(f"returned column {name!r}, which is a field of the schema")
         if name in reserved or name.startswith(HELPER_PREFIXES):

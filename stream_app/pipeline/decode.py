@@ -1,4 +1,4 @@
-"""From bytes to rows of a known event type, still encoded: envelope, plain JSON, Avro binary, gzip."""
+"""The decode stage: determines each record's event type and format (envelope, plain JSON, Avro, gzip)."""
 
 from __future__ import annotations
 
@@ -16,40 +16,46 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.user_code.user_calls import truncated
 from stream_app.pipeline.values.schema import Schema
 
+# A body: bytes of Avro, or the JSON of a record or of an envelope's detail.
+Body = bytes | msgspec.Raw
+# A payload after the fast path: a Struct if it was decoded, otherwise bytes.
+Item = Any
+
 STAGE = "decode"
 _GZIP = b"\x1f\x8b"
 _AVRO = b"\xc3\x01"  # Avro single-object encoding: marker, then 8 bytes of fingerprint
-# The first bytes of JSON values that are no object.
+# The first bytes of JSON values other than objects.
 _OTHER_JSON = frozenset(bytes([byte]) for byte in b'["-0123456789tfn')
 _NO_DETAIL = msgspec.Raw()
 
 
-class _Frame(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
-    """As much of a JSON record as says what it is."""
+class _RecordHeader(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
+    """The fields of a JSON record that identify its event type."""
 
     detail_type: str | None = None
     detail: msgspec.Raw = _NO_DETAIL
     event: str | None = None
-    id: Any = None
+    id: object = None
 
 
 @dataclass(slots=True)
 class EncodedRows:
-    """Rows of one event type: source row, body, the Avro writer's schema (None: JSON), the envelope's id.
+    """Rows of one event type, in two groups.
 
-    `usual_rows` and `usual` are further rows, which were read at once: Structs of `FastPath`, `enveloped` or not.
+    `fast_rows` and `fast_structs` are the source rows and values that `FastPath` has decoded, `enveloped` or not. The
+    others have a source row, a body, the Avro writer schema (None for JSON), and the id of the envelope.
     """
 
     event: str
-    usual_rows: IntVector = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    usual: list[Any] = field(default_factory=list)
+    fast_rows: IntVector = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    fast_structs: list[msgspec.Struct] = field(default_factory=list)
     enveloped: bool = False
     rows: list[int] = field(default_factory=list)
-    bodies: list[Any] = field(default_factory=list)
+    bodies: list[Body] = field(default_factory=list)
     writers: list[Schema | None] = field(default_factory=list)
     envelope_ids: list[str | None] = field(default_factory=list)
 
-    def add(self, row: int, body: Any, writer: Schema | None, envelope_id: str | None) -> None:
+    def add(self, row: int, body: Body, writer: Schema | None, envelope_id: str | None) -> None:
         """Append one row."""
         self.rows.append(row)
         self.bodies.append(body)
@@ -57,22 +63,22 @@ class EncodedRows:
         self.envelope_ids.append(envelope_id)
 
 
-_frame = msgspec.json.Decoder(_Frame)
+_header_decoder = msgspec.json.Decoder(_RecordHeader)
 _any_value = msgspec.json.Decoder(msgspec.Raw)
 
 
 def decode(
     payloads: Payloads, registry: Registry, max_bytes: int
 ) -> tuple[dict[str, EncodedRows], list[Failure]]:
-    """Group records' payloads by event type in order of arrival; what cannot be read is a Failure.
+    """Group payloads by event type, in order; payloads that cannot be read become failures.
 
-    `max_bytes` bounds a record before and after it is unpacked, so that a small gzip cannot fill the memory.
+    `max_bytes` limits the size of a record before and after decompression, as a protection against gzip bombs.
     """
-    items = registry.usual.read(payloads, max_bytes)
-    kinds = set(map(type, items))
-    found = _usual(items, kinds, registry)
+    items = registry.fast_path.read(payloads, max_bytes)
+    kinds = set[type[Item]](map(type, items))
+    found = _fast_rows(items, kinds, registry)
     failed: list[Failure] = []
-    for row, sent in _others(items) if bytes in kinds else ():
+    for row, sent in _undecoded(items) if bytes in kinds else ():
         data = _gunzip(row, sent, max_bytes) if sent[:2] == _GZIP else sent
         if isinstance(data, Failure):
             failed.append(data)
@@ -80,48 +86,48 @@ def decode(
         if len(data) > max_bytes:
             failed.append(_too_large(row, len(data), max_bytes))
             continue
-        failure = _one(row, data, registry, found)
+        failure = _decode_one(row, data, registry, found)
         if failure is not None:
             failed.append(failure)
     return found, failed
 
 
-def _usual(items: list[Any], kinds: set[type[Any]], registry: Registry) -> dict[str, EncodedRows]:
-    """What was read at once, by event; nearly always all of it is of one. `kinds` are the types of the items."""
-    form, found = registry.usual, {}
-    for kind in kinds & form.events.keys():
-        rows, some = np.arange(len(items)), items
+def _fast_rows(items: list[Item], kinds: set[type[Item]], registry: Registry) -> dict[str, EncodedRows]:
+    """Return the rows that the fast path has decoded, by event; `kinds` are the types of all items."""
+    fast_path, found = registry.fast_path, {}
+    for kind in kinds & fast_path.events.keys():
+        rows, structs = np.arange(len(items)), items
         if len(kinds) > 1:
             rows = np.array([at for at, item in enumerate(items) if type(item) is kind], dtype=np.int64)
-            some = [items[row] for row in rows.tolist()]
-        event = form.events[kind]
-        found[event] = EncodedRows(event, rows, some, kind in form.enveloped)
+            structs = [items[row] for row in rows.tolist()]
+        event = fast_path.events[kind]
+        found[event] = EncodedRows(event, rows, structs, kind in fast_path.enveloped)
     return found
 
 
-def _others(items: list[Any]) -> list[tuple[int, bytes]]:
+def _undecoded(items: list[Item]) -> list[tuple[int, bytes]]:
     return [(row, item) for row, item in enumerate(items) if type(item) is bytes]
 
 
-def _one(row: int, data: bytes, registry: Registry, found: dict[str, EncodedRows]) -> Failure | None:
+def _decode_one(row: int, data: bytes, registry: Registry, found: dict[str, EncodedRows]) -> Failure | None:
     if data[:2] == _AVRO:
         return _avro(row, data, registry, found)
     if not data or data[0] not in JSON_STARTS:
         return Failure(row, STAGE, Code.UNDECODABLE, _unknown_form(data))
-    if (wrong := problem(data)) is not None:
-        return Failure(row, STAGE, Code.UNDECODABLE, wrong)
+    if (reason := problem(data)) is not None:
+        return Failure(row, STAGE, Code.UNDECODABLE, reason)
     try:
-        frame = _frame.decode(data)
+        header = _header_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = f"not a JSON object of a known form: {truncated(str(error))}"
         return Failure(row, STAGE, Code.UNDECODABLE, reason)
-    if frame.detail_type is None:
-        return _add(row, frame.event, data, None, registry, found)
-    if frame.detail is _NO_DETAIL:
-        event = truncated(frame.detail_type)
+    if header.detail_type is None:
+        return _add(row, header.event, data, None, registry, found)
+    if header.detail is _NO_DETAIL:
+        event = truncated(header.detail_type)
         return Failure(row, STAGE, Code.UNDECODABLE, "the envelope has no detail", event)
-    envelope_id = frame.id if isinstance(frame.id, str) else None
-    return _add(row, frame.detail_type, frame.detail, envelope_id, registry, found)
+    envelope_id = header.id if isinstance(header.id, str) else None
+    return _add(row, header.detail_type, header.detail, envelope_id, registry, found)
 
 
 def _unknown_form(data: bytes) -> str:
@@ -141,7 +147,7 @@ def _is_json(data: bytes) -> bool:
 def _add(
     row: int,
     event: str | None,
-    body: Any,
+    body: Body,
     envelope_id: str | None,
     registry: Registry,
     found: dict[str, EncodedRows],

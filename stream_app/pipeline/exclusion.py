@@ -1,4 +1,4 @@
-"""Process records without the rows that are quarantined."""
+"""Processing of records without their quarantined rows."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def process_without(
     max_bytes: int,
     excluded: Mapping[int, Failure],
 ) -> Processed:
-    """Run `process` as if the excluded rows were not there; each leaves as its failure, by row.
+    """Run `process` on all rows except the `excluded` ones, which are returned as their given failures.
 
-    Nothing is learnt from an excluded row, so that its repaired event is accepted under the same id. Raises what
-    `process` raises.
+    Excluded rows do not change the state, so that a repaired event is accepted under the same id. Raises the errors
+    of `process`.
     """
     if not excluded:
         return process(records, registry, state, max_bytes)

@@ -1,4 +1,4 @@
-"""A hash of a record's bytes as its identity, for events whose devices send none (`Event(id=PAYLOAD)`)."""
+"""A hash of the record's bytes as its id, for devices that send none (`Event(id=PAYLOAD)`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BYTES = 16
 
 
 def with_identity(batch: Batch, payloads: Payloads, event: Event) -> Batch:
-    """Add the column by which repeats are known where the event asks for it: 32 hexadecimal digits a row.
+    """Add the column `#payload` if the event declares `id=PAYLOAD`: a BLAKE2b hash, 32 hexadecimal digits.
 
-    Hashed are the record's bytes as they came, compressed or not, envelope included: what was sent again with another
-    id or time in its envelope, or packed anew with another time in gzip's header, is another event. `payloads` are of
-    all records of the call.
+    The hash covers the record's bytes as received, before decompression and including the envelope. A record sent
+    again with another envelope id or time, or another time in its gzip header, is therefore a different event.
+    `payloads` are those of all records of the call.
     """
     if event.id != PAYLOAD:
         return batch

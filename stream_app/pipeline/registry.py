@@ -1,4 +1,4 @@
-"""The declared event types with their schemas, compiled once at start."""
+"""The registry of declared event types, compiled with their schemas at startup."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Versions = Sequence[tuple[str, Json]]
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How records of one event type are read.
+    """The compiled readers of one event type.
 
-    `schema` is the current one. `json` reads the JSON form, `avro` the binary form by the fingerprint of the writer's
-    schema. `times` are the places, names and readers of the columns of times.
+    `schema` is the reader schema. `json` reads JSON, `avro` Avro binary by the fingerprint of the writer schema.
+    `times` has the index, the name and the reader of each time column.
     """
 
     event: Event
@@ -37,17 +37,17 @@ class Codec:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Codecs by event name, writer schemas by fingerprint as (event name, schema), and what most records are."""
+    """Codecs by event name, (event name, writer schema) by fingerprint, and the fast path for JSON records."""
 
     codecs: Mapping[str, Codec]
     writers: Mapping[str, tuple[str, Schema]]
-    usual: FastPath
+    fast_path: FastPath
 
     @classmethod
     def of(
         cls, events: Iterable[Event], schemas: Mapping[str, Sequence[Json]], *, dry_run: bool = True
     ) -> Registry:
-        """`schemas` gives each event's versions, the current first. Raises ConfigError with every problem."""
+        """Compile events; `schemas` has the versions of each, current first. Raises ConfigError."""
         named = {name: [(f"schemas/{name}", raw) for raw in raws] for name, raws in schemas.items()}
         registry, problems = compile_registry(events, named, dry_run=dry_run)
         if problems:
@@ -67,8 +67,8 @@ def compile_registry(
     writers: dict[str, tuple[str, Schema]] = {}
     problems: list[Problem] = []
     for declared in events:
-        event, wrong = declared_types.valid_part(declared)
-        problems += wrong
+        event, event_problems = declared_types.valid_part(declared)
+        problems += event_problems
         if event is None:
             continue
         try:
@@ -76,21 +76,21 @@ def compile_registry(
         except ConfigError as error:
             problems += error.problems
             continue
-        codecs[event.name], wrong = _codec(event, versions)
-        unfit = [*wrong, *declaration_checks.problems(event, versions[0][1])]
-        problems += unfit
-        if dry_run and not unfit:
+        codecs[event.name], event_problems = _codec(event, versions)
+        event_problems = [*event_problems, *declaration_checks.problems(event, versions[0][1])]
+        problems += event_problems
+        if dry_run and not event_problems:
             problems += _dry_run(codecs[event.name])
         for source, version in reversed(versions):
             other, _ = writers.get(version.fingerprint, (event.name, version))
             if other != event.name:
-                hint = "give the record a name of its own: Avro binary is known by it"
+                hint = "give the record another name: Avro binary records are identified by their schema"
                 problems.append(Problem(f"{source} has the same fingerprint as event {other!r}", hint))
             writers[version.fingerprint] = (event.name, version)
-    usual = FastPath(
+    fast_path = FastPath(
         (name, codec.schema, codec.event.required, codec.event.id) for name, codec in codecs.items()
     )
-    return Registry(codecs, writers, usual), problems
+    return Registry(codecs, writers, fast_path), problems
 
 
 def _dry_run(codec: Codec) -> list[Problem]:
@@ -116,8 +116,8 @@ def _codec(event: Event, versions: Sequence[tuple[str, Schema]]) -> tuple[Codec,
         if field is not None:
             problems.append(
                 Problem(
-                    f"{source} and {same[0]} have the same fingerprint, but field {field} means another value: Avro "
-                    "leaves logical types out of it",
+                    f"{source} and {same[0]} have the same fingerprint, but field {field} has another logical type, "
+                    "which Avro fingerprints ignore",
                     "give the changed field another name, with the old one as its alias",
                 )
             )

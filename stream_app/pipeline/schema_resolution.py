@@ -1,4 +1,4 @@
-"""From encoded rows to columns that follow the event's Avro schema, older and newer writers included."""
+"""The schema resolution stage: encoded rows become columns of the event's reader schema."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import Batch, Code, Failure, IntVector, Mask, Outcome
 from stream_app.pipeline.decode import EncodedRows
 from stream_app.pipeline.readers.columns import build, build_from
@@ -19,30 +19,32 @@ from stream_app.pipeline.values.schema import FLOAT, IDENTITY, SINGLE, TEXT
 from stream_app.pipeline.values.violation import ViolationError
 
 STAGE = "conform"
+# One row's values, of the types of its fields.
 Values = list[Any]
-Columns = dict[str, NDArray[Any]]
+Columns = dict[str, AnyArray]
 
 
 def resolve_schema(encoded: EncodedRows, codec: Codec, arrived: IntVector) -> Outcome:
-    """Decode every body against the schema; `arrived` is of all records of the call, milliseconds since the epoch.
+    """Decode the bodies of one event type with its reader schema, and resolve those of other writer schemas.
 
-    What does not fit is a SCHEMA_VIOLATION; a required field that is absent or null is FIELD_MISSING. The batch
-    has the schema's fields in order, and `arrived`.
+    `arrived` has the arrivals of all records of the call in milliseconds since the epoch. A body that does not match
+    fails as SCHEMA_VIOLATION, an absent or null required field as FIELD_MISSING. The batch has the schema's fields in
+    order, then the column `arrived`.
     """
     fields, required = codec.schema.fields, codec.event.required
-    usual = list(map(detail_of, encoded.usual)) if encoded.enveloped else encoded.usual
-    rows = encoded.usual_rows
+    structs = list(map(detail_of, encoded.fast_structs)) if encoded.enveloped else encoded.fast_structs
+    rows = encoded.fast_rows
     failed: list[Failure] = []
     arrivals = arrived[rows]
     compared = arrivals if codec.event.reject_coarse_times else None
-    columns, doubtful = build_from(usual, fields, required, compared)
+    columns, doubtful = build_from(structs, fields, required, compared)
     if encoded.enveloped and codec.event.id not in required:
         _add_ids(columns, encoded, codec)
     if encoded.rows or doubtful.any():
         found, failed = _read(encoded, codec, arrived)
-        again, refused = _read_again(usual, np.flatnonzero(doubtful).tolist(), encoded, codec, arrived)
+        again, rejected = _reread(structs, np.flatnonzero(doubtful).tolist(), encoded, codec, arrived)
         found, missing = _required({**found, **again}, codec)
-        failed += [*refused, *missing]
+        failed += [*rejected, *missing]
         more = build(list(found.values()), fields, required)
         rows, columns = _merged(rows, columns, ~doubtful, list(found), more)
         arrivals = arrived[rows]
@@ -53,7 +55,7 @@ def resolve_schema(encoded: EncodedRows, codec: Codec, arrived: IntVector) -> Ou
 def _merged(
     rows: IntVector, columns: Columns, kept: Mask, more_rows: list[int], more: Columns
 ) -> tuple[IntVector, Columns]:
-    """Rows of both in order: of the first those that are `kept`."""
+    """Merge the `kept` rows of the first columns with the rows of the second, in the order of their numbers."""
     together = np.concatenate([rows[kept], np.array(more_rows, dtype=np.int64)])
     order = np.argsort(together)
     merged = {name: np.concatenate([column[kept], more[name]])[order] for name, column in columns.items()}
@@ -61,11 +63,11 @@ def _merged(
 
 
 def _add_ids(columns: Columns, encoded: EncodedRows, codec: Codec) -> None:
-    """Where the device gave no id of its own, the bus's does."""
+    """Use the id of the event bus envelope for rows without an id of their own."""
     field = next((field for field in codec.schema.fields if field.name == codec.event.id), None)
-    if field is None or field.kind not in (TEXT, IDENTITY) or not encoded.usual:
+    if field is None or field.kind not in (TEXT, IDENTITY) or not encoded.fast_structs:
         return
-    own, given = columns[field.name].tolist(), map(id_of, encoded.usual)
+    own, given = columns[field.name].tolist(), map(id_of, encoded.fast_structs)
     ids = [
         other if value in (None, "") and other is not None else value
         for value, other in zip(own, given, strict=True)
@@ -77,21 +79,25 @@ def _arrival(codec: Codec, arrived: IntVector, row: int) -> int | None:
     return int(arrived[row]) if codec.event.reject_coarse_times else None
 
 
-def _read_again(
-    usual: Sequence[msgspec.Struct], places: list[int], encoded: EncodedRows, codec: Codec, arrived: IntVector
+def _reread(
+    structs: Sequence[msgspec.Struct],
+    places: list[int],
+    encoded: EncodedRows,
+    codec: Codec,
+    arrived: IntVector,
 ) -> tuple[dict[int, Values], list[Failure]]:
-    """The values of some rows that were read at once, by row, their times read with care."""
+    """Read the times of some rows of the fast path again with full checks; return values by source row."""
     found: dict[int, Values] = {}
     failed: list[Failure] = []
     for at in places:
-        row, values = int(encoded.usual_rows[at]), list(msgspec.structs.astuple(usual[at]))
+        row, values = int(encoded.fast_rows[at]), list(msgspec.structs.astuple(structs[at]))
         try:
             _read_times(values, codec, _arrival(codec, arrived, row))
         except ViolationError as error:
             failed.append(_failure(row, error, codec, None))
             continue
         given = encoded.enveloped and codec.event.id not in codec.event.required
-        envelope_id = id_of(encoded.usual[at]) if given else None
+        envelope_id = id_of(encoded.fast_structs[at]) if given else None
         found[row] = values if envelope_id is None else _with_id(values, envelope_id, codec)
     return found, failed
 
@@ -112,7 +118,7 @@ def _read_times(values: Values, codec: Codec, arrived: int | None) -> None:
 
 
 def _read(encoded: EncodedRows, codec: Codec, arrived: IntVector) -> tuple[dict[int, Values], list[Failure]]:
-    """The values of rows that were not read at once, by row."""
+    """Read the rows that are not of the fast path; return values by source row."""
     found: dict[int, Values] = {}
     failed: list[Failure] = []
     for row, body, writer, envelope_id in zip(
@@ -121,7 +127,7 @@ def _read(encoded: EncodedRows, codec: Codec, arrived: IntVector) -> tuple[dict[
         try:
             read = codec.json.read if writer is None else codec.avro[writer.fingerprint]
             values = read(body, _arrival(codec, arrived, row))
-        except Exception as error:  # whatever the bytes of one record bring about, its neighbours go on
+        except Exception as error:  # no error of one record may affect others
             failed.append(_failure(row, error, codec, None if writer is None else writer.fingerprint))
             continue
         found[row] = values if envelope_id is None else _with_id(values, envelope_id, codec)
@@ -129,15 +135,15 @@ def _read(encoded: EncodedRows, codec: Codec, arrived: IntVector) -> tuple[dict[
 
 
 def _failure(row: int, error: Exception, codec: Codec, writer: str | None) -> Failure:
-    mark = writer or codec.schema.fingerprint
+    fingerprint = writer or codec.schema.fingerprint
     if not isinstance(error, ViolationError):
         error = ViolationError("a record of the schema", f"one that cannot be read ({type(error).__name__})")
     stage = "decode" if error.code is Code.UNDECODABLE else STAGE
-    return Failure(row, stage, error.code, truncated(str(error)), codec.event.name, mark)
+    return Failure(row, stage, error.code, truncated(str(error)), codec.event.name, fingerprint)
 
 
 def _with_id(values: Values, envelope_id: str, codec: Codec) -> Values:
-    """Where the device gave no id of its own, the bus's does."""
+    """Use the id of the event bus envelope for rows without an id of their own."""
     for at, field in enumerate(codec.schema.fields):
         if field.name == codec.event.id and values[at] in (None, "") and field.kind in (TEXT, IDENTITY):
             values[at] = envelope_id
@@ -145,9 +151,9 @@ def _with_id(values: Values, envelope_id: str, codec: Codec) -> Values:
 
 
 def _required(found: dict[int, Values], codec: Codec) -> tuple[dict[int, Values], list[Failure]]:
-    """Park rows without a required field under the stage that users know it by, verify.
+    """Fail rows without a required field, with the stage `verify`, whose contract includes `required`.
 
-    NaN is a missing number, and an empty id identifies nothing.
+    NaN counts as a missing number, and an empty text as a missing id.
     """
     wanted = [
         (at, f.name, f.kind in (FLOAT, SINGLE), f.name == codec.event.id)
@@ -163,8 +169,8 @@ def _required(found: dict[int, Values], codec: Codec) -> tuple[dict[int, Values]
             if (value := values[at]) is None or (real and value != value) or (identity and value == "")
         ]
         if missing:
-            reason, mark = ", ".join(missing), codec.schema.fingerprint
-            failed.append(Failure(row, "verify", Code.FIELD_MISSING, reason, codec.event.name, mark))
+            reason, fingerprint = ", ".join(missing), codec.schema.fingerprint
+            failed.append(Failure(row, "verify", Code.FIELD_MISSING, reason, codec.event.name, fingerprint))
         else:
             kept[row] = values
     return kept, failed

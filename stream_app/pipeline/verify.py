@@ -1,13 +1,12 @@
-"""The event's own rules: a row that breaks one is parked with the names of those it breaks."""
+"""The verify stage: the event's own rules; a row that breaks a rule fails with the rule's name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import Batch, Code, Failure, Mask, Outcome
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.user_code.error_isolation import call_isolated
@@ -18,9 +17,9 @@ _BOOLEANS = (bool, np.bool_)
 
 
 def verify(batch: Batch, codec: Codec) -> Outcome:
-    """Rows that keep every rule pass. A rule that raises parks the rows that make it raise.
+    """Pass the rows that satisfy every rule; the others fail as RULE_BROKEN, with the names of the broken rules.
 
-    A mask that is not boolean parks its rows too: None and numbers are not cast.
+    Rows on which a rule raises, or for which its mask is not boolean, fail too: None and numbers are not cast.
     """
     rules = codec.event.verify
     if rules is None or not len(batch):
@@ -35,8 +34,8 @@ def verify(batch: Batch, codec: Codec) -> Outcome:
     return Outcome(kept.take(passed), [*failed, *_broken(kept, ~passed, checked, codec)])
 
 
-def as_mask(name: str, column: NDArray[Any]) -> Mask:
-    """A rule's mask as it is used. Raises ResultError where it is not boolean: what is no boolean is not cast."""
+def as_mask(name: str, column: AnyArray) -> Mask:
+    """Return a rule's mask as a boolean array. Raises ResultError if a value is not boolean."""
     if column.dtype == np.bool_:
         return column
     values = column.tolist()
@@ -47,19 +46,19 @@ def as_mask(name: str, column: NDArray[Any]) -> Mask:
     raise ResultError(f"returned a mask for rule {name!r} that holds {kind}, expected booleans")
 
 
-def _kept(mask: NDArray[Any]) -> NDArray[Any]:
-    """A rule that was not returned for some of the rows (None) is one that they keep."""
+def _kept(mask: AnyArray) -> AnyArray:
+    """Treat a rule that was not returned for some rows (None) as satisfied by them."""
     return mask if mask.dtype == np.bool_ else np.array([m is None or m for m in mask], dtype=np.bool_)
 
 
 def _broken(batch: Batch, rows: Mask, checked: Mapping[str, Mask], codec: Codec) -> list[Failure]:
-    """A failure for each of these rows; rows that break the same rules share the reason."""
+    """Return a failure for each of these rows; rows that break the same rules share the reason."""
     names = list(checked)
     broken = ~np.stack([mask[rows] for mask in checked.values()], axis=1)
     same, which = np.unique(broken, axis=0, return_inverse=True)
     reasons = ["; ".join(names[at] for at in np.flatnonzero(each).tolist()) for each in same]
-    mark = codec.schema.fingerprint
+    fingerprint = codec.schema.fingerprint
     return [
-        Failure(row, STAGE, Code.RULE_BROKEN, reasons[reason], batch.event, mark)
+        Failure(row, STAGE, Code.RULE_BROKEN, reasons[reason], batch.event, fingerprint)
         for row, reason in zip(batch.rows[rows].tolist(), which.reshape(-1).tolist(), strict=True)
     ]

@@ -56,7 +56,7 @@ def fuzz(seed: int, count: int) -> None:
 
 def prepared(registry: Registry) -> Prepared:
     """Return both ways to read records of a registry's event types."""
-    return Prepared(registry, replace(registry, usual=FastPath(())))
+    return Prepared(registry, replace(registry, fast_path=FastPath(())))
 
 
 @cache

@@ -263,7 +263,7 @@ def test_rows_are_grouped_by_event_in_their_order() -> None:
     rows = [as_json(name, FIELDS) for name in ("step", "reading", "step", "reading")]
     found, failed = decode(Payloads.of(rows), REGISTRY, MAX_BYTES)
     assert not failed
-    assert {name: [*encoded.rows, *encoded.usual_rows] for name, encoded in found.items()} == {
+    assert {name: [*encoded.rows, *encoded.fast_rows] for name, encoded in found.items()} == {
         STEP.name: [0, 2],
         READING.name: [1, 3],
     }

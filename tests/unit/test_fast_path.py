@@ -81,12 +81,12 @@ def test_an_unusual_record_does_not_keep_others_off_the_fast_path(before: int, a
     payloads = [good, *[good] * before, b"{", *[good] * after]
     found, failed = decode(Payloads.of(payloads), QUICK, MAX_BYTES)
     assert [failure.row for failure in failed] == [before + 1]
-    assert found["reading"].usual_rows.tolist() == [at for at, data in enumerate(payloads) if data == good]
+    assert found["reading"].fast_rows.tolist() == [at for at, data in enumerate(payloads) if data == good]
     assert not found["reading"].rows
 
 
 def test_an_event_with_nested_fields_never_takes_the_fast_path() -> None:
     nested = thing(one_schema({"name": "x", "type": {"type": "array", "items": "int"}}))
     data = as_json("thing", {"key": "k", "x": [1]})
-    assert nested.usual.read(Payloads.of([data]), MAX_BYTES) == [data]
-    assert EVENTS.keys() == set(QUICK.usual.events.values())
+    assert nested.fast_path.read(Payloads.of([data]), MAX_BYTES) == [data]
+    assert EVENTS.keys() == set(QUICK.fast_path.events.values())

@@ -186,7 +186,7 @@ def schemas_and_records(draw: st.DrawFn) -> tuple[Registry, list[bytes]]:
 def test_the_fast_path_agrees_with_the_exact_readers(drawn: tuple[Registry, list[bytes]]) -> None:
     registry, payloads = drawn
     fast = run(registry, payloads)
-    assert fast == run(replace(registry, usual=FastPath(())), payloads)
+    assert fast == run(replace(registry, fast_path=FastPath(())), payloads)
     alone = [run(registry, [payload], at) for at, payload in enumerate(payloads)]
     if not any(fate == ("repeated",) for fate in fast.values()):
         assert fast == {row: fate for one in alone for row, fate in one.items()}

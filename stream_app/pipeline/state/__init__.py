@@ -1,1 +1,1 @@
-"""State per device: key index, last values, windows, deduplication, and its form in a snapshot."""
+"""State by device: key index, previous values, windows, deduplication, and its snapshot format."""
