@@ -125,6 +125,7 @@ class Batch:
     Integers and booleans that may be missing (nullable and not required) are float64, with true as 1.0. Integers
     beyond 2^53 are rounded in such a column; `exact.<field>` (int64 or bool) has them as they were sent and are
     stored.
+
     Example: `batch["pm25"] > 35.4` is a mask of shape (n,), and `batch.take(mask)` has the rows where it is true.
     """
 

@@ -35,7 +35,7 @@ ALIASED = thing(
 
 def without_fast_path(known: Registry) -> Registry:
     """Return the same events without a fast path."""
-    return replace(known, usual=FastPath(()))
+    return replace(known, fast_path=FastPath(()))
 
 
 def run(records: list[Record], known: Registry) -> dict[int, Fate]:

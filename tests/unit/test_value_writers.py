@@ -117,7 +117,7 @@ def test_conflicting_logical_types_are_rejected_at_start(writer: Any, reader: An
 
 @pytest.mark.parametrize(("one", "other"), [(MILLIS, MICROS), (decimal(9, 2), decimal(9, 3))])
 def test_versions_with_the_same_fingerprint_must_not_differ(one: Any, other: Any) -> None:
-    with pytest.raises(ConfigError, match="the same fingerprint, but field v means another value"):
+    with pytest.raises(ConfigError, match="the same fingerprint, but field v has another logical type"):
         outcomes([], event=EVENT, schemas=[v(one), v(other)])
     outcomes([], event=EVENT, schemas=[v(one), v(one, doc="the same")])
 
