@@ -54,11 +54,6 @@ class Context:
     deadline: float
     function_version: str = "$LATEST"
 
-    @property
-    def log_group_name(self) -> str:
-        """Name of the function's log group on AWS."""
-        return f"/aws/lambda/{self.function_name}"
-
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until Lambda would time out the invocation."""
         return max(0, round((self.deadline - time.monotonic()) * 1000))
