@@ -231,8 +231,9 @@ class MemorySink:
             rows = dict(
                 zip(segment.tokens(row for row, _ in by_row), (fate for _, fate in by_row), strict=True)
             )
+            objects: Any = MemoryObjects(self.stores.stored)
             put_exact(
-                MemoryObjects(self.stores.stored),
+                objects,
                 bucket="bucket",
                 key=segment.name,
                 body=pickle.dumps(rows),

@@ -1,1 +1,1 @@
-"""Calls to AWS: retries, conditional writes, objects, and the sizes that requests may have."""
+"""Calls to AWS: clients, retries, conditional writes, S3 objects, and the size limits of requests."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ClientFactory(Protocol):
     """Return the boto3 client of a service by its name: `factory("s3").put_object(…)`.
 
-    A factory returns the same client each time that it is called with the same name.
+    A factory returns the same client for each call with the same name.
     """
 
     @overload

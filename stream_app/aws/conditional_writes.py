@@ -1,20 +1,22 @@
-"""Writes to DynamoDB that are made only where the world is as they assume."""
+"""Conditional writes to DynamoDB."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec
 
 from stream_app.errors import is_conflict
 
+P = ParamSpec("P")
 
-def met(write: Callable[..., Any], **request: Any) -> bool:
-    """Make a conditional write (`put_item`, `update_item`, `delete_item`); False where its condition is not met.
 
-    Raises whatever else boto3 raises.
+def met(write: Callable[P, object], *arguments: P.args, **request: P.kwargs) -> bool:
+    """Make a conditional write (`put_item`, `update_item`, `delete_item`); return whether its condition was met.
+
+    Raises any other error of boto3.
     """
     try:
-        write(**request)
+        write(*arguments, **request)
     except Exception as error:
         if not is_conflict(error):
             raise

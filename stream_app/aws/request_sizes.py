@@ -1,44 +1,47 @@
-"""What is put onto a bus or a stream: an event's forms there, their sizes, what a request may hold."""
+"""Forms and sizes of events for EventBridge and Kinesis, and the limits of their requests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+if TYPE_CHECKING:
+    from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
+
 SOURCE: Final = "stream-app.devices"
 
-# PutEvents: 10 entries (API reference), less than 256 KB in all (user guide, "Calculating PutEvents event entry
-# size"). PutRecords: 500 records; 10 MiB since 2025, 5 MiB before: the smaller is right everywhere.
+# PutEvents: 10 entries (API reference), less than 256 KB in total (user guide, "Calculating PutEvents event entry
+# size"). PutRecords: 500 records and 10 MiB since 2025, 5 MiB before; the smaller limit is valid everywhere.
 BUS_ENTRIES, BUS_BYTES = 10, 262_144 - 1
 STREAM_ENTRIES, STREAM_BYTES = 500, 5 * 1_048_576
 
 
 class Refusal(NamedTuple):
-    """Why the service did not take an entry."""
+    """The error of an entry that the service did not accept."""
 
     code: str
     message: str
 
 
-def refusal(answer: Mapping[str, Any]) -> Refusal | None:
-    """What PutEvents or PutRecords answers for one entry; None where it was taken."""
-    code = answer.get("ErrorCode")
-    return None if code is None else Refusal(str(code), str(answer.get("ErrorMessage", "")))
+def refusal(result: Mapping[str, object]) -> Refusal | None:
+    """Return the error in a result entry of PutEvents or PutRecords; None if the entry was accepted."""
+    code = result.get("ErrorCode")
+    return None if code is None else Refusal(str(code), str(result.get("ErrorMessage", "")))
 
 
 def put_events_entry(
     event: str,
     key: str,
-    detail: Mapping[str, Any],
+    detail: Mapping[str, object],
     bus: str,
     *,
     source: str = SOURCE,
     further: Sequence[str] = (),
-) -> dict[str, Any]:
-    """An entry of PutEvents; its time is left to the bus. `further` are resources after the device's key."""
+) -> PutEventsRequestEntryTypeDef:
+    """Return an entry of PutEvents without a time. `further` are resources after the device's key."""
     return {
         "Source": source,
         "DetailType": event,
@@ -48,16 +51,16 @@ def put_events_entry(
     }
 
 
-def put_events_size(entry: Mapping[str, Any]) -> int:
-    """An entry's size in bytes as EventBridge counts it (user guide, "Calculating PutEvents event entry size")."""
+def put_events_size(entry: PutEventsRequestEntryTypeDef) -> int:
+    """Return an entry's size in bytes (user guide, "Calculating PutEvents event entry size")."""
     texts = (entry["Source"], entry["DetailType"], entry["Detail"], *entry["Resources"])
     return sum(len(text.encode()) for text in texts) + (14 if "Time" in entry else 0)
 
 
 def envelope(
-    event: str, key: str, detail: Mapping[str, Any], *, id: str, time: datetime, region: str, account: str
+    event: str, key: str, detail: Mapping[str, object], *, id: str, time: datetime, region: str, account: str
 ) -> bytes:
-    """The event as EventBridge hands it to its targets; its `time` has whole seconds."""
+    """Return the event as EventBridge delivers it to targets; its `time` has whole seconds."""
     return msgspec.json.encode(
         {
             "version": "0",

@@ -1,1 +1,1 @@
-"""Where passed rows go."""
+"""Sinks store the accepted rows of segments; `laws` is their contract as tests."""

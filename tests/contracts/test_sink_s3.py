@@ -239,8 +239,9 @@ def test_a_conflict_is_tried_from_the_start_and_not_for_ever(s3: Any) -> None:
         put(lasting, b"2", "b")
     assert lasting.puts <= 20
     assert everything(s3)["k"][0] == b"1"
+    meddled: Any = Meddling(s3, [conflict] * 100)
     with pytest.raises(TransientError):
-        put_new(Meddling(s3, [conflict] * 100), {"Bucket": BUCKET, "Key": "new", "Body": b""})
+        put_new(meddled, {"Bucket": BUCKET, "Key": "new", "Body": b""})
 
 
 def test_another_error_goes_through(s3: Any) -> None:

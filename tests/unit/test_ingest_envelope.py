@@ -133,7 +133,7 @@ def test_entry_sizes_are_in_bytes(event: str, key: str, detail: dict[str, Any]) 
     assert json.loads(entry["Detail"]) == as_json(detail)
     texts = [SOURCE, event, key, entry["Detail"]]
     assert put_events_size(entry) == len("".join(texts).encode())
-    assert put_events_size({**entry, "Time": 0}) == put_events_size(entry) + 14
+    assert put_events_size({**entry, "Time": ""}) == put_events_size(entry) + 14
 
 
 def test_the_name_of_a_record_does_not_contain_its_payload() -> None:
