@@ -26,7 +26,7 @@ from stream_app.recovery.correct.queue import (
     correct_dead_letters,
 )
 from stream_app.recovery.hydrate.batch import HydrateDependencies, handler
-from stream_app.recovery.hydrate.narrow import Judge, pipeline_judge
+from stream_app.recovery.hydrate.trial import TrialFactory, pipeline_trials
 from stream_app.settings import Settings
 from stream_app.telemetry import log
 
@@ -60,10 +60,10 @@ def _settings() -> Settings:
 
 
 @cache
-def _judge() -> Judge:
+def _trial_factory() -> TrialFactory:
     """Load the event types; only dead letters that name a range of records need them."""
     settings = _settings()
-    return pipeline_judge(
+    return pipeline_trials(
         load_registry(dry_run=False), seen_ids=settings.seen_ids, max_bytes=settings.max_record_bytes
     )
 
@@ -80,7 +80,7 @@ def _hydrate() -> Callable[[Json, object], dict[str, list[dict[str, str]]]]:
             sqs=client("sqs"),
             parking=os.environ.get(PARKING, ""),
             application=settings.application,
-            judge=_judge,
+            trial_factory=_trial_factory,
             threads=ThreadPoolExecutor(_THREADS, thread_name_prefix="hydrate"),
             emit=_emit,
             note=_note,

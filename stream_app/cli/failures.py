@@ -38,7 +38,13 @@ from stream_app.recovery.correct.history import Entry, History, history_table
 from stream_app.recovery.failure_details import HistorySource, failure_row, find_failure, load_details
 from stream_app.recovery.find.query import Query, find
 from stream_app.recovery.find.stats import stats as compute_stats
-from stream_app.recovery.hydrate.results import LetterRecord, get_record, letters, waiting, waiting_keys
+from stream_app.recovery.hydrate.results import (
+    DeadLetterRecord,
+    dead_letter_records,
+    get_record,
+    waiting,
+    waiting_keys,
+)
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.items import Attempt
 
@@ -62,14 +68,15 @@ def ls(
     ranges: Annotated[
         bool,
         typer.Option(
-            "--letters", help="List the dead letters of pipes and functions with their state instead."
+            "--dead-letters", help="List the dead letters of pipes and functions with their state instead."
         ),
     ] = False,
+    letters: Annotated[bool, typer.Option("--letters", hidden=True)] = False,  # former name of --dead-letters
     as_json: Json = False,
 ) -> None:
     """List failures, newest first."""
     store = open_store(properties, consumer)
-    if waiting_only or ranges:
+    if waiting_only or ranges or letters:
         period = parse_period(filters.since, filters.until, filters.hour)
         _list_dead_letters(store, None if waiting_only else period, limit, as_json=as_json)
         return
@@ -90,7 +97,7 @@ def ls(
     waiting_count, first = _first_waiting(store)
     queued = _queued(store)
     if as_json:
-        vanishes = None if first is None else first.vanishes
+        vanishes = None if first is None else first.deadline
         dead_letters = {"count": waiting_count, "first_vanishes": vanishes, "queued": queued}
         _print({"failures": rows, "more": more, "unreadable": unreadable, "waiting": dead_letters})
         return
@@ -146,15 +153,15 @@ def _list_dead_letters(store: FailureStore, period: Period | None, limit: int, *
     """Print the dead letters of a period, or with None those that wait for hydration."""
     found = waiting(store.s3, store.bucket, store.consumer)
     if period is not None:
-        found = letters(store.s3, store.bucket, store.consumer, *period)
-    dead_letters: Sequence[LetterRecord] = list(islice(found, limit))
+        found = dead_letter_records(store.s3, store.bucket, store.consumer, *period)
+    dead_letters: Sequence[DeadLetterRecord] = list(islice(found, limit))
     if as_json:
         _print({"letters": [to_plain(dead_letter) for dead_letter in dead_letters]})
     else:
         Console().print(view.dead_letters(dead_letters, now(), waiting=period is None))
 
 
-def _first_waiting(store: FailureStore) -> tuple[int, LetterRecord | None]:
+def _first_waiting(store: FailureStore) -> tuple[int, DeadLetterRecord | None]:
     """Return how many dead letters wait (counted up to a limit) and the one whose payload expires first."""
     keys = list(islice(waiting_keys(store.s3, store.bucket, store.consumer), _MAX_COUNTED))
     return len(keys), get_record(store.s3, store.bucket, keys[0]) if keys else None

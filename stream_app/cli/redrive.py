@@ -33,9 +33,9 @@ from stream_app.recovery.redrive.apply.send import InDoubt
 from stream_app.recovery.redrive.context import RedriveContext, open_target
 from stream_app.recovery.redrive.discard import discard as discard_all
 from stream_app.recovery.redrive.follow import Followed, attempts_in, attempts_of, follow
+from stream_app.recovery.redrive.plan.build import PlanRequest, build_plan
 from stream_app.recovery.redrive.plan.file import Newer, Plan, to_text
 from stream_app.recovery.redrive.plan.file import read as read_plan
-from stream_app.recovery.redrive.plan.make import Wish, make
 from stream_app.recovery.redrive.select import Selection, parse_selection
 from stream_app.recovery.redrive.targets.auth import parse_auth
 from stream_app.recovery.redrive.targets.target import destination
@@ -93,7 +93,7 @@ def plan(
     """Write a redrive plan to stdout and its summary to stderr; nothing is sent."""
     context = _redrive_context(properties, consumer)
     settings = context.settings
-    wish = Wish(
+    wish = PlanRequest(
         _selection(context, select),
         destination(to, bus=settings.bus, stream=settings.stream, auth=parse_auth(auth) if auth else None),
         read_repair(repair) if repair else None,
@@ -102,7 +102,7 @@ def plan(
     )
     target = open_target(context, wish.destination, None)
     with err.status("reading failures"):
-        created = make(context, wish, target)
+        created = build_plan(context, wish, target)
     target.close()
     err.print(view.show_plan(created))
     sys.stdout.write(to_text(created))

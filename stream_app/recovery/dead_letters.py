@@ -68,16 +68,18 @@ def messages(segment: Segment) -> list[str]:
 def parse(body: str | bytes) -> DeadLetter:
     """The dead letter in the body of a message. Raises ValueError when it is none of ours."""
     try:
-        letter = decoded(body, DeadLetter)
+        dead_letter = decoded(body, DeadLetter)
     except ValueError as error:
         raise ValueError(f"not a dead letter: {error}") from error
-    if letter.kind != KIND or letter.version != VERSION:
-        raise ValueError(f"not a dead letter of version {VERSION}: {letter.kind[:40]!r} {letter.version}")
-    if not is_position(letter.sequence, letter.sub, letter.arrived):
+    if dead_letter.kind != KIND or dead_letter.version != VERSION:
+        raise ValueError(
+            f"not a dead letter of version {VERSION}: {dead_letter.kind[:40]!r} {dead_letter.version}"
+        )
+    if not is_position(dead_letter.sequence, dead_letter.sub, dead_letter.arrived):
         raise ValueError("not a dead letter: its position or arrival is none")
-    if not all(map(NAME.fullmatch, (letter.consumer, letter.stream, letter.shard))):
+    if not all(map(NAME.fullmatch, (dead_letter.consumer, dead_letter.stream, dead_letter.shard))):
         raise ValueError("not a dead letter: its consumer, stream or shard is no name")
-    return letter
+    return dead_letter
 
 
 def is_sequence(text: str) -> bool:

@@ -18,7 +18,7 @@ from stream_app.recovery.bounded import to_plain
 from stream_app.recovery.correct.history import Entry
 from stream_app.recovery.find.payload import Readable, SchemaVersion, readable_payload, schema_version
 from stream_app.recovery.find.query import Query, cause, find_named, handle
-from stream_app.recovery.hydrate.results import LetterRecord, get_record
+from stream_app.recovery.hydrate.results import DeadLetterRecord, get_record
 from stream_app.recovery.redrive.ledger.items import Attempt
 from stream_app.recovery.redrive.message import read
 from stream_app.recovery.store import StoredFailure
@@ -51,7 +51,7 @@ class FailureDetails:
     status: str | None
     payload: Readable
     schema: SchemaVersion | None
-    letter: LetterRecord | None
+    dead_letter: DeadLetterRecord | None
     correction: Entry | None
     redrives: Sequence[Attempt]
 
@@ -69,7 +69,7 @@ class FailureDetails:
             "payload": self.payload.value,
             "schema": None if self.schema is None else self.schema._asdict(),
             "stored": to_plain(self.stored),
-            "letter": None if self.letter is None else to_plain(self.letter),
+            "letter": None if self.dead_letter is None else to_plain(self.dead_letter),
             "correction": msgspec.to_builtins(self.correction),
             "redrives": msgspec.to_builtins(list(self.redrives)),
         }
@@ -112,7 +112,7 @@ def load_details(
         status=store.status(s3, bucket, key),
         payload=readable_payload(stored.data, registry),
         schema=schema_version(stored.schema, registry) if stored.schema else None,
-        letter=get_record(s3, bucket, stored.origin) if stored.origin else None,
+        dead_letter=get_record(s3, bucket, stored.origin) if stored.origin else None,
         correction=archive.correction(stored.consumer, stored.dead_letter.position),
         redrives=archive.redrives(_root(key, stored, registry)),
     )

@@ -142,24 +142,26 @@ def _unfolded(name: str) -> str | None:
         return None
 
 
-def failure(letter: DeadLetter, data: bytes | None, origin: str | None = None) -> StoredFailure:
+def failure(dead_letter: DeadLetter, data: bytes | None, origin: str | None = None) -> StoredFailure:
     """The object of a failed record: what its dead letter says, and its bytes, None when they are gone."""
     encoding, payload = _payload(data)
     return StoredFailure(
-        consumer=letter.consumer,
-        stream=letter.stream,
-        shard=letter.shard,
-        sequence=letter.sequence,
-        sub=letter.sub,
-        partition_key=letter.partition_key,
-        arrived=letter.arrived,
-        arrived_at=utc_datetime(letter.arrived).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        event=letter.event,
-        schema=letter.schema,
-        stage=letter.stage,
-        code=letter.code,
-        reason=letter.reason,
-        dead_letter=letter,
+        consumer=dead_letter.consumer,
+        stream=dead_letter.stream,
+        shard=dead_letter.shard,
+        sequence=dead_letter.sequence,
+        sub=dead_letter.sub,
+        partition_key=dead_letter.partition_key,
+        arrived=dead_letter.arrived,
+        arrived_at=utc_datetime(dead_letter.arrived)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z"),
+        event=dead_letter.event,
+        schema=dead_letter.schema,
+        stage=dead_letter.stage,
+        code=dead_letter.code,
+        reason=dead_letter.reason,
+        dead_letter=dead_letter,
         origin=origin,
         encoding=encoding,
         payload=msgspec.Raw(payload),
@@ -201,9 +203,9 @@ def load(body: bytes) -> StoredFailure:
         raise ValueError(f"not a stored failure: {error}") from error
     if stored.kind != KIND:
         raise ValueError(f"not a stored failure: {stored.kind[:40]!r}")
-    letter = stored.dead_letter
+    dead_letter = stored.dead_letter
     if not is_position(stored.sequence, stored.sub, stored.arrived) or not is_position(
-        letter.sequence, letter.sub, letter.arrived
+        dead_letter.sequence, dead_letter.sub, dead_letter.arrived
     ):
         raise ValueError("not a stored failure: its position or arrival is none")
     try:

@@ -24,9 +24,9 @@ import pytest
 from stream_app import app, lambdas
 from stream_app.aws.objects import keys
 from stream_app.local.server import process as aws
-from stream_app.recovery.hydrate.results import LETTERS
+from stream_app.recovery.hydrate.results import DEAD_LETTERS
 from tests import samples
-from tests.contracts.hydrating import BUCKET, STREAM, event, letter_at, of_pipe, own
+from tests.contracts.hydrating import BUCKET, STREAM, dead_letter_at, event, of_pipe, own
 
 RECORDS = 10_000
 OUT = Path("build/bench/hydrate.json")
@@ -47,7 +47,7 @@ def client(server: aws.LocalAws) -> Any:
 
 
 @pytest.fixture(scope="module")
-def letters(client: Any) -> list[Any]:
+def dead_letters(client: Any) -> list[Any]:
     """Letters of 10,000 records on four shards, in the order of shard and position."""
     kinesis, found = client("kinesis"), []
     for start in range(0, RECORDS, 500):
@@ -56,7 +56,7 @@ def letters(client: Any) -> list[Any]:
         ]
         answer = kinesis.put_records(StreamName=STREAM, Records=entries)
         found += [
-            letter_at(done["ShardId"], done["SequenceNumber"], entry["PartitionKey"])
+            dead_letter_at(done["ShardId"], done["SequenceNumber"], entry["PartitionKey"])
             for done, entry in zip(answer["Records"], entries, strict=True)
         ]
     return sorted(found, key=lambda one: (one.shard, int(one.sequence)))
@@ -83,10 +83,10 @@ def batches(bodies: Sequence[Any], size: int) -> list[dict[str, Any]]:
     return [event(*bodies[start : start + size]) for start in range(0, len(bodies), size)]
 
 
-def ranges(letters: Sequence[Any], size: int) -> list[dict[str, Any]]:
+def ranges(dead_letters: Sequence[Any], size: int) -> list[dict[str, Any]]:
     """Letters of pipes, each of so many neighbours of one shard."""
     shards: dict[str, list[Any]] = {}
-    for one in letters:
+    for one in dead_letters:
         shards.setdefault(one.shard, []).append(one)
     return [of_pipe(some[n : n + size]) for some in shards.values() for n in range(0, len(some), size)]
 
@@ -104,12 +104,12 @@ def floor(client: Any) -> float:
     return 2_000 / (time.perf_counter() - started)
 
 
-def test_hydrate(server: aws.LocalAws, client: Any, letters: list[Any], tmp_path: Path) -> None:
+def test_hydrate(server: aws.LocalAws, client: Any, dead_letters: list[Any], tmp_path: Path) -> None:
     scenarios = {
-        "our own, 10 a call": partial(batches, list(map(own, letters)), 10),
-        "our own, 100 a call": partial(batches, list(map(own, letters)), 100),
-        "ranges of 1, 100 a call": partial(batches, ranges(letters, 1), 100),
-        "ranges of 100, 10 a call": partial(batches, ranges(letters, 100), 10),
+        "our own, 10 a call": partial(batches, list(map(own, dead_letters)), 10),
+        "our own, 100 a call": partial(batches, list(map(own, dead_letters)), 100),
+        "ranges of 1, 100 a call": partial(batches, ranges(dead_letters, 1), 100),
+        "ranges of 100, 10 a call": partial(batches, ranges(dead_letters, 100), 10),
     }
     rows = []
     for name, events in scenarios.items():
@@ -119,9 +119,9 @@ def test_hydrate(server: aws.LocalAws, client: Any, letters: list[Any], tmp_path
         measured["aws_cpu_seconds"] = cpu_of(server) - before
         stored = sum(1 for _ in keys(client("s3"), BUCKET, "failures/"))
         assert (stored, measured["again"]) == (RECORDS, 0)
-        records = sum(1 for _ in keys(client("s3"), BUCKET, LETTERS))
+        records = sum(1 for _ in keys(client("s3"), BUCKET, DEAD_LETTERS))
         assert records == (
-            0 if name.startswith("our own") else len(ranges(letters, int(name.split()[2].strip(","))))
+            0 if name.startswith("our own") else len(ranges(dead_letters, int(name.split()[2].strip(","))))
         )
         # Not a matter of speed: a leak, or a range that is held whole, would show here.
         assert measured["mb_over_import"] <= 200

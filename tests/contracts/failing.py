@@ -50,7 +50,7 @@ def failed(kinesis: Any, data: bytes, hours_ago: float = 0.0, **values: Any) -> 
 
 
 @pytest.fixture
-def letters(kinesis: Any, s3: Any) -> list[DeadLetter]:
+def dead_letters(kinesis: Any, s3: Any) -> list[DeadLetter]:
     """Two causes of today, and one of four days ago."""
     some = [
         *(

@@ -18,9 +18,9 @@ from stream_app.aws.retry import Policy
 from stream_app.model.record import Position
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import HydrateDependencies
-from stream_app.recovery.hydrate.results import LETTERS, LetterRecord
+from stream_app.recovery.hydrate.results import DEAD_LETTERS, DeadLetterRecord
 from stream_app.recovery.store import StoredFailure, load
-from tests.unit.test_recovery_store import letter
+from tests.unit.test_recovery_store import dead_letter
 
 BUCKET = "failures-of-the-test"
 STREAM = "devices"
@@ -73,19 +73,19 @@ def refusal(code: str, operation: str = "GetRecords") -> ClientError:
 def put(kinesis: Any, data: bytes, key: str = "Dongsi") -> DeadLetter:
     """Put a record; the dead letter that our own consumer would send of it."""
     answer = kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey=key)
-    return letter_at(answer["ShardId"], answer["SequenceNumber"], key)
+    return dead_letter_at(answer["ShardId"], answer["SequenceNumber"], key)
 
 
-def letter_at(shard: str, sequence: str, key: str) -> DeadLetter:
+def dead_letter_at(shard: str, sequence: str, key: str) -> DeadLetter:
     """A dead letter of our own about that record."""
-    return letter(Position(shard, sequence), key)
+    return dead_letter(Position(shard, sequence), key)
 
 
 def put_all(kinesis: Any, payloads: Iterable[bytes], key: str = "Dongsi") -> list[DeadLetter]:
     """Put records of one device: they lie in one shard, in this order."""
-    letters = [put(kinesis, data, key) for data in payloads]
-    assert len({one.shard for one in letters}) == 1
-    return letters
+    dead_letters = [put(kinesis, data, key) for data in payloads]
+    assert len({one.shard for one in dead_letters}) == 1
+    return dead_letters
 
 
 def batch_info(first: DeadLetter, last: DeadLetter, size: int) -> dict[str, Any]:
@@ -106,17 +106,19 @@ def _iso(milliseconds: int) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def of_pipe(letters: Sequence[DeadLetter], size: int | None = None) -> dict[str, Any]:
+def of_pipe(dead_letters: Sequence[DeadLetter], size: int | None = None) -> dict[str, Any]:
     """What EventBridge Pipes sends when it gives up a batch of a stream."""
     return {
         "context": {"partnerResourceArn": PIPE_ARN, "condition": "RetryAttemptsExhausted"},
         "version": "1.0",
         "timestamp": "2016-12-01T00:00:00.000Z",
-        "KinesisBatchInfo": batch_info(letters[0], letters[-1], len(letters) if size is None else size),
+        "KinesisBatchInfo": batch_info(
+            dead_letters[0], dead_letters[-1], len(dead_letters) if size is None else size
+        ),
     }
 
 
-def of_function(letters: Sequence[DeadLetter], size: int | None = None) -> dict[str, Any]:
+def of_function(dead_letters: Sequence[DeadLetter], size: int | None = None) -> dict[str, Any]:
     """What Lambda sends to a queue or a topic when it gives up a batch of a stream."""
     return {
         "requestContext": {
@@ -128,11 +130,13 @@ def of_function(letters: Sequence[DeadLetter], size: int | None = None) -> dict[
         "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
         "version": "1.0",
         "timestamp": "2016-12-01T00:00:00.000Z",
-        "KinesisBatchInfo": batch_info(letters[0], letters[-1], len(letters) if size is None else size),
+        "KinesisBatchInfo": batch_info(
+            dead_letters[0], dead_letters[-1], len(dead_letters) if size is None else size
+        ),
     }
 
 
-def invocation(letters: Sequence[DeadLetter], payloads: Sequence[bytes]) -> dict[str, Any]:
+def invocation(dead_letters: Sequence[DeadLetter], payloads: Sequence[bytes]) -> dict[str, Any]:
     """What Lambda calls a function with, and writes to S3 as `payload`."""
     return {
         "Records": [
@@ -152,7 +156,7 @@ def invocation(letters: Sequence[DeadLetter], payloads: Sequence[bytes]) -> dict
                 "awsRegion": "us-east-1",
                 "eventSourceARN": ARN,
             }
-            for one, data in zip(letters, payloads, strict=True)
+            for one, data in zip(dead_letters, payloads, strict=True)
         ]
     }
 
@@ -214,10 +218,10 @@ def failures(s3: Any, consumer: str = "air") -> list[StoredFailure]:
     return sorted(found, key=lambda one: (one.shard, int(one.sequence), one.sub))
 
 
-def records(s3: Any, consumer: str) -> list[LetterRecord]:
+def records(s3: Any, consumer: str) -> list[DeadLetterRecord]:
     """The records of a consumer's dead letters, those that wait too."""
-    found = everything(s3, f"{LETTERS}{consumer}/")
-    return [msgspec.json.decode(body, type=LetterRecord) for body in found.values()]
+    found = everything(s3, f"{DEAD_LETTERS}{consumer}/")
+    return [msgspec.json.decode(body, type=DeadLetterRecord) for body in found.values()]
 
 
 def tag(s3: Any, key: str) -> str | None:

@@ -12,26 +12,26 @@ import msgspec
 
 from stream_app.model.record import Position
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.redrive.apply.run import Clocks
+from stream_app.recovery.redrive.apply.run import Timing
 from stream_app.recovery.redrive.context import RedriveContext
 from stream_app.recovery.redrive.message import Lineage
+from stream_app.recovery.redrive.plan.build import PlanRequest, build_plan
 from stream_app.recovery.redrive.plan.file import Plan
-from stream_app.recovery.redrive.plan.make import Wish, make
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import (
     Answer,
     Delivered,
     Destination,
     Draft,
-    Later,
-    Parcel,
+    EncodedRecord,
+    Retryable,
     Target,
-    Unfit,
+    Unsupported,
 )
 from stream_app.recovery.store import failure, put, status
 from stream_app.settings import Settings
 from tests import samples
-from tests.unit.test_recovery_store import letter
+from tests.unit.test_recovery_store import dead_letter
 
 BUCKET, STREAM, HISTORY, LATEST, BUS = "road", "devices", "air-history", "air-latest", "air"
 START = samples.START
@@ -74,8 +74,8 @@ class Clock:
         self.paused.append(seconds)
         self.ms += round(seconds * 1000)
 
-    def dependencies(self) -> Clocks:
-        return Clocks(pause=self.pause, clock=lambda: self.ms / 1000)
+    def timing(self) -> Timing:
+        return Timing(pause=self.pause, clock=lambda: self.ms / 1000)
 
 
 def context(
@@ -110,7 +110,7 @@ def park(
     """A failure in the store, with its key; `number` is its place in the shard and its arrival in minutes."""
     position = Position("shardId-000000000000", str(1_000 + number))
     about = {"consumer": consumer, "event": "reading", **known}
-    made = msgspec.structs.replace(letter(position, device, START + number * 60_000), **about)
+    made = msgspec.structs.replace(dead_letter(position, device, START + number * 60_000), **about)
     stored = failure(made, data)
     assert put(s3, BUCKET, stored)
     return stored.key
@@ -132,7 +132,7 @@ def statuses(s3: Any, found: Iterable[str]) -> Counter[str | None]:
 
 def plan_of(some: RedriveContext, target: Target, to: Destination = HTTP, **wish: Any) -> Plan:
     selection = wish.pop("selection", Selection())
-    return make(some, Wish(selection, to, **wish), target)
+    return build_plan(some, PlanRequest(selection, to, **wish), target)
 
 
 class CrashError(BaseException):
@@ -146,12 +146,12 @@ class Endpoint:
     `script` is asked before each record is taken, by its number of the tries so far, and may answer for it.
     """
 
-    script: Callable[[Parcel, int], Answer | None] = lambda _parcel, _number: None
+    script: Callable[[EncodedRecord, int], Answer | None] = lambda _parcel, _number: None
     batch: int = 3
-    collapses: bool = True
+    deduplicated: bool = True
     effects: dict[str, Draft] = field(default_factory=dict)
     calls: list[Draft] = field(default_factory=list)
-    waves: list[int] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -163,20 +163,20 @@ class Endpoint:
         """How often each idempotency key was seen."""
         return Counter(draft.token for draft in self.calls)
 
-    def parcel(self, draft: Draft) -> Parcel | Unfit:
-        return Parcel(draft.key, draft, len(draft.data), self.collapses, True)
+    def encode(self, draft: Draft) -> EncodedRecord | Unsupported:
+        return EncodedRecord(draft.key, draft, len(draft.data), self.deduplicated, True)
 
-    def send(self, parcels: Sequence[Parcel]) -> list[Answer]:
-        self.waves.append(len(parcels))
+    def send(self, parcels: Sequence[EncodedRecord]) -> list[Answer]:
+        self.batches.append(len(parcels))
         return [self._take(parcel) for parcel in parcels]
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _take(self, parcel: Parcel) -> Answer:
+    def _take(self, parcel: EncodedRecord) -> Answer:
         with self.lock:
             scripted = self.script(parcel, len(self.calls))
-            if scripted is None or (isinstance(scripted, Later) and scripted.doubt):
+            if scripted is None or (isinstance(scripted, Retryable) and scripted.doubt):
                 # An answer that is lost after the record was taken.
                 self.calls.append(parcel.body)
                 self.effects.setdefault(parcel.body.token, parcel.body)
@@ -207,7 +207,7 @@ class Mortal:
     def target(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint as this process reaches it: each record is an effect."""
 
-        def script(parcel: Parcel, number: int) -> Answer | None:
+        def script(parcel: EncodedRecord, number: int) -> Answer | None:
             def take() -> Answer | None:
                 endpoint.calls.append(parcel.body)
                 endpoint.effects.setdefault(parcel.body.token, parcel.body)
@@ -216,7 +216,7 @@ class Mortal:
             answer: Answer | None = self.run("send", take)
             return answer
 
-        return replace(endpoint, script=script, calls=[], effects={}, waves=endpoint.waves)
+        return replace(endpoint, script=script, calls=[], effects={}, batches=endpoint.batches)
 
     def run(self, name: str, action: Callable[[], Any]) -> Any:
         if name not in self._EFFECTS:

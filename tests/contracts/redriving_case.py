@@ -32,9 +32,7 @@ class Case:
         self, client: Any = None, target: Endpoint | None = None, pace: Pace = QUICK, **how: Any
     ) -> Applied:
         here = context(client or self.client, self.clock, self.name)
-        return apply(
-            here, self.plan, target or self.endpoint, pace, dependencies=self.clock.dependencies(), **how
-        )
+        return apply(here, self.plan, target or self.endpoint, pace, timing=self.clock.timing(), **how)
 
     def states(self) -> Counter[State]:
         known = context(self.client, self.clock, self.name).ledger.known(on.lineages(self.plan))

@@ -18,8 +18,8 @@ from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.apply.run import Applied
 from stream_app.recovery.redrive.context import RedriveContext, open_target
 from stream_app.recovery.redrive.follow import Followed, attempts_of, follow
+from stream_app.recovery.redrive.plan.build import PlanRequest, build_plan
 from stream_app.recovery.redrive.plan.file import Plan
-from stream_app.recovery.redrive.plan.make import Wish, make
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import parse_repair
@@ -119,8 +119,8 @@ class Pipeline:
         latest.close()
         self.stored(segment)
         if hydrating:
-            letters = [parse(message) for message in messages(segment)]
-            assert not hydrate(letters, HydrateDependencies(self.client("kinesis"), s3, BUCKET)).failed
+            dead_letters = [parse(message) for message in messages(segment)]
+            assert not hydrate(dead_letters, HydrateDependencies(self.client("kinesis"), s3, BUCKET)).failed
 
     def failures(self) -> list[str]:
         """The keys of the failure store."""
@@ -140,8 +140,10 @@ class Pipeline:
 
 def planned(pipeline: Pipeline, to: str, **wish: Any) -> Plan:
     context, where = pipeline.context, destination(to, bus=BUS, stream=STREAM)
-    return make(
-        context, Wish(wish.pop("selection", Selection()), where, **wish), open_target(context, where, None)
+    return build_plan(
+        context,
+        PlanRequest(wish.pop("selection", Selection()), where, **wish),
+        open_target(context, where, None),
     )
 
 

@@ -25,7 +25,7 @@ from stream_app.sinks.dynamodb import LatestSink
 from stream_app.sinks.parquet import encode
 from tests.contracts.correcting import APPLICATION, BUCKET, LIMIT, STREAM, CorrectionCase, checked
 from tests.contracts.test_correct import JUMP, SCHEMA, answer, dependencies, done, row, table
-from tests.unit.test_recovery_store import letter
+from tests.unit.test_recovery_store import dead_letter
 
 __all__ = ["dependencies"]
 LATEST = "air-latest"
@@ -97,7 +97,7 @@ def test_a_row_whose_correction_was_not_noted_is_not_corrected_from_its_own_colu
 
 
 def keep_as_failure(dependencies: CorrectionCase, record: Record) -> None:
-    parked = letter(record.position(dependencies.shard), record.partition_key)
+    parked = dead_letter(record.position(dependencies.shard), record.partition_key)
     parked = msgspec.structs.replace(parked, consumer=APPLICATION, arrived=record.arrived)
     store.put(dependencies.s3, BUCKET, store.failure(parked, record.data))
 

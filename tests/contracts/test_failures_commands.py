@@ -14,13 +14,13 @@ from stream_app.errors import ConfigError
 from stream_app.local.server.faults import Trim, inject
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
-from tests.contracts.failing import HOUR, NOW, failed, letters, properties, run, told
+from tests.contracts.failing import HOUR, NOW, dead_letters, failed, properties, run, told
 from tests.contracts.hydrating import Meddled, dependencies, event, of_pipe, own, put_all
 
-__all__ = ["letters", "properties"]  # fixtures
+__all__ = ["dead_letters", "properties"]  # fixtures
 
 
-def test_the_list_is_of_the_last_day_and_narrows(properties: Path, letters: list[DeadLetter]) -> None:
+def test_the_list_is_of_the_last_day_and_narrows(properties: Path, dead_letters: list[DeadLetter]) -> None:
     assert len(told(properties, "ls")["failures"]) == 8
     asked: dict[tuple[str, ...], int] = {
         ("--since", "all"): 9,
@@ -33,8 +33,9 @@ def test_the_list_is_of_the_last_day_and_narrows(properties: Path, letters: list
         ("--event", "air_quality", "--since", "all"): 8,
         ("--status", "open"): 8,
         ("--status", "processed"): 0,
-        ("--shard", letters[0].shard, "--partition", letters[0].partition_key): sum(
-            (one.shard, one.partition_key) == (letters[0].shard, letters[0].partition_key) for one in letters
+        ("--shard", dead_letters[0].shard, "--partition", dead_letters[0].partition_key): sum(
+            (one.shard, one.partition_key) == (dead_letters[0].shard, dead_letters[0].partition_key)
+            for one in dead_letters
         ),
         ("--consumer", "other"): 0,
         ("--hour", time.strftime("%Y-%m-%dT%H", time.gmtime((NOW - 96 * HOUR) / 1000))): 1,
@@ -43,9 +44,9 @@ def test_the_list_is_of_the_last_day_and_narrows(properties: Path, letters: list
         assert len(told(properties, "ls", *options)["failures"]) == count, options
 
 
-def test_a_row_names_its_record(properties: Path, letters: list[DeadLetter]) -> None:
+def test_a_row_names_its_record(properties: Path, dead_letters: list[DeadLetter]) -> None:
     [row] = told(properties, "ls", "--code", "UNDECODABLE")["failures"]
-    one = letters[7]
+    one = dead_letters[7]
     assert row["reason"] == one.reason
     assert (row["shard"], row["sequence"], row["sub"]) == one.position
     assert (row["status"], row["event"], row["partition_key"]) == ("open", None, "Dongsi")
@@ -53,7 +54,7 @@ def test_a_row_names_its_record(properties: Path, letters: list[DeadLetter]) -> 
     assert "payload" not in row
 
 
-def test_a_limit_says_that_there_is_more(properties: Path, letters: list[DeadLetter]) -> None:
+def test_a_limit_says_that_there_is_more(properties: Path, dead_letters: list[DeadLetter]) -> None:
     some = told(properties, "ls", "--limit", "3")
     assert (len(some["failures"]), some["more"]) == (3, True)
     assert not told(properties, "ls", "--limit", "8")["more"]
@@ -71,7 +72,9 @@ def test_people_see_what_a_sender_wrote_as_it_is(properties: Path, kinesis: Any,
     assert "\x1b[31m" not in shown
 
 
-def test_a_cause_is_one_line_and_leads_to_its_failures(properties: Path, letters: list[DeadLetter]) -> None:
+def test_a_cause_is_one_line_and_leads_to_its_failures(
+    properties: Path, dead_letters: list[DeadLetter]
+) -> None:
     counted = told(properties, "stats", "--since", "all")
     assert [one["count"] for one in counted["causes"]] == [7, 1, 1]
     assert counted["causes"][0]["devices"] == 3
@@ -84,7 +87,7 @@ def test_a_cause_is_one_line_and_leads_to_its_failures(properties: Path, letters
     assert run(properties, "stats", "--consumer", "other").startswith("no failures")
 
 
-def test_the_table_has_a_column_for_each_code(properties: Path, letters: list[DeadLetter]) -> None:
+def test_the_table_has_a_column_for_each_code(properties: Path, dead_letters: list[DeadLetter]) -> None:
     counted = told(properties, "stats", "--since", "all")
     total: dict[str, int] = {}
     for row in counted["by_time"]:
@@ -94,34 +97,34 @@ def test_the_table_has_a_column_for_each_code(properties: Path, letters: list[De
 
 
 def test_what_was_left_of_ranges_can_be_seen(properties: Path, kinesis: Any, s3: Any) -> None:
-    letters = [msgspec.structs.replace(one, arrived=NOW) for one in put_all(kinesis, [b"1", b"2", b"3"])]
-    inject(Trim("devices", sequence=letters[1].sequence))
-    bodies = [of_pipe(letters[:1]), of_pipe(letters[:2]), of_pipe(letters[2:])]
+    dead_letters = [msgspec.structs.replace(one, arrived=NOW) for one in put_all(kinesis, [b"1", b"2", b"3"])]
+    inject(Trim("devices", sequence=dead_letters[1].sequence))
+    bodies = [of_pipe(dead_letters[:1]), of_pipe(dead_letters[:2]), of_pipe(dead_letters[2:])]
     hydrate_batch(event(*bodies), dependencies(kinesis, s3))
-    found = told(properties, "ls", "--letters", "--consumer", "air-delivery")["letters"]
+    found = told(properties, "ls", "--dead-letters", "--consumer", "air-delivery")["letters"]
     assert sorted(one["state"] for one in found) == ["expired", "hydrated", "partial"]
     out = run(properties, "ls", "--letters", "--consumer", "air-delivery")
     assert "1 of 2 found" in out
-    assert "its records have left the stream" in out
-    assert run(properties, "ls", "--letters").strip() == "no dead letters of pipes or functions"
+    assert "its records have expired from the stream" in out
+    assert run(properties, "ls", "--dead-letters").strip() == "no dead letters of pipes or functions"
 
 
 def test_what_waits_shows_its_clock(properties: Path, kinesis: Any, s3: Any) -> None:
-    letters = [failed(kinesis, b"1", hours) for hours in (3, 30, 23.5)]
-    failing = Meddled(kinesis, dict.fromkeys({one.shard for one in letters}, "AccessDeniedException"))
-    hydrate_batch(event(*map(own, letters)), dependencies(failing, s3))
+    dead_letters = [failed(kinesis, b"1", hours) for hours in (3, 30, 23.5)]
+    failing = Meddled(kinesis, dict.fromkeys({one.shard for one in dead_letters}, "AccessDeniedException"))
+    hydrate_batch(event(*map(own, dead_letters)), dependencies(failing, s3))
     waiting = told(properties, "ls", "--waiting")["letters"]
     assert [one["vanishes"] for one in waiting] == [
-        one.arrived + 24 * HOUR for one in sorted(letters, key=lambda one: one.arrived)
+        one.arrived + 24 * HOUR for one in sorted(dead_letters, key=lambda one: one.arrived)
     ]
     listed = told(properties, "ls")["waiting"]
-    assert listed == {"count": 3, "first_vanishes": letters[1].arrived + 24 * HOUR, "queued": None}
+    assert listed == {"count": 3, "first_vanishes": dead_letters[1].arrived + 24 * HOUR, "queued": None}
     out = run(properties, "ls", "--waiting")
     assert "expired at" in out
     assert "in 20 hours" in out
     assert "AccessDenied" in out
     assert "3 dead letters wait for hydration; the first payload expired at" in run(properties, "ls")
-    hydrate_batch(event(*map(own, letters), received=2), dependencies(kinesis, s3))
+    hydrate_batch(event(*map(own, dead_letters), received=2), dependencies(kinesis, s3))
     assert run(properties, "ls", "--waiting").strip() == "no dead letters wait for hydration"
 
 
@@ -146,7 +149,7 @@ def test_a_question_that_cannot_be_meant_is_refused_with_a_hint(
 
 
 def test_what_is_still_in_the_queue_is_told(
-    aws: Callable[[str], Any], properties: Path, letters: list[DeadLetter]
+    aws: Callable[[str], Any], properties: Path, dead_letters: list[DeadLetter]
 ) -> None:
     """A list that is empty because nobody hydrates must not look as if all were well."""
     assert told(properties, "ls")["waiting"]["queued"] is None

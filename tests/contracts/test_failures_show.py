@@ -16,20 +16,20 @@ from stream_app.recovery.correct.history import Correction, History, Request
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.failure_details import NoSuchFailureError
 from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch
-from stream_app.recovery.hydrate.narrow import pipeline_judge
+from stream_app.recovery.hydrate.trial import pipeline_trials
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.store import failure_keys
 from tests import samples
-from tests.contracts.failing import NOW, failed, letters, properties, run, told
+from tests.contracts.failing import NOW, dead_letters, failed, properties, run, told
 from tests.contracts.hydrating import BUCKET, dependencies, event, of_pipe, put_all
 
-__all__ = ["letters", "properties"]  # fixtures
+__all__ = ["dead_letters", "properties"]  # fixtures
 
 
 @pytest.mark.parametrize("form", ["id", "key", "address", "position", "sequence"])
 def test_a_record_is_shown_by_any_of_its_names(
-    properties: Path, letters: list[DeadLetter], form: str
+    properties: Path, dead_letters: list[DeadLetter], form: str
 ) -> None:
     [row] = told(properties, "ls", "--code", "UNDECODABLE")["failures"]
     name = {
@@ -106,12 +106,12 @@ def test_every_payload_can_be_looked_at(
 
 
 def test_the_story_of_a_range(properties: Path, kinesis: Any, s3: Any) -> None:
-    def judge() -> Any:
-        return pipeline_judge(samples.registry(), seen_ids=4, max_bytes=samples.MAX_BYTES)
+    def trial_factory() -> Any:
+        return pipeline_trials(samples.registry(), seen_ids=4, max_bytes=samples.MAX_BYTES)
 
     good = samples.as_json("reading", {"id": "1", "device": "d", "time": samples.START, "value": 1.0})
-    letters = [msgspec.structs.replace(one, arrived=NOW) for one in put_all(kinesis, [good, b"?", good])]
-    hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, judge=judge))
+    dead_letters = [msgspec.structs.replace(one, arrived=NOW) for one in put_all(kinesis, [good, b"?", good])]
+    hydrate_batch(event(of_pipe(dead_letters)), dependencies(kinesis, s3, trial_factory=trial_factory))
     [row] = told(properties, "ls", "--consumer", "air-delivery")["failures"]
     story = told(properties, "show", row["id"], "--consumer", "air-delivery")
     assert (story["letter"]["state"], story["letter"]["found"]) == ("hydrated", 3)
@@ -128,7 +128,9 @@ def test_a_payload_that_had_left_the_stream(properties: Path, kinesis: Any, s3: 
     assert "the record had left the stream" in run(properties, "show", one.sequence)
 
 
-def test_an_object_that_is_no_failure_is_told(properties: Path, letters: list[DeadLetter], s3: Any) -> None:
+def test_an_object_that_is_no_failure_is_told(
+    properties: Path, dead_letters: list[DeadLetter], s3: Any
+) -> None:
     key = next(iter(failure_keys(s3, BUCKET, "air"))).replace("-0.json", "-7.json")
     s3.put_object(Bucket=BUCKET, Key=key, Body=b"?")
     found = told(properties, "ls", "--since", "all")
@@ -138,7 +140,7 @@ def test_an_object_that_is_no_failure_is_told(properties: Path, letters: list[De
 
 
 @pytest.mark.parametrize("name", ["0123456789", "shardId-000000000000/1", "7"])
-def test_a_name_of_nothing_is_told(properties: Path, letters: list[DeadLetter], name: str) -> None:
+def test_a_name_of_nothing_is_told(properties: Path, dead_letters: list[DeadLetter], name: str) -> None:
     with pytest.raises(NoSuchFailureError, match=name):
         run(properties, "show", name)
 
@@ -169,7 +171,7 @@ def test_the_story_goes_on_with_corrections_and_redrives(
         by="ada",
     )
     ledger.claim(attempt)
-    assert ledger.settle(attempt, State.SENT, "as planned")
+    assert ledger.complete(attempt, State.SENT, "as planned")
     history = History(dynamodb, "air-history", lambda: NOW)
     asked = Request(
         id="r",

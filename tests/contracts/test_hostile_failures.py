@@ -20,7 +20,7 @@ from tests import samples
 from tests.contracts import redriving as on
 from tests.contracts.failing import failed, properties, run, told
 from tests.contracts.hydrating import BUCKET, dependencies
-from tests.unit.test_recovery_store import letter
+from tests.unit.test_recovery_store import dead_letter
 
 __all__ = ["properties"]  # a fixture
 
@@ -55,7 +55,7 @@ def test_such_a_payload_is_hydrated_and_shown(properties: Path, kinesis: Any, s3
 
 def test_a_deep_payload_that_was_stored_as_json_stays_readable(properties: Path, s3: Any) -> None:
     """As failures were stored before depth was bounded."""
-    one = letter(Position("shardId-000000000000", "77"))
+    one = dead_letter(Position("shardId-000000000000", "77"))
     stored = msgspec.structs.replace(failure(one, b"{}"), payload=msgspec.Raw(nested(600)))
     assert put(s3, BUCKET, stored)
     story = told(properties, "show", stored.key)

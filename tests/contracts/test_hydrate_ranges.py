@@ -15,7 +15,7 @@ from stream_app.model.record import Code, Failure, Record
 from stream_app.model.segment import token
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.batch import hydrate_batch
-from stream_app.recovery.hydrate.narrow import Judge, pipeline_judge
+from stream_app.recovery.hydrate.trial import TrialFactory, pipeline_trials
 from tests import samples
 from tests.contracts.hydrating import (
     ALL_DONE,
@@ -37,8 +37,8 @@ from tests.contracts.hydrating import (
 CONSUMER = "air-delivery"
 
 
-def judge() -> Judge:
-    return pipeline_judge(samples.registry(), seen_ids=16, max_bytes=samples.MAX_BYTES)
+def trial_factory() -> TrialFactory:
+    return pipeline_trials(samples.registry(), seen_ids=16, max_bytes=samples.MAX_BYTES)
 
 
 def reading(at: int, value: float = 1.0, **more: Any) -> bytes:
@@ -48,13 +48,13 @@ def reading(at: int, value: float = 1.0, **more: Any) -> bytes:
 
 def runs(s3: Any) -> list[tuple[str, str, str, int]]:
     [record] = records(s3, CONSUMER)
-    return [(run.verdict.value, run.first, run.last, run.count) for run in record.runs]
+    return [(run.outcome.value, run.first, run.last, run.count) for run in record.runs]
 
 
 @pytest.mark.parametrize("page", [1, 4, 500])
 def test_a_range_of_many_pages_is_read_to_its_end_and_no_further(kinesis: Any, s3: Any, page: int) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(30)])
-    answer, _ = hydrate_batch(event(of_pipe(letters[3:27])), dependencies(kinesis, s3, page=page))
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(30)])
+    answer, _ = hydrate_batch(event(of_pipe(dead_letters[3:27])), dependencies(kinesis, s3, page=page))
     assert answer == ALL_DONE
     assert [one.data for one in failures(s3, CONSUMER)] == [b"%d" % at for at in range(3, 27)]
     [record] = records(s3, CONSUMER)
@@ -62,19 +62,19 @@ def test_a_range_of_many_pages_is_read_to_its_end_and_no_further(kinesis: Any, s
 
 
 def test_a_range_in_a_closed_shard(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(9)])
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(9)])
     shards = {one["ShardId"]: one for one in kinesis.list_shards(StreamName=STREAM)["Shards"]}
-    hashes = shards[letters[0].shard]["HashKeyRange"]
+    hashes = shards[dead_letters[0].shard]["HashKeyRange"]
     middle = (int(hashes["StartingHashKey"]) + int(hashes["EndingHashKey"])) // 2
-    kinesis.split_shard(StreamName=STREAM, ShardToSplit=letters[0].shard, NewStartingHashKey=str(middle))
-    assert hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, page=2))[0] == ALL_DONE
+    kinesis.split_shard(StreamName=STREAM, ShardToSplit=dead_letters[0].shard, NewStartingHashKey=str(middle))
+    assert hydrate_batch(event(of_pipe(dead_letters)), dependencies(kinesis, s3, page=2))[0] == ALL_DONE
     assert len(failures(s3, CONSUMER)) == 9
 
 
 def test_ranges_that_lie_close_share_a_page(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(40)])
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(40)])
     counting = Meddled(kinesis)
-    each = [of_pipe([one]) for one in letters]
+    each = [of_pipe([one]) for one in dead_letters]
     assert hydrate_batch(event(*each), dependencies(counting, s3))[0] == ALL_DONE
     assert counting.calls.count("get_records") == 1
     assert [one.data for one in failures(s3, CONSUMER)] == [b"%d" % at for at in range(40)]
@@ -91,8 +91,10 @@ def aggregate(payloads: Sequence[bytes]) -> bytes:
 
 def test_aggregated_and_binary_records_are_taken_apart_and_kept_as_they_are(kinesis: Any, s3: Any) -> None:
     binary = bytes(range(256))
-    letters = put_all(kinesis, [b"plain", aggregate([binary, b"", b'{"a":1}']), b"\xf3\x89\x9a\xc2 not one"])
-    assert hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3))[0] == ALL_DONE
+    dead_letters = put_all(
+        kinesis, [b"plain", aggregate([binary, b"", b'{"a":1}']), b"\xf3\x89\x9a\xc2 not one"]
+    )
+    assert hydrate_batch(event(of_pipe(dead_letters)), dependencies(kinesis, s3))[0] == ALL_DONE
     found = failures(s3, CONSUMER)
     assert [one.data for one in found] == [b"plain", binary, b"", b'{"a":1}', b"\xf3\x89\x9a\xc2 not one"]
     assert [one.sub for one in found] == [0, 0, 1, 2, 0]
@@ -108,11 +110,11 @@ def test_the_count_is_verified_against_records_or_user_records(
     kinesis: Any, s3: Any, size: int, state: str
 ) -> None:
     """Fewer than lie there were in the batch where the source filters; more than lie there is a loss."""
-    letters = put_all(kinesis, [b"plain", aggregate([b"1", b"2", b"3"])])
-    assert hydrate_batch(event(of_function(letters, size)), dependencies(kinesis, s3))[0] == ALL_DONE
+    dead_letters = put_all(kinesis, [b"plain", aggregate([b"1", b"2", b"3"])])
+    assert hydrate_batch(event(of_function(dead_letters, size)), dependencies(kinesis, s3))[0] == ALL_DONE
     [record] = records(s3, "air-map")
     assert record.state == state
-    assert ("speaks of 5" in record.reason) == (state == "partial")
+    assert ("names 5" in record.reason) == (state == "partial")
     assert len(failures(s3, "air-map")) == 4
 
 
@@ -121,24 +123,24 @@ def trim(first: DeadLetter) -> None:
 
 
 def test_of_a_range_that_has_left_in_part_the_rest_is_hydrated(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(10)])
-    trim(letters[6])
-    body = of_pipe(letters[2:9])
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(10)])
+    trim(dead_letters[6])
+    body = of_pipe(dead_letters[2:9])
     assert hydrate_batch(event(body), dependencies(kinesis, s3, page=2))[0] == ALL_DONE
     assert [one.data for one in failures(s3, CONSUMER)] == [b"6", b"7", b"8"]
     [record] = records(s3, CONSUMER)
     assert (record.state, record.found, record.size) == ("partial", 3, 7)
     assert "3 of 7" in record.reason
     before = everything(s3)
-    trim(letters[9])
+    trim(dead_letters[9])
     assert hydrate_batch(event(body), dependencies(kinesis, s3))[0] == ALL_DONE
     assert everything(s3) == before, "a second delivery that finds less takes nothing back"
 
 
 def test_of_a_range_that_has_left_the_metadata_stays(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(10)])
-    trim(letters[6])
-    body = of_pipe(letters[2:5])
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(10)])
+    trim(dead_letters[6])
+    body = of_pipe(dead_letters[2:5])
     answer, done = hydrate_batch(event(body), dependencies(kinesis, s3))
     assert answer == ALL_DONE
     assert not failures(s3, CONSUMER)
@@ -166,10 +168,10 @@ class Refusing:
 
 @pytest.mark.parametrize("page", [2, 500])
 def test_a_beginning_that_is_refused_is_looked_for_by_time(kinesis: Any, s3: Any, page: int) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(10)])
-    trim(letters[6])
-    body = of_pipe([_now(one) for one in letters[2:9]])
-    refusing = Refusing(kinesis, letters[6].sequence)
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(10)])
+    trim(dead_letters[6])
+    body = of_pipe([_now(one) for one in dead_letters[2:9]])
+    refusing = Refusing(kinesis, dead_letters[6].sequence)
     assert hydrate_batch(event(body), dependencies(refusing, s3, page=page))[0] == ALL_DONE
     assert [one.data for one in failures(s3, CONSUMER)] == [b"6", b"7", b"8"]
 
@@ -179,8 +181,8 @@ def _now(one: DeadLetter) -> DeadLetter:
 
 
 def test_a_range_that_never_was_waits(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"1", b"2"])
-    beyond = msgspec.structs.replace(letters[1], sequence=str(int(letters[1].sequence) + 10**6))
+    dead_letters = put_all(kinesis, [b"1", b"2"])
+    beyond = msgspec.structs.replace(dead_letters[1], sequence=str(int(dead_letters[1].sequence) + 10**6))
     answer, done = hydrate_batch(event(of_pipe([beyond])), dependencies(kinesis, s3))
     assert answer == again(0)
     assert beyond.sequence in done.failed[0]
@@ -189,9 +191,9 @@ def test_a_range_that_never_was_waits(kinesis: Any, s3: Any) -> None:
 
 
 def test_an_end_that_is_not_there_makes_it_partial(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"1", b"2"])
-    beyond = msgspec.structs.replace(letters[1], sequence=str(int(letters[1].sequence) + 10**6))
-    assert hydrate_batch(event(of_pipe([letters[0], beyond])), dependencies(kinesis, s3))[0] == ALL_DONE
+    dead_letters = put_all(kinesis, [b"1", b"2"])
+    beyond = msgspec.structs.replace(dead_letters[1], sequence=str(int(dead_letters[1].sequence) + 10**6))
+    assert hydrate_batch(event(of_pipe([dead_letters[0], beyond])), dependencies(kinesis, s3))[0] == ALL_DONE
     [record] = records(s3, CONSUMER)
     assert (record.state, record.found) == ("partial", 2)
 
@@ -202,8 +204,10 @@ def test_a_range_is_narrowed_to_the_guilty_and_the_innocent_are_marked(
 ) -> None:
     good = [reading(at) for at in range(6)]
     payloads = [*good[:2], reading(90, value=500.0), b"\xff", *good[2:], good[0], reading(91, value=101.0)]
-    letters = put_all(kinesis, payloads)
-    answer, _ = hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, judge=judge, page=page))
+    dead_letters = put_all(kinesis, payloads)
+    answer, _ = hydrate_batch(
+        event(of_pipe(dead_letters)), dependencies(kinesis, s3, trial_factory=trial_factory, page=page)
+    )
     assert answer == ALL_DONE
     found = failures(s3, CONSUMER)
     assert [(one.data, one.code, one.stage) for one in found] == [
@@ -213,7 +217,7 @@ def test_a_range_is_narrowed_to_the_guilty_and_the_innocent_are_marked(
     ]
     assert found[0].event == "reading"
     assert found[0].schema
-    at = [token(one.position) for one in letters]
+    at = [token(one.position) for one in dead_letters]
     assert runs(s3) == [
         ("innocent", at[0], at[1], 2),
         ("failed", at[2], at[3], 2),
@@ -223,8 +227,11 @@ def test_a_range_is_narrowed_to_the_guilty_and_the_innocent_are_marked(
 
 
 def test_guilty_user_records_of_an_aggregate_are_told_from_their_siblings(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [aggregate([reading(1), b"?", reading(2)])])
-    assert hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, judge=judge))[0] == ALL_DONE
+    dead_letters = put_all(kinesis, [aggregate([reading(1), b"?", reading(2)])])
+    assert (
+        hydrate_batch(event(of_pipe(dead_letters)), dependencies(kinesis, s3, trial_factory=trial_factory))[0]
+        == ALL_DONE
+    )
     assert [(one.sub, one.data) for one in failures(s3, CONSUMER)] == [(1, b"?")]
     assert [count for *_, count in runs(s3)] == [1, 1, 1]
 
@@ -234,52 +241,54 @@ def test_where_none_is_guilty_the_fault_was_elsewhere_and_all_are_failures(
     kinesis: Any, s3: Any, page: int
 ) -> None:
     payloads = [reading(at) for at in range(5)]
-    letters = put_all(kinesis, payloads)
+    dead_letters = put_all(kinesis, payloads)
     assert (
-        hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, s3, judge=judge, page=page))[0]
+        hydrate_batch(
+            event(of_pipe(dead_letters)), dependencies(kinesis, s3, trial_factory=trial_factory, page=page)
+        )[0]
         == ALL_DONE
     )
     found = failures(s3, CONSUMER)
     assert [one.data for one in found] == payloads
     assert {(one.stage, one.code) for one in found} == {("delivery", "DELIVERY_FAILED")}
-    assert [verdict for verdict, *_ in runs(s3)] == ["failed"]
+    assert [outcome for outcome, *_ in runs(s3)] == ["failed"]
 
 
 def test_each_range_is_judged_by_itself(kinesis: Any, s3: Any) -> None:
     """What one range holds must not make a record of another a repeat of it, nor the order of two letters matter."""
-    letters = put_all(kinesis, [reading(1), b"?", reading(1), b"?"])
+    dead_letters = put_all(kinesis, [reading(1), b"?", reading(1), b"?"])
     seen: list[int] = []
 
-    def counting() -> Judge:
+    def counting() -> TrialFactory:
         def begin() -> Any:
             seen.append(0)
-            return judge()()
+            return trial_factory()()
 
         return begin
 
-    bodies: list[Any] = [of_pipe(letters[:2]), of_pipe(letters[2:])]
-    assert hydrate_batch(event(*bodies), dependencies(kinesis, s3, judge=counting))[0] == ALL_DONE
+    bodies: list[Any] = [of_pipe(dead_letters[:2]), of_pipe(dead_letters[2:])]
+    assert hydrate_batch(event(*bodies), dependencies(kinesis, s3, trial_factory=counting))[0] == ALL_DONE
     assert len(seen) == 2
     assert [one.data for one in failures(s3, CONSUMER)] == [b"?", b"?"]
 
 
 def test_a_judge_that_fails_makes_only_ranges_wait(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"1", b"2"])
+    dead_letters = put_all(kinesis, [b"1", b"2"])
 
-    def broken() -> Judge:
+    def broken() -> TrialFactory:
         raise RuntimeError("no schema to be found")
 
-    bodies: list[Any] = [own(letters[0]), of_pipe(letters)]
-    answer, done = hydrate_batch(event(*bodies), dependencies(kinesis, s3, judge=broken))
+    bodies: list[Any] = [own(dead_letters[0]), of_pipe(dead_letters)]
+    answer, done = hydrate_batch(event(*bodies), dependencies(kinesis, s3, trial_factory=broken))
     assert answer == again(1)
     assert "no schema" in done.failed[1]
     assert len(failures(s3)) == 1
 
 
-@pytest.mark.parametrize("guilty", [True, False])
-def test_of_a_large_range_a_few_pages_are_held(kinesis: Any, s3: Any, guilty: bool) -> None:
+@pytest.mark.parametrize("failing", [True, False])
+def test_of_a_large_range_a_few_pages_are_held(kinesis: Any, s3: Any, failing: bool) -> None:
     """What was read is stored before much more of it is read; only where none is guilty is it read twice."""
-    letters = put_all(kinesis, [b"%d" % at for at in range(24)])
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(24)])
     log: list[str] = []
 
     class Logged:
@@ -291,19 +300,21 @@ def test_of_a_large_range_a_few_pages_are_held(kinesis: Any, s3: Any, guilty: bo
 
             return call
 
-    def watching() -> Judge:
+    def watching() -> TrialFactory:
         def begin() -> Any:
             def trial(records: Sequence[Record]) -> dict[int, Any]:
                 log.append("read")
                 assert len(records) <= 3
-                return {0: Failure(0, "verify", Code.RULE_BROKEN, "as the test says")} if guilty else {}
+                return {0: Failure(0, "verify", Code.RULE_BROKEN, "as the test says")} if failing else {}
 
             return trial
 
         return begin
 
-    hydrate_batch(event(of_pipe(letters)), dependencies(kinesis, Logged(), judge=watching, page=3))
-    if guilty:
+    hydrate_batch(
+        event(of_pipe(dead_letters)), dependencies(kinesis, Logged(), trial_factory=watching, page=3)
+    )
+    if failing:
         assert log == ["read"] * 3 + ["stored"] * 3 + ["read", "stored"] * 5
     else:
         assert log == ["read"] * 8 + ["read", "stored", "stored", "stored"] * 8

@@ -31,41 +31,41 @@ PAYLOADS = [b'{"pm25":1}', b"\x00\xff", b"", b"not json", b'{"pm25":2}']
 
 
 def test_every_payload_is_found_whatever_it_is(kinesis: Any, s3: Any) -> None:
-    letters = [put(kinesis, data, f"station {at}") for at, data in enumerate(PAYLOADS * 4)]
-    done = hydrate(letters[::-1], dependencies(kinesis, s3))
+    dead_letters = [put(kinesis, data, f"station {at}") for at, data in enumerate(PAYLOADS * 4)]
+    done = hydrate(dead_letters[::-1], dependencies(kinesis, s3))
     assert (len(done.written), done.kept, done.expired, done.failed) == (20, [], [], {})
     found = {(one.shard, one.sequence): (one.data, one.partition_key) for one in failures(s3)}
     assert found == {
         (one.shard, one.sequence): (data, one.partition_key)
-        for one, data in zip(letters, PAYLOADS * 4, strict=True)
+        for one, data in zip(dead_letters, PAYLOADS * 4, strict=True)
     }
     assert {status(s3, BUCKET, key) for key in done.written} == {"open"}
 
 
 def test_hydrating_twice_changes_nothing_nor_takes_back_a_status(kinesis: Any, s3: Any) -> None:
-    letters = [put(kinesis, data) for data in PAYLOADS]
-    first = hydrate(letters, dependencies(kinesis, s3))
+    dead_letters = [put(kinesis, data) for data in PAYLOADS]
+    first = hydrate(dead_letters, dependencies(kinesis, s3))
     before = everything(s3)
     tags = {"TagSet": [{"Key": "status", "Value": "processed"}]}
     s3.put_object_tagging(Bucket=BUCKET, Key=first.written[0], Tagging=tags)
-    second = hydrate(letters, dependencies(kinesis, s3))
+    second = hydrate(dead_letters, dependencies(kinesis, s3))
     assert (second.written, sorted(second.kept)) == ([], sorted(first.written))
     assert everything(s3) == before
     assert [status(s3, BUCKET, key) for key in first.written[:2]] == ["processed", "open"]
 
 
 def test_neighbours_share_a_page(kinesis: Any, s3: Any) -> None:
-    letters = [put(kinesis, b"%d" % at) for at in range(140)]
+    dead_letters = [put(kinesis, b"%d" % at) for at in range(140)]
     counting = Meddled(kinesis)
-    assert len(hydrate(letters, dependencies(counting, s3)).written) == 140
+    assert len(hydrate(dead_letters, dependencies(counting, s3)).written) == 140
     assert counting.calls.count("get_shard_iterator") == 1
     assert counting.calls.count("get_records") == 1
 
 
 @pytest.mark.parametrize("page", [1, 3, 500])
 def test_they_are_found_whatever_lies_between_them(kinesis: Any, s3: Any, page: int) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(25)])
-    wanted = [letters[at] for at in (0, 1, 9, 24)]
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(25)])
+    wanted = [dead_letters[at] for at in (0, 1, 9, 24)]
     assert not hydrate(wanted, dependencies(kinesis, s3, page=page)).failed
     assert [one.data for one in failures(s3)] == [b"0", b"1", b"9", b"24"]
 
@@ -75,8 +75,10 @@ def test_the_sub_sequence_number_finds_the_record_in_an_aggregate(kinesis: Any, 
     for at in range(3):
         packed.add_user_record(f"station {at}", b"payload %d" % at)
     whole = put(kinesis, packed.clear_and_get().get_contents()[2])
-    letters = [msgspec.structs.replace(whole, sub=sub, partition_key=f"station {sub}") for sub in range(4)]
-    done = hydrate(letters, dependencies(kinesis, s3))
+    dead_letters = [
+        msgspec.structs.replace(whole, sub=sub, partition_key=f"station {sub}") for sub in range(4)
+    ]
+    done = hydrate(dead_letters, dependencies(kinesis, s3))
     assert [one.data for one in failures(s3)] == [b"payload 0", b"payload 1", b"payload 2"]
     assert list(done.failed) == [3]
 
@@ -127,39 +129,41 @@ def test_a_shard_that_the_stream_has_forgotten_held_what_has_left(kinesis: Any, 
 
 def test_a_position_that_never_was_or_a_stream_that_is_not_fails(kinesis: Any, s3: Any) -> None:
     here = put(kinesis, b"1")
-    letters = [
+    dead_letters = [
         msgspec.structs.replace(here, sequence=str(int(here.sequence) + 1)),
         msgspec.structs.replace(here, stream="nowhere"),
         here,
     ]
-    done = hydrate(letters, dependencies(kinesis, s3))
+    done = hydrate(dead_letters, dependencies(kinesis, s3))
     assert sorted(done.failed) == [0, 1]
     assert len(failures(s3)) == len(done.written) == 1
 
 
 def test_a_closed_shard_is_read_to_its_end(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(12)])
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(12)])
     shards = {one["ShardId"]: one for one in kinesis.list_shards(StreamName="devices")["Shards"]}
-    hashes = shards[letters[0].shard]["HashKeyRange"]
+    hashes = shards[dead_letters[0].shard]["HashKeyRange"]
     middle = (int(hashes["StartingHashKey"]) + int(hashes["EndingHashKey"])) // 2
-    kinesis.split_shard(StreamName="devices", ShardToSplit=letters[0].shard, NewStartingHashKey=str(middle))
-    done = hydrate(letters, dependencies(kinesis, s3, page=5))
+    kinesis.split_shard(
+        StreamName="devices", ShardToSplit=dead_letters[0].shard, NewStartingHashKey=str(middle)
+    )
+    done = hydrate(dead_letters, dependencies(kinesis, s3, page=5))
     assert not done.failed
     assert [one.data for one in failures(s3)] == [b"%d" % at for at in range(12)]
 
 
 def test_only_what_failed_comes_again(kinesis: Any, s3: Any) -> None:
-    letters = [put(kinesis, b"%d" % at, f"k{at}") for at in range(12)]
-    failing = letters[0].shard
-    assert {one.shard for one in letters} != {failing}
-    bodies = [own(one) for one in letters]
+    dead_letters = [put(kinesis, b"%d" % at, f"k{at}") for at in range(12)]
+    failing = dead_letters[0].shard
+    assert {one.shard for one in dead_letters} != {failing}
+    bodies = [own(one) for one in dead_letters]
     meddled = Meddled(kinesis, {failing: "ProvisionedThroughputExceededException"})
     answer, done = hydrate_batch(event("no json", *bodies, "{}"), dependencies(meddled, s3))
-    waiting = [at + 1 for at, one in enumerate(letters) if one.shard == failing]
+    waiting = [at + 1 for at, one in enumerate(dead_letters) if one.shard == failing]
     assert answer == again(0, *waiting, 13)
     assert (sorted(done.failed), sorted(done.malformed)) == (waiting, [0, 13])
     assert "ProvisionedThroughputExceeded" in done.failed[1]
-    assert len(failures(s3)) == sum(one.shard != failing for one in letters)
+    assert len(failures(s3)) == sum(one.shard != failing for one in dead_letters)
     assert hydrate_batch(event(*bodies), dependencies(kinesis, s3))[0] == ALL_DONE
     assert len(failures(s3)) == 12
 
@@ -172,9 +176,9 @@ def test_a_bucket_that_refuses_keeps_the_message_in_the_queue(kinesis: Any, s3: 
 def test_keys_are_found_by_arrival(s3: Any, kinesis: Any) -> None:
     hours = [datetime(2024, 2, 28 + day, hour, 30, tzinfo=UTC) for day in (0, 1) for hour in range(0, 24, 5)]
     real = put(kinesis, b"1")
-    letters = [msgspec.structs.replace(real, arrived=int(at.timestamp() * 1000), partition_key=key)
+    dead_letters = [msgspec.structs.replace(real, arrived=int(at.timestamp() * 1000), partition_key=key)
                for at in hours for key in ("~", "a", "ü/")]  # fmt: skip
-    hydrate(letters, dependencies(kinesis, s3))
+    hydrate(dead_letters, dependencies(kinesis, s3))
     assert all(load(body).data == b"1" for body in everything(s3, "failures/").values())
 
     def arrivals(since: datetime | None, until: datetime | None) -> Iterator[str]:

@@ -37,7 +37,7 @@ CARRIED = "aws/lambda/8e6f1c2d-0000-4000-8000-000000000000/shardId-000000000000/
 
 
 @pytest.fixture
-def letters(kinesis: Any) -> list[DeadLetter]:
+def dead_letters(kinesis: Any) -> list[DeadLetter]:
     """Where five records lie, amid others of their shard."""
     return put_all(kinesis, [b"before", *PAYLOADS, b"after"])[1:-1]
 
@@ -50,8 +50,8 @@ WHOLE = [data.strip() for data in PAYLOADS]
 
 
 @pytest.mark.parametrize("wrap", [str, by_sns], ids=["sqs", "sns"])
-def test_our_own(kinesis: Any, s3: Any, letters: list[DeadLetter], wrap: Callable[[str], str]) -> None:
-    answer, done = hydrate_batch(event(*(wrap(own(one)) for one in letters)), dependencies(kinesis, s3))
+def test_our_own(kinesis: Any, s3: Any, dead_letters: list[DeadLetter], wrap: Callable[[str], str]) -> None:
+    answer, done = hydrate_batch(event(*(wrap(own(one)) for one in dead_letters)), dependencies(kinesis, s3))
     assert answer == ALL_DONE
     assert stored(s3, "air") == WHOLE
     assert {(one.stage, one.code, one.reason) for one in failures(s3)} == {
@@ -78,32 +78,32 @@ def test_our_own(kinesis: Any, s3: Any, letters: list[DeadLetter], wrap: Callabl
 def test_a_range(
     kinesis: Any,
     s3: Any,
-    letters: list[DeadLetter],
+    dead_letters: list[DeadLetter],
     wrap: Callable[[str], str],
     sent: Callable[[list[DeadLetter]], dict[str, Any]],
     consumer: str,
     source: str,
     reason: str,
 ) -> None:
-    body = sent(letters)
+    body = sent(dead_letters)
     answer, _ = hydrate_batch(event(wrap(json.dumps(body))), dependencies(kinesis, s3))
     assert answer == ALL_DONE
     found = failures(s3, consumer)
     assert [one.data for one in found] == WHOLE
     assert {(one.stage, one.code, one.reason) for one in found} == {("delivery", "DELIVERY_FAILED", reason)}
     assert [(one.shard, one.sequence, one.partition_key) for one in found] == [
-        (one.shard, one.sequence, "Dongsi") for one in letters
+        (one.shard, one.sequence, "Dongsi") for one in dead_letters
     ]
     [record] = records(s3, consumer)
     assert {one.origin for one in found} == set(everything(s3, "dead-letters/"))
     assert (record.state, record.source, record.size, record.found) == ("hydrated", source, 5, 5)
-    assert (record.first, record.last) == (letters[0].sequence, letters[-1].sequence)
+    assert (record.first, record.last) == (dead_letters[0].sequence, dead_letters[-1].sequence)
     assert json.loads(bytes(record.message)) == body, "the metadata is kept as it came"
     assert tag(s3, found[0].origin or "") == "hydrated"
 
 
-def carried(s3: Any, letters: list[DeadLetter], payload: Any, size: int = 5) -> None:
-    body = {**of_function(letters, size), "payload": payload}
+def carried(s3: Any, dead_letters: list[DeadLetter], payload: Any, size: int = 5) -> None:
+    body = {**of_function(dead_letters, size), "payload": payload}
     s3.put_object(Bucket=BUCKET, Key=CARRIED, Body=json.dumps(body).encode())
 
 
@@ -158,13 +158,13 @@ EVENTS: dict[str, Callable[[], dict[str, Any]]] = {
 def test_the_whole_invocation_on_s3_needs_no_stream(
     kinesis: Any,
     s3: Any,
-    letters: list[DeadLetter],
+    dead_letters: list[DeadLetter],
     made: Callable[[], dict[str, Any]],
     escaped: bool,
 ) -> None:
-    whole = invocation(letters, PAYLOADS)
-    carried(s3, letters, json.dumps(whole) if escaped else whole)
-    meddled = Meddled(kinesis, {letters[0].shard: "ResourceNotFoundException"})
+    whole = invocation(dead_letters, PAYLOADS)
+    carried(s3, dead_letters, json.dumps(whole) if escaped else whole)
+    meddled = Meddled(kinesis, {dead_letters[0].shard: "ResourceNotFoundException"})
     assert hydrate_batch(made(), dependencies(meddled, s3))[0] == ALL_DONE
     assert meddled.calls in (["describe_stream_summary"], [])
     assert stored(s3, "air-map") == WHOLE
@@ -177,26 +177,26 @@ def test_the_whole_invocation_on_s3_needs_no_stream(
     "payload", [None, "{", {"Records": "none"}, {"Records": [{"kinesis": {"data": "?"}}]}, 7]
 )
 def test_a_payload_that_cannot_be_read_is_had_from_the_stream(
-    kinesis: Any, s3: Any, letters: list[DeadLetter], payload: Any
+    kinesis: Any, s3: Any, dead_letters: list[DeadLetter], payload: Any
 ) -> None:
-    carried(s3, letters, payload)
+    carried(s3, dead_letters, payload)
     assert hydrate_batch(event(notice()), dependencies(kinesis, s3))[0] == ALL_DONE
     assert stored(s3, "air-map") == WHOLE
 
 
 def test_a_payload_that_is_not_all_is_completed_from_the_stream(
-    kinesis: Any, s3: Any, letters: list[DeadLetter]
+    kinesis: Any, s3: Any, dead_letters: list[DeadLetter]
 ) -> None:
-    carried(s3, letters, invocation(letters[:3], PAYLOADS[:3]))
+    carried(s3, dead_letters, invocation(dead_letters[:3], PAYLOADS[:3]))
     assert hydrate_batch(event(notice()), dependencies(kinesis, s3))[0] == ALL_DONE
     assert stored(s3, "air-map") == WHOLE
 
 
 def test_a_payload_that_is_not_all_is_better_than_nothing(
-    kinesis: Any, s3: Any, letters: list[DeadLetter]
+    kinesis: Any, s3: Any, dead_letters: list[DeadLetter]
 ) -> None:
-    carried(s3, letters, invocation(letters[:3], PAYLOADS[:3]))
-    gone = Meddled(kinesis, {letters[0].shard: "ResourceNotFoundException"})
+    carried(s3, dead_letters, invocation(dead_letters[:3], PAYLOADS[:3]))
+    gone = Meddled(kinesis, {dead_letters[0].shard: "ResourceNotFoundException"})
     assert hydrate_batch(event(notice()), dependencies(gone, s3))[0] == ALL_DONE
     assert stored(s3, "air-map") == WHOLE[:3]
     [record] = records(s3, "air-map")
@@ -229,9 +229,9 @@ def test_an_event_of_another_source_is_refused(kinesis: Any, s3: Any) -> None:
 
 
 def test_a_batch_that_grew_too_old_before_any_call_has_no_response(
-    kinesis: Any, s3: Any, letters: list[DeadLetter]
+    kinesis: Any, s3: Any, dead_letters: list[DeadLetter]
 ) -> None:
-    body = of_function(letters)
+    body = of_function(dead_letters)
     del body["responseContext"]
     body["requestContext"] = {"functionArn": f"{body['requestContext']['functionArn']}:live",
                               "condition": "RecordAgeExceeded"}  # fmt: skip
@@ -239,10 +239,15 @@ def test_a_batch_that_grew_too_old_before_any_call_has_no_response(
     assert {one.reason for one in failures(s3, "air-map")} == {"RecordAgeExceeded in function air-map"}
 
 
-def test_shapes_may_be_mixed_in_one_event(kinesis: Any, s3: Any, letters: list[DeadLetter]) -> None:
-    carried(s3, letters[3:], invocation(letters[3:], PAYLOADS[3:]), size=2)
-    other = msgspec.structs.replace(letters[4], consumer="other")
-    bodies: list[str | dict[str, Any]] = [own(letters[0]), of_pipe(letters[:2]), notice(), own(other)]
+def test_shapes_may_be_mixed_in_one_event(kinesis: Any, s3: Any, dead_letters: list[DeadLetter]) -> None:
+    carried(s3, dead_letters[3:], invocation(dead_letters[3:], PAYLOADS[3:]), size=2)
+    other = msgspec.structs.replace(dead_letters[4], consumer="other")
+    bodies: list[str | dict[str, Any]] = [
+        own(dead_letters[0]),
+        of_pipe(dead_letters[:2]),
+        notice(),
+        own(other),
+    ]
     assert hydrate_batch(event(*bodies), dependencies(kinesis, s3))[0] == ALL_DONE
     assert stored(s3, "air") == WHOLE[:1]
     assert stored(s3, "air-delivery") == WHOLE[:2]

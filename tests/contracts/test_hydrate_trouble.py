@@ -50,10 +50,10 @@ def parking(sqs: Any) -> str:
 
 
 def test_a_throttled_read_is_waited_out_in_place(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(10)])
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(10)])
     pauses: list[float] = []
     throttled = Meddled(kinesis, throttled=3)
-    bodies: list[Any] = [own(letters[0]), of_pipe(letters)]
+    bodies: list[Any] = [own(dead_letters[0]), of_pipe(dead_letters)]
     here = dependencies(throttled, s3, page=2, sleep=pauses.append)
     assert hydrate_batch(event(*bodies), here)[0] == ALL_DONE
     assert len(failures(s3, "air-delivery")) == 10
@@ -62,21 +62,23 @@ def test_a_throttled_read_is_waited_out_in_place(kinesis: Any, s3: Any) -> None:
 
 
 def test_throttling_that_does_not_end_makes_the_letter_wait(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"1", b"2"])
+    dead_letters = put_all(kinesis, [b"1", b"2"])
     throttled = Meddled(kinesis, throttled=1_000)
-    answer, done = hydrate_batch(event(own(letters[0]), of_pipe(letters)), dependencies(throttled, s3))
+    answer, done = hydrate_batch(
+        event(own(dead_letters[0]), of_pipe(dead_letters)), dependencies(throttled, s3)
+    )
     assert answer == again(0, 1)
     assert all("6 attempts" in reason for reason in done.failed.values())
 
 
 @pytest.mark.parametrize("threads", [False, True])
 def test_a_duplicate_delivery_changes_nothing(kinesis: Any, s3: Any, threads: bool) -> None:
-    letters = put_all(kinesis, [b"%d" % at for at in range(6)])
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(6)])
     bodies: list[Any] = [
-        *(own(one) for one in letters),
-        of_pipe(letters[:3]),
-        own(letters[0]),
-        of_pipe(letters[:3]),
+        *(own(one) for one in dead_letters),
+        of_pipe(dead_letters[:3]),
+        own(dead_letters[0]),
+        of_pipe(dead_letters[:3]),
     ]
     with ThreadPoolExecutor(4) as pool:
         here = dependencies(kinesis, s3, threads=pool if threads else None)
@@ -108,8 +110,8 @@ def test_a_crash_between_failures_and_record_is_made_good(kinesis: Any, s3: Any)
 
             return call
 
-    letters = put_all(kinesis, [b"%d" % at for at in range(6)])
-    body = of_pipe(letters)
+    dead_letters = put_all(kinesis, [b"%d" % at for at in range(6)])
+    body = of_pipe(dead_letters)
     assert hydrate_batch(event(body), dependencies(kinesis, Dying()))[0] == again(0)
     assert (len(failures(s3, "air-delivery")), records(s3, "air-delivery")) == (3, [])
     assert hydrate_batch(event(body, received=2), dependencies(kinesis, s3))[0] == ALL_DONE
@@ -168,13 +170,13 @@ def test_what_cannot_be_parked_comes_again_and_ends_by_the_redrive_policy(
 
 def test_a_letter_that_waits_shows_when_its_payload_vanishes(kinesis: Any, s3: Any) -> None:
     kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=48)
-    letters = [put(kinesis, b"1"), put(kinesis, b"2", "Tiantan")]
-    failing = dict.fromkeys({one.shard for one in letters}, "AccessDeniedException")
-    bodies: list[Any] = [own(letters[0]), json.dumps(of_pipe(letters[:1]))]
+    dead_letters = [put(kinesis, b"1"), put(kinesis, b"2", "Tiantan")]
+    failing = dict.fromkeys({one.shard for one in dead_letters}, "AccessDeniedException")
+    bodies: list[Any] = [own(dead_letters[0]), json.dumps(of_pipe(dead_letters[:1]))]
     assert hydrate_batch(event(*bodies), dependencies(Meddled(kinesis, failing), s3))[0] == again(0, 1)
     for consumer, body in zip(("air", "air-delivery"), map(json.loads, bodies), strict=True):
         [waits] = waiting(s3, BUCKET, consumer)
-        assert (waits.state, waits.vanishes) == (State.WAITING, ARRIVED + 48 * HOUR)
+        assert (waits.state, waits.deadline) == (State.WAITING, ARRIVED + 48 * HOUR)
         assert "AccessDenied" in waits.reason
         assert json.loads(bytes(waits.message)) == body
     assert hydrate_batch(event(*bodies, received=2), dependencies(kinesis, s3))[0] == ALL_DONE
@@ -183,11 +185,13 @@ def test_a_letter_that_waits_shows_when_its_payload_vanishes(kinesis: Any, s3: A
 
 def test_the_first_to_vanish_is_listed_first(kinesis: Any, s3: Any) -> None:
     real = put(kinesis, b"1")
-    letters = [msgspec.structs.replace(real, arrived=ARRIVED + hours * HOUR) for hours in (5, -3, 0, 100)]
+    dead_letters = [
+        msgspec.structs.replace(real, arrived=ARRIVED + hours * HOUR) for hours in (5, -3, 0, 100)
+    ]
     failing = Meddled(kinesis, {real.shard: "AccessDeniedException"})
-    hydrate_batch(event(*map(own, letters)), dependencies(failing, s3))
+    hydrate_batch(event(*map(own, dead_letters)), dependencies(failing, s3))
     found = [one.arrived for one in waiting(s3, BUCKET, "air")]
-    assert found == sorted(one.arrived for one in letters)
+    assert found == sorted(one.arrived for one in dead_letters)
 
 
 def metrics(lines: list[str]) -> dict[str, dict[str, Any]]:
@@ -230,19 +234,19 @@ def test_letters_that_wait_are_counted(kinesis: Any, s3: Any) -> None:
 
 def test_the_clock_asks_a_stream_once_in_a_while_and_never_raises(kinesis: Any) -> None:
     now = [ARRIVED]
-    counting = Meddled(kinesis)
-    clock = Retention(counting, lambda: now[0])
-    assert {clock.vanishes(name, ARRIVED) for name in [STREAM] * 5} == {ARRIVED + 24 * HOUR}
-    assert clock.seconds_left(STREAM, ARRIVED - HOUR) == 23 * 3600
-    assert clock.seconds_left(STREAM, ARRIVED - 25 * HOUR) == -3600
+    counting: Any = Meddled(kinesis)
+    retention = Retention(counting, lambda: now[0])
+    assert {retention.deadline(name, ARRIVED) for name in [STREAM] * 5} == {ARRIVED + 24 * HOUR}
+    assert retention.seconds_left(STREAM, ARRIVED - HOUR) == 23 * 3600
+    assert retention.seconds_left(STREAM, ARRIVED - 25 * HOUR) == -3600
     assert len(counting.calls) == 1
     kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=72)
     now[0] += HOUR
-    assert clock.vanishes(STREAM, ARRIVED) == ARRIVED + 72 * HOUR
-    assert clock.vanishes(ARN, ARRIVED) == ARRIVED + 72 * HOUR
+    assert retention.deadline(STREAM, ARRIVED) == ARRIVED + 72 * HOUR
+    assert retention.deadline(ARN, ARRIVED) == ARRIVED + 72 * HOUR
     counting.calls.clear()
-    assert [clock.vanishes("nowhere", ARRIVED) for _ in range(5)] == [None] * 5
-    assert clock.seconds_left("nowhere", ARRIVED) is None
+    assert [retention.deadline("nowhere", ARRIVED) for _ in range(5)] == [None] * 5
+    assert retention.seconds_left("nowhere", ARRIVED) is None
     assert len(counting.calls) == 1
 
 
@@ -257,15 +261,15 @@ class Context:
 
 
 def test_what_there_is_no_time_for_comes_again_and_the_rest_is_done(kinesis: Any, s3: Any) -> None:
-    letters = put_all(kinesis, [b"1", b"2", b"3"])
+    dead_letters = put_all(kinesis, [b"1", b"2", b"3"])
     seen: list[Hydrated] = []
     handle = handler(dependencies(kinesis, s3), seen.append)
-    bodies: list[Any] = [of_pipe([one]) for one in letters]
+    bodies: list[Any] = [of_pipe([one]) for one in dead_letters]
     assert handle(event(*bodies), Context([60_000, 20_000, 1_000])) == again(2)
     assert "no time" in seen[0].failed[2]
     assert len(failures(s3, "air-delivery")) == 2
-    assert handle(event(own(letters[0])), Context([1_000])) == again(0)
-    assert handle(event(own(letters[0])), None) == ALL_DONE
+    assert handle(event(own(dead_letters[0])), Context([1_000])) == again(0)
+    assert handle(event(own(dead_letters[0])), None) == ALL_DONE
 
 
 def test_the_function_takes_its_world_from_the_environment(
@@ -275,12 +279,12 @@ def test_the_function_takes_its_world_from_the_environment(
     monkeypatch.setenv(lambdas.PARKING, parking)
     monkeypatch.setenv("STREAM_APP_APPLICATION", "air")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    caches = (lambdas._client, lambdas._settings, lambdas._judge, lambdas._hydrate)
+    caches = (lambdas._client, lambdas._settings, lambdas._trial_factory, lambdas._hydrate)
     for cached in caches:
         cached.cache_clear()
-    letters = put_all(kinesis, [b"1", b"2"])
+    dead_letters = put_all(kinesis, [b"1", b"2"])
     try:
-        assert lambdas.hydrate(event(own(letters[0]), of_pipe(letters), "{}"), None) == ALL_DONE
+        assert lambdas.hydrate(event(own(dead_letters[0]), of_pipe(dead_letters), "{}"), None) == ALL_DONE
     finally:
         for cached in caches:
             cached.cache_clear()

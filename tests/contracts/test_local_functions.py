@@ -115,7 +115,7 @@ def test_a_malformed_dead_letter_is_parked_in_a_local_run(
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     environ = dict(os.environ)
     monkeypatch.setattr(os, "environ", environ)
-    caches = (lambdas._client, lambdas._settings, lambdas._judge, lambdas._hydrate)
+    caches = (lambdas._client, lambdas._settings, lambdas._trial_factory, lambdas._hydrate)
     for cached in caches:
         cached.cache_clear()
     send(clients, outputs["DeadLetterQueueUrl"], 1, "no dead letter")

@@ -27,7 +27,7 @@ from stream_app.recovery.correct.queue import REQUESTED, QueueDependencies, corr
 from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.context import open_target
 from stream_app.recovery.redrive.follow import attempts_of, follow
-from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.plan.build import PlanRequest, build_plan
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import parse_repair
@@ -142,7 +142,9 @@ class Round:
         for repair in (MEND, None):
             target = open_target(context, where, {})
             everything = Selection(statuses=("open", "redriven", "discarded", "processed"))
-            plan = make(context, Wish(everything, where, repair, newer="apply", max_redrives=MOST), target)
+            plan = build_plan(
+                context, PlanRequest(everything, where, repair, newer="apply", max_redrives=MOST), target
+            )
             self.sent += apply(context, plan, target).sent
             follow(context, attempts_of(context, plan))
 
@@ -217,10 +219,10 @@ def test_all_that_sends_again_comes_to_rest_together(everybody: Round) -> None:
     positions = Counter(entry.request.position for entry in entries)
     assert set(positions.values()) == {1}
     assert last["corrected"] >= 2
-    letters = [
+    dead_letters = [
         msgspec.json.decode(one["Body"]) for one in _messages(pipeline.client("sqs"), everybody.urls[MANUAL])
     ]
-    before_people = Counter((one["request"]["shard"], one["request"]["sequence"]) for one in letters)
+    before_people = Counter((one["request"]["shard"], one["request"]["sequence"]) for one in dead_letters)
     assert max(before_people.values()) == 1
     assert last["refused"] == len(before_people)
     assert everybody.answered > len(entries) * 2, "they were asked for again and again"
@@ -234,7 +236,7 @@ def test_the_same_without_the_bounds_would_go_on(everybody: Round) -> None:
     for _ in range(MOST + 3):
         everybody.pipeline.run()
         target = open_target(context, where, {})
-        wish = Wish(Selection(codes=("UNDECODABLE",)), where, None, newer="apply", max_redrives=99)
-        plan = make(context, wish, target)
+        wish = PlanRequest(Selection(codes=("UNDECODABLE",)), where, None, newer="apply", max_redrives=99)
+        plan = build_plan(context, wish, target)
         sent.append(apply(context, plan, target).sent)
     assert sent == [1] * (MOST + 3)

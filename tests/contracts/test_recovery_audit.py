@@ -72,8 +72,8 @@ def consume(kinesis: Any, s3: Any, segments: Sequence[Segment]) -> None:
     """What the consumer and the hydrate function do with segments."""
     for one in segments:
         after = store(one, [ParquetSink(s3, BUCKET), ManifestSink(s3, BUCKET)])
-        letters = [parse(message) for message in messages(after)]
-        assert not hydrate(letters, HydrateDependencies(kinesis, s3, BUCKET)).failed
+        dead_letters = [parse(message) for message in messages(after)]
+        assert not hydrate(dead_letters, HydrateDependencies(kinesis, s3, BUCKET)).failed
 
 
 @pytest.fixture

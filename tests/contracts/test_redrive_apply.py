@@ -21,7 +21,7 @@ from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.select import Selection
-from stream_app.recovery.redrive.targets.target import Answer, Barred, Later, Refused
+from stream_app.recovery.redrive.targets.target import Answer, Refused, Retryable, SenderRejected
 from stream_app.recovery.store import failure_keys
 from tests import samples
 from tests.contracts import redriving as on
@@ -37,16 +37,16 @@ def s3(client: Callable[[str], Any]) -> Any:
 def test_every_record_is_sent_once_in_the_order_of_its_device(client: Any, s3: Any) -> None:
     keys, clock, endpoint = park_readings(s3, 10, "ABC"), Clock(), Endpoint()
     plan = plan_of(context(client, clock), endpoint)
-    done = apply(context(client, clock), plan, endpoint, dependencies=clock.dependencies())
+    done = apply(context(client, clock), plan, endpoint, timing=clock.timing())
     assert (done.sent, done.left, done.complete) == (10, 0, True)
     assert sorted(endpoint.roots()) == sorted(keys)
     for device in "ABC":
-        arrivals = [
+        arrivals: list[Any] = [
             draft.message.detail["time"] for draft in endpoint.calls if draft.message and draft.key == device
         ]
         assert arrivals == sorted(arrivals)
     assert on.statuses(s3, keys) == {"redriven": 10}
-    again = apply(context(client, clock), plan, endpoint, dependencies=clock.dependencies())
+    again = apply(context(client, clock), plan, endpoint, timing=clock.timing())
     assert (again.sent, again.sent_before, again.complete) == (0, 10, True)
     assert set(endpoint.counts.values()) == {1}
 
@@ -56,7 +56,7 @@ def test_a_dry_run_does_nothing(client: Any, s3: Any) -> None:
     endpoint = Endpoint()
     plan = plan_of(context(client, clock), endpoint)
     watched = Mortal(client)
-    done = apply(context(watched, clock), plan, endpoint, dependencies=clock.dependencies(), dry_run=True)
+    done = apply(context(watched, clock), plan, endpoint, timing=clock.timing(), dry_run=True)
     assert (done.left, done.sent, watched.effects, endpoint.calls) == (4, 0, [], [])
     assert on.statuses(s3, keys) == {"open": 4}
 
@@ -66,9 +66,7 @@ def test_two_appliers_share_the_work(client: Any) -> None:
     roads = [replace(context(client, here.clock), lease_ms=10**9) for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         work = [
-            threads.submit(
-                apply, one, here.plan, here.endpoint, QUICK, dependencies=here.clock.dependencies()
-            )
+            threads.submit(apply, one, here.plan, here.endpoint, QUICK, timing=here.clock.timing())
             for one in roads
         ]
         done = [one.result() for one in work]
@@ -77,7 +75,9 @@ def test_two_appliers_share_the_work(client: Any) -> None:
     assert set(here.endpoint.counts.values()) == {1}
     assert sorted(here.endpoint.roots()) == here.keys
     for device in "AB":
-        times = [d.message.detail["time"] for d in here.endpoint.calls if d.message and d.key == device]
+        times: list[Any] = [
+            d.message.detail["time"] for d in here.endpoint.calls if d.message and d.key == device
+        ]
         assert times == sorted(times)
 
 
@@ -154,7 +154,7 @@ def test_what_fails_after_the_plan_was_made_is_not_of_its_selection(client: Any)
 
 def test_a_plan_of_another_application_is_refused(client: Any) -> None:
     here = case(client)
-    with pytest.raises(ConfigError, match="the plan is of air"):
+    with pytest.raises(ConfigError, match="the plan is for air"):
         apply(context(client, here.clock, "water"), here.plan, here.endpoint, QUICK)
 
 
@@ -178,12 +178,12 @@ def test_what_the_target_refuses_stays_open_and_is_sent_no_more_than_the_limit_a
         assert done.named == [(here.keys[0], "HTTP 422")]
     assert on.statuses(client("s3"), here.keys) == {"open": 1, "redriven": 1}
     last = plan_of(context(client, here.clock), here.endpoint, max_redrives=2)
-    assert (last.items, last.left_out) == ((), {"it was sent as often as it may be": 1})
+    assert (last.items, last.left_out) == ((), {"it reached the maximum number of redrives": 1})
 
 
 def test_it_waits_as_long_as_it_is_asked_to(client: Any) -> None:
     here = case(client, script=lambda _, number: None)
-    asked = iter([Later("HTTP 429", doubt=False, after=7.0)])
+    asked = iter([Retryable("HTTP 429", doubt=False, after=7.0)])
     here.endpoint.script = lambda _parcel, _number: next(asked, None)
     done = here.apply()
     assert (done.complete, done.again) == (True, 1)
@@ -193,7 +193,7 @@ def test_it_waits_as_long_as_it_is_asked_to(client: Any) -> None:
 
 @pytest.mark.parametrize("doubt", [False, True])
 def test_a_target_that_takes_nothing_ends_it_and_leaves_no_claim_in_the_way(client: Any, doubt: bool) -> None:
-    here = case(client, script=lambda _parcel, _number: Later("HTTP 500", doubt=doubt))
+    here = case(client, script=lambda _parcel, _number: Retryable("HTTP 500", doubt=doubt))
     done = here.apply()
     assert "HTTP 500" in done.halted
     assert done.left + done.undelivered == 4
@@ -207,16 +207,16 @@ def test_a_target_that_takes_nothing_ends_it_and_leaves_no_claim_in_the_way(clie
 
 
 def test_a_target_that_bars_us_is_left_alone_at_once(client: Any) -> None:
-    here = case(client, script=lambda _parcel, _number: Barred("HTTP 401"))
+    here = case(client, script=lambda _parcel, _number: SenderRejected("HTTP 401"))
     done = here.apply()
-    assert (done.halted, done.left, sum(here.endpoint.waves)) == ("HTTP 401", 4, 2)
+    assert (done.halted, done.left, sum(here.endpoint.batches)) == ("HTTP 401", 4, 2)
     assert here.states() == {}
     here.endpoint.script = lambda _parcel, _number: None
     assert here.apply().complete
 
 
 def test_an_answer_that_is_lost_after_a_doubt_does_not_take_the_doubt_away(client: Any) -> None:
-    answers = iter([Later("no answer", doubt=True), Barred("HTTP 401")])
+    answers = iter([Retryable("no answer", doubt=True), SenderRejected("HTTP 401")])
     here = case(client, count=1, script=lambda _parcel, _number: next(answers, None))
     assert here.apply().halted == "HTTP 401"
     held = here.apply(pace=QUICK._replace(in_doubt="hold"))
@@ -246,9 +246,9 @@ ANSWERS = st.sampled_from(
         None,
         None,
         None,
-        Later("HTTP 503", doubt=False),
-        Later("no answer", doubt=True),
-        Later("HTTP 429", doubt=False, after=3.0),
+        Retryable("HTTP 503", doubt=False),
+        Retryable("no answer", doubt=True),
+        Retryable("HTTP 429", doubt=False, after=3.0),
     ]
 )
 
@@ -270,5 +270,5 @@ def test_whatever_the_target_answers_each_record_takes_effect_once_and_in_order(
     assert here.states() == {State.SENT: count}
     for device in "AB":
         first = [draft for draft in here.endpoint.effects.values() if draft.key == device]
-        times = [draft.message.detail["time"] for draft in first if draft.message]
+        times: list[Any] = [draft.message.detail["time"] for draft in first if draft.message]
         assert times == sorted(times)

@@ -49,7 +49,7 @@ def test_a_crash_at_any_effect_loses_nothing_and_doubles_nothing(client: Any, in
                 assert here.states().keys() <= {State.SENT, State.HELD}
                 assert max(here.endpoint.counts.values()) == 1
                 assert (
-                    done.held == here.states()[State.HELD] <= len(here.endpoint.waves) * here.endpoint.batch
+                    done.held == here.states()[State.HELD] <= len(here.endpoint.batches) * here.endpoint.batch
                 )
             assert len(here.endpoint.effects) == len({draft.lineage.root for draft in here.endpoint.calls})
             tries = len(here.endpoint.calls)
@@ -76,7 +76,7 @@ def test_a_claim_is_left_alone_until_its_end(client: Any) -> None:
 
 def test_what_cannot_be_told_apart_is_held_and_the_rest_goes_on(client: Any) -> None:
     here, process = crashed(client, "air", 3, after=False, pace=QUICK)
-    here.endpoint.collapses = False
+    here.endpoint.deduplicated = False
     here.clock.ms += on.LEASE_MS
     done = here.apply()
     assert done.held == process.effects.count("put_item") == here.states()[State.HELD]

@@ -153,8 +153,8 @@ def test_failures_are_discarded_for_a_reason(pipeline: Pipeline, properties: Pat
     [
         (["--to", "nowhere"], "neither bus, stream nor a URL"),
         (["--to", "bus", "--newer", "perhaps"], "skip, apply, replay"),
-        (["--to", "bus", "--select", "size=1"], "cannot be read"),
-        (["--to", "https://example.com/", "--auth", "Bearer abc"], "where the secret is"),
+        (["--to", "bus", "--select", "size=1"], "is not valid"),
+        (["--to", "https://example.com/", "--auth", "Bearer abc"], "source of the secret"),
         (["--to", "bus", "--select", "key=0123456789"], "no failure"),
     ],
 )

@@ -15,7 +15,7 @@ from stream_app.recovery.redrive.discard import discard
 from stream_app.recovery.redrive.follow import Followed, attempts_in, follow
 from stream_app.recovery.redrive.ledger.items import State
 from stream_app.recovery.redrive.lineage import story
-from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.plan.build import PlanRequest, build_plan
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.store import parse_key, status
@@ -68,7 +68,7 @@ def test_a_copy_too_many_is_a_repeat_and_nothing_is_stored_twice(pipeline: Pipel
     target = open_target(pipeline.context, plan.destination, {})
 
     class Twice:
-        where, batch, parcel, close = target.where, target.batch, target.parcel, target.close
+        where, batch, encode, close = target.where, target.batch, target.encode, target.close
 
         def send(self, parcels: Any) -> Any:
             list(target.send(parcels))
@@ -95,7 +95,7 @@ def test_what_fails_again_is_the_same_record_and_comes_to_an_end(pipeline: Pipel
         pipeline.run()
         assert followed(pipeline, plan) == Followed(failed=1)
     last = planned(pipeline, to, max_redrives=2)
-    assert (last.items, last.left_out) == ((), {"it was sent as often as it may be": 1})
+    assert (last.items, last.left_out) == ((), {"it reached the maximum number of redrives": 1})
     context = pipeline.context
     told = story(context.s3, BUCKET, pipeline.failures()[-1], context.ledger, context.registry)
     assert [(one.attempt, one.state) for one in told] == [(1, State.FAILED), (2, State.FAILED)]
@@ -121,7 +121,7 @@ def test_bytes_that_nobody_can_read_go_back_as_they_are_and_keep_their_line(pipe
     pipeline.run()
     [first] = pipeline.failures()
     to_bus = planned(pipeline, "bus")
-    assert (to_bus.items, to_bus.left_out) == ((), {"it has no form for the target": 1})
+    assert (to_bus.items, to_bus.left_out) == ((), {"it cannot be encoded for the target": 1})
     for attempt in (1, 2):
         plan = planned(pipeline, "stream", max_redrives=2)
         assert [(item.attempt, item.lineage.root) for item in plan.items] == [(attempt, first)]
@@ -179,7 +179,7 @@ def test_what_went_to_an_endpoint_stays_redriven(pipeline: Pipeline) -> None:
         destination("https://example.com/", bus="", stream=""),
         Endpoint(),
     )
-    endpoint_plan = make(context, Wish(Selection(), where), endpoint)
+    endpoint_plan = build_plan(context, PlanRequest(Selection(), where), endpoint)
     assert apply(context, endpoint_plan, endpoint).complete
     assert followed(pipeline, endpoint_plan) == Followed(delivered=1)
     assert statuses(pipeline.client("s3"), pipeline.failures()) == {"redriven": 1}

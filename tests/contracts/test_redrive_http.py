@@ -26,12 +26,12 @@ from stream_app.recovery.redrive.targets.auth import Auth, secret_of
 from stream_app.recovery.redrive.targets.http import HttpTarget, answer, seconds
 from stream_app.recovery.redrive.targets.target import (
     Answer,
-    Barred,
     Delivered,
     Draft,
-    Later,
-    Parcel,
+    EncodedRecord,
     Refused,
+    Retryable,
+    SenderRejected,
     destination,
 )
 from stream_app.recovery.repair.file import parse_repair
@@ -98,9 +98,9 @@ def draft(data: bytes, attempt: int = 1, **repair: Any) -> Draft:
     return made
 
 
-def parcel(target: HttpTarget, data: bytes, attempt: int = 1, **repair: Any) -> Parcel:
-    made = target.parcel(draft(data, attempt, **repair))
-    assert isinstance(made, Parcel)
+def encode(target: HttpTarget, data: bytes, attempt: int = 1, **repair: Any) -> EncodedRecord:
+    made = target.encode(draft(data, attempt, **repair))
+    assert isinstance(made, EncodedRecord)
     return made
 
 
@@ -123,7 +123,7 @@ def opened(url: str, **how: Any) -> Iterator[HttpTarget]:
 )
 def test_an_unrepaired_record_is_sent_as_the_very_bytes_that_came(data: bytes, kind: str) -> None:
     with endpoint() as received, opened(received.url) as target:
-        assert list(target.send([parcel(target, data, 2)])) == [Delivered({"status": "200"})]
+        assert list(target.send([encode(target, data, 2)])) == [Delivered({"status": "200"})]
         assert target.where == received.url.partition("?")[0]
     [(path, headers, body)] = received.requests
     assert (path, body) == ("/in/air?x=1", data)
@@ -144,8 +144,8 @@ def test_a_repaired_record_is_sent_in_the_form_in_which_it_came() -> None:
             b'{"event": "reading", "value": -1}',
             samples.as_envelope("reading", {"value": -1}, "e-1"),
         )
-        list(target.send([parcel(target, plain, steps=steps)]))
-        list(target.send([parcel(target, enveloped, steps=steps)]))
+        list(target.send([encode(target, plain, steps=steps)]))
+        list(target.send([encode(target, enveloped, steps=steps)]))
     assert [json.loads(body) for _, _, body in received.requests] == [
         {"event": "reading", "value": 1},
         {"version": "0", "id": "e-1", "detail-type": "reading", "detail": {"value": 1}},
@@ -155,7 +155,7 @@ def test_a_repaired_record_is_sent_in_the_form_in_which_it_came() -> None:
 def test_a_connection_is_used_again() -> None:
     with endpoint() as received, opened(received.url, threads=1) as target:
         for number in range(5):
-            list(target.send([parcel(target, b"{}", number + 1)]))
+            list(target.send([encode(target, b"{}", number + 1)]))
     assert (len(received.requests), received.connections) == (5, 1)
 
 
@@ -164,26 +164,26 @@ def test_a_connection_is_used_again() -> None:
     [
         (201, {}, Delivered({"status": "201"})),
         (204, {}, Delivered({"status": "204"})),
-        (302, {"Location": "http://127.0.0.1:1/"}, Barred("HTTP 302: redirects are not followed")),
+        (302, {"Location": "http://127.0.0.1:1/"}, SenderRejected("HTTP 302: redirects are not followed")),
         (400, {}, Refused("HTTP 400")),
-        (401, {}, Barred("HTTP 401")),
-        (403, {}, Barred("HTTP 403")),
+        (401, {}, SenderRejected("HTTP 401")),
+        (403, {}, SenderRejected("HTTP 403")),
         (404, {}, Refused("HTTP 404")),
         (409, {"Retry-After": "3"}, Refused("HTTP 409")),
-        (429, {"Retry-After": "3"}, Later("HTTP 429", doubt=False, after=3.0)),
-        (429, {}, Later("HTTP 429", doubt=False)),
-        (500, {}, Later("HTTP 500", doubt=True)),
-        (503, {"Retry-After": "0"}, Later("HTTP 503", doubt=False, after=0.0)),
-        (504, {"Retry-After": "9"}, Later("HTTP 504", doubt=True, after=9.0)),
-        (0, {}, Later("no answer: RemoteDisconnected", doubt=True)),
+        (429, {"Retry-After": "3"}, Retryable("HTTP 429", doubt=False, after=3.0)),
+        (429, {}, Retryable("HTTP 429", doubt=False)),
+        (500, {}, Retryable("HTTP 500", doubt=True)),
+        (503, {"Retry-After": "0"}, Retryable("HTTP 503", doubt=False, after=0.0)),
+        (504, {"Retry-After": "9"}, Retryable("HTTP 504", doubt=True, after=9.0)),
+        (0, {}, Retryable("no answer: RemoteDisconnected", doubt=True)),
     ],
 )
 def test_what_an_answer_means(status: int, headers: dict[str, str], wanted: Answer) -> None:
     with endpoint() as received, opened(received.url) as target:
         received.reply = lambda _number: (status, headers, b"" if status == 204 else b"x" * 100_000)
-        assert list(target.send([parcel(target, b"{}")])) == [wanted]
+        assert list(target.send([encode(target, b"{}")])) == [wanted]
         received.reply = lambda _number: (200, {}, b"")
-        assert list(target.send([parcel(target, b"{}")])) == [Delivered({"status": "200"})]
+        assert list(target.send([encode(target, b"{}")])) == [Delivered({"status": "200"})]
     assert len(received.requests) == 2
 
 
@@ -191,8 +191,8 @@ def test_an_endpoint_that_is_not_there_was_sent_nothing() -> None:
     with endpoint() as received:
         gone = received.url
     with opened(gone) as target:
-        assert list(target.send([parcel(target, b"{}")])) == [
-            Later("no connection: ConnectionRefusedError", doubt=False)
+        assert list(target.send([encode(target, b"{}")])) == [
+            Retryable("no connection: ConnectionRefusedError", doubt=False)
         ]
 
 
@@ -205,7 +205,9 @@ def test_an_endpoint_that_says_nothing_leaves_a_doubt() -> None:
 
     with endpoint() as received, opened(received.url, timeout=0.2) as target:
         received.reply = wait
-        assert list(target.send([parcel(target, b"{}")])) == [Later("no answer: TimeoutError", doubt=True)]
+        assert list(target.send([encode(target, b"{}")])) == [
+            Retryable("no answer: TimeoutError", doubt=True)
+        ]
         silence.set()
 
 
@@ -213,9 +215,9 @@ def test_a_connection_that_rested_is_not_trusted() -> None:
     """A server closes what rests; a request on such a connection would be in doubt for nothing."""
     times = [NOW]
     with endpoint() as received, opened(received.url, threads=1, now=lambda: times[0]) as target:
-        list(target.send([parcel(target, b"{}")]))
+        list(target.send([encode(target, b"{}")]))
         times[0] += timedelta(seconds=60)
-        list(target.send([parcel(target, b"{}")]))
+        list(target.send([encode(target, b"{}")]))
     assert received.connections == 2
 
 
@@ -230,8 +232,8 @@ def test_a_wait_is_given_in_seconds_or_as_a_date(after: int) -> None:
 def test_every_answer_means_something(status: int, retry_after: str | None) -> None:
     found = answer(status, retry_after, NOW)
     assert isinstance(found, Delivered) == (200 <= status < 300)
-    assert isinstance(found, Later) == (status == 429 or status >= 500)
-    if isinstance(found, Later) and found.after is not None:
+    assert isinstance(found, Retryable) == (status == 429 or status >= 500)
+    if isinstance(found, Retryable) and found.after is not None:
         assert 0 <= found.after <= 900
 
 
@@ -279,9 +281,9 @@ def test_a_request_to_aws_whose_answer_is_lost_is_made_once_and_leaves_a_doubt(
         target = open_target(
             commands._redrive_context(file, None), destination(kind, bus="air", stream="devices"), {}
         )
-        made = target.parcel(draft(samples.as_json("reading", {"id": "1", "device": "A", "time": 1})))
-        assert isinstance(made, Parcel)
+        made = target.encode(draft(samples.as_json("reading", {"id": "1", "device": "A", "time": 1})))
+        assert isinstance(made, EncodedRecord)
         [found] = target.send([made])
-        assert isinstance(found, Later)
+        assert isinstance(found, Retryable)
         assert found.doubt
     assert len(received.requests) == 1

@@ -10,7 +10,7 @@ import pytest
 from stream_app.errors import ConfigError
 from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.follow import Followed
-from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.plan.build import PlanRequest, build_plan
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from tests.contracts.redriving import BUCKET, BUS, STREAM, Endpoint, reading, statuses
@@ -42,7 +42,7 @@ def test_a_plan_warns_of_what_is_older_than_what_was_processed(late: Pipeline) -
         "2016-12-01T03:00:00.000Z",
         1,
     )
-    with pytest.raises(ConfigError, match="older than what was processed"):
+    with pytest.raises(ConfigError, match="older than the last processed"):
         applied(late, plan)
 
 
@@ -69,15 +69,15 @@ def test_what_came_later_can_be_sent_behind_it_to_an_endpoint(late: Pipeline) ->
     """An endpoint that keeps what it was given last ends with the newest record."""
     context, endpoint = late.context, Endpoint()
     where = destination("https://example.com/", bus="", stream="")
-    plan = make(context, Wish(Selection(), where, MEND, newer="replay"), endpoint)
+    plan = build_plan(context, PlanRequest(Selection(), where, MEND, newer="replay"), endpoint)
     assert (plan.sent, plan.replayed) == (4, 2)
     assert apply(context, plan, endpoint).complete
     of_a = [json.loads(draft.data)["detail"]["id"] for draft in endpoint.calls if draft.key == "A"]
     assert of_a == ["A/1", "A/2", "A/3"]
     assert apply(context, plan, endpoint).sent_before == 4
-    again = make(
+    again = build_plan(
         context,
-        Wish(Selection(statuses=("redriven",)), where, MEND, newer="replay", max_redrives=1),
+        PlanRequest(Selection(statuses=("redriven",)), where, MEND, newer="replay", max_redrives=1),
         endpoint,
     )
     assert again.items == ()
@@ -102,7 +102,7 @@ def test_what_the_pipeline_would_not_know_as_a_repeat_is_not_sent_behind(
         pipeline.publish("reading", "A", reading(number, value=500.0 if number == 1 else 1.0))
     pipeline.run()
     monkeypatch.setattr("tests.contracts.redriving.settings", _forgetful)
-    with pytest.raises(ConfigError, match="6 later records"):
+    with pytest.raises(ConfigError, match="6 newer records"):
         planned(pipeline, "bus", repair=MEND, newer="replay")
 
 

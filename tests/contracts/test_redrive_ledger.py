@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_app.recovery.redrive.ledger.claims import Busy, Ledger, Mine, Taken
+from stream_app.recovery.redrive.ledger.claims import Busy, Claimed, Ledger, Unavailable
 from stream_app.recovery.redrive.ledger.items import Attempt, State, from_item, to_item
 from stream_app.recovery.redrive.message import Lineage
 from tests.contracts import redriving as on
@@ -56,19 +56,19 @@ def test_an_attempt_is_what_its_item_says() -> None:
 
 
 def test_who_claims_first_has_it_until_the_end(ledger: Ledger, other: Ledger, clock: Clock) -> None:
-    assert ledger.claim(ONE) == Mine(doubt=False)
+    assert ledger.claim(ONE) == Claimed(doubt=False)
     end = clock.ms + on.LEASE_MS
     assert other.claim(ONE) == Busy(end)
     clock.ms = end - 1
     assert isinstance(other.claim(ONE), Busy)
-    assert ledger.claim(ONE) == Mine(doubt=False)  # again, by the owner: it lasts longer
+    assert ledger.claim(ONE) == Claimed(doubt=False)  # again, by the owner: it lasts longer
     clock.ms = end + 1
     assert isinstance(other.claim(ONE), Busy)
     clock.ms += on.LEASE_MS
-    assert other.claim(ONE) == Mine(doubt=True)
-    assert not ledger.settle(ONE, State.SENT)
+    assert other.claim(ONE) == Claimed(doubt=True)
+    assert not ledger.complete(ONE, State.SENT)
     assert isinstance(ledger.claim(ONE), Busy)
-    assert other.settle(ONE, State.SENT, receipt={"status": "200"})
+    assert other.complete(ONE, State.SENT, receipt={"status": "200"})
     found = ledger.get(ONE.lineage)
     assert found is not None
     assert (found.state, found.owner, found.receipt) == (State.SENT, "two", {"status": "200"})
@@ -79,11 +79,11 @@ def test_what_came_to_an_end_is_never_claimed_again(
     ledger: Ledger, other: Ledger, clock: Clock, state: State
 ) -> None:
     ledger.claim(ONE)
-    ledger.settle(ONE, state, "so it was")
+    ledger.complete(ONE, state, "so it was")
     clock.ms += 10 * on.LEASE_MS
     for anybody in (ledger, other):
         claim = anybody.claim(ONE)
-        assert isinstance(claim, Taken)
+        assert isinstance(claim, Unavailable)
         assert (claim.by.state, claim.by.why) == (state, "so it was")
 
 
@@ -92,19 +92,19 @@ def test_another_plan_has_to_leave_it_alone_until_its_end(
 ) -> None:
     ledger.claim(ONE)
     theirs = msgspec.structs.replace(ONE, plan="plan-2", target="stream devices", by="bob")
-    assert isinstance(other.claim(theirs), Taken)
+    assert isinstance(other.claim(theirs), Unavailable)
     clock.ms += on.LEASE_MS
-    assert other.claim(theirs) == Mine(doubt=True)
+    assert other.claim(theirs) == Claimed(doubt=True)
     found = ledger.get(ONE.lineage)
     assert found is not None
     assert (found.plan, found.target, found.by) == ("plan-2", "stream devices", "bob")
-    assert isinstance(ledger.claim(ONE), Taken)
+    assert isinstance(ledger.claim(ONE), Unavailable)
 
 
 def test_who_is_known_to_be_dead_is_not_waited_for(ledger: Ledger, other: Ledger) -> None:
     ledger.claim(ONE)
     knowing = replace(other, is_dead=lambda owner: owner == "one")
-    assert knowing.claim(ONE) == Mine(doubt=True)
+    assert knowing.claim(ONE) == Claimed(doubt=True)
     assert isinstance(ledger.claim(ONE), Busy)
 
 
@@ -112,7 +112,7 @@ def test_what_was_given_back_is_as_if_it_had_never_been(ledger: Ledger, other: L
     ledger.claim(ONE)
     ledger.release(ONE, doubt=False)
     assert ledger.attempts(ONE.root) == []
-    assert other.claim(ONE) == Mine(doubt=False)
+    assert other.claim(ONE) == Claimed(doubt=False)
     ledger.release(ONE, doubt=False)  # it is not ours any more
     assert [attempt.owner for attempt in ledger.attempts(ONE.root)] == ["two"]
 
@@ -120,7 +120,7 @@ def test_what_was_given_back_is_as_if_it_had_never_been(ledger: Ledger, other: L
 def test_what_was_given_back_in_doubt_is_known_to_be(ledger: Ledger, other: Ledger) -> None:
     ledger.claim(ONE)
     ledger.release(ONE, doubt=True)
-    assert other.claim(ONE) == Mine(doubt=True)
+    assert other.claim(ONE) == Claimed(doubt=True)
 
 
 def test_attempts_come_in_order_and_by_their_record(ledger: Ledger) -> None:
@@ -151,7 +151,7 @@ def test_the_histories_of_many_are_those_of_each(ledger: Ledger) -> None:
 def test_what_became_of_it_is_marked_once(ledger: Ledger) -> None:
     ledger.claim(ONE)
     assert not ledger.follow(ONE, State.PROCESSED)  # not sent yet
-    ledger.settle(ONE, State.SENT)
+    ledger.complete(ONE, State.SENT)
     assert ledger.follow(ONE, State.PROCESSED, "stored")
     assert not ledger.follow(ONE, State.FAILED)
     assert [one.state for one in ledger.attempts(ONE.root)] == [State.PROCESSED]
@@ -169,7 +169,7 @@ def test_of_many_at_once_one_has_it(ledger: Ledger) -> None:
     many = [replace(ledger, owner=f"owner {number}") for number in range(16)]
     with ThreadPoolExecutor(16) as threads:
         claims = list(threads.map(lambda one: one.claim(ONE), many))
-    assert sum(isinstance(claim, Mine) for claim in claims) == 1
+    assert sum(isinstance(claim, Claimed) for claim in claims) == 1
 
 
 class Deaf:
@@ -193,10 +193,11 @@ class Deaf:
 def test_an_answer_that_was_lost_does_not_make_us_strangers_to_ourselves(
     ledger: Ledger, other: Ledger
 ) -> None:
-    deaf = replace(ledger, dynamodb=Deaf(ledger.dynamodb))
-    assert deaf.claim(ONE) == Mine(doubt=False)
-    assert deaf.claim(ONE) == Mine(doubt=False)
+    lossy_client: Any = Deaf(ledger.dynamodb)
+    deaf = replace(ledger, dynamodb=lossy_client)
+    assert deaf.claim(ONE) == Claimed(doubt=False)
+    assert deaf.claim(ONE) == Claimed(doubt=False)
     assert isinstance(other.claim(ONE), Busy)
-    assert deaf.settle(ONE, State.SENT)
+    assert deaf.complete(ONE, State.SENT)
     assert deaf.follow(ONE, State.PROCESSED)
     assert [one.state for one in ledger.attempts(ONE.root)] == [State.PROCESSED]

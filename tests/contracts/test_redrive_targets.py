@@ -16,7 +16,15 @@ from stream_app.aws.request_sizes import BUS_BYTES, BUS_ENTRIES
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.recovery.redrive.plan.cases import draft_of
 from stream_app.recovery.redrive.targets.aws import BusTarget, StreamTarget
-from stream_app.recovery.redrive.targets.target import Barred, Delivered, Draft, Later, Parcel, Refused, Unfit
+from stream_app.recovery.redrive.targets.target import (
+    Delivered,
+    Draft,
+    EncodedRecord,
+    Refused,
+    Retryable,
+    SenderRejected,
+    Unsupported,
+)
 from stream_app.recovery.repair.file import parse_repair
 from tests import samples
 
@@ -60,10 +68,10 @@ def stream(service: Any) -> StreamTarget:
     return StreamTarget(service, "devices", REGISTRY, "us-east-1", lambda: NOW)
 
 
-def parcels(target: Any, count: int, size: int = 0) -> list[Parcel]:
+def parcels(target: Any, count: int, size: int = 0) -> list[EncodedRecord]:
     data = samples.as_json("reading", {"id": "1", "device": "A", "time": 1, "note": "." * size})
-    made = target.parcel(draft(data))
-    assert isinstance(made, Parcel)
+    made = target.encode(draft(data))
+    assert isinstance(made, EncodedRecord)
     return [made] * count
 
 
@@ -88,8 +96,8 @@ def test_each_entry_has_its_own_answer() -> None:
     target = bus(Service(lambda number: answers[number]))
     assert list(target.send(parcels(target, 4))) == [
         Delivered({"id": "e-1"}),
-        Later("ThrottlingException: slow down", doubt=False),
-        Later("InternalFailure", doubt=True),
+        Retryable("ThrottlingException: slow down", doubt=False),
+        Retryable("InternalFailure", doubt=True),
         Refused("MalformedDetail: no"),
     ]
     taken = {"ShardId": "shardId-1", "SequenceNumber": "42"}
@@ -105,12 +113,12 @@ def _client_error(code: str, http: int) -> ClientError:
 @pytest.mark.parametrize(
     ("error", "wanted"),
     [
-        (_client_error("ThrottlingException", 400), Later("ThrottlingException", doubt=False)),
-        (_client_error("InternalFailure", 500), Later("InternalFailure", doubt=True)),
-        (_client_error("AccessDeniedException", 400), Barred("AccessDeniedException")),
-        (_client_error("ResourceNotFoundException", 400), Barred("ResourceNotFoundException")),
-        (ReadTimeoutError(endpoint_url="x"), Later("ReadTimeoutError", doubt=True)),
-        (ConnectTimeoutError(endpoint_url="x"), Later("ConnectTimeoutError", doubt=True)),
+        (_client_error("ThrottlingException", 400), Retryable("ThrottlingException", doubt=False)),
+        (_client_error("InternalFailure", 500), Retryable("InternalFailure", doubt=True)),
+        (_client_error("AccessDeniedException", 400), SenderRejected("AccessDeniedException")),
+        (_client_error("ResourceNotFoundException", 400), SenderRejected("ResourceNotFoundException")),
+        (ReadTimeoutError(endpoint_url="x"), Retryable("ReadTimeoutError", doubt=True)),
+        (ConnectTimeoutError(endpoint_url="x"), Retryable("ConnectTimeoutError", doubt=True)),
     ],
 )
 @pytest.mark.parametrize("make", [bus, stream])
@@ -129,8 +137,8 @@ def test_a_bus_entry_comes_from_where_the_first_one_came() -> None:
         "id": "e-9",
         "resources": ["A", "arn:x"],
     }
-    made = bus(Service()).parcel(draft(json.dumps({**came, "detail": {"device": "A", "time": 1}}).encode()))
-    assert isinstance(made, Parcel)
+    made = bus(Service()).encode(draft(json.dumps({**came, "detail": {"device": "A", "time": 1}}).encode()))
+    assert isinstance(made, EncodedRecord)
     assert made.body == {
         "Source": "stream-app.devices.v2",
         "DetailType": "reading",
@@ -139,40 +147,44 @@ def test_a_bus_entry_comes_from_where_the_first_one_came() -> None:
         "EventBusName": "air",
     }
     aws = {**came, "source": "aws.events", "detail": {"device": "A"}}
-    made = bus(Service()).parcel(draft(json.dumps(aws).encode()))
-    assert isinstance(made, Parcel)
+    made = bus(Service()).encode(draft(json.dumps(aws).encode()))
+    assert isinstance(made, EncodedRecord)
     assert made.body["Source"] == "stream-app.devices"  # PutEvents takes no source of AWS
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"[]", b'{"no": "type"}', samples.GARBAGE[2]])
 def test_what_has_no_type_does_not_fit_a_bus_and_fits_a_stream_as_it_is(data: bytes) -> None:
-    assert isinstance(bus(Service()).parcel(draft(data)), Unfit)
-    made = stream(Service()).parcel(draft(data))
-    assert isinstance(made, Parcel)
-    assert (made.body, made.collapses, made.carries) == ({"Data": data, "PartitionKey": "A"}, False, False)
+    assert isinstance(bus(Service()).encode(draft(data)), Unsupported)
+    made = stream(Service()).encode(draft(data))
+    assert isinstance(made, EncodedRecord)
+    assert (made.body, made.deduplicated, made.has_lineage) == (
+        {"Data": data, "PartitionKey": "A"},
+        False,
+        False,
+    )
 
 
 def test_what_is_too_large_does_not_fit() -> None:
     data = samples.as_json("reading", {"device": "A", "note": "." * 300_000})
-    assert isinstance(bus(Service()).parcel(draft(data)), Unfit)
-    assert isinstance(stream(Service()).parcel(draft(data)), Parcel)
-    assert isinstance(stream(Service()).parcel(draft(b"." * 1_048_576)), Unfit)
+    assert isinstance(bus(Service()).encode(draft(data)), Unsupported)
+    assert isinstance(stream(Service()).encode(draft(data)), EncodedRecord)
+    assert isinstance(stream(Service()).encode(draft(b"." * 1_048_576)), Unsupported)
 
 
 def test_avro_goes_back_onto_the_stream_as_it_came_unless_it_was_repaired() -> None:
     data = samples.as_avro({"id": "1", "device": "A", "time": 1, "value": 5.0}, samples.SCHEMAS["reading"])
-    whole = stream(Service()).parcel(draft(data))
-    assert isinstance(whole, Parcel)
-    assert (whole.body["Data"], whole.collapses, whole.carries) == (data, True, False)
-    repaired = stream(Service()).parcel(draft(data, steps=[{"do": "set", "field": "value", "value": 6}]))
-    assert isinstance(repaired, Parcel)
+    whole = stream(Service()).encode(draft(data))
+    assert isinstance(whole, EncodedRecord)
+    assert (whole.body["Data"], whole.deduplicated, whole.has_lineage) == (data, True, False)
+    repaired = stream(Service()).encode(draft(data, steps=[{"do": "set", "field": "value", "value": 6}]))
+    assert isinstance(repaired, EncodedRecord)
     document = json.loads(repaired.body["Data"])
     assert (document["detail"]["value"], document["resources"]) == (6, ["A", LINEAGE.resource])
-    assert (repaired.collapses, repaired.carries) == (True, True)
+    assert (repaired.deduplicated, repaired.has_lineage) == (True, True)
 
 
 def test_a_repair_that_changes_the_device_changes_the_partition_key() -> None:
     data = samples.as_json("reading", {"device": "X", "time": 1})
-    made = stream(Service()).parcel(draft(data, steps=[{"do": "set", "field": "device", "value": "B"}]))
-    assert isinstance(made, Parcel)
+    made = stream(Service()).encode(draft(data, steps=[{"do": "set", "field": "device", "value": "B"}]))
+    assert isinstance(made, EncodedRecord)
     assert (made.key, made.body["PartitionKey"]) == ("B", "B")

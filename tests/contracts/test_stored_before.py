@@ -112,7 +112,7 @@ def _status(stored: dict[str, bytes], key: str) -> str:
 def test_a_plan_is_read_and_its_seal_holds(stored: dict[str, bytes]) -> None:
     plan = plan_file.parse(stored["plan.json"])
     assert plan.items
-    assert plan_file.sealed(plan).id == plan.id
+    assert plan_file.with_digests(plan).id == plan.id
 
 
 def test_the_history_of_corrections_is_read(stored: dict[str, bytes]) -> None:

@@ -23,7 +23,7 @@ from stream_app.recovery.correct.rewriting import segment
 from stream_app.recovery.dead_letters import DeadLetter, parse
 from stream_app.recovery.find.payload import readable_payload
 from stream_app.recovery.find.query import cause
-from stream_app.recovery.hydrate import results as letters
+from stream_app.recovery.hydrate import results as dead_letters
 from stream_app.recovery.hydrate import shapes
 from stream_app.recovery.redrive import manifests, message
 from stream_app.recovery.redrive.ledger import items
@@ -103,23 +103,23 @@ def _replaced(data: bytes, rng: random.Random) -> bytes:
 
 
 def _dead_letter(data: bytes) -> None:
-    letter = parse(data)
-    stored = failure(letter, data)
+    dead_letter = parse(data)
+    stored = failure(dead_letter, data)
     assert load(msgspec.json.encode(stored)).key == stored.key
 
 
 def _shape(data: bytes) -> None:
     found = shapes.read(data)
     if isinstance(found, shapes.Range | DeadLetter):
-        letters.letter_key(found)
-        _letter_record(msgspec.json.encode(letters.record_of(found, letters.State.WAITING)))
+        dead_letters.record_key(found)
+        _letter_record(msgspec.json.encode(dead_letters.record_of(found, dead_letters.State.WAITING)))
 
 
 def _letter_record(data: bytes) -> None:
-    found = letters.parse_record(data)
+    found = dead_letters.parse_record(data)
     if found is not None:
         bounds.to_plain(found)
-        utc_datetime(found.vanishes or found.arrived)
+        utc_datetime(found.deadline or found.arrived)
 
 
 def _entry(item: Mapping[str, Any]) -> None:
@@ -134,7 +134,7 @@ def _attempt(item: Mapping[str, Any]) -> None:
     utc_datetime(found.settled_at)
 
 
-def _stored(data: bytes) -> None:
+def _store_range(data: bytes) -> None:
     stored = load(data)
     json.dumps(bounds.to_plain(stored))
     cause(stored)
@@ -147,7 +147,7 @@ def _payload(data: bytes) -> None:
     found = message.read(data, _REGISTRY)
     if found is not None:
         for repair in _REPAIRS:
-            changed = message.mended(found, repair)
+            changed = message.apply_repair(found, repair)
             if isinstance(changed, message.Message):
                 json.dumps(changed.detail)
         message.event_id(found, _REGISTRY)
@@ -163,7 +163,7 @@ def _resealed_plan(data: bytes) -> None:
     """A plan whose digests are right, whoever wrote it."""
     try:
         plan = bounds.decoded(data, plan_file.Plan, deepest=1_000)
-        text = msgspec.json.encode(plan_file.sealed(plan))
+        text = msgspec.json.encode(plan_file.with_digests(plan))
     except (ValueError, RecursionError):
         return
     _plan(text)
@@ -319,7 +319,7 @@ _PIPE = {
     "version": "1.0", "timestamp": "2016-12-01T00:00:02.000Z", "KinesisBatchInfo": _RANGE,
 }  # fmt: skip
 _LETTER_RECORD = msgspec.json.encode(
-    letters.record_of(_DEAD_LETTER, letters.State.WAITING, reason="throttled", vanishes=_AT)
+    dead_letters.record_of(_DEAD_LETTER, dead_letters.State.WAITING, reason="throttled", deadline=_AT)
 )
 _MANIFEST = {
     "first": {"position": "100"}, "last": {"position": "200.1"}, "repeated": ["101", "102.3"],
@@ -350,7 +350,7 @@ _PLAN = {
     "sample": [{"key": "k", "code": "c", "reason": "r", "expected": "stored", "before": {"a": [1]}}],
     "selection_digest": "", "items": [{"key": "k", "attempt": 1, "device": "d", "expected": "stored"}], "others": [],
 }  # fmt: skip
-_SEALED = plan_file.to_text(plan_file.sealed(msgspec.convert(_PLAN, plan_file.Plan))).encode()
+_SEALED = plan_file.to_text(plan_file.with_digests(msgspec.convert(_PLAN, plan_file.Plan))).encode()
 _STEPS = {
     "name": "n",
     "when": [
@@ -375,7 +375,7 @@ READERS: dict[str, Reader] = {
     "stored failure": Reader(
         [msgspec.json.encode(failure(_DEAD_LETTER, data)) for data in (*_PAYLOADS, None)],
         (ValueError,),
-        _stored,
+        _store_range,
     ),
     "payload": Reader(_PAYLOADS, (), _payload),
     "plan": Reader([_SEALED], (ConfigError,), _plan),

@@ -13,7 +13,7 @@ import msgspec
 
 from stream_app.model.record import Position
 from stream_app.recovery.store import STATUSES, StoredFailure, failure, failure_key, parse_key
-from tests.unit.test_recovery_store import letter
+from tests.unit.test_recovery_store import dead_letter
 
 START = datetime(2016, 12, 30, 20, tzinfo=UTC)  # so that months and years change on the way
 BUCKET = "bucket"
@@ -30,7 +30,7 @@ def made(key: str) -> StoredFailure:
     found = parse_key(key)
     assert found is not None
     number = int(found.position.sequence)
-    told = letter(found.position, found.partition_key or "", found.arrived)
+    told = dead_letter(found.position, found.partition_key or "", found.arrived)
     told = msgspec.structs.replace(
         told,
         consumer=found.consumer,

@@ -21,8 +21,8 @@ from stream_app.recovery.redrive.plan.file import (
     Sample,
     parse,
     read,
-    sealed,
     to_text,
+    with_digests,
 )
 from stream_app.recovery.redrive.select import Selection, digest, parse_selection
 from stream_app.recovery.redrive.targets.auth import Auth, parse_auth
@@ -75,7 +75,7 @@ def plan(**values: Any) -> Plan:
         "items": (),
         "others": (),
     }
-    return sealed(Plan(**{**known, **values}))
+    return with_digests(Plan(**{**known, **values}))
 
 
 @given(st.lists(ITEMS, max_size=4), st.lists(OTHERS, max_size=3))
@@ -102,7 +102,7 @@ def test_a_plan_that_was_changed_is_refused(items: list[Item], data: st.DataObje
         "others": [{"key": "k", "etag": "e", "why": "w"}],
     }
     name = data.draw(st.sampled_from(sorted(changes)))
-    with pytest.raises(ConfigError, match="was changed after it was made"):
+    with pytest.raises(ConfigError, match="was changed after it was created"):
         parse(json.dumps({**document, name: changes[name]}))
 
 
@@ -118,7 +118,7 @@ def test_a_plan_that_was_changed_is_refused(items: list[Item], data: st.DataObje
     ],
 )
 def test_what_is_no_plan_is_refused(text: str | bytes, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="this is no plan"):
+    with pytest.raises(ConfigError, match="not a plan"):
         parse(text)
     with pytest.raises(ConfigError, match="cannot read"):
         read(tmp_path / "none.json")

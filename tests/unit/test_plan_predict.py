@@ -67,14 +67,14 @@ def _has_id(draft: Draft) -> bool:
 def test_a_repair_is_foretold_to_help(value: float) -> None:
     broken = samples.as_json("reading", {"id": "1", "device": "A", "time": samples.START, "value": value})
     record = raw_record(broken, key="A")
-    assert [one.outcome for one in _told(drafts([record]))] == ["RULE_BROKEN"]
+    assert [one.outcome for one in _predictions(drafts([record]))] == ["RULE_BROKEN"]
     repair = parse_repair({"steps": [{"do": "set", "field": "value", "value": 1.5}]})
-    assert _told(drafts([record], repair=repair)) == [
+    assert _predictions(drafts([record], repair=repair)) == [
         Predicted("stored", "", "reading#A", samples.START, "reading", "1")
     ]
 
 
-def _told(some: list[Draft]) -> list[Predicted]:
+def _predictions(some: list[Draft]) -> list[Predicted]:
     return predict(some, REGISTRY, {}, now_ms=NOW, max_bytes=samples.MAX_BYTES)
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from stream_app.recovery.redrive.plan.predict import Predicted
-from stream_app.recovery.redrive.plan.quarantined import predict_safely
+from stream_app.recovery.redrive.plan.quarantined import predict_quarantined
 
 
 def case(code: str, data: bytes) -> Any:
@@ -30,7 +30,7 @@ def test_a_record_that_would_end_the_process_is_foretold_to_fail_as_before() -> 
         case("TIMED_OUT", b"poison"),
         case("RULE_BROKEN", b"two"),
     ]
-    assert predict_safely(made, predict) == [
+    assert predict_quarantined(made, predict) == [
         Predicted("stored", "one"),
         Predicted("PROCESS_KILLED", "the process ended with exit code 0"),
         Predicted("stored", "repaired"),

@@ -24,9 +24,9 @@ from tests.unit.test_sink_segment import SHARD, record, segment, segments
 @given(segments)
 def test_every_failed_row_is_one_message_that_names_its_record(one: Segment) -> None:
     made = [json.loads(message) for message in messages(one)]
-    letters = [parse(message) for message in messages(one)]
-    assert [letter.position for letter in letters] == one.positions(f.row for f in one.failed)
-    for letter, message, failed in zip(letters, made, one.failed, strict=True):
+    dead_letters = [parse(message) for message in messages(one)]
+    assert [dead_letter.position for dead_letter in dead_letters] == one.positions(f.row for f in one.failed)
+    for dead_letter, message, failed in zip(dead_letters, made, one.failed, strict=True):
         record = one.records[failed.row]
         assert message == {
             "kind": "stream-app.dead-letter",
@@ -45,7 +45,7 @@ def test_every_failed_row_is_one_message_that_names_its_record(one: Segment) -> 
             "reason": failed.reason,
             "segment": one.records[0].sequence_number,
         }
-        assert letter.code in set(Code)
+        assert dead_letter.code in set(Code)
 
 
 @given(st.text(max_size=3 * REASON_LENGTH))

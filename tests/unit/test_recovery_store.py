@@ -20,7 +20,7 @@ KEYS = st.text(max_size=256)
 TIMES = st.integers(0, 4_000_000_000_000)
 
 
-def letter(position: Position, key: str = "Dongsi", arrived: int = 1_480_550_400_123) -> DeadLetter:
+def dead_letter(position: Position, key: str = "Dongsi", arrived: int = 1_480_550_400_123) -> DeadLetter:
     return DeadLetter(
         kind=KIND,
         version=1,
@@ -108,7 +108,7 @@ JSON = st.recursive(
 @example(b"[" * 100_000)
 @example(b"1e400")
 def test_the_payload_comes_back_byte_for_byte(data: bytes) -> None:
-    stored = failure(letter(Position("shardId-1", "7")), data)
+    stored = failure(dead_letter(Position("shardId-1", "7")), data)
     body = msgspec.json.encode(stored)
     again = load(body)
     assert again.data == (data.strip(b" \t\r\n") if again.encoding == "json" else data)
@@ -123,13 +123,13 @@ def test_json_is_stored_as_json_and_other_bytes_as_base64() -> None:
         (b"\x00", "base64", "AA=="),
         (None, "none", None),
     ):
-        plain = json.loads(msgspec.json.encode(failure(letter(position), data)))
+        plain = json.loads(msgspec.json.encode(failure(dead_letter(position), data)))
         assert (plain["encoding"], plain["payload"]) == (encoding, payload)
-    assert load(msgspec.json.encode(failure(letter(position), None))).data is None
+    assert load(msgspec.json.encode(failure(dead_letter(position), None))).data is None
 
 
 def test_the_object_tells_all_that_the_dead_letter_told() -> None:
-    known = letter(Position("shardId-1", "7", 3))
+    known = dead_letter(Position("shardId-1", "7", 3))
     plain = json.loads(msgspec.json.encode(failure(known, b"{}")))
     told = msgspec.to_builtins(known)
     assert plain["dead_letter"] == told
@@ -145,7 +145,7 @@ def test_what_is_no_failure_is_refused(body: bytes) -> None:
 
 
 def test_another_kind_of_object_is_refused() -> None:
-    stored = msgspec.structs.replace(failure(letter(Position("shardId-1", "7")), b"{}"), kind="other")
+    stored = msgspec.structs.replace(failure(dead_letter(Position("shardId-1", "7")), b"{}"), kind="other")
     with pytest.raises(ValueError, match="'other'"):
         load(msgspec.json.encode(stored))
 

@@ -20,14 +20,14 @@ from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.redrive.message import (
     Lineage,
     Message,
+    apply_repair,
     as_envelope,
-    as_it_came,
     device,
     event_id,
-    further,
-    identified,
-    mended,
+    extra_resources,
+    original_form,
     read,
+    with_id,
 )
 from stream_app.recovery.repair.file import parse_repair
 from stream_app.recovery.repair.steps import Unrepaired
@@ -73,7 +73,7 @@ def test_whatever_form_it_came_in_the_pipeline_reads_the_same_fields_in_the_enve
     data = samples.encoded("reading", fields, form)
     envelope = as_envelope(message(data), "A", lineage, id="token", now=NOW, region="us-east-1")
     assert repr(seen(envelope)) == repr(seen(data))
-    assert repr(seen(as_it_came(message(data)))) == repr(seen(data))
+    assert repr(seen(original_form(message(data)))) == repr(seen(data))
 
 
 @given(FIELDS, st.sampled_from(sorted(set(samples.FORMS))), LINEAGES, LINEAGES)
@@ -89,7 +89,7 @@ def test_the_last_lineage_is_the_one_that_counts(
     assert message(twice).resources == ["B", second.resource]
     # An envelope's own id, which the pipeline may know it by, stays.
     assert message(twice).envelope_id == message(once).envelope_id
-    assert further(message(once), second) == [second.resource]
+    assert extra_resources(message(once), second) == [second.resource]
 
 
 def test_an_envelope_keeps_what_it_came_with() -> None:
@@ -141,8 +141,8 @@ def test_an_id_is_the_devices_own_or_the_envelopes_or_one_that_is_always_the_sam
     fields: dict[str, Any], lineage: Lineage
 ) -> None:
     token = str(lineage)
-    bare = identified(message(samples.as_json("reading", fields)), REGISTRY, token)
-    enveloped = identified(message(samples.as_envelope("reading", fields, "e-7")), REGISTRY, token)
+    bare = with_id(message(samples.as_json("reading", fields)), REGISTRY, token)
+    enveloped = with_id(message(samples.as_envelope("reading", fields, "e-7")), REGISTRY, token)
     assert event_id(bare, REGISTRY) == (fields["id"] or token)
     assert event_id(enveloped, REGISTRY) == (fields["id"] or "e-7")
     if fields["id"] is not None:
@@ -152,7 +152,7 @@ def test_an_id_is_the_devices_own_or_the_envelopes_or_one_that_is_always_the_sam
 def test_a_message_of_an_unknown_type_has_neither_id_nor_device() -> None:
     found = message(b'{"event": "prototype", "id": "1", "device": "A"}')
     assert event_id(found, REGISTRY) is None
-    assert identified(found, REGISTRY, "token") is found
+    assert with_id(found, REGISTRY, "token") is found
     assert device(found, REGISTRY, "partition") == "partition"
     assert device(message(b'{"event": "reading", "device": "A"}'), REGISTRY, "partition") == "A"
     assert device(message(b'{"event": "reading", "device": ["A"]}'), REGISTRY, "partition") == "partition"
@@ -165,11 +165,11 @@ def test_a_repair_can_give_an_event_another_type() -> None:
             "steps": [{"do": "set", "field": "$event", "value": "reading"}, {"do": "drop", "field": "junk"}],
         }
     )
-    found = mended(message(b'{"event": "prototype", "device": "A", "junk": 1}'), repair)
+    found = apply_repair(message(b'{"event": "prototype", "device": "A", "junk": 1}'), repair)
     assert found == Message("reading", {"device": "A"})
-    assert mended(message(b'{"event": "reading", "device": "A"}'), repair) is None
+    assert apply_repair(message(b'{"event": "reading", "device": "A"}'), repair) is None
     wrong = parse_repair({"steps": [{"do": "set", "field": "$event", "value": 5}]})
-    assert mended(message(b'{"event": "reading"}'), wrong) == Unrepaired("$event is no text")
+    assert apply_repair(message(b'{"event": "reading"}'), wrong) == Unrepaired("$event is not a text")
 
 
 def test_a_field_that_is_called_event_stays_where_the_type_declares_it() -> None:
@@ -180,4 +180,4 @@ def test_a_field_that_is_called_event_stays_where_the_type_declares_it() -> None
     found = read(msgspec.json.encode(plain), registry)
     assert found is not None
     assert found.detail == plain
-    assert json.loads(as_it_came(found)) == plain
+    assert json.loads(original_form(found)) == plain

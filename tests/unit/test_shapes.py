@@ -16,27 +16,30 @@ from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hydrate.events import messages
 from stream_app.recovery.hydrate.shapes import Pointer, Range, read
 from tests.contracts.hydrating import by_sns, event, invocation, of_function, of_pipe, own
-from tests.unit.test_recovery_store import POSITIONS, letter
+from tests.unit.test_recovery_store import POSITIONS, dead_letter
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=10,
 )
-LETTERS = POSITIONS.map(letter)
+DEAD_LETTERS = POSITIONS.map(dead_letter)
 ENDS = st.tuples(st.integers(0, 10**56), st.integers(0, 10**56)).map(sorted)
-FIRST, LAST = letter(Position("shardId-000000000001", "100")), letter(Position("shardId-000000000001", "200"))
+FIRST, LAST = (
+    dead_letter(Position("shardId-000000000001", "100")),
+    dead_letter(Position("shardId-000000000001", "200")),
+)
 MADE = {"pipe": of_pipe, "function": of_function}
 
 
-@given(LETTERS)
+@given(DEAD_LETTERS)
 def test_ours_comes_back_as_it_was_sent(one: DeadLetter) -> None:
     assert read(own(one)) == read(by_sns(own(one))) == read(by_sns(by_sns(own(one)))) == one
 
 
 @given(ENDS, st.integers(1, 10_000), st.sampled_from(list(MADE)))
 def test_a_range_is_read_by_its_ends(ends: list[int], size: int, source: str) -> None:
-    first, last = (letter(Position("shardId-000000000001", str(end))) for end in ends)
+    first, last = (dead_letter(Position("shardId-000000000001", str(end))) for end in ends)
     body = MADE[source]([first, last], size)
     found = read(json.dumps(body))
     assert isinstance(found, Range)
@@ -118,7 +121,7 @@ def test_a_sender_that_is_none_is_refused() -> None:
     ):
         body = MADE[source]([FIRST, LAST])
         body[path[0]][path[1]] = "arn:aws:iam::123456789012:role/x"
-        with pytest.raises(ValueError, match="no ARN of a"):
+        with pytest.raises(ValueError, match="not the ARN of a"):
             read(json.dumps(body))
     body = of_pipe([FIRST, LAST])
     del body["context"]
@@ -150,17 +153,17 @@ def test_streams_are_known_by_their_arns(arn: str, stream: str, kept: str | None
 def test_what_a_letter_brings_along_is_in_order_and_byte_for_byte(
     payloads: list[bytes], escaped: bool, rng: Any
 ) -> None:
-    letters = [letter(Position("shardId-1", str(100 + at))) for at in range(len(payloads))]
-    payload = invocation(letters, payloads)
+    dead_letters = [dead_letter(Position("shardId-1", str(100 + at))) for at in range(len(payloads))]
+    payload = invocation(dead_letters, payloads)
     rng.shuffle(payload["Records"])
-    body = {**of_function(letters), "payload": json.dumps(payload) if escaped else payload}
+    body = {**of_function(dead_letters), "payload": json.dumps(payload) if escaped else payload}
     found = read(json.dumps(body))
     assert isinstance(found, Range)
     assert [record["Data"] for record in found.carried] == payloads
-    assert [record["SequenceNumber"] for record in found.carried] == [one.sequence for one in letters]
+    assert [record["SequenceNumber"] for record in found.carried] == [one.sequence for one in dead_letters]
     assert all(
         round(record["ApproximateArrivalTimestamp"].timestamp() * 1000) == one.arrived
-        for record, one in zip(found.carried, letters, strict=True)
+        for record, one in zip(found.carried, dead_letters, strict=True)
     )
     assert "payload" not in json.loads(bytes(found.message))
 

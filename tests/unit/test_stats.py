@@ -13,13 +13,13 @@ from stream_app.model.record import Position
 from stream_app.recovery.find.query import Found, cause
 from stream_app.recovery.find.stats import count_table, stats
 from stream_app.recovery.store import STATUSES, failure
-from tests.unit.test_recovery_store import letter
+from tests.unit.test_recovery_store import dead_letter
 
 CODES = ("RULE_BROKEN", "UNDECODABLE", "FIELD_MISSING")
 
 
 def found(number: int, arrived: int, code: str, reason: str, status: str | None) -> Found:
-    told = letter(Position("shardId-1", str(number)), f"device {number % 7}", arrived)
+    told = dead_letter(Position("shardId-1", str(number)), f"device {number % 7}", arrived)
     stored = failure(msgspec.structs.replace(told, code=code, reason=reason), b"{}")
     return Found(stored.key, stored, status)
 

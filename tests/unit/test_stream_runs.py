@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stream_app.aws.retry import Policy
 from stream_app.errors import FatalError
-from stream_app.recovery.stream.runs import Reader, number, patient
+from stream_app.recovery.stream.runs import Reader, number, with_retries
 
 BEGIN = 1_480_550_400_000
 STEP_MS = 700
@@ -85,7 +85,7 @@ RUNS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)).map(sorted), m
 def test_every_run_is_read_whole_whatever_was_read_before(
     runs: list[Sequence[int]], page: int, trimmed: int, refuses: bool, empties: int
 ) -> None:
-    shard = Shard(41, trimmed, refuses=refuses, empties=empties)
+    shard: Any = Shard(41, trimmed, refuses=refuses, empties=empties)
     reader = Reader(shard, "devices", "shardId-0", page)
     for first, last in runs:
         assert read(reader, first, last) == list(range(max(first, trimmed), last + 1))
@@ -93,7 +93,7 @@ def test_every_run_is_read_whole_whatever_was_read_before(
 
 
 def test_a_run_at_hand_costs_nothing() -> None:
-    shard = Shard(1_000)
+    shard: Any = Shard(1_000)
     reader = Reader(shard, "devices", "shardId-0", 100)
     assert read(reader, 10, 20) == list(range(10, 21))
     assert [read(reader, n, n + 3) for n in range(20, 100)] == [list(range(n, n + 4)) for n in range(20, 100)]
@@ -101,13 +101,13 @@ def test_a_run_at_hand_costs_nothing() -> None:
 
 
 def test_no_more_is_read_than_to_the_end_of_the_run() -> None:
-    shard = Shard(100_000)
+    shard: Any = Shard(100_000)
     assert len(read(Reader(shard, "devices", "shardId-0", 100), 7, 950)) == 944
     assert shard.pages == 10
 
 
 def test_a_number_that_never_was_does_not_make_us_read_the_shard() -> None:
-    shard = Shard(100_000, 5, refuses=True)
+    shard: Any = Shard(100_000, 5, refuses=True)
     reader = Reader(shard, "devices", "shardId-0", 100)
     assert list(reader.run("1", str(10**30), (arrived(0), arrived(3)))) != []
     assert shard.pages < 10
@@ -124,7 +124,7 @@ def test_a_call_that_is_throttled_is_made_again_and_any_other_error_goes_through
                 raise error(code)
             return "records"
 
-    calm = patient(Client(), Policy(4, 100, 1_000), sleep=pauses.append, rng=random.Random(1))
+    calm = with_retries(Client(), Policy(4, 100, 1_000), sleep=pauses.append, rng=random.Random(1))
     assert calm.get_records(code="ProvisionedThroughputExceededException", times=3) == "records"
     assert (len(said), len(pauses)) == (4, 3)
     said.clear()

@@ -16,7 +16,7 @@ from stream_app.recovery.failure_details import FailureDetails
 from stream_app.recovery.find.payload import Readable, SchemaVersion, printable_text
 from stream_app.recovery.find.query import cause, handle
 from stream_app.recovery.find.stats import timestamp_text
-from stream_app.recovery.hydrate.results import LetterRecord
+from stream_app.recovery.hydrate.results import DeadLetterRecord
 from stream_app.recovery.redrive.ledger.items import Attempt
 
 _MAX_LINES = 400
@@ -32,8 +32,8 @@ def show(story: FailureDetails) -> RenderableType:
         _payload(story.payload),
         _section("dead letter", _dead_letter(story)),
     ]
-    if story.letter is not None:
-        parts.append(_section("range of the dead letter", _range(story.letter)))
+    if story.dead_letter is not None:
+        parts.append(_section("range of the dead letter", _range(story.dead_letter)))
     parts.append(_section("correction", _correction(story.correction)))
     parts += _redrives(story, stored.attempts)
     return Group(*parts)
@@ -109,12 +109,12 @@ def _dead_letter(story: FailureDetails) -> dict[str, RenderableType | str]:
     }
 
 
-def _range(letter: LetterRecord) -> dict[str, RenderableType | str]:
+def _range(dead_letter: DeadLetterRecord) -> dict[str, RenderableType | str]:
     return {
-        "from": f"{letter.source} {letter.consumer}: {letter.condition}",
-        "range": f"{letter.shard}/{letter.first} to {letter.last}",
-        "state": f"{letter.state.value}{f': {letter.reason}' if letter.reason else ''}",
-        "records": f"{letter.found:,} of {letter.size:,} found; {outcomes(letter)}",
+        "from": f"{dead_letter.source} {dead_letter.consumer}: {dead_letter.condition}",
+        "range": f"{dead_letter.shard}/{dead_letter.first} to {dead_letter.last}",
+        "state": f"{dead_letter.state.value}{f': {dead_letter.reason}' if dead_letter.reason else ''}",
+        "records": f"{dead_letter.found:,} of {dead_letter.size:,} found; {outcomes(dead_letter)}",
     }
 
 

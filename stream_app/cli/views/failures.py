@@ -16,8 +16,8 @@ from stream_app.cli.views.lines import Line, aligned
 from stream_app.model.segment import utc_datetime
 from stream_app.recovery.find.payload import printable_text
 from stream_app.recovery.find.stats import Cause, Stats, count_table, timestamp_text
-from stream_app.recovery.hydrate.narrow import Judged
-from stream_app.recovery.hydrate.results import LetterRecord, State
+from stream_app.recovery.hydrate.results import DeadLetterRecord, State
+from stream_app.recovery.hydrate.trial import Outcome
 from stream_app.recovery.store import DISCARDED, EXPIRED, OPEN, PROCESSED, REDRIVEN
 
 _STYLES = {OPEN: "yellow", REDRIVEN: "cyan", PROCESSED: "green", DISCARDED: "dim", EXPIRED: "red"}
@@ -135,7 +135,7 @@ def _causes(causes: Sequence[Cause]) -> RenderableType:
     return Group(Text("Causes", style="italic"), aligned(names, lines, right=("failures", "devices")))
 
 
-def waiting_line(count: str, first: LetterRecord, now: datetime) -> RenderableType:
+def waiting_line(count: str, first: DeadLetterRecord, now: datetime) -> RenderableType:
     """Render the number of dead letters that wait for hydration, and when the first payload expires."""
     wait = f"{count} dead letter waits" if count == "1" else f"{count} dead letters wait"
     begin = Text.assemble((f"{wait} for hydration", "bold yellow"), "; the first payload ")
@@ -148,7 +148,7 @@ def queued_line(count: int) -> RenderableType:
     return Text(f"{count:,} {subject} in the dead-letter queue and not in this list yet", style="yellow")
 
 
-def dead_letters(found: Sequence[LetterRecord], now: datetime, *, waiting: bool) -> RenderableType:
+def dead_letters(found: Sequence[DeadLetterRecord], now: datetime, *, waiting: bool) -> RenderableType:
     """Render dead letters with their state; with `waiting`, also when their payload expires."""
     if not found:
         none = "no dead letters wait for hydration" if waiting else "no dead letters of pipes or functions"
@@ -164,30 +164,30 @@ def dead_letters(found: Sequence[LetterRecord], now: datetime, *, waiting: bool)
     return grid
 
 
-def _state(letter: LetterRecord, now: datetime) -> Text:
-    name = Text(letter.state.value, style=_STATES[letter.state])
-    if letter.state == State.WAITING:
-        name += Text("\n") + _expiry(letter, now)
-    return name + (Text("\n") + safe_text(letter.reason) if letter.reason else Text(""))
+def _state(dead_letter: DeadLetterRecord, now: datetime) -> Text:
+    name = Text(dead_letter.state.value, style=_STATES[dead_letter.state])
+    if dead_letter.state == State.WAITING:
+        name += Text("\n") + _expiry(dead_letter, now)
+    return name + (Text("\n") + safe_text(dead_letter.reason) if dead_letter.reason else Text(""))
 
 
-def _records(letter: LetterRecord) -> str:
-    if letter.state == State.WAITING:
-        return f"{letter.size:,}"
-    return f"{letter.found:,} of {letter.size:,} found\n{outcomes(letter)}"
+def _records(dead_letter: DeadLetterRecord) -> str:
+    if dead_letter.state == State.WAITING:
+        return f"{dead_letter.size:,}"
+    return f"{dead_letter.found:,} of {dead_letter.size:,} found\n{outcomes(dead_letter)}"
 
 
-def outcomes(letter: LetterRecord) -> str:
+def outcomes(dead_letter: DeadLetterRecord) -> str:
     """Return how many records of a range failed and how many did not, as text."""
-    failed, passed = letter.count(Judged.FAILED), letter.count(Judged.INNOCENT)
+    failed, passed = dead_letter.count(Outcome.FAILED), dead_letter.count(Outcome.PASSED)
     return f"{failed:,} failed, {passed:,} without failure"
 
 
-def _expiry(letter: LetterRecord, now: datetime) -> Text:
-    if letter.vanishes is None:
+def _expiry(dead_letter: DeadLetterRecord, now: datetime) -> Text:
+    if dead_letter.deadline is None:
         return Text("expires at an unknown time")
-    left = (utc_datetime(letter.vanishes) - now).total_seconds()
-    at = timestamp_text(utc_datetime(letter.vanishes))
+    left = (utc_datetime(dead_letter.deadline) - now).total_seconds()
+    at = timestamp_text(utc_datetime(dead_letter.deadline))
     if left <= 0:
         return Text(f"expired at {at}", style="bold red")
     style = "red" if left < _EXPIRES_SOON else ""

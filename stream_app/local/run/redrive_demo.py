@@ -13,7 +13,7 @@ from stream_app.model.record import Code
 from stream_app.recovery.redrive.apply.execute import apply
 from stream_app.recovery.redrive.context import RedriveContext, open_target
 from stream_app.recovery.redrive.follow import attempts_of, follow
-from stream_app.recovery.redrive.plan.make import Wish, make
+from stream_app.recovery.redrive.plan.build import PlanRequest, build_plan
 from stream_app.recovery.redrive.select import Selection
 from stream_app.recovery.redrive.targets.target import destination
 from stream_app.recovery.repair.file import Repair, parse_repair
@@ -62,8 +62,8 @@ def redrive_repaired(aws: Embedded, settings: Settings, stop: threading.Event) -
     to = destination("bus", bus=settings.bus, stream=settings.stream)
     target = open_target(context, to, None)
     try:
-        wish = Wish(Selection(codes=(REPAIRED_CODE.value,)), to, repair(), newer="apply")
-        plan = make(context, wish, target)
+        wish = PlanRequest(Selection(codes=(REPAIRED_CODE.value,)), to, repair(), newer="apply")
+        plan = build_plan(context, wish, target)
         if not plan.items:
             return RedriveResult()
         done = apply(context, plan, target, stop=stop)

@@ -1,1 +1,1 @@
-"""Dead letters in, full payloads out: from every shape that a dead letter has, into the failure store."""
+"""Hydration: dead letters of every supported format become failures with their payloads in the failure store."""

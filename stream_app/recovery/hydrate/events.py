@@ -1,4 +1,4 @@
-"""What invokes hydrate: messages of a queue, of a topic, notifications of S3, as one kind of value."""
+"""Lambda events that invoke hydration (SQS, SNS, S3, EventBridge), converted to messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+# A Lambda event or one of its records, decoded from JSON.
+Event = Mapping[str, Any]
+
 
 class Message(NamedTuple):
-    """A message that should hold a dead letter.
+    """A message with a dead letter in its body.
 
-    `again` tells that it was tried before, as far as that can be known; `origin` is the ARN of what it came from.
+    `again` is False only if this is known to be the first delivery; `origin` is the ARN of the source.
     """
 
     id: str
@@ -20,26 +23,26 @@ class Message(NamedTuple):
 
 
 class Invocation(NamedTuple):
-    """All messages of one event. `partial` tells whether those that fail can be given back alone."""
+    """The messages of one event. `partial` tells whether the source accepts partial batch failures."""
 
     messages: Sequence[Message]
     partial: bool
 
 
-def messages(event: Mapping[str, Any]) -> Invocation:
-    """The messages of a Lambda event: of SQS, SNS, S3, or of EventBridge about S3.
+def messages(event: Event) -> Invocation:
+    """Return the messages of a Lambda event from SQS, SNS, S3 or EventBridge (S3 notifications).
 
-    Only a queue takes single messages back; of the others Lambda repeats the whole event. Raises ValueError when
-    it is no such event: then the function is wired to the wrong source.
+    Only SQS supports partial batch failures; for the other sources Lambda repeats the whole event. Raises ValueError
+    for any other event, which means that the function has a wrong event source.
     """
     if event.get("source") == "aws.s3":
         return Invocation([Message(str(event.get("id", "")), json.dumps(event), True, "aws.s3")], False)
     records = event.get("Records")
     if not isinstance(records, list):
-        raise ValueError("neither an event of SQS, SNS or S3, nor of EventBridge about S3")
+        raise ValueError("not an event of SQS, SNS or S3, nor an S3 event of EventBridge")
     if not records:
         return Invocation([], True)
-    # SNS alone writes its name with a capital.
+    # Only SNS capitalizes the name of this field.
     source = records[0].get("eventSource") or records[0].get("EventSource") or "aws:sqs"
     if source == "aws:sqs":
         return Invocation([_of_queue(record) for record in records], True)
@@ -47,19 +50,19 @@ def messages(event: Mapping[str, Any]) -> Invocation:
         return Invocation([_of_topic(record) for record in records], False)
     if source == "aws:s3":
         return Invocation([_of_bucket(at, record) for at, record in enumerate(records)], False)
-    raise ValueError(f"an event of {source!r} holds no dead letters")
+    raise ValueError(f"unsupported event source {source!r} (expected aws:sqs, aws:sns or aws:s3)")
 
 
-def _of_queue(record: Mapping[str, Any]) -> Message:
+def _of_queue(record: Event) -> Message:
     received = int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
     origin = str(record.get("eventSourceARN", ""))
     return Message(str(record["messageId"]), str(record["body"]), received > 1, origin)
 
 
-def _of_topic(record: Mapping[str, Any]) -> Message:
+def _of_topic(record: Event) -> Message:
     sns = record["Sns"]
     return Message(str(sns["MessageId"]), str(sns["Message"]), True, str(sns.get("TopicArn", "")))
 
 
-def _of_bucket(at: int, record: Mapping[str, Any]) -> Message:
+def _of_bucket(at: int, record: Event) -> Message:
     return Message(str(at), json.dumps({"Records": [record]}), True, "aws:s3")

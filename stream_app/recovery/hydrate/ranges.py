@@ -1,4 +1,4 @@
-"""Dead letters of pipes and functions: each names a range of records, which is read whole and narrowed."""
+"""Hydrates dead letters of pipes and functions: each names a range of records, some of which fail."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from stream_app.model.record import Failure, Position, Record
 from stream_app.model.segment import token
 from stream_app.recovery.dead_letters import KIND, VERSION, DeadLetter
 from stream_app.recovery.hydrate.dependencies import HydrateDependencies, Result, why
-from stream_app.recovery.hydrate.narrow import Judge, Judged, Run, joined, lenient, runs
-from stream_app.recovery.hydrate.results import LetterRecord, State, letter_key, put_record, record_of
+from stream_app.recovery.hydrate.results import DeadLetterRecord, State, put_record, record_key, record_of
 from stream_app.recovery.hydrate.shapes import Range
+from stream_app.recovery.hydrate.trial import Outcome, Run, TrialFactory, joined, pass_all, runs
 from stream_app.recovery.store import failure, put
 from stream_app.recovery.stream.read import RawRecord, user_records
 from stream_app.recovery.stream.runs import Reader, number
 
 DELIVERY, DELIVERY_FAILED = "delivery", "DELIVERY_FAILED"
-# Small ranges are read first and then stored side by side: so many, and so many bytes of them, are held at a time.
-_AT_ONCE, _HELD_BYTES = 100, 8 * 1_048_576
+# Small ranges are read first and then stored concurrently: the maximum number of ranges and bytes in memory.
+_MAX_HELD, _MAX_HELD_BYTES = 100, 8 * 1_048_576
 _SMALL_PAGES = 2
 
 Sent = tuple[int, Range]
 
 
 class NotThereError(Exception):
-    """The shard never held such a range: the letter is wrong, or not about this stream."""
+    """The shard never contained the range: the dead letter is wrong, or is about another stream."""
 
 
 class _Page(NamedTuple):
-    """A page of a range: Kinesis records, the user records in them, and which rows of these are guilty."""
+    """A page of a range: Kinesis records, their user records, and the failures by row of the user records."""
 
     raw: Sequence[RawRecord]
     users: Sequence[Record]
-    guilty: Mapping[int, Failure]
+    failing: Mapping[int, Failure]
 
 
 @dataclass(slots=True)
 class _Case:
-    """A range to store. `pages` may be asked for twice; `error` says why it cannot be stored now."""
+    """A range to store. `pages` may be called twice; `error` is the reason why it cannot be stored now."""
 
     at: int
-    letter: Range
+    dead_letter: Range
     reader: Reader
     pages: Callable[[], Iterable[_Page]]
-    narrowed: bool
+    tested: bool
     size: int = 0
     error: str = ""
 
 
 @dataclass(slots=True)
 class _Read:
-    """A range as it was found: the ends that are there, Kinesis records, user records, and what became of each."""
+    """A range as read: first and last sequence number, Kinesis and user records, and the outcome of each record."""
 
     first: int = -1
     last: int = -1
@@ -66,61 +66,63 @@ class _Read:
     kept: list[str] = field(default_factory=list)
 
     @property
-    def guilty(self) -> bool:
+    def failing(self) -> bool:
         """Whether any record was stored as a failure."""
-        return any(run.verdict == Judged.FAILED for run in self.runs)
+        return any(run.outcome == Outcome.FAILED for run in self.runs)
 
 
-def hydrate_ranges(letters: Sequence[Sent], dependencies: HydrateDependencies) -> Iterator[Result]:
-    """Store the failures of ranges, and a record of each with the others marked as innocent; a result for each.
+def hydrate_ranges(dead_letters: Sequence[Sent], dependencies: HydrateDependencies) -> Iterator[Result]:
+    """Store the failing records of ranges and a summary of each range, and yield a result for each. Idempotent.
 
-    The guilty ones are those that fail in the pipeline. Where none does, the fault was not the records' (the
-    target was down, say), and all of them are stored, as DELIVERY_FAILED. Safe to repeat: the same objects.
-    Whatever goes wrong with one letter makes that one wait. Lazy: holds a few pages at a time.
+    The failing records are those that fail in the pipeline. If none fails, the records were not the cause (for
+    example, the target was unavailable), and all of them are stored as DELIVERY_FAILED. An error with one dead letter
+    leaves it waiting. The results are lazy; a few pages are in memory at a time.
     """
     ordered = sorted(
-        letters, key=lambda sent: (sent[1].arn, sent[1].shard, int(sent[1].first), int(sent[1].last))
+        dead_letters, key=lambda sent: (sent[1].arn, sent[1].shard, int(sent[1].first), int(sent[1].last))
     )
     for (arn, shard), members in groupby(ordered, key=lambda sent: (sent[1].arn, sent[1].shard)):
         some = list(members)
-        most = max(letter.size for _, letter in some)
+        most = max(dead_letter.size for _, dead_letter in some)
         reader = Reader(dependencies.stream_client, arn, shard, dependencies.page_for(len(some), most))
         yield from _of_shard(some, reader, dependencies)
 
 
-def _of_shard(letters: Sequence[Sent], reader: Reader, dependencies: HydrateDependencies) -> Iterator[Result]:
-    # The pool is for the ranges: what runs in it must not wait for it.
+def _of_shard(
+    dead_letters: Sequence[Sent], reader: Reader, dependencies: HydrateDependencies
+) -> Iterator[Result]:
+    # Tasks of the thread pool must not wait for other tasks of the pool.
     alone = dataclasses.replace(dependencies, threads=None)
     held: list[_Case] = []
-    for at, letter in letters:
-        case = _prepared(at, letter, reader, dependencies)
+    for at, dead_letter in dead_letters:
+        case = _prepare(at, dead_letter, reader, dependencies)
         if case.size < 0:
-            yield _finished(dependencies, case)
+            yield _finish(dependencies, case)
             continue
         held.append(case)
-        if len(held) >= _AT_ONCE or sum(one.size for one in held) > _HELD_BYTES:
-            yield from dependencies.each(partial(_finished, alone), held)
+        if len(held) >= _MAX_HELD or sum(one.size for one in held) > _MAX_HELD_BYTES:
+            yield from dependencies.each(partial(_finish, alone), held)
             held = []
-    yield from dependencies.each(partial(_finished, alone), held)
+    yield from dependencies.each(partial(_finish, alone), held)
 
 
-def _prepared(at: int, letter: Range, reader: Reader, dependencies: HydrateDependencies) -> _Case:
-    """A small range is read and judged, its size in bytes known; a large one, of size -1, is read as it is stored."""
-    case = _Case(at, letter, reader, lambda: (), narrowed=False)
+def _prepare(at: int, dead_letter: Range, reader: Reader, dependencies: HydrateDependencies) -> _Case:
+    """Read and test a small range, of known size in bytes. A large one, of size -1, is read when it is stored."""
+    case = _Case(at, dead_letter, reader, lambda: (), tested=False)
     if dependencies.hurried:
         case.error = "no time was left for it"
         return case
     try:
-        judge = dependencies.judge()
-        case.narrowed = judge is not lenient
-        pages = _judged(letter, reader, judge)
+        trial_factory = dependencies.trial_factory()
+        case.tested = trial_factory is not pass_all
+        pages = _tested_pages(dead_letter, reader, trial_factory)
         first = list(islice(pages, _SMALL_PAGES + 1))
     except Exception as error:
-        # Whatever it is, this letter alone waits: it stays in its queue and comes again.
+        # Only this dead letter is affected; it stays in its queue and is delivered again.
         case.error = why(error)
         return case
     if len(first) > _SMALL_PAGES:
-        case.pages = _once(chain(first, pages), partial(_judged, letter, reader, judge))
+        case.pages = _resume(chain(first, pages), partial(_tested_pages, dead_letter, reader, trial_factory))
         case.size = -1
         return case
     case.pages = lambda: first
@@ -128,30 +130,36 @@ def _prepared(at: int, letter: Range, reader: Reader, dependencies: HydrateDepen
     return case
 
 
-def _once(first: Iterable[_Page], again: Callable[[], Iterable[_Page]]) -> Callable[[], Iterable[_Page]]:
-    """What was begun, and after that the same from the beginning."""
+def _resume(first: Iterable[_Page], again: Callable[[], Iterable[_Page]]) -> Callable[[], Iterable[_Page]]:
+    """Return a function that returns `first` once, and on later calls `again()`."""
     begun = [first]
     return lambda: begun.pop() if begun else again()
 
 
-def _judged(letter: Range, reader: Reader, judge: Judge) -> Iterator[_Page]:
-    trial = judge()
-    for raw in _pages(letter, reader):
+def _tested_pages(dead_letter: Range, reader: Reader, trial_factory: TrialFactory) -> Iterator[_Page]:
+    trial = trial_factory()
+    for raw in _pages(dead_letter, reader):
         users = [user for record in raw for user in user_records(dict(record))[0]]
         yield _Page(raw, users, trial(users))
 
 
-def _pages(letter: Range, reader: Reader) -> Iterator[Sequence[RawRecord]]:
-    """What the letter brought along, if that is all of it; else what the stream holds."""
-    carried = letter.carried
-    if carried and len(carried) >= letter.size and _ends(carried) == (int(letter.first), int(letter.last)):
+def _pages(dead_letter: Range, reader: Reader) -> Iterator[Sequence[RawRecord]]:
+    """Yield the records in the dead letter if they are complete, otherwise those of the stream."""
+    carried = dead_letter.carried
+    if (
+        carried
+        and len(carried) >= dead_letter.size
+        and _ends(carried) == (int(dead_letter.first), int(dead_letter.last))
+    ):
         yield carried
         return
-    nothing = True
-    for records in reader.run(letter.first, letter.last, (letter.arrived, letter.arrived_last)):
-        nothing = False
+    empty = True
+    for records in reader.run(
+        dead_letter.first, dead_letter.last, (dead_letter.arrived, dead_letter.arrived_last)
+    ):
+        empty = False
         yield records
-    if nothing and carried:
+    if empty and carried:
         yield carried
 
 
@@ -159,40 +167,44 @@ def _ends(records: Sequence[RawRecord]) -> tuple[int, int]:
     return number(records[0]), number(records[-1])
 
 
-def _finished(dependencies: HydrateDependencies, case: _Case) -> Result:
-    letter = case.letter
+def _finish(dependencies: HydrateDependencies, case: _Case) -> Result:
+    dead_letter = case.dead_letter
     if case.error:
-        return Result(case.at, letter, State.WAITING, case.error)
+        return Result(case.at, dead_letter, State.WAITING, case.error)
     try:
-        done = _stored(case, dependencies, everything=not case.narrowed)
-        if done.found and not done.guilty:
-            done = _stored(case, dependencies, everything=True)
+        done = _store_range(case, dependencies, everything=not case.tested)
+        if done.found and not done.failing:
+            done = _store_range(case, dependencies, everything=True)
         record = put_record(
-            dependencies.s3, dependencies.bucket, letter_key(letter), _record(letter, done, case.reader)
+            dependencies.s3,
+            dependencies.bucket,
+            record_key(dead_letter),
+            _record(dead_letter, done, case.reader),
         )
     except Exception as error:
-        return Result(case.at, letter, State.WAITING, why(error))
-    return Result(case.at, letter, record.state, record.reason, done.written, done.kept)
+        return Result(case.at, dead_letter, State.WAITING, why(error))
+    return Result(case.at, dead_letter, record.state, record.reason, done.written, done.kept)
 
 
-def _stored(case: _Case, dependencies: HydrateDependencies, *, everything: bool) -> _Read:
-    """Store what is guilty, or everything."""
-    done, letter = _Read(), case.letter
-    origin = letter_key(letter)
+def _store_range(case: _Case, dependencies: HydrateDependencies, *, everything: bool) -> _Read:
+    """Store the failing records, or all of them."""
+    done, dead_letter = _Read(), case.dead_letter
+    origin = record_key(dead_letter)
     for page in case.pages():
-        chosen = [row for row in range(len(page.users)) if everything or row in page.guilty]
+        chosen = [row for row in range(len(page.users)) if everything or row in page.failing]
         found = [
-            (_letter(letter, page.users[row], page.guilty.get(row)), page.users[row].data) for row in chosen
+            (_dead_letter(dead_letter, page.users[row], page.failing.get(row)), page.users[row].data)
+            for row in chosen
         ]
         for key, new in dependencies.each(partial(_store, dependencies, origin), found):
             (done.written if new else done.kept).append(key)
-        _count(done, page, set(chosen), letter.shard)
+        _count(done, page, set(chosen), dead_letter.shard)
     return done
 
 
 def _count(done: _Read, page: _Page, stored: set[int], shard: str) -> None:
     marked = [
-        (user.position(shard), Judged.FAILED if row in stored else Judged.INNOCENT)
+        (user.position(shard), Outcome.FAILED if row in stored else Outcome.PASSED)
         for row, user in enumerate(page.users)
     ]
     first, done.last = _ends(page.raw)
@@ -209,45 +221,55 @@ def _store(
     return stored.key, put(dependencies.s3, dependencies.bucket, stored)
 
 
-def _letter(letter: Range, record: Record, guilty: Failure | None) -> DeadLetter:
-    """The dead letter that this one record would have had."""
+def _dead_letter(dead_letter: Range, record: Record, failing: Failure | None) -> DeadLetter:
+    """Build the dead letter of a single record."""
     return DeadLetter(
         kind=KIND,
         version=VERSION,
-        consumer=letter.consumer,
-        stream=letter.stream,
-        shard=letter.shard,
+        consumer=dead_letter.consumer,
+        stream=dead_letter.stream,
+        shard=dead_letter.shard,
         sequence=record.sequence_number,
         sub=record.sub_sequence_number,
         partition_key=record.partition_key,
         arrived=record.arrived,
-        event=guilty.event if guilty else None,
-        schema=guilty.schema if guilty else None,
-        stage=guilty.stage if guilty else DELIVERY,
-        code=guilty.code.value if guilty else DELIVERY_FAILED,
-        reason=guilty.reason if guilty else letter.detail,
-        segment=token(Position(letter.shard, letter.first)),
+        event=failing.event if failing else None,
+        schema=failing.schema if failing else None,
+        stage=failing.stage if failing else DELIVERY,
+        code=failing.code.value if failing else DELIVERY_FAILED,
+        reason=failing.reason if failing else dead_letter.detail,
+        segment=token(Position(dead_letter.shard, dead_letter.first)),
     )
 
 
-def _record(letter: Range, done: _Read, reader: Reader) -> LetterRecord:
-    state, reason = _state(letter, done, reader)
-    return record_of(letter, state, found=done.found, records=done.records, runs=done.runs, reason=reason)
+def _record(dead_letter: Range, done: _Read, reader: Reader) -> DeadLetterRecord:
+    state, reason = _state(dead_letter, done, reader)
+    return record_of(
+        dead_letter, state, found=done.found, records=done.records, runs=done.runs, reason=reason
+    )
 
 
-def _state(letter: Range, done: _Read, reader: Reader) -> tuple[State, str]:
-    """Whether all of the range was there. Its count may be of Kinesis records, or of the user records in them."""
+def _state(dead_letter: Range, done: _Read, reader: Reader) -> tuple[State, str]:
+    """Compare the range with what was found. Its size may count Kinesis records or user records."""
     if not done.found:
-        if not reader.has_left(letter.first):
-            raise NotThereError(f"{letter.shard} has no records {letter.first} to {letter.last}")
-        return State.EXPIRED, "its records have left the stream"
-    if done.first > int(letter.first):
+        if not reader.has_left(dead_letter.first):
+            raise NotThereError(
+                f"{dead_letter.shard} has no records {dead_letter.first} to {dead_letter.last}"
+            )
+        return State.EXPIRED, "its records have expired from the stream"
+    if done.first > int(dead_letter.first):
         return (
             State.PARTIAL,
-            f"{done.found} of {letter.size} records are left, the first have left the stream",
+            f"{done.found} of {dead_letter.size} records are left, the first have expired from the stream",
         )
-    if done.last < int(letter.last):
-        return State.PARTIAL, f"{done.found} of {letter.size} records were found, the last one is not there"
-    if max(done.found, done.records) < letter.size:
-        return State.PARTIAL, f"{done.found} records lie in the range, the letter speaks of {letter.size}"
+    if done.last < int(dead_letter.last):
+        return (
+            State.PARTIAL,
+            f"{done.found} of {dead_letter.size} records were found, the last one is missing",
+        )
+    if max(done.found, done.records) < dead_letter.size:
+        return (
+            State.PARTIAL,
+            f"{done.found} records are in the range, the dead letter names {dead_letter.size}",
+        )
     return State.HYDRATED, ""

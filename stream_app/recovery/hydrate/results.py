@@ -1,9 +1,11 @@
-"""What became of dead letters: their metadata is kept whatever happened, and those that wait show their clock.
+"""Results of hydration on S3: the metadata of dead letters, and the retention deadline of those that are waiting.
 
-- `dead-letters/<consumer>/<YYYY>/<MM>/<DD>/<HH>/<arrival>-<shard>-<first>-<last>.json`: a range that was hydrated, or
-  of which less than all was left. A letter of ours needs none: its failure's object holds it whole.
-- `dead-letters/<consumer>/waiting/<arrival>-<shard>-<what>.json`: any letter that could not be hydrated when it
-  came. The oldest, whose payload vanishes first, is listed first. It goes when the letter is hydrated.
+- `dead-letters/<consumer>/<YYYY>/<MM>/<DD>/<HH>/<arrival>-<shard>-<first>-<last>.json`: a range that was
+  hydrated completely, in part, or not at all because its records had expired. A dead letter of this application's
+  consumer has no such object, because its failure contains it.
+- `dead-letters/<consumer>/waiting/<arrival>-<shard>-<what>.json`: any dead letter that could not be
+  hydrated yet. The oldest, whose payload expires first, is listed first. It is deleted when the dead letter is
+  hydrated.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 from urllib.parse import urlencode
 
 import msgspec
@@ -21,33 +23,37 @@ from stream_app.model.segment import token, utc_datetime
 from stream_app.recovery.bounded import decoded, is_time
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.hours import hours
-from stream_app.recovery.hydrate.narrow import Run
-from stream_app.recovery.hydrate.shapes import OWN, Letter
+from stream_app.recovery.hydrate.shapes import OWN, AnyDeadLetter
+from stream_app.recovery.hydrate.trial import Run
 
-LETTERS = "dead-letters/"
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import PutObjectRequestTypeDef
+
+DEAD_LETTERS = "dead-letters/"
 KIND = "stream-app.dead-letter-record"
 _WAITING = "waiting/"
 
 
 class State(StrEnum):
-    """What became of a dead letter, in the order in which one gives way to the next."""
+    """State of a dead letter; a later one in this order replaces an earlier one."""
 
-    WAITING = "waiting"  # not hydrated yet; it is in its queue, or in that queue's dead letter queue
-    EXPIRED = "expired"  # all that it named had left the stream
-    PARTIAL = "partial"  # some of it had
+    WAITING = "waiting"  # not hydrated yet; it is in its queue, or in that queue's dead-letter queue
+    EXPIRED = "expired"  # all of its records had expired
+    PARTIAL = "partial"  # some of its records had expired
     HYDRATED = "hydrated"
 
 
 _RANK = {state: rank for rank, state in enumerate(State)}
 
 
-class LetterRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter and what became of it; positions are tokens, times in milliseconds since the epoch.
+class DeadLetterRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter and its state; positions are tokens, times in milliseconds since the epoch.
 
-    `size` is how many Kinesis records it spoke of, `found` how many were there, `records` how many user records
-    lay in those; `runs` tells for all of them, in order, whether they were stored as failures. `reason` says why it
-    is not hydrated; `vanishes`, of a waiting one, when its first payload leaves the stream. `message` is the letter
-    as it came, without payload.
+    `size` is the number of Kinesis records that it names, `found` the number of those found, and `records` the number
+    of user records in them; `runs` has the outcome of all user records, in order. `reason` explains why it is not
+    hydrated. `deadline` of a waiting dead letter is when its first payload expires. `message` is the original dead
+    letter without payload.
     """
 
     kind: str = KIND
@@ -67,38 +73,48 @@ class LetterRecord(msgspec.Struct, frozen=True, kw_only=True):
     records: int = 0
     runs: list[Run] = msgspec.field(default_factory=list)
     reason: str = ""
-    vanishes: int | None = None
+    deadline: int | None = msgspec.field(default=None, name="vanishes")
     message: msgspec.Raw
 
-    def count(self, verdict: str) -> int:
-        """How many records got that verdict."""
-        return sum(run.count for run in self.runs if run.verdict == verdict)
+    def count(self, outcome: str) -> int:
+        """Return the number of records with an outcome."""
+        return sum(run.count for run in self.runs if run.outcome == outcome)
 
 
-def record_of(letter: Letter, state: State, **known: Any) -> LetterRecord:
-    """The record of a letter; `known` are the fields that it does not tell itself."""
-    if isinstance(letter, DeadLetter):
-        where = token(letter.position)
-        return LetterRecord(
+class _Known(TypedDict, total=False):
+    """Fields of a record that are not derived from its dead letter."""
+
+    found: int
+    records: int
+    runs: list[Run]
+    reason: str
+    deadline: int | None
+
+
+def record_of(dead_letter: AnyDeadLetter, state: State, **known: Unpack[_Known]) -> DeadLetterRecord:
+    """Build the record of a dead letter; `known` are fields that are not derived from it."""
+    if isinstance(dead_letter, DeadLetter):
+        where = token(dead_letter.position)
+        return DeadLetterRecord(
             state=state,
             source=OWN,
-            consumer=letter.consumer,
-            stream=letter.stream,
-            shard=letter.shard,
+            consumer=dead_letter.consumer,
+            stream=dead_letter.stream,
+            shard=dead_letter.shard,
             first=where,
             last=where,
-            arrived=letter.arrived,
-            arrived_last=letter.arrived,
+            arrived=dead_letter.arrived,
+            arrived_last=dead_letter.arrived,
             size=1,
-            condition=letter.code,
-            message=msgspec.Raw(msgspec.json.encode(letter)),
+            condition=dead_letter.code,
+            message=msgspec.Raw(msgspec.json.encode(dead_letter)),
             **known,
         )
-    told = {name: getattr(letter, name) for name in _TOLD}
-    return LetterRecord(state=state, **told, **known)
+    told = {name: getattr(dead_letter, name) for name in _RANGE_FIELDS}
+    return DeadLetterRecord(state=state, **told, **known)
 
 
-_TOLD = (
+_RANGE_FIELDS = (
     "source",
     "consumer",
     "stream",
@@ -113,31 +129,34 @@ _TOLD = (
 )
 
 
-def letter_key(letter: Letter) -> str:
-    """Where the record of a letter is stored, by identity alone."""
-    at = utc_datetime(letter.arrived)
-    return f"{LETTERS}{letter.consumer}/{at:%Y/%m/%d/%H}/{_name(letter)}"
+def record_key(dead_letter: AnyDeadLetter) -> str:
+    """Return the key of a dead letter's record, a function of its identity only."""
+    at = utc_datetime(dead_letter.arrived)
+    return f"{DEAD_LETTERS}{dead_letter.consumer}/{at:%Y/%m/%d/%H}/{_name(dead_letter)}"
 
 
-def waiting_key(letter: Letter) -> str:
-    """Where it is while it waits."""
-    return f"{LETTERS}{letter.consumer}/{_WAITING}{_name(letter)}"
+def waiting_key(dead_letter: AnyDeadLetter) -> str:
+    """Return the key of a waiting dead letter."""
+    return f"{DEAD_LETTERS}{dead_letter.consumer}/{_WAITING}{_name(dead_letter)}"
 
 
-def _name(letter: Letter) -> str:
-    at = utc_datetime(letter.arrived)
-    what = token(letter.position) if isinstance(letter, DeadLetter) else f"{letter.first}-{letter.last}"
-    return f"{at:%Y%m%dT%H%M%S}.{letter.arrived % 1000:03d}Z-{letter.shard}-{what}.json"
+def _name(dead_letter: AnyDeadLetter) -> str:
+    at = utc_datetime(dead_letter.arrived)
+    what = (
+        token(dead_letter.position)
+        if isinstance(dead_letter, DeadLetter)
+        else f"{dead_letter.first}-{dead_letter.last}"
+    )
+    return f"{at:%Y%m%dT%H%M%S}.{dead_letter.arrived % 1000:03d}Z-{dead_letter.shard}-{what}.json"
 
 
-def put_record(s3: Any, bucket: str, key: str, record: LetterRecord) -> LetterRecord:
-    """Store it, unless one is there that knows as much or more; returns the one that is there then.
+def put_record(s3: S3Client, bucket: str, key: str, record: DeadLetterRecord) -> DeadLetterRecord:
+    """Store a record unless one of equal or later state exists, and return the stored one. Raises boto3 errors.
 
-    So a second delivery that finds less, because more has left the stream, takes nothing back. Raises what boto3
-    raises.
+    So a repeated delivery that finds fewer records, because more have expired, does not overwrite a better result.
     """
     request = _request(bucket, key, record)
-    if put_new(s3, request):
+    if put_new(s3, dict(request)):
         return record
     before = get_record(s3, bucket, key)
     if before is not None and _RANK[before.state] >= _RANK[record.state]:
@@ -146,32 +165,36 @@ def put_record(s3: Any, bucket: str, key: str, record: LetterRecord) -> LetterRe
     return record
 
 
-def put_waiting(s3: Any, bucket: str, letter: Letter, reason: str, vanishes: int | None) -> str:
-    """Keep the metadata of a letter that could not be hydrated; its key. Raises what boto3 raises."""
-    key = waiting_key(letter)
-    s3.put_object(**_request(bucket, key, record_of(letter, State.WAITING, reason=reason, vanishes=vanishes)))
+def put_waiting(
+    s3: S3Client, bucket: str, dead_letter: AnyDeadLetter, reason: str, deadline: int | None
+) -> str:
+    """Store the metadata of a waiting dead letter and return its key. Raises boto3 errors."""
+    key = waiting_key(dead_letter)
+    s3.put_object(
+        **_request(bucket, key, record_of(dead_letter, State.WAITING, reason=reason, deadline=deadline))
+    )
     return key
 
 
-def drop_waiting(s3: Any, bucket: str, letter: Letter) -> None:
-    """It waits no longer; there need not be anything. Raises what boto3 raises."""
-    s3.delete_object(Bucket=bucket, Key=waiting_key(letter))
+def drop_waiting(s3: S3Client, bucket: str, dead_letter: AnyDeadLetter) -> None:
+    """Delete the metadata of a waiting dead letter, if any. Raises boto3 errors."""
+    s3.delete_object(Bucket=bucket, Key=waiting_key(dead_letter))
 
 
-def waiting_keys(s3: Any, bucket: str, consumer: str) -> Iterator[str]:
-    """Where the letters of a consumer are that wait, the first to vanish first. Raises what boto3 raises."""
-    return keys(s3, bucket, f"{LETTERS}{consumer}/{_WAITING}")
+def waiting_keys(s3: S3Client, bucket: str, consumer: str) -> Iterator[str]:
+    """Iterate over the keys of waiting dead letters, earliest deadline first. Raises boto3 errors."""
+    return keys(s3, bucket, f"{DEAD_LETTERS}{consumer}/{_WAITING}")
 
 
-def waiting(s3: Any, bucket: str, consumer: str) -> Iterator[LetterRecord]:
-    """The letters of a consumer that wait, the first to vanish first; lazy. Raises what boto3 raises."""
+def waiting(s3: S3Client, bucket: str, consumer: str) -> Iterator[DeadLetterRecord]:
+    """Iterate lazily over waiting dead letters, earliest deadline first. Raises boto3 errors."""
     for key in waiting_keys(s3, bucket, consumer):
         found = get_record(s3, bucket, key)
         if found is not None:
             yield found
 
 
-def _request(bucket: str, key: str, record: LetterRecord) -> dict[str, Any]:
+def _request(bucket: str, key: str, record: DeadLetterRecord) -> PutObjectRequestTypeDef:
     return {
         "Bucket": bucket,
         "Key": key,
@@ -181,30 +204,30 @@ def _request(bucket: str, key: str, record: LetterRecord) -> dict[str, Any]:
     }
 
 
-def letters(
-    s3: Any, bucket: str, consumer: str, since: datetime | None, until: datetime | None
-) -> Iterator[LetterRecord]:
-    """The ranges of a consumer whose hour of arrival meets [since, until), UTC, the latest hour first; lazy.
+def dead_letter_records(
+    s3: S3Client, bucket: str, consumer: str, since: datetime | None, until: datetime | None
+) -> Iterator[DeadLetterRecord]:
+    """Iterate lazily over a consumer's ranges whose arrival hour overlaps [since, until), UTC, latest hour first.
 
-    Raises what boto3 raises.
+    Raises boto3 errors.
     """
-    for hour in hours(s3, bucket, f"{LETTERS}{consumer}/", since, until, newest_first=True):
+    for hour in hours(s3, bucket, f"{DEAD_LETTERS}{consumer}/", since, until, newest_first=True):
         for key in keys(s3, bucket, hour):
             found = get_record(s3, bucket, key)
             if found is not None:
                 yield found
 
 
-def get_record(s3: Any, bucket: str, key: str) -> LetterRecord | None:
-    """The record under a key; None where there is none that can be read. Raises what boto3 raises."""
+def get_record(s3: S3Client, bucket: str, key: str) -> DeadLetterRecord | None:
+    """Return the record under a key, None if it is missing or malformed. Raises boto3 errors."""
     body = get(s3, bucket, key)
     return None if body is None else parse_record(body)
 
 
-def parse_record(body: bytes) -> LetterRecord | None:
-    """The record in an object's body; None where there is none that can be read."""
+def parse_record(body: bytes) -> DeadLetterRecord | None:
+    """Parse a record, None if it is malformed."""
     try:
-        record = decoded(body, LetterRecord)
+        record = decoded(body, DeadLetterRecord)
     except ValueError:
         return None
-    return record if all(map(is_time, (record.arrived, record.arrived_last, record.vanishes))) else None
+    return record if all(map(is_time, (record.arrived, record.arrived_last, record.deadline))) else None

@@ -1,12 +1,12 @@
-"""Every shape in which a dead letter of Kinesis comes, read as one of three values.
+"""Parses the supported formats of Kinesis dead letters.
 
-- `DeadLetter`: our own consumer's, one failed record each, with stage, code and reason.
+- `DeadLetter`: from this application's consumer; one failed record with stage, code and reason.
 - `Range`: EventBridge Pipes (`context`, `KinesisBatchInfo`) and Lambda's event source mapping (`requestContext`,
-  `responseContext`, `KinesisBatchInfo`): a run of records of a shard, by its ends. On S3 Lambda adds `payload`,
-  the whole event of the invocation, so that nothing needs to be read again.
-- `Pointer`s: a notification that such an object was written to S3.
+  `responseContext`, `KinesisBatchInfo`): a range of records of a shard. On S3, Lambda adds `payload`, the event of
+  the invocation, which makes it unnecessary to read the stream.
+- `Pointer`: from S3 notifications that such an object was created.
 
-Each may come inside SNS's envelope. What is none of them is malformed (ValueError).
+Each may be wrapped in an SNS envelope. Anything else is malformed (ValueError).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from stream_app.recovery.dead_letters import KIND, NAME, DeadLetter, is_sequence
 from stream_app.recovery.stream.read import RawRecord
 
 PIPE, LAMBDA, OWN = "pipe", "lambda", "stream-app"
-_DEEPEST = 3  # a notification of S3 inside SNS's envelope inside SQS
-_MOST_DETAIL = 300
+_MAX_ENVELOPES = 3  # nested SNS envelopes
+_MAX_DETAIL = 300
 _STREAM = re.compile(r"arn:[\w-]+:kinesis:[\w-]*:\d*:stream/([\w.-]+)(?:/.*)?", re.ASCII)
 _PIPE = re.compile(r"arn:[\w-]+:pipes:[\w-]*:\d*:pipe/([\w.-]+)", re.ASCII)
 _FUNCTION = re.compile(r"arn:[\w-]+:lambda:[\w-]*:\d*:function:([\w-]+)(?::[\w$-]+)?", re.ASCII)
@@ -34,12 +34,12 @@ Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter that names a run of records of one shard, both ends included.
+    """A dead letter that names a range of records of one shard, both ends inclusive.
 
-    `source` is PIPE or LAMBDA, `consumer` the pipe's or function's name, `size` the count of Kinesis records in the
-    failed batch (fewer than lie in the range where the source filters or runs several batches of a shard at a
-    time). Times are in milliseconds since the epoch. `message` is the letter as it came, without payload;
-    `carried` are the records that it brought along.
+    `source` is PIPE or LAMBDA, `consumer` the name of the pipe or function, `size` the number of Kinesis records in
+    the failed batch (fewer than in the range if the source filters, or processes several batches of a shard
+    concurrently). Times are in milliseconds since the epoch. `message` is the original dead letter without payload;
+    `carried` are the records in its payload.
     """
 
     source: str
@@ -58,14 +58,18 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     carried: Sequence[RawRecord] = ()
 
 
+# A message decoded from JSON.
+_Document = dict[str, Any]
+
+
 class Pointer(NamedTuple):
-    """An object on S3 that holds an invocation record."""
+    """An S3 object that contains an invocation record."""
 
     bucket: str
     key: str
 
 
-Letter = DeadLetter | Range
+AnyDeadLetter = DeadLetter | Range
 
 
 class _BatchInfo(msgspec.Struct, rename="camel"):
@@ -94,7 +98,7 @@ class _ResponseContext(msgspec.Struct, rename="camel"):
 
 
 class _Message(msgspec.Struct, rename="camel"):
-    """What Pipes and Lambda send; a batch that grew too old before any invocation has no `responseContext`."""
+    """The format of Pipes and Lambda; a batch that expired before any invocation has no `responseContext`."""
 
     info: _BatchInfo = msgspec.field(name="KinesisBatchInfo")
     context: _PipeContext | None = None
@@ -117,15 +121,15 @@ class _Payload(msgspec.Struct):
     records: list[_Invocation] = msgspec.field(name="Records")
 
 
-def read(body: str | bytes) -> Letter | tuple[Pointer, ...]:
-    """What a message says; no pointers at all where it is S3's test of a notification.
+def read(body: str | bytes) -> AnyDeadLetter | tuple[Pointer, ...]:
+    """Parse a message into a dead letter or pointers to S3 objects; no pointers for a test notification of S3.
 
-    Raises ValueError, without payload in its text, when it is no dead letter of Kinesis.
+    Raises ValueError, whose text contains no payload, if it is not a Kinesis dead letter.
     """
-    return _read(body, _DEEPEST)
+    return _read(body, _MAX_ENVELOPES)
 
 
-def _read(body: str | bytes, deepest: int) -> Letter | tuple[Pointer, ...]:
+def _read(body: str | bytes, envelopes: int) -> AnyDeadLetter | tuple[Pointer, ...]:
     try:
         plain = decoded(body)
     except ValueError as error:
@@ -136,14 +140,14 @@ def _read(body: str | bytes, deepest: int) -> Letter | tuple[Pointer, ...]:
         return parse(body)
     if "KinesisBatchInfo" in plain:
         return _range(plain)
-    if plain.get("Type") == "Notification" and isinstance(plain.get("Message"), str) and deepest:
-        return _read(plain["Message"], deepest - 1)
+    if plain.get("Type") == "Notification" and isinstance(plain.get("Message"), str) and envelopes:
+        return _read(plain["Message"], envelopes - 1)
     if plain.get("Event") == "s3:TestEvent":
         return ()
     return _pointers(plain)
 
 
-def _range(plain: dict[str, Any]) -> Range:
+def _range(plain: _Document) -> Range:
     try:
         message = msgspec.convert(plain, _Message)
     except msgspec.ValidationError as error:
@@ -153,9 +157,9 @@ def _range(plain: dict[str, Any]) -> Range:
     stream = _matched(_STREAM, info.stream_arn, "stream")
     ends = info.start_sequence_number, info.end_sequence_number
     if not all(map(is_sequence, ends)) or int(ends[0]) > int(ends[1]):
-        raise ValueError("its sequence numbers are no range")
+        raise ValueError("its sequence numbers are not a range")
     if NAME.fullmatch(info.shard_id) is None or info.batch_size < 1:
-        raise ValueError("its shard or its batch size is none")
+        raise ValueError("its shard id or batch size is not valid")
     kept = {name: value for name, value in plain.items() if name != "payload"}
     return Range(
         source=source,
@@ -176,7 +180,7 @@ def _range(plain: dict[str, Any]) -> Range:
 
 
 def _sender(message: _Message) -> tuple[str, str, str, str]:
-    """Source, consumer, condition and, in a sentence, what is known of the cause."""
+    """Return source, consumer, condition and a description of the cause."""
     if message.context is not None:
         name = _matched(_PIPE, message.context.partner_resource_arn, "pipe")
         condition = _bounded(message.context.condition)
@@ -188,22 +192,22 @@ def _sender(message: _Message) -> tuple[str, str, str, str]:
         calls = f" after {asked.approximate_invoke_count} calls" if asked.approximate_invoke_count else ""
         detail = f"{condition} in function {name}{calls}" + (f": {_bounded(error)}" if error else "")
         return LAMBDA, name, condition, detail
-    raise ValueError("neither context nor requestContext says who sent it")
+    raise ValueError("neither context nor requestContext is present")
 
 
 def _matched(pattern: re.Pattern[str], arn: str, what: str) -> str:
     found = pattern.fullmatch(arn)
     if found is None:
-        raise ValueError(f"no ARN of a {what}: {arn[:200]!r}")
+        raise ValueError(f"not the ARN of a {what}: {arn[:200]!r}")
     return found[1]
 
 
 def _bounded(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text[:_MOST_DETAIL])
+    return "".join(char if char.isprintable() else " " for char in text[:_MAX_DETAIL])
 
 
-def _carried(payload: Any, ends: tuple[str, str]) -> Sequence[RawRecord]:
-    """The records of an invocation's event, in order; none where it cannot be read: the stream has them as well."""
+def _carried(payload: object, ends: tuple[str, str]) -> Sequence[RawRecord]:
+    """Parse the records of an invocation's event, in order; none if it is malformed, as the stream has them too."""
     if payload is None:
         return ()
     try:
@@ -226,8 +230,8 @@ def _raw(record: _Kinesis) -> RawRecord:
     }
 
 
-def _pointers(plain: dict[str, Any]) -> tuple[Pointer, ...]:
-    """From a notification of S3 (keys are URL-encoded there), or of EventBridge about S3 (they are not)."""
+def _pointers(plain: _Document) -> tuple[Pointer, ...]:
+    """Parse an S3 notification (its keys are URL-encoded) or an S3 event of EventBridge (they are not)."""
     try:
         if plain.get("source") == "aws.s3":
             detail = plain["detail"]
@@ -237,7 +241,7 @@ def _pointers(plain: dict[str, Any]) -> tuple[Pointer, ...]:
             Pointer(str(one["bucket"]["name"]), unquote_plus(str(one["object"]["key"]))) for one in found
         )
     except (KeyError, TypeError) as error:
-        raise ValueError("of no shape that a dead letter comes in") from error
+        raise ValueError("not in a supported format") from error
 
 
 def _milliseconds(at: datetime) -> int:

@@ -1,1 +1,1 @@
-"""Failures sent again, none twice: select, plan, apply, and follow what became of them."""
+"""Redrive: select failed records, plan, send each of them again once, and track the outcome."""

@@ -1,12 +1,13 @@
-"""The redrive's world: what a plan, its application and what follows need to know of one application."""
+"""The context of a redrive: settings, clients and ledger of one application."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
+from stream_app.aws.clients import ClientFactory
 from stream_app.errors import ConfigError, Problem
 from stream_app.model.segment import utc_datetime
 from stream_app.pipeline.registry import Registry
@@ -18,22 +19,30 @@ from stream_app.recovery.redrive.targets.http import HttpTarget
 from stream_app.recovery.redrive.targets.target import Destination, Target
 from stream_app.settings import Settings
 
-# Requests that go side by side.
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+# Concurrent requests to S3 and DynamoDB.
 THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class RedriveContext:
-    """Where things are, for one application. `client` makes boto3 clients, one a service.
+    """Settings and clients for the redrive of one application.
 
-    `history` is the history table, which keeps the ledger. `owner` names this applier in it, `by` the person.
-    `failures_of` is whose failures are meant, when they are not the application's own but a pipe's or a function's.
-    `sending` makes the clients that records are sent by: a call whose answer is lost must not be tried again by
-    itself, since nobody would know of the doubt.
+    - `client` returns the boto3 client of a service; `sending` does so for the clients that send records, which must
+      not retry by themselves: after a lost response, a retry would hide that the outcome is in doubt.
+    - `history` is the history table, which contains the ledger.
+    - `owner` identifies this applier in the ledger, `by` the person.
+    - `failures_of` is the consumer whose failures are redriven, if it is a pipe or a function instead of the
+      application.
+    - `lease_ms` is the duration of a claim; `is_dead` tells whether an owner's process is known to have ended.
+
+    Raises ConfigError if the bucket or the history table is not configured.
     """
 
     settings: Settings
-    client: Callable[[str], Any]
+    client: ClientFactory
     registry: Registry
     history: str
     now_ms: Callable[[], int]
@@ -42,50 +51,50 @@ class RedriveContext:
     owner: str = field(default_factory=new_owner)
     lease_ms: int = 30_000
     is_dead: Callable[[str], bool] = is_dead
-    sending: Callable[[str], Any] | None = None
+    sending: ClientFactory | None = None
 
     def __post_init__(self) -> None:
-        """Raise ConfigError when a place is not named."""
-        missing = {"app.bucket": self.settings.bucket, "the history table": self.history}
+        """Check that the bucket and the history table are configured."""
+        required = {"app.bucket": self.settings.bucket, "the history table": self.history}
         problems = [
-            Problem(f"{name} is not set", "set it: the failure store and the ledger are needed")
-            for name, value in missing.items()
+            Problem(f"{name} is not set", "set it: redrives need the failure store and the ledger")
+            for name, value in required.items()
             if not value
         ]
         if problems:
             raise ConfigError(problems)
 
     @property
-    def s3(self) -> Any:
-        """The failure store's client."""
+    def s3(self) -> S3Client:
+        """The client of the failure store."""
         return self.client("s3")
 
     @property
     def bucket(self) -> str:
-        """The failure store's bucket."""
+        """The bucket of the failure store."""
         return self.settings.bucket
 
     @property
     def consumer(self) -> str:
-        """Whose failures they are."""
+        """The consumer whose failures are redriven."""
         return self.failures_of or self.settings.application
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, as this applier writes it."""
+        """The ledger, with this applier as the owner of new claims."""
         dynamodb = self.client("dynamodb")
         return Ledger(dynamodb, self.history, self.owner, self.now_ms, self.lease_ms, self.is_dead)
 
     @property
     def now(self) -> datetime:
-        """The time, UTC."""
+        """The current time, UTC."""
         return utc_datetime(self.now_ms())
 
 
 def open_target(context: RedriveContext, to: Destination, environ: Mapping[str, str] | None) -> Target:
-    """The target of a plan; its secret is looked up now, unless there is no `environ`: then it cannot send.
+    """Open the target of a plan and look up its secret. Raises ConfigError and boto3 errors.
 
-    Raises ConfigError, and what boto3 raises.
+    Without `environ` no secret is looked up; the target can then encode records but not send them.
     """
     sending = context.sending or context.client
     if to.kind == "bus":

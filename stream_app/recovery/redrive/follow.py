@@ -1,6 +1,6 @@
-"""What the pipeline made of records that were sent again: stored is `processed`, parked again is `failed`.
+"""Track redriven records: `processed` if the pipeline stored them, `failed` if it parked them again.
 
-What went to an endpoint is the endpoint's own business; its failure stays `redriven`.
+Records sent to an HTTP endpoint cannot be tracked; their failures stay `redriven`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stream_app.recovery.store import FAILURES, PROCESSED, advance_status
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """How many attempts are processed, failed again, on their way, with an endpoint, or came to another end."""
+    """Attempts by outcome: processed, failed again, outcome pending, delivered to an endpoint, any other state."""
 
     processed: int = 0
     failed: int = 0
@@ -32,13 +32,13 @@ class Followed:
 
 
 def attempts_of(context: RedriveContext, plan: Plan) -> list[Attempt]:
-    """The attempts of a plan that were made so far. Raises what boto3 raises."""
+    """Return the attempts that a plan has made so far. Raises boto3 errors."""
     known = context.ledger.known(item.lineage for item in plan.items)
     return [attempt for attempt in known.values() if attempt.plan == plan.id]
 
 
 def attempts_in(context: RedriveContext, selection: Selection) -> list[Attempt]:
-    """The last attempt at each record of a selection (of those `redriven`, as a rule). Raises what boto3 raises."""
+    """Return the last attempt at each record of a selection, usually the `redriven` ones. Raises boto3 errors."""
     ledger = context.ledger
     with ThreadPoolExecutor(THREADS, "follow") as threads:
         selected = list(select(context.s3, context.bucket, context.consumer, selection, threads))
@@ -47,32 +47,32 @@ def attempts_in(context: RedriveContext, selection: Selection) -> list[Attempt]:
 
 
 def follow(context: RedriveContext, attempts: Iterable[Attempt], *, thorough: bool = True) -> Followed:
-    """Find out what became of sent records, and mark it: in the ledger, and on the failures of their line.
+    """Look up the outcome of sent records and mark it in the ledger and on all failures of their lineage.
 
-    Safe to repeat. `thorough` also looks where a device may have had a good copy of the event stored before, which
-    reads more files. Raises what boto3 raises.
+    Idempotent. `thorough` also searches files from before the redrive, where the device may have stored a valid copy
+    of the event; this reads more files. Raises boto3 errors.
     """
-    given = list(attempts)
+    checked = list(attempts)
     with ThreadPoolExecutor(THREADS, "follow") as threads:
-        found = outcomes(context, [one for one in given if one.state is State.SENT], threads, thorough)
-        list(threads.map(partial(_mark, context, found), given))
-    return _counted(given, found)
+        found = outcomes(context, [one for one in checked if one.state is State.SENT], threads, thorough)
+        list(threads.map(partial(_mark, context, found), checked))
+    return _count(checked, found)
 
 
 def _mark(context: RedriveContext, found: Mapping[Lineage, Outcome], attempt: Attempt) -> None:
     outcome = found.get(attempt.lineage)
     if outcome is not None:
         context.ledger.follow(attempt, outcome.state, outcome.why)
-    # Whoever marked it may have died before the tags.
+    # A process that marked the ledger before may have died before it set the tags.
     if State.PROCESSED in (attempt.state, outcome.state if outcome else None):
         for one in context.ledger.attempts(attempt.root):
             if one.failure.startswith(FAILURES):
                 advance_status(context.s3, context.bucket, one.failure, PROCESSED)
 
 
-def _counted(given: Iterable[Attempt], found: Mapping[Lineage, Outcome]) -> Followed:
+def _count(attempts: Iterable[Attempt], found: Mapping[Lineage, Outcome]) -> Followed:
     counts = dict.fromkeys(Followed.__dataclass_fields__, 0)
-    for one in given:
+    for one in attempts:
         state = found[one.lineage].state if one.lineage in found else one.state
         name = state.value if state in (State.PROCESSED, State.FAILED) else "other"
         if state is State.SENT:

@@ -1,10 +1,10 @@
-"""What became of a position of the stream, as the manifest of its segment says."""
+"""Outcome of a stream position according to the manifest of its segment."""
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -14,13 +14,16 @@ from stream_app.model.segment import position_from_token, token
 from stream_app.recovery.bounded import decoded
 from stream_app.sinks.s3 import SEGMENTS
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 class _End(msgspec.Struct, frozen=True):
     position: str
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The part of a segment's manifest that tells what became of its positions."""
+    """The fields of a segment's manifest that determine the outcome of its positions."""
 
     first: _End
     last: _End
@@ -28,17 +31,17 @@ class Manifest(msgspec.Struct, frozen=True):
     parked: dict[str, list[str]]
 
 
-class Fate(NamedTuple):
-    """Stored (or, if `repeated`, stored before under the same id), or parked under `code`."""
+class PositionOutcome(NamedTuple):
+    """Parked under `code`, or stored if that is None; `repeated` if the same id had been stored before."""
 
     code: str | None
     repeated: bool = False
 
 
 class Manifests:
-    """The manifests of one shard of a consumer, listed once, each read once."""
+    """The manifests of one shard of a consumer: listed once, and each read at most once."""
 
-    def __init__(self, s3: Any, bucket: str, consumer: str, shard: str) -> None:
+    def __init__(self, s3: S3Client, bucket: str, consumer: str, shard: str) -> None:
         self._s3, self._bucket, self._shard = s3, bucket, shard
         prefix = f"{SEGMENTS}{consumer}/{shard}/"
         firsts = (
@@ -49,15 +52,15 @@ class Manifests:
         )
         self._read: dict[str, Manifest | None] = {}
 
-    def fate(self, position: Position) -> Fate | None:
-        """What became of it, None while no manifest speaks of it. Raises what boto3 raises."""
+    def lookup(self, position: Position) -> PositionOutcome | None:
+        """Return the outcome of a position, None if no manifest covers it yet. Raises boto3 errors."""
         at = bisect.bisect_right(self._keys, position.order, key=lambda pair: pair[0]) - 1
         found = self._manifest(self._keys[at][1]) if at >= 0 else None
         if found is None or position.order > position_from_token(self._shard, found.last.position).order:
             return None
         here = token(position)
         code = next((code for code, parked in found.parked.items() if here in parked), None)
-        return Fate(code, here in found.repeated)
+        return PositionOutcome(code, here in found.repeated)
 
     def _manifest(self, key: str) -> Manifest | None:
         if key not in self._read:
@@ -67,7 +70,7 @@ class Manifests:
 
 
 def parse(body: bytes) -> Manifest | None:
-    """The manifest in an object's body, None where there is none, which says nothing of any position."""
+    """Parse a manifest; None if it is not valid, in which case the outcome of its positions stays unknown."""
     try:
         manifest = decoded(body, Manifest)
         position_from_token("", manifest.last.position)

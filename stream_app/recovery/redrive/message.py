@@ -1,4 +1,4 @@
-"""A record's payload as a message (event, fields, envelope), and the lineage that it carries when sent again."""
+"""Payloads decoded as messages (event type, fields, envelope), and the lineage that redriven messages contain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,62 +19,62 @@ from stream_app.recovery.bounded import decoded
 from stream_app.recovery.repair.file import EVENT, Repair
 from stream_app.recovery.repair.steps import Unrepaired, matches, repaired
 
-# As a resource of the envelope: EventBridge and the Pipe carry it along, and it is none of the event's fields.
+# The lineage is one of the envelope's resources: EventBridge and Pipes keep it, and it is not a field of the event.
 _MARK = "stream-app:redrive:"
 _GZIP, _AVRO = b"\x1f\x8b", b"\xc3\x01"
-_MOST_BYTES = 10 * 1_048_576  # as long as Kinesis takes a record; a gzip that holds more is left packed
-_LONGEST_KEY = 256
-_DIGITS = 3  # of an attempt's number; a device may write anything into its resources
+_MAX_BYTES = 10 * 1_048_576  # Kinesis's maximum record size; larger gzip contents are not decompressed
+_MAX_KEY_LENGTH = 256
+_MAX_DIGITS = 3  # of an attempt number; a device may write anything into its resources
 
 
 class Lineage(NamedTuple):
-    """Where a record that is sent again comes from: its first failure's key, and how often it was sent again."""
+    """The origin of a redriven record: the key of its first failure, and the number of times it was sent again."""
 
     root: str
     attempt: int
 
     @property
     def resource(self) -> str:
-        """As a resource of an envelope."""
+        """The lineage as a resource of an envelope."""
         return f"{_MARK}{self.attempt}:{self.root}"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a record says. `envelope` are the other attributes of AWS's envelope, None where it came without."""
+    """A decoded record. `envelope` has the other attributes of the EventBridge envelope, None without an envelope."""
 
     event: str | None
-    detail: Mapping[str, Any]
-    envelope: Mapping[str, Any] | None = None
+    detail: Mapping[str, object]
+    envelope: Mapping[str, object] | None = None
 
     @property
     def resources(self) -> list[str]:
-        """The envelope's resources: the device's key, and what follows it."""
+        """The envelope's resources: the device's key, then any others."""
         found = (self.envelope or {}).get("resources")
         return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
     @property
     def envelope_id(self) -> str | None:
-        """The envelope's own id."""
+        """The id of the envelope."""
         found = (self.envelope or {}).get("id")
         return found if isinstance(found, str) and found else None
 
     @property
     def lineage(self) -> Lineage | None:
-        """What was written into it when it was sent again, None where it never was."""
+        """The lineage in the envelope's resources, None if the record was never redriven."""
         return next((found for one in self.resources if (found := _lineage(one)) is not None), None)
 
 
 def _lineage(resource: str) -> Lineage | None:
     attempt, colon, root = resource.removeprefix(_MARK).partition(":")
-    number = attempt.isascii() and attempt.isdigit() and len(attempt) <= _DIGITS
+    number = attempt.isascii() and attempt.isdigit() and len(attempt) <= _MAX_DIGITS
     if not resource.startswith(_MARK) or not colon or not number:
         return None
     return Lineage(root, int(attempt))
 
 
 def read(data: bytes, registry: Registry) -> Message | None:
-    """The message in a record's bytes: envelope, plain JSON, gzip of either, Avro of a known schema; else None."""
+    """Decode a record: envelope, plain JSON, gzip of either, or Avro with a known schema. Otherwise return None."""
     if data.startswith(_GZIP):
         data = _gunzip(data)
     if data.startswith(_AVRO):
@@ -99,7 +99,7 @@ def read(data: bytes, registry: Registry) -> Message | None:
 def _gunzip(data: bytes) -> bytes:
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        unpacked = unpacker.decompress(data, _MOST_BYTES)
+        unpacked = unpacker.decompress(data, _MAX_BYTES)
     except zlib.error:
         return b""
     return unpacked if unpacker.eof and not unpacker.unused_data else b""
@@ -114,7 +114,7 @@ def _from_avro(data: bytes, registry: Registry) -> Message | None:
         values = codec.avro[writer.fingerprint](data[10:], None)
     except ViolationError:
         return None
-    # Bytes as base64, times as ISO-8601: the JSON form that the pipeline reads as the same values.
+    # Bytes become base64 and times ISO-8601, the JSON form that the pipeline decodes to the same values.
     for at, _, time in codec.times:
         values[at] = None if values[at] is None else instant_text(values[at], time.per_second)
     return Message(
@@ -122,48 +122,48 @@ def _from_avro(data: bytes, registry: Registry) -> Message | None:
     )
 
 
-def mended(message: Message, repair: Repair) -> Message | Unrepaired | None:
-    """The message after a repair; None where its conditions do not hold."""
+def apply_repair(message: Message, repair: Repair) -> Message | Unrepaired | None:
+    """Apply a repair to a message; None if the repair's conditions do not match."""
     document = {**message.detail, EVENT: message.event}
     if not matches(document, repair):
         return None
-    found = repaired(document, repair)
-    if isinstance(found, Unrepaired):
-        return found
-    event = found.pop(EVENT, None)
+    fields = repaired(document, repair)
+    if isinstance(fields, Unrepaired):
+        return fields
+    event = fields.pop(EVENT, None)
     if event is not None and not isinstance(event, str):
-        return Unrepaired(f"{EVENT} is no text")
-    return replace(message, event=event, detail=found)
+        return Unrepaired(f"{EVENT} is not a text")
+    return replace(message, event=event, detail=fields)
 
 
 def codec_of(message: Message, registry: Registry) -> Codec | None:
-    """How the pipeline reads the message; None where its event type is not declared."""
+    """Return the codec of the message's event type, None if the type is not declared."""
     return registry.codecs.get(message.event) if message.event is not None else None
 
 
 def device(message: Message, registry: Registry, partition_key: str) -> str:
-    """The device's key, which orders its records: the event's own, or the partition key that the record came with."""
+    """Return the key that orders a device's records: the event's key field, else the partition key."""
     codec = codec_of(message, registry)
     key = message.detail.get(codec.event.key) if codec is not None else None
-    return key if isinstance(key, str) and 0 < len(key) <= _LONGEST_KEY else partition_key
+    return key if isinstance(key, str) and 0 < len(key) <= _MAX_KEY_LENGTH else partition_key
 
 
 def event_id(message: Message, registry: Registry) -> str | None:
-    """The id by which the pipeline knows a repeat of this event, None where it has none."""
+    """Return the id that the pipeline uses for deduplication, None if the message has none."""
     codec = codec_of(message, registry)
     if codec is None or codec.event.id not in {field.name for field in codec.schema.fields}:
         return None
-    given = message.detail.get(codec.event.id)
-    if given is not None:
-        return str(given)
+    value = message.detail.get(codec.event.id)
+    if value is not None:
+        return str(value)
     return message.envelope_id if _takes_text(codec) else None
 
 
-def identified(message: Message, registry: Registry, id: str) -> Message:
-    """The message with an id of its own, where its type has a field for one and the device left it out.
+def with_id(message: Message, registry: Registry, id: str) -> Message:
+    """Fill in the id field of a message if its event type has one and the device left it empty.
 
-    It is the envelope's where it had one, as the pipeline would take it, else `id`: so that the pipeline can tell
-    that a second copy is a repeat, also where a bus gives each copy an envelope of its own.
+    The value is the envelope's id, as in the pipeline, else `id`. The pipeline then recognizes a second copy even if
+    a bus puts each copy into a new envelope.
     """
     codec = codec_of(message, registry)
     if codec is None or not _takes_text(codec) or message.detail.get(codec.event.id) is not None:
@@ -178,8 +178,8 @@ def _takes_text(codec: Codec) -> bool:
 def as_envelope(
     message: Message, key: str, lineage: Lineage, *, id: str, now: datetime, region: str
 ) -> bytes:
-    """The message in AWS's form, its lineage among the resources; an envelope that it came in is kept as it was."""
-    fresh = {
+    """Encode the message as an EventBridge envelope with the lineage as a resource; keep an existing envelope."""
+    defaults = {
         "version": "0",
         "id": id,
         "source": SOURCE,
@@ -187,24 +187,24 @@ def as_envelope(
         "time": now.replace(microsecond=0),
         "region": region,
     }
-    kept = {**fresh, **(message.envelope or {})}
-    resources = [key, *_further(message), lineage.resource]
+    attributes = {**defaults, **(message.envelope or {})}
+    resources = [key, *extra_resources(message, lineage)]
     return msgspec.json.encode(
-        {**kept, "detail-type": message.event, "resources": resources, "detail": message.detail}
+        {**attributes, "detail-type": message.event, "resources": resources, "detail": message.detail}
     )
 
 
-def further(message: Message, lineage: Lineage) -> list[str]:
-    """The resources after the device's key: those that the message came with, then the lineage."""
-    return [*_further(message), lineage.resource]
+def extra_resources(message: Message, lineage: Lineage) -> list[str]:
+    """Return the resources that follow the device's key: the message's own, then the lineage."""
+    return [*_own_resources(message), lineage.resource]
 
 
-def _further(message: Message) -> list[str]:
+def _own_resources(message: Message) -> list[str]:
     return [one for one in message.resources[1:] if _lineage(one) is None]
 
 
-def as_it_came(message: Message) -> bytes:
-    """A repaired message in the form in which it came: its envelope, or plain JSON (for Avro too)."""
+def original_form(message: Message) -> bytes:
+    """Encode a repaired message in its original format: envelope or plain JSON (also for Avro)."""
     if message.envelope is None:
         return msgspec.json.encode({**message.detail, "event": message.event})
     return msgspec.json.encode({**message.envelope, "detail-type": message.event, "detail": message.detail})

@@ -1,1 +1,1 @@
-"""Reading a stream beside its consumer: shards, pages, runs, and what its retention still leaves."""
+"""Direct reading of a stream: shards, pages, ranges of records, and retention."""

@@ -1,9 +1,9 @@
-"""Take apart what the Kinesis Producer Library packed together, as KCL does.
+"""Deaggregation of Kinesis Producer Library (KPL) records, compatible with KCL.
 
-The format is its `aggregation-format.md`: the bytes F3 89 9A C2, a protocol-buffers message, its MD5.
+The format is documented in KPL's `aggregation-format.md`: the bytes F3 89 9A C2, a Protocol Buffers message, its MD5.
 AggregatedRecord = {1: partition keys, 2: explicit hash keys, 3: records}, Record = {1: index of its partition key,
-2: index of its explicit hash key (optional), 3: data, 4: tags}, Tag = {1: key, 2: value}. What KCL makes of it is
-in its class `AggregatorUtil`.
+2: index of its explicit hash key (optional), 3: data, 4: tags}, Tag = {1: key, 2: value}. KCL implements it in class
+`AggregatorUtil`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TO_INT, _NEGATIVE = 0xFFFF_FFFF, 0x8000_0000
 
 
 class UserRecord(NamedTuple):
-    """One record as the producer made it; its index among its siblings is the sub-sequence number."""
+    """One record of the producer; its index within the aggregate is the sub-sequence number."""
 
     partition_key: str
     data: bytes
@@ -31,9 +31,9 @@ class UserRecord(NamedTuple):
 
     @property
     def hash_key(self) -> int:
-        """The 128-bit key by which Kinesis chooses a shard; -1 or 2**128 where it is below or above all of them.
+        """The 128-bit hash key that determines the shard; -1 or 2**128 if it is out of range.
 
-        Raises ValueError where the explicit one is not a number, which `unpack` does not give.
+        Raises ValueError if the explicit hash key is not a number; `unpack` never returns such a record.
         """
         if self.explicit_hash_key is None:
             digest = hashlib.md5(
@@ -47,9 +47,9 @@ class UserRecord(NamedTuple):
 
 
 class Aggregate(NamedTuple):
-    """The records that KCL reads, and the number of those behind them that it drops.
+    """The records that KCL reads, and the number of records after them that it drops.
 
-    KCL stops at the first record whose keys it cannot read; `why` tells what is wrong with that record.
+    KCL stops at the first record whose keys it cannot read; `why` is the reason.
     """
 
     records: Sequence[UserRecord]
@@ -61,16 +61,15 @@ class Aggregate(NamedTuple):
 
 
 def unpack(data: bytes) -> Sequence[UserRecord] | None:
-    """The user records that KCL reads in the data of one Kinesis record; None when it is not an aggregate."""
+    """Return the user records that KCL reads from a Kinesis record's data; None if it is not an aggregate."""
     found = aggregate(data)
     return None if found is None else found.records
 
 
 def aggregate(data: bytes) -> Aggregate | None:
-    """All user records in the data of one Kinesis record; None when it is not an aggregate.
+    """Parse the data of a Kinesis record; None if it is not an aggregate. Never raises.
 
-    Like KCL, takes bytes that have the magic number but a wrong checksum or no readable message for data. Never
-    raises.
+    Like KCL, treats data with the magic number but a wrong checksum or malformed message as a plain record.
     """
     if data[:4] == MAGIC and len(data) > len(MAGIC) + _MD5_BYTES:
         message = data[len(MAGIC) : -_MD5_BYTES]
@@ -83,10 +82,10 @@ def aggregate(data: bytes) -> Aggregate | None:
 
 
 def delivered(records: Sequence[UserRecord], first_hash: int, last_hash: int) -> bool:
-    """Whether KCL hands an aggregate on: not when one of its records belongs to another shard by its hash key.
+    """Return whether KCL delivers an aggregate: not if a record's hash key belongs to another shard.
 
-    KCL drops all of such an aggregate, without a message. It comes about when the producer packs records by an
-    outdated map of the shards, or by none. `records` are those that KCL reads.
+    KCL drops such an aggregate completely and silently. This happens if the producer aggregates with an outdated
+    shard map or none. `records` are the records that KCL reads.
     """
     return all(first_hash <= record.hash_key <= last_hash for record in records)
 
@@ -123,12 +122,12 @@ def _unreadable(key: int, explicit: int | None, keys: int, parsed: Sequence[bool
 
 
 def _big_integer(text: str) -> int | None:
-    """What Java's `new BigInteger(text)` gives, None where it throws; -1 or 2**128 where it is no hash key.
+    """Parse like Java's `new BigInteger(text)`: None if Java throws, -1 or 2**128 if out of the hash key range.
 
-    Bounded, because a producer decides how long it is, and Python's `int` refuses more than 4,300 digits.
+    The result is bounded, because a producer controls the length and Python's `int` rejects over 4,300 digits.
     """
     digits = text[1:] if text[:1] in ("-", "+") else text
-    # Java looks at UTF-16 units: it knows the decimal digits of all scripts up to U+FFFF.
+    # Java checks UTF-16 units, and accepts the decimal digits of all scripts up to U+FFFF.
     if not digits.isascii():
         if not all(unit <= "\uffff" and unit.isdecimal() for unit in digits):
             return None
@@ -166,11 +165,11 @@ def _check_tag(message: bytes) -> None:
 
 
 def _index(value: int) -> int:
-    """An index as KCL casts it from `long` to `int`; a negative one, which is in no table, as 2**32."""
+    """Cast an index from `long` to `int` as KCL does; a negative one, which no table contains, becomes 2**32."""
     cast = value & _TO_INT
     return cast if cast < _NEGATIVE else _TO_INT + 1
 
 
 def _text(value: bytes) -> str:
-    # Java reads broken UTF-8 with replacement characters rather than refuse it.
+    # Java replaces malformed UTF-8 instead of rejecting it.
     return value.decode("utf-8", "replace")

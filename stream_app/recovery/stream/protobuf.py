@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, read as strictly as the Java library reads it."""
+"""Protocol Buffers wire format, parsed as strictly as by the Java library."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ BYTES: Final = 2
 START_GROUP: Final = 3
 END_GROUP: Final = 4
 FIXED32: Final = 5
-_DEPTH = 100  # of groups in groups, as in the Java library
+_DEPTH = 100  # of nested groups, as in the Java library
 _TO_INT, _TO_LONG = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
-_MOST_BYTES = 0x7FFF_FFFF
+_MAX_BYTES = 0x7FFF_FFFF
 
 
 class MalformedError(Exception):
-    """The bytes are not a message."""
+    """The bytes are not a valid message."""
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """The number, wire type and value of each field of a message; groups, which are out of use, are passed over.
+    """Yield number, wire type and value of each field of a message; deprecated groups are skipped.
 
     Raises MalformedError.
     """
@@ -58,7 +58,7 @@ def _value(message: bytes, at: int, kind: int) -> tuple[int | bytes, int]:
         size = 4 if kind == FIXED32 else 8
     else:
         raise MalformedError
-    if size > _MOST_BYTES or at + size > len(message):
+    if size > _MAX_BYTES or at + size > len(message):
         raise MalformedError
     return message[at : at + size], at + size
 

@@ -1,40 +1,41 @@
-"""The clock that runs from a record's arrival to the end of its stream's retention: then its payload is gone."""
+"""Retention deadlines: when a record expires from its stream and its payload is lost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from stream_app.recovery.stream.read import named
 
-_HOUR = 3_600_000
-# Retention is changed by hand, seldom; a function that stays warm looks again after this long.
-_FRESH_MS, _RETRY_MS = 300_000, 10_000
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
 
-Clock = Callable[[], int]
+_HOUR_MS = 3_600_000
+# Cache times: retention periods change rarely, and failed calls are retried sooner.
+_FRESH_MS, _RETRY_MS = 300_000, 10_000
 
 
 class Retention:
-    """How long streams keep their records. `now_ms` is the clock, milliseconds since the epoch."""
+    """The retention periods of streams, cached. `now_ms` returns milliseconds since the epoch."""
 
-    def __init__(self, kinesis: Any, now_ms: Clock) -> None:
+    def __init__(self, kinesis: KinesisClient, now_ms: Callable[[], int]) -> None:
         self._kinesis, self._now_ms = kinesis, now_ms
         self._known: dict[str, tuple[int, int | None]] = {}
 
-    def vanishes(self, stream: str, arrived: int) -> int | None:
-        """When a record that arrived then leaves its stream (name or ARN), ms; None where that cannot be known.
+    def deadline(self, stream: str, arrived: int) -> int | None:
+        """Return when a record that arrived then expires from its stream (name or ARN), in ms; None if unknown.
 
-        Never raises: what the clock cannot tell must not keep a dead letter from being hydrated.
+        Never raises, because an unknown deadline must not prevent hydration.
         """
-        kept = self._kept(stream)
-        return None if kept is None else arrived + kept
+        period = self._period(stream)
+        return None if period is None else arrived + period
 
     def seconds_left(self, stream: str, arrived: int) -> float | None:
-        """Seconds until then, negative when it is past; None where that cannot be known."""
-        at = self.vanishes(stream, arrived)
+        """Return the seconds until the deadline, negative after it; None if unknown."""
+        at = self.deadline(stream, arrived)
         return None if at is None else (at - self._now_ms()) / 1_000
 
-    def _kept(self, stream: str) -> int | None:
+    def _period(self, stream: str) -> int | None:
         now = self._now_ms()
         until, kept = self._known.get(stream, (now, None))
         if now >= until:
@@ -45,7 +46,7 @@ class Retention:
     def _ask(self, stream: str) -> int | None:
         try:
             answer = self._kinesis.describe_stream_summary(**named(stream))
-            return int(answer["StreamDescriptionSummary"]["RetentionPeriodHours"]) * _HOUR
+            return int(answer["StreamDescriptionSummary"]["RetentionPeriodHours"]) * _HOUR_MS
         except Exception:
-            # A stream that is gone, a permission that is missing: reading the records will say so.
+            # The stream is deleted or a permission is missing: reading the records reports it.
             return None

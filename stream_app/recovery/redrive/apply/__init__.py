@@ -1,1 +1,1 @@
-"""Plans carried out: wave after wave, claimed before they are sent."""
+"""Application of plans: batch by batch, each record claimed before it is sent."""

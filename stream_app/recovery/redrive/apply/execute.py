@@ -1,10 +1,11 @@
-"""Carries a plan out: wave after wave, paced, resumable, and safe beside another applier.
+"""Executes a plan in batches: rate-limited, resumable, and safe to run concurrently with other appliers.
 
-What is guaranteed. A record is sent by one applier at a time, under one idempotency key an attempt, and not at all
-once its attempt is marked. An applier that dies between sending and marking leaves the record in doubt; the next one
-sends it again under the same key where the receiver can tell a second copy (an endpoint by the key, the pipeline by
-the event's id, which it then counts as repeated), and else holds it for a person. So every record is delivered, and
-takes effect once. `in_doubt="hold"` gives at most once to receivers that look at no key.
+Guarantees: only one applier at a time sends a record, each attempt has one idempotency key, and an attempt that is
+marked as complete is never sent again. An applier that dies after sending and before marking leaves the record in
+doubt. The next applier sends it again under the same key if the receiver can recognize a second copy (an endpoint by
+the key; the pipeline by the event's id, which it counts as repeated), otherwise it holds the record for a person. So
+every record is delivered and takes effect once. `in_doubt="hold"` gives at-most-once delivery to receivers that
+ignore the key.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stream_app.recovery.redrive.apply.preflight import survey
-from stream_app.recovery.redrive.apply.run import Applied, Clocks, Pace, Progress, Run
+from stream_app.recovery.redrive.apply.preflight import preflight
+from stream_app.recovery.redrive.apply.run import Applied, Pace, Progress, Run, Timing
 from stream_app.recovery.redrive.apply.send import Sender, Skipped
 from stream_app.recovery.redrive.context import THREADS, RedriveContext
 from stream_app.recovery.redrive.plan.file import Item, Plan
@@ -30,31 +31,31 @@ def apply(
     *,
     stop: threading.Event | None = None,
     progress: Progress = lambda _applied: None,
-    dependencies: Clocks | None = None,
+    timing: Timing | None = None,
     dry_run: bool = False,
 ) -> Applied:
-    """Send what the plan says and is not sent yet; safe to repeat, at any time, by anybody, also at the same time.
+    """Send the records of the plan that are not sent yet. Idempotent; several appliers may run at the same time.
 
-    Ends early, in order, when `stop` is set. With `dry_run` everything is looked at and nothing claimed or sent:
-    `left` counts what would be. Raises ConfigError when the plan may not be applied (`survey.survey`), and what
-    boto3 raises; the next application goes on where this one ended.
+    Stops early, between two batches, when `stop` is set. With `dry_run` all checks are made but nothing is claimed or
+    sent; `left` counts the records that would be sent. Raises ConfigError if the plan cannot be applied
+    (`preflight.preflight`), and boto3 errors; the next application resumes where this one ended.
     """
     stop = stop or threading.Event()
-    dependencies = dependencies or Clocks(stop.wait)
     with ThreadPoolExecutor(THREADS, "apply") as threads:
-        seen = survey(context, plan, threads)
+        checked = preflight(context, plan, threads)
         sender = Sender(context, plan, target, threads, (pace or Pace()).in_doubt)
-        done = Applied(len(plan.items), len(seen.waiting), elsewhere=seen.elsewhere)
-        for state, count in seen.ended.items():
+        done = Applied(len(plan.items), len(checked.waiting), elsewhere=checked.elsewhere)
+        for state, count in checked.ended.items():
             done.count(state, count, before=True)
         if dry_run:
-            return _rehearsed(done, sender, seen.waiting)
-        list(threads.map(sender.tag, seen.untagged))
-        Run(sender, pace or Pace(), dependencies, stop, progress, done, deque(seen.waiting)).run()
+            return _dry_run(done, sender, checked.waiting)
+        list(threads.map(sender.tag, checked.untagged))
+        timing = timing or Timing(stop.wait)
+        Run(sender, pace or Pace(), timing, stop, progress, done, deque(checked.waiting)).run()
     return done
 
 
-def _rehearsed(done: Applied, sender: Sender, items: Sequence[Item]) -> Applied:
+def _dry_run(done: Applied, sender: Sender, items: Sequence[Item]) -> Applied:
     for item, ready in zip(items, sender.threads.map(sender.prepare, items), strict=True):
         if isinstance(ready, Skipped):
             done.skipped += 1

@@ -1,4 +1,4 @@
-"""Checks before a plan is applied: the selection is the one that was reviewed; what was applied already."""
+"""Checks before a plan is applied: that its selection is unchanged, and which records are already sent."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stream_app.recovery.redrive.plan.file import Item, Plan
 from stream_app.recovery.redrive.select import Selected, digest, select
 from stream_app.recovery.store import OPEN
 
-_AGAIN = "review what changed, and plan again"
+_AGAIN = "review the changes and create a new plan"
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What is left to do, in order; what came to an end before, by state; what is sent but not yet tagged so."""
+class Preflight:
+    """The items still to send, in order; the number completed before, by state; items sent but not yet tagged."""
 
     waiting: tuple[Item, ...]
     ended: Mapping[State, int]
@@ -27,15 +27,16 @@ class Survey:
     untagged: tuple[Item, ...]
 
 
-def survey(context: RedriveContext, plan: Plan, threads: Executor) -> Survey:
-    """Look at the store and the ledger; changes nothing.
+def preflight(context: RedriveContext, plan: Plan, threads: Executor) -> Preflight:
+    """Compare the plan with the failure store and the ledger, without changing anything.
 
-    Raises ConfigError when the plan is of another application, undecided, or its selection has changed: the same
-    query finds other failures, other contents, or statuses that are not this plan's doing. And what boto3 raises.
+    Raises ConfigError if the plan belongs to another application, has no decision on late records, or its selection
+    has changed: the same query finds other failures, other contents, or statuses that this plan did not set. Raises
+    boto3 errors.
     """
-    _check_place(context, plan)
-    # The store first: whoever applies the same plan meanwhile writes to the ledger before it changes a status. So the
-    # ledger accounts for every status that was seen changed.
+    _check_application(context, plan)
+    # Read the store first: a concurrent applier writes to the ledger before it changes a status, so the ledger read
+    # afterwards accounts for every changed status.
     found = list(
         select(context.s3, context.bucket, context.consumer, plan.selection, threads, any_status=True)
     )
@@ -56,38 +57,38 @@ def survey(context: RedriveContext, plan: Plan, threads: Executor) -> Survey:
             ended[attempt.state] = ended.get(attempt.state, 0) + 1
             if attempt.state is State.SENT and statuses.get(item.key) == OPEN:
                 untagged.append(item)
-    return Survey(tuple(waiting), ended, elsewhere, tuple(untagged))
+    return Preflight(tuple(waiting), ended, elsewhere, tuple(untagged))
 
 
-def _check_place(context: RedriveContext, plan: Plan) -> None:
+def _check_application(context: RedriveContext, plan: Plan) -> None:
     problems = []
     here = (context.consumer, context.settings.stream, context.bucket)
     if (plan.consumer, plan.stream, plan.bucket) != here:
-        what = f"the plan is of {plan.consumer} on {plan.stream} in {plan.bucket}, this is {' '.join(here)}"
-        problems.append(Problem(what, "name the properties file of that application"))
+        what = f"the plan is for {plan.consumer} on {plan.stream} in {plan.bucket}, not for {' '.join(here)}"
+        problems.append(Problem(what, "use the properties file of that application"))
     names = {"bus": context.settings.bus, "stream": context.settings.stream}
     to = plan.destination
     if names.get(to.kind, to.name) != to.name:
-        what = f"the plan sends to the {to.kind} {to.name}, here it is {names[to.kind]}"
-        problems.append(Problem(what, "name the properties file with which it was made"))
+        what = f"the plan sends to the {to.kind} {to.name}, but {names[to.kind]} is configured"
+        problems.append(Problem(what, "use the properties file with which the plan was created"))
     if plan.newer == "undecided":
-        what = f"{plan.overtaken_count} records are older than what was processed of their device"
-        problems.append(Problem(what, "plan again with --newer skip, apply or replay"))
+        what = f"{plan.overtaken_count} records are older than the last processed record of their device"
+        problems.append(Problem(what, "create a new plan with --newer skip, apply or replay"))
     if problems:
         raise ConfigError(problems)
 
 
 def _check_selection(plan: Plan, found: list[Selected], known: Mapping[Lineage, Attempt]) -> None:
     wanted = set(plan.selected())
-    # What the ledger accounts for has left its status by a plan's doing: by this one's, and once it has begun, which
-    # is not to be left half done, by any.
+    # Once this plan has begun, it must be completed: then a status may have been changed by any plan, as long as the
+    # ledger has the attempt.
     begun = any(attempt.plan == plan.id for attempt in known.values())
     accounted = {item.key for item in plan.items if begun and item.lineage in known}
     now = {
         (one.key, one.etag) for one in found if one.status in plan.selection.statuses or one.key in accounted
     }
     if plan.selection.limit is not None:
-        # The plan holds the first ones that there were; what else is there now is not its business.
+        # The plan has only the first failures of its selection; ignore all others.
         now &= {(one.key, one.etag) for one in found if one.key in {key for key, _ in wanted}}
     if digest(now) == plan.selection_digest:
         return

@@ -1,4 +1,4 @@
-"""The loop of an application: waves in order, paced, tried again, beside other appliers; and how far it is."""
+"""The loop of an application: ordered batches, rate limit, retries, concurrent appliers, progress."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import NamedTuple
 
 from stream_app.aws.retry import Policy
 from stream_app.recovery.redrive.apply.send import (
-    Again,
-    Elsewhere,
     Ended,
     Halt,
     InDoubt,
+    InProgress,
+    OtherPlan,
     Result,
     Sender,
     Skipped,
-    Waits,
+    TryAgain,
 )
 from stream_app.recovery.redrive.ledger.items import State
 from stream_app.recovery.redrive.plan.file import Item
 
-_LOOK_MS = 1_000  # how long another applier's claim is left alone before it is looked at again
-_SCANNED = 4  # waves' worth of records among which one of each device is looked for
-_NAMED = 20
+_RECHECK_MS = 1_000  # interval after which another applier's claim is checked again
+_SCANNED_BATCHES = 4  # the queue is searched this many batches deep for records of distinct devices
+_MAX_NAMED = 20
 
 
 class Pace(NamedTuple):
-    """How fast, how patiently: records a second (None: as they go), tries of a record, pauses between them."""
+    """Rate limit in records per second (None: no limit), retry policy, and handling of records in doubt."""
 
     rate: float | None = None
     policy: Policy = Policy(attempts=6, base_ms=500, cap_ms=30_000)
@@ -40,10 +40,11 @@ class Pace(NamedTuple):
 
 @dataclass(slots=True)
 class Applied:
-    """How far an application is. `sent` now, `sent_before` by an earlier one, `elsewhere` by another plan.
+    """Progress of an application, in records.
 
-    `refused` by the target, `held` in doubt, `skipped` because they changed, `undelivered` after all tries: `named`
-    has keys and reasons of some. `left` are still to do. `halted` says why the target takes nothing more.
+    `sent` now, `sent_before` by an earlier application, `elsewhere` by another plan, `refused` by the target, `held`
+    in doubt, `skipped` because they changed, `undelivered` after all tries, `left` to send. `named` has keys and
+    reasons of some of them. `halted` is the reason why the target accepts no more records.
     """
 
     planned: int
@@ -63,11 +64,11 @@ class Applied:
 
     @property
     def complete(self) -> bool:
-        """Whether every record of the plan was delivered, or is another plan's business."""
+        """Whether all records of the plan were delivered or belong to another plan."""
         return self.sent + self.sent_before + self.elsewhere == self.planned
 
     def count(self, state: State, times: int = 1, *, before: bool = False) -> None:
-        """Count attempts that came to an end, now or before."""
+        """Count completed attempts of this application or, with `before`, of earlier ones."""
         if state is State.REFUSED:
             self.refused += times
         elif state is State.HELD:
@@ -78,8 +79,8 @@ class Applied:
             self.sent += times
 
     def name(self, item: Item, why: str) -> None:
-        """Keep the reason of one."""
-        if len(self.named) < _NAMED:
+        """Keep the reason for one item."""
+        if len(self.named) < _MAX_NAMED:
             self.named.append((item.key, why))
 
 
@@ -87,8 +88,8 @@ Progress = Callable[[Applied], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
-    """Clocks and chance. `clock` is in seconds and never goes back; `pause` waits, and ends when told to stop."""
+class Timing:
+    """Clock and random numbers. `clock` is monotonic, in seconds; `pause` sleeps and returns early on a stop."""
 
     pause: Callable[[float], object]
     clock: Callable[[], float] = time.monotonic
@@ -97,11 +98,16 @@ class Clocks:
 
 @dataclass(slots=True)
 class Run:
-    """The loop's state: `queue` in order of sending, devices that another applier is at, tries of each record."""
+    """The state of the loop.
+
+    `queue` is in sending order; `blocked` has the devices claimed by another applier with the time (ms) to check
+    them again; `tries` counts the tries per key. `due` is the time (s) of the next batch under the rate limit, and
+    `fruitless` the number of consecutive batches without a delivery.
+    """
 
     sender: Sender
     pace: Pace
-    dependencies: Clocks
+    timing: Timing
     stop: threading.Event
     progress: Progress
     done: Applied
@@ -112,72 +118,72 @@ class Run:
     fruitless: int = 0
 
     def run(self) -> None:
-        """Until the queue is empty, or it is told to stop, or the target takes nothing more."""
+        """Run until the queue is empty, a stop is requested, or the target accepts no more records."""
         while self.queue and not self.stop.is_set() and not self.done.halted:
-            wave = self._wave()
-            if not wave:
+            batch = self._next_batch()
+            if not batch:
                 self._wait_for_others()
                 continue
-            self._keep_pace(len(wave))
+            self._limit_rate(len(batch))
             if self.stop.is_set():
-                self.queue.extendleft(reversed(wave))
+                self.queue.extendleft(reversed(batch))
                 break
-            self._take(wave, self.sender.wave(wave))
+            self._handle(batch, self.sender.send_batch(batch))
             self.done.left = len(self.queue)
             self.progress(self.done)
         self.done.stopped = bool(self.queue) and self.stop.is_set()
 
-    def _wave(self) -> list[Item]:
-        """The next records, one of each device at the most: a later one must not overtake."""
+    def _next_batch(self) -> list[Item]:
+        """Take the next records from the queue, at most one per device, which keeps the order within a device."""
         now = self.sender.context.now_ms()
         self.blocked = {device: until for device, until in self.blocked.items() if until > now}
         rate = self.pace.rate
-        most = self.sender.target.batch if rate is None else min(self.sender.target.batch, max(1, int(rate)))
-        wave, passed, devices = list[Item](), list[Item](), set(self.blocked)
-        while self.queue and len(wave) < most and (not wave or len(passed) < _SCANNED * most):
+        size = self.sender.target.batch if rate is None else min(self.sender.target.batch, max(1, int(rate)))
+        batch, passed, devices = list[Item](), list[Item](), set(self.blocked)
+        while self.queue and len(batch) < size and (not batch or len(passed) < _SCANNED_BATCHES * size):
             item = self.queue.popleft()
-            (passed if item.device in devices else wave).append(item)
+            (passed if item.device in devices else batch).append(item)
             devices.add(item.device)
         self.queue.extendleft(reversed(passed))
-        return wave
+        return batch
 
     def _wait_for_others(self) -> None:
-        self.done.waiting = "another applier is at what is left"
+        self.done.waiting = "another applier is sending the remaining records"
         self.progress(self.done)
         wait_ms = min(self.blocked.values()) - self.sender.context.now_ms()
-        self.dependencies.pause(max(0.05, wait_ms / 1000))
+        self.timing.pause(max(0.05, wait_ms / 1000))
         self.done.waiting = ""
 
-    def _keep_pace(self, count: int) -> None:
+    def _limit_rate(self, count: int) -> None:
         if self.pace.rate is None:
             return
-        now = self.dependencies.clock()
+        now = self.timing.clock()
         self.due = max(self.due, now)
         if self.due > now:
-            self.dependencies.pause(self.due - now)
+            self.timing.pause(self.due - now)
         self.due += count / self.pace.rate
 
-    def _take(self, wave: Sequence[Item], results: Iterable[Result]) -> None:
-        back: list[Item] = []
-        asked: list[Again] = []
-        for item, result in zip(wave, results, strict=True):
+    def _handle(self, batch: Sequence[Item], results: Iterable[Result]) -> None:
+        requeued: list[Item] = []
+        retries: list[TryAgain] = []
+        for item, result in zip(batch, results, strict=True):
             match result:
-                case Waits():
-                    self.blocked[item.device] = min(result.until, self.sender.context.now_ms() + _LOOK_MS)
-                    back.append(item)
-                case Again():
-                    asked.append(result)
-                    back += self._again(item, result)
+                case InProgress():
+                    self.blocked[item.device] = min(result.until, self.sender.context.now_ms() + _RECHECK_MS)
+                    requeued.append(item)
+                case TryAgain():
+                    retries.append(result)
+                    requeued += self._retry(item, result)
                 case Halt():
                     self.done.halted = result.why
-                    back.append(item)
+                    requeued.append(item)
                 case _:
-                    self._ended(item, result)
-        self.queue.extendleft(reversed(back))
-        self._rest(wave, asked)
+                    self._count_ended(item, result)
+        self.queue.extendleft(reversed(requeued))
+        self._back_off(len(batch), retries)
 
-    def _ended(self, item: Item, result: Ended | Skipped | Elsewhere) -> None:
-        if isinstance(result, Elsewhere):
+    def _count_ended(self, item: Item, result: Ended | Skipped | OtherPlan) -> None:
+        if isinstance(result, OtherPlan):
             self.done.elsewhere += 1
         elif isinstance(result, Skipped):
             self.done.skipped += 1
@@ -187,8 +193,8 @@ class Run:
             if result.why:
                 self.done.name(item, result.why)
 
-    def _again(self, item: Item, result: Again) -> list[Item]:
-        """The record, unless its tries are spent."""
+    def _retry(self, item: Item, result: TryAgain) -> list[Item]:
+        """Return the record for another try, unless it has used all its tries."""
         self.tries[item.key] += 1
         self.done.again += 1
         if self.tries[item.key] < self.pace.policy.attempts:
@@ -197,14 +203,14 @@ class Run:
         self.done.name(item, result.why)
         return []
 
-    def _rest(self, wave: Sequence[Item], asked: Sequence[Again]) -> None:
-        """After a refusal, wait as the target asks or as the policy says; after nothing but refusals, give up."""
-        if not asked:
+    def _back_off(self, size: int, retries: Sequence[TryAgain]) -> None:
+        """Wait as long as the target or the policy requires; halt after too many batches without any delivery."""
+        if not retries:
             self.fruitless = 0
             return
-        self.fruitless = self.fruitless + 1 if len(asked) == len(wave) else 0
+        self.fruitless = self.fruitless + 1 if len(retries) == size else 0
         if self.fruitless >= self.pace.policy.attempts:
-            self.done.halted = f"it took nothing in {self.fruitless} tries: {asked[-1].why}"
+            self.done.halted = f"nothing was accepted in {self.fruitless} tries: {retries[-1].why}"
             return
-        backoff = self.pace.policy.pause(max(self.fruitless - 1, 0), self.dependencies.rng)
-        self.dependencies.pause(max([backoff, *(one.after for one in asked if one.after is not None)]))
+        backoff = self.pace.policy.pause(max(self.fruitless - 1, 0), self.timing.rng)
+        self.timing.pause(max([backoff, *(one.after for one in retries if one.after is not None)]))

@@ -1,1 +1,1 @@
-"""Who sends what: claims and marks, so that no two appliers send the same record."""
+"""Ledger of redrive attempts: conditional claims ensure that no two appliers send the same record."""

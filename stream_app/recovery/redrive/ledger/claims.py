@@ -1,20 +1,20 @@
-"""Who sends what again: claims and marks in DynamoDB, written on conditions.
+"""Claims on redrive attempts in DynamoDB, written with conditional writes.
 
-The protocol, for each record: *claim* (the attempt's item is put on the condition that there is none) → send, with
-an idempotency key that is a function of record and attempt → *settle* (mark what became of it). An attempt has one
-item whatever plan it is of, so that of two plans, or two appliers of one plan, one gets it.
+The protocol for each record: *claim* (put the attempt's item on condition that it does not exist) → send, with an
+idempotency key that is a function of record and attempt → *complete* (update the item with the outcome). An attempt
+has one item, independent of the plan, so only one of several plans or appliers gets it.
 
-A claim ends some time after its owner was last heard of; then another applier may take it over, of the same plan or
-another. It is *in doubt*: the owner may have died before it sent, or after. With the same idempotency key it is sent
-again where the receiver can tell a second copy, else it is held for a person. No protocol can do better: a sender
-that dies cannot know whether its last words were heard.
+A claim expires some time after its owner last renewed it. Another applier, of the same plan or another, may then take
+it over. The attempt is *in doubt*, because its owner may have died before or after it sent the record. The record is
+sent again under the same idempotency key if the receiver can recognize a second copy, otherwise it is held for a
+person. No protocol can do better: a sender that dies cannot know whether its last request arrived.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -34,42 +34,45 @@ from stream_app.recovery.redrive.ledger.items import (
 from stream_app.recovery.redrive.message import Lineage
 from stream_app.sinks.dynamodb import batch_get
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
 _ABSENT = "attribute_not_exists(pk)"
-# What an attempt takes over from the plan by which it goes on.
+# Attributes of an attempt that a plan overwrites when it takes over an expired claim.
 _OF_A_PLAN = ("plan", "target", "failure", "by", "event", "device", "id")
 Place = tuple[str, str, str]  # stream, shard, sequence number
 
 
-class Mine(NamedTuple):
-    """The claim is ours. In `doubt` it was another's before, who may have sent the record."""
+class Claimed(NamedTuple):
+    """The claim succeeded. With `doubt`, a previous owner may already have sent the record."""
 
     doubt: bool
 
 
 class Busy(NamedTuple):
-    """Another applier works on it, until (ms since the epoch) at the latest."""
+    """Another applier holds the claim, which expires at `until` (ms since the epoch)."""
 
     until: int
 
 
-class Taken(NamedTuple):
-    """Nothing to do: the attempt has come to an end, or another plan is at it."""
+class Unavailable(NamedTuple):
+    """The attempt cannot be claimed: it is complete, or another plan holds the claim."""
 
     by: Attempt
 
 
-Claim = Mine | Busy | Taken
+Claim = Claimed | Busy | Unavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The attempts in the history table, as one applier (`owner`) writes them; its claims last `lease_ms`.
+    """The attempts in the history table, written by one applier (`owner`). Its claims last `lease_ms`.
 
-    Clocks of two appliers may differ by less than that. `is_dead` tells of an owner that it has died for sure. Every
-    method raises what boto3 raises.
+    The clocks of two appliers may differ by less than `lease_ms`. `is_dead` tells whether an owner has certainly
+    died. All methods raise boto3 errors.
     """
 
-    dynamodb: Any
+    dynamodb: DynamoDBClient
     table: str
     owner: str
     now_ms: Callable[[], int]
@@ -77,39 +80,35 @@ class Ledger:
     is_dead: Callable[[str], bool] = lambda _owner: False
 
     def claim(self, attempt: Attempt) -> Claim:
-        """Make the attempt ours, before anything is sent. Repeated by the owner it makes the claim last longer."""
+        """Claim the attempt; required before sending. A claim repeated by its owner extends it."""
         now = self.now_ms()
-        claimed = {
-            "state": State.CLAIMED,
-            "owner": self.owner,
-            "until": now + self.lease_ms,
-            "claimed_at": now,
-        }
-        if self._put_new(to_item(msgspec.structs.replace(attempt, **claimed))):
-            return Mine(doubt=False)
+        until = now + self.lease_ms
+        new = msgspec.structs.replace(
+            attempt, state=State.CLAIMED, owner=self.owner, until=until, claimed_at=now
+        )
+        if met(self.dynamodb.put_item, TableName=self.table, Item=to_item(new), ConditionExpression=_ABSENT):
+            return Claimed(doubt=False)
         found = self.get(attempt.lineage)
-        if found is None:  # given back in between
+        if found is None:  # released in the meantime
             return Busy(now)
         if found.state is not State.CLAIMED:
-            return Taken(found)
-        if found.owner != self.owner and self.lives(found):
-            return Busy(found.until) if found.plan == attempt.plan else Taken(found)
+            return Unavailable(found)
+        if found.owner != self.owner and self.is_active(found):
+            return Busy(found.until) if found.plan == attempt.plan else Unavailable(found)
         before = {"state": found.state.value, "owner": found.owner, "until": found.until}
-        after = {name: getattr(attempt, name) for name in _OF_A_PLAN}
-        taken = self._change(
-            attempt.lineage, before, after | {"owner": self.owner, "until": now + self.lease_ms}
-        )
-        return Mine(doubt=found.owner != self.owner) if taken else Busy(now)
+        after = {name: getattr(attempt, name) for name in _OF_A_PLAN} | {"owner": self.owner, "until": until}
+        taken_over = self._change(attempt.lineage, before, after)
+        return Claimed(doubt=found.owner != self.owner) if taken_over else Busy(now)
 
-    def lives(self, attempt: Attempt) -> bool:
-        """Whether somebody may be at it: it is claimed, and its owner neither silent for too long nor dead."""
+    def is_active(self, attempt: Attempt) -> bool:
+        """Return whether an applier may be sending it: the claim has not expired and its owner is not dead."""
         claimed = attempt.state is State.CLAIMED and attempt.until > self.now_ms()
         return claimed and not self.is_dead(attempt.owner)
 
-    def settle(
+    def complete(
         self, attempt: Attempt, state: State, why: str = "", receipt: Mapping[str, str] | None = None
     ) -> bool:
-        """Mark what became of our claim; False when another took it over meanwhile."""
+        """Record the outcome of a claimed attempt; False if another applier has taken it over."""
         changes = {
             "state": state.value,
             "settled_at": self.now_ms(),
@@ -119,7 +118,7 @@ class Ledger:
         return self._change(attempt.lineage, {"owner": self.owner, "state": State.CLAIMED.value}, changes)
 
     def release(self, attempt: Attempt, *, doubt: bool) -> None:
-        """Give our claim back: as if it had never been, or, where it may have been sent, to whoever comes next."""
+        """Release a claim: delete it or, with `doubt`, expire it, so that the next applier knows of the doubt."""
         before = {"owner": self.owner, "state": State.CLAIMED.value}
         if doubt:
             self._change(attempt.lineage, before, {"until": 0})
@@ -127,23 +126,23 @@ class Ledger:
         self._write(self.dynamodb.delete_item, before, Key=key_of(attempt.lineage))
 
     def follow(self, attempt: Attempt, state: State, why: str = "") -> bool:
-        """Mark what became of a record after it was sent; False when that is known already."""
+        """Record the outcome of a sent record; False if one is recorded already."""
         before = {"state": State.SENT.value}
         return self._change(
             attempt.lineage, before, {"state": state.value, "why": why, "followed_at": self.now_ms()}
         )
 
     def remember_place(self, stream: str, receipt: Mapping[str, str], lineage: Lineage) -> None:
-        """Note which attempt a position of a stream is, for bytes that carry no lineage."""
+        """Store which attempt a stream position belongs to, for payloads that carry no lineage."""
         self.dynamodb.put_item(TableName=self.table, Item=place_item(stream, receipt, lineage))
 
     def get(self, lineage: Lineage) -> Attempt | None:
-        """One attempt, as it is now."""
+        """Return one attempt, read consistently."""
         found = self.dynamodb.get_item(TableName=self.table, Key=key_of(lineage), ConsistentRead=True)
         return from_item(found["Item"]) if "Item" in found else None
 
     def attempts(self, root: str) -> list[Attempt]:
-        """Every attempt at a record, in order."""
+        """Return all attempts at a record, in order."""
         names, values = {"#pk": "pk"}, serialized({":pk": partition_of(root)})
         pages = self.dynamodb.get_paginator("query").paginate(
             TableName=self.table,
@@ -155,7 +154,10 @@ class Ledger:
         return [from_item(item) for page in pages for item in page["Items"]]
 
     def histories(self, lineages: Sequence[Lineage]) -> list[list[Attempt]]:
-        """Every attempt at each of many records, in order; numbers follow each other, or what a record carries."""
+        """Return all attempts at each of many records, in order.
+
+        Attempt numbers are assumed to be consecutive, from 1 or from the attempt in the record's lineage.
+        """
         asked = {Lineage(one.root, number) for one in lineages for number in range(1, one.attempt + 2)}
         found: dict[str, dict[int, Attempt]] = {}
         new = self.known(asked)
@@ -168,23 +170,23 @@ class Ledger:
         return [[attempt for _, attempt in sorted(found.get(one.root, {}).items())] for one in lineages]
 
     def known(self, lineages: Iterable[Lineage]) -> dict[Lineage, Attempt]:
-        """Those of many attempts that there are."""
+        """Return those of the attempts that exist."""
         keys = [key_of(lineage) for lineage in dict.fromkeys(lineages)]
         found = (from_item(item) for item in batch_get(self.dynamodb, self.table, keys))
         return {attempt.lineage: attempt for attempt in found}
 
     def places(self, places: Sequence[Place]) -> dict[Place, Lineage]:
-        """Which attempts positions of a stream are, those that are known."""
+        """Map stream positions to the lineages of their attempts, if known."""
         by_key = {place_key(*place)["pk"]["S"]: place for place in places}
         keys = [place_key(*place) for place in by_key.values()]
         items = batch_get(self.dynamodb, self.table, keys)
         return {by_key[item["pk"]["S"]]: place_of(item) for item in items}
 
-    def _put_new(self, item: dict[str, Any]) -> bool:
-        return met(self.dynamodb.put_item, TableName=self.table, Item=item, ConditionExpression=_ABSENT)
+    def _change(self, lineage: Lineage, before: Mapping[str, object], after: Mapping[str, object]) -> bool:
+        """Update an item on condition that its attributes equal `before`.
 
-    def _change(self, lineage: Lineage, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-        """Update an item that is as `before` says; also true when our own try whose answer was lost has done so."""
+        Also True if an earlier try of this update, whose response was lost, has succeeded.
+        """
         setting = "SET " + ", ".join(f"#{name} = :new_{name}" for name in after)
         new = {f":new_{name}": value for name, value in after.items()}
         update = self.dynamodb.update_item
@@ -197,11 +199,11 @@ class Ledger:
 
     def _write(
         self,
-        call: Callable[..., Any],
-        before: Mapping[str, Any],
+        call: Callable[..., object],
+        before: Mapping[str, object],
         names: Iterable[str] = (),
-        values: Mapping[str, Any] | None = None,
-        **request: Any,
+        values: Mapping[str, object] | None = None,
+        **request: object,
     ) -> bool:
         condition = " AND ".join(f"#{name} = :old_{name}" for name in before)
         old = {f":old_{name}": value for name, value in before.items()}

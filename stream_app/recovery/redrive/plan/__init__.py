@@ -1,1 +1,1 @@
-"""Plans: what will be sent again, repaired and foretold before anything is sent."""
+"""Plans: which failures to send again, where to, and the expected result."""

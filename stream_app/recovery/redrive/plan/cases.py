@@ -1,4 +1,4 @@
-"""From failures to drafts: their lineage, how often they were sent, their repair, their form for the target."""
+"""Turns selected failures into drafts: checks lineage, earlier attempts, repair and encoding for the target."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from stream_app.pipeline.registry import Registry
 from stream_app.recovery.redrive.ledger.claims import Ledger
 from stream_app.recovery.redrive.ledger.items import Attempt, State
 from stream_app.recovery.redrive.lineage import Traced, traced
-from stream_app.recovery.redrive.message import Lineage, Message, device, mended, read
+from stream_app.recovery.redrive.message import Lineage, Message, apply_repair, device, read
 from stream_app.recovery.redrive.plan.file import LeftOut
 from stream_app.recovery.redrive.select import Selected
-from stream_app.recovery.redrive.targets.target import Draft, Target, Unfit
+from stream_app.recovery.redrive.targets.target import Draft, Target, Unsupported
 from stream_app.recovery.repair.file import Repair
 from stream_app.recovery.repair.steps import Unrepaired
 
-NO_PAYLOAD = "its payload had left the stream"
-NOT_MET = "the repair is not for it"
+NO_PAYLOAD = "its payload had expired from the stream"
+NOT_MET = "the repair does not apply to it"
 UNREPAIRED = "it cannot be repaired"
-UNFIT = "it has no form for the target"
-SPENT = "it was sent as often as it may be"
+UNSUPPORTED = "it cannot be encoded for the target"
+SPENT = "it reached the maximum number of redrives"
 IN_FLIGHT = "another plan is sending it"
 SUPERSEDED = "the same record failed again later"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A failure that can be sent: its message as it failed (None for mere bytes), and what would be sent."""
+    """A failure that can be sent: its original message (None if not decodable), and the draft to send."""
 
     selected: Selected
     before: Message | None
@@ -43,34 +43,34 @@ def cases(
     repair: Repair | None,
     max_redrives: int,
 ) -> tuple[list[Case], list[LeftOut]]:
-    """What can be sent, in order of arrival, and what cannot, with why. Raises what boto3 raises."""
+    """Return the failures that can be sent, in order of arrival, and the others with reasons. Raises boto3 errors."""
     gone = [LeftOut(one.key, one.etag, NO_PAYLOAD) for one in selected if one.stored.data is None]
-    found, superseded = _last_of_each(traced(selected, ledger, registry))
-    histories = ledger.histories([one.lineage for one in found])
-    made: list[Case] = []
+    last, superseded = _last_of_each(traced(selected, ledger, registry))
+    histories = ledger.histories([one.lineage for one in last])
+    found: list[Case] = []
     out = [*gone, *superseded]
-    for one, history in zip(found, histories, strict=True):
+    for one, history in zip(last, histories, strict=True):
         number = _number(one, history, max_redrives, ledger)
         case = number if isinstance(number, LeftOut) else _case(one, number, repair, registry, target)
         if isinstance(case, Case):
-            made.append(case)
+            found.append(case)
         else:
             out.append(case)
-    return made, out
+    return found, out
 
 
 def draft_of(
     data: bytes, partition_key: str, lineage: Lineage, repair: Repair | None, registry: Registry
 ) -> Draft | Unrepaired | None:
-    """What is to be sent of a failed record: a function of these alone, so that plan and application agree.
+    """Build the draft of a failed record; None if the repair's conditions do not match.
 
-    None where the repair's conditions do not hold.
+    A pure function of its arguments, so that a plan and its application get the same draft.
     """
     message = read(data, registry)
     if repair is None:
         key = partition_key if message is None else device(message, registry, partition_key)
         return Draft(data, message, False, key, lineage)
-    after = None if message is None else mended(message, repair)
+    after = None if message is None else apply_repair(message, repair)
     if after is None or isinstance(after, Unrepaired):
         return after
     return Draft(data, after, True, device(after, registry, partition_key), lineage)
@@ -88,16 +88,19 @@ def _last_of_each(found: Sequence[Traced]) -> tuple[list[Traced], list[LeftOut]]
 
 
 def _number(one: Traced, history: Sequence[Attempt], max_redrives: int, ledger: Ledger) -> int | LeftOut:
-    """The number of the record's next attempt. One over which somebody died goes on under its number, and its key."""
+    """Return the number of the record's next attempt.
+
+    An abandoned attempt is resumed under its number, and so under its idempotency key.
+    """
     sent = [attempt for attempt in history if attempt.state is not State.DISCARDED]
     last = sent[-1] if sent else None
-    begun = last is not None and last.state is State.CLAIMED
-    if last is not None and ledger.lives(last):
+    abandoned = last is not None and last.state is State.CLAIMED
+    if last is not None and ledger.is_active(last):
         return _out(one, IN_FLIGHT, f"plan {last.plan}")
-    times = max(len(sent) - begun, one.lineage.attempt)
+    times = max(len(sent) - abandoned, one.lineage.attempt)
     if times >= max_redrives:
         return _out(one, SPENT, f"{times} times")
-    if last is not None and begun:
+    if last is not None and abandoned:
         return last.attempt
     return max(history[-1].attempt if history else 0, one.lineage.attempt) + 1
 
@@ -109,8 +112,12 @@ def _case(
     draft = draft_of(one.data, one.selected.stored.partition_key, lineage, repair, registry)
     if not isinstance(draft, Draft):
         return _out(one, UNREPAIRED, draft.why) if isinstance(draft, Unrepaired) else _out(one, NOT_MET)
-    fits = target.parcel(draft)
-    return _out(one, UNFIT, fits.why) if isinstance(fits, Unfit) else Case(one.selected, one.message, draft)
+    encoded = target.encode(draft)
+    return (
+        _out(one, UNSUPPORTED, encoded.why)
+        if isinstance(encoded, Unsupported)
+        else Case(one.selected, one.message, draft)
+    )
 
 
 def _out(one: Traced, why: str, detail: str = "") -> LeftOut:

@@ -1,4 +1,4 @@
-"""A plan: what will be sent again, where to, and what is expected of it. A file that people review."""
+"""The plan file: which records to send again, where to, and the expected results. People review it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ KIND = "stream-app.redrive-plan"
 VERSION = 1
 STORED, REPEATED = "stored", "repeated"
 Newer = Literal["undecided", "skip", "apply", "replay"]
-_DEEPEST = 400  # a record before and after a repair, both of which are bounded
-_AGAIN = "plan again: stream-app failures plan …"
+_MAX_DEPTH = 400  # the samples contain records before and after a repair, each of bounded depth
+_AGAIN = "create a new plan: stream-app failures plan …"
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a record that is sent once more behind a late one lies in the stream; `arrived` in ms."""
+    """The stream position of a record that is replayed after a late one; `arrived` in ms since the epoch."""
 
     shard: str
     sequence: str
@@ -35,10 +35,10 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One record to send: the failure's key and ETag, or its `place` in the stream.
+    """One record to send: the key and ETag of a failure, or the `place` of a record in the stream.
 
-    `root` is the first failure of its line (this one where empty), `device`, `event` and `id` are what the pipeline
-    will know it by, `expected` is what it will make of it: `stored`, `repeated`, or a code.
+    `root` is the first failure of its lineage (empty: this one). `device`, `event` and `id` identify the record in
+    the pipeline. `expected` is the predicted result: `stored`, `repeated` or a failure code.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     @property
     def lineage(self) -> Lineage:
-        """Which attempt at which record."""
+        """The record and the number of the attempt."""
         return Lineage(self.root or self.key, self.attempt)
 
     @property
@@ -63,7 +63,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
 
 class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A failure that was selected, and why it is not sent: a word for the count, and the particulars."""
+    """A selected failure that is not sent: the reason, by which failures are counted, and details."""
 
     key: str
     etag: str
@@ -72,19 +72,19 @@ class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One record as it failed and as it would be sent; `before` and `after` are its fields, None for mere bytes."""
+    """A record as it failed and as it would be sent: its fields `before` and `after`, None if not decodable."""
 
     key: str
     code: str
     reason: str
     expected: str
     because: str = ""
-    before: Any = None
-    after: Any = None
+    before: dict[str, Any] | None = None  # JSON values
+    after: dict[str, Any] | None = None
 
 
 class Overtaken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A device of which a newer record was already processed: that one's time, and this plan's oldest behind it."""
+    """A device with a newer processed record: the event time of that record and of the plan's oldest late one."""
 
     device: str
     processed: str
@@ -93,12 +93,12 @@ class Overtaken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `failures apply` carries out.
+    """The input of `failures apply`.
 
-    Of `count` records selected, `items` are sent, in this order; `left_out` counts the others by why. `codes` are
-    those under which they were parked, `expected` what the pipeline would make of them now. `newer` says what
-    becomes of records whose device is already further: `overtaken` names some of them. `selection_digest` is that
-    of all keys and ETags selected, `id` of everything that decides what is sent.
+    Of the `count` selected records, `items` are sent, in this order; `left_out` counts the others by reason. `codes`
+    counts the failure codes, `expected` the predicted results. `newer` is the policy for late records, whose device
+    has a newer processed record; `overtaken` lists some of these devices. `selection_digest` is the digest of all
+    selected keys and ETags, `id` of everything that determines what is sent.
     """
 
     kind: str = KIND
@@ -132,19 +132,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     others: tuple[LeftOut, ...]
 
     def selected(self) -> Iterable[tuple[str, str]]:
-        """Keys and ETags of everything that was selected."""
+        """Iterate over keys and ETags of all selected failures."""
         yield from ((item.key, item.etag) for item in self.items if item.place is None)
         yield from ((other.key, other.etag) for other in self.others)
 
 
-def sealed(plan: Plan) -> Plan:
-    """The plan with its digests."""
-    whole = msgspec.structs.replace(plan, selection_digest=digest(plan.selected()), id="")
-    return msgspec.structs.replace(whole, id=_id(whole))
+def with_digests(plan: Plan) -> Plan:
+    """Return the plan with its digests filled in."""
+    without_id = msgspec.structs.replace(plan, selection_digest=digest(plan.selected()), id="")
+    return msgspec.structs.replace(without_id, id=_id(without_id))
 
 
 def _id(plan: Plan) -> str:
-    decides = [
+    content = [
         plan.version,
         plan.consumer,
         plan.stream,
@@ -157,11 +157,11 @@ def _id(plan: Plan) -> str:
         plan.selection_digest,
         plan.items,
     ]
-    return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:32]
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:32]
 
 
 def to_text(plan: Plan) -> str:
-    """The plan as JSON: first what people look at, laid out; then a line for each record."""
+    """Encode the plan as JSON: an indented summary, then one line per record."""
     values = msgspec.to_builtins(plan)
     lists = {name: values.pop(name) for name in ("items", "others")}
     head = (
@@ -178,25 +178,27 @@ def to_text(plan: Plan) -> str:
 
 
 def parse(text: str | bytes) -> Plan:
-    """The plan in a text. Raises ConfigError when it is none, or was changed after it was made."""
+    """Parse a plan. Raises ConfigError if it is malformed or was changed after it was created."""
     try:
-        plan = decoded(text, Plan, deepest=_DEEPEST)
-        changed = sealed(plan) != plan
+        plan = decoded(text, Plan, deepest=_MAX_DEPTH)
+        changed = with_digests(plan) != plan
     except (ValueError, RecursionError) as error:
-        raise ConfigError([Problem(f"this is no plan: {error}", _AGAIN)]) from error
+        raise ConfigError([Problem(f"not a plan: {error}", _AGAIN)]) from error
     if plan.kind != KIND or plan.version != VERSION:
-        raise ConfigError([Problem(f"this is no plan of version {VERSION}", _AGAIN)])
+        raise ConfigError([Problem(f"not a plan of version {VERSION}", _AGAIN)])
     if plan.repair is not None:
         check_repair(plan.repair, "the plan's repair")
     if changed:
-        raise ConfigError([Problem("the plan was changed after it was made", _AGAIN)])
+        raise ConfigError([Problem("the plan was changed after it was created", _AGAIN)])
     return plan
 
 
 def read(path: Path) -> Plan:
-    """The plan in a file. Raises ConfigError."""
+    """Read a plan file. Raises ConfigError."""
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise ConfigError([Problem(f"cannot read {path}: {error}", "name the file of a plan")]) from error
+        raise ConfigError(
+            [Problem(f"cannot read {path}: {error}", "give the path of a plan file")]
+        ) from error
     return parse(text)

@@ -1,12 +1,14 @@
-"""Devices that are already further than a record of theirs that failed: who they are, and what came after it."""
+"""Newer records of a device: its latest processed event, and its stored records after a failed one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,36 +20,41 @@ from stream_app.errors import FatalError
 from stream_app.model.event import Event
 from stream_app.model.record import Position, Record
 from stream_app.model.segment import utc_datetime
-from stream_app.recovery.redrive.ledger.items import serialized
+from stream_app.recovery.redrive.ledger.items import Item, serialized
 from stream_app.recovery.stream.read import user_records
 from stream_app.recovery.stream.runs import Reader
 from stream_app.sinks.dynamodb import KEY, batch_get
 from stream_app.sinks.parquet import IDENTITY
 from stream_app.sinks.s3 import EVENTS
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_s3 import S3Client
+
 _DESERIALIZER = TypeDeserializer()
-_ZERO = 2**63  # what `sinks.dynamodb.standing` adds, so that its text sorts
+_ZERO = 2**63  # the offset that `sinks.dynamodb.standing` adds, so that the text sorts numerically
 _DIGITS = 20
 
 
 class Latest(NamedTuple):
-    """The newest row of a device: its event's time, ms since the epoch, and its values."""
+    """The latest row of a device: the time of its event, ms since the epoch, and its values."""
 
     event: str
     device: str
     time: int
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
 
-def name_of(event: str, device: Any) -> str:
-    """A device's name in the latest table."""
+def name_of(event: str, device: object) -> str:
+    """Return the key of a device in the latest table."""
     return f"{event}#{device}"
 
 
-def newest(dynamodb: Any, table: str, names: Iterable[str]) -> dict[str, Latest]:
-    """The newest rows of devices, by name (`name_of`), where there are any.
+def newest(dynamodb: DynamoDBClient, table: str, names: Iterable[str]) -> dict[str, Latest]:
+    """Return the latest rows of devices by name (`name_of`), if any; none without a table.
 
-    Raises what boto3 raises, and FatalError for a row that cannot be read.
+    Raises boto3 errors, and FatalError if a row is malformed.
     """
     found: dict[str, Latest] = {}
     wanted = [serialized({KEY: name}) for name in dict.fromkeys(names)]
@@ -57,60 +64,63 @@ def newest(dynamodb: Any, table: str, names: Iterable[str]) -> dict[str, Latest]
     return found
 
 
-def _latest(item: Mapping[str, Any], table: str) -> tuple[str, Latest]:
+def _latest(item: Item, table: str) -> tuple[str, Latest]:
     row = {name: _DESERIALIZER.deserialize(value) for name, value in item.items()}
     try:
         name, event = row[KEY], row["event"]
         time = int(row["standing"][:_DIGITS]) - _ZERO
     except (KeyError, ValueError, TypeError) as error:
-        raise FatalError(f"a row of {table} cannot be read: {type(error).__name__}") from error
+        raise FatalError(f"malformed row in {table}: {type(error).__name__}") from error
     return name, Latest(event, name.removeprefix(f"{event}#"), time, row.get("values", {}))
 
 
-class Later(NamedTuple):
-    """A stored record of a device: where it was in the stream, and when it came (ms since the epoch)."""
+class NewerRecord(NamedTuple):
+    """A stored record of a device: its stream position, arrival (ms since the epoch) and event id."""
 
     position: Position
     arrived: int
     id: str | None
 
 
-def later(
-    s3: Any,
-    bucket: str,
-    event: Event,
-    device: str,
-    time_field: str,
-    after: int,
-    since: datetime,
-    threads: Executor,
-) -> list[Later]:
-    """The stored records of a device whose event time is past `after` (ms), in the order in which they came.
+@dataclass(frozen=True, slots=True)
+class DeviceHistory:
+    """The event files of one event type, from which the records of one device are read."""
 
-    Reads the event's files from the hour of `since` on: what came before that failed record was not late for it.
-    Raises what boto3 raises.
+    s3: S3Client
+    bucket: str
+    event: Event
+    device: str
+    time_field: str
+
+
+def newer_records(
+    history: DeviceHistory, after: int, since: datetime, threads: Executor
+) -> list[NewerRecord]:
+    """Return the stored records of a device with an event time after `after` (ms), in order of arrival.
+
+    Reads the event files from the hour of `since` on, because records that arrived before the failed one were not
+    processed after it. Raises boto3 errors.
     """
-    keys = list(event_files(s3, bucket, event.name, since))
-    read = partial(_later_in, s3, bucket, event, device, time_field, after)
-    found = [one for some in threads.map(read, keys) for one in some]
+    keys = list(event_files(history.s3, history.bucket, history.event.name, since))
+    found = chain.from_iterable(threads.map(partial(_newer_in, history, after), keys))
     return sorted(found, key=lambda one: (one.arrived, one.position.order))
 
 
-def _later_in(
-    s3: Any, bucket: str, event: Event, device: str, time_field: str, after: int, key: str
-) -> list[Later]:
-    device_column, time, id = (column(event.name, name) for name in (event.key, time_field, event.id))
-    table = columns(s3, bucket, key, ("shard", "sequence", "sub", "arrived", device_column, time, id))
-    if table is None or not {device_column, time} <= set(table.column_names):
+def _newer_in(history: DeviceHistory, after: int, key: str) -> list[NewerRecord]:
+    event = history.event
+    device, time, id = (column(event.name, name) for name in (event.key, history.time_field, event.id))
+    names = ("shard", "sequence", "sub", "arrived", device, time, id)
+    table = columns(history.s3, history.bucket, key, names)
+    if table is None or not {device, time} <= set(table.column_names):
         return []
     if not pa.types.is_timestamp(table[time].type):
         return []
-    compute: Any = pc
+    compute: Any = pc  # its functions are generated at import, unknown to type checkers
     times = table[time].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
-    mine = compute.equal(table[device_column].cast(pa.string()), device)
-    rows = table.filter(compute.and_(mine, compute.greater(times, after))).to_pylist()
+    same_device = compute.equal(table[device].cast(pa.string()), history.device)
+    rows = table.filter(compute.and_(same_device, compute.greater(times, after))).to_pylist()
     return [
-        Later(
+        NewerRecord(
             Position(row["shard"], row["sequence"], row["sub"]),
             round(row["arrived"].timestamp() * 1000),
             None if row.get(id) is None else str(row[id]),
@@ -120,16 +130,16 @@ def _later_in(
 
 
 def column(event: str, field: str) -> str:
-    """What an event's field is called in its Parquet files."""
+    """Return the column name of an event's field in its Parquet files."""
     return f"{event}_{field}" if field in IDENTITY else field
 
 
 def event_files(
-    s3: Any, bucket: str, event: str, since: datetime, until: datetime | None = None
+    s3: S3Client, bucket: str, event: str, since: datetime, until: datetime | None = None
 ) -> Iterator[str]:
-    """The Parquet files of an event whose first record arrived in the hour of `since` or later, in order of time.
+    """Iterate over an event's Parquet files, in order of time. Raises boto3 errors.
 
-    Those of the hours after `until` are left out. Raises what boto3 raises.
+    Includes the files whose first record arrived from the hour of `since` through the hour of `until`.
     """
     prefix = f"{EVENTS}{event}/"
     first = since.astimezone(UTC).strftime("date=%Y-%m-%d/hour=%H/")
@@ -143,27 +153,32 @@ def event_files(
                 yield item["Key"]
 
 
-def columns(s3: Any, bucket: str, key: str, names: Sequence[str]) -> pa.Table | None:
-    """Some columns of an event file, those that it has; None where it is gone or no such file."""
+def columns(s3: S3Client, bucket: str, key: str, names: Sequence[str]) -> pa.Table | None:
+    """Read the existing ones of some columns of an event file; None if the file is missing or malformed."""
     body = get(s3, bucket, key)
     if body is None:
         return None
     try:
         file = pq.ParquetFile(pa.BufferReader(body))
-        here = set(file.schema_arrow.names)
-        return file.read(columns=[name for name in dict.fromkeys(names) if name in here], use_threads=False)
+        existing = set(file.schema_arrow.names)
+        chosen = [name for name in dict.fromkeys(names) if name in existing]
+        return file.read(columns=chosen, use_threads=False)
     except (pa.ArrowException, OSError):
         return None
 
 
-def fetch(kinesis: Any, stream: str, shard: str, sequence: str, sub: int, arrived: int) -> Record | None:
-    """A record of the stream by its position, None when it has left. Raises what boto3 raises."""
-    for records in Reader(kinesis, stream, shard).run(sequence, sequence, (arrived, arrived)):
+def fetch(kinesis: KinesisClient, stream: str, position: Position, arrived: int) -> Record | None:
+    """Read a record of the stream by its position, None if it has expired. Raises boto3 errors."""
+    reader, sequence = Reader(kinesis, stream, position.shard), position.sequence
+    for records in reader.run(sequence, sequence, (arrived, arrived)):
         users = user_records(dict(records[0]))[0]
-        return users[sub] if sub < len(users) else None
+        return users[position.sub] if position.sub < len(users) else None
     return None
 
 
 def hour_before(milliseconds: int, segment_seconds: int) -> datetime:
-    """From when on to look at files for a record that came then: a segment is named by its first record."""
+    """Return the time from which event files can contain a record that arrived then.
+
+    A segment is named after its first record, which may be `segment_seconds` older.
+    """
     return utc_datetime(milliseconds) - timedelta(seconds=segment_seconds)

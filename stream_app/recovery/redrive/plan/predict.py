@@ -1,4 +1,4 @@
-"""What the pipeline would make of records now: the very stages that the consumer runs, on what would be sent."""
+"""Predicts the pipeline's result for drafts by running the stages that the consumer runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,20 +17,20 @@ from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.pipeline.values.schema import TIME_MS, TIME_US
-from stream_app.recovery.redrive.message import as_it_came, identified
+from stream_app.recovery.redrive.message import original_form, with_id
 from stream_app.recovery.redrive.plan.file import REPEATED, STORED
 from stream_app.recovery.redrive.plan.newer import Latest, name_of
 from stream_app.recovery.redrive.targets.target import Draft
 from stream_app.sinks.dynamodb import event_times
 
-_AT_ONCE = 5_000
+_BATCH = 5_000
 
 
 class Predicted(NamedTuple):
-    """What would become of one record: stored, repeated, or a code and why.
+    """The predicted result of one record: stored, repeated, or a failure code with a reason.
 
-    Of one that would be stored, `device` is its name in the latest table, `time` the event's (ms since the epoch),
-    and `event`, `id` how it will be found again.
+    For a record that would be stored, `device` is its key in the latest table, `time` the event time (ms since the
+    epoch), and `event` and `id` identify it in the stored files.
     """
 
     outcome: str
@@ -44,41 +44,43 @@ class Predicted(NamedTuple):
 def predict(
     drafts: Iterable[Draft], registry: Registry, latest: Mapping[str, Latest], *, now_ms: int, max_bytes: int
 ) -> list[Predicted]:
-    """What the pipeline would make of each draft, if they came now, in this order, and nothing else.
+    """Predict the result of each draft as if all of them, and nothing else, arrived now, in this order.
 
-    `latest` gives the newest row of each device, for rules that look at a device's last values; the consumer's own
-    state (windows, ids seen long ago) is not known here. So a repeat of what was stored before is not foretold.
+    `latest` has the latest row of each device, for rules that use a device's previous values. Other consumer state
+    (windows, ids seen earlier) is not available, so a repeat of a stored event is not predicted.
     """
-    # Scores decide nothing about a record's fate, and detectors are the slowest stage.
+    # Scores do not affect the result, and detectors are the slowest stage.
     events = {name: replace(codec.event, detector=None) for name, codec in registry.codecs.items()}
-    state = ShardState(events, _AT_ONCE)
+    state = ShardState(events, _BATCH)
     for name, codec in registry.codecs.items():
         _remember(state, name, codec, latest)
     found: list[Predicted] = []
     remaining = iter(drafts)
-    while some := list(islice(remaining, _AT_ONCE)):
-        records = [_record(draft, registry, number, now_ms) for number, draft in enumerate(some)]
-        found += _told(process(records, registry, state, max_bytes), events, records)
+    while chunk := list(islice(remaining, _BATCH)):
+        records = [_record(draft, registry, number, now_ms) for number, draft in enumerate(chunk)]
+        found += _predictions(process(records, registry, state, max_bytes), events, records)
     return found
 
 
 def _record(draft: Draft, registry: Registry, number: int, now_ms: int) -> Record:
     if draft.message is None or draft.message.event is None:
         return Record(draft.data, draft.key, str(number), now_ms)
-    message = identified(draft.message, registry, draft.token)
-    given = draft.mended or message is not draft.message
-    return Record(as_it_came(message) if given else draft.data, draft.key, str(number), now_ms)
+    message = with_id(draft.message, registry, draft.token)
+    changed = draft.repaired or message is not draft.message
+    return Record(original_form(message) if changed else draft.data, draft.key, str(number), now_ms)
 
 
-def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Record]) -> list[Predicted]:
+def _predictions(
+    result: Processed, events: Mapping[str, Event], records: Sequence[Record]
+) -> list[Predicted]:
     found = [Predicted(REPEATED)] * len(records)
     for failure in result.failed:
         found[failure.row] = Predicted(failure.code.value, failure.reason)
     for name, batch in result.passed.items():
         event = events[name]
         times = event_times(batch, time_field(event), _arrivals(batch, records)).tolist()
-        identified = event.id in batch and event.id != PAYLOAD
-        ids = batch.exact(event.id).tolist() if identified else [None] * len(batch)
+        has_id = event.id in batch and event.id != PAYLOAD
+        ids = batch.exact(event.id).tolist() if has_id else [None] * len(batch)
         for at, row in enumerate(batch.rows.tolist()):
             device = name_of(name, batch[event.key][at])
             id = None if ids[at] is None else str(ids[at])
@@ -87,7 +89,7 @@ def _told(result: Processed, events: Mapping[str, Event], records: Sequence[Reco
 
 
 def time_field(event: Event) -> str:
-    """The field that holds an event's time."""
+    """Return the name of the field that holds an event's time."""
     return event.window.time if event.window else "time"
 
 
@@ -96,7 +98,7 @@ def _arrivals(batch: Batch, records: Sequence[Record]) -> IntVector:
 
 
 def _remember(state: ShardState, name: str, codec: Codec, latest: Mapping[str, Latest]) -> None:
-    """Give the state each device's last values, where the event's rules ask for them."""
+    """Load each device's previous values into the state, if the event's rules use them."""
     fields = codec.event.previous
     kinds = {field.name: field.kind for field in codec.schema.fields}
     last = {
@@ -110,8 +112,8 @@ def _remember(state: ShardState, name: str, codec: Codec, latest: Mapping[str, L
         previous.load(dumped, np.arange(len(last)), state[name].devices.slots(last))
 
 
-def _portable(value: Any, kind: str) -> Any:
-    """A value of the latest table in the form in which a snapshot holds it."""
+def _portable(value: object, kind: str) -> object:
+    """Convert a value of the latest table to its representation in a snapshot."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() and kind != "float" else float(value)
     if kind in (TIME_MS, TIME_US) and isinstance(value, str):

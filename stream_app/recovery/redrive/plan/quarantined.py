@@ -1,4 +1,4 @@
-"""Failures that ended their process are tried in a disposable fork before a plan processes them."""
+"""Prediction for failures that killed their process: each is first tried in a disposable fork."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _LIMIT = disposable_fork.Limit(busy=30.0, waiting=120.0)
 Predict = Callable[[Sequence[Draft]], list[Predicted]]
 
 
-def predict_safely(made: Sequence[Case], predict: Predict) -> list[Predicted]:
-    """What would become of each case; one that would still end its process fails as it did before."""
+def predict_quarantined(cases: Sequence[Case], predict: Predict) -> list[Predicted]:
+    """Predict the result of each case; one that would still kill its process is predicted to fail as before."""
     fatal = {
         at: Predicted(case.selected.stored.code, case.selected.stored.reason)
-        for at, case in enumerate(made)
+        for at, case in enumerate(cases)
         if case.selected.stored.code in _CODES and not _survives(case.draft, predict)
     }
-    others = iter(predict([case.draft for at, case in enumerate(made) if at not in fatal]))
-    return [fatal[at] if at in fatal else next(others) for at in range(len(made))]
+    others = iter(predict([case.draft for at, case in enumerate(cases) if at not in fatal]))
+    return [fatal[at] if at in fatal else next(others) for at in range(len(cases))]
 
 
 def _survives(draft: Draft, predict: Predict) -> bool:

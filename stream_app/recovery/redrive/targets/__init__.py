@@ -1,1 +1,1 @@
-"""Where failures are sent: the bus, the stream, an HTTP endpoint."""
+"""Targets of a redrive: EventBridge bus, Kinesis stream, HTTP endpoint."""

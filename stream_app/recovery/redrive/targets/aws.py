@@ -1,11 +1,11 @@
-"""Bus and stream as targets: back into the pipeline, with the lineage beside the event's fields."""
+"""EventBridge bus and Kinesis stream as targets: the records return to the pipeline and carry their lineage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream_app.aws.request_sizes import (
     BUS_BYTES,
@@ -19,32 +19,39 @@ from stream_app.aws.request_sizes import (
 )
 from stream_app.errors import TRANSIENT_CODES, aws_error_code, is_transient
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.redrive.message import as_envelope, event_id, further, identified
+from stream_app.recovery.redrive.message import Message, as_envelope, event_id, extra_resources, with_id
 from stream_app.recovery.redrive.targets.target import (
     Answer,
-    Barred,
     Delivered,
     Draft,
-    Later,
-    Parcel,
+    EncodedRecord,
     Refused,
-    Unfit,
+    Retryable,
+    SenderRejected,
+    Unsupported,
 )
 
-# PutEvents takes ten at a time; a wave of five requests spares reading and writing the ledger one by one.
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_kinesis import KinesisClient
+
+# PutEvents takes 10 entries. A batch of five requests saves round trips to the ledger.
 _BUS_BATCH, _STREAM_BATCH = 5 * BUS_ENTRIES, 100
-# 1 MiB was the most for years, and still is by default; it counts the partition key.
+# The default limit of a Kinesis record is 1 MiB, partition key included.
 _RECORD_BYTES = 1_048_576
 _AVRO = b"\xc3\x01"
-# The service answered, and does not know itself whether it took the entry.
-_UNSURE = frozenset({"InternalFailure", "InternalServerError", "InternalError", "InternalException"})
+# With these codes the service itself does not know whether it accepted the entry.
+_UNKNOWN_OUTCOME = frozenset({"InternalFailure", "InternalServerError", "InternalError", "InternalException"})
+_RECEIPT = {"EventId": "id", "ShardId": "shard", "SequenceNumber": "sequence"}
+# Sends request entries and returns one result entry for each, in the same order.
+_PutEntries = Callable[[list[Any]], Sequence[Mapping[str, Any]]]  # entries of two services: no common type
 
 
 @dataclass(frozen=True, slots=True)
 class BusTarget:
-    """An EventBridge bus, by PutEvents: the way the devices' own events come."""
+    """An EventBridge bus, written with PutEvents, as the devices' own events are."""
 
-    events: Any
+    events: EventBridgeClient
     bus: str
     registry: Registry
 
@@ -55,43 +62,47 @@ class BusTarget:
 
     @property
     def batch(self) -> int:
-        """Five requests."""
+        """The number of records in five requests."""
         return _BUS_BATCH
 
-    def parcel(self, draft: Draft) -> Parcel | Unfit:
-        """An entry of PutEvents. Its source is the one that it came with, so that the same rules match."""
+    def encode(self, draft: Draft) -> EncodedRecord | Unsupported:
+        """Build a PutEvents entry with the source of the original event, so that the same rules match."""
         if draft.message is None or draft.message.event is None:
-            return Unfit("a bus takes JSON of a named type only")
-        message = identified(draft.message, self.registry, draft.token)
-        given = (message.envelope or {}).get("source")
-        source = given if isinstance(given, str) and given and not given.startswith("aws.") else SOURCE
+            return Unsupported("a bus takes only JSON with an event type")
+        message = with_id(draft.message, self.registry, draft.token)
         body = put_events_entry(
             draft.message.event,
             draft.key,
             message.detail,
             self.bus,
-            source=source,
-            further=further(message, draft.lineage),
+            source=_source(message),
+            further=extra_resources(message, draft.lineage),
         )
         size = put_events_size(body)
         if size > BUS_BYTES:
-            return Unfit(f"{size} bytes are too many for a bus, which takes {BUS_BYTES}")
-        return Parcel(draft.key, body, size, event_id(message, self.registry) is not None, True)
+            return Unsupported(f"{size} bytes exceed the limit of a bus ({BUS_BYTES})")
+        return EncodedRecord(draft.key, body, size, event_id(message, self.registry) is not None, True)
 
-    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
-        """One try by PutEvents."""
-        for part in _requests(parcels, BUS_ENTRIES, BUS_BYTES):
-            yield from _put(lambda bodies: self.events.put_events(Entries=bodies)["Entries"], part)
+    def send(self, records: Sequence[EncodedRecord]) -> Iterator[Answer]:
+        """Send each record once with PutEvents."""
+        for part in _requests(records, BUS_ENTRIES, BUS_BYTES):
+            yield from _put(lambda entries: self.events.put_events(Entries=entries)["Entries"], part)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources to release."""
+
+
+def _source(message: Message) -> str:
+    source = (message.envelope or {}).get("source")
+    # PutEvents refuses sources that begin with `aws.`.
+    return source if isinstance(source, str) and source and not source.startswith("aws.") else SOURCE
 
 
 @dataclass(frozen=True, slots=True)
 class StreamTarget:
-    """A Kinesis stream, by PutRecords. What cannot carry its lineage goes as the very bytes that came."""
+    """A Kinesis stream, written with PutRecords. Records that cannot carry a lineage are sent byte for byte."""
 
-    kinesis: Any
+    kinesis: KinesisClient
     stream: str
     registry: Registry
     region: str
@@ -104,84 +115,85 @@ class StreamTarget:
 
     @property
     def batch(self) -> int:
-        """One request."""
+        """The number of records in one request."""
         return _STREAM_BATCH
 
-    def parcel(self, draft: Draft) -> Parcel | Unfit:
-        """A record of PutRecords: an envelope with its lineage, or, for what is not JSON, the bytes that came."""
+    def encode(self, draft: Draft) -> EncodedRecord | Unsupported:
+        """Build a PutRecords entry: an envelope with the lineage, or for anything but JSON the original bytes."""
         message = draft.message
-        as_bytes = message is None or message.event is None or (not draft.mended and _is_avro(draft.data))
-        if message is None or as_bytes:
-            data, known = draft.data, message is not None and event_id(message, self.registry) is not None
+        unchanged = message is None or message.event is None or (not draft.repaired and _is_avro(draft.data))
+        if message is None or unchanged:
+            data = draft.data
+            has_id = message is not None and event_id(message, self.registry) is not None
         else:
-            whole = identified(message, self.registry, draft.token)
-            known = event_id(whole, self.registry) is not None
+            identified = with_id(message, self.registry, draft.token)
+            has_id = event_id(identified, self.registry) is not None
             data = as_envelope(
-                whole, draft.key, draft.lineage, id=draft.token, now=self.now(), region=self.region
+                identified, draft.key, draft.lineage, id=draft.token, now=self.now(), region=self.region
             )
         size = len(data) + len(draft.key.encode("utf-8", "surrogatepass"))
         if size > _RECORD_BYTES:
-            return Unfit(f"{size} bytes are too many for a stream, which takes {_RECORD_BYTES}")
-        return Parcel(draft.key, {"Data": data, "PartitionKey": draft.key}, size, known, not as_bytes)
+            return Unsupported(f"{size} bytes exceed the limit of a stream ({_RECORD_BYTES})")
+        return EncodedRecord(
+            draft.key, {"Data": data, "PartitionKey": draft.key}, size, has_id, not unchanged
+        )
 
-    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
-        """One try by PutRecords; the receipts say where the records are."""
-        for part in _requests(parcels, STREAM_ENTRIES, STREAM_BYTES):
-            yield from _put(self._put, part)
-
-    def _put(self, bodies: list[Any]) -> Sequence[dict[str, Any]]:
-        found: Sequence[dict[str, Any]] = self.kinesis.put_records(StreamName=self.stream, Records=bodies)[
-            "Records"
-        ]
-        return found
+    def send(self, records: Sequence[EncodedRecord]) -> Iterator[Answer]:
+        """Send each record once with PutRecords; the receipts contain the positions in the stream."""
+        for part in _requests(records, STREAM_ENTRIES, STREAM_BYTES):
+            yield from _put(
+                lambda entries: self.kinesis.put_records(StreamName=self.stream, Records=entries)["Records"],
+                part,
+            )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources to release."""
 
 
 def _is_avro(data: bytes) -> bool:
     return data.startswith(_AVRO)
 
 
-def _requests(parcels: Sequence[Parcel], most: int, largest: int) -> Iterator[list[Parcel]]:
-    """Consecutive parcels within what a request may hold."""
-    held: list[Parcel] = []
+def _requests(
+    records: Sequence[EncodedRecord], max_entries: int, max_bytes: int
+) -> Iterator[list[EncodedRecord]]:
+    """Split records into requests within the service's limits, in order."""
+    request: list[EncodedRecord] = []
     size = 0
-    for parcel in parcels:
-        if held and (len(held) == most or size + parcel.size > largest):
-            yield held
-            held, size = [], 0
-        held.append(parcel)
-        size += parcel.size
-    if held:
-        yield held
+    for record in records:
+        if request and (len(request) == max_entries or size + record.size > max_bytes):
+            yield request
+            request, size = [], 0
+        request.append(record)
+        size += record.size
+    if request:
+        yield request
 
 
-def _put(put: Callable[[list[Any]], Sequence[dict[str, Any]]], parcels: Sequence[Parcel]) -> list[Answer]:
+def _put(put: _PutEntries, records: Sequence[EncodedRecord]) -> list[Answer]:
     try:
-        answered = put([parcel.body for parcel in parcels])
+        results = put([record.body for record in records])
     except Exception as error:
-        return [_trouble(error)] * len(parcels)
-    return [_answer(entry) for entry in answered]
+        return [_request_error(error)] * len(records)
+    return [_answer(entry) for entry in results]
 
 
-def _trouble(error: Exception) -> Answer:
-    """What a request that failed as a whole means for each of its entries."""
+def _request_error(error: Exception) -> Answer:
+    """Return the answer for each entry of a request that failed as a whole."""
     why = aws_error_code(error) or type(error).__name__
     if not is_transient(error):
-        return Barred(why)
+        return SenderRejected(why)
     response = getattr(error, "response", None) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    # Refused with a 4xx it was not taken; after a lost answer nobody knows.
-    return Later(why, doubt=not 400 <= status < 500)
+    # A 4xx status means that nothing was accepted. After a lost response the outcome is unknown.
+    return Retryable(why, doubt=not 400 <= status < 500)
 
 
-def _answer(entry: dict[str, Any]) -> Answer:
+def _answer(entry: Mapping[str, object]) -> Answer:
     refused = refusal(entry)
     if refused is None:
-        names = {"EventId": "id", "ShardId": "shard", "SequenceNumber": "sequence"}
-        return Delivered({short: str(entry[name]) for name, short in names.items() if entry.get(name)})
+        return Delivered({short: str(entry[name]) for name, short in _RECEIPT.items() if entry.get(name)})
     why = refused.code + (f": {refused.message[:200]}" if refused.message else "")
-    if refused.code in TRANSIENT_CODES or refused.code in _UNSURE:
-        return Later(why, doubt=refused.code in _UNSURE)
+    if refused.code in TRANSIENT_CODES or refused.code in _UNKNOWN_OUTCOME:
+        return Retryable(why, doubt=refused.code in _UNKNOWN_OUTCOME)
     return Refused(why)

@@ -1,4 +1,4 @@
-"""An HTTP endpoint as a target: authenticated POSTs with an idempotency key; no redirects, no secret told."""
+"""HTTP endpoint as a target: authenticated POST requests with an idempotency key; redirects are not followed."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlsplit
 
 from stream_app import __version__
-from stream_app.recovery.redrive.message import as_it_came
+from stream_app.recovery.redrive.message import original_form
 from stream_app.recovery.redrive.targets.target import (
     Answer,
-    Barred,
     Delivered,
     Draft,
-    Later,
-    Parcel,
+    EncodedRecord,
     Refused,
-    Unfit,
+    Retryable,
+    SenderRejected,
+    Unsupported,
 )
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 FAILURE, ATTEMPT = "Stream-App-Failure", "Stream-App-Attempt"
-# They are about who we are, not about the record.
-_BARRING = frozenset({401, 403, 407})
-_LONGEST_WAIT = 900.0  # seconds; a Retry-After beyond it is taken as this much
-_READ = 65_536  # of an answer's body, so that the connection can be used again
-_IDLE = 2.0  # seconds; a server may be closing a connection that rested longer, and its answer would be lost
+# These statuses concern the sender, not the record.
+_SENDER_STATUSES = frozenset({401, 403, 407})
+_MAX_DELAY = 900.0  # seconds; a larger Retry-After is reduced to this value
+_READ = 65_536  # bytes read of a response body, so that the connection can be reused
+# Seconds. The server may close a connection that was idle for longer, and the response would be lost.
+_IDLE = 2.0
 _Headers = Mapping[str, str]
 
 
 class HttpTarget:
-    """Posts each record as the bytes that came, or repaired in the form in which it came.
+    """Posts each record: its original bytes or, after a repair, the message in its original format.
 
-    The record's lineage is in the headers: `Idempotency-Key` (the same for each try of an attempt),
-    `Stream-App-Failure` and `Stream-App-Attempt`. `headers` holds the secrets. `timeout` (s) is that of the
-    connection and of each read.
+    The lineage is in the headers `Idempotency-Key` (the same for every try of an attempt), `Stream-App-Failure`
+    and `Stream-App-Attempt`. `headers` contains the secrets. `timeout`, in seconds, applies to the connection and to
+    each read.
     """
 
     def __init__(
@@ -61,39 +62,39 @@ class HttpTarget:
 
     @property
     def where(self) -> str:
-        """Without the query, which may hold a key."""
+        """The URL without its query, which may contain an API key."""
         return f"{self._parts.scheme}://{self._parts.netloc}{self._parts.path}"
 
     @property
     def batch(self) -> int:
-        """One record for each thread."""
+        """One record per thread."""
         return self._threads
 
-    def parcel(self, draft: Draft) -> Parcel | Unfit:
-        """The body and headers of a POST."""
-        mended = draft.message is not None and draft.mended
-        data = as_it_came(draft.message) if draft.message is not None and mended else draft.data
-        is_json = mended or data[:1] in (b"{", b"[")
+    def encode(self, draft: Draft) -> EncodedRecord | Unsupported:
+        """Build the body and headers of a POST request."""
+        repaired = draft.message is not None and draft.repaired
+        data = original_form(draft.message) if draft.message is not None and repaired else draft.data
+        is_json = repaired or data[:1] in (b"{", b"[")
         headers = {
             "Content-Type": "application/json" if is_json else "application/octet-stream",
             IDEMPOTENCY_KEY: draft.token,
             FAILURE: quote(draft.lineage.root, safe="/%=:-._"),
             ATTEMPT: str(draft.lineage.attempt),
         }
-        return Parcel(draft.key, (data, headers), len(data), collapses=True, carries=True)
+        return EncodedRecord(draft.key, (data, headers), len(data), deduplicated=True, has_lineage=True)
 
-    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
-        """Post each once, side by side."""
-        return self._pool.map(self._send_one, parcels)
+    def send(self, records: Sequence[EncodedRecord]) -> Iterator[Answer]:
+        """Post each record once, in parallel."""
+        return self._pool.map(self._send_one, records)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._pool.shutdown()
         for connection in self._open:
             connection.close()
 
-    def _send_one(self, parcel: Parcel) -> Answer:
-        data, headers = parcel.body
+    def _send_one(self, record: EncodedRecord) -> Answer:
+        data, headers = record.body
         connection = self._connection()
         if (self._now() - self._local.used).total_seconds() > _IDLE:
             connection.close()
@@ -102,22 +103,22 @@ class HttpTarget:
                 connection.connect()
         except ssl.SSLError as error:
             connection.close()
-            return Barred(f"TLS: {error.reason or type(error).__name__}")
+            return SenderRejected(f"TLS: {error.reason or type(error).__name__}")
         except OSError as error:
             connection.close()
-            return Later(f"no connection: {type(error).__name__}", doubt=False)
+            return Retryable(f"no connection: {type(error).__name__}", doubt=False)
         return self._post(connection, data, {**self._headers, **headers})
 
     def _post(self, connection: http.client.HTTPConnection, data: bytes, headers: _Headers) -> Answer:
         try:
             connection.request("POST", self._path(), body=data, headers=dict(headers))
             response = connection.getresponse()
-            rest = len(response.read(_READ)) == _READ
+            unread = len(response.read(_READ)) == _READ
             self._local.used = self._now()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            return Later(f"no answer: {type(error).__name__}", doubt=True)
-        if rest:
+            return Retryable(f"no answer: {type(error).__name__}", doubt=True)
+        if unread:
             connection.close()
         return answer(response.status, response.getheader("Retry-After"), self._now())
 
@@ -126,7 +127,7 @@ class HttpTarget:
         return (self._parts.path or "/") + query
 
     def _connection(self) -> http.client.HTTPConnection:
-        """Return the connection of this thread; reconnect if it was closed."""
+        """Return this thread's connection, which reconnects if it was closed."""
         found: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if found is None:
             host, port = self._parts.hostname or "", self._parts.port
@@ -140,31 +141,32 @@ class HttpTarget:
 
 
 def answer(status: int, retry_after: str | None, now: datetime) -> Answer:
-    """What an HTTP status means for the record that was posted.
+    """Map an HTTP status to an answer for the posted record.
 
-    4xx is final, but for 429, and for 401, 403 and 407, which are about the sender. 5xx comes again; whether the
-    record was taken is in doubt, except with 503. A redirect is not followed: it would carry the secret elsewhere.
+    A 4xx status is final, except 429 (retried) and 401, 403 and 407 (they concern the sender). A 5xx status is
+    retried, and except for 503 it is in doubt whether the record was accepted. A redirect is not followed, because it
+    would send the secret to another host.
     """
     why = f"HTTP {status}"
     if 200 <= status < 300:
         return Delivered({"status": str(status)})
-    if status in _BARRING:
-        return Barred(why)
+    if status in _SENDER_STATUSES:
+        return SenderRejected(why)
     if status in (429, 503):
-        return Later(why, doubt=False, after=seconds(retry_after, now))
+        return Retryable(why, doubt=False, after=seconds(retry_after, now))
     if status >= 500:
-        return Later(why, doubt=True, after=seconds(retry_after, now))
-    return Refused(why) if status >= 400 else Barred(f"{why}: redirects are not followed")
+        return Retryable(why, doubt=True, after=seconds(retry_after, now))
+    return Refused(why) if status >= 400 else SenderRejected(f"{why}: redirects are not followed")
 
 
 def seconds(retry_after: str | None, now: datetime) -> float | None:
-    """The wait that a Retry-After header asks for, as seconds or as a date (RFC 9110, 10.2.3); None without one."""
+    """Parse a Retry-After header, seconds or a date (RFC 9110, 10.2.3), into seconds; None without one."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
-        return min(float(text), _LONGEST_WAIT)
+        return min(float(text), _MAX_DELAY)
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max(0.0, (moment - now).total_seconds()), _LONGEST_WAIT)
+    return min(max(0.0, (moment - now).total_seconds()), _MAX_DELAY)

@@ -1,4 +1,4 @@
-"""Where failed records are sent again: what a target is given, and what it answers."""
+"""Targets of a redrive: their configuration, the records that they take, and their answers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from stream_app.recovery.redrive.targets.auth import Auth
 
 _TOKENS = uuid.UUID("6f1c1c63-3ad1-5d5e-9d57-0a4f7f2f4b11")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+# A PutEvents entry, a PutRecords entry, or body and headers of a POST: only the target that made it reads it.
+EncodedBody = Any
 
 
 class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A target as a plan names it: the bus or stream by its name, or a URL; `auth` tells where its secret is."""
+    """A target as stored in a plan: the name of a bus or stream, or a URL. `auth` names the source of its secret."""
 
     kind: Literal["bus", "stream", "http"]
     name: str
@@ -27,14 +29,14 @@ class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
 
 def destination(to: str, *, bus: str, stream: str, auth: Auth | None = None) -> Destination:
-    """What `--to` means: `bus`, `stream` or a URL. Raises ConfigError, with every problem."""
+    """Parse `--to`: `bus`, `stream` or a URL. Raises ConfigError with every problem found."""
     if to in ("bus", "stream"):
         name = bus if to == "bus" else stream
         if not name:
-            raise ConfigError([Problem("there is no bus to send to", "set app.bus in the properties file")])
+            raise ConfigError([Problem("no bus is configured", "set app.bus in the properties file")])
         if auth is not None:
             hint = "leave --auth out: the AWS credentials of the environment are used"
-            raise ConfigError([Problem(f"a {to} takes no header", hint)])
+            raise ConfigError([Problem(f"--auth does not apply to a {to}", hint)])
         return Destination("bus" if to == "bus" else "stream", name)
     problems = _url_problems(to, auth)
     if problems:
@@ -47,114 +49,119 @@ def _url_problems(url: str, auth: Auth | None) -> list[Problem]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        return [Problem(f"--to is no URL: {error}", "give bus, stream, or https://host/path")]
+        return [Problem(f"--to is not a valid URL: {error}", "give bus, stream, or https://host/path")]
     problems = []
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         problems.append(Problem("--to is neither bus, stream nor a URL", "write https://host/path"))
     if not url.isascii() or not url.isprintable() or " " in url:
-        problems.append(Problem("--to has characters that no URL has", "write them percent-encoded"))
+        problems.append(
+            Problem("--to contains characters that are not valid in a URL", "percent-encode them")
+        )
     if parts.username is not None or parts.password is not None:
-        hint = "a plan holds no secrets: use --auth HEADER=env:NAME"
-        problems.append(Problem("--to holds a user or a password", hint))
+        hint = "a plan must not store secrets: use --auth HEADER=env:NAME"
+        problems.append(Problem("--to contains a user name or a password", hint))
     if parts.scheme == "http" and auth is not None and parts.hostname not in _LOOPBACK:
-        hint = "use https: this header would cross the network in the clear"
-        problems.append(Problem("--auth over plain http", hint))
+        hint = "use https: plain http sends this header unencrypted"
+        problems.append(Problem("--auth with plain http", hint))
     return problems
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A record about to be sent again: its bytes as they came, and its message, None where nobody can read it.
+    """A record to send again: its original bytes and its decoded message (None if it cannot be decoded).
 
-    `mended` tells that a repair changed the message, so that the bytes are no longer what is to be sent.
+    If `repaired` is set, a repair has changed the message, and `data` no longer is what is sent.
     """
 
     data: bytes
     message: Message | None
-    mended: bool
+    repaired: bool
     key: str
     lineage: Lineage
 
     @property
     def token(self) -> str:
-        """The idempotency key: the same for the same attempt at the same record, whoever makes it, and when."""
+        """The idempotency key, a function of record and attempt only."""
         return token(self.lineage)
 
 
 def token(lineage: Lineage) -> str:
-    """The idempotency key of an attempt, a UUID."""
+    """Return the idempotency key of an attempt, a UUID."""
     return str(uuid.uuid5(_TOKENS, f"{lineage.attempt}:{lineage.root}"))
 
 
-class Unfit(NamedTuple):
-    """The record has no form that the target takes."""
+class Unsupported(NamedTuple):
+    """The record cannot be encoded for the target."""
 
     why: str
 
 
-class Parcel(NamedTuple):
-    """A draft in its target's form.
+class EncodedRecord(NamedTuple):
+    """A record encoded for a target.
 
-    `collapses`: whether the receiver can tell a second copy. `carries`: whether its lineage is in it.
+    `deduplicated`: the receiver can recognize a second copy. `has_lineage`: the body contains the lineage.
     """
 
     key: str
-    body: Any
+    body: EncodedBody
     size: int
-    collapses: bool
-    carries: bool
+    deduplicated: bool
+    has_lineage: bool
 
 
 class Delivered(NamedTuple):
-    """The target took it; `receipt` is what it said of it."""
+    """The target accepted the record; `receipt` holds what it returned (ids, position, status)."""
 
     receipt: Mapping[str, str] = {}
 
 
 class Refused(NamedTuple):
-    """The target will never take this record."""
+    """The target will never accept this record."""
 
     why: str
 
 
-class Later(NamedTuple):
-    """Not taken this time, or (`doubt`) nobody knows whether it was. `after` is the wait, in s, that it asks for."""
+class Retryable(NamedTuple):
+    """The record was not accepted this time or, with `doubt`, it is unknown whether it was.
+
+    `after` is the delay in seconds that the target requests before the next try.
+    """
 
     why: str
     doubt: bool
     after: float | None = None
 
 
-class Barred(NamedTuple):
-    """The target takes nothing from us: credentials, permissions, address. The record was not taken."""
+class SenderRejected(NamedTuple):
+    """The target rejects all requests (credentials, permissions, address). The record was not accepted."""
 
     why: str
 
 
-Answer = Delivered | Refused | Later | Barred
+Answer = Delivered | Refused | Retryable | SenderRejected
 
 
 class Target(Protocol):
-    """A place to send records to. One try, no retries: who calls paces, and tries again."""
+    """A receiver of records. It tries each record once; pacing and retries are the caller's responsibility."""
 
     @property
     def where(self) -> str:
-        """For people and for the ledger; never a secret."""
+        """The target for display and for the ledger; never contains a secret."""
         ...
 
     @property
     def batch(self) -> int:
-        """How many parcels it likes to be given at a time."""
+        """The preferred number of records for one call of `send`."""
         ...
 
-    def parcel(self, draft: Draft) -> Parcel | Unfit:
-        """The form in which it would be sent."""
+    def encode(self, draft: Draft) -> EncodedRecord | Unsupported:
+        """Encode a record for this target."""
         ...
 
-    def send(self, parcels: Sequence[Parcel]) -> Iterable[Answer]:
-        """Try each once; an answer for each, in order, as they come. The world's errors are answers too."""
+    def send(self, records: Sequence[EncodedRecord]) -> Iterable[Answer]:
+        """Try each record once and yield one answer for each, in order. Network errors are answers too."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...

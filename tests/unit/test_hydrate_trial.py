@@ -11,47 +11,47 @@ from hypothesis import strategies as st
 from stream_app.model.record import Failure, Position, Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.shard_state import ShardState
-from stream_app.recovery.hydrate.narrow import Judged, Run, joined, lenient, pipeline_judge, runs
+from stream_app.recovery.hydrate.trial import Outcome, Run, joined, pass_all, pipeline_trials, runs
 from tests import samples
 
 REGISTRY = samples.registry()
-MARKED = st.lists(st.sampled_from(list(Judged)), max_size=30).map(
-    lambda verdicts: [(Position("s", str(at + 7), at % 2), verdict) for at, verdict in enumerate(verdicts)]
+MARKED = st.lists(st.sampled_from(list(Outcome)), max_size=30).map(
+    lambda verdicts: [(Position("s", str(at + 7), at % 2), outcome) for at, outcome in enumerate(verdicts)]
 )
 
 
 @given(MARKED, st.lists(st.integers(0, 30)))
 def test_the_runs_of_parts_are_those_of_the_whole(
-    marked: list[tuple[Position, Judged]], cuts: list[int]
+    marked: list[tuple[Position, Outcome]], cuts: list[int]
 ) -> None:
     bounds = [0, *sorted(min(cut, len(marked)) for cut in cuts), len(marked)]
     pieces = [marked[begin:end] for begin, end in pairwise(bounds)]
     whole = joined([run for piece in pieces for run in runs(piece)])
     assert whole == runs(marked)
     assert sum(run.count for run in whole) == len(marked)
-    assert all(one.verdict != other.verdict for one, other in pairwise(whole))
+    assert all(one.outcome != other.outcome for one, other in pairwise(whole))
 
 
 def test_a_run_is_told_by_its_ends() -> None:
-    marked = [(Position("s", str(at)), Judged.INNOCENT if at else Judged.FAILED) for at in range(4)]
-    assert runs(marked) == [Run(Judged.FAILED, "0", "0", 1), Run(Judged.INNOCENT, "1", "3", 3)]
+    marked = [(Position("s", str(at)), Outcome.PASSED if at else Outcome.FAILED) for at in range(4)]
+    assert runs(marked) == [Run(Outcome.FAILED, "0", "0", 1), Run(Outcome.PASSED, "1", "3", 3)]
 
 
 @given(samples.shards(), st.data())
 def test_the_guilty_are_those_that_fail_in_the_pipeline_however_the_range_is_paged(
     records: Sequence[Record], data: st.DataObject
 ) -> None:
-    judge = pipeline_judge(REGISTRY, seen_ids=4, max_bytes=samples.MAX_BYTES)
+    trial_factory = pipeline_trials(REGISTRY, seen_ids=4, max_bytes=samples.MAX_BYTES)
     state = ShardState({name: codec.event for name, codec in REGISTRY.codecs.items()}, 4)
     expected = {one.row: one for one in process(records, REGISTRY, state, samples.MAX_BYTES).failed}
-    trial, start = judge(), 0
-    guilty: dict[int, Failure] = {}
+    trial, start = trial_factory(), 0
+    failing: dict[int, Failure] = {}
     for part in data.draw(samples.splits(records)):
-        guilty |= {row + start: one.moved(row + start - one.row) for row, one in trial(part).items()}
+        failing |= {row + start: one.moved(row + start - one.row) for row, one in trial(part).items()}
         start += len(part)
-    assert guilty == expected
-    assert judge()(records) == expected, "the next range begins afresh"
+    assert failing == expected
+    assert trial_factory()(records) == expected, "the next range begins afresh"
 
 
 def test_without_a_judge_nobody_is_accused() -> None:
-    assert lenient()([]) == {}
+    assert pass_all()([]) == {}
