@@ -117,10 +117,7 @@ class RiverDetector:
             del self._models[slot]
 
     def _score_and_learn(self, model: Model, x: dict[str, float], warm: bool) -> float:
-        """Score and learn one row; NaN if the model raises.
-
-        Only this row is affected, so scores do not depend on how rows are batched.
-        """
+        """Score and learn one row; NaN if the model raises, without an effect on other rows."""
         try:
             score = float(model.score_one(x)) if warm else 0.0
             model.learn_one(x)
