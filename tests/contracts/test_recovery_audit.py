@@ -16,7 +16,7 @@ import pytest
 from stream_app.model.record import Batch, Code, Failure, Record
 from stream_app.model.segment import Segment, store, token
 from stream_app.recovery.audit.proof import Audit, audit
-from stream_app.recovery.audit.waiting import arrived_at
+from stream_app.recovery.audit.waiting import OverdueCheck, arrived_at
 from stream_app.recovery.dead_letters import messages, parse
 from stream_app.recovery.hydrate.batch import HydrateDependencies, hydrate
 from stream_app.recovery.store import failure_keys
@@ -229,8 +229,9 @@ def test_pending_records_beyond_the_limit_do_not_balance(kinesis: Any, s3: Any) 
 
         return audit(
             kinesis=kinesis, s3=s3, stream=STREAM, bucket=BUCKET, consumer=CONSUMER, checkpoints={},
-            pending_for=timedelta(minutes=5), now=datetime.now(UTC) + timedelta(seconds=later_s),
-            checkpoints_after=checkpoints_after,
+            overdue=OverdueCheck(
+                timedelta(minutes=5), datetime.now(UTC) + timedelta(seconds=later_s), checkpoints_after
+            ),
         )  # fmt: skip
 
     young = audited(200)
@@ -268,7 +269,7 @@ def test_a_shard_without_a_reader_is_told_with_its_last_segment_and_checkpoint(k
     found = audit(
         kinesis=kinesis, s3=s3, stream=STREAM, bucket=BUCKET, consumer=CONSUMER,
         checkpoints={first.shard: token(first.last)},
-        pending_for=timedelta(minutes=5), now=datetime.now(UTC) + timedelta(minutes=6),
+        overdue=OverdueCheck(timedelta(minutes=5), datetime.now(UTC) + timedelta(minutes=6)),
     )  # fmt: skip
     assert not found.balanced
     (shard,) = [one for one in found.shards if one.shard == first.shard]

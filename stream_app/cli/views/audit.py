@@ -14,6 +14,7 @@ from rich.text import Text
 from stream_app.cli.views.names import short_shard
 from stream_app.recovery.audit import checkpoints
 from stream_app.recovery.audit.proof import Audit, ShardAudit, Tally, audit
+from stream_app.recovery.audit.waiting import OverdueCheck
 from stream_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ def run_audit(
             consumer=settings.application,
             checkpoints=committed,
             progress=progress,
-            pending_for=pending_for,
-            checkpoints_after=committed_now,
+            overdue=None
+            if pending_for is None
+            else OverdueCheck(pending_for, checkpoints_after=committed_now),
         )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,19 @@ from stream_app.recovery.audit.accepted import Accepted, Progress, Tokens, accep
 from stream_app.recovery.audit.accounts import Accounts, Kind, accounts, stray_accounts
 from stream_app.recovery.audit.inventory import NO_SHARD, Files, inventory
 from stream_app.recovery.audit.tally import MAX_POSITIONS, Audit, Duplicate, ShardAudit, Tally, Waiting
-from stream_app.recovery.audit.waiting import Limit, arrived_at, last_stored, overdue_limit, with_explanation
+from stream_app.recovery.audit.waiting import (
+    Limit,
+    OverdueCheck,
+    arrived_at,
+    last_stored,
+    overdue_limit,
+    with_explanation,
+)
 from stream_app.recovery.stream.read import shards
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_s3 import S3Client
 
 __all__ = ["Audit", "Duplicate", "ShardAudit", "Tally", "Waiting", "audit", "compare_shard"]
 
@@ -32,30 +43,27 @@ _NO_ACCOUNT = len(Kind)
 
 def audit(
     *,
-    kinesis: Any,
-    s3: Any,
+    kinesis: KinesisClient,
+    s3: S3Client,
     stream: str,
     bucket: str,
     consumer: str,
     checkpoints: Mapping[str, str] | None,
     progress: Progress | None = None,
-    pending_for: timedelta | None = None,
-    now: datetime | None = None,
-    checkpoints_after: Callable[[], Mapping[str, str]] | None = None,
+    overdue: OverdueCheck | None = None,
 ) -> Audit:
-    """Compare every position in the stream with what the bucket accounts for.
+    """Compare every position in the stream with the positions that the bucket accounts for.
 
-    `checkpoints` gives each shard's checkpoint: a position's token (`segment.token`) or one of KCL's words; take
-    them before calling, so that what lies behind them is sure to be stored. Without them nothing is pending.
-    The stream is read first, and what is stored of later records is left out. `progress` is told (shard,
-    positions read). Holds about 70 bytes a position. Raises what boto3 raises.
-
-    Records that have been pending for longer than `pending_for` are overdue, by their arrival and `now` (default:
-    the clock); without it none are. `checkpoints_after` reads the checkpoints again, to tell a consumer that is
-    behind from one that is not running.
+    `checkpoints` holds each shard's checkpoint: a position's token (`segment.token`) or one of KCL's sentinels.
+    Read them before the call, so that everything before them is certainly stored. Without them, nothing is
+    pending. The stream is read first, and records that arrive later are ignored. Calls `progress` with the shard
+    and the number of positions read. Without `overdue`, no record is overdue. Needs about 70 bytes of memory per
+    position. Raises what boto3 raises.
     """
     known = {shard.id: accepted(kinesis, stream, shard, progress) for shard in shards(kinesis, stream)}
-    allowed = None if pending_for is None else overdue_limit(pending_for, now or datetime.now(UTC), known)
+    allowed = None
+    if overdue is not None:
+        allowed = overdue_limit(overdue.pending_for, overdue.now or datetime.now(UTC), known)
     oldest = min((one.oldest for one in known.values() if one.oldest), default=None)
     files = inventory(s3, bucket, consumer, oldest)
     origin = (consumer, stream)
@@ -74,8 +82,8 @@ def audit(
             found.append(compare_shard(here, told, done, allowed))
             if found[-1].waiting is not None:
                 stored_at[shard] = last_stored(s3, bucket, of_shard.manifests)
-    if allowed is not None and stored_at:
-        after = None if checkpoints_after is None else checkpoints_after()
+    if overdue is not None and allowed is not None and stored_at:
+        after = None if overdue.checkpoints_after is None else overdue.checkpoints_after()
         found = [_described(one, allowed, stored_at.get(one.shard), after) for one in found]
     return Audit(stream, consumer, tuple(found), tuple(unreadable))
 

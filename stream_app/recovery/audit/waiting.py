@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,6 +15,19 @@ from stream_app.recovery.audit.tally import ShardAudit, Waiting
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueCheck:
+    """Options of the check for overdue records.
+
+    Records that have been pending for longer than `pending_for` at `now` (default: the clock) are overdue.
+    `checkpoints_after` reads the checkpoints again, to distinguish a slow consumer from a stopped one.
+    """
+
+    pending_for: timedelta
+    now: datetime | None = None
+    checkpoints_after: Callable[[], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
