@@ -15,7 +15,7 @@ from botocore.handlers import add_expect_header
 from stream_app.app import Client, clients
 from stream_app.errors import ConfigError, Problem
 from stream_app.event_loading import load_registry
-from stream_app.recovery.correct.corrector import corrector_of
+from stream_app.recovery.correct.factory import corrector_of
 from stream_app.recovery.correct.history import HISTORY, History
 from stream_app.recovery.correct.limits import ReadLimiter
 from stream_app.recovery.correct.queue import (

@@ -17,12 +17,8 @@ from stream_app.model.segment import Segment, store, token
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
-from stream_app.recovery.correct.corrector import (
-    Corrector,
-    CorrectorClients,
-    CorrectorOptions,
-    make_corrector,
-)
+from stream_app.recovery.correct.corrector import Corrector
+from stream_app.recovery.correct.factory import CorrectorClients, CorrectorOptions, make_corrector
 from stream_app.recovery.correct.history import History, Request
 from stream_app.recovery.correct.limits import ReadLimiter
 from stream_app.recovery.correct.queue import QueueDependencies

@@ -20,7 +20,7 @@ from stream_app.consumer.alerting.outbox import Outbox
 from stream_app.consumer.alerting.store import S3Alerts
 from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
-from stream_app.recovery.correct.corrector import CorrectorClients, CorrectorOptions, make_corrector
+from stream_app.recovery.correct.factory import CorrectorClients, CorrectorOptions, make_corrector
 from stream_app.recovery.correct.history import Entry, History
 from stream_app.recovery.correct.limits import ReadLimiter
 from stream_app.recovery.correct.queue import REQUESTED, QueueDependencies, correct_batch
