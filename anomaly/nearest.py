@@ -15,12 +15,12 @@ from river import base
 
 from anomaly.alerting import Assessment, Explanation, explain
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
-from anomaly.kernels import nearest_value as kernel
-from anomaly.keyed_state import nearest_packed as packing
-from anomaly.keyed_state import nearest_state as layout
 from anomaly.keyed_state.container import Buffer, Pieces, refusing, sealed, unseal_parts
 from anomaly.keyed_state.indexed_keys import Numbered
 from anomaly.keyed_state.table import Arrays, Table, distinct, keys_in
+from anomaly.nearest_value import kernel
+from anomaly.nearest_value import packed_state as packing
+from anomaly.nearest_value import state as layout
 from anomaly.rows import checked
 from anomaly.single_row import OneDevice
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from stream_app.consumer.quarantine.policy import CAREFUL_FROM, Isolation
 from stream_app.consumer.snapshots import SHARD_END
-from stream_app.disposable_fork import ForkResult, Limit, Work
 from stream_app.model.record import Position, Record
 from stream_app.model.segment import token
+from stream_app.processes.disposable_fork import ForkResult, Limit, Work
 from stream_app.sinks.quarantine import Attempts
 from stream_app.testing import record
 from tests.contracts import poison

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from anomaly import laws
 from anomaly.alerting import Explaining, explain_alerts, severity
-from anomaly.kernels import nearest_held as kernel
-from anomaly.kernels.nearest_value import NEAR
 from anomaly.nearest import NearestValue, at_most_one_alert
+from anomaly.nearest_value import held_values as kernel
+from anomaly.nearest_value.kernel import NEAR
 from tests.unit.detectors import FEATURES, drawn, quick, rows
 
 DAY = np.timedelta64(24, "h")

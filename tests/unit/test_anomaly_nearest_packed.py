@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from anomaly.detector import StateError
-from anomaly.keyed_state.nearest_packed import BLOCK
 from anomaly.keyed_state.table import to_bytes
 from anomaly.nearest import NearestValue
+from anomaly.nearest_value.packed_state import BLOCK
 from tests.unit.detectors import drawn, quick
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stream_app.disposable_fork import ForkResult, Limit, Report, run
+from stream_app.processes.disposable_fork import ForkResult, Limit, Report, run
 
 PATIENT = Limit(60.0, 240.0)
 
@@ -117,7 +117,7 @@ def test_it_keeps_no_pipe_of_its_parent_open_and_goes_first_when_memory_is_out()
 def test_it_does_not_outlive_its_parent() -> None:
     program = """
 import os, time
-from stream_app.disposable_fork import Limit, run
+from stream_app.processes.disposable_fork import Limit, run
 def work(tell):
     os.write(2, str(os.getpid()).encode() + b"\\n")
     time.sleep(3600)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.consumer.quarantine.inspection import PIECE, STARTING, Progress, inspect
-from stream_app.disposable_fork import ForkResult, Limit, StackFrame
 from stream_app.errors import FatalError
+from stream_app.processes.disposable_fork import ForkResult, Limit, StackFrame
 
 LIMIT = Limit(5.0, 20.0)
 

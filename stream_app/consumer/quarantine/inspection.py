@@ -13,9 +13,9 @@ from pathlib import Path
 from signal import Signals
 from typing import NamedTuple
 
-from stream_app.disposable_fork import ForkResult, Limit, Report, StackFrame
 from stream_app.errors import FatalError
 from stream_app.model.record import Code
+from stream_app.processes.disposable_fork import ForkResult, Limit, Report, StackFrame
 
 PIECE = 64
 SNAPSHOT, SINK, PROCESS = "snapshot", "sink", "process"

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stream_app import disposable_fork
 from stream_app.aws.retry import Attempt
 from stream_app.consumer.quarantine.inspection import Finding, Trial, inspect
-from stream_app.disposable_fork import ForkResult, Limit, Work
 from stream_app.model.record import Failure
 from stream_app.model.records import Records
 from stream_app.model.segment import Segment, position_from_token
+from stream_app.processes import disposable_fork
+from stream_app.processes.disposable_fork import ForkResult, Limit, Work
 from stream_app.settings import INSPECTED_ROWS, Settings
 from stream_app.sinks.quarantine import Attempts, Decision, QuarantineStore
 

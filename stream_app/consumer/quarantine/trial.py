@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from stream_app.consumer.quarantine.inspection import PROCESS, SINK, SNAPSHOT, STARTING, Progress, Trial
 from stream_app.consumer.quarantine.policy import Isolation
-from stream_app.disposable_fork import ForkResult, Limit, Report
 from stream_app.model.record import Batch, Failure
 from stream_app.model.record_metadata import RecordMetadata
 from stream_app.model.records import Records
@@ -18,6 +17,7 @@ from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import Processed
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.processes.disposable_fork import ForkResult, Limit, Report
 from stream_app.settings import Settings
 from stream_app.sinks.columns import without_helpers
 

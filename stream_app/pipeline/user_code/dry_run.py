@@ -9,7 +9,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from stream_app import standard_output
 from stream_app.errors import Problem
 from stream_app.model.record import EXACT, Batch
 from stream_app.pipeline import calculate, verify
@@ -26,6 +25,7 @@ from stream_app.pipeline.user_code.user_calls import (
     call,
     is_interrupt,
 )
+from stream_app.processes import standard_output
 from stream_app.source_lines import defined_at, is_defined_in, raised_at, with_line
 
 T = TypeVar("T")

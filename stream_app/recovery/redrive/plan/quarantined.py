@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stream_app import disposable_fork
 from stream_app.model.record import Code
+from stream_app.processes import disposable_fork
 from stream_app.recovery.redrive.plan.cases import Case
 from stream_app.recovery.redrive.plan.predict import Predicted
 from stream_app.recovery.redrive.targets.target import Draft

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from anomaly.detector import AnyArray, StateError
 from anomaly.kernels.compiled import compiled
-from anomaly.keyed_state import nearest_state as layout
 from anomaly.keyed_state.container import Buffer
-from anomaly.keyed_state.nearest_state import HELD
 from anomaly.keyed_state.table import Arrays, Slots, from_bytes, little
+from anomaly.nearest_value import state as layout
+from anomaly.nearest_value.state import HELD
 
 # The states of a block fit into the processor cache while they are packed, checksummed and compressed.
 BLOCK = 128

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from anomaly.kernels.compiled import inlined
-from anomaly.keyed_state.nearest_state import Singles
+from anomaly.nearest_value.state import Singles
 
 Whole = Any  # an integer of any type: Numba infers it, and mypy cannot express the mixed arithmetic
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.kernels.compiled import compiled, inlined
-from anomaly.kernels.nearest_held import Whole, hold, nearest, place_of, would_go
 from anomaly.kernels.prefetch import ask
-from anomaly.keyed_state import nearest_state as field
-from anomaly.keyed_state.nearest_state import Floats, Rules, Singles, State
+from anomaly.nearest_value import state as field
+from anomaly.nearest_value.held_values import Whole, hold, nearest, place_of, would_go
+from anomaly.nearest_value.state import Floats, Rules, Singles, State
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.uintp]

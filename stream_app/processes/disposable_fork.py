@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from stream_app.process_limits import Limit, Waiter, Watch
+from stream_app.processes.process_limits import Limit, Waiter, Watch
 
 __all__ = ["ForkResult", "Limit", "Report", "StackFrame", "Work", "run"]
 Report = Callable[[str], None]
