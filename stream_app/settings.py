@@ -1,4 +1,4 @@
-"""What can be set: one `.properties` file serves the KCL daemon and the application (`app.*`)."""
+"""Settings: one `.properties` file configures the KCL daemon and the application (`app.*`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stream_app.errors import ConfigError, Problem
 
 ENVIRONMENT = "STREAM_APP_PROPERTIES"
 INSPECTED_ROWS = 1_024
-"""Records that quarantine inspects at once, at most (`consumer.quarantine`)."""
-_STEPS = 2 + math.log2(INSPECTED_ROWS)  # time limits that finding one of them may take
+"""The maximum of records that quarantine inspects at once (`consumer.quarantine`)."""
+_STEPS = 2 + math.log2(INSPECTED_ROWS)  # the maximum of steps, each with a time limit, to find one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class Settings:
 
     @property
     def batch_limit(self) -> float:
-        """The time limit of a batch in seconds, by default as timeoutInSeconds allows; 0: there is none."""
+        """The time limit of a batch in seconds, by default derived from timeoutInSeconds; 0 for no limit."""
         return float(self.batch_seconds) or self.timeout_seconds / (2 * _STEPS + 1)
 
     def batch_problems(self) -> list[Problem]:
-        """What is wrong with the time limit of a batch.
+        """Return the problems of the time limit of a batch.
 
-        Finding the record that never ends must take less than half of the time that KCL waits for an answer.
+        Finding a record that does not terminate must take less than half of the time that KCL waits for a response.
         """
         batch, timeout = self.batch_seconds, self.timeout_seconds
         if not timeout or 2 * batch * _STEPS < timeout:
@@ -72,9 +72,9 @@ class Settings:
 
     @classmethod
     def load(cls, environ: Mapping[str, str], properties: Mapping[str, str]) -> Settings:
-        """Settings out of parsed properties and the environment. Raises ConfigError with every problem at once."""
+        """Create settings from properties and the environment. Raises ConfigError with every problem."""
         problems: list[Problem] = []
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {}  # int or str, by the field
         for item in fields(cls):
             raw = _raw(item.name, environ, properties)
             if raw is None:
@@ -96,7 +96,7 @@ class Settings:
         return cls(**values)
 
 
-# Set by the environment alone: KCL logs every property.
+# Secrets are read from the environment only, because KCL logs every property.
 _SECRET = frozenset({"state_key"})
 _SOURCE = {
     "application": "applicationName",
@@ -104,7 +104,7 @@ _SOURCE = {
     "region": "regionName",
     "timeout_seconds": "timeoutInSeconds",
 }
-# The least that each number may be.
+# The minimum of each number.
 _LEAST = {
     "segment_seconds": 1,
     "segment_records": 1,
@@ -164,10 +164,7 @@ def _out_of_range(values: Mapping[str, Any]) -> list[Problem]:
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """The pairs of a Java properties file (see `parse_properties`).
-
-    Raises ConfigError when it cannot be read.
-    """
+    """Read a Java properties file (see `parse_properties`). Raises ConfigError if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -178,11 +175,11 @@ def read_properties(path: Path) -> dict[str, str]:
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    r"""The pairs of a properties text, as the daemon's own reader (java.util.Properties) finds them.
+    r"""Parse a properties text like the daemon's reader, java.util.Properties.
 
-    `name = value`, `name: value` or `name value` lines, `#` and `!` comments, a `\` at the end of a line that
-    goes on in the next, `\t`, `\n`, `\uXXXX` and `\` before any other character for itself. The last of a name
-    wins.
+    Lines have the form `name = value`, `name: value` or `name value`; `#` and `!` start a comment; a `\` at the end
+    continues a line; `\t`, `\n`, `\uXXXX` and `\` before any other character are escapes. The last value of a name is
+    used.
     """
     found: dict[str, str] = {}
     for line in _logical_lines(text):
@@ -197,25 +194,25 @@ _CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines without comments and blank ones, those that go on in the next put together."""
-    begun = ""
+    """Yield lines without comments and blank lines, with continued lines joined."""
+    logical = ""
     for natural in re.split(r"\r\n|\r|\n", text):
         line = natural.lstrip(" \t\f")
-        if not begun and (not line or line[0] in "#!"):
+        if not logical and (not line or line[0] in "#!"):
             continue
-        begun += line
-        if (len(begun) - len(begun.rstrip("\\"))) % 2:  # an odd number: the last one escapes the line's end
-            begun = begun[:-1]
+        logical += line
+        if (len(logical) - len(logical.rstrip("\\"))) % 2:  # an odd number: the last one continues the line
+            logical = logical[:-1]
             continue
-        yield begun.rstrip()
-        begun = ""
-    if begun:
-        yield begun.rstrip()
+        yield logical.rstrip()
+        logical = ""
+    if logical:
+        yield logical.rstrip()
 
 
 def _unescaped(text: str) -> str:
-    def meant(escape: re.Match[str]) -> str:
-        told = escape[1]
-        return chr(int(told[1:], 16)) if len(told) == 5 else _CONTROL.get(told, told)
+    def character(escape: re.Match[str]) -> str:
+        code = escape[1]
+        return chr(int(code[1:], 16)) if len(code) == 5 else _CONTROL.get(code, code)
 
-    return _ESCAPE.sub(meant, text)
+    return _ESCAPE.sub(character, text)

@@ -1,4 +1,4 @@
-"""The latest value of every device in a DynamoDB table."""
+"""Stores the latest row of every device in a DynamoDB table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from boto3.dynamodb.types import TypeSerializer
@@ -19,22 +19,27 @@ from stream_app.model.record_metadata import record_metadata
 from stream_app.model.segment import Segment, utc_datetime
 from stream_app.sinks.columns import stored_columns
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+Item = dict[str, Any]
+"""An item in the form of the DynamoDB API: each value is an object such as `{"S": "text"}`."""
 KEY = "device"
 _THREADS = 8
-_READ_AT_ONCE = 100  # keys that BatchGetItem takes
-_FEW = 16  # items that are put one after the other: a thread and its connection take memory in every shard
+_READ_AT_ONCE = 100  # the limit of keys in a BatchGetItem request
+_FEW = 16  # up to this many items are put without threads, whose connections take memory in every shard
 _KEY_BYTES = 2048
 _ITEM_BYTES = 400 * 1024
 _SERIALIZER = TypeSerializer()
-# Where the row stands in time, as text that sorts (see `standing`).
+# The attribute by which rows are ordered in time, a text (see `standing`).
 _ORDER = "standing"
 _CONDITION = "attribute_not_exists(#key) OR #standing < :standing"
 
 
 def newest(batch: Batch, key: str, time: IntVector) -> IntVector:
-    """The index within the batch of each device's newest row, ascending: by event time, then by position.
+    """Return the indexes of each device's newest row, in ascending order; newest by event time, then by position.
 
-    `time` is in milliseconds, shape (n,). Rows without a key are passed over.
+    `time` is in milliseconds, shape (n,). Rows without a key are skipped.
     """
     found: dict[str, int] = {}
     times = time.tolist()
@@ -45,7 +50,7 @@ def newest(batch: Batch, key: str, time: IntVector) -> IntVector:
 
 
 def event_times(batch: Batch, name: str, arrived: IntVector) -> IntVector:
-    """The event time of each row, milliseconds since the epoch, shape (n,); its arrival where it has none."""
+    """Return the event time of each row, or else its arrival, in milliseconds since the epoch, shape (n,)."""
     if name not in batch or batch[name].dtype.kind != "M":
         return arrived
     times = batch[name].astype("datetime64[ms]")
@@ -53,24 +58,24 @@ def event_times(batch: Batch, name: str, arrived: IntVector) -> IntVector:
 
 
 def latest_key(event: str, device: str) -> str:
-    """The key of a device's item."""
+    """Return the key of a device's item."""
     return f"{event}#{device}"
 
 
 def time_field(event: Event) -> str:
-    """Which of an event's fields is its time."""
+    """Return the name of an event's time field."""
     return event.window.time if event.window else "time"
 
 
 def standing(time: int, position: Position) -> str:
-    """Text that sorts as (event time in milliseconds, sequence number, sub-sequence number) does."""
+    """Return a text that sorts like (event time in milliseconds, sequence number, sub-sequence number)."""
     return f"{time + 2**63:020d}/{position.sequence:0>64}/{position.sub:010d}"
 
 
-def to_item(batch: Batch, at: int, device: str, record: Record, shard: str, time: int) -> dict[str, Any]:
-    """One row as an item in plain Python values; the event's columns are the map `values`.
+def to_item(batch: Batch, at: int, device: str, record: Record, shard: str, time: int) -> Item:
+    """Return a row as an item of Python values; the event's columns are in the map `values`.
 
-    Numbers are Decimal, times ISO-8601; missing values, and numbers that DynamoDB cannot hold, are left out.
+    Numbers are Decimal and times ISO 8601. Missing values and numbers beyond DynamoDB's range are omitted.
     """
     position = record.position(shard)
     row = batch.take(slice(at, at + 1))
@@ -89,7 +94,7 @@ def to_item(batch: Batch, at: int, device: str, record: Record, shard: str, time
 
 
 def to_value(value: Any) -> Any:
-    """A NumPy, Arrow or Python value in the form that boto3's serializer takes; None where it has none."""
+    """Convert a NumPy, Arrow or Python value to a type that boto3 can serialize; None if there is none."""
     if isinstance(value, datetime):
         value = np.datetime64(value.astimezone(UTC).replace(tzinfo=None))
     if isinstance(value, np.datetime64):
@@ -113,7 +118,7 @@ def _number(value: float | Decimal) -> Decimal | None:
     if not math.isfinite(value):
         return None
     number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    # DynamoDB holds 38 digits and magnitudes from 1E-130 to 9.9E+125.
+    # DynamoDB supports 38 digits and magnitudes from 1E-130 to 9.9E+125.
     if number and not (-130 <= number.adjusted() <= 125 and len(number.as_tuple().digits) <= 38):
         return None
     return number
@@ -127,14 +132,14 @@ def _iso(milliseconds: int) -> str:
 
 
 class LatestSink:
-    """Keeps, for each event and device, the newest row seen: item key `device` = `<event>#<device key>`.
+    """Stores the newest row of each event and device in an item with the key `device` = `<event>#<device key>`.
 
-    An older row never overwrites a newer one, nor a row itself, so a second run changes nothing. `events` say
-    which field is the device key and which the event time.
+    A conditional write replaces an item only by a newer row, so writing a segment again changes nothing. `events`
+    name the fields of the device key and of the event time.
     """
 
     def __init__(
-        self, dynamodb: Any, table: str, events: Mapping[str, Event], threads: int = _THREADS
+        self, dynamodb: DynamoDBClient, table: str, events: Mapping[str, Event], threads: int = _THREADS
     ) -> None:
         self._dynamodb = dynamodb
         self._table = table
@@ -142,12 +147,12 @@ class LatestSink:
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="latest")
 
     def write(self, segment: Segment) -> Sequence[Failure]:
-        """Put each device's newest row. Rejects a row whose key or item is beyond DynamoDB's limits.
+        """Put each device's newest row. Rejects a row whose key or item exceeds DynamoDB's limits.
 
-        Raises what boto3 raises, after every other item was tried.
+        Raises the first error of boto3 after the attempt to put every item.
         """
         failures: list[Failure] = []
-        items = []
+        items: list[Item] = []
         for row, event, item in self._items(segment):
             reason = _too_large(item)
             if reason is None:
@@ -155,16 +160,16 @@ class LatestSink:
             else:
                 failures.append(Failure(row, "sink", Code.SINK_REJECTED, reason, event))
         if len(items) <= _FEW:
-            tried = [self._tried(item) for item in items]
+            results = [self._put_safely(item) for item in items]
         else:
-            tried = list(self._threads.map(self._tried, items))
-        errors = [error for error in tried if error is not None]
+            results = list(self._threads.map(self._put_safely, items))
+        errors = [error for error in results if error is not None]
         if errors:
             raise errors[0]
         return failures
 
     def build(self, segment: Segment) -> None:
-        """Make the items, and drop them (protocol `segment.PrebuildingSink`)."""
+        """Create the items without storing them (protocol `segment.PrebuildingSink`)."""
         for _row, _event, item in self._items(segment):
             _too_large(item)
 
@@ -172,7 +177,7 @@ class LatestSink:
         """Wait for the threads to end."""
         self._threads.shutdown()
 
-    def _items(self, segment: Segment) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    def _items(self, segment: Segment) -> Iterator[tuple[int, str, Item]]:
         for name, batch in segment.passed.items():
             event = self._events[name]
             arrived = record_metadata(segment.records).arrived[batch.rows]
@@ -183,14 +188,14 @@ class LatestSink:
                 item = to_item(batch, at, device, segment.records[row], segment.shard, int(times[at]))
                 yield row, name, {k: _SERIALIZER.serialize(v) for k, v in item.items()}
 
-    def _tried(self, item: Mapping[str, Any]) -> Exception | None:
+    def _put_safely(self, item: Item) -> Exception | None:
         try:
             self._put(item)
         except Exception as error:
             return error
         return None
 
-    def _put(self, item: Mapping[str, Any]) -> None:
+    def _put(self, item: Item) -> None:
         met(
             self._dynamodb.put_item,
             TableName=self._table,
@@ -201,15 +206,15 @@ class LatestSink:
         )
 
 
-def _too_large(item: Mapping[str, Any]) -> str | None:
-    """Why DynamoDB could never take the item; None when it can. Sizes are those of the values as text."""
+def _too_large(item: Item) -> str | None:
+    """Return why the item exceeds DynamoDB's limits, else None. Sizes are those of the values as text."""
     if len(item[KEY]["S"].encode()) > _KEY_BYTES:
-        return f"the device key is over {_KEY_BYTES} bytes"
+        return f"the device key exceeds {_KEY_BYTES} bytes"
     size = _size(item)
-    return f"{size} bytes are over DynamoDB's limit of {_ITEM_BYTES}" if size > _ITEM_BYTES else None
+    return f"{size} bytes exceed DynamoDB's limit of {_ITEM_BYTES}" if size > _ITEM_BYTES else None
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     if isinstance(value, Mapping):
         return sum(len(str(name).encode()) + _size(item) + 1 for name, item in value.items())
     if isinstance(value, list):
@@ -217,11 +222,11 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, bytes) else len(str(value).encode())
 
 
-def batch_get(dynamodb: Any, table: str, keys: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The items that there are of distinct keys, in any order, read consistently. Raises what boto3 raises."""
+def batch_get(dynamodb: DynamoDBClient, table: str, keys: Sequence[Item]) -> Iterator[Item]:
+    """Yield the items of distinct keys in any order, with consistent reads. Raises the errors of boto3."""
     for start in range(0, len(keys), _READ_AT_ONCE):
         waiting: Any = {table: {"Keys": list(keys[start : start + _READ_AT_ONCE]), "ConsistentRead": True}}
         while waiting:
-            answer = dynamodb.batch_get_item(RequestItems=waiting)
-            yield from answer["Responses"].get(table, ())
-            waiting = answer.get("UnprocessedKeys")
+            response = dynamodb.batch_get_item(RequestItems=waiting)
+            yield from response["Responses"].get(table, ())
+            waiting = response.get("UnprocessedKeys")

@@ -1,11 +1,10 @@
-"""A batch and its records as one Parquet file: the same rows give the same bytes."""
+"""Encodes a batch and its records as a Parquet file; the same rows yield the same bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,27 +16,27 @@ from stream_app.model.record_metadata import RecordMetadata, record_metadata
 from stream_app.pipeline.user_code.column_names import RECORD_COLUMNS
 from stream_app.pipeline.user_code.column_names import field_name as field_name
 from stream_app.pipeline.user_code.column_names import stored_name as stored_name
-from stream_app.sinks.columns import Types, stored_column, stored_columns, text, to_arrow
+from stream_app.sinks.columns import ArrowArray, Types, stored_column, stored_columns, text, to_arrow
 
 IDENTITY = RECORD_COLUMNS
 _NO_TYPES: Types = {}
-# Rows by which a column is judged, and how many different values are few, however few rows there are.
-_LOOKED_AT, _FEW = 1_000, 8
-# Rows from which on a dictionary of measurements takes less time than it saves, and a range of texts is all of them.
+# The rows that are sampled of a column, and the number of distinct values that is always small.
+_SAMPLE, _FEW = 1_000, 8
+# With this many rows, a dictionary of measurements saves time, and statistics of texts select nothing.
 _MANY = 4_000
-# Rows that are handed to a column's encoder at once: as many as hold little memory even where a text is long.
+# Rows that a column's encoder processes at once: few enough to limit memory for long texts.
 _AT_ONCE = 16_384
-# Each byte with its bits the other way round.
+# Each byte with its bits reversed.
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bitorder="little")
 
 
 def to_table(
     batch: Batch, records: Sequence[Record], shard: str, types: Types = _NO_TYPES
 ) -> tuple[pa.Table, list[Failure]]:
-    """The rows as a table, and a failure for each row that has no form in Parquet (text that is not Unicode).
+    """Return the rows as a table, and a failure for each row that Parquet cannot store (text that is not Unicode).
 
     Columns: shard, sequence, sub, partition_key, arrived (timestamp[ms, UTC]), then `stored_columns(batch)`;
-    one of these that bears a name of the first five becomes `<event>_<name>`. `types` gives the Arrow types
+    a column with one of the first five names is renamed to `<event>_<name>`. `types` gives the Arrow types
     of columns of Python objects, by name.
     """
     refused: dict[int, str] = {}
@@ -47,7 +46,7 @@ def to_table(
         for at in np.flatnonzero(bad).tolist() if bad is not None else ():
             refused.setdefault(at, name)
     identity = _identity(record_metadata(records), shard)
-    if len(batch) < len(records):  # rows only grow
+    if len(batch) < len(records):  # rows are unique
         identity = {name: column.take(batch.rows) for name, column in identity.items()}
     table = pa.table({**identity, **{stored_name(n, batch.event): c for n, c in columns.items()}})
     if not refused:
@@ -57,16 +56,16 @@ def to_table(
 
 
 def encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """The table as a Parquet file, zstd, with `metadata` among the file's key-value metadata.
+    """Encode the table as a Parquet file, compressed with zstd, with `metadata` in its key-value metadata.
 
-    Encodings are those that every reader knows, PLAIN and RLE_DICTIONARY, and follow from the rows alone.
+    The encodings, PLAIN and RLE_DICTIONARY, are supported by every reader and depend on the rows alone.
     """
     sink = pa.BufferOutputStream()
-    named = [field.name for field in table.schema if _repeats(table[field.name])]
+    repeating = [field.name for field in table.schema if _repeats(table[field.name])]
     labelled = table.replace_schema_metadata(dict(sorted(metadata.items())))
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "compression": "zstd",
-        "use_dictionary": named,
+        "use_dictionary": repeating,
         "version": "2.6",
         "write_statistics": _ranged(table),
         "write_batch_size": _AT_ONCE,
@@ -76,10 +75,9 @@ def encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
 
 
 def _ranged(table: pa.Table) -> list[str]:
-    """The columns whose range is kept. A file has one row group: a query passes over all of it or nothing.
+    """Return the columns with statistics. A file has one row group, so a query skips all of it or nothing.
 
-    The range of a measurement helps no query in that; nor in many rows that of ids, of devices, or of texts which
-    come again and again.
+    Statistics of measurements do not help, and with many rows neither do those of ids, devices or repeated texts.
     """
     idle = {field.name for field in table.schema if pa.types.is_floating(field.type)}
     if len(table) >= _MANY:
@@ -87,35 +85,35 @@ def _ranged(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if name not in idle]
 
 
-def _repeats(column: pa.ChunkedArray[Any]) -> bool:
-    """Whether its texts, or its many measurements, are the same again and again.
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Whether texts, or measurements of many rows, repeat.
 
-    Places in a dictionary are quicker to compress than 8 bytes each, and smaller; a dictionary of ids would be as
-    large as the column.
+    Dictionary indexes are smaller and compress faster than 8 bytes each; a dictionary of ids would be as large as the
+    column.
     """
     many = pa.types.is_floating(column.type) and len(column) >= _MANY
     if not many and not pa.types.is_string(column.type):
         return False
-    some = column.slice(0, _LOOKED_AT)
-    return 2 * len(some.unique()) <= len(some) + _FEW
+    sample = column.slice(0, _SAMPLE)
+    return 2 * len(sample.unique()) <= len(sample) + _FEW
 
 
 def rows_digest(table: pa.Table) -> str:
-    """SHA-256 (hex) of the table's names, types and values: equal where the rows are, whatever the bytes.
+    """Return the SHA-256 (hex) of the table's names, types and values: equal for equal rows in any encoding.
 
-    Floating-point numbers count by their bits.
+    Floating-point numbers are compared by their bits.
     """
     digest = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
         digest.update(json.dumps([name, str(column.type), len(column)]).encode())
-        values: Any = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        values = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         digest.update(_validity(values).data)
         _add_values(digest, values.drop_null() if values.null_count else values)
     return digest.hexdigest()
 
 
-def _validity(values: Any) -> NDArray[np.uint8]:
-    """A bit for each value, set where it is one, the first in the highest bit; Arrow's own begin with the lowest."""
+def _validity(values: ArrowArray) -> NDArray[np.uint8]:
+    """Return the validity bitmap with the first value in the highest bit; Arrow starts with the lowest."""
     if not values.null_count:
         return np.packbits(np.ones(len(values), dtype=np.bool_))
     bitmap = values.buffers()[0]
@@ -127,7 +125,7 @@ def _validity(values: Any) -> NDArray[np.uint8]:
     return bits
 
 
-def _add_values(digest: hashlib._Hash, values: Any) -> None:
+def _add_values(digest: hashlib._Hash, values: ArrowArray) -> None:
     if pa.types.is_string(values.type):
         _add_text(digest, values)
     elif pa.types.is_timestamp(values.type):
@@ -139,7 +137,7 @@ def _add_values(digest: hashlib._Hash, values: Any) -> None:
         digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
 
 
-def _add_text(digest: hashlib._Hash, values: Any) -> None:
+def _add_text(digest: hashlib._Hash, values: ArrowArray) -> None:
     if len(values):
         _, offsets, data = values.buffers()
         ends = np.frombuffer(offsets, dtype=np.int32)[values.offset : values.offset + len(values) + 1]
@@ -147,7 +145,7 @@ def _add_text(digest: hashlib._Hash, values: Any) -> None:
         digest.update(data[int(ends[0]) : int(ends[-1])] if data is not None else b"")
 
 
-def _identity(records: RecordMetadata, shard: str) -> dict[str, pa.Array[Any]]:
+def _identity(records: RecordMetadata, shard: str) -> dict[str, ArrowArray]:
     values = (
         pa.repeat(text([shard])[0], len(records)),
         records.sequences,

@@ -1,4 +1,4 @@
-"""Quarantine on S3: how often processing began at a checkpoint, and which records are never processed again.
+"""Quarantine on S3: the attempts at a checkpoint, and the records that are not processed.
 
 `quarantine/<consumer>/<shard>/attempts.json` and `quarantine/<consumer>/<shard>/records/<position>.json`.
 """
@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from stream_app.aws import objects
+from stream_app.aws.objects import PutRequest
 from stream_app.errors import FatalError
 from stream_app.model.record import Code, Failure, Position
 from stream_app.model.segment import token
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 QUARANTINE = "quarantine/"
 ATTEMPTS_KIND = "stream-app.attempts"
@@ -23,10 +27,10 @@ _JSON = "application/json"
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True):
-    """How often processing began at a checkpoint of a shard without reaching a later one.
+    """The number of starts at a checkpoint of a shard that did not reach a later checkpoint.
 
-    `careful_until`: records that arrived until then (milliseconds since the epoch) are first processed in disposable
-    forks; 0 where none are.
+    Records that arrived until `careful_until` (milliseconds since the epoch) are first processed in disposable forks;
+    0 for none.
     """
 
     checkpoint: str
@@ -37,10 +41,10 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """That a record is not processed, and why. Every later reading of the record follows it.
+    """The decision that a record is not processed, with its reason; every later run applies it.
 
-    `attempts` counts the starts at the checkpoint before it; `arrived` and `decided` are in milliseconds since the
-    epoch.
+    `attempts` is the number of starts at the checkpoint before it; `arrived` and `decided` are in milliseconds since
+    the epoch.
     """
 
     consumer: str
@@ -60,42 +64,42 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def position(self) -> Position:
-        """The record's identity."""
+        """The position of the record."""
         return Position(self.shard, self.sequence, self.sub)
 
     def failure(self, row: int) -> Failure:
-        """The record as a failed row."""
+        """Return the failure of the record as a row."""
         return Failure(row, self.stage, Code(self.code), self.reason, self.event, self.schema)
 
 
 class QuarantineStore(Protocol):
-    """Where attempts and decisions of one consumer are kept, by shard."""
+    """Storage of the attempts and decisions of one consumer by shard."""
 
     def attempts(self, shard: str) -> Attempts | None:
-        """What was saved last, None where nothing was."""
+        """Return the attempts that were saved last, None if there are none."""
         ...
 
     def save_attempts(self, shard: str, attempts: Attempts) -> None:
-        """Keep it in place of what was saved before."""
+        """Replace the saved attempts."""
         ...
 
     def decisions(self, shard: str) -> list[Decision]:
-        """All decisions of the shard, in the order of their positions."""
+        """Return all decisions of the shard in the order of their positions."""
         ...
 
     def decide(self, decision: Decision) -> Decision:
-        """Keep a decision; the one that holds, which is the first of its position."""
+        """Store a decision; return the valid one, which is the first of its position."""
         ...
 
 
 class S3QuarantineStore:
-    """Attempts and decisions of one consumer on S3."""
+    """Stores the attempts and decisions of one consumer on S3 (protocol `QuarantineStore`)."""
 
-    def __init__(self, s3: Any, bucket: str, consumer: str) -> None:
+    def __init__(self, s3: S3Client, bucket: str, consumer: str) -> None:
         self._s3, self._bucket, self._consumer = s3, bucket, consumer
 
     def attempts(self, shard: str) -> Attempts | None:
-        """Unreadable ones count as none: the worst that comes of it is a further attempt."""
+        """Return the attempts; None if they cannot be decoded, which costs at most further attempts."""
         body = objects.get(self._s3, self._bucket, self._attempts_key(shard))
         if body is None:
             return None
@@ -105,31 +109,31 @@ class S3QuarantineStore:
             return None
 
     def save_attempts(self, shard: str, attempts: Attempts) -> None:
-        """Raises what boto3 raises."""
+        """Overwrite the object. Raises the errors of boto3."""
         self._s3.put_object(**self._request(self._attempts_key(shard), attempts))
 
     def decisions(self, shard: str) -> list[Decision]:
-        """Raises FatalError for one that cannot be read: processing its record might end every attempt."""
+        """Return the decisions. Raises FatalError if one is invalid: its record could end every attempt."""
         prefix = f"{self._prefix(shard)}records/"
         found = [self._read(key) for key in objects.keys(self._s3, self._bucket, prefix)]
         return sorted((one for one in found if one is not None), key=lambda one: one.position.order)
 
     def decide(self, decision: Decision) -> Decision:
-        """Raises what boto3 raises, FatalError when the one that is there cannot be read."""
+        """Create the object if it is new. Raises the errors of boto3, and FatalError if the stored one is invalid."""
         key = decision_key(self._consumer, decision.position)
         if objects.put_new(self._s3, self._request(key, decision)):
             return decision
         return self._read(key) or decision
 
     def forget(self, position: Position) -> bool:
-        """Delete the decision of a position; whether there was one. The next reading processes the record."""
+        """Delete a decision and return whether there was one. The next run processes the record."""
         key = decision_key(self._consumer, position)
         found = objects.head(self._s3, self._bucket, key) is not None
         self._s3.delete_object(Bucket=self._bucket, Key=key)
         return found
 
     def shards(self) -> Iterator[str]:
-        """The shards of which something is kept."""
+        """Yield the shards that have stored objects."""
         for folder in objects.folders(self._s3, self._bucket, f"{QUARANTINE}{self._consumer}/"):
             yield folder.rstrip("/").rpartition("/")[2]
 
@@ -142,7 +146,7 @@ class S3QuarantineStore:
             decision.failure(0)
             decision.position.order  # noqa: B018
         except ValueError as error:
-            raise FatalError(f"s3://{self._bucket}/{key} is no quarantine decision: {error}") from error
+            raise FatalError(f"s3://{self._bucket}/{key} is not a quarantine decision: {error}") from error
         return decision
 
     def _prefix(self, shard: str) -> str:
@@ -151,7 +155,7 @@ class S3QuarantineStore:
     def _attempts_key(self, shard: str) -> str:
         return f"{self._prefix(shard)}attempts.json"
 
-    def _request(self, key: str, body: Attempts | Decision) -> dict[str, Any]:
+    def _request(self, key: str, body: Attempts | Decision) -> PutRequest:
         return {
             "Bucket": self._bucket,
             "Key": key,
@@ -161,5 +165,5 @@ class S3QuarantineStore:
 
 
 def decision_key(consumer: str, position: Position) -> str:
-    """Where the decision on a record is: `quarantine/<consumer>/<shard>/records/<position>.json`."""
+    """Return the key of a decision: `quarantine/<consumer>/<shard>/records/<position>.json`."""
     return f"{QUARANTINE}{consumer}/{position.shard}/records/{token(position)}.json"

@@ -1,4 +1,4 @@
-"""Segments as Parquet files on S3, and the manifest that says what became of every record of a segment."""
+"""Stores segments as Parquet files on S3, with a manifest of the outcome of every record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
@@ -16,6 +16,11 @@ from stream_app.model.segment import Segment, token
 from stream_app.sinks.columns import Types
 from stream_app.sinks.parquet import encode, rows_digest, to_table
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Manifest = dict[str, Any]
+"""A manifest as a JSON object, see `manifest`."""
 EVENTS = "events/"
 SEGMENTS = "segments/"
 MANIFEST_KIND = "stream-app.segment"
@@ -23,20 +28,20 @@ _PARQUET = "application/vnd.apache.parquet"
 
 
 def event_key(segment: Segment, event: str) -> str:
-    """Where the rows of one event type are: `events/<event>/date=…/hour=…/<name>.parquet` (arrival, UTC)."""
+    """Return the key of an event type's rows: `events/<event>/date=…/hour=…/<name>.parquet` (UTC)."""
     arrival = segment.arrival
     return f"{EVENTS}{event}/date={arrival:%Y-%m-%d}/hour={arrival:%H}/{segment.name}.parquet"
 
 
 def manifest_key(segment: Segment) -> str:
-    """Where the segment's manifest is: `segments/<consumer>/<shard>/<first position>.json`."""
+    """Return the key of the segment's manifest: `segments/<consumer>/<shard>/<first position>.json`."""
     return f"{SEGMENTS}{segment.consumer}/{segment.shard}/{token(segment.first)}.json"
 
 
-def manifest(segment: Segment) -> dict[str, Any]:
-    """What became of every record of the segment; a function of the segment alone, so without a clock.
+def manifest(segment: Segment) -> Manifest:
+    """Return the outcome of every record of the segment. It depends on the segment alone, not on a clock.
 
-    Positions are `segment.token`s; `arrived` is in milliseconds since the epoch.
+    Positions are texts as of `segment.token`; `arrived` is in milliseconds since the epoch.
     """
     parked: defaultdict[str, list[str]] = defaultdict(list)
     for failure, name in zip(segment.failed, segment.tokens(f.row for f in segment.failed), strict=True):
@@ -63,25 +68,25 @@ def manifest(segment: Segment) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ParquetSink:
-    """Stores the rows that passed, one file for each event type, written by `put_exact`.
+    """Stores the accepted rows in one file for each event type, by the conditional writes of `put_exact`.
 
-    `fingerprints` are the schemas' by event name, `types` the Arrow types of object columns (`column_types`).
+    `fingerprints` are those of the schemas by event name, `types` the Arrow types of object columns (`column_types`).
     """
 
-    s3: Any
+    s3: S3Client
     bucket: str
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, Types] = field(default_factory=dict)
 
     def write(self, segment: Segment) -> Sequence[Failure]:
-        """Store each event's rows. Raises what boto3 raises, TransientError when others get in between."""
+        """Store each event's rows. Raises the errors of boto3, and TransientError if other writers interfere."""
         return [failure for event in sorted(segment.passed) for failure in self._write(segment, event)]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
     def build(self, segment: Segment) -> None:
-        """Make the files of the segment, and drop them (protocol `segment.PrebuildingSink`)."""
+        """Create the files without storing them (protocol `segment.PrebuildingSink`)."""
         for event in segment.passed:
             self._file(segment, event)
 
@@ -100,7 +105,7 @@ class ParquetSink:
         return refused
 
     def _file(self, segment: Segment, event: str) -> tuple[bytes, str, Sequence[Failure]]:
-        """The file of an event's rows and its digest, both empty without rows; and rows that have no form in it."""
+        """Return the file of an event's rows and its digest, empty without rows, and the rejected rows."""
         batch = segment.passed[event]
         table, refused = to_table(batch, segment.records, segment.shard, self.types.get(event, {}))
         if not len(table):
@@ -113,17 +118,17 @@ class ParquetSink:
 
 @dataclass(frozen=True, slots=True)
 class ManifestSink:
-    """Stores the segment's manifest. Comes after every other sink: it says that the files are written."""
+    """Stores the segment's manifest. It must be the last sink, because the manifest lists what is stored."""
 
-    s3: Any
+    s3: S3Client
     bucket: str
 
     def build(self, segment: Segment) -> None:
-        """Make the manifest, and drop it (protocol `segment.PrebuildingSink`)."""
+        """Create the manifest without storing it (protocol `segment.PrebuildingSink`)."""
         msgspec.json.encode(manifest(segment))
 
     def write(self, segment: Segment) -> Sequence[Failure]:
-        """Store the manifest by `put_exact`; rejects nothing."""
+        """Store the manifest by `put_exact`; no row is rejected."""
         body = msgspec.json.encode(manifest(segment))
         put_exact(
             self.s3,
@@ -137,9 +142,17 @@ class ManifestSink:
         return ()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
-def _extent(segment: Segment) -> dict[str, Any]:
-    """A worker that stood still, and lost its lease, may close by the clock what another has read further."""
+class _Extent(TypedDict):
+    records: int
+    may_shrink: bool
+
+
+def _extent(segment: Segment) -> _Extent:
+    """Return which objects the segment may replace.
+
+    A worker that was suspended and lost its lease may close a segment by the clock that another worker has continued.
+    """
     return {"records": len(segment.records), "may_shrink": not segment.by_clock}

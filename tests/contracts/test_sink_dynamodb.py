@@ -197,7 +197,8 @@ def test_an_error_of_one_item_is_raised_after_the_others_were_tried(dynamodb: An
                 raise ClientError({"Error": {"Code": "ThrottlingException"}}, "PutItem")
             return dynamodb.put_item(**request)
 
-    sink = LatestSink(Failing(), TABLE, EVENTS, threads=2)
+    failing: Any = Failing()
+    sink = LatestSink(failing, TABLE, EVENTS, threads=2)
     with pytest.raises(ClientError, match="Throttling"):
         sink.write(of([(name, ARRIVED, 1) for name in "ABCDE"]))
     sink.close()

@@ -72,5 +72,5 @@ def test_a_decision_that_cannot_be_read_is_not_passed_over(
     store: S3QuarantineStore, s3: Any, body: bytes
 ) -> None:
     s3.put_object(Bucket=BUCKET, Key=decision_key("app", decision(9).position), Body=body)
-    with pytest.raises(FatalError, match="no quarantine decision"):
+    with pytest.raises(FatalError, match="not a quarantine decision"):
         store.decisions(SHARD)
