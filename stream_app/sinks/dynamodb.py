@@ -222,7 +222,7 @@ def _size(value: object) -> int:
     return len(value) if isinstance(value, bytes) else len(str(value).encode())
 
 
-def batch_get(dynamodb: DynamoDBClient, table: str, keys: Sequence[Item]) -> Iterator[Item]:
+def batch_get(dynamodb: DynamoDBClient, table: str, keys: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
     """Yield the items of distinct keys in any order, with consistent reads. Raises the errors of boto3."""
     for start in range(0, len(keys), _READ_AT_ONCE):
         waiting: Any = {table: {"Keys": list(keys[start : start + _READ_AT_ONCE]), "ConsistentRead": True}}
