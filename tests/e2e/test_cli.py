@@ -53,7 +53,7 @@ def lines_until(stream: IO[str], wanted: str) -> list[str]:
 def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
     up = start(tmp_path, "local", "up", "--shards", "2")
     assert up.stdout is not None
-    told = "".join(lines_until(up.stdout, "Ctrl-C stops it"))
+    told = "".join(lines_until(up.stdout, "Press Ctrl-C to stop the embedded AWS"))
     yield {**os.environ, **dict(re.findall(r"export (\w+)=(\S+)", told))}
     up.send_signal(signal.SIGINT)
     up.communicate(timeout=30)
