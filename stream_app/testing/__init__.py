@@ -1,4 +1,4 @@
-"""Tools for a user's own tests: outcomes of raw records, an event type run by itself, KCL's side of the protocol.
+"""Tools for users' tests: outcomes of records, runs and checks of event types, laws of sinks, KCL's protocol.
 
 Nothing here needs pytest but the fixtures `aws` and `stream`: write `from stream_app.testing import aws, stream` in a
 conftest.
@@ -41,7 +41,7 @@ _FIXTURES = frozenset({"aws", "stream"})
 
 
 def __getattr__(name: str) -> Any:
-    """Import the fixtures when they are first asked for."""
+    """Import the fixtures at their first use."""
     if name not in _FIXTURES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

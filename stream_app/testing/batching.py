@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_app.model.event import Event
 from stream_app.model.record import Batch, Record
 from stream_app.pipeline.flow import Processed, process
 from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
+from stream_app.sinks.columns import AnyArray
 from stream_app.testing.pipeline_run import MAX_BYTES, plain_records, registry_of
 
 _SEEN_IDS = 256
@@ -24,15 +24,15 @@ _ABSENT = "absent"
 _RANDOM_SPLITS = 10
 _ALL_CUTS = 20  # rows up to which every single cut into two batches is tried
 
-_Function = Callable[[Batch], Mapping[str, NDArray[Any]]]
-_Values = dict[str, Any]
+_Function = Callable[[Batch], Mapping[str, AnyArray]]
+_Values = dict[str, object]
 
 
 class CheckError(AssertionError):
     """A function of an event type depends on how rows come in batches, or modifies its input.
 
     `row` counts the rows that were given, `column` names what differs (None: whether the row is stored at all), and
-    `values` are the value in one batch of all rows and the other one.
+    `values` are the value in one batch of all rows and the differing one.
     """
 
     def __init__(self, message: str, row: int, column: str | None, values: tuple[Any, Any]) -> None:
@@ -132,7 +132,7 @@ def _compare(whole: Sequence[_Values | str], other: Sequence[_Values | str], nam
                 raise _difference(row, column, values, name)
 
 
-def _difference(row: int, column: str | None, values: tuple[Any, Any], name: str) -> CheckError:
+def _difference(row: int, column: str | None, values: tuple[object, object], name: str) -> CheckError:
     shown = [_shown(value) for value in values] if column else values
     what = f"row {row}, column {column!r}" if column else f"row {row}"
     return CheckError(
@@ -144,14 +144,14 @@ def _difference(row: int, column: str | None, values: tuple[Any, Any], name: str
     )
 
 
-def _bits(value: Any) -> tuple[str, Any]:
+def _bits(value: object) -> tuple[str, object]:
     """A value with its type, so that equal ones compare equal; NaN equals NaN."""
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "OU":
         return value.dtype.str, value.tobytes()
     return type(value).__name__, repr(value)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, np.generic | np.ndarray):
         return f"{value.tolist()!r} ({value.dtype})"
     return value if value is _ABSENT else f"{value!r} ({type(value).__name__})"
@@ -161,7 +161,7 @@ def _watched(name: str, function: _Function, changed: list[str]) -> _Function:
     """The function, with a note in `changed` where it modifies its input."""
 
     @functools.wraps(function)
-    def watching(batch: Batch) -> Mapping[str, NDArray[Any]]:
+    def watching(batch: Batch) -> Mapping[str, AnyArray]:
         before = {column: copy.deepcopy(values) for column, values in batch.columns.items()}
         try:
             return function(batch)
@@ -175,5 +175,5 @@ def _watched(name: str, function: _Function, changed: list[str]) -> _Function:
     return watching
 
 
-def _bits_of_column(column: NDArray[Any]) -> Any:
+def _bits_of_column(column: AnyArray) -> str | bytes:
     return repr(column.tolist()) if column.dtype.kind == "O" else column.tobytes()

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from stream_app.aws.clients import ClientFactory
+
 
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[ClientFactory]:
     """AWS in this process (moto, with Kinesis corrected): call it with a service's name for a boto3 client."""
     import boto3
     from moto import mock_aws
@@ -28,7 +30,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
 
 
 @pytest.fixture
-def stream(aws: Callable[[str], Any]) -> str:
+def stream(aws: ClientFactory) -> str:
     """A stream of two shards; its name."""
     aws("kinesis").create_stream(StreamName="devices", ShardCount=2)
     return "devices"

@@ -1,4 +1,4 @@
-"""KCL's side of the MultiLang protocol, to drive a consumer in a test."""
+"""Plays KCL's side of the MultiLang protocol, to test a consumer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ import msgspec
 
 from stream_app.model.record import Record
 
+_Message = dict[str, Any]
+"""A message of the protocol as a JSON object."""
+
 
 class ConsumerEndedError(AssertionError):
-    """The consumer closed its end instead of answering: as KCL sees a crash."""
+    """The consumer closed its pipe instead of responding, as in a crash."""
 
 
 class Player:
-    """KCL's side of the MultiLang protocol: it sends actions, answers checkpoints, and keeps what it saw.
+    """Sends KCL's actions, responds to checkpoints, and records both.
 
-    `checkpoints` holds (sequence, sub) of each that succeeded, (None, None) for the end of a shard. Errors that
-    `fail_checkpoints` names are given to the next checkpoints instead. `stray` holds lines that are no message;
-    as KCL does, the player passes them over.
+    `checkpoints` has (sequence, sub) of each successful checkpoint, (None, None) for the end of a shard. `refused`
+    has the sequence number and error of each one that failed by `fail_checkpoints`. `stray` has lines that are not
+    messages; the player ignores them as KCL does.
     """
 
     def __init__(self, to_child: IO[bytes], from_child: IO[bytes]) -> None:
@@ -36,17 +39,17 @@ class Player:
         self.stray: list[bytes] = []
 
     def fail_checkpoints(self, *errors: str | None) -> None:
-        """KCL's exception for each of the next checkpoints; None lets one succeed."""
+        """Set KCL's exception for each of the next checkpoints; None lets one succeed."""
         self._errors.extend(errors)
 
     def initialize(self, shard: str, sequence: str = "TRIM_HORIZON", sub: int = 0) -> None:
-        """Give the consumer a shard and its checkpoint."""
+        """Send the shard and its checkpoint."""
         self._act(
             {"action": "initialize", "shardId": shard, "sequenceNumber": sequence, "subSequenceNumber": sub}
         )
 
     def records(self, records: Sequence[Record], behind_ms: int = 0) -> None:
-        """Deliver records."""
+        """Send records."""
         lines = [
             {
                 "action": "record",
@@ -61,28 +64,28 @@ class Player:
         self._act({"action": "processRecords", "records": lines, "millisBehindLatest": behind_ms})
 
     def tick(self, behind_ms: int = 0) -> None:
-        """Deliver nothing, as KCL does about five times a second."""
+        """Send an empty batch, as KCL does about five times a second."""
         self.records([], behind_ms)
 
     def lease_lost(self) -> None:
-        """Tell that another worker has the shard."""
+        """Send that another worker has the lease."""
         self._act({"action": "leaseLost"})
 
     def shard_ended(self) -> None:
-        """Tell that the shard was read to its end."""
+        """Send that the shard was read to its end."""
         self._act({"action": "shardEnded"})
 
     def shutdown_requested(self) -> None:
-        """Tell that the daemon is about to stop."""
+        """Send that the daemon is about to stop."""
         self._act({"action": "shutdownRequested"})
 
     def close(self) -> None:
-        """Close both pipes, as a dying daemon does."""
+        """Close both pipes, as a daemon that ends."""
         for pipe in (self._out, self._in):
-            with suppress(BrokenPipeError):  # what was not yet written is for nobody
+            with suppress(BrokenPipeError):  # buffered output is discarded
                 pipe.close()
 
-    def _act(self, message: dict[str, Any]) -> None:
+    def _act(self, message: _Message) -> None:
         self._send(message)
         while True:
             answer = self._receive()
@@ -93,7 +96,7 @@ class Player:
             else:
                 raise AssertionError(f"unexpected answer to {message['action']}: {answer}")
 
-    def _answer_checkpoint(self, asked: dict[str, Any]) -> None:
+    def _answer_checkpoint(self, asked: _Message) -> None:
         sequence, sub = asked["sequenceNumber"], asked["subSequenceNumber"]
         error = self._errors.popleft() if self._errors else None
         if error is None:
@@ -104,14 +107,14 @@ class Player:
             {"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": sub, "error": error}
         )
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: _Message) -> None:
         try:
             self._out.write(msgspec.json.encode(message) + b"\n")
             self._out.flush()
         except BrokenPipeError as error:
             raise ConsumerEndedError("the consumer has ended") from error
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> _Message:
         while line := self._in.readline():
             message = _message(line)
             if message is not None:
@@ -121,16 +124,16 @@ class Player:
         raise ConsumerEndedError("the consumer ended without an answer")
 
 
-def _message(line: bytes) -> dict[str, Any] | None:
+def _message(line: bytes) -> _Message | None:
     try:
-        message = msgspec.json.decode(line, type=dict[str, Any])
+        message = msgspec.json.decode(line, type=_Message)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return message if "action" in message else None
 
 
 class Played:
-    """A player, and the consumer's loop in a thread of this process; `error` is what ended the loop."""
+    """Runs a consumer's loop in a thread, with a player; `error` is the error that ended the loop."""
 
     def __init__(self, serve: Callable[[IO[bytes], IO[bytes]], None]) -> None:
         child_in, to_child = os.pipe()
@@ -162,7 +165,7 @@ class Played:
 
 
 def spawn(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Player, subprocess.Popen[bytes]]:
-    """Start a consumer as KCL does, as a process of its own, and a player for it."""
+    """Start a consumer as a separate process, as KCL does; return a player for it, and the process."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environ))
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("no pipes")

@@ -1,4 +1,4 @@
-"""What becomes of raw record bytes: stored, parked or repeated, as the consumer of a shard decides it."""
+"""The outcomes of raw record bytes, stored, parked or repeated, as the consumer of a shard decides them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -24,7 +24,9 @@ from stream_app.sinks.columns import column_types
 from stream_app.sinks.parquet import IDENTITY, encode, field_name, to_table
 from stream_app.testing.records import record
 
+T = TypeVar("T")
 Outcome = dict[str, Any]
+"""An outcome as a JSON object, see `outcomes`."""
 _SHARD = "shardId-000000000000"
 _WHOLE_RANGE = Lineage((), 0, 2**128 - 1)
 
@@ -38,10 +40,10 @@ def outcomes(
     arrived: int | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> list[list[Outcome]]:
-    """Give for each record's bytes the outcomes of its items, in order. A record has one item.
+    """Return for each record's bytes the outcomes of its items in order. A record has one item.
 
-    The records are consecutive records of one shard with new state, and take the way that they take in production:
-    the consumer of a shard, and a Parquet file that is read back. An outcome is one of
+    The records are consecutive records of one shard without earlier state. They are processed as in production, by
+    the consumer of a shard, and read back from a Parquet file. An outcome is one of
 
     - `{"status": "stored", "event": …, "values": {…}}`, the values by field and calculated column;
     - `{"status": "parked", "code": …, "stage": …, "reason": …}`;
@@ -50,7 +52,7 @@ def outcomes(
     `event` is the only declared event type, and `schemas` are the versions of its schema, the current one first (by
     default the files in `schemas/`); without `event` all types are declared that the consumer would discover.
     `splits` are the sizes of the batches in which the records are delivered; those left over come in one more batch.
-    By the promise of the pipeline they change nothing. `arrived` is the arrival time of all records in milliseconds
+    They do not change the outcomes. `arrived` is the arrival time of all records in milliseconds
     since the epoch (default: now), `settings` are further fields of `Settings`. Raises ConfigError when event and
     schema disagree.
 
@@ -89,7 +91,7 @@ def _batches(records: Sequence[Record], sizes: Sequence[int]) -> Iterator[Sequen
 
 
 class _ReadBack:
-    """A sink that writes each segment as Parquet, reads it back, and keeps what became of every row."""
+    """A sink that writes each segment as Parquet, reads it back, and records the outcome of every row."""
 
     def __init__(self, registry: Registry) -> None:
         schemas = {name: codec.schema for name, codec in registry.codecs.items()}
@@ -98,7 +100,7 @@ class _ReadBack:
         self.found: list[Outcome] = []
 
     def write(self, segment: Segment) -> Sequence[Failure]:
-        """Return the rows that have no form in Parquet, as `ParquetSink` does."""
+        """Return the rows that Parquet cannot store, as `ParquetSink` does."""
         rows: dict[int, Outcome] = {row: {"status": "repeated"} for row in segment.repeated.tolist()}
         refused: list[Failure] = []
         for batch in segment.passed.values():
@@ -129,7 +131,7 @@ class _ReadBack:
         return dict(zip(kept, values, strict=True)), refused
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 class _Checkpoints:
@@ -149,7 +151,7 @@ class _NoSnapshots:
 
 
 def _dependencies(registry: Registry, sink: _ReadBack, settings: Mapping[str, Any]) -> ShardDependencies:
-    def attempt(what: str, action: Callable[[], Any]) -> Any:
+    def attempt(what: str, action: Callable[[], T], /) -> T:
         return action()
 
     return ShardDependencies(

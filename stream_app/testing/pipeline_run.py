@@ -1,4 +1,4 @@
-"""One event type run through the whole pipeline, without AWS."""
+"""Runs one event type through the whole pipeline, without AWS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_BYTES = 262_144
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What became of rows: `passed` with all columns, indexed by row; failures; rows that were repeats."""
+    """The outcomes of rows: `passed` with all columns, indexed by row, failures, and duplicate rows."""
 
     passed: pd.DataFrame
     failed: Sequence[Failure]
@@ -32,7 +32,7 @@ class Ran:
 
 
 def run(event: Event, rows: Sequence[Mapping[str, Any]], *, schema: dict[str, Any] | None = None) -> Ran:
-    """Send rows (an event's fields, JSON values) through the whole pipeline, as one device fleet, in order.
+    """Process rows (an event's fields as JSON values) in order through the whole pipeline.
 
     The schema is `schemas/<event>.avsc` unless it is given. Raises ConfigError when event and schema disagree.
     """
@@ -44,7 +44,7 @@ def run(event: Event, rows: Sequence[Mapping[str, Any]], *, schema: dict[str, An
 
 
 def registry_of(event: Event, schema: Mapping[str, Any] | None, *, dry_run: bool = True) -> Registry:
-    """The event type by itself. Raises ConfigError when event and schema disagree.
+    """Compile one event type. Raises ConfigError if event and schema do not fit.
 
     `dry_run` calls its functions with generated rows first, as the consumer does.
     """
@@ -54,7 +54,7 @@ def registry_of(event: Event, schema: Mapping[str, Any] | None, *, dry_run: bool
 
 
 def plain_records(event: Event, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """Rows as records of plain JSON that arrive now, one after the other."""
+    """Return rows as consecutive records of plain JSON that arrive now."""
     now = time.time_ns() // 1_000_000
     return [
         record(

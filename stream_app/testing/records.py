@@ -1,4 +1,4 @@
-"""Records as KCL would deliver them."""
+"""Records as KCL delivers them."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ FIRST_SEQUENCE = 49_600_000_000_000_000_000_000_000_000_000_000_000_000_000_000_
 def record(
     data: bytes, at: int = 0, *, key: str = "device", arrived: int = 1_700_000_000_000, sub: int = 0
 ) -> Record:
-    """A record as KCL would give it; `at` counts it within its shard, `arrived` is in ms since the epoch."""
+    """Create a record; `at` is its number within the shard, `arrived` is in milliseconds since the epoch."""
     return Record(data, key, str(FIRST_SEQUENCE + at), arrived, sub)
