@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import javaproperties
 
 from stream_app.errors import ConfigError, Problem
 
@@ -166,53 +167,20 @@ def _out_of_range(values: Mapping[str, Any]) -> list[Problem]:
 def read_properties(path: Path) -> dict[str, str]:
     """Read a Java properties file (see `parse_properties`). Raises ConfigError if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_properties(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             [Problem(f"cannot read {path}: {error}", "name a readable .properties file")]
         ) from error
-    return parse_properties(text)
+    except javaproperties.InvalidUEscapeError as error:
+        hint = "write a backslash as two, or give four hexadecimal digits after \\u"
+        raise ConfigError([Problem(f"{path}: {error}", hint)]) from error
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    r"""Parse a properties text like the daemon's reader, java.util.Properties.
+    r"""Parse properties as the daemon does (java.util.Properties); the last value of a name is used.
 
-    Lines have the form `name = value`, `name: value` or `name value`; `#` and `!` start a comment; a `\` at the end
-    continues a line; `\t`, `\n`, `\uXXXX` and `\` before any other character are escapes. The last value of a name is
-    used.
+    White space at the end of a value is removed, and a line without a name is ignored. Raises
+    javaproperties.InvalidUEscapeError for a `\u` that is not followed by four hexadecimal digits.
     """
-    found: dict[str, str] = {}
-    for line in _logical_lines(text):
-        if (pair := _PAIR.fullmatch(line)) is not None:
-            found[_unescaped(pair[1])] = _unescaped(pair[2])
-    return found
-
-
-_PAIR = re.compile(r"((?:\\.|[^\\=:\s])+)\s*[=:]?\s*(.*)", re.DOTALL)
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
-
-
-def _logical_lines(text: str) -> Iterator[str]:
-    """Yield lines without comments and blank lines, with continued lines joined."""
-    logical = ""
-    for natural in re.split(r"\r\n|\r|\n", text):
-        line = natural.lstrip(" \t\f")
-        if not logical and (not line or line[0] in "#!"):
-            continue
-        logical += line
-        if (len(logical) - len(logical.rstrip("\\"))) % 2:  # an odd number: the last one continues the line
-            logical = logical[:-1]
-            continue
-        yield logical.rstrip()
-        logical = ""
-    if logical:
-        yield logical.rstrip()
-
-
-def _unescaped(text: str) -> str:
-    def character(escape: re.Match[str]) -> str:
-        code = escape[1]
-        return chr(int(code[1:], 16)) if len(code) == 5 else _CONTROL.get(code, code)
-
-    return _ESCAPE.sub(character, text)
+    return {name: value.rstrip() for name, value in javaproperties.loads(text).items() if name}

@@ -166,6 +166,9 @@ def test_a_file_is_read_or_named(tmp_path: Path) -> None:
         read_properties(file)
     file.write_text("a = b", encoding="utf-8")
     assert read_properties(file) == {"a": "b"}
+    file.write_text("path = C:\\users")
+    with pytest.raises(ConfigError, match=r"x\.properties"):
+        read_properties(file)
 
 
 @pytest.mark.parametrize(
