@@ -71,7 +71,9 @@ def ls(
             "--dead-letters", help="List the dead letters of pipes and functions with their state instead."
         ),
     ] = False,
-    letters: Annotated[bool, typer.Option("--letters", hidden=True)] = False,  # former name of --dead-letters
+    letters: Annotated[
+        bool, typer.Option("--letters", hidden=True, help="Former name of --dead-letters.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List failures, newest first."""
