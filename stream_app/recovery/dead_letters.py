@@ -1,4 +1,4 @@
-"""Dead letters: the metadata of failed records on SQS, one message a record, never payload."""
+"""Dead letters: the metadata of failed records, sent to SQS, one message per record, without payload."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _BATCH = 10
 _encode = msgspec.json.Encoder().encode
 _MOST_DIGITS = 128
 _MOST_SUB = 10**18
-# Of consumers, streams and shards: they become parts of keys on S3.
+# Names of consumers, streams and shards, which become parts of S3 keys.
 NAME = re.compile(r"[\w.-]{1,256}", re.ASCII)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a failed record without its payload; `arrived` is in milliseconds since the epoch."""
+    """The metadata of a failed record; `arrived` is in milliseconds since the epoch."""
 
     kind: str
     version: int
@@ -56,9 +56,9 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def messages(segment: Segment) -> list[str]:
-    """The body of one message for each failed row, in the order of the rows: a `DeadLetter` as JSON.
+    """Return one message body for each failed row, in row order: a `DeadLetter` as JSON.
 
-    Plain ASCII: a partition key may hold characters that SQS refuses.
+    The bodies are ASCII, because a partition key may contain characters that SQS rejects.
     """
     ordered = sorted(segment.failed, key=attrgetter("row"))
     columns = record_metadata(segment.records).columns([failure.row for failure in ordered])
@@ -66,7 +66,7 @@ def messages(segment: Segment) -> list[str]:
 
 
 def parse(body: str | bytes) -> DeadLetter:
-    """The dead letter in the body of a message. Raises ValueError when it is none of ours."""
+    """Parse the body of a message. Raises ValueError if it is not a dead letter of this application."""
     try:
         dead_letter = decoded(body, DeadLetter)
     except ValueError as error:
@@ -76,19 +76,19 @@ def parse(body: str | bytes) -> DeadLetter:
             f"not a dead letter of version {VERSION}: {dead_letter.kind[:40]!r} {dead_letter.version}"
         )
     if not is_position(dead_letter.sequence, dead_letter.sub, dead_letter.arrived):
-        raise ValueError("not a dead letter: its position or arrival is none")
+        raise ValueError("not a dead letter: its position or arrival time is not valid")
     if not all(map(NAME.fullmatch, (dead_letter.consumer, dead_letter.stream, dead_letter.shard))):
-        raise ValueError("not a dead letter: its consumer, stream or shard is no name")
+        raise ValueError("not a dead letter: its consumer, stream or shard name is not valid")
     return dead_letter
 
 
 def is_sequence(text: str) -> bool:
-    """Whether a text can be a sequence number: decimal digits, few enough to be read as a number."""
+    """Return whether a text is a possible sequence number: decimal digits of limited length."""
     return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def is_position(sequence: str, sub: int, arrived: int) -> bool:
-    """Whether they can be a record's sequence number, its place in an aggregate, and its arrival (ms)."""
+    """Return whether sequence number, sub-sequence number and arrival time (ms) are in range."""
     return is_sequence(sequence) and 0 <= sub < _MOST_SUB and is_time(arrived)
 
 
@@ -101,10 +101,10 @@ def send(
     sleep: Sleep,
     rng: random.Random,
 ) -> None:
-    """Send messages, ten at a time; of a batch that partly fails only the failed ones are sent again.
+    """Send messages in batches of ten, and retry only the failed messages of a batch.
 
-    Safe to repeat: whoever reads a dead letter twice writes the same object. Raises FatalError when a message
-    cannot be sent: going on would lose it.
+    Idempotent: hydrating a dead letter twice writes the same object. Raises FatalError if a message cannot be sent,
+    because continuing would lose it.
     """
     for start in range(0, len(bodies), _BATCH):
         waiting = {str(at): body for at, body in enumerate(bodies[start : start + _BATCH])}
@@ -113,13 +113,13 @@ def send(
 
 
 def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
-    """One request; takes out of `waiting` what was sent. Raises TransientError when some are left."""
+    """Send one request and remove the sent messages from `waiting`. Raises TransientError if any remain."""
     entries = [{"Id": at, "MessageBody": body} for at, body in waiting.items()]
     answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
     for sent in answer.get("Successful", ()):
         waiting.pop(sent["Id"], None)
     for failed in answer.get("Failed", ()):
-        # The sender's fault is there at the next try as well, unless it is that we were too fast.
+        # A sender fault is permanent, except for throttling.
         if failed.get("SenderFault") and failed.get("Code") not in TRANSIENT_CODES:
             raise FatalError(f"a dead letter was refused: {failed.get('Code')}")
     if waiting:
@@ -127,7 +127,7 @@ def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
 
 
 class _Quoted(dict[str, str]):
-    """Texts as JSON: a device has many letters."""
+    """A cache of texts as JSON: a device often has many dead letters."""
 
     def __init__(self, quote: Callable[[str], str]) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _Quoted(dict[str, str]):
 
 
 class _Frame(NamedTuple):
-    """What letters have in common: the beginning and the end, whether without spaces, and how their texts are quoted.
+    """The common parts of dead letters: beginning and end, whether without spaces, and the encoder of texts.
 
     msgspec writes JSON without spaces; what is not ASCII is escaped by `json`, which writes some.
     """
@@ -151,7 +151,7 @@ class _Frame(NamedTuple):
 
 
 class _Writer:
-    """Writes the letters of a segment."""
+    """Writes the dead letters of a segment."""
 
     def __init__(self, segment: Segment) -> None:
         names = {"consumer": segment.consumer, "stream": segment.stream, "shard": segment.shard}
@@ -162,7 +162,7 @@ class _Writer:
         self._frames: dict[tuple[Any, ...], _Frame] = {}
 
     def body(self, failure: Failure, key: str, sequence: str, arrived: int, sub: int) -> str:
-        """The letter of one failure, whose record is told by the others."""
+        """Return the dead letter of one failure, whose record has the other values."""
         plain = key.isascii() and sequence.isascii()
         common = (failure.event, failure.schema, failure.stage, failure.code, failure.reason, plain)
         known = self._frames.get(common)
@@ -178,7 +178,7 @@ class _Writer:
         return f'{before}, "sequence": {number}, "sub": {sub}, "partition_key": {own}, "arrived": {arrived}, {after}'
 
     def _frame(self, failure: Failure, *, plain: bool) -> _Frame:
-        """`plain` tells that what is its own is ASCII."""
+        """Build the frame; `plain` tells that the record's own values are ASCII."""
         about = {
             "event": failure.event,
             "schema": failure.schema,
@@ -194,7 +194,7 @@ class _Writer:
 
 
 def _ascii(value: Any) -> str | None:
-    """As JSON without spaces, None where that is not ASCII."""
+    """Encode as JSON without spaces, None if the result is not ASCII."""
     try:
         text = _encode(value)
     except UnicodeEncodeError:
@@ -208,7 +208,7 @@ def _compact(text: str) -> str:
 
 @lru_cache(maxsize=1_000)  # most failures of a segment have few reasons
 def _bounded(reason: str) -> str:
-    """At most REASON_LENGTH characters, all of them printable, so that it can stand in a log line."""
+    """Truncate to REASON_LENGTH characters and replace unprintable ones, so that it fits a log line."""
     short = reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 1] + "…"
     if short.isprintable():
         return short

@@ -1,4 +1,4 @@
-"""The failure store: one S3 object a failed record, found by consumer, date, partition key and position."""
+"""The failure store: one S3 object per failed record, keyed by consumer, date, partition key and position."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAILURES = "failures/"
 KIND = "stream-app.failure"
 OPEN, REDRIVEN, PROCESSED, DISCARDED, EXPIRED = "open", "redriven", "processed", "discarded", "expired"
 STATUSES = (OPEN, REDRIVEN, PROCESSED, DISCARDED, EXPIRED)
-# What each status may follow: a late writer does not take back what is known.
+# The statuses that each status may replace, so that a late writer does not undo a newer status.
 _AFTER = {
     REDRIVEN: frozenset({OPEN, DISCARDED}),
     DISCARDED: frozenset({OPEN, EXPIRED, REDRIVEN}),
@@ -41,7 +41,7 @@ _PAYLOAD = b',"encoding":"json","payload":'
 
 
 class FailureKey(NamedTuple):
-    """What a failure's key says; `partition_key` is None where it was too long to be kept whole."""
+    """The parts of a failure's key; `partition_key` is None if it was too long to be stored completely."""
 
     consumer: str
     partition_key: str | None
@@ -50,7 +50,7 @@ class FailureKey(NamedTuple):
 
 
 class StoredFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """The object of one failed record. `data` gives its bytes; `encoding` says how `payload` holds them.
+    """The stored object of one failed record. `data` returns its bytes; `encoding` is the format of `payload`.
 
     `encoding` is "json" (the payload is the record's own text), "base64", or "none" (the record had left the
     stream). `arrived` is in milliseconds since the epoch; `attempts` counts how often it was sent again. `origin` is
@@ -80,7 +80,7 @@ class StoredFailure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data(self) -> bytes | None:
-        """The record's bytes as Kinesis held them (JSON without white space around it); None when they were gone."""
+        """The record's bytes (JSON without surrounding white space), None if they had expired."""
         if self.encoding == "none":
             return None
         if self.encoding == "base64":
@@ -89,15 +89,15 @@ class StoredFailure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """Where it is stored."""
+        """The key of the object."""
         position = Position(self.shard, self.sequence, self.sub)
         return failure_key(self.consumer, position, self.partition_key, self.arrived)
 
 
 def failure_key(consumer: str, position: Position, partition_key: str, arrived: int) -> str:
-    """Where the failed record is stored, by identity alone; `arrived` in milliseconds since the epoch.
+    """Return the key of a failed record, a function of its identity; `arrived` in milliseconds since the epoch.
 
-    A partition key too long for a key of S3 is cut and ends in a hash of the whole.
+    A partition key that is too long for an S3 key is truncated and ends in a hash of the complete key.
     """
     at = utc_datetime(arrived)
     name = f"{at:{_STAMP}}.{arrived % 1000:03d}Z-{position.shard}-{position.sequence}-{position.sub}.json"
@@ -105,7 +105,7 @@ def failure_key(consumer: str, position: Position, partition_key: str, arrived: 
 
 
 def folder(partition_key: str) -> str:
-    """A partition key as one level of an S3 key: percent-encoded, at most 400 characters, never `.` or `..`."""
+    """Encode a partition key as one level of an S3 key: at most 400 characters, never `.` or `..`."""
     raw = partition_key.encode("utf-8", "surrogatepass")
     encoded = quote(raw, safe="").replace("~", "%7E")
     if not encoded.strip("."):
@@ -113,13 +113,13 @@ def folder(partition_key: str) -> str:
     if len(encoded) <= _FOLDER_LENGTH:
         return encoded
     head = encoded[: _FOLDER_LENGTH - _HASH_LENGTH - 1].rpartition("%")
-    # An escape is three characters; one that was cut in two is left out.
+    # An escape has three characters; a truncated one is removed.
     kept = head[0] if head[1] and len(head[2]) < 2 else "".join(head)
     return f"{kept}~{hashlib.sha256(raw).hexdigest()[:_HASH_LENGTH]}"
 
 
 def parse_key(key: str) -> FailureKey | None:
-    """What a key of the failure store says; None when it is not one."""
+    """Parse a key of the failure store, None if it is not one."""
     parts = key.removeprefix(FAILURES).split("/")
     found = _NAME.fullmatch(parts[-1])
     if not key.startswith(FAILURES) or len(parts) != 7 or found is None:
@@ -143,7 +143,7 @@ def _unfolded(name: str) -> str | None:
 
 
 def failure(dead_letter: DeadLetter, data: bytes | None, origin: str | None = None) -> StoredFailure:
-    """The object of a failed record: what its dead letter says, and its bytes, None when they are gone."""
+    """Build the object of a failed record from its dead letter and its bytes, None if they have expired."""
     encoding, payload = _payload(data)
     return StoredFailure(
         consumer=dead_letter.consumer,
@@ -173,16 +173,16 @@ def _payload(data: bytes | None) -> tuple[str, bytes]:
         return "none", b"null"
     try:
         decoded(data)
-        # The text itself, not a rendering of it: what is sent again are the bytes that came.
+        # Keep the original text: a redrive sends the original bytes.
         return "json", data.strip(_JSON_SPACE)
     except ValueError:
         return "base64", msgspec.json.encode(base64.b64encode(data).decode())
 
 
 def put(s3: Any, bucket: str, stored: StoredFailure) -> bool:
-    """Create the failure's object with its tag `status`; False when there is one, which is left as it is.
+    """Create the failure's object with its tag `status`; False if it exists, in which case it is unchanged.
 
-    So a second hydrate never takes back a later status. Raises what boto3 raises, and TransientError.
+    So repeated hydration never overwrites a later status. Raises boto3 errors and TransientError.
     """
     status = EXPIRED if stored.encoding == "none" else OPEN
     request = {
@@ -196,7 +196,7 @@ def put(s3: Any, bucket: str, stored: StoredFailure) -> bool:
 
 
 def load(body: bytes) -> StoredFailure:
-    """The failure in an object's body. Raises ValueError when it is none."""
+    """Parse a stored failure. Raises ValueError if it is malformed."""
     try:
         stored = _deep(body) if is_deep(body) else decoded(body, StoredFailure)
     except ValueError as error:
@@ -207,16 +207,16 @@ def load(body: bytes) -> StoredFailure:
     if not is_position(stored.sequence, stored.sub, stored.arrived) or not is_position(
         dead_letter.sequence, dead_letter.sub, dead_letter.arrived
     ):
-        raise ValueError("not a stored failure: its position or arrival is none")
+        raise ValueError("not a stored failure: its position or arrival time is not valid")
     try:
-        stored.data  # noqa: B018  # base64 that is none is told here
+        stored.data  # noqa: B018  # raises ValueError for malformed base64
     except ValueError:
-        raise ValueError("not a stored failure: its payload cannot be read") from None
+        raise ValueError("not a stored failure: its payload is malformed") from None
     return stored
 
 
 def _deep(body: bytes) -> StoredFailure:
-    """A failure whose payload is nested deeper than others: such ones were once stored as JSON."""
+    """Parse a failure whose JSON payload exceeds the depth limit; earlier versions stored such payloads."""
     head, found, payload = body.partition(_PAYLOAD)
     if not found or not payload.endswith(b"}"):
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
@@ -225,7 +225,7 @@ def _deep(body: bytes) -> StoredFailure:
 
 
 def status(s3: Any, bucket: str, key: str) -> str | None:
-    """The tag `status` of a failure's object, None where there is neither. Raises what boto3 raises."""
+    """Return the tag `status` of a failure's object, None if either is missing. Raises boto3 errors."""
     try:
         tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
     except Exception as error:
@@ -236,10 +236,10 @@ def status(s3: Any, bucket: str, key: str) -> str | None:
 
 
 def advance_status(s3: Any, bucket: str, key: str, new: str) -> bool:
-    """Set a failure's tag `status` where it may follow the one that it has; other tags stay. False where it may not.
+    """Set a failure's tag `status` if the current one allows it, else return False; other tags are kept.
 
-    Not atomic, as tags know no conditions: the ledger is what counts, and the tag follows it. Raises what boto3
-    raises; an object that is gone has no status.
+    Not atomic, because S3 has no conditional tagging: the ledger is authoritative and the tag follows it. Also False
+    if the object is missing. Raises boto3 errors.
     """
     try:
         tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
@@ -259,7 +259,7 @@ def advance_status(s3: Any, bucket: str, key: str, new: str) -> bool:
 def failure_keys(
     s3: Any, bucket: str, consumer: str, since: datetime | None = None, until: datetime | None = None
 ) -> Iterator[str]:
-    """The keys of a consumer's failures by arrival hour, those that arrived in [since, until), both UTC."""
+    """Iterate over the keys of a consumer's failures that arrived in [since, until), UTC, by arrival hour."""
     prefix = f"{FAILURES}{consumer}/"
     start = f"{prefix}{since:%Y/%m/%d/%H}/" if since else ""
     for key in keys(s3, bucket, prefix, start):
