@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,10 @@ from stream_app.model.record import Failure, Position
 from stream_app.model.record_metadata import record_metadata
 from stream_app.model.segment import Segment, token
 from stream_app.recovery.bounded import decoded, is_time
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 KIND = "stream-app.dead-letter"
 VERSION = 1
@@ -93,7 +97,7 @@ def is_position(sequence: str, sub: int, arrived: int) -> bool:
 
 
 def send(
-    sqs: Any,
+    sqs: SQSClient,
     queue_url: str,
     bodies: Sequence[str],
     policy: Policy,
@@ -112,9 +116,11 @@ def send(
         call(partial(_send_some, sqs, queue_url, waiting), policy, sleep=sleep, rng=rng, what=what)
 
 
-def _send_some(sqs: Any, queue_url: str, waiting: dict[str, str]) -> None:
+def _send_some(sqs: SQSClient, queue_url: str, waiting: dict[str, str]) -> None:
     """Send one request and remove the sent messages from `waiting`. Raises TransientError if any remain."""
-    entries = [{"Id": at, "MessageBody": body} for at, body in waiting.items()]
+    entries: list[SendMessageBatchRequestEntryTypeDef] = [
+        {"Id": at, "MessageBody": body} for at, body in waiting.items()
+    ]
     answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
     for sent in answer.get("Successful", ()):
         waiting.pop(sent["Id"], None)
@@ -159,7 +165,7 @@ class _Writer:
         self._before, self._before_escaped = _ascii(before), json.dumps(before)
         self._first = token(segment.first)
         self._compact, self._escaped = _Quoted(_compact), _Quoted(json.dumps)
-        self._frames: dict[tuple[Any, ...], _Frame] = {}
+        self._frames: dict[tuple[object, ...], _Frame] = {}
 
     def body(self, failure: Failure, key: str, sequence: str, arrived: int, sub: int) -> str:
         """Return the dead letter of one failure, whose record has the other values."""
@@ -193,7 +199,7 @@ class _Writer:
         return _Frame(self._before[:-1], after[1:], True, self._compact)
 
 
-def _ascii(value: Any) -> str | None:
+def _ascii(value: object) -> str | None:
     """Encode as JSON without spaces, None if the result is not ASCII."""
     try:
         text = _encode(value)

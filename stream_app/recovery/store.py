@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote, urlencode
 
 import msgspec
@@ -18,6 +18,10 @@ from stream_app.model.record import Position
 from stream_app.model.segment import utc_datetime
 from stream_app.recovery.bounded import MAX_DEPTH, decoded, is_deep
 from stream_app.recovery.dead_letters import DeadLetter, is_position
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import TagTypeDef
 
 FAILURES = "failures/"
 KIND = "stream-app.failure"
@@ -179,7 +183,7 @@ def _payload(data: bytes | None) -> tuple[str, bytes]:
         return "base64", msgspec.json.encode(base64.b64encode(data).decode())
 
 
-def put(s3: Any, bucket: str, stored: StoredFailure) -> bool:
+def put(s3: S3Client, bucket: str, stored: StoredFailure) -> bool:
     """Create the failure's object with its tag `status`; False if it exists, in which case it is unchanged.
 
     So repeated hydration never overwrites a later status. Raises boto3 errors and TransientError.
@@ -224,7 +228,7 @@ def _deep(body: bytes) -> StoredFailure:
     return msgspec.structs.replace(stored, payload=msgspec.Raw(payload[:-1]))
 
 
-def status(s3: Any, bucket: str, key: str) -> str | None:
+def status(s3: S3Client, bucket: str, key: str) -> str | None:
     """Return the tag `status` of a failure's object, None if either is missing. Raises boto3 errors."""
     try:
         tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
@@ -235,7 +239,7 @@ def status(s3: Any, bucket: str, key: str) -> str | None:
     return next((tag["Value"] for tag in tags if tag["Key"] == "status"), None)
 
 
-def advance_status(s3: Any, bucket: str, key: str, new: str) -> bool:
+def advance_status(s3: S3Client, bucket: str, key: str, new: str) -> bool:
     """Set a failure's tag `status` if the current one allows it, else return False; other tags are kept.
 
     Not atomic, because S3 has no conditional tagging: the ledger is authoritative and the tag follows it. Also False
@@ -247,8 +251,8 @@ def advance_status(s3: Any, bucket: str, key: str, new: str) -> bool:
         if now not in _AFTER[new]:
             return False
         others = [tag for tag in tags if tag["Key"] != "status"]
-        tagging = {"TagSet": [*others, {"Key": "status", "Value": new}]}
-        s3.put_object_tagging(Bucket=bucket, Key=key, Tagging=tagging)
+        tags_after: list[TagTypeDef] = [*others, {"Key": "status", "Value": new}]
+        s3.put_object_tagging(Bucket=bucket, Key=key, Tagging={"TagSet": tags_after})
     except Exception as error:
         if aws_error_code(error) in _GONE:
             return False
@@ -257,7 +261,7 @@ def advance_status(s3: Any, bucket: str, key: str, new: str) -> bool:
 
 
 def failure_keys(
-    s3: Any, bucket: str, consumer: str, since: datetime | None = None, until: datetime | None = None
+    s3: S3Client, bucket: str, consumer: str, since: datetime | None = None, until: datetime | None = None
 ) -> Iterator[str]:
     """Iterate over the keys of a consumer's failures that arrived in [since, until), UTC, by arrival hour."""
     prefix = f"{FAILURES}{consumer}/"

@@ -153,7 +153,7 @@ def test_every_message_is_taken_once_or_the_process_ends(
 
 
 def test_only_the_failed_ones_are_sent_again() -> None:
-    queue = Queue([["ok", "busy", "ok", "throttled"], ["busy", "ok"], ["ok"]])
+    queue: Any = Queue([["ok", "busy", "ok", "throttled"], ["busy", "ok"], ["ok"]])
     bodies = [json.dumps({"n": at}) for at in range(4)]
     send(queue, "q", bodies, Policy(), sleep=lambda _: None, rng=random.Random(1))
     assert queue.requests == [4, 2, 1]
@@ -161,13 +161,13 @@ def test_only_the_failed_ones_are_sent_again() -> None:
 
 
 def test_a_request_without_an_answer_is_sent_again_whole() -> None:
-    queue = Queue([["raise"], []])
+    queue: Any = Queue([["raise"], []])
     send(queue, "q", ['{"n":0}', '{"n":1}'], Policy(), sleep=lambda _: None, rng=random.Random(1))
     assert queue.requests == [2, 2]
 
 
 def test_a_message_that_is_refused_for_good_ends_the_process_at_once() -> None:
-    queue = Queue([["ok", "refused"]])
+    queue: Any = Queue([["ok", "refused"]])
     with pytest.raises(FatalError, match="InvalidMessageContents"):
         send(queue, "q", ['{"n":0}', '{"n":1}'], Policy(), sleep=lambda _: None, rng=random.Random(1))
     assert queue.requests == [2]
