@@ -140,7 +140,8 @@ FATES = st.lists(st.lists(st.sampled_from(["ok", "busy", "throttled", "silence"]
 def test_every_message_is_taken_once_or_the_process_ends(
     count: int, fates: list[list[str]], attempts: int
 ) -> None:
-    queue, bodies = Queue(list(fates)), [json.dumps({"n": at}) for at in range(count)]
+    queue: Any = Queue(list(fates))
+    bodies = [json.dumps({"n": at}) for at in range(count)]
     pauses: list[float] = []
     try:
         send(queue, "q", bodies, Policy(attempts), sleep=pauses.append, rng=random.Random(1))
