@@ -1,4 +1,4 @@
-"""The world fails by exception; bad data fails by value (`record.Failure`)."""
+"""Error classes: failures of the environment are exceptions, invalid records are values (`record.Failure`)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CONFIG_ERROR = 2
-"""The exit code of a record processor, and then of the launcher, whose configuration is wrong."""
+"""The exit code of the record processor and of the launcher if the configuration is wrong."""
 
 
 class StreamAppError(Exception):
-    """Base of all errors that this application raises on purpose."""
+    """The base class of all errors of this application."""
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with the configuration, and what to do about it."""
+    """A problem of the configuration, and a hint how to solve it."""
 
     what: str
     hint: str
 
 
 class ConfigError(StreamAppError):
-    """The configuration is wrong: every problem at once, each with a hint. Exit code 2."""
+    """The configuration is invalid; reports all problems at once, each with a hint. Exit code 2."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -29,18 +29,18 @@ class ConfigError(StreamAppError):
 
 
 class TransientError(StreamAppError):
-    """Throttled or unavailable: worth another try, in place."""
+    """A retriable error, such as throttling or unavailability; the caller retries with backoff."""
 
 
 class FatalError(StreamAppError):
-    """Going on would lose a record: leave without a checkpoint. Exit code 1."""
+    """Continuing could lose a record: stop without a checkpoint. Exit code 1."""
 
 
 class LeaseLostError(StreamAppError):
-    """Another worker owns the shard now: stop quietly, never commit."""
+    """Another worker owns the shard's lease now: stop without an error, and do not checkpoint."""
 
 
-# One table for all services. Codes of boto3's ClientError that are worth another try.
+# Retriable error codes of boto3's ClientError, for all services.
 TRANSIENT_CODES = frozenset(
     {
         "InternalError",
@@ -64,14 +64,14 @@ TRANSIENT_CODES = frozenset(
     }
 )
 
-# A conditional write found that the world is not as it assumed.
+# Error codes of a conditional write whose condition was not met.
 CONFLICT_CODES = frozenset(
     {"PreconditionFailed", "ConditionalRequestConflict", "ConditionalCheckFailedException", "412", "409"}
 )
 
 
 def aws_error_code(error: BaseException) -> str | None:
-    """The service's error code of a boto3 ClientError, else None."""
+    """Return the error code of a boto3 ClientError, or None for other errors."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
         return None
@@ -80,7 +80,7 @@ def aws_error_code(error: BaseException) -> str | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another try may succeed: throttling, 5xx, and what the network did."""
+    """Return whether an error is retriable: throttling, 5xx responses and network errors."""
     from botocore import exceptions as aws
 
     if isinstance(error, TransientError):
@@ -104,12 +104,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether a conditional write was refused."""
+    """Return whether the condition of a conditional write was not met."""
     return aws_error_code(error) in CONFLICT_CODES
 
 
 def explain(error: BaseException) -> Problem | None:
-    """What AWS or the network refused, for people; None for any other error."""
+    """Return a readable problem and hint for an AWS or network error, None for other errors."""
     from botocore import exceptions as aws
 
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.NoRegionError):
@@ -125,9 +125,9 @@ def explain(error: BaseException) -> Problem | None:
 
 
 _HINTS = {
-    "ResourceNotFoundException": "is the stream or table there? check streamName, regionName and the tables",
-    "NoSuchBucket": "is the bucket there? check app.bucket",
+    "ResourceNotFoundException": "check that the stream or table exists: streamName, regionName and the tables",
+    "NoSuchBucket": "check that the bucket app.bucket exists",
     "AccessDeniedException": "the role lacks a permission: see the consumer's policy in infra/",
     "AccessDenied": "the role lacks a permission: see the consumer's policy in infra/",
-    "ExpiredTokenException": "log in again",
+    "ExpiredTokenException": "log in again: the credentials have expired",
 }

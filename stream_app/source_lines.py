@@ -1,4 +1,4 @@
-"""Where a user's code is: the file and line of a function, of a declaration and of an error."""
+"""Source locations of user code: the file and line of a function, a declaration or an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache, partial
 from types import CodeType, FrameType
-from typing import Any
 
 _PACKAGE = __file__.rpartition("/")[0] + "/"
 _SHIPPED = _PACKAGE + "events/"
@@ -20,31 +19,31 @@ _PLACE = re.compile(r" \(([^\s()]+:\d+)\)$")
 
 
 def compact(filename: str, line: int) -> str:
-    """A file's folder and name with a line, such as `events/meter.py:12`: the same on every machine."""
+    """Return a file's folder and name with a line, such as `events/meter.py:12`, the same on every machine."""
     name = "/".join(filename.split("/")[-2:]).encode("utf-8", "replace").decode()
     return f"{_SPECIAL.sub('_', name)[-_LONGEST:]}:{line}"
 
 
 def with_line(text: str, line: str, longest: int) -> str:
-    """A text that ends with a line, such as `KeyError: 'x' (events/meter.py:12)`, of at most so many characters."""
+    """Append a line to a text, such as `KeyError: 'x' (events/meter.py:12)`; at most `longest` characters."""
     place = f" ({line})"
     room = longest - len(place)
     return (text if len(text) <= room else text[: room - 1] + "…") + place
 
 
 def without_line(text: str) -> str:
-    """The text that `with_line` was given."""
+    """Remove the line that `with_line` appended."""
     return _PLACE.sub("", text)
 
 
 def line_in(text: str) -> str | None:
-    """The line with which `with_line` had a text end, None where it ends with none."""
+    """Return the line that `with_line` appended, or None."""
     found = _PLACE.search(text)
     return found[1] if found else None
 
 
-def defined_at(function: Callable[..., Any]) -> str:
-    """Where a function begins, or its name where it was not written in Python."""
+def defined_at(function: Callable[..., object]) -> str:
+    """Return the first line of a function, or its name if it is not written in Python."""
     code = _code(function)
     if code is None:
         return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
@@ -52,10 +51,10 @@ def defined_at(function: Callable[..., Any]) -> str:
 
 
 def raised_at(error: BaseException) -> str | None:
-    """The innermost line of a user's own code that an error came through, None where it came through none.
+    """Return the innermost line of user code in an error's traceback.
 
-    A user's own code is neither this package (but for the events that come with it), nor the standard library, nor an
-    installed package. Where all of it is one of these, it is the first line outside this package.
+    User code is outside this package (except for its shipped events), the standard library and installed packages. If
+    there is none, return the first line outside this package, or None.
     """
     own: str | None = None
     first: str | None = None
@@ -71,7 +70,7 @@ def raised_at(error: BaseException) -> str | None:
 
 
 def is_defined_in(error: BaseException, module: str) -> bool:
-    """Whether an error was raised by a function of this module itself."""
+    """Return whether an error was raised directly by a function of this module."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -79,7 +78,7 @@ def is_defined_in(error: BaseException, module: str) -> bool:
 
 
 def caller() -> str:
-    """Where the function that calls the caller of this one was called from, past generated code."""
+    """Return the line of the code that called the caller's caller, skipping generated code."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename.startswith(("<", _STANDARD_LIBRARY)):
         frame = frame.f_back
@@ -95,10 +94,11 @@ def _is_own(filename: str) -> bool:
     return not any(folder in filename for folder in _INSTALLED)
 
 
-def _code(function: Any) -> CodeType | None:
+def _code(function: object) -> CodeType | None:
     while isinstance(function, partial):
         function = function.func
-    function = inspect.unwrap(function)
+    if callable(function):
+        function = inspect.unwrap(function)
     if not hasattr(function, "__code__"):
         function = inspect.getattr_static(type(function), "__call__", None)
     code = getattr(function, "__code__", None)

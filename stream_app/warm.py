@@ -1,13 +1,13 @@
-"""What a consumer does before its first record, so that the first record need not wait for it."""
+"""Warm-up of a consumer before its first record: connections, compiled code and caches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
+from anomaly.detector import AnyArray
+from stream_app.aws.clients import ClientFactory
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Batch
 from stream_app.model.records import Payloads
@@ -24,11 +24,11 @@ from stream_app.settings import Settings
 from stream_app.sinks.parquet import encode, to_table
 
 
-def warm_up(settings: Settings, registry: Registry, client: Callable[[str], Any]) -> None:
-    """Ask each service something small, and encode an empty file of each event type.
+def warm_up(settings: Settings, registry: Registry, client: ClientFactory) -> None:
+    """Send a small request to each service, compile all loops, and encode an empty file of each event type.
 
-    A client's first request costs a hundred times its second: rules of endpoints, credentials, connections. Errors
-    are left to the first real use, which knows what to do about them.
+    A client's first request takes a hundred times as long as its second: endpoint rules, credentials, connection.
+    Errors are ignored here and handled at the first real request.
     """
     with suppress(Exception):
         client("s3").head_object(Bucket=settings.bucket, Key=f"state/{settings.application}/warm-up")
@@ -43,20 +43,20 @@ def warm_up(settings: Settings, registry: Registry, client: Callable[[str], Any]
     warm_detectors(registry)
     warm_pipeline(registry)
     for codec in registry.codecs.values():
-        nothing = resolve_schema(EncodedRows(codec.event.name), codec, np.zeros(0, np.int64)).passed
-        encode(to_table(nothing, [], "")[0], {})
+        empty = resolve_schema(EncodedRows(codec.event.name), codec, np.zeros(0, np.int64)).passed
+        encode(to_table(empty, [], "")[0], {})
 
 
 def warm_detectors(registry: Registry) -> None:
-    """Score two rows with a throwaway detector of each event type, so that compiled loops are compiled.
+    """Score two rows with a temporary detector of each event type, to compile its loops.
 
-    What is compiled is kept on disk: the first process ever takes some seconds, those after it half a second.
+    Compiled code is cached on disk: the first process takes seconds, later ones half a second.
     """
     for codec in registry.codecs.values():
         event = codec.event
         if event.detector is None or not event.features:
             continue
-        columns: dict[str, Any] = {name: np.zeros(2) for name in event.features}
+        columns: dict[str, AnyArray] = {name: np.zeros(2) for name in event.features}
         columns["time"] = np.arange(2).astype("datetime64[ms]")
         columns[event.key] = np.array(["warm-up", "warm-up"], dtype=object)
         with suppress(Exception):
@@ -64,16 +64,16 @@ def warm_detectors(registry: Registry) -> None:
 
 
 def warm_pipeline(registry: Registry) -> None:
-    """Take a row of nothing through the compiled loops of the pipeline. No user's function is called."""
+    """Run the compiled loops of the pipeline on an empty row, without calling user code."""
     device = np.zeros(1, dtype=np.int64)
     for codec in registry.codecs.values():
-        row = tuple(_NOTHING.get(field.kind) for field in codec.schema.fields)
+        row = tuple(_EMPTY_VALUES.get(field.kind) for field in codec.schema.fields)
         columns = build([row], codec.schema.fields, codec.event.required)
         batch, state = Batch(codec.event.name, columns, device), EventState(codec.event, 1)
         state.recent_ids.undo(
             state.recent_ids.check_and_add(device, id_hashes(batch[codec.event.key]), device == 0)
         )
-        with suppress(Exception):  # values that are none fit no column of numbers that may not be missing
+        with suppress(Exception):  # a missing value does not fit a column of required numbers
             if state.previous is not None:
                 state.previous.columns(device, batch, device == 0)
             if state.windows is not None:
@@ -85,7 +85,7 @@ def warm_pipeline(registry: Registry) -> None:
         problem(payload)
 
 
-_NOTHING = {FLOAT: 0.0, SINGLE: 0.0, INTEGER: 0, BOOLEAN: False, TEXT: "", TIME_MS: 0, TIME_US: 0}
+_EMPTY_VALUES = {FLOAT: 0.0, SINGLE: 0.0, INTEGER: 0, BOOLEAN: False, TEXT: "", TIME_MS: 0, TIME_US: 0}
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Event types: one module each, beside its Avro schema."""
+"""The shipped event types: one module for each, with its Avro schema in `schemas/`."""

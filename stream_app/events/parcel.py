@@ -1,20 +1,19 @@
-"""A parcel's way from pick-up to signature, one event a step."""
+"""Sample event type: the status of a parcel from pick-up to signature, one event per change."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.api import Batch, Event, Mask
 
-# How far a scanner's clock may run ahead of ours.
+# The allowed clock skew of a scanner into the future.
 CLOCK_SKEW = np.timedelta64(5, "m")
 SECOND = np.timedelta64(1, "s")
 
-# What may follow each status. None is a parcel that was never seen: its way begins with the pick-up.
+# The allowed next statuses. None is a new parcel, whose first status is picked_up.
 NEXT: Mapping[str | None, frozenset[str]] = {
     None: frozenset({"picked_up"}),
     "picked_up": frozenset({"in_transit"}),
@@ -25,7 +24,7 @@ NEXT: Mapping[str | None, frozenset[str]] = {
 
 
 def verify(batch: Batch) -> dict[str, Mask]:
-    """Each rule's mask, true where the row keeps it. A parcel never seen before has no earlier time."""
+    """Return each rule's mask, true where the row satisfies it. A new parcel has no earlier time."""
     status, before = batch["status"], batch["previous.status"]
     earlier = batch["previous.time"]
     return {
@@ -38,11 +37,11 @@ def verify(batch: Batch) -> dict[str, Mask]:
     }
 
 
-def calculate(batch: Batch) -> dict[str, NDArray[Any]]:
-    """How long the parcel was in its previous state, and at delivery how late it is against the promise.
+def calculate(batch: Batch) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+    """Return the time in the previous status, and for deliveries the lateness against the promised time.
 
-    `seconds_in_state` is NaN for a parcel never seen before. `lateness` is in seconds, positive when late,
-    NaN where nothing was promised or the event is no delivery; `late` is 1 where it is positive, else 0.
+    `seconds_in_state` is NaN for a new parcel. `lateness` is in seconds, positive if late, and NaN without a promised
+    time or for other events than deliveries. `late` is 1 if `lateness` is positive, otherwise 0.
     """
     time = batch["time"]
     delivered = batch["status"] == "delivered"
@@ -54,7 +53,7 @@ def calculate(batch: Batch) -> dict[str, NDArray[Any]]:
     }
 
 
-def _mask(values: Any) -> Mask:
+def _mask(values: Iterable[bool]) -> Mask:
     return np.fromiter(values, dtype=np.bool_)
 
 

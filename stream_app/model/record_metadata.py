@@ -1,4 +1,4 @@
-"""Where the rows of a segment come from: its records without their payloads."""
+"""The metadata of records: keys, sequence numbers and arrivals, without the payloads."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ class _Part(NamedTuple):
 
 
 class RecordMetadata(Sequence[Record]):
-    """Records as columns; `data` of each is empty.
+    """Processed records as columns, without their payloads (`data` is empty).
 
-    What became of a record is known when it gets here. Without their payloads the records of a segment take a sixth
-    of the memory, and a batch's memory is free for the next batch.
+    This takes a sixth of the memory of whole records, and frees the payload buffer of a batch for the next batch.
     """
 
     def __init__(self, records: Sequence[Record] = ()) -> None:
@@ -39,7 +38,7 @@ class RecordMetadata(Sequence[Record]):
         self._count += len(more)
 
     def _whole(self) -> _Part:
-        """All of it; joined once."""
+        """Return all columns; parts are joined once."""
         if len(self._parts) != 1:
             parts = self._parts or [_NOTHING]
             self._parts = [
@@ -69,38 +68,38 @@ class RecordMetadata(Sequence[Record]):
         return Record(b"", key, sequence, int(all_of.arrived[row]), int(all_of.subs[row]))
 
     def take(self, rows: Sequence[int]) -> list[Record]:
-        """The records of some rows (not negative), in the order given."""
+        """Return the records of some rows (not negative), in the given order."""
         return [Record(b"", *values) for values in zip(*self.columns(rows), strict=True)]
 
     def columns(self, rows: Sequence[int]) -> tuple[list[str], list[str], list[int], list[int]]:
-        """The same as partition keys, sequence numbers, arrivals and sub-sequence numbers."""
+        """Return partition keys, sequence numbers, arrivals (ms) and sub-sequence numbers of some rows."""
         all_of, at = self._whole(), np.array(rows, dtype=np.int64)
         keys, sequences = (_taken(texts, at) for texts in (all_of.keys, all_of.sequences))
         return keys, sequences, all_of.arrived[at].tolist(), all_of.subs[at].tolist()
 
     def names(self, rows: Sequence[int]) -> tuple[list[str], list[int]]:
-        """Sequence and sub-sequence numbers of some rows."""
+        """Return the sequence and sub-sequence numbers of some rows."""
         all_of, at = self._whole(), np.array(rows, dtype=np.int64)
         return _taken(all_of.sequences, at), all_of.subs[at].tolist()
 
     @property
     def sequences(self) -> pa.Array[Any]:
-        """Sequence numbers, text."""
+        """The sequence numbers, as text."""
         return _arrow(self._whole().sequences)
 
     @property
     def keys(self) -> pa.Array[Any]:
-        """Partition keys, text."""
+        """The partition keys, as text."""
         return _arrow(self._whole().keys)
 
     @property
     def arrived(self) -> IntVector:
-        """Arrival at Kinesis, milliseconds since the epoch."""
+        """The arrivals at Kinesis in milliseconds since the epoch."""
         return self._whole().arrived
 
     @property
     def subs(self) -> IntVector:
-        """Sub-sequence numbers."""
+        """The sub-sequence numbers."""
         return self._whole().subs
 
 
@@ -110,14 +109,14 @@ _NOTHING = _Part(
 
 
 def record_metadata(records: Sequence[Record]) -> RecordMetadata:
-    """The records as columns."""
+    """Return the metadata of records."""
     return records if isinstance(records, RecordMetadata) else RecordMetadata(records)
 
 
 def _taken(texts: TextColumn, rows: IntVector) -> list[str]:
     taken: Any = _arrow(texts).take(rows)
-    found: list[str] = taken.to_pylist()
-    return found
+    values: list[str] = taken.to_pylist()
+    return values
 
 
 def _arrow(texts: TextColumn) -> pa.Array[Any]:

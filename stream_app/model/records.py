@@ -1,4 +1,4 @@
-"""Records as columns: a batch of hundreds without an object for each."""
+"""Records as columns: a batch of records without one object per record."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LINE_BREAK, _OPEN, _CLOSE = (ord(character) for character in "\n{}")
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
-    """Texts in UTF-8, joined: number i is [begins[i], begins[i + 1]) of `data`, as in Arrow's string arrays."""
+    """UTF-8 texts in one buffer: text i is `data[begins[i] : begins[i + 1]]`, as in Arrow's string arrays."""
 
     data: NDArray[np.uint8]
     begins: NDArray[np.int32]
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> TextColumn:
-        """What is not Unicode (half a surrogate pair) is replaced."""
+        """Encode texts; lone surrogates are replaced."""
         joined = "".join(texts)
         if joined.isascii():
             return cls(_bytes(joined.encode()), _begins(map(len, texts)).astype(np.int32))
@@ -34,7 +34,7 @@ class TextColumn:
 
     @classmethod
     def joined(cls, parts: Sequence[TextColumn]) -> TextColumn:
-        """All of them, in order."""
+        """Concatenate columns, in order."""
         data = [part.data[part.begins[0] : part.begins[-1]] for part in parts]
         lengths = [np.diff(part.begins) for part in parts]
         begins = np.zeros(1 + sum(map(len, parts)), dtype=np.int32)
@@ -46,30 +46,30 @@ class TextColumn:
         return len(self.begins) - 1
 
     def text(self, at: int) -> str:
-        """One of them; `at` is not negative."""
+        """Return the text at index `at` (not negative)."""
         return str(self.data[self.begins[at] : self.begins[at + 1]].data, "utf-8")
 
     def part(self, start: int, stop: int) -> TextColumn:
-        """Those of [start, stop)."""
+        """Return a view of the texts [start, stop)."""
         return TextColumn(self.data, self.begins[start : stop + 1])
 
 
 @dataclass(frozen=True, slots=True)
 class Payloads:
-    """Bytes of records, joined, a line break after each: number i begins at begins[i]."""
+    """Payloads in one buffer, each followed by a line break; payload i begins at `begins[i]`."""
 
     data: NDArray[np.uint8]
     begins: IntVector
 
     @classmethod
     def of(cls, payloads: Sequence[bytes]) -> Payloads:
-        """Copies of them."""
+        """Copy payloads to a new buffer."""
         data = b"".join(part for payload in payloads for part in (payload, b"\n"))
         return cls(_bytes(data), _begins(len(payload) + 1 for payload in payloads))
 
     @classmethod
     def joined(cls, parts: Sequence[Payloads]) -> Payloads:
-        """All of them, in order."""
+        """Concatenate payloads, in order."""
         begins = np.zeros(1 + sum(map(len, parts)), dtype=np.int64)
         if parts:
             np.cumsum(np.concatenate([np.diff(part.begins) for part in parts]), out=begins[1:])
@@ -80,22 +80,22 @@ class Payloads:
         return len(self.begins) - 1
 
     def read_only(self) -> NDArray[np.uint8]:
-        """`data` as an array of one type, which compiled loops are made for."""
+        """Return a read-only view of `data`, the only variant for which compiled code is specialized."""
         data = self.data.view()
         data.flags.writeable = False
         return data
 
     @property
     def size(self) -> int:
-        """Bytes of all of them, line breaks included."""
+        """The size of all payloads in bytes, including line breaks."""
         return int(self.begins[-1] - self.begins[0])
 
     def payload(self, at: int) -> bytes:
-        """One of them; `at` is not negative."""
+        """Return the payload at index `at` (not negative)."""
         return self.data[self.begins[at] : self.begins[at + 1] - 1].tobytes()
 
     def each(self) -> list[bytes]:
-        """All of them."""
+        """Return all payloads."""
         first, *begins = self.begins.tolist()
         whole, found = self.data[first : begins[-1] if begins else first].tobytes(), []
         at = 0
@@ -105,17 +105,17 @@ class Payloads:
         return found
 
     def part(self, start: int, stop: int) -> Payloads:
-        """Those of [start, stop)."""
+        """Return a view of the payloads [start, stop)."""
         return Payloads(self.data, self.begins[start : stop + 1])
 
     def lengths(self) -> IntVector:
-        """The size of each in bytes, shape (n,)."""
+        """Return the size of each payload in bytes, shape (n,)."""
         return np.diff(self.begins) - 1
 
     def lines(self, line_breaks: int | None = None) -> memoryview | None:
-        """All of them, where each is a line that begins with an opening brace and ends with a closing one.
+        """Return the buffer as JSON lines if every payload is one line from `{` to `}`, otherwise None.
 
-        `line_breaks` is how many there are, for a caller who counted them.
+        `line_breaks` is the number of line breaks, if the caller has already counted them.
         """
         whole = self.data[self.begins[0] : self.begins[-1]]
         last = self.data[self.begins[1:] - 2]
@@ -127,7 +127,7 @@ class Payloads:
 
 
 class Records(Sequence[Record]):
-    """Consecutive records of one shard; each column has one entry a record, `arrived` in ms since the epoch."""
+    """Consecutive records of one shard as columns; `arrived` is in milliseconds since the epoch."""
 
     def __init__(
         self, payloads: Payloads, keys: TextColumn, sequences: TextColumn, arrived: IntVector, subs: IntVector
@@ -137,7 +137,7 @@ class Records(Sequence[Record]):
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Records:
-        """The same records as columns."""
+        """Convert records to columns."""
         if isinstance(records, Records):
             return records
         arrived = [record.approximate_arrival_timestamp for record in records]
@@ -152,7 +152,7 @@ class Records(Sequence[Record]):
 
     @classmethod
     def joined(cls, parts: Sequence[Records]) -> Records:
-        """All of them, in order."""
+        """Concatenate records, in order."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -186,7 +186,7 @@ class Records(Sequence[Record]):
         )
 
     def part(self, start: int, stop: int) -> Records:
-        """Those of [start, stop)."""
+        """Return a view of the records [start, stop)."""
         if (start, stop) == (0, len(self)):
             return self
         return Records(

@@ -1,4 +1,4 @@
-"""The unit of storage: what the consumer hands to every sink, and how sinks follow each other."""
+"""The unit of storage: a segment, the sinks that store it, and the order of sinks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from stream_app.model.record import Batch, Failure, IntVector, Position, Record
 from stream_app.model.record_metadata import record_metadata
 
 _NAMED_ROWS = 10
-# Kinesis numbers records with 56 digits; Python refuses to read more than 4,300.
+# Sequence numbers of Kinesis have 56 digits; Python converts at most 4,300.
 TOKEN = re.compile(r"([0-9]{1,128})(?:\.([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive records of one shard, and what became of each.
+    """Consecutive records of one shard with their results: the unit that sinks store.
 
-    `records` holds all source records in order, at least one, maybe without their payloads (`Origins`). Rows of
-    the batches in `passed` (by event name), of the failures and of `repeated` are indexes into it. Every row is in
-    exactly one of the three.
-    `by_clock` tells that no record said where it ends: it was closed because none came any more.
+    `records` has all source records in order, at least one, possibly without their payloads (`RecordMetadata`). The
+    rows of the batches in `passed` (by event name), of `failed` and of `repeated` are indexes into it; every index is
+    in exactly one of the three. `by_clock` is True if the segment was closed by a timeout and not by a record.
     """
 
     consumer: str
@@ -41,34 +40,34 @@ class Segment:
 
     @property
     def first(self) -> Position:
-        """The position of its first record, which names it."""
+        """The position of the first record, which is part of the segment's name."""
         return self.records[0].position(self.shard)
 
     @property
     def last(self) -> Position:
-        """The position of its last record, which a checkpoint may name."""
+        """The position of the last record, up to which a checkpoint may be written."""
         return self.records[-1].position(self.shard)
 
     @property
     def name(self) -> str:
-        """What its files are called: the same for the same records, however often they are processed."""
+        """The name of its files; reprocessing the same records gives the same name."""
         return f"{self.shard}-{token(self.first)}"
 
     @property
     def arrival(self) -> datetime:
-        """When its first record arrived at Kinesis, UTC, to the millisecond."""
+        """The arrival of the first record at Kinesis, in UTC, with milliseconds."""
         return utc_datetime(self.records[0].arrived)
 
     def record_metadata(self, rows: Iterable[int]) -> list[Record]:
-        """The records of some of its rows, in the order given, without their payloads."""
+        """Return the records of some rows, in the given order, without their payloads."""
         return record_metadata(self.records).take(list(rows))
 
     def positions(self, rows: Iterable[int]) -> list[Position]:
-        """The positions of some of its rows, in the order given."""
+        """Return the positions of some rows, in the given order."""
         return [record.position(self.shard) for record in self.record_metadata(rows)]
 
     def tokens(self, rows: Iterable[int]) -> list[str]:
-        """The same as text (`token`)."""
+        """Return the positions of some rows as text (see `token`)."""
         return list(map(_text, *record_metadata(self.records).names(list(rows))))
 
     def check(self) -> None:
@@ -82,14 +81,14 @@ class Segment:
             raise FatalError(f"segment {self.name}: rows {_few(foreign)} are outside its {count} records")
         times = np.bincount(rows, minlength=count)
         if (times != 1).any():
-            lost, doubled = np.flatnonzero(times == 0), np.flatnonzero(times > 1)
+            missing, duplicated = np.flatnonzero(times == 0), np.flatnonzero(times > 1)
             raise FatalError(
-                f"segment {self.name}: of {count} rows {len(lost)} are in no part {_few(lost)} "
-                f"and {len(doubled)} in more than one {_few(doubled)}"
+                f"segment {self.name}: of {count} rows {len(missing)} are in no part {_few(missing)} "
+                f"and {len(duplicated)} in more than one {_few(duplicated)}"
             )
 
     def rejecting(self, failures: Sequence[Failure]) -> Segment:
-        """The same segment with the rows of `failures` moved from passed to failed."""
+        """Return the same segment with the rows of `failures` moved from passed to failed."""
         if not failures:
             return self
         rows = np.array([failure.row for failure in failures], dtype=np.int64)
@@ -101,35 +100,35 @@ class Segment:
 
 @runtime_checkable
 class Sink(Protocol):
-    """A place where segments go."""
+    """A destination that stores segments."""
 
     def write(self, segment: Segment) -> Sequence[Failure]:
-        """Store the rows that passed; safe to repeat. Returns those that can never be stored (SINK_REJECTED).
+        """Store the rows that passed; return a failure (SINK_REJECTED) for each row that can never be stored.
 
-        What is rejected depends on the segment alone, so that a second run parks the same rows.
+        Must be idempotent. Rejections must depend only on the segment, so that a retry rejects the same rows.
         """
         ...
 
     def close(self) -> None:
-        """Let go of threads and connections; nothing is written any more."""
+        """Release threads and connections; no write follows."""
         ...
 
 
 @runtime_checkable
 class PrebuildingSink(Protocol):
-    """A sink whose work before its requests can be done by itself, for example in a disposable fork."""
+    """A sink that can do its work without sending requests, for example to try it in a disposable fork."""
 
     def build(self, segment: Segment) -> object:
-        """All that `write` does without a request."""
+        """Do all the work of `write` that precedes its requests."""
         ...
 
 
 def store(segment: Segment, sinks: Sequence[Sink]) -> Segment:
-    """Hand the segment to each sink in turn; returns it with the rows that one rejected among `failed`.
+    """Write a segment to each sink, in order; return it with the rejected rows moved to `failed`.
 
-    A row that one sink rejects is withheld from those after it: the sink that counts as *stored* (Parquet on
-    S3) comes after the others, and the manifest, which names what was parked, last. So no row is both stored
-    and parked. Raises FatalError when a row is unaccounted for, and what the sinks raise.
+    A row that a sink rejects is not passed to later sinks. The authoritative sink (Parquet on S3) comes after the
+    others, and the manifest, which lists the dead letters, comes last; so no row is both stored and a dead letter.
+    Raises FatalError if a row is not accounted for, and the errors of the sinks.
     """
     segment.check()
     for sink in sinks:
@@ -139,7 +138,7 @@ def store(segment: Segment, sinks: Sequence[Sink]) -> Segment:
 
 
 def token(position: Position) -> str:
-    """A position within its shard as text: `<sequence>`, or `<sequence>.<sub>` where sub is above 0."""
+    """Return a position within its shard as text: `<sequence>`, or `<sequence>.<sub>` if sub is above 0."""
     return _text(position.sequence, position.sub)
 
 
@@ -148,7 +147,7 @@ def _text(sequence: str, sub: int) -> str:
 
 
 def position_from_token(shard: str, text: str) -> Position:
-    """The position that `token` wrote. Raises ValueError when it is none."""
+    """Parse the output of `token`. Raises ValueError if it is malformed."""
     found = TOKEN.fullmatch(text)
     if found is None:
         raise ValueError(f"not a position: {text!r}")
@@ -156,7 +155,7 @@ def position_from_token(shard: str, text: str) -> Position:
 
 
 def utc_datetime(milliseconds: int) -> datetime:
-    """Milliseconds since the epoch as a UTC time, without the rounding that a float would bring."""
+    """Convert milliseconds since the epoch to a UTC datetime, without the rounding of a float."""
     return datetime.fromtimestamp(milliseconds // 1000, UTC).replace(microsecond=milliseconds % 1000 * 1000)
 
 

@@ -1,4 +1,4 @@
-"""Run a function in a fork of this process that may die: what it reported, and how it ended.
+"""Run a function in a fork that may crash, and return its reports and how it ended.
 
 The fork shares this process's memory copy-on-write, so the function sees all of it and changes nothing. The kernel
 ends the fork when its parent ends (Linux), and kills it first when memory runs out.
@@ -23,19 +23,19 @@ from stream_app.processes.process_limits import Limit, Waiter, Watch
 
 __all__ = ["ForkResult", "Limit", "Report", "StackFrame", "Work", "run"]
 Report = Callable[[str], None]
-"""Reports progress to the parent: one line of text."""
+"""Sends a report of one line of text to the parent."""
 Work = Callable[[Report], None]
 
 _PR_SET_PDEATHSIG = 1
 _MOST_LIKELY_KILLED = "1000"  # oom_score_adj
 _TOLD, _RAISED, _FINISHED = "t", "r", "f"
 _LONGEST_ERROR = 200
-_DUMP_SECONDS = 2.0  # for the fork to write its stack after SIGABRT
+_DUMP_SECONDS = 2.0  # the time for the fork to write its stack after SIGABRT
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 
 class StackFrame(NamedTuple):
-    """A Python stack frame: the file's path, the line, the function."""
+    """A Python stack frame: file path, line and function."""
 
     path: str
     line: int
@@ -43,15 +43,15 @@ class StackFrame(NamedTuple):
 
 
 class ForkResult(NamedTuple):
-    """How the fork ended.
+    """How a fork ended.
 
-    `told` are its reports, in order. `finished`: the function returned. `exceeded`: the limit after which it was
-    killed, "busy" or "waiting", empty where it ended by itself. `code`: the exit code, negative for a signal, None
-    where it is not known. `error`: the exception that the function raised, as text. `stack`: the frames at the time
-    of a fatal signal or of the limit, the most recent call first; empty for other ends.
+    `reports`: its reports, in order. `finished`: the function returned. `exceeded`: the limit at which the fork was
+    killed, "busy" or "waiting", otherwise empty. `code`: the exit code, negative for a signal, None if unknown.
+    `error`: the exception that the function raised, as text. `stack`: the frames at a fatal signal or at the limit,
+    most recent call first, otherwise empty.
     """
 
-    told: list[str]
+    reports: list[str]
     finished: bool = False
     exceeded: str = ""
     code: int | None = None
@@ -62,11 +62,11 @@ class ForkResult(NamedTuple):
 def run(work: Work, limit: Callable[[str], Limit]) -> ForkResult:
     """Run `work` in a fork and wait until it ends.
 
-    `limit` gives the time that may pass after a report (the empty text: after the start) until the next one; then the
-    fork is killed. Raises OSError when there can be no fork.
+    `limit` returns the time limit after a report (an empty text: after the start) until the next report; if it is
+    exceeded, the fork is killed. Raises OSError if the process cannot fork.
     """
     reading, writing = os.pipe()
-    with suppress(OSError, ValueError):  # else the fork might write again what was not yet written
+    with suppress(OSError, ValueError):  # otherwise the fork could write buffered output again
         sys.stderr.flush()
     with _stack_file() as stack, os.fdopen(reading, "rb", buffering=0) as reports:
         parent = os.getpid()
@@ -76,7 +76,7 @@ def run(work: Work, limit: Callable[[str], Limit]) -> ForkResult:
             os.close(writing)
             raise
         if pid == 0:
-            _become(work, writing, stack, parent)
+            _run_child(work, writing, stack, parent)
         os.close(writing)
         follower = _Follower(pid, reports, limit)
         try:
@@ -88,7 +88,7 @@ def run(work: Work, limit: Callable[[str], Limit]) -> ForkResult:
 
 
 class _Follower:
-    """The parent's side: reads the reports, enforces the limit, waits for the end."""
+    """The parent's side: reads reports, enforces the limit and waits for the end."""
 
     def __init__(self, pid: int, reports: IO[bytes], limit: Callable[[str], Limit]) -> None:
         os.set_blocking(reports.fileno(), False)
@@ -102,7 +102,7 @@ class _Follower:
         self._code: int | None = None
 
     def follow(self) -> None:
-        """Return when the fork has ended and its reports are read."""
+        """Wait until the fork has ended and its reports are read."""
         watch = Watch(self._pid, self._limit(""))
         with Waiter(self._pid) as waiter:
             while not self._reap():
@@ -115,7 +115,7 @@ class _Follower:
         self._read()
 
     def kill(self) -> None:
-        """End the fork now."""
+        """Kill the fork."""
         if not self._over:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
@@ -124,12 +124,12 @@ class _Follower:
             self._over = True
 
     def ended(self, stack: list[StackFrame]) -> ForkResult:
-        """How it ended, once `follow` has returned."""
+        """Return how the fork ended; call `follow` first."""
         finished = self._finished and not self._exceeded
         return ForkResult(self._told, finished, self._exceeded, self._code, self._error, stack)
 
     def _stop(self, waiter: Waiter) -> None:
-        """SIGABRT makes faulthandler write the stack even while a C loop holds the interpreter's lock."""
+        """Stop the fork by SIGABRT, on which faulthandler writes the stack even while C code holds the GIL."""
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGABRT)
         until = time.monotonic() + _DUMP_SECONDS
@@ -141,7 +141,7 @@ class _Follower:
         if not self._over:
             try:
                 pid, status = os.waitpid(self._pid, os.WNOHANG)
-            except ChildProcessError:  # the user's code waits for every child
+            except ChildProcessError:  # user code has reaped all children
                 self._over = True
             else:
                 if pid:
@@ -149,7 +149,7 @@ class _Follower:
         return self._over
 
     def _read(self) -> bool:
-        """Take in what is there; whether it was a whole report."""
+        """Read the available data; return whether it contained a complete report."""
         count = len(self._told)
         while self._open:
             try:
@@ -159,10 +159,10 @@ class _Follower:
             self._open = bool(chunk)
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             for line in lines:
-                self._take(line.decode("utf-8", "replace"))
+                self._handle(line.decode("utf-8", "replace"))
         return len(self._told) > count or self._finished
 
-    def _take(self, line: str) -> None:
+    def _handle(self, line: str) -> None:
         kind, text = line[:1], line[1:]
         if kind == _TOLD:
             self._told.append(text)
@@ -171,8 +171,8 @@ class _Follower:
         self._finished |= kind == _FINISHED
 
 
-def _become(work: Work, writing: int, stack: IO[bytes], parent: int) -> None:
-    """The fork: run the work, report, and never return."""
+def _run_child(work: Work, writing: int, stack: IO[bytes], parent: int) -> None:
+    """Run the work in the fork, send its result, and exit."""
     code = 1
     try:
         _die_with(parent)
@@ -209,7 +209,7 @@ def _send(writing: int, kind: str, text: str) -> None:
 def _text(error: BaseException) -> str:
     try:
         text = f"{type(error).__name__}: {error}"
-    except Exception:  # a user's exception may fail to describe itself
+    except Exception:  # __str__ of a user's exception may raise
         return type(error).__name__
     return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 1] + "…"
 
@@ -222,7 +222,7 @@ def _die_with(parent: int) -> None:
 
 
 def _without_pipes() -> None:
-    """Let go of stdin and stdout, so that nobody waits for the fork to close them."""
+    """Replace stdin and stdout, so that no reader waits for the fork to close them."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
         os.dup2(nothing, descriptor)

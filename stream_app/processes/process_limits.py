@@ -1,4 +1,4 @@
-"""How long another process may take, by processor time and by the clock, and waiting for it."""
+"""Limits of CPU time and wall-clock time for another process, and waiting for it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-_POLL_SECONDS = 0.01  # where the kernel has no pidfd
-_SHORTEST = 0.02  # a wait for a process that is close to its limit
+_POLL_SECONDS = 0.01  # polling interval if the kernel has no pidfd
+_SHORTEST = 0.02  # shortest wait for a process close to its limit
 _UTIME, _STIME = 11, 12  # in /proc/<pid>/stat, after the name
 
 
 class Limit(NamedTuple):
-    """How long a fork may go on without a report: seconds of processor time, and seconds on the clock.
+    """The limits of a fork without a report: `busy` seconds of CPU time, `waiting` seconds of wall-clock time.
 
-    A fork that has to wait for a busy machine uses little processor time: it is given the longer time on the clock.
-    Without /proc there is only the clock.
+    A fork on a busy machine uses little CPU time, so the wall-clock limit is the longer one. Without /proc, only the
+    wall-clock limit applies.
     """
 
     busy: float
@@ -26,32 +26,32 @@ class Limit(NamedTuple):
 
 
 class Watch:
-    """The time since a report of a process."""
+    """Measures the time since the last report of a process against a limit."""
 
     def __init__(self, pid: int, limit: Limit) -> None:
         self._pid, self._limit = pid, limit
-        self._begun, self._used = time.monotonic(), _processor_seconds(pid)
+        self._started, self._used = time.monotonic(), _processor_seconds(pid)
 
     def left(self) -> float:
-        """Seconds on the clock after which to look again; 0 where the limit is exceeded."""
+        """Return the seconds to wait before the next check; 0 if the limit is exceeded."""
         return 0.0 if self.exceeded else max(_SHORTEST, min(self._busy(), self._waiting()))
 
     @property
     def exceeded(self) -> str:
-        """Which limit is exceeded, if any."""
+        """The exceeded limit, "busy" or "waiting", otherwise an empty string."""
         if self._waiting() <= 0:
             return "waiting"
         return "busy" if self._busy() <= 0 else ""
 
     def _waiting(self) -> float:
-        return self._limit.waiting - (time.monotonic() - self._begun)
+        return self._limit.waiting - (time.monotonic() - self._started)
 
     def _busy(self) -> float:
         return self._limit.busy - (_processor_seconds(self._pid) - self._used)
 
 
 def _processor_seconds(pid: int) -> float:
-    """Processor time of a process; 0 where it cannot be read."""
+    """Return the CPU time of a process in seconds, 0 if it cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[_UTIME]) + int(fields[_STIME])) / os.sysconf("SC_CLK_TCK")
@@ -75,7 +75,7 @@ class Waiter:
             os.close(self._descriptor)
 
     def wait(self, reports: int | None, seconds: float) -> None:
-        """Return when one of both is there, or after the time."""
+        """Return when a report is readable or the process has ended, at the latest after `seconds`."""
         poll = select.poll()
         for descriptor in (reports, self._descriptor):
             if descriptor is not None:

@@ -1,4 +1,4 @@
-"""Standard output of the process, which in a consumer is KCL's protocol."""
+"""Control over the process's standard output, which in a consumer carries the KCL protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
-_lock = threading.Lock()  # of two threads, one would keep the other's replacement
+_lock = threading.Lock()  # otherwise a second thread would save the first one's replacement as the original
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def _discarded() -> Iterator[None]:
         sys.stdout.flush()
     try:
         kept = os.dup(1)
-    except OSError:  # there is none
+    except OSError:  # standard output is closed
         yield
         return
     try:

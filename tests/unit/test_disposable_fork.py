@@ -35,12 +35,12 @@ def test_what_it_reports_comes_in_order_and_what_it_changes_is_its_own() -> None
             tell(str(number))
 
     ended = forked(work)
-    assert (ended.told, ended.finished, ended.code) == (list(map(str, range(10_000))), True, 0)
+    assert (ended.reports, ended.finished, ended.code) == (list(map(str, range(10_000))), True, 0)
     assert here == []
 
 
 def test_a_report_stays_one_line() -> None:
-    assert forked(lambda tell: tell("one\ntwo")).told == ["one two"]
+    assert forked(lambda tell: tell("one\ntwo")).reports == ["one two"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_one_that_computes_without_a_report_is_ended_with_its_stack() -> None:
             pass
 
     ended = forked(for_ever, Limit(0.2, 60.0))
-    assert (ended.told, ended.exceeded, ended.finished) == (["begun"], "busy", False)
+    assert (ended.reports, ended.exceeded, ended.finished) == (["begun"], "busy", False)
     assert "for_ever" in [frame.function for frame in ended.stack]
 
 
@@ -102,7 +102,7 @@ def test_a_child_of_it_that_stays_holds_up_nobody() -> None:
 
     ended = forked(work)
     assert ended.code == 5
-    os.kill(int(ended.told[0]), signal.SIGKILL)
+    os.kill(int(ended.reports[0]), signal.SIGKILL)
 
 
 def test_it_keeps_no_pipe_of_its_parent_open_and_goes_first_when_memory_is_out() -> None:
@@ -111,7 +111,7 @@ def test_it_keeps_no_pipe_of_its_parent_open_and_goes_first_when_memory_is_out()
         tell(str(Path("/proc/self/fd/1").readlink()))
         tell(Path("/proc/self/oom_score_adj").read_text().strip())
 
-    assert forked(work).told == ["/dev/null", "/dev/null", "1000"]
+    assert forked(work).reports == ["/dev/null", "/dev/null", "1000"]
 
 
 def test_it_does_not_outlive_its_parent() -> None:

@@ -104,7 +104,7 @@ def test_a_fork_that_ends_before_the_first_record_blames_none() -> None:
 )
 def test_the_reason_says_how_it_ended(ended: ForkResult, reason: str) -> None:
     told = [_told(Progress(0, "process", "reading", "5c"))]
-    found = inspect(1, lambda _cuts, _snapshots: ended._replace(told=told), LIMIT)
+    found = inspect(1, lambda _cuts, _snapshots: ended._replace(reports=told), LIMIT)
     assert found.termination is not None
     assert found.termination.reason == reason
     assert (found.termination.stage, found.termination.event, found.termination.schema) == (

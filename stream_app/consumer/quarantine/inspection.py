@@ -89,20 +89,20 @@ def inspect(rows: int, trial: Trial, limit: Limit) -> Finding:
 def _inspect(rows: int, trial: Trial, limit: Limit) -> Finding | None:
     cuts, snapshots = _pieces(rows), False
     first = trial(cuts, snapshots)
-    if not first.finished and Progress.of(first.told).stage == SNAPSHOT:
+    if not first.finished and Progress.of(first.reports).stage == SNAPSHOT:
         snapshots = True  # the snapshot after all rows failed: find the piece
         first = trial(cuts, snapshots)
     if first.finished:
         return Finding(cuts)
-    singly = _singly(cuts, Progress.of(first.told).done)
+    singly = _singly(cuts, Progress.of(first.reports).done)
     second = trial(singly, snapshots)
     if second.finished:
         return Finding(singly)
-    row = Progress.of(second.told).done
+    row = Progress.of(second.reports).done
     if row == STARTING:
         return None
     third = trial([cut for cut in singly if cut <= row] + [row + 1], snapshots)
-    if third.finished or Progress.of(third.told).done != row:
+    if third.finished or Progress.of(third.reports).done != row:
         return None
     return Finding([cut for cut in singly if cut <= row], _termination(third, limit))
 
@@ -119,7 +119,7 @@ def _singly(cuts: Sequence[int], done: int) -> list[int]:
 
 
 def _termination(ended: ForkResult, limit: Limit) -> Termination:
-    progress = Progress.of(ended.told)
+    progress = Progress.of(ended.reports)
     location = _location(ended.stack)
     code = Code.TIMED_OUT if ended.exceeded else Code.PROCESS_KILLED
     stage = _stage(ended.stack, progress.stage)

@@ -1,4 +1,4 @@
-"""The sample event type: hourly air quality readings, with the U.S. Air Quality Index beside it."""
+"""Sample event type: hourly air quality readings, with the calculation of the U.S. Air Quality Index."""
 
 from stream_app.events.air_quality.event import EVENT
 

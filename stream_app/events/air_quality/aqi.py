@@ -1,4 +1,4 @@
-"""The U.S. Air Quality Index out of hourly concentrations, for many readings at a time.
+"""The U.S. Air Quality Index, calculated from hourly concentrations for many readings at a time.
 
 Source of every formula and number, unless a line says otherwise: U.S. EPA, Technical Assistance Document
 for the Reporting of Daily Air Quality, EPA-454/B-24-002 (May 2024), and 40 CFR Part 58 Appendix G as of then.
@@ -23,15 +23,15 @@ from stream_app.events.air_quality import aqi_kernel as kernel
 Floats = NDArray[np.float64]
 Texts = NDArray[np.object_]
 
-# Litres that a mole of gas fills at 25 °C and 1 atm, EPA's reference conditions for gases (40 CFR 50.3).
+# The volume of a mole of gas in litres at 25 °C and 1 atm, EPA's reference conditions for gases (40 CFR 50.3).
 MOLAR_VOLUME = 24.45
 MOLAR_MASS: Mapping[str, float] = {"o3": 48.00, "co": 28.01, "so2": 64.07, "no2": 46.01}
 
-# A truncation step is not lost to binary arithmetic: the mean of twelve times 9.1 comes out below 9.1, which
-# would be another category. No instrument resolves a millionth of a step.
+# Compensates binary rounding before a truncation: the mean of twelve times 9.1 is slightly below 9.1, which would be
+# another category. No instrument resolves a millionth of a step.
 _SLACK = 1e-6
 
-# Index at the foot and at the head of each row of the breakpoint table.
+# The index at the lower and at the upper breakpoint of each row of the breakpoint table.
 _FEET = (0, 51, 101, 151, 201, 301)
 _HEADS = (50, 100, 150, 200, 300, 500)
 
@@ -51,7 +51,7 @@ class Scale:
 
     Concentrations are truncated to whole steps, `steps` of which make one unit (µg/m³ for particles, ppb for
     gases). `heads` are the upper breakpoints in steps; each row begins one step above the row before it, the
-    first at `start`. `first` is the table row that `heads[0]` stands in. `beyond` says whether the last row's
+    first at `start`. `first` is the table row of `heads[0]`. `beyond` says whether the last row's
     line goes on past the table (index above 500) or the index holds at the last row's head.
     """
 
@@ -67,7 +67,7 @@ PM25 = Scale(10.0, (90, 354, 554, 1254, 2254, 3254))
 PM10 = Scale(1.0, (54, 154, 254, 354, 424, 604))
 CO = Scale(0.01, (44, 94, 124, 154, 304, 504))
 NO2 = Scale(1.0, (53, 100, 360, 649, 1249, 2049))
-# Above 200 the index of SO2 wants a 24-hour mean of 305 ppb or more; while only the hour is so high, it is 200.
+# Above 200 the index of SO2 requires a 24-hour mean of 305 ppb or more; for a single hour this high it is 200.
 # The window is shorter than a day, so the index holds at 200, which then reads "200 or more".
 SO2 = Scale(1.0, (35, 75, 185, 304), beyond=False)
 # Eight-hour ozone defines no index above 300, one-hour ozone none below 101; `ozone_index` joins the two.
@@ -76,7 +76,7 @@ O3_1H = Scale(1.0, (164, 204, 404, 604), start=125, first=2)
 
 
 def ppb(gas: str, micrograms: Floats) -> Floats:
-    """Parts per billion of `gas` ("o3", "co", "so2", "no2") out of µg/m³, at 25 °C and 1 atm.
+    """Convert µg/m³ of `gas` ("o3", "co", "so2", "no2") to parts per billion, at 25 °C and 1 atm.
 
     Any shape; NaN stays NaN. Raises KeyError on another gas.
     """
@@ -84,7 +84,7 @@ def ppb(gas: str, micrograms: Floats) -> Floats:
 
 
 def index(scale: Scale, concentration: Floats) -> Floats:
-    """The index of a pollutant: whole numbers as floats, NaN where missing or below the scale's start.
+    """Return the index of a pollutant: integers as floats, NaN where missing or below the scale's start.
 
     Equation 1 of the source on the truncated concentration, rounded to the nearest whole number, halves up.
     `concentration` is (n,), in the scale's unit.
@@ -97,7 +97,7 @@ def index(scale: Scale, concentration: Floats) -> Floats:
 
 @cache
 def _table(scale: Scale) -> Floats:
-    """The scale's rows, shape (4, rows): lower and upper breakpoints in steps, lower and upper indices."""
+    """Return the scale's rows, shape (4, rows): lower and upper breakpoints in steps, lower and upper indices."""
     heads = scale.heads
     feet = (scale.start, *(head + 1 for head in heads[:-1]))
     last = scale.first + len(heads)
@@ -105,10 +105,10 @@ def _table(scale: Scale) -> Floats:
 
 
 def nowcast(window: Floats) -> Floats:
-    """The NowCast of particles (n,), in the unit of `window` (n, 12): a mean that favours recent hours.
+    """Return the NowCast of particles (n,), in the unit of `window` (n, 12): a mean that favours recent hours.
 
     An hour weighs w to the power of its age, w = 1 − (largest − smallest) / largest but at least 0.5; a
-    missing hour weighs nothing. NaN unless two of the three latest hours are there, whichever two.
+    missing hour weighs nothing. NaN unless at least two of the three latest hours are present.
     """
     out = np.empty(len(window))
     kernel.nowcast(_uniform(window), out)
@@ -116,7 +116,7 @@ def nowcast(window: Floats) -> Floats:
 
 
 def mean(window: Floats, hours: int = 8, needed: int = 6) -> Floats:
-    """The mean of the latest `hours` hours of `window`, in its unit; NaN with fewer than `needed` of them.
+    """Return the mean of the latest `hours` hours of `window`, in its unit; NaN with fewer than `needed` of them.
 
     Six of eight is EPA's 75 % completeness for an 8-hour mean (40 CFR 50.8 for CO, Appendix U for ozone).
     """
@@ -126,14 +126,14 @@ def mean(window: Floats, hours: int = 8, needed: int = 6) -> Floats:
 
 
 def _uniform(window: Floats) -> Floats:
-    """The window in the one form that the compiled part is compiled for: contiguous, read-only."""
+    """Return the window as a contiguous, read-only array, the only variant for which the kernel is compiled."""
     array = np.ascontiguousarray(window, dtype=np.float64).view()
     array.flags.writeable = False
     return array
 
 
 def ozone_index(window: Floats) -> Floats:
-    """The index of ozone out of a window in ppb: the higher of the 8-hour mean's and the current hour's.
+    """Return the index of ozone for a window in ppb: the higher of the 8-hour and the 1-hour index.
 
     The hour counts from 125 ppb up. Above 200 ppb of 8-hour mean the source defines no 8-hour index and takes
     the hour's; the 8-hour index holds at 300 here, so that the index does not fall as the air gets worse.
@@ -142,7 +142,7 @@ def ozone_index(window: Floats) -> Floats:
 
 
 def highest(indices: Mapping[str, Floats]) -> tuple[Floats, Texts]:
-    """The highest index of each row, and the pollutant it belongs to: the first of `indices` that reaches it.
+    """Return the highest index of each row, and its pollutant: the first of `indices` that reaches it.
 
     NaN and None where no pollutant has an index. Raises ValueError when `indices` is empty.
     """
@@ -153,7 +153,7 @@ def highest(indices: Mapping[str, Floats]) -> tuple[Floats, Texts]:
 
 
 def category(aqi: Floats) -> Texts:
-    """The name of each index's category, "Hazardous" from 301 without end; None where the index is NaN."""
+    """Return the name of each index's category, "Hazardous" from 301 upwards; None where the index is NaN."""
     return _blank(_texts(CATEGORIES)[np.searchsorted(_HEADS[:-1], aqi)], aqi)
 
 

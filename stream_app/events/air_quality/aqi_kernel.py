@@ -1,6 +1,6 @@
-"""The compiled part of `aqi`: loops over readings, each hour of a window in its turn.
+"""Compiled code of `aqi`: loops over readings and the hours of their windows.
 
-Every reading's bits are the same whatever stands beside it: nothing is regrouped, nothing fused.
+The bits of a result do not depend on other readings: operations are neither regrouped nor fused.
 """
 
 from __future__ import annotations
@@ -72,6 +72,6 @@ def index(
         while row < rows - 1 and table[1, row] < step:
             row += 1
         foot, head, low, high = table[0, row], table[1, row], table[2, row], table[3, row]
-        # The products are whole numbers, so a half is exactly a half when it comes to rounding.
+        # The products are integers, so that a half is exact before rounding.
         rise = (high - low) * (step - foot) / (head - foot)
         out[at] = np.floor(low + rise + 0.5) if step >= table[0, 0] else np.nan

@@ -1,34 +1,34 @@
-"""Hourly air-quality readings, and the index they mean."""
+"""Hourly air quality readings, and the air quality index calculated from them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly.detector import AnyArray
 from anomaly.nearest import NearestValue
 from stream_app.api import Batch, Event, Mask, Rate, Stuck, Window, as_missing
 from stream_app.events.air_quality import aqi
 
-# How far a device's clock may run ahead of ours. There is no oldest age: replays of old readings are normal.
+# The allowed clock skew of a device into the future. Old readings are not rejected, because replays are normal.
 CLOCK_SKEW = np.timedelta64(5, "m")
 
 
 class Range(NamedTuple):
-    """What a field may plausibly be, bounds included."""
+    """The plausible range of a field, bounds included."""
 
     low: float
     high: float
     unit: str
 
 
-# Upper bounds of pollutants lie past the concentration for an index of 500, with room for the worst hours of
-# fires (pm25), dust storms (pm10) and eruptions (so2): what is higher is a broken sensor or a wrong unit.
-# Bounds of weather lie past the records kept by the World Meteorological Organization; pressure and dew point
-# reach down to a high summit's.
+# Upper bounds of pollutants exceed the concentration for an index of 500, with a margin for the worst hours of fires
+# (pm25), dust storms (pm10) and eruptions (so2); a higher value means a broken sensor or a wrong unit. Bounds of
+# weather exceed the records of the World Meteorological Organization; pressure and dew point include high summits.
 RANGES: Mapping[str, Range] = {
     "pm25": Range(0, 5_000, "µg/m³"),
     "pm10": Range(0, 10_000, "µg/m³"),
@@ -51,7 +51,7 @@ _POINTS: Mapping[str | None, int] = {point: number for number, point in enumerat
 
 
 def _away(component: float) -> float:
-    """A component of the vector that points away from where the wind comes from; no -0 and no 6e-17."""
+    """Negate a component of the direction the wind blows from, rounded to avoid -0 and 6e-17."""
     return 0.0 - round(component, 15)
 
 
@@ -61,7 +61,7 @@ _NORTH = np.array([*(_away(math.cos(bearing)) for bearing in _BEARINGS), math.na
 
 
 def verify(batch: Batch) -> dict[str, Mask]:
-    """Each rule's mask, true where the row keeps it. A missing value keeps every range."""
+    """Return each rule's mask, true where the row satisfies it; missing values satisfy every range."""
     rules = {
         f"{name} is from {r.low:g} to {r.high:g} {r.unit}": ~((batch[name] < r.low) | (batch[name] > r.high))
         for name, r in RANGES.items()
@@ -70,13 +70,13 @@ def verify(batch: Batch) -> dict[str, Mask]:
     return rules
 
 
-def calculate(batch: Batch) -> dict[str, NDArray[Any]]:
-    """The U.S. AQI of each reading and of its pollutants, the NowCasts behind it (µg/m³), and the wind (m/s).
+def calculate(batch: Batch) -> dict[str, AnyArray]:
+    """Return the U.S. AQI of each reading and pollutant, the NowCasts (µg/m³), and the wind components (m/s).
 
-    Indices are whole numbers as floats, NaN where the hours at hand do not suffice; `aqi` has the
-    formulas and their source. Raises KeyError on a wind direction that is not one of the 16 compass points.
+    Indices are integers as floats, NaN with too few hours; the module `aqi` has the formulas and their source.
+    Raises KeyError on a wind direction that is not one of the 16 compass points.
     """
-    # First, for it is what can raise: then the rest need not be done for rows that are called again.
+    # First, because it can raise: the rest is then not repeated when the rows are evaluated again.
     east, north = wind(batch["wind_speed"], batch["wind_direction"])
     nowcast = {name: aqi.nowcast(batch[f"window.{name}"]) for name in ("pm25", "pm10")}
     indices = {
@@ -100,9 +100,9 @@ def calculate(batch: Batch) -> dict[str, NDArray[Any]]:
 
 
 def wind(speed: NDArray[np.float64], direction: NDArray[np.object_]) -> tuple[aqi.Floats, aqi.Floats]:
-    """Components of the wind towards east and towards north, m/s; a direction names where it blows from.
+    """Return the east and north components of the wind in m/s; `direction` is where the wind blows from.
 
-    Calm air is 0, 0 whatever its direction; NaN where speed or direction is missing. Raises KeyError on a
+    Calm air is (0, 0) for any direction; the result is NaN if speed or direction is missing. Raises KeyError on a
     direction that is neither None nor one of `COMPASS`.
     """
     point = np.fromiter(map(_POINTS.__getitem__, direction), dtype=np.intp, count=len(direction))
@@ -110,12 +110,12 @@ def wind(speed: NDArray[np.float64], direction: NDArray[np.object_]) -> tuple[aq
 
 
 def _component(speed: NDArray[np.float64], unit: aqi.Floats) -> aqi.Floats:
-    # One NaN for every way of missing, so that stored bytes do not depend on which operand was the NaN.
+    # A single NaN bit pattern, so that the stored bytes do not depend on which operand was NaN.
     product = np.where(speed == 0.0, 0.0, speed * unit)
     return np.where(np.isnan(product), np.nan, product)
 
 
-# What no air does from one hour to the next, or keeps for so long. Such a value is recalculated as missing.
+# Implausible changes within an hour, and implausible repetitions. A correction sets such values to missing.
 CHECKS = (
     Rate("pm25", 250.0),
     Rate("pm10", 400.0),
