@@ -26,7 +26,7 @@ LOW_MEMORY_ENVIRONMENT: Mapping[str, str] = {
 
 _EVERY = 10.0  # the minimum of seconds between two releases, each of which costs a few milliseconds
 # The minimum of seconds of processor time while more records wait: the next segment needs the memory again, and
-# allocating it anew is slow. With wall-clock time the overhead would grow with the number of shards on a core.
+# allocating it again is slow. With wall-clock time the overhead would grow with the number of shards on a core.
 _EVERY_WORKED = 5.0
 
 

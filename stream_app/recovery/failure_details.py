@@ -43,7 +43,7 @@ class HistorySource:
 class FailureDetails:
     """Everything known about a failure.
 
-    `letter` is the dead letter's own record if it named a range of records, else None.
+    `dead_letter` is the record of the dead letter if it named a range of records, else None.
     """
 
     key: str

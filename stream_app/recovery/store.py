@@ -58,7 +58,7 @@ class StoredFailure(msgspec.Struct, frozen=True, kw_only=True):
 
     `encoding` is "json" (the payload is the record's own text), "base64", or "none" (the record had left the
     stream). `arrived` is in milliseconds since the epoch; `attempts` counts how often it was sent again. `origin` is
-    the key of the dead letter's own record (`hydrate.letters`), where the letter named a range of records.
+    the key of the dead letter's record (`hydrate.results`) if it named a range of records.
     """
 
     kind: str = KIND

@@ -171,7 +171,7 @@ def whole(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 @compiled
 def member(data: Bytes, at: int, members: Bytes, lengths: Longs) -> int:
-    """Return the number of the member at `at`, found by its first letters; UNSUPPORTED for an unknown one."""
+    """Return the number of the member at `at`, identified by its first characters; UNSUPPORTED for an unknown one."""
     first, second = data[at + 1], data[at + 2]
     if first == _D:
         number = _DATA

@@ -52,8 +52,8 @@ class DeadLetterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `size` is the number of Kinesis records that it names, `found` the number of those found, and `records` the number
     of user records in them; `runs` has the outcome of all user records, in order. `reason` explains why it is not
-    hydrated. `deadline` of a waiting dead letter is when its first payload expires. `message` is the original dead
-    letter without payload.
+    hydrated. `deadline` of a waiting dead letter is when its first payload expires. `message` is the original
+    dead letter without payload.
     """
 
     kind: str = KIND

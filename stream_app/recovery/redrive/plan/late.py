@@ -57,7 +57,7 @@ def replays(
 
     `late` and `arrived` (ms) are by index of the record. The pipeline recognizes the replayed records as repeated by
     their ids. They are for other readers of the bus or stream, and for endpoints, that keep the last record of a
-    device. Raises ConfigError if the pipeline may have forgotten so many ids, if there are more than MAX_REPLAYED
+    device. Raises ConfigError if the pipeline remembers fewer ids than that, if there are more than MAX_REPLAYED
     records, or if some have expired from the stream.
     """
     found: list[Item] = []
