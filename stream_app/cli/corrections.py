@@ -25,7 +25,8 @@ from stream_app.model.segment import position_from_token
 from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
 from stream_app.recovery.correct.corrector import Corrector
 from stream_app.recovery.correct.factory import corrector_of
-from stream_app.recovery.correct.history import Entry, History, history_table
+from stream_app.recovery.correct.history import History, history_table
+from stream_app.recovery.correct.history_entry import Entry
 from stream_app.recovery.correct.reapply import reapply_all
 from stream_app.recovery.correct.request import NotReadyError, correct_refused
 from stream_app.settings import Settings

@@ -34,7 +34,8 @@ from stream_app.errors import aws_error_code
 from stream_app.event_loading import load_registry
 from stream_app.model.record import Position
 from stream_app.recovery.bounded import to_plain
-from stream_app.recovery.correct.history import Entry, History, history_table
+from stream_app.recovery.correct.history import History, history_table
+from stream_app.recovery.correct.history_entry import Entry
 from stream_app.recovery.failure_details import HistorySource, failure_row, find_failure, load_details
 from stream_app.recovery.find.query import Query, find
 from stream_app.recovery.find.stats import stats as compute_stats

@@ -15,7 +15,7 @@ from stream_app.model.segment import utc_datetime
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery import store
 from stream_app.recovery.bounded import to_plain
-from stream_app.recovery.correct.history import Entry
+from stream_app.recovery.correct.history_entry import Entry
 from stream_app.recovery.find.payload import Readable, SchemaVersion, readable_payload, schema_version
 from stream_app.recovery.find.query import Query, cause, find_named, handle
 from stream_app.recovery.hydrate.results import DeadLetterRecord, get_record

@@ -25,7 +25,7 @@ from stream_app.ingest.datasets import WINTER, dataset
 from stream_app.ingest.devices import PlayOptions, event_encoders, outgoing_records
 from stream_app.local.server import process as aws
 from stream_app.model.event import Rate, Stuck, as_missing
-from stream_app.recovery.correct.history import Request
+from stream_app.recovery.correct.history_entry import Request
 from stream_app.recovery.correct.request import RequestResult
 from tests.contracts.correcting import CorrectionCase
 from tests.contracts.correcting_batches import one_by_one, put_back, shuffled, state, stored, together

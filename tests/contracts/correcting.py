@@ -19,7 +19,8 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.recovery.correct.corrector import Corrector
 from stream_app.recovery.correct.factory import CorrectorClients, CorrectorOptions, make_corrector
-from stream_app.recovery.correct.history import History, Request
+from stream_app.recovery.correct.history import History
+from stream_app.recovery.correct.history_entry import Request
 from stream_app.recovery.correct.limits import ReadLimiter
 from stream_app.recovery.correct.queue import QueueDependencies
 from stream_app.recovery.stream.read import pages, user_records

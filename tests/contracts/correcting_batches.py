@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from stream_app.recovery.correct.history import Correction, Request, item_key
+from stream_app.recovery.correct.history_entry import Correction, Request, item_key
 from stream_app.recovery.correct.request import RequestResult, correct, correct_all
 from stream_app.sinks.parquet import rows_digest
 from tests.contracts.correcting import APPLICATION, BUCKET, TABLE, CorrectionCase

@@ -13,7 +13,8 @@ import pytest
 from stream_app.recovery.audit.proof import audit
 from stream_app.recovery.correct.calculation.past import RowContext
 from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
-from stream_app.recovery.correct.history import Correction, count_corrections
+from stream_app.recovery.correct.history import count_corrections
+from stream_app.recovery.correct.history_entry import Correction
 from stream_app.recovery.correct.request import NotReadyError, RequestResult, correct
 from stream_app.sinks.parquet import rows_digest
 from tests.contracts.correcting import APPLICATION, BUCKET, STREAM, TABLE, CorrectionCase, checked, reading

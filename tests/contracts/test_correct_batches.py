@@ -14,7 +14,7 @@ from stream_app.model.record import Batch
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.calculation import payload
 from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
-from stream_app.recovery.correct.history import Request
+from stream_app.recovery.correct.history_entry import Request
 from stream_app.recovery.correct.request import NotReadyError, RequestResult
 from stream_app.recovery.correct.rewriting import segment
 from tests.contracts.correcting import APPLICATION, BUCKET, CorrectionCase, checked, reading

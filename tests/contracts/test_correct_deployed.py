@@ -13,7 +13,8 @@ import pytest
 from stream_app import lambdas
 from stream_app.local.deployers.deploy import deploy, resolve_templates, templates
 from stream_app.local.functions import variables
-from stream_app.recovery.correct.history import Request, count_corrections
+from stream_app.recovery.correct.history import count_corrections
+from stream_app.recovery.correct.history_entry import Request
 from stream_app.recovery.correct.queue import parse
 from tests.unit.test_infra_rules import RESOURCES, listed, of_type, statements
 

@@ -10,7 +10,8 @@ import pytest
 
 from stream_app.model.record import Position
 from stream_app.recovery.correct.calculation.payload import MayRead
-from stream_app.recovery.correct.history import Correction, History, Request, count_corrections
+from stream_app.recovery.correct.history import History, count_corrections
+from stream_app.recovery.correct.history_entry import Correction, Request
 from stream_app.recovery.correct.limits import ReadLimiter
 from stream_app.recovery.correct.queue import correct_batch, correct_dead_letters, manual_key, parse
 from tests.contracts.correcting import (

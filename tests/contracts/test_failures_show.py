@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from stream_app.event_loading import load_registry, schema_files
-from stream_app.recovery.correct.history import Correction, History, Request
+from stream_app.recovery.correct.history import History
+from stream_app.recovery.correct.history_entry import Correction, Request
 from stream_app.recovery.dead_letters import DeadLetter
 from stream_app.recovery.failure_details import NoSuchFailureError
 from stream_app.recovery.hydrate.batch import hydrate, hydrate_batch

@@ -21,7 +21,8 @@ from stream_app.consumer.alerting.store import S3Alerts
 from stream_app.model.segment import Segment
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery.correct.factory import CorrectorClients, CorrectorOptions, make_corrector
-from stream_app.recovery.correct.history import Entry, History
+from stream_app.recovery.correct.history import History
+from stream_app.recovery.correct.history_entry import Entry
 from stream_app.recovery.correct.limits import ReadLimiter
 from stream_app.recovery.correct.queue import REQUESTED, QueueDependencies, correct_batch
 from stream_app.recovery.redrive.apply.execute import apply

@@ -23,7 +23,7 @@ from stream_app.aws.clients import ClientFactory
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.shard_state import ShardState
-from stream_app.recovery.correct.history import entry_of
+from stream_app.recovery.correct.history_entry import entry_of
 from stream_app.recovery.redrive import manifests
 from stream_app.recovery.redrive.plan import file as plan_file
 from stream_app.sinks.quarantine import S3QuarantineStore

@@ -18,7 +18,7 @@ from stream_app.model.segment import utc_datetime
 from stream_app.pipeline.registry import Registry
 from stream_app.recovery import bounded as bounds
 from stream_app.recovery.audit import accounts, checkpoints
-from stream_app.recovery.correct import history, queue
+from stream_app.recovery.correct import history_entry, queue
 from stream_app.recovery.correct.rewriting import segment
 from stream_app.recovery.dead_letters import DeadLetter, parse
 from stream_app.recovery.find.payload import readable_payload
@@ -123,7 +123,7 @@ def _letter_record(data: bytes) -> None:
 
 
 def _entry(item: Mapping[str, Any]) -> None:
-    found = history.entry_of(item)
+    found = history_entry.entry_of(item)
     utc_datetime(found.at)
     utc_datetime(found.done_at or 0)
 

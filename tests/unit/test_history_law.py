@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from stream_app.model.record import Position
 from stream_app.recovery.correct import request as module
 from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
-from stream_app.recovery.correct.history import Correction, Entry, Refusal, Request
+from stream_app.recovery.correct.history_entry import Correction, Entry, Refusal, Request
 from stream_app.recovery.correct.limits import TokenBucket, retry_delay_seconds
 from stream_app.recovery.correct.request import (
     ALREADY_CORRECTED,

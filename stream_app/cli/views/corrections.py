@@ -12,7 +12,7 @@ from rich.table import Table
 from stream_app.cli.views.failures import safe_text
 from stream_app.cli.views.lines import Line, aligned
 from stream_app.model.segment import utc_datetime
-from stream_app.recovery.correct.history import Entry, position_name
+from stream_app.recovery.correct.history_entry import Entry, position_name
 from stream_app.recovery.correct.reapply import Reapplied
 
 _MAX_SHOWN = 20

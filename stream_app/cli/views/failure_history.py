@@ -11,7 +11,7 @@ from rich.text import Text
 
 from stream_app.cli.views.failures import outcomes, safe_text, status
 from stream_app.model.segment import utc_datetime
-from stream_app.recovery.correct.history import Entry
+from stream_app.recovery.correct.history_entry import Entry
 from stream_app.recovery.failure_details import FailureDetails
 from stream_app.recovery.find.payload import Readable, SchemaVersion, printable_text
 from stream_app.recovery.find.query import cause, handle

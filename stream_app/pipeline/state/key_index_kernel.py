@@ -89,7 +89,7 @@ def add(
     """Find the slot of each key; new and forgotten keys get new slots, in the order of their rows.
 
     `last_arrivals` is by slot and is updated with `arrivals`, shape (n,). `counts` has the slots, the table entries
-    and the bytes of names in use, for which all arrays have space, and the forgotten devices. Writes the rows at which
+    and the bytes of names in use, for which the arrays have space, and the forgotten devices. Writes the rows where
     forgotten keys got new slots to `renewed`, and returns their number.
     """
     count = 0

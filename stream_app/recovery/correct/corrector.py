@@ -20,11 +20,12 @@ from stream_app.recovery.correct.calculation.payload import (
     MayRead,
 )
 from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
-from stream_app.recovery.correct.history import Correction, Entry, Request
+from stream_app.recovery.correct.history_entry import Correction, Entry, Request
 from stream_app.recovery.correct.limits import unlimited
 from stream_app.recovery.correct.request import NotReadyError
+from stream_app.recovery.correct.rewriting.dependencies import BatchState, Dependencies
 from stream_app.recovery.correct.rewriting.files import EventFiles, RowsCache
-from stream_app.recovery.correct.rewriting.group import BatchState, Dependencies, FileGroup, Outcome
+from stream_app.recovery.correct.rewriting.group import FileGroup, Outcome
 from stream_app.recovery.correct.rewriting.latest import LatestChange
 from stream_app.recovery.correct.rewriting.segment import (
     MAX_ROWS,

@@ -18,7 +18,7 @@ from stream_app.recovery.correct.calculation.payload import (
 )
 from stream_app.recovery.correct.corrector import Corrector
 from stream_app.recovery.correct.history import History
-from stream_app.recovery.correct.rewriting.group import Dependencies
+from stream_app.recovery.correct.rewriting.dependencies import Dependencies
 from stream_app.recovery.correct.rewriting.latest import latest_in, no_latest_values
 from stream_app.settings import Settings
 

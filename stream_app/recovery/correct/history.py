@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from stream_app.aws.conditional_writes import met
-from stream_app.errors import FatalError
 from stream_app.model.record import Position
-from stream_app.model.segment import token
-from stream_app.recovery.bounded import decoded, is_time
+from stream_app.recovery.correct.history_entry import (
+    PREFIX,
+    Correction,
+    Entry,
+    Item,
+    Refusal,
+    Request,
+    entry_of,
+    item_key,
+    item_of,
+    json_attribute,
+    sort_key,
+)
 from stream_app.sinks.dynamodb import batch_get
 
 if TYPE_CHECKING:
@@ -28,13 +38,7 @@ HISTORY = "STREAM_APP_HISTORY_TABLE"
 A = TypeVar("A")
 T = TypeVar("T")
 
-# A DynamoDB item or its attributes in the form of the low-level client: {"S": …}, {"N": …}.
-Item = Mapping[str, Any]
-
-_PREFIX = "correction#"
 _TRANSACTION_ITEMS = 100  # limit of TransactWriteItems
-_DIGITS = 60  # a sequence number has 56 digits
-_SUB_DIGITS = 10
 _EXISTS = "attribute_exists(pk)"
 _NOT_EXISTS = "attribute_not_exists(pk)"
 _OPEN = f"{_EXISTS} AND attribute_not_exists(done) AND attribute_not_exists(refusal)"
@@ -43,79 +47,6 @@ _OPEN = f"{_EXISTS} AND attribute_not_exists(done) AND attribute_not_exists(refu
 def history_table(application: str, environ: Mapping[str, str]) -> str:
     """Return the name of an application's history table: the environment variable, else the template's default."""
     return environ.get(HISTORY) or f"{application}-history"
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to correct one stored record; repeated deliveries of a request have the same `id`.
-
-    `arrived` is in milliseconds since the epoch. `by` names the requester: a detector, a monitor or a person.
-    """
-
-    id: str
-    event: str
-    key: str
-    consumer: str
-    shard: str
-    sequence: str
-    sub: int = 0
-    arrived: int
-    by: str = ""
-
-    @property
-    def position(self) -> Position:
-        """The position of the record."""
-        return Position(self.shard, self.sequence, self.sub)
-
-
-class Correction(msgspec.Struct, frozen=True, kw_only=True):
-    """A completed correction; `before` and `after` hold the changed columns as JSON values.
-
-    `version` is the S3 version ID of the object that holds the corrected row, `version_before` that of the object
-    it replaced; both are empty where they are not known. `affected` lists the positions (tokens) of later rows,
-    stored by the time of the correction, that were calculated from the old value and are left unchanged. Rows of
-    the same device with a time before `affects_until` that are stored later are affected as well. `rebuilt` tells
-    that the payload no longer existed and the row's own columns were used instead; `latest` that the device's
-    latest value came from this row and was corrected, too.
-    """
-
-    key: str
-    version: str
-    version_before: str
-    before: Mapping[str, object]
-    after: Mapping[str, object]
-    affected: Sequence[str] = ()
-    affects_until: str | None = None
-    rebuilt: bool = False
-    latest: bool = False
-
-
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that needs manual handling, with the reason; `stored` is the key of its S3 object, if it has one."""
-
-    request: Request
-    reason: str
-    at: int
-    stored: str | None = None
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """The history of one position. Times are in milliseconds since the epoch.
-
-    `request` is the first request. `notified` tells that the refusal is in the manual queue or in the manual store.
-    """
-
-    request: Request
-    at: int
-    done: Correction | None = None
-    done_at: int | None = None
-    refusal: Refusal | None = None
-    notified: bool = False
-
-    @property
-    def status(self) -> str:
-        """`corrected`, `manual`, both as `corrected, manual`, or `started`."""
-        found = [name for name, has in (("corrected", self.done), ("manual", self.refusal)) if has]
-        return ", ".join(found) or "started"
 
 
 class History:
@@ -177,7 +108,7 @@ class History:
         if len(entries) < 2:
             return False
         puts: list[TransactWriteItemTypeDef] = [
-            {"Put": {"TableName": self._table, "Item": _item(entry), "ConditionExpression": condition}}
+            {"Put": {"TableName": self._table, "Item": item_of(entry), "ConditionExpression": condition}}
             for entry in entries
         ]
         with suppress(Exception):
@@ -187,7 +118,7 @@ class History:
 
     def start(self, request: Request) -> Entry:
         """Return the position's entry; the first request creates it."""
-        item = _item(Entry(request=request, at=self._now_ms()))
+        item = item_of(Entry(request=request, at=self._now_ms()))
         met(self._dynamodb.put_item, TableName=self._table, Item=item, ConditionExpression=_NOT_EXISTS)
         found = self.get(request.consumer, request.position)
         if found is None:
@@ -198,7 +129,7 @@ class History:
 
     def finish(self, request: Request, done: Correction) -> bool:
         """Record the correction; return False, and keep the earlier one, if one was already recorded."""
-        values = {":done": _json_attribute(done), ":at": self._now()}
+        values = {":done": json_attribute(done), ":at": self._now()}
         condition = f"{_EXISTS} AND attribute_not_exists(done)"
         return self._update(request, "SET done = :done, done_at = :at", condition, values)
 
@@ -207,7 +138,7 @@ class History:
         refusal = Refusal(request=request, reason=reason, at=self._now_ms(), stored=stored)
         condition = f"{_EXISTS} AND attribute_not_exists(refusal)"
         return self._update(
-            request, "SET refusal = :refusal", condition, {":refusal": _json_attribute(refusal)}
+            request, "SET refusal = :refusal", condition, {":refusal": json_attribute(refusal)}
         )
 
     def notified(self, request: Request) -> None:
@@ -264,11 +195,11 @@ def count_corrections(dynamodb: DynamoDBClient, table: str, consumer: str) -> di
 def _query(
     dynamodb: DynamoDBClient, table: str, consumer: str, first: Position | None, last: Position | None
 ) -> Iterator[Item]:
-    values = {":pk": {"S": f"{_PREFIX}{consumer}"}}
+    values = {":pk": {"S": f"{PREFIX}{consumer}"}}
     condition = "pk = :pk"
     if first is not None and last is not None:
         condition += " AND sk BETWEEN :first AND :last"
-        values |= {":first": {"S": _sort_key(first)}, ":last": {"S": _sort_key(last)}}
+        values |= {":first": {"S": sort_key(first)}, ":last": {"S": sort_key(last)}}
     pages = dynamodb.get_paginator("query").paginate(
         TableName=table,
         KeyConditionExpression=condition,
@@ -277,53 +208,3 @@ def _query(
     )
     for page in pages:
         yield from page["Items"]
-
-
-def item_key(consumer: str, position: Position) -> dict[str, dict[str, str]]:
-    """Return the key of a position's item."""
-    return {"pk": {"S": f"{_PREFIX}{consumer}"}, "sk": {"S": _sort_key(position)}}
-
-
-def _sort_key(position: Position) -> str:
-    """Return a sort key that sorts in the order of positions."""
-    return f"{position.shard}#{position.sequence.zfill(_DIGITS)}#{position.sub:0{_SUB_DIGITS}d}"
-
-
-def _json_attribute(value: msgspec.Struct) -> dict[str, str]:
-    return {"S": msgspec.json.encode(value).decode()}
-
-
-def _item(entry: Entry) -> Item:
-    """Return the item of an entry that has no refusal."""
-    request, done = entry.request, entry.done
-    item = {**item_key(request.consumer, request.position), "request": _json_attribute(request)}
-    item["at"] = {"N": str(entry.at)}
-    return (
-        item
-        if done is None
-        else {**item, "done": _json_attribute(done), "done_at": {"N": str(entry.done_at)}}
-    )
-
-
-def entry_of(item: Item) -> Entry:
-    """Return the entry in an item of the table. Raises FatalError where the item is not an entry."""
-    done, refusal = item.get("done"), item.get("refusal")
-    try:
-        entry = Entry(
-            request=decoded(item["request"]["S"], Request),
-            at=int(item["at"]["N"]),
-            done=None if done is None else decoded(done["S"], Correction),
-            done_at=int(item["done_at"]["N"]) if "done_at" in item else None,
-            refusal=None if refusal is None else decoded(refusal["S"], Refusal),
-            notified=bool(item.get("notified", {}).get("BOOL", False)),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FatalError(f"cannot read an item of the correction history: {error}") from error
-    if not (is_time(entry.at) and is_time(entry.done_at)):
-        raise FatalError("cannot read an item of the correction history: its time is out of range")
-    return entry
-
-
-def position_name(request: Request) -> str:
-    """Return the position in its printed form: `<shard>/<token>`."""
-    return f"{request.shard}/{token(request.position)}"

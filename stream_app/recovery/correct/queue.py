@@ -15,7 +15,7 @@ from stream_app.model.record import Position
 from stream_app.model.segment import token, utc_datetime
 from stream_app.recovery.bounded import decoded
 from stream_app.recovery.correct.calculation.payload import MayRead
-from stream_app.recovery.correct.history import Correction, Refusal, Request
+from stream_app.recovery.correct.history_entry import Correction, Refusal, Request
 from stream_app.recovery.correct.limits import ReadLimiter, retry_delay_seconds
 from stream_app.recovery.correct.request import HistoryStore, RequestResult, correct_all, final_attempt
 

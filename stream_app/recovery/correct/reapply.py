@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
-from stream_app.recovery.correct.history import Entry, position_name
+from stream_app.recovery.correct.history_entry import Entry, position_name
 from stream_app.recovery.correct.request import NotReadyError
 
 

@@ -13,7 +13,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from stream_app.model.record import Position
 from stream_app.recovery.correct.calculation.recalculate import UncorrectableError
-from stream_app.recovery.correct.history import Correction, Entry, Refusal, Request
+from stream_app.recovery.correct.history_entry import Correction, Entry, Refusal, Request
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from stream_app.model.segment import token
 from stream_app.pipeline.readers.columns import build
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.values.schema import TICKS_PER_SECOND
-from stream_app.recovery.correct.history import Entry
+from stream_app.recovery.correct.history_entry import Entry
 from stream_app.recovery.correct.rewriting.files import EventFiles, FileRows, ListedFile, stored_names
 from stream_app.sinks.parquet import field_name
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from stream_app.errors import TransientError
 from stream_app.model.record import Batch, Position, Record
-from stream_app.pipeline.registry import Codec, Registry
+from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.sensor_checks import FLAG
 from stream_app.recovery.correct.calculation.past import (
     EarlierRow,
@@ -21,13 +20,13 @@ from stream_app.recovery.correct.calculation.past import (
     previous_values,
     row_fields,
 )
-from stream_app.recovery.correct.calculation.payload import MayRead, PayloadRequest, PayloadSource
+from stream_app.recovery.correct.calculation.payload import PayloadRequest
 from stream_app.recovery.correct.calculation.recalculate import (
     UncorrectableError,
     decode_payloads,
     replacement_columns,
 )
-from stream_app.recovery.correct.history import Correction, Entry, History, Request
+from stream_app.recovery.correct.history_entry import Correction, Entry, Request
 from stream_app.recovery.correct.request import NotReadyError
 from stream_app.recovery.correct.rewriting.cases import (
     Case,
@@ -37,13 +36,10 @@ from stream_app.recovery.correct.rewriting.cases import (
     Replaced,
     correct_cases,
 )
-from stream_app.recovery.correct.rewriting.files import EventFiles
-from stream_app.recovery.correct.rewriting.latest import CorrectLatest, LatestChange
+from stream_app.recovery.correct.rewriting.dependencies import BatchState, Dependencies
+from stream_app.recovery.correct.rewriting.latest import LatestChange
 from stream_app.recovery.correct.rewriting.segment import MAX_ATTEMPTS, EventFile, overwrite_rows, read_file
 from stream_app.sinks.parquet import field_name, stored_name
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 _NOT_STORED = "its segment does not hold its row"
 _NO_PAYLOAD = (
@@ -52,34 +48,6 @@ _NO_PAYLOAD = (
 _NOT_RECORDED = "a correction in its file is not recorded yet"
 
 Outcome = Correction | Exception
-
-
-@dataclass(frozen=True, slots=True)
-class Dependencies:
-    """What corrections read and write. `now_ms` is the clock."""
-
-    s3: S3Client
-    bucket: str
-    registry: Registry
-    history: History
-    payloads: PayloadSource
-    latest: CorrectLatest
-    max_bytes: int
-    now_ms: Callable[[], int]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchState:
-    """The state that a batch of corrections shares. Threads may share it.
-
-    `before` holds the values replaced by corrections that are not recorded in the history yet. `decided` holds the
-    positions that were corrected or cannot be corrected.
-    """
-
-    files: EventFiles
-    may_read: MayRead
-    before: dict[Position, Mapping[str, object]] = field(default_factory=dict)
-    decided: set[Position] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
