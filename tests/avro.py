@@ -132,7 +132,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "maybe_identity": st.none() | st.uuids(),
     "nothing": st.none(),
 }
-# Records as Python values that Avro's writer takes.
+# Records as Python values that fastavro can write.
 records: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries({"key": st.just("k"), **_VALUES})
 
 _NOON = dt.datetime(2016, 12, 1, 12)
@@ -168,7 +168,7 @@ EXAMPLE: dict[str, Any] = {
 
 
 def to_json(value: Any) -> Any:
-    """The JSON value of what Avro's writer takes: bytes as base64, times as ISO-8601, decimals as text."""
+    """Return a fastavro value as JSON: bytes as base64, times as ISO 8601, decimals as text."""
     match value:
         case dict():
             return {name: to_json(item) for name, item in value.items()}
@@ -185,7 +185,7 @@ def to_json(value: Any) -> Any:
 
 
 def as_number(value: dt.datetime | dt.date | dt.time, unit: str) -> int:
-    """A time as the number that Avro carries: `days`, `ms` or `us`, cut down."""
+    """Return a time as the number that Avro stores, in `days`, `ms` or `us`, rounded down."""
     if unit == "days":
         assert isinstance(value, dt.date)
         return value.toordinal() - dt.date(1970, 1, 1).toordinal()
@@ -208,5 +208,5 @@ UNITS = {
 
 
 def single(value: float) -> float:
-    """The nearest 32-bit float."""
+    """Return the nearest 32-bit float."""
     return float(struct.unpack("f", struct.pack("f", value))[0])

@@ -16,12 +16,12 @@ from tests.tiers import tier_of
 __all__ = ["aws", "stream"]
 TESTS = Path(__file__).parent
 
-# A boto3 session parses the JSON of each service that it is asked for. Hundreds of tests make a session of their own;
-# with one loader a process each file is parsed once.
+# A boto3 session parses the JSON model of each service it is used for. Hundreds of tests create their own session;
+# with one loader per process, each file is parsed once.
 botocore.session.create_loader = cache(botocore.session.create_loader)
 
-# The same examples on every run. HYPOTHESIS_PROFILE=explore, as in `make explore`, takes new ones and prints how to
-# repeat a failure.
+# The same examples on every run. HYPOTHESIS_PROFILE=explore, as in `make explore`, uses new ones and prints how to
+# reproduce a failure.
 settings.register_profile(
     "suite",
     derandomize=True,
@@ -50,11 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker(tier) is None:
             item.add_marker(tier)
     if PROFILE == "explore":
-        # Its time is limited: each run begins with other tests. The workers of a run have to agree on the order.
+        # Exploring is limited in time, so each run starts with other tests. The workers of a run must use the same order.
         random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).shuffle(items)
 
 
 def pytest_runtest_setup() -> None:
-    """Begin no test when the time to explore is over."""
+    """Skip the remaining tests when the time to explore is over."""
     if time.monotonic() > EXPLORE_UNTIL:
         pytest.skip("the time to explore is over")

@@ -1,4 +1,4 @@
-"""Distributions with entry points, as pip installs them."""
+"""Installed distributions with entry points, in the layout that pip creates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, entry_points: str) -> Path:
-    """A distribution in a folder of the import path."""
+    """Create a distribution in a folder on the import path."""
     site = folder / f"site-{name}"
     (site / f"{name}-1.0.dist-info").mkdir(parents=True)
     (site / f"{name}-1.0.dist-info" / "METADATA").write_text(

@@ -1,4 +1,4 @@
-"""An event type `thing` of any schema, and its records through the pipeline."""
+"""Helpers that process records of an event type `thing` with any schema."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def one_schema(*fields: dict[str, Any], name: str = "thing") -> dict[str, Any]:
 
 
 def thing(*versions: dict[str, Any], dry_run: bool = True, **declared: Any) -> Registry:
-    """A registry of the event `thing` with these versions of its schema."""
+    """Return a registry of the event `thing` with these versions of its schema."""
     return Registry.of([Event(name="thing", key="key", **declared)], {"thing": versions}, dry_run=dry_run)
 
 

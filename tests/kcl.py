@@ -1,4 +1,4 @@
-"""KCL and one shard's lease in memory, without the wire; and what may happen while a shard is read."""
+"""An in-memory KCL for one shard, without the MultiLang protocol, and strategies for the steps of a test."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.support import SHARD, Stores, dependencies
 
 @dataclass
 class Kcl:
-    """KCL and one shard's lease, without the wire: delivers records, keeps the checkpoint, starts consumers.
+    """KCL with the lease of one shard: delivers records, stores the checkpoint and starts consumers.
 
-    `records` are all that the shard will ever have, of which the first `available` have arrived.
+    `records` are all records of the shard, of which the first `available` have arrived.
     """
 
     stores: Stores
@@ -35,7 +35,7 @@ class Kcl:
         self.start()
 
     def start(self) -> None:
-        """A new consumer from the last checkpoint; what was read after it is read again."""
+        """Start a new consumer at the last checkpoint; later records are delivered again."""
         sequence, sub = self.committed[-1] if self.committed else ("TRIM_HORIZON", 0)
         positions = [(item.sequence_number, item.sub_sequence_number) for item in self.records]
         self.at = positions.index((sequence or "", sub or 0)) + 1 if self.committed else 0
@@ -43,53 +43,53 @@ class Kcl:
         self.consumer.initialize(SHARD, sequence, sub)
 
     def checkpoint(self, sequence: str | None, sub: int | None) -> None:
-        """Commit (protocol `multilang.Checkpointer`)."""
+        """Store the checkpoint (protocol `multilang.Checkpointer`)."""
         self.stores.act(
             "checkpoint", SHARD_END if sequence is None else token(Position(SHARD, sequence, sub or 0))
         )
         self.committed.append((sequence, sub))
 
     def arrive(self, count: int) -> None:
-        """The next records arrive at the shard; the clock follows."""
+        """Let the next records arrive at the shard, and advance the clock."""
         for item in self.records[self.available : self.available + count]:
             self.stores.now_ms = max(self.stores.now_ms, item.approximate_arrival_timestamp)
             self.available += 1
 
     def deliver(self, count: int) -> None:
-        """The next of those that have arrived; an empty read is a tick."""
+        """Deliver up to `count` of the records that have arrived; an empty batch is a tick."""
         part = self.records[self.at : min(self.at + count, self.available)]
         self.at += len(part)
         self.consumer.process(part, 0 if self.at == self.available else 1_000, self)
 
     def tick(self, wait_ms: int) -> None:
-        """An empty read, later."""
+        """Advance the clock and deliver an empty batch."""
         self.stores.now_ms += wait_ms
         self.deliver(0)
 
     def shut_down(self) -> None:
-        """The daemon is asked to stop."""
+        """Deliver shutdownRequested."""
         self.consumer.shutdown_requested(self)
 
     def finish(self) -> None:
-        """Everything that is left, and the shard's end."""
+        """Deliver all remaining records, then the end of the shard."""
         self.arrive(len(self.records))
         while self.at < len(self.records):
             self.deliver(7)
         self.consumer.shard_ended(self)
 
     def act(self, step: Step) -> None:
-        """One of `steps`."""
+        """Perform one of `steps`."""
         getattr(self, step.do)(*step.values)
 
 
 class Step(NamedTuple):
-    """Something that happens to a shard's consumer."""
+    """A method of `Kcl` to call, and its arguments."""
 
     do: str
     values: tuple[int, ...] = ()
 
 
-# What may happen while a shard is read. A tick may be long enough for the clock to close a segment, or not.
+# Steps while a shard is read. Only some ticks are long enough for the clock to close a segment.
 steps: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
         st.builds(lambda n: Step("arrive", (n,)), st.integers(1, 9)),

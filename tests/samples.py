@@ -1,4 +1,4 @@
-"""Events made for tests: two types that use everything an event can declare, their records, and strategies."""
+"""Two event types that use every declaration of `Event`, their records, and Hypothesis strategies for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TIME = {"type": "long", "logicalType": "timestamp-millis"}
 
 
 class Drift:
-    """A detector of ten lines: how far a device's value is from the mean of all before it."""
+    """A minimal detector: scores a value by its distance from the mean of the device's earlier values."""
 
     threshold = 25.0
 
@@ -54,11 +54,11 @@ class Drift:
 
 def _verify(batch: Batch) -> dict[str, Mask]:
     if "verify raises" in batch["note"].tolist():
-        raise ArithmeticError("a rule that cannot be asked")
+        raise ArithmeticError("a rule that cannot be evaluated")
     rules = {"value is at most 100": ~(batch["value"] > 100)}
     if "previous.time" in batch:
         before = batch["previous.time"]
-        rules["time is not before the last"] = np.isnat(before) | (batch["time"] >= before)
+        rules["time is not before the previous time"] = np.isnat(before) | (batch["time"] >= before)
     return rules
 
 
@@ -66,7 +66,7 @@ def _calculate(batch: Batch) -> dict[str, NDArray[Any]]:
     if "calculate raises" in batch["note"].tolist():
         raise KeyError("a note that cannot be calculated with")
     window = np.nan_to_num(batch["window.value"])
-    made: dict[str, NDArray[Any]] = {
+    columns: dict[str, NDArray[Any]] = {
         "doubled": 2 * batch["value"],
         "sum": window[:, 0] + window[:, 1] + window[:, 2],
         "loud": np.array(
@@ -74,14 +74,14 @@ def _calculate(batch: Batch) -> dict[str, NDArray[Any]]:
         ),
     }
     if "previous.value" in batch:
-        made["change"] = batch["value"] - batch["previous.value"]
-        made["pause"] = (batch["time"] - batch["previous.time"]) / np.timedelta64(1, "s")
-        made["note_before"] = batch["previous.note"]
-    return made
+        columns["change"] = batch["value"] - batch["previous.value"]
+        columns["pause"] = (batch["time"] - batch["previous.time"]) / np.timedelta64(1, "s")
+        columns["note_before"] = batch["previous.note"]
+    return columns
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The Avro schema of both event types."""
+    """Return the Avro schema, which both event types share."""
     return {
         "type": "record",
         "name": name,
@@ -126,22 +126,22 @@ SCHEMAS = {name: schema(name) for name in EVENTS}
 
 
 def registry() -> Registry:
-    """Both event types."""
+    """Return a registry of both event types."""
     return Registry.of(EVENTS.values(), {name: [raw] for name, raw in SCHEMAS.items()})
 
 
 def as_json(event: str, fields: Mapping[str, Any]) -> bytes:
-    """The plain JSON form."""
+    """Encode fields as plain JSON."""
     return msgspec.json.encode({"event": event, **fields})
 
 
 def as_envelope(event: str, fields: Mapping[str, Any], envelope_id: str = "e") -> bytes:
-    """As EventBridge wraps it."""
+    """Encode fields in an EventBridge envelope."""
     return msgspec.json.encode({"version": "0", "id": envelope_id, "detail-type": event, "detail": fields})
 
 
 def as_avro(fields: Mapping[str, Any], raw: Mapping[str, Any]) -> bytes:
-    """Avro's single-object encoding."""
+    """Encode fields in Avro's single-object encoding."""
     parsed = fastavro.parse_schema(dict(raw))
     canonical = fastavro.schema.to_parsing_canonical_form(dict(raw))
     mark = bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
@@ -151,7 +151,7 @@ def as_avro(fields: Mapping[str, Any], raw: Mapping[str, Any]) -> bytes:
 
 
 def encoded(event: str, fields: Mapping[str, Any], form: str) -> bytes:
-    """Fields in one of `FORMS`."""
+    """Encode fields in one of `FORMS`."""
     match form:
         case "envelope":
             return as_envelope(event, fields, str(fields.get("id") or "e"))
@@ -191,7 +191,7 @@ _payloads = st.one_of(*[_good] * 5, st.tuples(st.just("?"), st.sampled_from(GARB
 
 @st.composite
 def shards(draw: st.DrawFn, most: int = 24) -> list[Record]:
-    """Consecutive records of one shard: some aggregated, arrivals that sometimes go back."""
+    """Consecutive records of one shard: some are aggregated, and some arrival times go backwards."""
     data = draw(st.lists(_payloads, min_size=1, max_size=most))
     steps = draw(
         st.lists(st.sampled_from((0, 0, 1, 400, 3_000, -700)), min_size=len(data), max_size=len(data))
@@ -208,6 +208,6 @@ def shards(draw: st.DrawFn, most: int = 24) -> list[Record]:
 
 @st.composite
 def splits(draw: st.DrawFn, items: Sequence[T]) -> list[list[T]]:
-    """Items cut into runs, some of which are empty."""
+    """Items split into consecutive parts, some of which are empty."""
     cuts = sorted(draw(st.lists(st.integers(0, len(items)), max_size=6)))
     return [list(items[a:b]) for a, b in zip([0, *cuts], [*cuts, len(items)], strict=True)]

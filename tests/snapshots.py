@@ -1,7 +1,7 @@
-"""Events with every shipped detector, their records, and a snapshot of version 2 that the earlier code made of them.
+"""Events with every shipped detector, their records, and a version 2 snapshot written by earlier code.
 
-`tests/data/state-v2.snapshot` was written by `process` over `records(0, FIRST)` at commit f21a9d9, with four ids kept
-for each device. It is never written again.
+`tests/data/state-v2.snapshot` was written at commit f21a9d9 after `process` of `records(0, FIRST)`, with four IDs
+kept for each device. It must never be regenerated.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ EVENTS = {
 
 
 def registry() -> Registry:
-    """All of these event types."""
+    """Return a registry of all these event types."""
     return Registry.of(EVENTS.values(), {name: [samples.schema(name)] for name in EVENTS})
 
 
 def new_state() -> ShardState:
-    """A state in which nothing is known."""
+    """Return an empty state."""
     return ShardState(EVENTS, SEEN_IDS)
 
 
 def records(first: int, last: int) -> list[Record]:
-    """Records number `first` to `last` of one shard: always the same ones."""
+    """Return the records with the numbers `first` to `last` (exclusive) of one shard; deterministic."""
     return [_record(number) for number in range(first, last)]
 
 

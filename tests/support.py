@@ -1,4 +1,4 @@
-"""A world in memory for `consumer.shard`: every effect goes into one log, and any of them can be made to fail."""
+"""In-memory dependencies of `consumer.shard`: all effects are logged in order, and faults can be injected."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ from stream_app.telemetry.summary import Summary
 SHARD = "shardId-000000000007"
 WHOLE = Lineage((), 0, 2**128 - 1)
 POLICY = Policy(attempts=3, base_ms=0, cap_ms=0)
-# What became of a row, to the last bit.
-Fate = tuple[Any, ...]
+# The outcome of a row, with exact values.
+RowOutcome = tuple[Any, ...]
 
 
 class Effect(NamedTuple):
-    """One effect on the world: which, and the segment or the position that it is of."""
+    """An external effect: its kind, and the name of its segment or position."""
 
     kind: str
     name: str
 
 
 class CrashError(BaseException):
-    """The process died here."""
+    """Simulates the death of the process."""
 
 
 def value_of(column: np.ndarray[Any, Any], row: int) -> Any:
-    """One value with its type; numbers and times as their bits."""
+    """Return a value with its type; numbers and times as their bytes."""
     if column.dtype.kind == "O":
         return type(column[row]).__name__, column[row]
     return column.dtype.str, column[row : row + 1].tobytes()
 
 
-def fates(
+def outcomes_by_row(
     passed: Mapping[str, Batch], failed: Sequence[Failure], repeated: Any, start: int
-) -> dict[int, Fate]:
-    """Each row, counted from `start`, with its columns or its failure or neither."""
-    found: dict[int, Fate] = {}
+) -> dict[int, RowOutcome]:
+    """Return the outcome of each row by its number, counted from `start`: its columns, its failure or a repeat."""
+    found: dict[int, RowOutcome] = {}
     for name, batch in passed.items():
         assert (np.diff(batch.rows) > 0).all(), "rows are in order"
         for at, row in enumerate(batch.rows.tolist()):
@@ -73,13 +73,13 @@ def fates(
     return found
 
 
-def fates_of(result: Processed, start: int = 0) -> dict[int, Fate]:
-    """The same of one call of `process`."""
-    return fates(result.passed, result.failed, result.repeated, start)
+def outcomes_of(result: Processed, start: int = 0) -> dict[int, RowOutcome]:
+    """Return the outcomes of one call of `process` by row."""
+    return outcomes_by_row(result.passed, result.failed, result.repeated, start)
 
 
-def known(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
-    """Everything remembered, by event, part and device; the order of devices means nothing."""
+def entries_of(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
+    """Return the entries of a snapshot by event, part and device, so that the order of devices does not matter."""
     found: dict[tuple[str, str, str], bytes] = {}
     for event, parts in unpack(snapshot)["events"].items():
         keys = parts["keys"]
@@ -100,7 +100,7 @@ def known(snapshot: bytes) -> dict[tuple[str, str, str], bytes]:
 
 
 def _places(arrays: Mapping[str, bytes], names: Sequence[str], devices: int) -> list[list[bytes]]:
-    """By device its part of each array."""
+    """Split the arrays by device."""
     widths = {name: len(arrays[name]) // devices for name in names if name in arrays and devices}
     return [
         [arrays[name][at * width : (at + 1) * width] for name, width in widths.items()]
@@ -119,9 +119,9 @@ def _seen(dumped: Mapping[str, bytes]) -> list[Any]:
 
 @dataclass
 class Stores:
-    """What survives a crash, and the log. `trouble` is asked before each effect, and may raise."""
+    """Storage that survives a crash, and the log of effects. `inject_fault` is called before each effect and may raise."""
 
-    stored: dict[str, dict[str, Fate]] = field(default_factory=dict)
+    stored: dict[str, dict[str, RowOutcome]] = field(default_factory=dict)
     parked: dict[str, str] = field(default_factory=dict)
     alerts: list[str] = field(default_factory=list)
     stored_alerts: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
@@ -130,25 +130,25 @@ class Stores:
     summaries: list[Summary] = field(default_factory=list)
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     lineages: dict[str, Lineage] = field(default_factory=dict)
-    trouble: Callable[[Effect], None] = lambda _effect: None
+    inject_fault: Callable[[Effect], None] = lambda _effect: None
     now_ms: int = 0
 
     def act(self, kind: str, name: str) -> None:
-        """An effect that happens, unless there is trouble."""
+        """Log an effect, unless a fault is injected."""
         effect = Effect(kind, name)
-        self.trouble(effect)
+        self.inject_fault(effect)
         self.log.append(effect)
 
-    def by_position(self) -> dict[str, Fate]:
-        """Everything stored, whichever segment it is in; no position is in two."""
-        rows: dict[str, Fate] = {}
+    def by_position(self) -> dict[str, RowOutcome]:
+        """Return all stored rows by position; no position may be in two segments."""
+        rows: dict[str, RowOutcome] = {}
         for segment in self.stored.values():
             assert not rows.keys() & segment.keys()
             rows |= segment
         return rows
 
     def load(self, shard: str, name: str) -> bytes | None:
-        self.trouble(Effect("load", name))
+        self.inject_fault(Effect("load", name))
         return self.snapshots.get((shard, name))
 
     def save(self, shard: str, name: str, snapshot: bytes) -> None:
@@ -167,7 +167,7 @@ class Stores:
 
 @dataclass
 class MemoryQuarantine:
-    """Attempts and decisions that survive a crash; `log` names what was written, in order."""
+    """Stores attempts and decisions across crashes; `log` names the writes in order."""
 
     saved: dict[str, Attempts] = field(default_factory=dict)
     decided: dict[str, Decision] = field(default_factory=dict)
@@ -191,15 +191,15 @@ class MemoryQuarantine:
 
 @dataclass
 class MemoryObjects:
-    """As much of S3 as `put_exact` uses, with its conditional writes, over the rows that are stored by segment."""
+    """The part of S3 that `put_exact` uses, with conditional writes, on top of the rows stored by segment."""
 
-    stored: dict[str, dict[str, Fate]]
+    stored: dict[str, dict[str, RowOutcome]]
 
     def put_object(
         self, *, Key: str, Body: bytes, IfNoneMatch: str = "", IfMatch: str = "", **_: Any
     ) -> None:
-        known = Key in self.stored
-        if (IfNoneMatch and known) or (IfMatch and (not known or IfMatch != self.etag(Key))):
+        exists = Key in self.stored
+        if (IfNoneMatch and exists) or (IfMatch and (not exists or IfMatch != self.etag(Key))):
             raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
         self.stored[Key] = pickle.loads(Body)
 
@@ -213,13 +213,13 @@ class MemoryObjects:
         return digest_of(self.stored[key])
 
 
-def digest_of(rows: Mapping[str, Fate]) -> str:
+def digest_of(rows: Mapping[str, RowOutcome]) -> str:
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
 @dataclass
 class MemorySink:
-    """Stores rows under the segment's name by the conditional write of the sinks on S3; rejects nothing."""
+    """Stores rows under the segment's name with the conditional write of the S3 sinks; rejects no row."""
 
     stores: Stores
     kind: str
@@ -227,7 +227,7 @@ class MemorySink:
     def write(self, segment: Segment) -> Sequence[Failure]:
         self.stores.act(self.kind, segment.name)
         if self.kind == LAST_SINK:
-            by_row = sorted(fates(segment.passed, segment.failed, segment.repeated, 0).items())
+            by_row = sorted(outcomes_by_row(segment.passed, segment.failed, segment.repeated, 0).items())
             rows = dict(
                 zip(segment.tokens(row for row, _ in by_row), (fate for _, fate in by_row), strict=True)
             )
@@ -245,7 +245,7 @@ class MemorySink:
         return ()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 SINKS = ("sink 1", "sink 2")
@@ -254,7 +254,7 @@ LAST_SINK = SINKS[-1]
 
 @dataclass
 class MemoryBus:
-    """PutEvents of alerts, each of which may be in trouble."""
+    """An event bus: PutEvents of alerts, with injected faults."""
 
     stores: Stores
 
@@ -262,14 +262,14 @@ class MemoryBus:
         for entry in Entries:
             alert = msgspec.json.decode(entry["Detail"])
             name = str(Position(alert["shard"], alert["sequence"], alert["sub"]))
-            self.stores.trouble(Effect("alert", name))
+            self.stores.inject_fault(Effect("alert", name))
             self.stores.alerts.append(name)
         return {"Entries": [{"EventId": "1"} for _ in Entries]}
 
 
 @dataclass
 class MemoryAlertStore:
-    """Alerts that the bus did not take (protocol `AlertStore`)."""
+    """Stores alerts that the bus did not accept (protocol `AlertStore`)."""
 
     stores: Stores
 
@@ -288,7 +288,7 @@ class MemoryAlertStore:
 
 
 def alerts(stores: Stores, registry: Registry) -> Alerts:
-    """The product's outbox between a bus and a store in memory."""
+    """Return the real outbox with an in-memory bus and store."""
     bus: Any = MemoryBus(stores)
     outbox = Outbox(
         bus,
@@ -301,15 +301,15 @@ def alerts(stores: Stores, registry: Registry) -> Alerts:
 
 
 def settings(**values: Any) -> Settings:
-    """Small segments, committed often."""
-    known = {"segment_seconds": 2, "segment_records": 5, "checkpoint_seconds": 1, "clock_margin_ms": 100}
-    return Settings("app", "devices", **{**known, "max_record_bytes": 4_096, "seen_ids": 4, **values})
+    """Return settings with small segments and frequent checkpoints."""
+    defaults = {"segment_seconds": 2, "segment_records": 5, "checkpoint_seconds": 1, "clock_margin_ms": 100}
+    return Settings("app", "devices", **{**defaults, "max_record_bytes": 4_096, "seen_ids": 4, **values})
 
 
 def dependencies(
     stores: Stores, registry: Registry, isolation: Isolation | None = None, **values: Any
 ) -> ShardDependencies:
-    """A world over these stores; what fails passingly is tried three times, without a pause."""
+    """Return dependencies that use these stores; transient errors get three attempts without a delay."""
 
     def attempt(what: str, action: Callable[[], Any]) -> Any:
         return call(action, POLICY, sleep=lambda _seconds: None, rng=random.Random(0), what=what)
@@ -334,24 +334,24 @@ def dependencies(
 
 
 def failing(kinds: Mapping[int, type[BaseException]]) -> Callable[[Effect], None]:
-    """Trouble at effects by their number, counted from 0."""
+    """Return a fault injector that raises at the given effects, numbered from 0."""
     count = iter(range(1_000_000))
 
-    def trouble(effect: Effect) -> None:
+    def inject_fault(effect: Effect) -> None:
         kind = kinds.get(next(count))
         if kind is not None:
             raise kind(f"{effect.kind} of {effect.name}")
 
-    return trouble
+    return inject_fault
 
 
-def passing(times: int) -> Callable[[Effect], None]:
-    """Each effect fails `times` times before it succeeds."""
+def failing_first(times: int) -> Callable[[Effect], None]:
+    """Return a fault injector by which each effect fails `times` times before it succeeds."""
     failed: dict[Effect, int] = {}
 
-    def trouble(effect: Effect) -> None:
+    def inject_fault(effect: Effect) -> None:
         failed[effect] = failed.get(effect, 0) + 1
         if failed[effect] <= times:
             raise TransientError(f"{effect.kind} of {effect.name}")
 
-    return trouble
+    return inject_fault

@@ -15,7 +15,7 @@ from stream_app.model.record import Record
 from stream_app.model.segment import token
 from tests.kcl import Kcl, Step, steps
 from tests.samples import registry, shards
-from tests.support import SHARD, CrashError, Effect, Stores, known
+from tests.support import SHARD, CrashError, Effect, Stores, entries_of
 
 REGISTRY = registry()
 
@@ -41,7 +41,7 @@ def alike(stores: Stores, calm: Stores) -> None:
     assert stores.by_position() == calm.by_position()
     assert stores.parked == calm.parked
     assert set(stores.alerts) == set(calm.alerts)
-    assert known(stores.snapshots[SHARD, SHARD_END]) == known(calm.snapshots[SHARD, SHARD_END])
+    assert entries_of(stores.snapshots[SHARD, SHARD_END]) == entries_of(calm.snapshots[SHARD, SHARD_END])
 
 
 class Fragile:
@@ -88,7 +88,7 @@ _crashes = st.sets(st.integers(1, 60), max_size=6)
 def test_wherever_it_crashes_the_result_is_that_of_an_undisturbed_run(
     records: list[Record], what: list[Step], crashes: set[int]
 ) -> None:
-    stores = Stores(trouble=Fragile(crashes))
+    stores = Stores(inject_fault=Fragile(crashes))
     live_on(_kcl(stores, records), what)
     alike(stores, undisturbed(records))
 
@@ -142,7 +142,7 @@ def test_a_worker_that_stood_still_and_goes_on_after_its_lease_was_lost_undoes_n
     for step in others:
         new.act(step)
     new.finish()
-    stores.trouble = Lost()
+    stores.inject_fault = Lost()
     for step in after:
         stalled.act(step)
     alike(stores, undisturbed(records))
@@ -153,15 +153,15 @@ def test_a_replay_of_what_is_stored_stores_it_again(records: list[Record], fatal
     calm = undisturbed(records)
     stores = Stores(stored=dict(calm.stored), parked=dict(calm.parked), alerts=list(calm.alerts))
 
-    def trouble(effect: Effect) -> None:
+    def inject_fault(effect: Effect) -> None:
         if len(stores.log) == fatal_at:
             raise FatalError("the world ended")
 
-    stores.trouble = trouble
+    stores.inject_fault = inject_fault
     try:
         Kcl(stores, REGISTRY, records).finish()
     except FatalError:
-        stores.trouble = lambda _effect: None
+        stores.inject_fault = lambda _effect: None
         Kcl(stores, REGISTRY, records).finish()
     alike(stores, calm)
 
@@ -180,7 +180,7 @@ def test_children_of_a_split_score_as_their_parent_would_have(
         mine = [item for item in later if first <= _hash(item.partition_key) <= last]
         lineages = {SHARD: Lineage(("parent",), first, last)}
         state = {("parent", SHARD_END): parent.stores.snapshots[SHARD, SHARD_END]}
-        stores = Stores(lineages=lineages, snapshots=state, trouble=Fragile(crashes))
+        stores = Stores(lineages=lineages, snapshots=state, inject_fault=Fragile(crashes))
         live_on(_kcl(stores, mine), what)
         expected = {token(item.position(SHARD)): whole[token(item.position(SHARD))] for item in mine}
         assert stores.by_position() == expected

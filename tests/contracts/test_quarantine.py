@@ -23,7 +23,7 @@ from stream_app.testing import record
 from tests.contracts import poison
 from tests.kcl import Kcl, Step, steps
 from tests.samples import START, as_json, registry, shards
-from tests.support import SHARD, CrashError, MemoryQuarantine, Stores, known
+from tests.support import SHARD, CrashError, MemoryQuarantine, Stores, entries_of
 
 REGISTRY = poison.registry()
 # The time limit of a batch is a 25th of KCL's.
@@ -72,7 +72,9 @@ def alike(kcl: Kcl, records: Sequence[Record], rows: set[int]) -> None:
     assert {name: fate for name, fate in found.items() if name not in names} == expected.by_position()
     assert {name for name in found if name in names} == names
     assert {found[name][0] for name in names} <= {"failed"}
-    assert known(kcl.stores.snapshots[SHARD, SHARD_END]) == known(expected.snapshots[SHARD, SHARD_END])
+    assert entries_of(kcl.stores.snapshots[SHARD, SHARD_END]) == entries_of(
+        expected.snapshots[SHARD, SHARD_END]
+    )
 
 
 KILLED = {
@@ -174,15 +176,15 @@ def test_a_decision_is_kept_before_anything_else_happens_and_survives_a_crash() 
     records = readings(None, "leave", None, "killed", None)
     store = third_attempt()
 
-    def trouble(effect: Any) -> None:
+    def inject_fault(effect: Any) -> None:
         raise CrashError(effect)
 
     kcl = consumer(records, store, segment_records=1)
-    kcl.stores.trouble = trouble
+    kcl.stores.inject_fault = inject_fault
     with pytest.raises(CrashError):
         kcl.finish()
     assert store.log == ["attempts", "decision"]
-    kcl.stores.trouble = lambda _effect: None
+    kcl.stores.inject_fault = lambda _effect: None
     kcl.start()
     kcl.finish()
     assert store.log == ["attempts", "decision", "attempts", "decision"]
@@ -204,7 +206,7 @@ def test_a_decision_that_its_process_could_not_log_is_logged_by_the_next() -> No
         kcl.finish()
     again = consumer(records, store)
     again.finish()
-    told = [(event, known.get("position")) for event, known in again.stores.notes]
+    told = [(event, fields.get("position")) for event, fields in again.stores.notes]
     blamed = [str(records[row].position(SHARD)) for row in (1, 3)]
     assert [place for event, place in told if event == "record_excluded"] == blamed[:1]
     assert [place for event, place in told if event == "record_quarantined"] == blamed[1:]

@@ -20,7 +20,7 @@ from stream_app.model.record import Record
 from stream_app.settings import Settings
 from stream_app.testing import ConsumerEndedError, Played, record
 from tests.samples import DEVICES, FORMS, GARBAGE, HOUR, NOTES, START, encoded, registry
-from tests.support import CrashError, known
+from tests.support import CrashError, entries_of
 
 REGISTRY = registry()
 BUCKET, SHARD = "events", "shardId-000000000000"
@@ -160,7 +160,7 @@ class Site:
         """What is left for the shard's children."""
         snapshot = S3Snapshots(self._aws("s3"), self.bucket, "app").load(SHARD, SHARD_END)
         assert snapshot is not None
-        return known(snapshot)
+        return entries_of(snapshot)
 
     def letters(self) -> set[str]:
         """Every dead letter, each of which may have been sent more than once."""

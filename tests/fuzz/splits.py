@@ -17,7 +17,7 @@ from stream_app.testing import outcomes, record
 from tests.fuzz.mutations import mutated
 from tests.fuzz.split_worlds import ARRIVED, World, all_dependencies, without_fields
 from tests.fuzz.watch import bounded
-from tests.support import Fate, fates_of
+from tests.support import RowOutcome, outcomes_of
 
 _MAX_BYTES = 3_000
 _SEEN_IDS = 5
@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
 
 
 class _Result(NamedTuple):
-    outcomes: dict[int, Fate]
+    outcomes: dict[int, RowOutcome]
     snapshot: bytes
 
 
@@ -100,10 +100,10 @@ def _sizes(left: int, rng: random.Random) -> Iterator[int]:
 
 def _run(records: Sequence[Record], sizes: Sequence[int], registry: Registry) -> _Result:
     events = {name: codec.event for name, codec in registry.codecs.items()}
-    state, found, start = ShardState(events, _SEEN_IDS), dict[int, Fate](), 0
+    state, found, start = ShardState(events, _SEEN_IDS), dict[int, RowOutcome](), 0
     for size in sizes:
         result = process(records[start : start + size], registry, state, _MAX_BYTES)
-        found |= fates_of(result, start)
+        found |= outcomes_of(result, start)
         start += size
     return _Result(found, state.snapshot())
 
@@ -120,7 +120,7 @@ def _compared(one: _Result, other: _Result) -> str | None:
     return None
 
 
-def _differing(one: Fate, other: Fate) -> tuple[Any, Any]:
+def _differing(one: RowOutcome, other: RowOutcome) -> tuple[Any, Any]:
     """Both outcomes, of rows that passed in both only the columns that differ."""
     if not one or not other or one[:2] != other[:2] or one[0] != "passed":
         return one, other

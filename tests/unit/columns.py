@@ -1,4 +1,4 @@
-"""Columns and batches of readings, from plain values."""
+"""Helpers that build columns and batches of readings from plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detectors under test, and rows for them."""
+"""The detectors under test, and strategies for rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def trees() -> Any:
 
 
 class Clocked(NearestValue):
-    """Told an hour for each row, which the row itself decides: three of a day, or none."""
+    """Derives an hour for each row from its first value: one of three hours of the day, or NaT."""
 
     scale_free: Any = None
 
@@ -39,7 +39,7 @@ class Clocked(NearestValue):
 
 
 def quick(kind: type[NearestValue] = NearestValue, **parameters: Any) -> NearestValue:
-    """Small enough to warm up, thin out, alert and cool down within a test's rows."""
+    """Return a detector small enough to warm up, thin out, alert and cool down within the rows of a test."""
     return kind(FEATURES, capacity=4, warm_up=3, cooldown=2, rows_per_alert=10, window=3, **parameters)
 
 
@@ -59,8 +59,8 @@ DETECTORS: dict[str, laws.Make] = {
 }
 
 
-def drawn(number: int, devices: int, seed: int, odd: float = 0.1) -> laws.Rows:
-    """Rows out of a generator: several values a device, some of them odd."""
+def random_rows(number: int, devices: int, seed: int, odd: float = 0.1) -> laws.Rows:
+    """Return random rows: several per device, with some unusual values."""
     rng = np.random.default_rng(seed)
     X = rng.lognormal(size=(number, len(FEATURES))).round(2)
     strange = rng.random(X.shape) < odd
@@ -70,10 +70,10 @@ def drawn(number: int, devices: int, seed: int, odd: float = 0.1) -> laws.Rows:
 
 @st.composite
 def rows(draw: st.DrawFn) -> laws.Rows:
-    """Few rows that hypothesis can shrink, or so many that all ways through a detector are taken."""
+    """Few rows that Hypothesis can shrink, or enough rows to reach every branch of a detector."""
     if draw(st.booleans()):
-        many = draw(st.integers(0, 96))
-        return drawn(many, draw(st.sampled_from([1, 3, 48])), draw(st.integers(0, 2**32)))
+        number = draw(st.integers(0, 96))
+        return random_rows(number, draw(st.sampled_from([1, 3, 48])), draw(st.integers(0, 2**32)))
     number = draw(st.integers(0, 12))
     keys = draw(st.lists(st.sampled_from("abc"), min_size=number, max_size=number))
     values = st.sampled_from(ODD) | st.floats(-1e3, 1e3)

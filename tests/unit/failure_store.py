@@ -1,4 +1,4 @@
-"""A failure store of any size that costs nothing: an S3 that knows keys, and makes up what lies under them."""
+"""A fake S3 failure store of any size: it holds only keys, and derives each object from its key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream_app.model.record import Position
 from stream_app.recovery.store import STATUSES, StoredFailure, failure, failure_key, parse_key
 from tests.unit.test_recovery_store import dead_letter
 
-START = datetime(2016, 12, 30, 20, tzinfo=UTC)  # so that months and years change on the way
+START = datetime(2016, 12, 30, 20, tzinfo=UTC)  # so that the keys cross the end of a month and of a year
 BUCKET = "bucket"
 DEVICES = ("Dongsi", "Tiantan/2", "~", "é", "Dongsi 2")
 CODES = ("UNDECODABLE", "RULE_BROKEN", "FIELD_MISSING")
@@ -25,53 +25,53 @@ _PAGE = 1_000
 _STEP_MS = 3_600_000
 
 
-def made(key: str) -> StoredFailure:
-    """The failure under a key, which follows from the key."""
+def stored_failure(key: str) -> StoredFailure:
+    """Return the failure stored under a key, derived from the key."""
     found = parse_key(key)
     assert found is not None
     number = int(found.position.sequence)
-    told = dead_letter(found.position, found.partition_key or "", found.arrived)
-    told = msgspec.structs.replace(
-        told,
+    letter = dead_letter(found.position, found.partition_key or "", found.arrived)
+    letter = msgspec.structs.replace(
+        letter,
         consumer=found.consumer,
         code=CODES[number % len(CODES)],
         event=EVENTS[number % len(EVENTS)],
         reason=f"value {number} is wrong in field {'abc'[number % 3]}",
     )
-    return failure(told, b'{"n":%d}' % number)
+    return failure(letter, b'{"n":%d}' % number)
 
 
 def status_of(key: str) -> str:
-    """Its status."""
+    """Return the status of the failure under a key."""
     found = parse_key(key)
     assert found is not None
     return STATUSES[int(found.position.sequence) % 7 % len(STATUSES)]
 
 
-def keys(hours: int, an_hour: int, consumers: Sequence[str] = ("air", "other")) -> list[str]:
-    """So many failures an hour of each consumer, spread over devices and three shards."""
+def keys(hours: int, per_hour: int, consumers: Sequence[str] = ("air", "other")) -> list[str]:
+    """Return keys of `per_hour` failures per hour and consumer, spread over the devices and three shards."""
     begin = int(START.timestamp() * 1000)
-    step = _STEP_MS // an_hour
+    step = _STEP_MS // per_hour
     return [
         failure_key(
             consumer,
-            Position(_SHARD.format(n % 3), str(10**20 + hour * an_hour + n)),
+            Position(_SHARD.format(n % 3), str(10**20 + hour * per_hour + n)),
             DEVICES[n % len(DEVICES)],
             begin + hour * _STEP_MS + n * step,
         )
         for consumer in consumers
         for hour in range(hours)
-        for n in range(an_hour)
+        for n in range(per_hour)
     ]
 
 
 def at(hours: float) -> datetime:
-    """So many hours after the first failure."""
+    """Return the time `hours` after the first failure."""
     return START + timedelta(hours=hours)
 
 
 class Store:
-    """The part of boto3's S3 client that looking needs; `calls` counts requests, a page of keys as one."""
+    """The part of boto3's S3 client that `find` uses; `calls` counts requests, one per page of keys."""
 
     def __init__(self, keys: Sequence[str], odd: Sequence[str] = ()) -> None:
         self._keys = sorted([*keys, *odd], key=str.encode)
@@ -90,10 +90,10 @@ class Store:
         names = list(self._below(Prefix, Delimiter, StartAfter))
         for start in range(0, max(1, len(names)), _PAGE):
             self.calls["list"] += 1
-            some = names[start : start + _PAGE]
+            page = names[start : start + _PAGE]
             yield {
-                "Contents": [{"Key": name} for name in some if not Delimiter or not name.endswith("/")],
-                "CommonPrefixes": [{"Prefix": name} for name in some if Delimiter and name.endswith("/")],
+                "Contents": [{"Key": name} for name in page if not Delimiter or not name.endswith("/")],
+                "CommonPrefixes": [{"Prefix": name} for name in page if Delimiter and name.endswith("/")],
             }
 
     def _below(self, prefix: str, delimiter: str, after: str) -> Iterator[str]:
@@ -111,7 +111,7 @@ class Store:
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
         self.calls["get"] += 1
-        body = b"?" if Key in self._odd else msgspec.json.encode(made(Key))
+        body = b"?" if Key in self._odd else msgspec.json.encode(stored_failure(Key))
         return {"Body": io.BytesIO(body)}
 
     def get_object_tagging(self, Bucket: str, Key: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from anomaly.alerting import Explaining, explain_alerts, severity
 from anomaly.nearest import NearestValue, at_most_one_alert
 from anomaly.nearest_value import held_values as kernel
 from anomaly.nearest_value.kernel import NEAR
-from tests.unit.detectors import FEATURES, drawn, quick, rows
+from tests.unit.detectors import FEATURES, quick, random_rows, rows
 
 DAY = np.timedelta64(24, "h")
 
@@ -73,7 +73,7 @@ def test_what_is_kept_is_thinned_where_it_is_closest(values: list[float], capaci
 @given(seed=st.integers(0, 2**32), offset=st.sampled_from([-1e6, 1e3, 1e6]))
 @settings(max_examples=20, deadline=None)
 def test_an_offset_does_not_matter(seed: int, offset: float) -> None:
-    rows = drawn(150, 2, seed, odd=0.0)
+    rows = random_rows(150, 2, seed, odd=0.0)
     one, other = (NearestValue(FEATURES, warm_up=10, capacity=200) for _ in range(2))
     plain, shifted = one.process_many(*rows), other.process_many(rows.keys, rows.X + offset)
     np.testing.assert_allclose(plain, shifted, rtol=1e-3, atol=0.02)
@@ -246,7 +246,7 @@ def test_many_devices_are_judged_as_each_is_alone() -> None:
 
 
 def test_scoring_alone_changes_nothing() -> None:
-    rows = drawn(200, 5, seed=8)
+    rows = random_rows(200, 5, seed=8)
     detector = quick()
     detector.process_many(*rows)
     before = detector.snapshot()
@@ -258,7 +258,7 @@ def test_scoring_alone_changes_nothing() -> None:
 
 
 def test_features_go_by_name_over_a_snapshot() -> None:
-    rows = drawn(80, 2, seed=4, odd=0.0)
+    rows = random_rows(80, 2, seed=4, odd=0.0)
     old, new, only = (NearestValue(names, warm_up=2) for names in (FEATURES, ("o3", "co"), ("o3",)))
     old.process_many(*rows)
     new.restore(old.snapshot())

@@ -13,7 +13,7 @@ from anomaly.detector import StateError
 from anomaly.keyed_state.table import to_bytes
 from anomaly.nearest import NearestValue
 from anomaly.nearest_value.packed_state import BLOCK
-from tests.unit.detectors import drawn, quick
+from tests.unit.detectors import quick, random_rows
 
 
 def as_once_written(detector: NearestValue) -> bytes:
@@ -35,7 +35,7 @@ def as_once_written(detector: NearestValue) -> bytes:
 
 def test_a_snapshot_of_the_version_before_is_read_and_one_that_is_damaged_is_not() -> None:
     old, new = quick(), quick()
-    old.process_many(*drawn(900, 300, seed=11))
+    old.process_many(*random_rows(900, 300, seed=11))
     once = as_once_written(old)
     new.restore(once)
     assert new.snapshot() == old.snapshot()
@@ -47,7 +47,7 @@ def test_a_snapshot_of_the_version_before_is_read_and_one_that_is_damaged_is_not
 @pytest.mark.parametrize("devices", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 1])
 def test_a_snapshot_in_blocks_holds_every_key(devices: int) -> None:
     old, new, half = quick(), quick(), quick()
-    rows = drawn(3 * devices, devices, seed=devices)
+    rows = random_rows(3 * devices, devices, seed=devices)
     old.process_many(*rows)
     assert old.pieces().length == len(old.snapshot())
     new.restore(old.snapshot())

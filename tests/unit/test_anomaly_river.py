@@ -15,7 +15,7 @@ from river import anomaly, base, checks, compose
 from anomaly.nearest import NearestValue
 from anomaly.river import StandardDeviation
 from anomaly.trees import HalfSpaceTrees
-from tests.unit.detectors import FEATURES, drawn
+from tests.unit.detectors import FEATURES, random_rows
 
 ESTIMATORS: dict[str, Callable[[], Any]] = {
     "NearestValue": lambda: NearestValue(warm_up=5),
@@ -33,7 +33,7 @@ def as_dicts(X: Any) -> list[dict[str, float]]:
 
 
 def dataset(_model: base.Estimator, scale: int = 1) -> Iterator[list[tuple[dict[str, float], bool]]]:
-    rows = as_dicts(drawn(200 * scale, 1, seed=3, odd=0.0).X)
+    rows = as_dicts(random_rows(200 * scale, 1, seed=3, odd=0.0).X)
     yield [(x, False) for x in rows]
 
 
@@ -52,7 +52,7 @@ def test_rivers_own_checks_pass(make: Callable[[], Any], monkeypatch: pytest.Mon
 @given(seed=st.integers(0, 2**32), cut=st.integers(0, 60))
 @settings(max_examples=15, deadline=None)
 def test_ones_and_manys_are_one_detector(make: Callable[[], Any], seed: int, cut: int) -> None:
-    X = drawn(60, 1, seed, odd=0.0).X
+    X = random_rows(60, 1, seed, odd=0.0).X
     table = pd.DataFrame(X, columns=list(FEATURES))
     ones, expected = make(), []
     for x in as_dicts(X):
@@ -76,7 +76,7 @@ def test_a_pipeline_and_a_filter_take_it(make: Callable[[], Any]) -> None:
         compose.Select("pm25", "no2"), anomaly.QuantileFilter(make(), q=0.95, protect_anomaly_detector=False)
     )
     flagged = 0
-    for x in as_dicts(drawn(300, 1, seed=4, odd=0.0).X):
+    for x in as_dicts(random_rows(300, 1, seed=4, odd=0.0).X):
         flagged += bool(pipeline["QuantileFilter"].classify(pipeline.score_one(x)))
         pipeline.learn_one(x)
     assert 0 < flagged < 300
@@ -85,7 +85,7 @@ def test_a_pipeline_and_a_filter_take_it(make: Callable[[], Any]) -> None:
 @each
 def test_none_is_missing(make: Callable[[], Any]) -> None:
     one, other = make(), make()
-    for x in as_dicts(drawn(50, 1, seed=5, odd=0.0).X):
+    for x in as_dicts(random_rows(50, 1, seed=5, odd=0.0).X):
         one.learn_one(x)
         other.learn_one(x)
     one.learn_one({"pm25": None, "no2": 1.0})

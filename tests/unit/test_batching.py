@@ -28,7 +28,7 @@ from tests.event_cases import one_schema, thing
 from tests.fuzz import splits as fuzzer
 from tests.fuzz.split_worlds import only
 from tests.samples import HOUR, READING, SCHEMAS, START, as_envelope, as_json, splits
-from tests.support import Fate, fates_of
+from tests.support import RowOutcome, outcomes_of
 
 ONE = Registry.of([READING], {"reading": [SCHEMAS["reading"]]})
 FIELDS = {"device": "a", "time": START, "value": 1.0}
@@ -37,31 +37,31 @@ PLAIN, ENVELOPE = as_json("reading", FIELDS), as_envelope("reading", FIELDS)
 
 def run(payloads: Sequence[bytes], sizes: Sequence[int], registry: Registry = ONE) -> tuple[str, bytes]:
     """The outcomes and the state afterwards, to compare; the records come in calls of these sizes."""
-    found, snapshot = outcomes_of(payloads, sizes, registry)
+    found, snapshot = process_in_calls(payloads, sizes, registry)
     return repr(sorted(found.items())), snapshot
 
 
-def outcomes_of(
+def process_in_calls(
     payloads: Sequence[bytes], sizes: Sequence[int], registry: Registry = ONE
-) -> tuple[dict[int, Fate], bytes]:
+) -> tuple[dict[int, RowOutcome], bytes]:
     """What becomes of each record, and the state afterwards."""
     events = {name: codec.event for name, codec in registry.codecs.items()}
-    state, found, start = ShardState(events, 4), dict[int, Fate](), 0
+    state, found, start = ShardState(events, 4), dict[int, RowOutcome](), 0
     records = [record(data, at, arrived=START + 100 * HOUR) for at, data in enumerate(payloads)]
     for size in sizes:
-        found |= fates_of(process(records[start : start + size], registry, state, MAX_BYTES), start)
+        found |= outcomes_of(process(records[start : start + size], registry, state, MAX_BYTES), start)
         start += size
     return found, state.snapshot()
 
 
-def same_in_every_split(payloads: Sequence[bytes], registry: Registry = ONE) -> dict[int, Fate]:
+def same_in_every_split(payloads: Sequence[bytes], registry: Registry = ONE) -> dict[int, RowOutcome]:
     """The outcomes, once every way of cutting a few records into calls has given the same."""
     n = len(payloads)
     whole = run(payloads, [n], registry)
     for cuts in itertools.product((False, True), repeat=n - 1):
         ends = [at + 1 for at, cut in enumerate(cuts) if cut] + [n]
         assert run(payloads, np.diff([0, *ends]).tolist(), registry) == whole
-    return outcomes_of(payloads, [n], registry)[0]
+    return process_in_calls(payloads, [n], registry)[0]
 
 
 # ---- Decoding

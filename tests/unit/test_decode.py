@@ -19,7 +19,7 @@ from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests import avro
 from tests.samples import EVENTS, MAX_BYTES, READING, SCHEMAS, START, STEP, as_avro, as_envelope, as_json
-from tests.support import fates_of
+from tests.support import outcomes_of
 
 ALL = {**EVENTS, "every": avro.EVERY}
 REGISTRY = Registry.of(
@@ -41,7 +41,7 @@ VALID = (
 def run(*payloads: bytes, max_bytes: int = MAX_BYTES) -> dict[int, Any]:
     """What became of each row. `process` itself raises FatalError unless each is accounted for once."""
     records = [record(data, at) for at, data in enumerate(payloads)]
-    found = fates_of(process(records, REGISTRY, ShardState(ALL, 4), max_bytes))
+    found = outcomes_of(process(records, REGISTRY, ShardState(ALL, 4), max_bytes))
     assert sorted(found) == list(range(len(payloads)))
     return found
 

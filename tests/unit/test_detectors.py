@@ -16,7 +16,7 @@ import anomaly
 from anomaly import laws
 from anomaly.detector import FloatMatrix, FloatVector, Keep, Times
 from anomaly.river import StandardDeviation
-from tests.unit.detectors import DETECTORS, FEATURES, drawn, rows
+from tests.unit.detectors import DETECTORS, FEATURES, random_rows, rows
 
 
 @pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
@@ -46,7 +46,7 @@ def test_every_detector_is_here() -> None:
 
 @pytest.mark.parametrize("name", ["StandardDeviation", "HalfSpaceTrees", "LODA"])
 def test_an_outlier_scores_above_what_is_usual(name: str) -> None:
-    usual = drawn(400, 1, seed=1, odd=0.0)
+    usual = random_rows(400, 1, seed=1, odd=0.0)
     usual.X[:] = 0.4 + 0.1 * np.tanh(usual.X - 1.0)
     detector = DETECTORS[name]()
     before = detector.process_many(*usual)[100:]
@@ -167,7 +167,7 @@ def test_the_laws_catch_a_broken_detector(make: laws.Make, law: laws.Law) -> Non
 
 def holds_for_five_samples(make: laws.Make, law: laws.Law) -> None:
     for seed in range(5):
-        law(make, drawn(40, 4, seed), random.Random(seed))
+        law(make, random_rows(40, 4, seed), random.Random(seed))
 
 
 def test_every_law_is_shown_to_catch_something() -> None:

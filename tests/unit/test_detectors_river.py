@@ -18,13 +18,13 @@ from anomaly.detector import Detector, StateError
 from anomaly.keyed_state.container import seal_parts, unseal_parts
 from anomaly.keyed_state.pickles import names_in, pickled, unpickled
 from anomaly.river import RiverDetector, StandardDeviation, with_river
-from tests.unit.detectors import DETECTORS, FEATURES, drawn, trees
+from tests.unit.detectors import DETECTORS, FEATURES, random_rows, trees
 
 
 @given(seed=st.integers(0, 2**32), devices=st.sampled_from([1, 48]))
 @settings(max_examples=20, deadline=None)
 def test_standard_deviation_is_rivers(seed: int, devices: int) -> None:
-    data = drawn(150, devices, seed, odd=0.0)
+    data = random_rows(150, devices, seed, odd=0.0)
     models: dict[tuple[str, int], Any] = {
         (key, j): anomaly.StandardAbsoluteDeviation() for key in data.keys for j in range(len(FEATURES))
     }
@@ -50,7 +50,7 @@ def test_each_feature_warms_up_by_itself() -> None:
 
 
 def test_a_river_model_is_asked_and_taught_row_by_row() -> None:
-    data = drawn(60, 1, seed=2, odd=0.0)
+    data = random_rows(60, 1, seed=2, odd=0.0)
     model, expected = trees(), []
     for row in data.X.tolist():
         x = dict(zip(FEATURES, row, strict=True))
@@ -131,7 +131,7 @@ def test_a_warm_up_without_a_deviation_is_refused() -> None:
 
 
 def test_features_go_by_name_over_a_snapshot() -> None:
-    data = drawn(80, 2, seed=4, odd=0.0)
+    data = random_rows(80, 2, seed=4, odd=0.0)
     old = StandardDeviation(("pm25", "no2", "o3"), warm_up=2)
     old.process_many(*data)
     new = StandardDeviation(("o3", "co"), warm_up=2)
@@ -143,7 +143,7 @@ def test_features_go_by_name_over_a_snapshot() -> None:
 
 
 def test_equal_states_make_equal_snapshots() -> None:
-    data = drawn(80, 9, seed=5)
+    data = random_rows(80, 9, seed=5)
     one, other = (StandardDeviation(FEATURES) for _ in range(2))
     one.process_many(*data)
     for part in (slice(30), slice(30, None)):
@@ -154,7 +154,7 @@ def test_equal_states_make_equal_snapshots() -> None:
 
 
 def test_an_exchanged_detector_begins_anew() -> None:
-    data = drawn(80, 2, seed=6, odd=0.0)
+    data = random_rows(80, 2, seed=6, odd=0.0)
     makes = [DETECTORS["StandardDeviation"], DETECTORS["HalfSpaceTrees"], DETECTORS["LODA"]]
     for old, new in [(a, b) for a in makes for b in makes if a is not b]:
         before, after = old(), new()
@@ -170,7 +170,7 @@ def test_an_exchanged_detector_begins_anew() -> None:
 @settings(max_examples=30, deadline=None)
 def test_damage_is_seen(make: laws.Make, data: st.DataObject) -> None:
     detector = make()
-    detector.process_many(*drawn(20, 2, seed=7))
+    detector.process_many(*random_rows(20, 2, seed=7))
     state = bytearray(detector.snapshot())
     at = data.draw(st.integers(0, len(state) - 1))
     if data.draw(st.booleans()):
@@ -220,7 +220,7 @@ def test_a_stored_model_can_name_nothing_but_what_it_consists_of(data: bytes) ->
     with pytest.raises(pickle.UnpicklingError, match=r"not part of the declared model|not a pickle"):
         unpickled(data, names_in([trees()]))
     detector = RiverDetector(trees, FEATURES, 0.9)
-    detector.process_many(*drawn(5, 1, seed=8))
+    detector.process_many(*random_rows(5, 1, seed=8))
     kind = "river 2:river.anomaly.hst.HalfSpaceTrees"
     parts = unseal_parts(kind, detector.snapshot())
     assert parts is not None
@@ -259,7 +259,7 @@ class Whole:
 
 
 def test_a_class_that_a_model_makes_late_is_named_by_its_declaration() -> None:
-    rows = drawn(1_001, 1, seed=8)
+    rows = random_rows(1_001, 1, seed=8)
     detector = RiverDetector(Late, FEATURES, 0.9)
     detector.process_many(*rows)
     with pytest.raises(StateError, match=r"Whole is not part .* with_river\(classes=…\)"):
@@ -271,7 +271,7 @@ def test_a_class_that_a_model_makes_late_is_named_by_its_declaration() -> None:
 
 def test_a_model_that_this_version_cannot_read_ends_the_shard_with_words() -> None:
     detector = RiverDetector(trees, FEATURES, 0.9)
-    detector.process_many(*drawn(5, 1, seed=8))
+    detector.process_many(*random_rows(5, 1, seed=8))
     kind = "river 2:river.anomaly.hst.HalfSpaceTrees"
     parts = unseal_parts(kind, detector.snapshot())
     assert parts is not None
@@ -282,7 +282,7 @@ def test_a_model_that_this_version_cannot_read_ends_the_shard_with_words() -> No
 
 def test_models_come_back_as_they_were() -> None:
     model = preprocessing.StandardScaler() | trees()
-    for row in drawn(30, 1, seed=9, odd=0.0).X.tolist():
+    for row in random_rows(30, 1, seed=9, odd=0.0).X.tolist():
         model.learn_one(dict(zip(FEATURES, row, strict=True)))
     again = unpickled(pickled(model), names_in([model]))
     x = dict.fromkeys(FEATURES, 0.3)

@@ -10,7 +10,7 @@ from stream_app.pipeline.exclusion import process_without
 from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.shard_state import ShardState
 from tests.samples import EVENTS, MAX_BYTES, registry, shards
-from tests.support import fates_of, known
+from tests.support import entries_of, outcomes_of
 
 REGISTRY = registry()
 
@@ -21,11 +21,11 @@ def test_the_others_are_what_they_are_without_the_excluded(records: list[Record]
         row: Failure(row, "process", Code.TIMED_OUT, "too long", None) for row in rows if row < len(records)
     }
     state, calm = ShardState(EVENTS, 4), ShardState(EVENTS, 4)
-    found = fates_of(process_without(records, REGISTRY, state, MAX_BYTES, excluded))
+    found = outcomes_of(process_without(records, REGISTRY, state, MAX_BYTES, excluded))
     kept = [row for row in range(len(records)) if row not in excluded]
-    expected = fates_of(process([records[row] for row in kept], REGISTRY, calm, MAX_BYTES))
+    expected = outcomes_of(process([records[row] for row in kept], REGISTRY, calm, MAX_BYTES))
     assert [found[row] for row in kept] == [expected[at] for at in range(len(kept))]
     parked = ("failed", "process", Code.TIMED_OUT, "too long", None, None)
     assert {found[row] for row in excluded} <= {parked}
     assert found.keys() == set(range(len(records)))
-    assert known(state.snapshot()) == known(calm.snapshot())
+    assert entries_of(state.snapshot()) == entries_of(calm.snapshot())

@@ -19,7 +19,7 @@ from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests.event_cases import one_schema, thing
 from tests.samples import EVENTS, MAX_BYTES, START, as_json, registry, shards
-from tests.support import Fate, fates_of
+from tests.support import RowOutcome, outcomes_of
 
 QUICK = registry()
 ALIASED = thing(
@@ -38,9 +38,9 @@ def without_fast_path(known: Registry) -> Registry:
     return replace(known, fast_path=FastPath(()))
 
 
-def run(records: list[Record], known: Registry) -> dict[int, Fate]:
+def run(records: list[Record], known: Registry) -> dict[int, RowOutcome]:
     events = {name: codec.event for name, codec in known.codecs.items()}
-    return fates_of(process(records, known, ShardState(events, 3), MAX_BYTES))
+    return outcomes_of(process(records, known, ShardState(events, 3), MAX_BYTES))
 
 
 @given(shards())

@@ -19,7 +19,7 @@ from stream_app.recovery.find.query import READ_AHEAD, Query, cause, find, find_
 from stream_app.recovery.find.times import parse_duration
 from stream_app.recovery.hours import hours
 from stream_app.recovery.store import STATUSES, parse_key
-from tests.unit.failure_store import BUCKET, CODES, DEVICES, Store, at, keys, made, status_of
+from tests.unit.failure_store import BUCKET, CODES, DEVICES, Store, at, keys, status_of, stored_failure
 
 HOURS, AN_HOUR = 200, 250
 MANY = keys(HOURS, AN_HOUR)
@@ -95,13 +95,13 @@ QUERIES = st.builds(
     statuses=st.frozensets(st.sampled_from(STATUSES), max_size=2),
     event=st.none() | st.just("air_quality"),
     text=st.none() | st.sampled_from(["FIELD B", "wrong", "value 100000000000000000012 "]),
-    fingerprint=st.none() | st.sampled_from([cause(made(key)) for key in FEW[:3]]),
+    fingerprint=st.none() | st.sampled_from([cause(stored_failure(key)) for key in FEW[:3]]),
 )
 
 
 def answers(key: str, query: Query) -> bool:
     """Slowly, and by other means: whether a failure is asked for."""
-    found, stored = parse_key(key), made(key)
+    found, stored = parse_key(key), stored_failure(key)
     assert found is not None
     arrived = datetime.fromtimestamp(found.arrived / 1000, at(0).tzinfo)
     wanted = [
@@ -126,7 +126,7 @@ def test_it_finds_what_is_asked_for_and_nothing_else(query: Query, newest_first:
     with ThreadPoolExecutor(2) as threads:
         found = list(find(store, BUCKET, query, threads, newest_first=newest_first, ahead=ahead))
     assert sorted(one.key for one in found) == sorted(key for key in FEW if answers(key, query))
-    assert all(one.stored == made(one.key) and one.status == status_of(one.key) for one in found)
+    assert all(one.stored == stored_failure(one.key) and one.status == status_of(one.key) for one in found)
     hour = [one.key.split("/", 6)[2:6] for one in found]
     assert hour == sorted(hour, reverse=newest_first)
     if newest_first:

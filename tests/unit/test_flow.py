@@ -31,7 +31,7 @@ from tests.samples import (
     shards,
     splits,
 )
-from tests.support import Fate, fates_of
+from tests.support import RowOutcome, outcomes_of
 
 REGISTRY = registry()
 
@@ -40,8 +40,8 @@ def new_state(seen_ids: int = 3) -> ShardState:
     return ShardState(EVENTS, seen_ids)
 
 
-def run(records: list[Record], state: ShardState) -> dict[int, Fate]:
-    return fates_of(process(records, REGISTRY, state, MAX_BYTES))
+def run(records: list[Record], state: ShardState) -> dict[int, RowOutcome]:
+    return outcomes_of(process(records, REGISTRY, state, MAX_BYTES))
 
 
 def reading(**fields: Any) -> bytes:
@@ -66,14 +66,14 @@ def test_any_split_into_calls_gives_the_same_to_the_last_bit(data: st.DataObject
     whole = run(records, state)
     assert sorted(whole) == list(range(len(records)))
 
-    parts: dict[int, Fate] = {}
+    parts: dict[int, RowOutcome] = {}
     other, start = new_state(seen_ids), 0
     for part in data.draw(splits(records)):
         if data.draw(st.booleans(), label="restart"):
             snapshot = other.snapshot()
             other = new_state(seen_ids)
             other.restore(snapshot)
-        parts |= fates_of(process(part, REGISTRY, other, MAX_BYTES), start)
+        parts |= outcomes_of(process(part, REGISTRY, other, MAX_BYTES), start)
         start += len(part)
     assert parts == whole
     # And so does everything after it.

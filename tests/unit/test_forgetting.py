@@ -19,7 +19,7 @@ from stream_app.pipeline.state import shard_state as state_module
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests import samples, snapshots
-from tests.support import fates_of
+from tests.support import outcomes_of
 
 GAP = 1_000
 REGISTRY = snapshots.registry()
@@ -81,7 +81,7 @@ def told(found: dict[int, Any]) -> dict[int, Any]:
 
 
 def run(state: ShardState, records: Sequence[Record], start: int = 0) -> dict[int, Any]:
-    return told(fates_of(process(records, REGISTRY, state, samples.MAX_BYTES), start))
+    return told(outcomes_of(process(records, REGISTRY, state, samples.MAX_BYTES), start))
 
 
 @given(sent(), st.data(), st.sampled_from((0, 4_096)))

@@ -18,7 +18,7 @@ from stream_app.model.segment import token
 from stream_app.testing import Played, record
 from tests.kcl import Kcl, Step, steps
 from tests.samples import START, as_json, registry, shards
-from tests.support import SHARD, SINKS, Effect, Stores, dependencies, failing, passing
+from tests.support import SHARD, SINKS, Effect, Stores, dependencies, failing, failing_first
 
 REGISTRY = registry()
 
@@ -103,7 +103,7 @@ _troubles = st.dictionaries(st.integers(0, 40), st.sampled_from([TransientError,
 def test_whatever_fails_no_checkpoint_is_made_before_everything_that_it_covers(
     records: list[Record], what: list[Step], troubles: Mapping[int, type[BaseException]]
 ) -> None:
-    stores = Stores(trouble=failing(troubles))
+    stores = Stores(inject_fault=failing(troubles))
     try:
         kcl = Kcl(stores, REGISTRY, records)
         for step in what:
@@ -116,7 +116,7 @@ def test_whatever_fails_no_checkpoint_is_made_before_everything_that_it_covers(
 
 @given(shards(), steps)
 def test_what_fails_passingly_is_tried_again_in_its_place(records: list[Record], what: list[Step]) -> None:
-    smooth, rough = Stores(), Stores(trouble=passing(2))
+    smooth, rough = Stores(), Stores(inject_fault=failing_first(2))
     for stores in (smooth, rough):
         kcl = Kcl(stores, REGISTRY, records)
         for step in what:
@@ -129,11 +129,11 @@ def test_what_fails_passingly_is_tried_again_in_its_place(records: list[Record],
 
 @pytest.mark.parametrize("kind", ["sink 1", "sink 2", "park", "state", "checkpoint"])
 def test_when_retries_end_so_does_the_consumer_and_nothing_is_committed(kind: str) -> None:
-    def trouble(effect: Effect) -> None:
+    def inject_fault(effect: Effect) -> None:
         if effect.kind == kind:
             raise TransientError("unavailable")
 
-    stores = Stores(trouble=trouble)
+    stores = Stores(inject_fault=inject_fault)
     kcl = Kcl(stores, REGISTRY, many(12), {"segment_records": 4})
     with pytest.raises(FatalError, match="gave up after 3 attempts"):
         kcl.finish()
@@ -161,14 +161,14 @@ def test_before_a_checkpoint_every_alert_that_it_passes_is_sent_or_stored(
     records, tries = many(40, gap_ms=400), iter(range(10**6))
     expected, order = anomalies(records), [str(item.position(SHARD)) for item in records]
 
-    def trouble(effect: Effect) -> None:
+    def inject_fault(effect: Effect) -> None:
         if effect.kind == "alert" and next(tries) in refused:
             raise TransientError("the bus is throttled")
         if effect.kind == "checkpoint":
             last = len(order) if effect.name == SHARD_END else order.index(f"{SHARD}/{effect.name}") + 1
             assert told(stores) >= expected & set(order[:last])
 
-    stores = Stores(trouble=trouble)
+    stores = Stores(inject_fault=inject_fault)
     kcl = Kcl(stores, REGISTRY, records, {"segment_records": data.draw(st.integers(1, 9))})
     restarts = data.draw(st.booleans())
     for count in deliveries:
@@ -185,11 +185,11 @@ def test_before_a_checkpoint_every_alert_that_it_passes_is_sent_or_stored(
 def test_a_bus_that_accepts_nothing_stops_no_shard_and_the_next_consumer_sends_what_is_stored() -> None:
     down = True
 
-    def trouble(effect: Effect) -> None:
+    def inject_fault(effect: Effect) -> None:
         if down and effect.kind == "alert":
             raise FatalError("refused")
 
-    stores = Stores(trouble=trouble)
+    stores = Stores(inject_fault=inject_fault)
     kcl = Kcl(stores, REGISTRY, many(40, gap_ms=400), {"segment_records": 4})
     kcl.arrive(28)
     for _ in range(4):

@@ -18,7 +18,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.pipeline.values import exact_numbers, time_kernel, time_text
 from stream_app.testing import record
-from tests.support import Fate, fates_of
+from tests.support import RowOutcome, outcomes_of
 from tests.unit.test_value_properties import EPOCH, TYPES
 from tests.unit.values import NOW, schema
 
@@ -192,7 +192,7 @@ def test_the_fast_path_agrees_with_the_exact_readers(drawn: tuple[Registry, list
         assert fast == {row: fate for one in alone for row, fate in one.items()}
 
 
-def run(registry: Registry, payloads: list[bytes], start: int = 0) -> dict[int, Fate]:
+def run(registry: Registry, payloads: list[bytes], start: int = 0) -> dict[int, RowOutcome]:
     events = {name: codec.event for name, codec in registry.codecs.items()}
     records = [record(data, start + at, arrived=NOW) for at, data in enumerate(payloads)]
-    return fates_of(process(records, registry, ShardState(events, 3), 1_000_000), start)
+    return outcomes_of(process(records, registry, ShardState(events, 3), 1_000_000), start)

@@ -14,7 +14,7 @@ from stream_app.model.record import Code
 from tests import avro
 from tests.event_cases import EVERY, codes, column, one_schema, run, thing
 from tests.samples import as_avro, as_json
-from tests.support import fates_of
+from tests.support import outcomes_of
 
 # ---- JSON and Avro
 
@@ -24,7 +24,7 @@ def test_avro_and_json_give_the_same_columns(fields: dict[str, Any]) -> None:
     binary = run(EVERY, as_avro(fields, avro.SCHEMA))
     text = run(EVERY, msgspec.json.encode({"event": "every", **avro.to_json(fields)}))
     assert not binary.failed
-    assert fates_of(text) == fates_of(binary)
+    assert outcomes_of(text) == outcomes_of(binary)
 
 
 @given(avro.records)
@@ -32,7 +32,7 @@ def test_a_time_in_json_may_be_a_number_of_ticks(fields: dict[str, Any]) -> None
     numbers = {name: avro.as_number(fields[name], unit) for name, unit in avro.UNITS.items()}
     binary = run(EVERY, as_avro(fields, avro.SCHEMA))
     text = run(EVERY, as_json("every", {**avro.to_json(fields), **numbers}))
-    assert fates_of(text) == fates_of(binary)
+    assert outcomes_of(text) == outcomes_of(binary)
 
 
 @given(avro.records)

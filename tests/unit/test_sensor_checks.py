@@ -23,7 +23,7 @@ from stream_app.pipeline.state.key_index import KeyIndex
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests.samples import HOUR, MAX_BYTES, READING, SCHEMAS, START, Drift, as_json, shards, splits
-from tests.support import fates_of
+from tests.support import outcomes_of
 
 CHECKS: tuple[Check, ...] = (
     Stuck("value", 3, besides=(0.0,)),
@@ -109,14 +109,14 @@ def test_no_split_and_no_restart_changes_a_flag(rows: list[Row], data: st.DataOb
 @given(shards(), st.data())
 def test_the_whole_pipeline_flags_alike_however_records_come(records: list[Any], data: st.DataObject) -> None:
     events = {"reading": CHECKED}
-    whole = fates_of(process(records, REGISTRY, ShardState(events, 3), MAX_BYTES))
+    whole = outcomes_of(process(records, REGISTRY, ShardState(events, 3), MAX_BYTES))
     state, start = ShardState(events, 3), 0
     parts: dict[int, Any] = {}
     for part in data.draw(splits(records)):
         if data.draw(st.booleans(), label="restart"):
             snapshot, state = state.snapshot(), ShardState(events, 3)
             state.restore(snapshot)
-        parts |= fates_of(process(part, REGISTRY, state, MAX_BYTES), start)
+        parts |= outcomes_of(process(part, REGISTRY, state, MAX_BYTES), start)
         start += len(part)
     assert parts == whole
 

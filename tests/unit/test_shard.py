@@ -22,7 +22,7 @@ from stream_app.telemetry.histogram import Histogram
 from stream_app.testing import record
 from tests.kcl import Kcl, Step, steps
 from tests.samples import START, as_json, registry, shards
-from tests.support import SHARD, Effect, Stores, known
+from tests.support import SHARD, Effect, Stores, entries_of
 
 REGISTRY = registry()
 MARGIN = 100
@@ -35,8 +35,8 @@ def reading(at: int, arrived: int = START, event: str = "reading", **fields: Any
 
 def shard(*records: Record, now_ms: int = START, **values: Any) -> Kcl:
     """A consumer of these records; segments of two seconds, nothing is committed for a day."""
-    known = {"segment_records": 99, "checkpoint_seconds": 86_400, **values}
-    return Kcl(Stores(now_ms=now_ms), REGISTRY, records, known)
+    defaults = {"segment_records": 99, "checkpoint_seconds": 86_400, **values}
+    return Kcl(Stores(now_ms=now_ms), REGISTRY, records, defaults)
 
 
 def segments(kcl: Kcl) -> list[list[str]]:
@@ -193,7 +193,9 @@ def test_the_state_committed_is_that_at_the_end_of_the_segment() -> None:
     half = shard(*kcl.records[:2])
     half.finish()
     name = positions(kcl.records[1])[0]
-    assert known(kcl.stores.snapshots[SHARD, name]) == known(half.stores.snapshots[SHARD, SHARD_END])
+    assert entries_of(kcl.stores.snapshots[SHARD, name]) == entries_of(
+        half.stores.snapshots[SHARD, SHARD_END]
+    )
 
 
 def test_the_last_two_states_are_kept_and_those_before_go_after_the_checkpoint() -> None:

@@ -166,6 +166,6 @@ def test_the_sink_in_memory_of_other_tests_keeps_the_laws() -> None:
     stored: Stored = {}
 
     def make(step: Step) -> MemorySink:
-        return MemorySink(Stores(stored=stored, trouble=lambda _effect: step()), LAST_SINK)
+        return MemorySink(Stores(stored=stored, inject_fault=lambda _effect: step()), LAST_SINK)
 
     check(make, stored=lambda: dict(stored), clear=stored.clear)

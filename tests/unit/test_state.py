@@ -21,7 +21,7 @@ from stream_app.pipeline.flow import process
 from stream_app.pipeline.state.packing import pack, unpack
 from stream_app.pipeline.state.shard_state import ShardState
 from tests.samples import EVENTS, MAX_BYTES, registry, shards
-from tests.support import WHOLE, Stores, fates_of, known
+from tests.support import WHOLE, Stores, entries_of, outcomes_of
 
 REGISTRY = registry()
 PARENT, OTHER, CHILD = "shardId-000000000000", "shardId-000000000001", "shardId-000000000002"
@@ -53,7 +53,7 @@ def test_a_snapshot_restored_goes_on_as_if_nothing_had_happened(
     restored.restore(state.snapshot())
     assert restored.snapshot() == state.snapshot()
     first, second = (process(later, REGISTRY, each, MAX_BYTES) for each in (state, restored))
-    assert fates_of(first) == fates_of(second)
+    assert outcomes_of(first) == outcomes_of(second)
     assert restored.snapshot() == state.snapshot()
 
 
@@ -74,10 +74,10 @@ def test_two_children_have_what_their_parent_had(
         child = new_state()
         source = restore(child, CHILD, "TRIM_HORIZON", 0, stores, of(lineage), missing="fail")
         assert source == PARENT
-        parts[name] = known(child.snapshot())
+        parts[name] = entries_of(child.snapshot())
         assert all(lineage.first_hash <= hash_of(key) <= lineage.last_hash for _, _, key in parts[name])
     assert not parts["low"].keys() & parts["high"].keys()
-    assert parts["low"] | parts["high"] == known(parent.snapshot())
+    assert parts["low"] | parts["high"] == entries_of(parent.snapshot())
 
 
 @given(shards(), shards())
@@ -90,7 +90,7 @@ def test_a_merged_shard_has_what_both_its_parents_had(first: list[Record], secon
     child = new_state()
     lineage = Lineage((PARENT, OTHER), 0, 2**128 - 1)
     assert restore(child, CHILD, None, None, stores, of(lineage), missing="fail") == f"{PARENT}+{OTHER}"
-    assert known(child.snapshot()) == known(low.snapshot()) | known(high.snapshot())
+    assert entries_of(child.snapshot()) == entries_of(low.snapshot()) | entries_of(high.snapshot())
 
 
 def test_a_hash_key_at_either_end_of_the_range_belongs_to_the_shard() -> None:
@@ -113,7 +113,7 @@ def test_a_checkpoint_has_exactly_its_own_snapshot(sub: int | None, name: str) -
     stores.snapshots[PARENT, name] = wrong.snapshot()
     state = new_state()
     assert restore(state, CHILD, "5", sub, stores, of(WHOLE), missing="fail") == name
-    assert known(state.snapshot()) == known(right.snapshot())
+    assert entries_of(state.snapshot()) == entries_of(right.snapshot())
 
 
 @pytest.mark.parametrize("begin", ["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", None])
@@ -123,7 +123,7 @@ def test_a_shard_without_parents_or_whose_parents_left_nothing_begins_fresh(begi
         lineage = Lineage(parents, 0, 2**128 - 1)
         source = restore(state, CHILD, begin, None, Stores(), of(lineage), missing="fail")
         assert source == "fresh"
-        assert known(state.snapshot()) == {}
+        assert entries_of(state.snapshot()) == {}
 
 
 def test_a_checkpoint_without_its_snapshot_is_fatal_unless_fresh_is_allowed() -> None:
@@ -131,7 +131,7 @@ def test_a_checkpoint_without_its_snapshot_is_fatal_unless_fresh_is_allowed() ->
     with pytest.raises(FatalError, match=r"no state snapshot for checkpoint 5 of .*missing_state = fresh"):
         restore(state, CHILD, "5", 0, Stores(), of(WHOLE), missing="fail")
     assert restore(state, CHILD, "5", 0, Stores(), of(WHOLE), missing="fresh") == "fresh"
-    assert known(state.snapshot()) == {}
+    assert entries_of(state.snapshot()) == {}
 
 
 # ---- On S3, and in the stream
@@ -187,9 +187,9 @@ def test_a_snapshot_of_a_version_before_is_read(
     for parts in content["events"].values():
         del parts["arrived"], parts["labels"]
     restored.restore(bytes(squeezed(pack(content))))
-    found = {name: value for name, value in known(state.snapshot()).items() if name[1] != "arrived"}
+    found = {name: value for name, value in entries_of(state.snapshot()).items() if name[1] != "arrived"}
     assert found == {
-        name: value for name, value in known(restored.snapshot()).items() if name[1] != "arrived"
+        name: value for name, value in entries_of(restored.snapshot()).items() if name[1] != "arrived"
     }
 
 

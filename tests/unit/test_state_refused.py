@@ -18,7 +18,7 @@ from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.settings import Settings
 from tests.samples import EVENTS, MAX_BYTES, registry
 from tests.snapshots import records
-from tests.support import WHOLE, Stores, known
+from tests.support import WHOLE, Stores, entries_of
 
 SHARD, OTHER, CHILD = "shardId-000000000000", "shardId-000000000001", "shardId-000000000002"
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -57,7 +57,7 @@ def test_damage_anywhere_is_seen_and_it_is_said_what_to_do(data: st.DataObject) 
         FatalError, match=r"/5: .*snapshot.*S3 object versions, or set app.missing_state = fresh"
     ):
         restored(stores)
-    assert known(restored(stores, missing="fresh").snapshot()) == {}
+    assert entries_of(restored(stores, missing="fresh").snapshot()) == {}
 
 
 def test_of_two_parents_the_one_that_is_not_refused_is_taken() -> None:
@@ -66,7 +66,7 @@ def test_of_two_parents_the_one_that_is_not_refused_is_taken() -> None:
     snapshots = {(SHARD, SHARD_END): SNAPSHOT, (OTHER, SHARD_END): SNAPSHOT[:-1]}
     source = restore(state, CHILD, None, 0, Stores(snapshots=snapshots), lambda _: lineage, missing="fresh")
     assert source == SHARD
-    assert known(state.snapshot()) == known(SNAPSHOT)
+    assert entries_of(state.snapshot()) == entries_of(SNAPSHOT)
 
 
 # ---- Signatures
@@ -117,7 +117,7 @@ def test_a_snapshot_without_a_signature_is_taken_where_that_is_allowed_and_signe
         restored(signed(stores, OLD))
     state = restored(signed(stores, OLD, accept=True))
     signed(stores, OLD, accept=True).save(SHARD, "6", state.snapshot())
-    assert known(restored(signed(stores, OLD), "6").snapshot()) == known(SNAPSHOT)
+    assert entries_of(restored(signed(stores, OLD), "6").snapshot()) == entries_of(SNAPSHOT)
     assert stores.snapshots[SHARD, "6"].startswith(MAGIC)
 
 

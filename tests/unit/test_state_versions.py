@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stream_app.pipeline.flow import process
 from tests import samples, snapshots
-from tests.support import fates_of
+from tests.support import outcomes_of
 
 REGISTRY = snapshots.registry()
 
@@ -15,4 +15,4 @@ def test_a_snapshot_of_version_2_is_read_and_goes_on() -> None:
     process(snapshots.records(0, snapshots.FIRST), REGISTRY, lived, samples.MAX_BYTES)
     later = snapshots.records(snapshots.FIRST, snapshots.FIRST + 300)
     first, second = (process(later, REGISTRY, state, samples.MAX_BYTES) for state in (restored, lived))
-    assert fates_of(first) == fates_of(second)
+    assert outcomes_of(first) == outcomes_of(second)
