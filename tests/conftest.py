@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker(tier) is None:
             item.add_marker(tier)
     if PROFILE == "explore":
-        # Exploring is limited in time, so each run starts with other tests. The workers of a run must use the same order.
+        # Exploring is limited in time, so the order differs per run. The workers of a run must agree on it.
         random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).shuffle(items)
 
 

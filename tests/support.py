@@ -119,7 +119,7 @@ def _seen(dumped: Mapping[str, bytes]) -> list[Any]:
 
 @dataclass
 class Stores:
-    """Storage that survives a crash, and the log of effects. `inject_fault` is called before each effect and may raise."""
+    """Storage that survives a crash, and an effect log. `inject_fault` runs before each effect and may raise."""
 
     stored: dict[str, dict[str, RowOutcome]] = field(default_factory=dict)
     parked: dict[str, str] = field(default_factory=dict)

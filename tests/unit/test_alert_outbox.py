@@ -1,4 +1,4 @@
-"""An outbox sends each alert at least once, whatever the bus does, and never makes a shard wait for long."""
+"""The alert outbox delivers each alert at least once and never blocks a shard for long."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARD = "shardId-000000000000"
 
 @dataclass
 class Bus:
-    """PutEvents: refuses entries by their number with a code, or fails; each call takes `takes` seconds."""
+    """PutEvents: rejects entries by number with an error code, or fails; each call takes `takes` seconds."""
 
     refuse: dict[int, str] = field(default_factory=dict)
     down: bool = False
@@ -49,29 +49,29 @@ class Bus:
 
 @dataclass
 class Store:
-    """Objects in memory; fails while `down`."""
+    """Stores objects in memory; fails while `down`."""
 
     objects: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     down: bool = False
 
-    def _look(self) -> None:
+    def _check_available(self) -> None:
         if self.down:
             raise PermissionError("AccessDenied")
 
     def save(self, shard: str, name: str, alerts: Sequence[Any]) -> None:
-        self._look()
+        self._check_available()
         self.objects[shard, name] = [dict(alert) for alert in alerts]
 
     def load(self, shard: str, name: str) -> list[dict[str, Any]]:
-        self._look()
+        self._check_available()
         return self.objects.get((shard, name), [])
 
     def names(self, shard: str) -> list[str]:
-        self._look()
+        self._check_available()
         return [name for owner, name in self.objects if owner == shard]
 
     def forget(self, shard: str, name: str) -> None:
-        self._look()
+        self._check_available()
         self.objects.pop((shard, name), None)
 
 
@@ -85,16 +85,16 @@ def alerts(*numbers: int) -> list[dict[str, Any]]:
 
 @dataclass
 class Case:
-    """An outbox of a shard, with all that surrounds it."""
+    """The outbox of a shard with its bus, store and warnings."""
 
     bus: Bus = field(default_factory=Bus)
     store: Store = field(default_factory=Store)
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.outbox = self.another()
+        self.outbox = self.new_outbox()
 
-    def another(self, parents: Sequence[str] = (), shard: str = SHARD) -> Outbox:
+    def new_outbox(self, parents: Sequence[str] = (), shard: str = SHARD) -> Outbox:
         bus: Any = self.bus
         outbox = Outbox(
             bus,
@@ -107,14 +107,14 @@ class Case:
         return outbox
 
     def batches(self, count: int, seconds: float = 0.0) -> None:
-        """So many batches without anomalies, each `seconds` after the one before."""
+        """Process `count` batches without anomalies, `seconds` apart."""
         for _ in range(count):
             self.bus.now += seconds
             self.outbox.flush()
 
 
 @given(st.integers(0, 35), st.sets(st.integers(0, 60)))
-def test_each_is_accepted_once_however_often_some_are_refused(count: int, refused: set[int]) -> None:
+def test_each_alert_is_accepted_once_despite_rejections(count: int, refused: set[int]) -> None:
     case = Case(Bus(dict.fromkeys(refused, "ThrottlingException")))
     case.outbox.add(alerts(*range(count)))
     case.batches(2 * len(refused) + 1, seconds=61)
@@ -123,11 +123,11 @@ def test_each_is_accepted_once_however_often_some_are_refused(count: int, refuse
     assert (case.outbox.waiting, case.outbox.dropped) == (0, 0)
     calls = case.bus.calls
     case.outbox.flush()
-    assert case.bus.calls == calls  # nothing waits any more
+    assert case.bus.calls == calls  # nothing is left to send
 
 
 @pytest.mark.parametrize("code", ["InvalidArgument", "MalformedDetail", "RedactionFailure"])
-def test_an_entry_that_the_bus_will_never_accept_is_counted_and_holds_nobody_up(code: str) -> None:
+def test_a_permanently_rejected_entry_is_dropped_and_counted(code: str) -> None:
     case = Case(Bus({1: code}))
     case.outbox.add(alerts(*range(25)))
     case.outbox.flush()
@@ -136,7 +136,7 @@ def test_an_entry_that_the_bus_will_never_accept_is_counted_and_holds_nobody_up(
     assert case.warnings == ["alerts were dropped"]
 
 
-def test_entries_that_are_refused_for_now_wait_behind_the_others() -> None:
+def test_throttled_entries_are_retried_after_the_other_entries() -> None:
     case = Case(Bus(dict.fromkeys(range(9), "AccessDeniedException")))
     case.outbox.add(alerts(*range(30)))
     case.outbox.flush()
@@ -146,7 +146,7 @@ def test_entries_that_are_refused_for_now_wait_behind_the_others() -> None:
     assert case.outbox.waiting == 0
 
 
-def test_an_alert_that_cannot_be_encoded_is_counted() -> None:
+def test_an_alert_that_cannot_be_encoded_is_dropped_and_counted() -> None:
     case = Case()
     case.outbox.add([alert(1), alert(2, explanation="\ud800"), alert(3, values={"a": object()}), alert(4)])
     case.outbox.flush()
@@ -154,12 +154,12 @@ def test_an_alert_that_cannot_be_encoded_is_counted() -> None:
     assert case.outbox.dropped == 2
 
 
-# ---- A bus that is down
+# ---- Outages of the bus
 
 
-def test_a_bus_that_is_down_is_asked_rarely_and_nothing_is_lost() -> None:
+def test_an_unavailable_bus_is_called_rarely_and_no_alert_is_lost() -> None:
     case = Case(Bus(down=True))
-    for number in range(600):  # ten minutes of batches, ten a second
+    for number in range(600):  # ten minutes of batches, ten per second
         case.outbox.add(alerts(number))
         case.batches(10, seconds=0.1)
     assert case.bus.calls <= 6 + 10
@@ -171,14 +171,14 @@ def test_a_bus_that_is_down_is_asked_rarely_and_nothing_is_lost() -> None:
 
 
 @pytest.mark.parametrize("takes", [0.5, 14.0])
-def test_a_bus_that_hangs_takes_a_twentieth_of_the_time_at_most(takes: float) -> None:
+def test_a_hanging_bus_takes_at_most_five_percent_of_the_time(takes: float) -> None:
     case = Case(Bus(down=True, takes=takes))
     case.outbox.add(alerts(1))
     case.batches(3_600, seconds=1)
     assert case.bus.calls * takes <= 0.05 * case.bus.now + takes
 
 
-def test_a_slow_bus_holds_a_batch_for_some_seconds_only() -> None:
+def test_a_slow_bus_delays_a_batch_for_a_few_seconds_at_most() -> None:
     case = Case(Bus(takes=2.0))
     case.outbox.add(alerts(*range(500)))
     case.outbox.flush()
@@ -188,7 +188,7 @@ def test_a_slow_bus_holds_a_batch_for_some_seconds_only() -> None:
     assert sorted(case.bus.accepted) == list(range(500))
 
 
-def test_more_alerts_than_memory_is_for_are_stored_and_sent_when_the_bus_is_back() -> None:
+def test_alerts_beyond_the_memory_limit_are_stored_and_sent_after_the_outage() -> None:
     case = Case(Bus(down=True))
     for first in range(0, 5_000, 100):
         case.outbox.add(alerts(*range(first, first + 100)))
@@ -199,14 +199,14 @@ def test_more_alerts_than_memory_is_for_are_stored_and_sent_when_the_bus_is_back
     case.bus.now += 61
     calls = case.bus.calls
     case.outbox.flush()
-    assert case.bus.calls - calls <= (MAX_WAITING + 100) // ENTRIES  # what is stored goes out bit by bit
+    assert case.bus.calls - calls <= (MAX_WAITING + 100) // ENTRIES  # stored alerts are sent gradually
     case.batches(60)
     assert sorted(case.bus.accepted) == list(range(5_000))
     assert case.store.objects == {}
     assert case.outbox.dropped == 0
 
 
-def test_where_the_store_fails_too_alerts_are_counted_and_the_shard_goes_on() -> None:
+def test_alerts_are_dropped_and_counted_if_the_store_fails_too() -> None:
     case = Case(Bus(down=True), Store(down=True))
     case.outbox.add(alerts(*range(MAX_WAITING + 1)))
     case.outbox.flush()
@@ -216,10 +216,10 @@ def test_where_the_store_fails_too_alerts_are_counted_and_the_shard_goes_on() ->
     assert (case.outbox.waiting, case.outbox.dropped) == (0, MAX_WAITING + 2)
 
 
-# ---- Checkpoints, and the next consumer
+# ---- Checkpoints and the next consumer
 
 
-def test_a_checkpoint_stores_what_it_passes_under_its_positions_and_the_rest_waits() -> None:
+def test_alerts_up_to_the_checkpoint_are_stored_under_their_positions() -> None:
     case = Case(Bus(down=True))
     case.outbox.add(alerts(8, 9, 10, 11))
     case.outbox.flush()
@@ -232,23 +232,23 @@ def test_a_checkpoint_stores_what_it_passes_under_its_positions_and_the_rest_wai
     assert list(case.store.objects) == [(SHARD, "8-10.json"), (SHARD, "11-11.json")]
 
 
-def test_the_next_consumer_of_the_shard_sends_what_is_stored_and_forgets_it() -> None:
+def test_the_next_consumer_of_the_shard_sends_and_deletes_stored_alerts() -> None:
     case = Case(Bus(down=True))
     case.outbox.add(alerts(*range(250)))
     case.outbox.secure(None)
     case.bus.down = False
-    case.outbox = case.another()
+    case.outbox = case.new_outbox()
     case.batches(3)
     assert sorted(case.bus.accepted) == list(range(250))
     assert case.store.objects == {}
 
 
-def test_what_is_stored_stays_until_all_of_it_is_accepted() -> None:
+def test_a_stored_object_is_deleted_once_all_its_alerts_are_accepted() -> None:
     case = Case(Bus(down=True))
     case.outbox.add(alerts(1, 2, 3))
     case.outbox.secure(None)
     case.bus.down, case.bus.refuse = False, {1: "ThrottlingException"}
-    case.outbox = case.another()
+    case.outbox = case.new_outbox()
     case.outbox.flush()
     assert case.bus.accepted == [1, 3]
     assert case.store.objects
@@ -257,22 +257,22 @@ def test_what_is_stored_stays_until_all_of_it_is_accepted() -> None:
     assert case.store.objects == {}
 
 
-def test_a_child_shard_takes_over_what_its_parents_left() -> None:
+def test_a_child_shard_takes_over_the_stored_alerts_of_its_parents() -> None:
     case = Case(Bus(down=True))
     case.outbox.add(alerts(1, 2))
     case.outbox.secure(None)
-    case.outbox = case.another([SHARD], "shardId-000000000001")
+    case.outbox = case.new_outbox([SHARD], "shardId-000000000001")
     case.batches(1, seconds=61)
     case.outbox.secure(Position("shardId-000000000001", "5"))
     assert list(case.store.objects) == [("shardId-000000000001", "1-2.json")]
     case.bus.down = False
-    case.outbox = case.another([], "shardId-000000000001")
+    case.outbox = case.new_outbox([], "shardId-000000000001")
     case.outbox.flush()
     assert case.bus.accepted == [1, 2]
     assert case.store.objects == {}
 
 
-def test_an_object_that_cannot_be_read_does_not_hold_up_the_others() -> None:
+def test_an_unreadable_object_does_not_block_the_others() -> None:
     case = Case()
     case.store.objects[SHARD, "1-1.json"] = alerts(1)
     case.store.objects[SHARD, "2-2.json"] = alerts(2)
@@ -284,12 +284,12 @@ def test_an_object_that_cannot_be_read_does_not_hold_up_the_others() -> None:
         return load(shard, name)
 
     case.store.load = broken  # type: ignore[method-assign]
-    case.outbox = case.another()
+    case.outbox = case.new_outbox()
     case.batches(2)
     assert case.bus.accepted == [2]
     assert list(case.store.objects) == [(SHARD, "1-1.json")]
 
 
-def test_the_name_is_made_of_the_first_and_last_position_as_numbers() -> None:
+def test_an_object_is_named_by_its_first_and_last_position() -> None:
     assert name_of([alert(100), alert(99, sub=3), alert(99)]) == "99-100.json"
     assert name_of([alert(99, sub=3)]) == "99.3-99.3.json"

@@ -1,4 +1,4 @@
-"""Alerts: at least once, with an id by which repeats are known."""
+"""The content of an alert, with an ID by which duplicates can be recognised."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def batch(rows: list[int], **columns: Any) -> Batch:
     return Batch("reading", {**known, **columns}, np.array(rows))
 
 
-def made(rows: Batch) -> list[dict[str, Any]]:
+def alerts_of(rows: Batch) -> list[dict[str, Any]]:
     return details("app", "shard", RECORDS, rows, READING, "Drift")
 
 
-def test_an_alert_says_what_where_and_how_much() -> None:
-    alerts = made(batch([1, 4], level=np.array([None, 2**40], dtype=object)))
+def test_an_alert_contains_event_position_score_and_values() -> None:
+    alerts = alerts_of(batch([1, 4], level=np.array([None, 2**40], dtype=object)))
     assert alerts[0] == {
         "id": f"shard/{RECORDS[1].sequence_number}.1/Drift",
         "event": "reading",
@@ -50,17 +50,17 @@ def test_an_alert_says_what_where_and_how_much() -> None:
     assert alerts[1]["values"] == {"value": 1.5, "level": 2.0**40}
 
 
-def test_values_that_are_missing_are_left_out_and_a_long_key_is_cut() -> None:
+def test_missing_values_are_omitted_and_a_long_key_is_truncated() -> None:
     odd = batch([0], value=np.array([np.nan]), device=np.array(["x" * 10_000], dtype=object))
-    (alert,) = made(odd)
+    (alert,) = alerts_of(odd)
     assert alert["values"] == {}
     assert alert["key"] == "x" * 256
 
 
 @pytest.mark.parametrize("name", ["explanation", "values"])
-def test_an_alert_that_is_too_large_leaves_out_what_the_stored_row_says(name: str) -> None:
+def test_an_oversized_alert_omits_fields_that_are_in_the_stored_row(name: str) -> None:
     large: dict[str, Any] = {"explanation": "x" * 50_000, "values": {str(at): 0.5 for at in range(9_000)}}
-    (alert,) = made(batch([0]))
+    (alert,) = alerts_of(batch([0]))
     sent = entry({**alert, "explanation": "short", name: large[name]}, "bus")
     detail = json.loads(sent["Detail"])
     assert name not in detail
@@ -68,6 +68,6 @@ def test_an_alert_that_is_too_large_leaves_out_what_the_stored_row_says(name: st
     assert detail["id"] == alert["id"]
 
 
-def test_an_entry_names_its_device() -> None:
+def test_an_entry_has_the_device_as_its_resource() -> None:
     sent = entry({"key": "a", "score": 1}, "bus")
     assert (sent["EventBusName"], sent["DetailType"], sent["Resources"]) == ("bus", "AnomalyDetected", ["a"])

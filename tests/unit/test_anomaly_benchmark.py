@@ -1,4 +1,4 @@
-"""`python -m anomaly.benchmark` on a small corpus of its own making."""
+"""`python -m anomaly.benchmark` on a small generated corpus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 1500
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three series, a spike in each of the first two, and one that is labelled but absent."""
+    """Three series, the first two with a spike each, and a labelled series that is missing."""
     rng = np.random.default_rng(1)
     labels: dict[str, Any] = {"gone/missing.csv": []}
     for number, name in enumerate(("a/one.csv", "a/two.csv", "b/three.csv")):
@@ -46,7 +46,7 @@ def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     return found
 
 
-def test_scores_written_give_the_figures_reported(
+def test_written_scores_reproduce_the_reported_figures(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -70,7 +70,7 @@ def test_scores_written_give_the_figures_reported(
     assert "the nearest value seen is" in picture
 
 
-def test_every_series_is_given_in_batches_with_nothing_ahead(folder: Path) -> None:
+def test_series_are_passed_in_batches_without_later_rows(folder: Path) -> None:
     one = corpus.read(folder)[0]
     cut = one._replace(X=one.X[:700], times=one.times[:700], windows=())
     whole, part = (
@@ -79,7 +79,7 @@ def test_every_series_is_given_in_batches_with_nothing_ahead(folder: Path) -> No
     assert whole[:700].tolist() == part.tolist()
 
 
-def test_the_table_tells_shipped_and_best_apart_beside_rivers(
+def test_the_table_compares_shipped_and_best_results_with_rivers(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert benchmark.main([str(folder)]) == 0
@@ -90,14 +90,14 @@ def test_the_table_tells_shipped_and_best_apart_beside_rivers(
     assert len({len(line) for line in lines[1::2]}) == 1
 
 
-def test_our_trees_score_what_rivers_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compiled_trees_score_the_same_as_rivers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = ("HalfSpaceTrees", "river.HalfSpaceTrees")
     found = report(capsys, str(folder), *(f"--detector={name}" for name in both))
     ours, theirs = (found["detectors"][name]["shipped"] for name in both)
     assert ours == theirs
 
 
-def test_any_factory_can_be_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_detector_can_be_given_as_an_import_path(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = report(capsys, str(folder), "--detector", "anomaly.river:StandardDeviation")
     assert found["detectors"]["anomaly.river:StandardDeviation"]["shipped"]["standard"]["threshold"] == 6.0
 
@@ -122,20 +122,20 @@ def test_an_unknown_detector_is_rejected(folder: Path, capsys: pytest.CaptureFix
         ("timestamp,value\n2024-01-01,1\n", "has no row"),
     ],
 )
-def test_a_broken_series_is_named(folder: Path, text: str, message: str) -> None:
+def test_an_invalid_series_is_reported_by_name(folder: Path, text: str, message: str) -> None:
     (folder / "data" / "a" / "one.csv").write_text(text)
     with pytest.raises(corpus.CorpusError, match=message) as raised:
         corpus.read(folder)
     assert "one.csv" in str(raised.value)
 
 
-def test_a_corpus_whose_series_are_not_there_is_none(folder: Path) -> None:
+def test_a_corpus_without_any_of_its_series_is_rejected(folder: Path) -> None:
     (folder / corpus.LABELS).write_text('{"x/y.csv": []}')
     with pytest.raises(corpus.CorpusError, match="none of the 1 series"):
         corpus.read(folder)
 
 
-def test_no_spike_is_lost_in_a_picture_and_gaps_stay_gaps() -> None:
+def test_a_plot_keeps_spikes_and_gaps() -> None:
     values = np.zeros(50_000)
     values[31_234] = 9.0
     values[40_000:42_000] = np.nan
@@ -160,7 +160,9 @@ def readings(folder: Path) -> Path:
     return path
 
 
-def test_readings_are_drawn_with_what_is_flagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readings_are_plotted_with_their_anomalies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "page.html"
     arguments = [str(readings(tmp_path)), str(out), "--key", "station", "--features", "pm25,o3"]
     assert pictures_of_readings.main(arguments) == 0
@@ -175,14 +177,16 @@ def test_readings_are_drawn_with_what_is_flagged(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     "arguments", [("--key", "no", "--features", "o3"), ("--key", "station", "--features", "no")]
 )
-def test_readings_without_the_columns_are_refused(
+def test_readings_without_the_required_columns_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     assert pictures_of_readings.main([str(readings(tmp_path)), str(tmp_path / "o.html"), *arguments]) == 2
     assert "cannot use" in capsys.readouterr().err
 
 
-def test_an_installed_detector_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_detector_can_be_selected_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(tmp_path, monkeypatch, "ours", "[stream_app.detectors]\nMine = anomaly.nearest:NearestValue\n")
     assert named("Mine") is OURS["NearestValue"]
     with pytest.raises(UnknownDetectorError, match=r"expected NearestValue, .*, Mine or"):

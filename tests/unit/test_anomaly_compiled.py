@@ -1,4 +1,4 @@
-"""Compiled functions work where nothing can be written, and are the same functions uncompiled."""
+"""Compiled functions work on read-only file systems and agree with the Python functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def double(x: float) -> float:
     return 2.0 * x
 
 
-def test_where_no_code_can_be_kept_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_are_compiled_without_a_cache_if_it_is_not_writable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[bool] = []
 
     def njit(cache: bool = False, **options: Any) -> Callable[[Any], Any]:
@@ -29,5 +31,5 @@ def test_where_no_code_can_be_kept_it_is_compiled_all_the_same(monkeypatch: pyte
     assert asked == [True, False]
 
 
-def test_a_compiled_function_is_the_function() -> None:
+def test_a_compiled_function_returns_the_same_result() -> None:
     assert compiled(double)(4.0) == double(4.0)

@@ -1,4 +1,4 @@
-"""What `NearestValue` promises besides the laws."""
+"""Documented behaviour of `NearestValue` beyond the detector laws."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def alerts(detector: NearestValue, X: Any, times: Any = None) -> Any:
     return np.flatnonzero(scores >= detector.threshold)
 
 
-def test_the_first_channel_is_the_formula_it_says() -> None:
+def test_the_first_channel_follows_its_documented_formula() -> None:
     values = [3.0, 5.0, 4.5, 9.0, 3.0, 3.25]
     detector = NearestValue(["a"], warm_up=1, window=1, threshold=1e9)  # a window of one: average = value
     got = detector.process_many(["k"] * 6, np.array(values)[:, None])
@@ -53,7 +53,7 @@ def test_the_first_channel_is_the_formula_it_says() -> None:
     st.integers(3, 9) | st.sampled_from([17, 18, 19, 33, 64]),
 )
 @settings(max_examples=200, deadline=None)
-def test_what_is_kept_is_thinned_where_it_is_closest(values: list[float], capacity: int) -> None:
+def test_kept_values_are_thinned_where_they_are_closest(values: list[float], capacity: int) -> None:
     held = np.full((1, 1, capacity), np.inf, np.float32)
     closest = np.float32(0.0)
     kept: list[float] = []
@@ -72,14 +72,14 @@ def test_what_is_kept_is_thinned_where_it_is_closest(values: list[float], capaci
 
 @given(seed=st.integers(0, 2**32), offset=st.sampled_from([-1e6, 1e3, 1e6]))
 @settings(max_examples=20, deadline=None)
-def test_an_offset_does_not_matter(seed: int, offset: float) -> None:
+def test_scores_do_not_depend_on_an_offset(seed: int, offset: float) -> None:
     rows = random_rows(150, 2, seed, odd=0.0)
     one, other = (NearestValue(FEATURES, warm_up=10, capacity=200) for _ in range(2))
     plain, shifted = one.process_many(*rows), other.process_many(rows.keys, rows.X + offset)
     np.testing.assert_allclose(plain, shifted, rtol=1e-3, atol=0.02)
 
 
-def test_a_value_never_seen_between_others_is_seen() -> None:
+def test_an_unseen_value_between_usual_ones_is_detected() -> None:
     rng = np.random.default_rng(1)
     X = np.where(rng.random(400) < 0.5, 10.0, 90.0)[:, None] + rng.normal(size=(400, 1)).round(1)
     detector = NearestValue(["a"])
@@ -88,10 +88,10 @@ def test_a_value_never_seen_between_others_is_seen() -> None:
     assert strange > detector.threshold > 5.0 * usual
 
 
-def test_a_usual_value_at_an_unusual_hour_is_seen() -> None:
+def test_a_usual_value_at_an_unusual_hour_is_detected() -> None:
     times = hourly(60)
     X = (10.0 * (np.arange(len(times)) % 24 >= 12) + np.sin(np.arange(len(times)) * 0.7))[:, None]
-    X[24 * 55 + 2] = 10.0  # of the afternoon, at two in the morning
+    X[24 * 55 + 2] = 10.0  # an afternoon value at two in the morning
     with_hours, without = NearestValue(["a"]), NearestValue(["a"])
     assert 24 * 55 + 2 in alerts(with_hours, X, times)
     judged = NearestValue(["a"]).assess_many(["device"] * len(X), X, times)
@@ -101,14 +101,14 @@ def test_a_usual_value_at_an_unusual_hour_is_seen() -> None:
     assert scores[24 * 55 + 2] < judged.scores[24 * 55 + 2]
 
 
-def test_the_first_change_of_what_was_always_constant_is_seen_at_once() -> None:
+def test_the_first_change_of_a_constant_value_is_detected_at_once() -> None:
     X = np.full((300, 1), 7.0)
     X[200:] = 7.5
     found = alerts(NearestValue(["a"]), X)
     assert found[0] == 200
 
 
-# Data without anomalies: n rows, `day` of them a day.
+# Data without anomalies: n rows, `day` of them per day.
 CLEAN: dict[str, Any] = {
     "normal": lambda rng, n, day: rng.normal(size=n),
     "heavy tails": lambda rng, n, day: rng.standard_t(3, size=n),
@@ -124,9 +124,7 @@ CLEAN: dict[str, Any] = {
 
 @pytest.mark.parametrize("readings", [24, 288], ids=["hourly", "five minutes"])
 @pytest.mark.parametrize("clean", CLEAN.values(), ids=CLEAN)
-def test_without_anomalies_a_device_alerts_about_once_a_week_as_was_asked_for(
-    clean: Any, readings: int
-) -> None:
+def test_without_anomalies_a_device_alerts_at_the_configured_rate(clean: Any, readings: int) -> None:
     weeks, every = 40, timedelta(days=1) / readings
     n = weeks * 7 * readings
     times = np.datetime64("2024-01-01", "s") + np.arange(n) * np.timedelta64(every)
@@ -146,13 +144,13 @@ def test_without_anomalies_a_device_alerts_about_once_a_week_as_was_asked_for(
     st.sampled_from([20.0, 100.0]),
 )
 @settings(max_examples=40, deadline=None)
-def test_no_data_bring_more_alerts_than_promised(values: list[float], rows: float) -> None:
+def test_the_alert_rate_never_exceeds_its_bound(values: list[float], rows: float) -> None:
     detector = NearestValue(["a"], rows_per_alert=rows, cooldown=0, warm_up=0, step_up=1.0)
     found = alerts(detector, np.array(values)[:, None])
     assert len(found) <= len(values) / rows + math.log(1e9 / detector.threshold) + 1
 
 
-def test_the_rate_can_be_said_in_time() -> None:
+def test_the_alert_rate_can_be_given_per_time() -> None:
     factory = at_most_one_alert(timedelta(weeks=1), timedelta(hours=1), threshold=0.5)
     detector = factory(FEATURES)
     assert (detector.rows_per_alert, detector.warm_up, detector.threshold) == (168.0, 168, 0.5)
@@ -164,7 +162,7 @@ def test_the_rate_can_be_said_in_time() -> None:
     assert 5000 in found
 
 
-def test_it_is_silent_while_it_cools_down() -> None:
+def test_no_alert_is_raised_during_the_cooldown() -> None:
     rng = np.random.default_rng(5)
     X = rng.normal(size=(2000, 1))
     X[1000:1010] += 10.0 ** np.arange(1, 11)[:, None]
@@ -173,7 +171,7 @@ def test_it_is_silent_while_it_cools_down() -> None:
     assert np.diff(found).min() > 50
 
 
-def test_several_features_together_say_more_than_the_strongest() -> None:
+def test_combined_features_score_above_the_strongest_feature() -> None:
     rng = np.random.default_rng(6)
     X = rng.normal(size=(500, 3)).round(1)
     strange = np.array([[5.0, 0.05, 0.05], [5.0, 5.0, 5.0]])
@@ -183,7 +181,7 @@ def test_several_features_together_say_more_than_the_strongest() -> None:
     assert all_of_them > 2.0 * one > 2.0 * detector.threshold
 
 
-def test_an_explanation_names_feature_value_and_nearest() -> None:
+def test_an_explanation_contains_feature_value_and_nearest_value() -> None:
     rng = np.random.default_rng(7)
     X = rng.normal(size=(500, 3)).round(1) + np.array([100.0, 200.0, 300.0])
     X[400, 1] = 950.0
@@ -201,7 +199,7 @@ def test_an_explanation_names_feature_value_and_nearest() -> None:
     assert detector.explain(nothing, 0) is None
 
 
-def test_alerts_carry_plain_explanations() -> None:
+def test_alerts_contain_explanations() -> None:
     X = np.random.default_rng(7).normal(size=(500, 1))
     X[400] = 99.0
     detector = NearestValue(["a"])
@@ -228,12 +226,12 @@ def test_an_assessment_does_not_depend_on_batches(rows: laws.Rows, cut: int) -> 
 @pytest.mark.parametrize(
     ("score", "expected"), [(0.9, None), (1.0, "low"), (1.99, "low"), (2.0, "medium"), (4.0, "high")]
 )
-def test_severity_is_how_far_the_score_is_above_the_threshold(score: float, expected: str | None) -> None:
+def test_severity_depends_on_the_ratio_of_score_and_threshold(score: float, expected: str | None) -> None:
     assert severity(score * 0.45, 0.45) == expected
 
 
-def test_many_devices_are_judged_as_each_is_alone() -> None:
-    devices, times = 1000, 5  # of as much state as is asked for beforehand
+def test_many_devices_are_scored_independently() -> None:
+    devices, times = 1000, 5  # enough state for the kernel to prefetch
     keys = [f"device {number}" for number in range(devices)] * times
     X = np.random.default_rng(10).lognormal(size=(len(keys), 3)).round(2)
     many = NearestValue(FEATURES, warm_up=1)
@@ -245,7 +243,7 @@ def test_many_devices_are_judged_as_each_is_alone() -> None:
             assert getattr(judged, name)[number::devices].tobytes() == column.tobytes(), name
 
 
-def test_scoring_alone_changes_nothing() -> None:
+def test_scoring_without_learning_does_not_change_the_state() -> None:
     rows = random_rows(200, 5, seed=8)
     detector = quick()
     detector.process_many(*rows)
@@ -257,7 +255,7 @@ def test_scoring_alone_changes_nothing() -> None:
     assert scores[0] == detector.process_many(*strangers.part([0]))[0]
 
 
-def test_features_go_by_name_over_a_snapshot() -> None:
+def test_features_are_matched_by_name_when_a_snapshot_is_restored() -> None:
     rows = random_rows(80, 2, seed=4, odd=0.0)
     old, new, only = (NearestValue(names, warm_up=2) for names in (FEATURES, ("o3", "co"), ("o3",)))
     old.process_many(*rows)
@@ -280,17 +278,17 @@ def test_features_go_by_name_over_a_snapshot() -> None:
         {"max_keys": 0},
     ],
 )
-def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_parameters_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"at least|above"):
         NearestValue(["a"], **wrong)
 
 
-def test_rows_of_another_shape_are_refused() -> None:
+def test_rows_of_the_wrong_shape_are_rejected() -> None:
     with pytest.raises(ValueError, match="3 features"):
         quick().process_many(["k"], np.zeros((1, 2)))
 
 
-def test_a_million_rows_take_no_more_memory_than_ten_thousand() -> None:
+def test_memory_does_not_grow_with_the_number_of_rows() -> None:
     rng = np.random.default_rng(9)
     detector, sizes = NearestValue(["a"]), []
     keys = [f"device {number}" for number in range(10)] * 1000

@@ -1,4 +1,4 @@
-"""A snapshot of `NearestValue`: its blocks, and the one that was written before there were any."""
+"""Snapshots of `NearestValue`: the block format and the earlier version 2 format."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from anomaly.nearest_value.packed_state import BLOCK
 from tests.unit.detectors import quick, random_rows
 
 
-def as_once_written(detector: NearestValue) -> bytes:
-    """A snapshot of version 2: each array as a whole, the check before everything."""
+def as_version_2(detector: NearestValue) -> bytes:
+    """Return a version 2 snapshot: whole arrays, preceded by the checksum."""
     head, arrays = detector._table.dump()
     held = arrays["held"][arrays["held"] < np.inf]
     ranked = np.ascontiguousarray(held.astype("<f4").view(np.uint8).reshape(-1, 4).T)
@@ -33,10 +33,10 @@ def as_once_written(detector: NearestValue) -> bytes:
     return b"stream-app detector state 1\n" + check + content
 
 
-def test_a_snapshot_of_the_version_before_is_read_and_one_that_is_damaged_is_not() -> None:
+def test_a_version_2_snapshot_is_read_unless_it_is_damaged() -> None:
     old, new = quick(), quick()
     old.process_many(*random_rows(900, 300, seed=11))
-    once = as_once_written(old)
+    once = as_version_2(old)
     new.restore(once)
     assert new.snapshot() == old.snapshot()
     for at in (len(once) // 2, len(once) - 1):
@@ -45,7 +45,7 @@ def test_a_snapshot_of_the_version_before_is_read_and_one_that_is_damaged_is_not
 
 
 @pytest.mark.parametrize("devices", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 1])
-def test_a_snapshot_in_blocks_holds_every_key(devices: int) -> None:
+def test_a_block_snapshot_contains_every_key(devices: int) -> None:
     old, new, half = quick(), quick(), quick()
     rows = random_rows(3 * devices, devices, seed=devices)
     old.process_many(*rows)

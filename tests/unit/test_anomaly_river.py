@@ -1,4 +1,4 @@
-"""Our detectors are estimators of river: its own checks pass, and its pipelines and filters take them."""
+"""The detectors are river estimators: river's checks pass, and they work in its pipelines and filters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def dataset(_model: base.Estimator, scale: int = 1) -> Iterator[list[tuple[dict[
 
 @each
 def test_rivers_own_checks_pass(make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_yield_datasets", dataset)  # river's need a download
+    monkeypatch.setattr(checks, "_yield_datasets", dataset)  # river's data sets need a download
     done = []
     for check in checks.yield_checks(make()):
         if check.__name__ != "check_roc_auc":  # needs labels
@@ -51,7 +51,7 @@ def test_rivers_own_checks_pass(make: Callable[[], Any], monkeypatch: pytest.Mon
 @each
 @given(seed=st.integers(0, 2**32), cut=st.integers(0, 60))
 @settings(max_examples=15, deadline=None)
-def test_ones_and_manys_are_one_detector(make: Callable[[], Any], seed: int, cut: int) -> None:
+def test_single_rows_and_batches_give_the_same_results(make: Callable[[], Any], seed: int, cut: int) -> None:
     X = random_rows(60, 1, seed, odd=0.0).X
     table = pd.DataFrame(X, columns=list(FEATURES))
     ones, expected = make(), []
@@ -71,7 +71,7 @@ def test_ones_and_manys_are_one_detector(make: Callable[[], Any], seed: int, cut
 
 
 @each
-def test_a_pipeline_and_a_filter_take_it(make: Callable[[], Any]) -> None:
+def test_it_works_in_a_pipeline_and_a_filter(make: Callable[[], Any]) -> None:
     pipeline = compose.Pipeline(
         compose.Select("pm25", "no2"), anomaly.QuantileFilter(make(), q=0.95, protect_anomaly_detector=False)
     )
@@ -83,7 +83,7 @@ def test_a_pipeline_and_a_filter_take_it(make: Callable[[], Any]) -> None:
 
 
 @each
-def test_none_is_missing(make: Callable[[], Any]) -> None:
+def test_none_is_a_missing_value(make: Callable[[], Any]) -> None:
     one, other = make(), make()
     for x in as_dicts(random_rows(50, 1, seed=5, odd=0.0).X):
         one.learn_one(x)
@@ -93,7 +93,7 @@ def test_none_is_missing(make: Callable[[], Any]) -> None:
     assert one.snapshot() == other.snapshot()
 
 
-def test_an_unknown_feature_is_met_and_its_past_is_none() -> None:
+def test_a_new_feature_is_added_with_missing_past_values() -> None:
     detector = NearestValue(warm_up=0)
     for value in (1.0, 2.0, 3.0):
         detector.learn_one({"a": value})

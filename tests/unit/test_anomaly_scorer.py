@@ -1,4 +1,4 @@
-"""The scorer of the benchmark, against its definition record by record and against figures known by hand."""
+"""The benchmark's scorer against a row-by-row reference implementation and against hand-computed scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sigmoid(place: float) -> float:
 
 
 def by_definition(rows: int, windows: Windows, scores: list[float], threshold: float, profile: str) -> float:
-    """What one series earns: each alert weighed by itself, and each window by its best one."""
+    """Return the score of a series: each false alert is weighted, and each window counts its best alert."""
     rules = scorer.PROFILES[profile]
     begin = math.ceil(min(math.floor(0.15 * rows), 750.0))
     alerts = [row for row in range(begin, rows) if scores[row] >= threshold]
@@ -55,7 +55,7 @@ def by_definition(rows: int, windows: Windows, scores: list[float], threshold: f
     corpus=st.lists(labelled(), min_size=1, max_size=4), threshold=st.sampled_from([0.0, 0.25, 0.7, 1.0, 2.0])
 )
 @pytest.mark.parametrize("profile", scorer.PROFILES)
-def test_a_score_is_what_its_alerts_earn(
+def test_the_score_equals_the_reference_implementation(
     profile: str, corpus: list[tuple[int, Windows, list[float]]], threshold: float
 ) -> None:
     truths = [scorer.truth(rows, windows) for rows, windows, _ in corpus]
@@ -75,7 +75,7 @@ def test_a_score_is_what_its_alerts_earn(
     assert scorer.at(truths, scores, profile, best.threshold).score == best.score
 
 
-def test_silence_scores_0_and_the_first_row_of_each_window_100() -> None:
+def test_no_alerts_score_0_and_the_first_row_of_each_window_100() -> None:
     windows = [(40, 49), (80, 89)]
     truths = [scorer.truth(100, windows)]
     silent, perfect = np.zeros(100), np.zeros(100)
@@ -87,7 +87,7 @@ def test_silence_scores_0_and_the_first_row_of_each_window_100() -> None:
     assert (found.hits, found.misses, found.false_alerts) == (2, 0, 0)
 
 
-def test_a_later_detection_earns_less_and_a_false_alert_costs() -> None:
+def test_late_detections_score_less_and_false_alerts_cost() -> None:
     truths = [scorer.truth(100, [(40, 49)])]
 
     def score(*rows: int) -> float:
@@ -106,6 +106,6 @@ def test_the_probation_is_15_percent_of_at_most_5000_rows(rows: int, expected: i
     assert scorer.probation(rows) == expected
 
 
-def test_scores_of_another_length_are_refused() -> None:
+def test_scores_of_the_wrong_length_are_rejected() -> None:
     with pytest.raises(ValueError, match="3 scores for a series of 4 rows"):
         scorer.at([scorer.truth(4, [])], [np.zeros(3)], "standard", 1.0)

@@ -1,4 +1,4 @@
-"""`HalfSpaceTrees` is river's, bit for bit."""
+"""`HalfSpaceTrees` gives exactly the same scores as river's implementation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rivers(X: Any, scaled: bool, **parameters: Any) -> list[float]:
     cuts=st.lists(st.integers(0, 120), max_size=4),
 )
 @settings(max_examples=60, deadline=None)
-def test_scores_are_rivers(
+def test_scores_equal_rivers(
     seed: int, missing: float, scaled: bool, shape: tuple[int, int, int], cuts: list[int]
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -50,7 +50,7 @@ def test_scores_are_rivers(
     assert got.tolist() == rivers(X, scaled, **parameters)
 
 
-def test_limits_are_rivers() -> None:
+def test_limits_equal_rivers() -> None:
     X = np.random.default_rng(1).normal(10.0, 5.0, (300, 3))
     limits = {"a": (-5.0, 30.0), "b": (0.0, 20.0)}
     parameters: dict[str, Any] = {"n_trees": 4, "window_size": 40, "seed": 3, "limits": limits}
@@ -59,16 +59,16 @@ def test_limits_are_rivers() -> None:
     assert got.max() > 0.9
 
 
-def test_keys_with_other_first_features_have_other_trees() -> None:
+def test_keys_with_different_first_features_have_different_trees() -> None:
     rng = np.random.default_rng(2)
     X = rng.random((400, 3))
-    X[0, 1], X[1, :2] = math.nan, math.nan  # what the first rows of two devices lack
+    X[0, 1], X[1, :2] = math.nan, math.nan  # missing in the first rows of two devices
     keys = ["one", "other"] * 200
     parameters: dict[str, Any] = {"n_trees": 3, "height": 4, "window_size": 20, "seed": 4}
     detector = HalfSpaceTrees(NAMES, **parameters)
     got = np.concatenate([detector.process_many(keys[:77], X[:77]), np.zeros(0)])
     again = HalfSpaceTrees(NAMES, **parameters)
-    again.process_many(["third"], np.ones((1, 3)))  # so that its trees have other numbers
+    again.process_many(["third"], np.ones((1, 3)))  # so that its trees are numbered differently
     again.restore(detector.snapshot())
     got = np.concatenate([got, again.process_many(keys[77:], X[77:])])
     assert got[::2].tolist() == rivers(X[::2], True, **parameters)
@@ -78,12 +78,12 @@ def test_keys_with_other_first_features_have_other_trees() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"window_size": 0}, {"window_size": 2**16}, {"n_trees": 0}, {"height": 0}, {"height": 17}]
 )
-def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_parameters_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="window_size"):
         HalfSpaceTrees(NAMES, **wrong)
 
 
-def test_other_parameters_begin_anew() -> None:
+def test_a_snapshot_with_other_parameters_is_ignored() -> None:
     X = np.random.default_rng(5).random((100, 3))
     one = HalfSpaceTrees(NAMES, n_trees=2, height=3, window_size=10, seed=1)
     one.process_many(["device"] * 100, X)

@@ -1,4 +1,4 @@
-"""The index against EPA's published examples, and the laws that its formulas obey."""
+"""The AQI against EPA's published examples, and properties of its formulas."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_example_of_the_technical_assistance_document(
 
 
 # EPA, Office of Air Quality Planning and Standards, slides "Computing the NowCast": twelve hours, oldest first.
-def test_example_of_epa_on_computing_the_nowcast() -> None:
+def test_epa_example_of_the_nowcast() -> None:
     oldest_first = [50, 80, 75, 90, 82, 53, 64, 74, 21, 10, 16, 13]
     assert aqi.nowcast(window(*reversed(oldest_first)))[0] == pytest.approx(17.4, abs=0.05)
 
@@ -103,26 +103,26 @@ def test_the_index_never_falls_as_the_concentration_rises(scale: Scale, data: st
 @every_scale
 @given(step=st.integers(0, 5000), part=st.floats(0, 0.9999))
 @lenient
-def test_what_is_finer_than_the_step_is_cut_off(scale: Scale, step: int, part: float) -> None:
+def test_concentrations_are_truncated_to_the_step(scale: Scale, step: int, part: float) -> None:
     whole, more = one(scale, step / scale.steps), one(scale, (step + part) / scale.steps)
     assert more == whole or (np.isnan(more) and np.isnan(whole))
 
 
 @every_scale
-def test_missing_negative_and_too_little_have_no_index(scale: Scale) -> None:
+def test_missing_negative_and_too_low_values_have_no_index(scale: Scale) -> None:
     below = (scale.start - 1) / scale.steps
     assert np.isnan(aqi.index(scale, np.array([NAN, below, -1.0 / scale.steps]))).all()
 
 
 @given(above=st.integers(1, 20_000))
 @lenient
-def test_above_500_the_line_of_the_hazardous_row_goes_on(above: int) -> None:
+def test_above_500_the_hazardous_row_is_extrapolated(above: int) -> None:
     slope = (500 - 301) / (3254 - 2255)
     assert one(PM25, (3254 + above) / 10) == pytest.approx(500 + above * slope, abs=0.5)
     assert one(PM25, (3254 + above) / 10) >= 500
 
 
-def test_sulphur_dioxide_holds_at_200_without_a_day_of_hours() -> None:
+def test_sulphur_dioxide_is_limited_to_200_without_24_hours() -> None:
     assert aqi.index(SO2, np.array([304.0, 305.0, 5000.0])).tolist() == [200, 200, 200]
 
 
@@ -145,7 +145,7 @@ hours = st.lists(st.floats(0, 5_000), min_size=12, max_size=12)
 
 @given(hours)
 @lenient
-def test_a_nowcast_lies_between_the_smallest_and_the_largest_hour(values: list[float]) -> None:
+def test_a_nowcast_is_between_the_lowest_and_highest_hour(values: list[float]) -> None:
     found = aqi.nowcast(window(*values))[0]
     slack = 1e-9 * max(values)
     assert min(values) - slack <= found <= max(values) + slack
@@ -153,13 +153,13 @@ def test_a_nowcast_lies_between_the_smallest_and_the_largest_hour(values: list[f
 
 @given(st.floats(0, 5_000), st.integers(0, 11))
 @lenient
-def test_in_steady_air_the_nowcast_is_the_air(value: float, missing: int) -> None:
+def test_the_nowcast_of_constant_values_is_that_value(value: float, missing: int) -> None:
     values = [value] * 12
     values[missing] = NAN
     assert aqi.nowcast(window(*values))[0] == pytest.approx(value, rel=1e-12)
 
 
-def test_in_steady_air_at_a_breakpoint_binary_arithmetic_costs_no_step() -> None:
+def test_rounding_errors_do_not_lower_the_index_at_a_breakpoint() -> None:
     # Twelve times 9.1 µg/m³ has a mean of 9.099999999999998: Moderate all the same.
     tenths = np.arange(0, 5_000) / 10
     found = aqi.index(PM25, aqi.nowcast(np.repeat(tenths[:, np.newaxis], 12, axis=1)))
@@ -169,30 +169,30 @@ def test_in_steady_air_at_a_breakpoint_binary_arithmetic_costs_no_step() -> None
 
 @given(st.sets(st.integers(0, 11)))
 @lenient
-def test_a_nowcast_wants_two_of_the_three_latest_hours_and_no_more(missing: set[int]) -> None:
+def test_a_nowcast_requires_two_of_the_three_latest_hours(missing: set[int]) -> None:
     values = [NAN if age in missing else 10.0 + age for age in range(12)]
     wanted = len({0, 1, 2} - missing) >= 2
     assert np.isfinite(aqi.nowcast(window(*values))[0]) == wanted
 
 
-def test_a_missing_current_hour_is_stood_in_for_by_the_two_before_it() -> None:
+def test_a_missing_current_hour_is_replaced_by_the_two_before_it() -> None:
     # w = 1 - (40 - 30) / 40 = 3/4; (40 w + 30 w²) / (w + w²)
     found = aqi.nowcast(window(NAN, 40.0, 30.0))[0]
     assert found == pytest.approx((40 * 0.75 + 30 * 0.75**2) / (0.75 + 0.75**2))
 
 
 def test_the_weight_factor_is_at_least_one_half() -> None:
-    # w would be 1/100, so that the hour before would all but vanish.
+    # w would be 1/100, so the previous hour would have almost no weight.
     assert aqi.nowcast(window(100.0, 1.0))[0] == pytest.approx((100 + 0.5) / 1.5)
 
 
-def test_air_without_particles_has_a_nowcast_of_nought() -> None:
+def test_the_nowcast_of_zeros_is_zero() -> None:
     assert aqi.nowcast(window(*[0.0] * 12))[0] == 0.0
 
 
 @given(st.sets(st.integers(0, 7)))
 @lenient
-def test_an_eight_hour_mean_wants_six_hours(missing: set[int]) -> None:
+def test_an_eight_hour_mean_requires_six_hours(missing: set[int]) -> None:
     values = [NAN if age in missing else float(age) for age in range(8)]
     present = [value for value in values if not np.isnan(value)]
     found = aqi.mean(window(*values, *[9_999.0] * 4))[0]
@@ -216,13 +216,13 @@ def test_ozone_is_the_higher_of_one_hour_and_eight(now: float, before: float, ex
     assert aqi.ozone_index(window(now, *[before] * 7))[0] == expected
 
 
-def test_ozone_without_eight_hours_goes_by_the_hour_where_it_may() -> None:
+def test_ozone_without_eight_hours_uses_the_one_hour_index_if_defined() -> None:
     assert aqi.ozone_index(window(604.0))[0] == 500
     assert np.isnan(aqi.ozone_index(window(100.0))[0])
     assert np.isnan(aqi.ozone_index(window())[0])
 
 
-def test_the_highest_index_names_its_pollutant_and_the_first_of_equals() -> None:
+def test_the_dominant_pollutant_is_the_first_with_the_highest_index() -> None:
     indices = {"a": np.array([1.0, 7.0, NAN, NAN]), "b": np.array([2.0, 7.0, 0.0, NAN])}
     top, names = aqi.highest(indices)
     assert top[:3].tolist() == [2.0, 7.0, 0.0]

@@ -1,4 +1,4 @@
-"""The vectorised index against a plain one: one reading at a time, in exact fractions, as the source words it."""
+"""The vectorised AQI against a reference implementation: one reading at a time, in exact fractions."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def array(rows: Sequence[Sequence[Value]]) -> np.ndarray:
 
 
 def hours_up_to(most: int) -> st.SearchStrategy[list[Value]]:
-    """Twelve hours in hundredths, clean air as often as foul, a few of them missing."""
+    """Twelve hourly values in hundredths, low and high equally often, some missing."""
     ranges = st.sampled_from([most // 100, most // 10, most])
     hundredths = ranges.flatmap(lambda top: st.integers(0, 100 * top)).map(lambda number: number / 100)
     return st.lists(st.one_of(hundredths, hundredths, hundredths, st.none()), min_size=12, max_size=12)

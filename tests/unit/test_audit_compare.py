@@ -1,4 +1,4 @@
-"""The audit's arithmetic, against a model that counts one position at a time."""
+"""The audit's comparison against a model that counts one position at a time."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ FIRST, COUNT = 5, 12
 
 
 def at(number: int) -> str:
-    """The token of a position; every third is the second record of an aggregate."""
+    """Return the token of a position; two of three positions have a sub-sequence number."""
     return f"{BASE + number // 3}.{number % 3}" if number % 3 else str(BASE + number // 3)
 
 
-# Positions before, within and after what was accepted; each account is (position, kind, object).
+# Positions before, within and after the accepted records; an account is (position, kind, object).
 POSITIONS = st.integers(0, FIRST + COUNT + 4)
 ACCOUNTS = st.lists(st.tuples(POSITIONS, st.sampled_from(Kind), st.integers(0, 4)), max_size=30)
 ACCEPTED = st.sets(st.integers(FIRST, FIRST + COUNT)).map(sorted)
 
 
-def told(accounts: list[tuple[int, Kind, int]], announced: set[int]) -> Accounts:
+def accounts_of(accounts: list[tuple[int, Kind, int]], announced: set[int]) -> Accounts:
     found = Accounts(announced={at(number): "RULE_BROKEN" for number in announced})
     for position, kind, key in accounts:
         code = f"CODE_{key}" if kind is Kind.PARKED else ""
@@ -98,14 +98,14 @@ def model(
     st.sets(POSITIONS),
     st.sets(POSITIONS),
 )
-def test_every_position_is_counted_once_and_every_fault_is_named(
+def test_every_position_is_counted_once_and_every_error_is_listed(
     numbers: list[int],
     accounts: list[tuple[int, Kind, int]],
     done: int | None,
     announced: set[int],
     misrouted: set[int],
 ) -> None:
-    known = told(accounts, announced)
+    known = accounts_of(accounts, announced)
     found = compare_shard(accepted(numbers, misrouted), known, None if done is None else at(done))
     expected = model(numbers, accounts, done, announced, misrouted)
     assert found.count == expected.count
@@ -129,7 +129,8 @@ def test_the_total_is_the_sum_of_the_shards(
     parts: list[tuple[list[int], list[tuple[int, Kind, int]]]],
 ) -> None:
     shards = tuple(
-        compare_shard(accepted(numbers, set()), told(accounts, set()), None) for numbers, accounts in parts
+        compare_shard(accepted(numbers, set()), accounts_of(accounts, set()), None)
+        for numbers, accounts in parts
     )
     whole = Audit("devices", "air", shards)
     assert whole.total.accepted == sum(len(numbers) for numbers, _ in parts)
@@ -140,8 +141,8 @@ def test_the_total_is_the_sum_of_the_shards(
     assert plain["total"]["missing"] == sum(len(one["missing"]) for one in plain["shards"])
 
 
-def test_words_of_kcl_are_checkpoints_too() -> None:
-    here, none = accepted([5, 6, 7], set()), told([], set())
+def test_sentinel_values_of_kcl_are_valid_checkpoints() -> None:
+    here, none = accepted([5, 6, 7], set()), accounts_of([], set())
     counts = {
         word: compare_shard(here, none, word).count
         for word in ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END")
@@ -154,20 +155,20 @@ def test_words_of_kcl_are_checkpoints_too() -> None:
     }
 
 
-def test_faults_are_all_counted_and_named_up_to_a_bound() -> None:
+def test_all_errors_are_counted_and_listed_up_to_a_limit() -> None:
     numbers = list(range(FIRST, FIRST + MAX_POSITIONS + 50))
-    found = compare_shard(accepted(numbers, set()), told([], set()), None)
+    found = compare_shard(accepted(numbers, set()), accounts_of([], set()), None)
     assert found.count.missing == MAX_POSITIONS + 50
     assert len(found.missing) == MAX_POSITIONS
 
 
-def test_an_unreadable_object_is_enough_to_be_unbalanced() -> None:
+def test_an_unreadable_object_makes_the_audit_unbalanced() -> None:
     assert Audit("devices", "air", ()).balanced
     assert not Audit("devices", "air", (), ("events/x.parquet",)).balanced
 
 
 @given(POSITIONS, POSITIONS)
-def test_positions_of_these_tests_are_ordered_as_their_numbers(one: int, other: int) -> None:
+def test_tokens_of_test_positions_have_the_order_of_their_numbers(one: int, other: int) -> None:
     assert (position_from_token(SHARD, at(one)).order < position_from_token(SHARD, at(other)).order) == (
         one < other
     )
@@ -182,50 +183,50 @@ def test_pending_records_that_arrived_before_the_limit_are_overdue() -> None:
         accepted([5, 6, 7, 8], set()), arrived=np.array([10_000, 9_000, 699_999, 700_000], dtype=np.int64)
     )
     allowed = Limit(timedelta(minutes=5), since_epoch(1_000))
-    found = compare_shard(here, told([(5, Kind.STORED, 0)], set()), at(5), allowed)
+    found = compare_shard(here, accounts_of([(5, Kind.STORED, 0)], set()), at(5), allowed)
     assert (found.count.pending, found.count.overdue, found.count.missing) == (3, 2, 0)
     assert not found.count.balanced
     assert found.waiting == Waiting(2, "1970-01-01T00:00:09.000Z", at(6), at(5))
-    young = compare_shard(here, told([(5, Kind.STORED, 0)], set()), at(7), allowed)
+    young = compare_shard(here, accounts_of([(5, Kind.STORED, 0)], set()), at(7), allowed)
     assert (young.count.pending, young.count.overdue, young.waiting) == (1, 0, None)
-    assert compare_shard(here, told([], set()), "TRIM_HORIZON").count.balanced, (
+    assert compare_shard(here, accounts_of([], set()), "TRIM_HORIZON").count.balanced, (
         "without a limit none is overdue"
     )
-    assert compare_shard(here, told([], set()), None, allowed).count.overdue == 0
+    assert compare_shard(here, accounts_of([], set()), None, allowed).count.overdue == 0
 
 
-def test_what_kcl_drops_is_neither_missing_nor_pending() -> None:
+def test_records_dropped_by_kcl_are_neither_missing_nor_pending() -> None:
     unread = np.array([False, True, True, False])
     here = dataclasses.replace(accepted([5, 6, 7, 8], set()), unread=unread)
     for checkpoint, missing, pending in ((at(5), 1, 1), ("SHARD_END", 2, 0), ("TRIM_HORIZON", 0, 2)):
-        found = compare_shard(here, told([], set()), checkpoint)
+        found = compare_shard(here, accounts_of([], set()), checkpoint)
         count = found.count
         assert (count.missing, count.pending, count.dropped) == (missing, pending, 2)
         assert found.dropped == (at(6), at(7))
         assert not count.balanced
-    stored = compare_shard(here, told([(n, Kind.STORED, 0) for n in (5, 6, 7, 8)], set()), "SHARD_END")
+    stored = compare_shard(here, accounts_of([(n, Kind.STORED, 0) for n in (5, 6, 7, 8)], set()), "SHARD_END")
     assert stored.count.balanced, "another reader of the stream may have stored them"
 
 
-def test_a_misrouted_record_at_the_tip_is_not_told_as_unread() -> None:
+def test_a_misrouted_record_at_the_tip_is_not_reported_as_unread() -> None:
     here = dataclasses.replace(accepted([5, 6], {6}), arrived=np.array([1_000, 2_000], dtype=np.int64))
     allowed = Limit(timedelta(seconds=10), since_epoch(100))
-    found = compare_shard(here, told([(5, Kind.STORED, 0)], set()), at(5), allowed)
+    found = compare_shard(here, accounts_of([(5, Kind.STORED, 0)], set()), at(5), allowed)
     assert (found.count.missing, found.count.misrouted, found.count.overdue) == (1, 1, 0)
     assert found.waiting is None
 
 
-def test_a_clock_that_is_behind_the_stream_is_corrected_by_the_newest_arrival() -> None:
+def test_a_clock_behind_the_stream_is_corrected_by_the_latest_arrival() -> None:
     known = {SHARD: dataclasses.replace(accepted([5], set()), arrived=np.array([900_000], dtype=np.int64))}
     assert overdue_limit(timedelta(0), since_epoch(0), known).now == since_epoch(900)
     assert overdue_limit(timedelta(0), since_epoch(901), known).now == since_epoch(901)
     assert overdue_limit(timedelta(minutes=5), since_epoch(0), {}).bound == -300_000
 
 
-def test_a_consumer_that_stored_something_within_the_limit_is_behind_and_not_absent() -> None:
+def test_a_consumer_with_recent_writes_is_behind_and_not_absent() -> None:
     here = dataclasses.replace(accepted([5], set()), arrived=np.array([1_000], dtype=np.int64))
     allowed = Limit(timedelta(minutes=5), since_epoch(1_000))
-    found = compare_shard(here, told([], set()), "TRIM_HORIZON", allowed)
+    found = compare_shard(here, accounts_of([], set()), "TRIM_HORIZON", allowed)
 
     def message(stored_s: float | None, *, moved: bool | None) -> str:
         stored = None if stored_s is None else since_epoch(stored_s)
@@ -238,7 +239,7 @@ def test_a_consumer_that_stored_something_within_the_limit_is_behind_and_not_abs
     absent = f"no consumer has read shard {SHARD} since"
     behind = f"the consumer of shard {SHARD} is behind: 1 record has been pending for longer than 300 s"
     assert message(None, moved=False).startswith(f"{absent} {since}: 1 record has been pending")
-    assert message(600, moved=False).startswith(f"{absent} {stored}:"), "it read until then"
+    assert message(600, moved=False).startswith(f"{absent} {stored}:"), "it read until that time"
     assert message(0, moved=None).startswith(f"{absent} {since}:")
     assert message(700, moved=False).startswith(behind)
     assert message(None, moved=True) == (
