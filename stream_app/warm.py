@@ -18,7 +18,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.score import score
 from stream_app.pipeline.state.deduplication import id_hashes
-from stream_app.pipeline.state.shard_state import EventState
+from stream_app.pipeline.state.event_state import EventState
 from stream_app.pipeline.values.schema import BOOLEAN, FLOAT, INTEGER, SINGLE, TEXT, TIME_MS, TIME_US
 from stream_app.settings import Settings
 from stream_app.sinks.parquet import encode, to_table

@@ -18,7 +18,7 @@ from stream_app.pipeline import evaluate
 from stream_app.pipeline.dependent_rows import resolve_dependent_rows
 from stream_app.pipeline.evaluate import EventStages, Rows
 from stream_app.pipeline.state.deduplication import id_hashes
-from stream_app.pipeline.state.shard_state import EventState
+from stream_app.pipeline.state.event_state import EventState
 
 
 class AcceptedRows(NamedTuple):

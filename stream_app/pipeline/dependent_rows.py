@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from stream_app.model.record import Batch, Failure, IntVector, Mask, concat
 from stream_app.pipeline import evaluate
 from stream_app.pipeline.evaluate import Evaluated, EventStages, Rows
-from stream_app.pipeline.state.shard_state import EventState
+from stream_app.pipeline.state.event_state import EventState
 
 FULL_PASSES = 3
 """Evaluations of all pending rows, before the number of rows per evaluation is limited."""

@@ -11,7 +11,7 @@ from stream_app.model.event import Event
 from stream_app.model.record import Batch, Failure, IntVector, Mask, Outcome
 from stream_app.pipeline.registry import Codec
 from stream_app.pipeline.state.deduplication import Repeats
-from stream_app.pipeline.state.shard_state import EventState
+from stream_app.pipeline.state.event_state import EventState
 from stream_app.pipeline.state.windows import SavedWindows
 
 Stage = Callable[[Batch, Codec], Outcome]

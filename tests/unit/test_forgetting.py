@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stream_app.model.record import Record
 from stream_app.pipeline.flow import process
-from stream_app.pipeline.state import shard_state as state_module
+from stream_app.pipeline.state import event_state as state_module
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import record
 from tests import samples, snapshots

@@ -199,10 +199,10 @@ def test_the_alert_names_the_check(with_model: bool) -> None:
         (Range("nothing", 0, 1), "checks names 'nothing'"),
         (Range("note", 0, 1), "checks names 'note', which is not a number"),
         (Rate("value", 1, time="level"), "time names 'level'"),
-        (Range("value", 2, 1), "could not work"),
-        (Rate("value", -1), "could not work"),
-        (Rate("value", 1, timedelta(0)), "could not work"),
-        (Stuck("value", 1), "could not work"),
+        (Range("value", 2, 1), "invalid limits"),
+        (Rate("value", -1), "invalid limits"),
+        (Rate("value", 1, timedelta(0)), "invalid limits"),
+        (Stuck("value", 1), "invalid limits"),
     ],
 )
 def test_a_check_that_cannot_work_is_told_at_the_start(check: Check, says: str) -> None:

@@ -20,8 +20,9 @@ from stream_app.consumer.snapshots import S3Snapshots
 from stream_app.event_loading import load_registry
 from stream_app.events.air_quality.event import EVENT
 from stream_app.model.record import Batch
+from stream_app.pipeline.state.event_state import EventState
 from stream_app.pipeline.state.packing import unpack
-from stream_app.pipeline.state.shard_state import EventState, ShardState
+from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.settings import Settings
 from tests.bench.consumer import data
 from tests.bench.consumer.local_clients import Objects

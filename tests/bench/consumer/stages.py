@@ -33,7 +33,7 @@ POINTS = (
     ("stream_app.consumer.quarantine.batch_timer", "BatchTimer.__exit__", "batch timer"),
     ("stream_app.pipeline.state.shard_state", "ShardState.effective_arrivals", "devices"),
     ("stream_app.pipeline.state.shard_state", "ShardState.split_at_expiry", "devices"),
-    ("stream_app.pipeline.state.shard_state", "EventState.look_up_devices", "devices"),
+    ("stream_app.pipeline.state.event_state", "EventState.look_up_devices", "devices"),
     ("stream_app.pipeline.flow", "with_identity", "repeats"),
     ("stream_app.pipeline.readers.fast_path", "scan_payloads", "scan of payloads"),
     ("stream_app.consumer.shard", "ShardConsumer._summary", "summary and log"),
