@@ -24,6 +24,7 @@ SIZE_CLASSES = 40
 # Rows between a prefetch and the use of the data, if the pool exceeds the cache.
 AHEAD = 4
 HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+MIX = np.uint64(0xBF58476D1CE4E5B9)  # from the finalizer of SplitMix64
 
 Ints = NDArray[np.int64]
 Tags = NDArray[np.uint16]
@@ -169,6 +170,7 @@ def place_of(
     """
     high, low = np.uint64(id_hash) >> HALF, np.uint64(id_hash) & LOW
     mixed = seed[0] + seed[1] * high + seed[2] * low + seed[3] * np.uint64(slot)
+    mixed = (mixed ^ (mixed >> HALF)) * MIX  # without it, hashes in arithmetic progression form long runs
     last, steps = len(rows) - 1, 1
     place = np.int64(mixed >> HALF) & last
     while rows[place] >= 0 and not (hashes[rows[place]] == id_hash and slots[rows[place]] == slot):
