@@ -38,6 +38,13 @@ def sources() -> dict[Path, str]:
     return {path.relative_to(ROOT): path.read_text() for path in paths}
 
 
+def pages() -> dict[Path, str]:
+    """Return the documentation, templates and properties files with their texts."""
+    patterns = ("*.md", "docs/*.md", "anomaly/*.md", "infra/*", "properties/*.properties", "Makefile")
+    paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    return {path.relative_to(ROOT): path.read_text() for path in paths}
+
+
 def bounds(texts: Mapping[Path, str]) -> list[Bound]:
     """Count everything."""
     trees = {path: ast.parse(text) for path, text in texts.items()}
@@ -73,10 +80,13 @@ def _words(texts: Mapping[Path, str], trees: Mapping[Path, ast.Module]) -> list[
         if words.in_name(name)
     ]
     found = [f"{path}:{line}: {word}" for path, text in texts.items() for line, word in words.in_texts(text)]
+    found += [
+        f"{path}:{line}: {word}" for path, text in pages().items() for line, word in words.in_page(text)
+    ]
     return [
         Bound("modules", "modules named by a private word", len(modules), 0, modules),
         Bound("names", "functions and classes named by a private word", len(names), 0, names),
-        Bound("texts", "private words in docstrings, comments and messages", len(found), 0, found),
+        Bound("texts", "private words in docstrings, comments, messages and pages", len(found), 0, found),
     ]
 
 

@@ -24,7 +24,7 @@ _WORDS = (
     r"gather(?:s|ed|ing)?",
     r"guilty|innocent",
     r"(?<!dead )(?<!dead-)(?<!capital )(?<!case )(?<!consist of )letters?",
-    r"meet(?:s|ing)?|(?<!condition was )(?<!conditions are )met",
+    r"(?<!must )meet(?:s|ing)?(?! the contract)|(?<!was )(?<!are )(?<!not )met",
     r"(?<!--)rehears(?:e|es|ed|ing|al|als)",
     r"roads?",
     r"rooms?(?! for| in| left| to)",
@@ -64,6 +64,12 @@ def in_texts(source: str) -> list[tuple[int, str]]:
         for match in _PRIVATE.finditer(text)
     ]
     return sorted(found)
+
+
+def in_page(page: str) -> list[tuple[int, str]]:
+    """Return the line number and the word of each private word in a page, template or properties file."""
+    lines = enumerate(page.splitlines(), 1)
+    return [(number, match.group()) for number, line in lines for match in _PRIVATE.finditer(line)]
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
