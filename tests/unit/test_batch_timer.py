@@ -1,4 +1,4 @@
-"""A batch that exceeds its limit ends the process, whatever it does."""
+"""The batch timer ends a process whose batch exceeds its time limit."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def run(work: str, seconds: float, warm: bool = True) -> tuple[int, str]:
 @pytest.mark.parametrize(
     "work", ["while True: pass", "re.match('(a+)+$', 'a' * 64 + 'b')"], ids=["loop", "in C"]
 )
-def test_who_computes_for_too_long_is_ended(work: str) -> None:
+def test_a_batch_that_exceeds_its_cpu_time_is_killed(work: str) -> None:
     code, told = run(work, 0.1)
     assert code in (-signal.SIGPROF, -signal.SIGALRM)
     assert told == "before\n"
 
 
-def test_who_waits_for_too_long_is_ended() -> None:
+def test_a_batch_that_waits_for_too_long_is_killed() -> None:
     assert run("time.sleep(3600)", 0.1) == (-signal.SIGALRM, "before\n")
 
 
 @pytest.mark.parametrize("seconds", [0, 3600])
-def test_a_batch_within_its_limit_or_without_one_is_not_disturbed(seconds: int) -> None:
+def test_a_batch_within_its_limit_or_without_a_limit_completes(seconds: int) -> None:
     assert run("time.sleep(0.01)", seconds) == (0, "before\nafter\n")

@@ -1,4 +1,4 @@
-"""What becomes of a record depends on its shard's records in order, not on how they came in batches."""
+"""The outcome of a record depends on the order of the shard's records, not on how they are batched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLAIN, ENVELOPE = as_json("reading", FIELDS), as_envelope("reading", FIELDS)
 
 
 def run(payloads: Sequence[bytes], sizes: Sequence[int], registry: Registry = ONE) -> tuple[str, bytes]:
-    """The outcomes and the state afterwards, to compare; the records come in calls of these sizes."""
+    """Process the records in calls of these sizes; return the outcomes and the final state for comparison."""
     found, snapshot = process_in_calls(payloads, sizes, registry)
     return repr(sorted(found.items())), snapshot
 
@@ -44,7 +44,7 @@ def run(payloads: Sequence[bytes], sizes: Sequence[int], registry: Registry = ON
 def process_in_calls(
     payloads: Sequence[bytes], sizes: Sequence[int], registry: Registry = ONE
 ) -> tuple[dict[int, RowOutcome], bytes]:
-    """What becomes of each record, and the state afterwards."""
+    """Process the records in calls of these sizes; return the outcome of each record and the final state."""
     events = {name: codec.event for name, codec in registry.codecs.items()}
     state, found, start = ShardState(events, 4), dict[int, RowOutcome](), 0
     records = [record(data, at, arrived=START + 100 * HOUR) for at, data in enumerate(payloads)]
@@ -55,7 +55,7 @@ def process_in_calls(
 
 
 def same_in_every_split(payloads: Sequence[bytes], registry: Registry = ONE) -> dict[int, RowOutcome]:
-    """The outcomes, once every way of cutting a few records into calls has given the same."""
+    """Return the outcomes, after checking that every split of the records into calls gives the same."""
     n = len(payloads)
     whole = run(payloads, [n], registry)
     for cuts in itertools.product((False, True), repeat=n - 1):
@@ -78,7 +78,7 @@ def same_in_every_split(payloads: Sequence[bytes], registry: Registry = ONE) -> 
         msgspec.json.encode({"id": "1", "detail": FIELDS, **FIELDS}),
     ],
 )
-def test_with_one_event_type_a_record_must_say_its_event(payload: bytes, neighbour: bytes) -> None:
+def test_a_record_must_name_its_event_even_with_a_single_event_type(payload: bytes, neighbour: bytes) -> None:
     for at in (0, 1, 2):
         payloads = [neighbour, neighbour]
         payloads.insert(at, payload)
@@ -98,7 +98,7 @@ def test_with_one_event_type_a_record_must_say_its_event(payload: bytes, neighbo
         b'{"event":"reading","device":"a","time":0,"note":"%s"}',
     ],
 )
-def test_a_record_that_is_not_utf8_is_undecodable_and_says_where(
+def test_invalid_utf8_is_undecodable_and_its_offset_is_reported(
     form: bytes, broken: bytes, neighbour: bytes
 ) -> None:
     data, at = form % broken, form.index(b"%s")
@@ -123,7 +123,7 @@ _LEVELS = (MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 500, *range(900, 1_000, 7), 
         (b'{"detail-type":"reading","x":%s,"detail":{"device":"a","time":0}}', 1),
     ],
 )
-def test_a_record_is_nested_64_levels_deep_at_most(
+def test_records_nested_deeper_than_64_levels_are_undecodable(
     form: bytes, around: int, begin: bytes, end: bytes, neighbour: bytes
 ) -> None:
     for levels in _LEVELS:
@@ -139,7 +139,7 @@ def test_a_record_is_nested_64_levels_deep_at_most(
                 assert outcome[2:4] == (Code.UNDECODABLE, "nested deeper than 64 levels")
 
 
-def test_many_brackets_that_are_not_nested_are_no_depth() -> None:
+def test_brackets_that_are_not_nested_do_not_count_as_depth() -> None:
     many = b"[" + b",".join([b"[1]"] * 500) + b"]"
     text = b'"' + b"[{" * 500 + b'\\"[' + b'"'
     for value in (many, text):
@@ -147,7 +147,7 @@ def test_many_brackets_that_are_not_nested_are_no_depth() -> None:
         assert {fate[0] for fate in same_in_every_split([PLAIN, data, ENVELOPE]).values()} == {"passed"}
 
 
-def test_a_record_is_read_alike_however_deep_the_stack_is() -> None:
+def test_reading_a_record_does_not_depend_on_the_stack_depth() -> None:
     data = b'{"event":"reading","device":"a","time":0,"x":%s}' % (b"[" * 63 + b"]" * 63)
 
     def below(frames: int) -> tuple[str, bytes]:
@@ -156,7 +156,7 @@ def test_a_record_is_read_alike_however_deep_the_stack_is() -> None:
     assert below(500) == below(0)
 
 
-# ---- Rows that depend on rows before them
+# ---- Rows that depend on earlier rows
 
 
 def air_quality(at: int, **fields: Any) -> bytes:
@@ -164,8 +164,8 @@ def air_quality(at: int, **fields: Any) -> bytes:
     return as_json("air_quality", {**known, "wind_speed": 1.0, **fields})
 
 
-def test_an_id_that_fails_in_calculate_and_comes_twice_more() -> None:
-    """Its windows are put back each time that its rows are evaluated again."""
+def test_an_id_that_fails_in_calculate_is_accepted_once_afterwards() -> None:
+    """Windows are restored whenever their rows are evaluated again."""
     payloads = [
         air_quality(0, pm25=12.0),
         air_quality(1, pm25=400.0, wind_direction="?", id="same"),
@@ -196,7 +196,7 @@ _steps = st.fixed_dictionaries(
 
 
 @given(st.lists(_steps, min_size=1, max_size=30), st.sampled_from(("reading", "step")), st.data())
-def test_rows_of_few_devices_and_ids_come_out_the_same(
+def test_rows_that_share_devices_and_ids_have_the_same_outcome_in_every_split(
     rows: list[dict[str, Any]], name: str, data: st.DataObject
 ) -> None:
     payloads = [as_json(name, row) for row in rows]
@@ -207,7 +207,7 @@ def test_rows_of_few_devices_and_ids_come_out_the_same(
 
 
 class Counter:
-    """Counts evaluations, and the rows in them."""
+    """Counts the evaluations and the evaluated rows."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = self.rows = 0
@@ -248,14 +248,14 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_the_rows_evaluated_are_a_small_multiple_of_the_rows_there_are(
+def test_the_number_of_evaluated_rows_is_a_small_multiple_of_the_rows(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = only("parcel")
     assert run(LONG[name][:300], [300], registry) == run(LONG[name][:300], [1] * 300, registry)
     counter = Counter(monkeypatch)
     whole = run(LONG[name], [8_000], registry)
-    # All of them a few times, then parts of at most twice what the part before made final.
+    # A few passes over all rows, then chunks of at most twice the rows that the previous chunk finalised.
     assert (
         counter.rows
         <= (1 + dependent_rows.FULL_PASSES + 3) * 8_000 + counter.calls * dependent_rows.MIN_CHUNK
@@ -282,7 +282,7 @@ def _reductions(batch: Batch) -> dict[str, Any]:
 
 @given(st.integers(1, 40), st.integers(2, 60), st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
-def test_reductions_along_a_window_have_the_same_bits_in_any_batch(size: int, count: int, seed: int) -> None:
+def test_reductions_over_a_window_are_bit_identical_in_any_batch(size: int, count: int, seed: int) -> None:
     event = Event(
         name="thing", key="key", required=("time",), calculate=_reductions, window=Window(("value",), size)
     )
@@ -299,7 +299,7 @@ def test_reductions_along_a_window_have_the_same_bits_in_any_batch(size: int, co
     assert run(payloads, [count], registry) == run(payloads, [1] * count, registry)
 
 
-def test_functions_that_raise_on_combinations_leave_every_row_the_same_reason() -> None:
+def test_failures_that_depend_on_combinations_of_rows_have_the_same_reason_in_every_split() -> None:
     def calculate(batch: Batch) -> dict[str, Any]:
         if (batch["value"] == 91).any() and (batch["value"] == -77).any():
             raise ArithmeticError("refused together")
@@ -314,7 +314,7 @@ def test_functions_that_raise_on_combinations_leave_every_row_the_same_reason() 
     same_in_every_split(payloads, registry)
 
 
-def test_the_fuzzer_finds_a_difference_and_leaves_out_what_does_not_matter() -> None:
+def test_the_fuzzer_finds_a_difference_and_shrinks_the_records() -> None:
     def calculate(batch: Batch) -> dict[str, Any]:
         return {"rows": np.full(len(batch), len(batch))}
 

@@ -1,4 +1,4 @@
-"""Log output to descriptors that fail, as they are: full, closed, without a reader, full disk."""
+"""Log output to failing file descriptors: a full or closed pipe, no reader, a full disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(fd)
 
 
-def test_lines_come_as_they_are_written(pipe: tuple[int, int]) -> None:
+def test_lines_are_written_unchanged(pipe: tuple[int, int]) -> None:
     file = BestEffortFile(pipe[1])
     assert file.write(b"one\n") == 4
     assert file.write(b"two\n") == 4
@@ -40,7 +40,7 @@ def test_lines_come_as_they_are_written(pipe: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_reader_that_does_not_read_is_no_wait_and_what_was_lost_is_told(
+def test_a_blocked_reader_does_not_block_writes_and_lost_lines_are_counted(
     pipe: tuple[int, int], blocking: bool
 ) -> None:
     reading, writing = pipe
@@ -57,10 +57,12 @@ def test_a_reader_that_does_not_read_is_no_wait_and_what_was_lost_is_told(
         b'{"event": "log output was lost", "level": "warning", "writes": %d}' % lost,
         b"again",
     ]
-    assert {len(part) for part in rest[:-4]} == {999}  # the last one may be cut short, on a line of its own
+    assert {len(part) for part in rest[:-4]} == {999}  # the last line may be truncated, but is terminated
 
 
-def test_a_line_that_is_larger_than_the_pipe_is_cut_and_the_next_one_is_whole(pipe: tuple[int, int]) -> None:
+def test_a_line_larger_than_the_pipe_is_truncated_and_the_next_line_is_complete(
+    pipe: tuple[int, int],
+) -> None:
     file = BestEffortFile(pipe[1], timeout_ms=0)
     file.write(b"y" * 3 * CAPACITY + b"\n")
     assert file.lost == 1
@@ -90,7 +92,9 @@ def closed() -> int:
 
 
 @pytest.mark.parametrize("broken", [full_disk, without_a_reader, closed])
-def test_nothing_that_is_written_there_raises(broken: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_to_a_failing_descriptor_does_not_raise(
+    broken: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fd = broken()  # type: ignore[operator]
     try:
         monkeypatch.setattr(sys, "stderr", text(fd))
@@ -107,12 +111,12 @@ def test_nothing_that_is_written_there_raises(broken: object, monkeypatch: pytes
             os.close(fd)
 
 
-def test_text_that_is_not_unicode_is_escaped(pipe: tuple[int, int]) -> None:
+def test_lone_surrogates_are_escaped(pipe: tuple[int, int]) -> None:
     print("größe \udcff", file=text(pipe[1]))
     assert os.read(pipe[0], 100).decode() == "größe \\udcff\n"
 
 
-def test_a_print_without_a_line_break_does_not_stand_before_a_log_line(pipe: tuple[int, int]) -> None:
+def test_a_print_without_a_newline_is_not_mixed_with_a_log_line(pipe: tuple[int, int]) -> None:
     out, err = text(pipe[1]), text(pipe[1])
     print("begun", end="", file=out)
     print('{"event": "x"}', file=err)
@@ -132,7 +136,7 @@ STRANGE = (Strange(), {1: 2, (3,): 4}, "\ud800", float("nan"), 10**5_000, b"\xff
 
 
 @pytest.mark.parametrize("at", range(len(STRANGE)))
-def test_whatever_is_logged_makes_one_line(at: int) -> None:
+def test_any_logged_value_produces_one_line(at: int) -> None:
     value = STRANGE[at]
     lines = io.StringIO()
     try:
@@ -149,7 +153,7 @@ def test_whatever_is_logged_makes_one_line(at: int) -> None:
     assert '"event": "event"' in said[0]
 
 
-def test_a_log_file_that_fails_stops_no_daemon(tmp_path: Path) -> None:
+def test_a_failing_log_file_does_not_raise(tmp_path: Path) -> None:
     line = {"level": "INFO", "event": "x", "text": "\ud800", "number": 10**400, "what": object()}
     with (tmp_path / "log").open("wb") as file:
         on_line = json_lines(file)
@@ -158,7 +162,7 @@ def test_a_log_file_that_fails_stops_no_daemon(tmp_path: Path) -> None:
         json_lines(full)(line)
 
 
-def test_a_line_that_has_no_json_form_is_told_all_the_same() -> None:
+def test_values_without_a_json_form_are_logged_as_text() -> None:
     out = io.BytesIO()
     json_lines(out)({"level": "INFO", "event": "x", "text": "\ud800", "what": {1, 2}})
     assert out.getvalue() == b'{"level": "INFO", "event": "x", "text": "\\ud800", "what": "{1, 2}"}\n'

@@ -1,4 +1,4 @@
-"""Avro bodies: what is valid is decoded as fastavro does, and no body makes more values than a record may have."""
+"""Bounded Avro decoding: valid bodies decode as with fastavro, and the number of values is limited."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def written(schema: Any, value: Any) -> bytes:
     "more": st.dictionaries(st.text(max_size=3), st.lists(st.integers(-9, 9) | st.text(max_size=3), max_size=3),
                             max_size=2),
 }), max_leaves=4).filter(lambda value: value is not None))  # fmt: skip
-def test_a_valid_body_is_decoded(value: Any) -> None:
+def test_a_valid_body_is_decoded_as_by_fastavro(value: Any) -> None:
     schema = parsed(NODE)
     found = decoded_avro(written(schema, value), schema)
     assert found["kind"] == value["kind"]
@@ -47,14 +47,14 @@ def test_a_valid_body_is_decoded(value: Any) -> None:
     assert (found["next"] is None) == (value["next"] is None)
 
 
-def test_the_shipped_schemas_are_walked() -> None:
+def test_the_shipped_schemas_are_supported() -> None:
     for path in schema_files("air_quality"):
         schema = parsed(json.loads(path.read_text(encoding="utf-8")))
         data = samples.as_avro({"id": "1", "station": "s", "time": samples.START, "pm25": 3.5}, schema)
         assert decoded_avro(data[10:], schema)["id"] == "1"
 
 
-def test_few_bytes_do_not_make_many_values() -> None:
+def test_a_small_body_cannot_produce_many_values() -> None:
     array = parsed({"type": "record", "name": "R", "fields": [
         {"name": "a", "type": {"type": "array", "items": "null"}}
     ]})  # fmt: skip
@@ -70,7 +70,7 @@ def test_few_bytes_do_not_make_many_values() -> None:
 
 
 @given(st.binary(max_size=40))
-def test_other_bytes_are_refused_or_read(data: bytes) -> None:
+def test_arbitrary_bytes_are_decoded_or_rejected(data: bytes) -> None:
     schema = parsed(NODE)
     try:
         decoded_avro(data, schema)

@@ -1,4 +1,4 @@
-"""The month's bill: hand-computed lines, and the laws that any bill obeys."""
+"""The monthly cost estimate: hand-computed items, and properties of any estimate."""
 
 from __future__ import annotations
 
@@ -61,38 +61,38 @@ def test_a_provisioned_shard_by_hand() -> None:
 
 def test_an_on_demand_stream_by_hand() -> None:
     found = lines(replace(QUIET, size=361.0, retention_hours=168), ON_DEMAND)
-    # 361 bytes count as 1 KB: 2,628 million KB are 2,506.256 GB; 144 of 730 hours of it lie there beyond a day.
+    # 361 bytes count as 1 KB: 2,628 million KB are 2,506.256 GB; 144 of 730 hours of it are stored beyond a day.
     assert found["Kinesis", "stream"] == pytest.approx(29.2)
     assert found["Kinesis", "written"] == pytest.approx(200.5005, rel=1e-5)
     assert found["Kinesis", "read"] == pytest.approx(100.2502, rel=1e-5)
     assert found["Kinesis", "retention to 7 days"] == pytest.approx(49.4385, rel=1e-4)
 
 
-def test_the_way_in_by_hand() -> None:
+def test_ingestion_by_hand() -> None:
     found = lines(replace(QUIET, archive_days=0), PROVISIONED)
-    # 2,628 million events at $1; for SQS each is sent alone, received and deleted by ten; the pipe at $0.40.
+    # 2,628 million events at $1; SQS sends them singly and receives and deletes them in tens; the pipe at $0.40.
     assert found["EventBridge", "device events"] == pytest.approx(2_628.0)
     assert found["SQS", "device queue"] == pytest.approx(2_628.0 * 1.2 * 0.40)
     assert found["EventBridge Pipes", "requests"] == pytest.approx(1_051.2)
 
 
-def test_events_are_billed_by_64_kilobytes() -> None:
+def test_events_are_billed_in_units_of_64_kilobytes() -> None:
     one, two = (lines(replace(QUIET, size=size), PROVISIONED) for size in (65_536.0, 65_537.0))
     assert two["EventBridge", "device events"] == pytest.approx(2 * one["EventBridge", "device events"])
 
 
-def test_segments_are_put_by_time_and_by_number() -> None:
+def test_segments_are_closed_by_time_and_by_record_count() -> None:
     slow = replace(QUIET, records_per_s=100.0, shards=1)
-    # A segment a minute is 43,800 a month; $0.005 for a thousand puts.
+    # A segment per minute is 43,800 per month; $0.005 per thousand PUTs.
     assert lines(slow, PROVISIONED)["S3", "segments: Parquet"] == pytest.approx(0.219)
-    # 1,000 a second fill 50,000 records in 50 s, before the minute is over.
+    # At 1,000 records per second, 50,000 records take 50 s, less than the minute.
     full = replace(QUIET, shards=1)
     assert lines(full, PROVISIONED)["S3", "segments: Parquet"] == pytest.approx(SECONDS / 50 / 1_000 * 0.005)
 
 
-def test_a_lease_is_renewed_three_times_in_a_failover_time() -> None:
+def test_a_lease_is_renewed_three_times_per_failover_time() -> None:
     found = lines(replace(QUIET, shards=10), PROVISIONED)
-    # 10 leases, 0.3 a second each: 7.884 million writes at $0.625.
+    # 10 leases, 0.3 renewals per second each: 7.884 million writes at $0.625.
     assert found["DynamoDB (KCL)", "lease renewals"] == pytest.approx(4.9275)
 
 
@@ -114,7 +114,7 @@ def test_more_records_never_cost_less(some: Load, mode: str, factor: float) -> N
 
 
 @given(loads, modes)
-def test_what_is_billed_by_record_is_linear(some: Load, mode: str) -> None:
+def test_costs_per_record_are_linear(some: Load, mode: str) -> None:
     twice = lines(replace(some, records_per_s=2 * some.records_per_s), mode)
     for name, dollars in lines(some, mode).items():
         if name[0] in ("EventBridge", "SQS", "EventBridge Pipes", "Lambda") or name[1] in ("written", "read"):
@@ -122,14 +122,14 @@ def test_what_is_billed_by_record_is_linear(some: Load, mode: str) -> None:
 
 
 @given(loads, modes)
-def test_a_bill_is_linear_in_its_prices(some: Load, mode: str) -> None:
+def test_costs_are_linear_in_the_prices(some: Load, mode: str) -> None:
     dear = {name: Price(3 * p.dollars, p.per, p.unit, p.source) for name, p in PRICES.by_name.items()}
     tripled = total(bill(some, Prices(PRICES.date, PRICES.region, dear), mode))
     assert tripled == pytest.approx(3 * total(bill(some, PRICES, mode)))
 
 
 @given(loads)
-def test_only_the_stream_and_what_goes_by_shards_depend_on_the_mode(some: Load) -> None:
+def test_only_stream_and_per_shard_costs_depend_on_the_mode(some: Load) -> None:
     on_demand, provisioned = (by_service(replace(some, shards=1_000_000), mode) for mode in MODES)
     assert {s for s in on_demand if on_demand[s] != pytest.approx(provisioned[s])} <= {"Kinesis"}
 
@@ -142,7 +142,7 @@ def test_longer_segments_never_cost_more(some: Load) -> None:
 
 
 @given(loads)
-def test_changes_are_differences_of_bills(some: Load) -> None:
+def test_changes_are_differences_of_estimates(some: Load) -> None:
     for change in changes(some, PRICES):
         if change.setting == "metricsLevel":
             other = replace(some, metrics_level=change.other)
@@ -157,7 +157,7 @@ def test_every_price_is_used_and_has_a_source() -> None:
     assert all(price.source and price.unit for price in PRICES.by_name.values())
 
 
-def test_settings_of_a_file_are_taken() -> None:
+def test_settings_are_read_from_a_properties_file() -> None:
     pairs = {"applicationName": "a", "streamName": "s", "app.segment_seconds": "300", "metricsLevel": "none"}
     found = with_settings(QUIET, Settings.load({}, pairs), {**pairs, "failoverTimeMillis": "30000"})
     assert (found.segment_seconds, found.metrics_level, found.failover_ms) == (300, "NONE", 30_000)
@@ -165,13 +165,13 @@ def test_settings_of_a_file_are_taken() -> None:
         with_settings(QUIET, Settings.load({}, pairs), {**pairs, "failoverTimeMillis": "soon"})
 
 
-def test_a_load_that_cannot_be_is_named_whole() -> None:
+def test_all_problems_of_an_invalid_load_are_reported() -> None:
     wrong = find_problems(replace(QUIET, size=0.0, retention_hours=1, shards=1, records_per_s=5_000.0))
     assert len(wrong) == 3
     assert all(problem.hint for problem in wrong)
 
 
-def test_own_prices_win_and_wrong_ones_are_refused(tmp_path: Path) -> None:
+def test_custom_prices_override_defaults_and_invalid_ones_are_rejected(tmp_path: Path) -> None:
     table = json.loads(SHIPPED.read_text())
     path = tmp_path / "prices.json"
     entry = {**table["regions"]["us-east-1"]["s3.put"], "dollars": 7.0}
@@ -201,7 +201,7 @@ def test_the_command() -> None:
     assert "Not verified" not in shown.stdout
 
 
-def test_a_price_that_nobody_verified_is_named(tmp_path: Path) -> None:
+def test_an_unverified_price_is_reported(tmp_path: Path) -> None:
     entry = {**json.loads(SHIPPED.read_text())["regions"]["us-east-1"]["s3.put"], "verified": False}
     path = tmp_path / "prices.json"
     path.write_text(json.dumps({"date": "today", "regions": {"us-east-1": {"s3.put": entry}}}))
@@ -209,7 +209,7 @@ def test_a_price_that_nobody_verified_is_named(tmp_path: Path) -> None:
     assert "Not verified: s3.put" in CliRunner().invoke(app, how).stdout
 
 
-def test_wrong_input_names_the_hint() -> None:
+def test_invalid_input_is_reported_with_a_hint() -> None:
     run = CliRunner().invoke(app, ["cost", "--records-per-s", "-1", "--bytes", "361"])
     assert isinstance(run.exception, ConfigError)  # main() turns it into exit code 2
     assert "give" in run.exception.problems[0].hint

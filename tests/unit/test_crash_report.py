@@ -1,4 +1,4 @@
-"""Whether another start brings the shards that failed any further."""
+"""Deciding whether a restart lets the failed shards make progress."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def recovering(*lines: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(("attempt", "further"), [(1, True), (2, True), (3, False), (9, False)])
-def test_an_attempt_before_the_careful_ones_is_worth_another(attempt: int, further: bool) -> None:
+def test_attempts_before_isolation_justify_a_restart(attempt: int, further: bool) -> None:
     assert recovering(app("attempt", attempt=attempt), FAILED) is further
 
 
 @pytest.mark.parametrize("event", ["checkpoint", "record_quarantined"])
-def test_progress_is_worth_another_start(event: str) -> None:
+def test_progress_justifies_a_restart(event: str) -> None:
     assert recovering(app("attempt", attempt=3), app(event), FAILED)
     assert not recovering(app("attempt", attempt=3), app(event, "b"), FAILED)
 
 
-def test_a_shard_of_which_nothing_is_known_or_a_daemon_that_ends_by_itself_is_not() -> None:
+def test_unknown_shards_and_exits_without_a_failed_child_are_not_recovering() -> None:
     assert not recovering(FAILED)
     assert not recovering(app("attempt", attempt=1))
     assert not recovering(app("attempt", attempt=1), FAILED, {**FAILED, "shard": "b"})
 
 
-def test_an_orderly_exit_is_no_failure() -> None:
+def test_an_orderly_exit_is_not_a_failure() -> None:
     exited = {"source": "kcl", "event": "child_exited", "shard": "a", "code": 0}
     assert not recovering(app("attempt", attempt=1), exited)
     assert recovering(app("attempt", attempt=1), {**exited, "code": 137})

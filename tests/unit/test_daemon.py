@@ -1,4 +1,4 @@
-"""The launcher as a whole, with a small program in place of Java."""
+"""The launcher end to end, with a small program in place of Java."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stream_app.telemetry.best_effort import BestEffortFile
 Line = dict[str, Any]
 TWICE = Restarts(limit=1, base_seconds=0)
 
-# Tells what it was given, as a child's line, and ends as it is told to.
+# Reports its arguments and environment as a line of a child, and exits as the environment says.
 JAVA = """#!{python}
 import json, os, pathlib, sys
 file = sys.argv[sys.argv.index("--properties-file") + 1]
@@ -64,7 +64,7 @@ def given(seen: list[Line]) -> Line:
     return next(line for line in seen if line["event"] == "given")
 
 
-def test_what_differs_in_this_run_is_laid_over_the_file(environ: dict[str, str]) -> None:
+def test_overrides_take_precedence_over_the_environment_and_the_file(environ: dict[str, str]) -> None:
     environ |= {"STREAM_APP_STREAM": "from-environment", "STREAM_APP_APPLICATION": "from-environment"}
     code, seen = run(environ, streamName="from-override", initialPositionInStream=None)
     told = given(seen)
@@ -74,29 +74,31 @@ def test_what_differs_in_this_run_is_laid_over_the_file(environ: dict[str, str])
     assert "initialPositionInStream" not in properties
     assert properties["workerId"]
     assert told["mode"] == 0o600
-    # The application in a child reads the same: neither the base file nor the environment wins there.
+    # The application in a child reads the effective values, not the base file or the environment.
     settings = Settings.load(told["environ"], properties)
     assert (settings.stream, settings.application) == ("from-override", "from-environment")
 
 
-def test_the_children_find_their_file_and_their_program(environ: dict[str, str]) -> None:
+def test_children_find_the_effective_properties_and_the_consumer_program(environ: dict[str, str]) -> None:
     _, seen = run(environ | {"AWS_PROFILE": "p"})
     told = given(seen)
     assert told["environ"][ENVIRONMENT] == told["argv"][-1]
     assert told["environ"]["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), environ["PATH"]]
     assert told["environ"]["AWS_PROFILE"] == "p"
-    assert not Path(told["argv"][-1]).exists(), "the effective file is gone with the daemon"
+    assert not Path(told["argv"][-1]).exists(), "the effective file is deleted when the daemon ends"
 
 
 @pytest.mark.parametrize(
     ("endpoint", "flag"), [(None, "true"), ("https://kinesis.x", "true"), ("http://127.0.0.1:1", "false")]
 )
-def test_an_emulation_gets_no_cbor(environ: dict[str, str], endpoint: str | None, flag: str) -> None:
+def test_cbor_is_disabled_for_an_http_endpoint(
+    environ: dict[str, str], endpoint: str | None, flag: str
+) -> None:
     _, seen = run(environ, kinesisEndpoint=endpoint)
     assert f"-Daws.cborEnabled={flag}" in given(seen)["argv"]
 
 
-def test_the_launcher_tells_what_it_does(environ: dict[str, str]) -> None:
+def test_the_launcher_logs_its_events(environ: dict[str, str]) -> None:
     code, seen = run(environ | {"ENDS_WITH": "3"})
     told = [(line["event"], line.get("code")) for line in seen if line["source"] == "launcher"]
     assert code == 1
@@ -111,7 +113,7 @@ def test_the_launcher_tells_what_it_does(environ: dict[str, str]) -> None:
     assert all({"ts", "level"} <= line.keys() for line in seen)
 
 
-def test_after_a_lack_of_memory_the_next_daemon_reads_fewer_records_at_once(environ: dict[str, str]) -> None:
+def test_max_records_is_reduced_after_an_out_of_memory_exit(environ: dict[str, str]) -> None:
     _, seen = run(environ | {"ENDS_WITH": "3", "STREAM_APP_JAVA_HEAP": "600m"})
     texts = [parse_properties(line["text"]) for line in seen if line["event"] == "given"]
     assert [text["maxRecords"] for text in texts] == ["10000", "1250"]
@@ -125,7 +127,7 @@ def test_after_a_lack_of_memory_the_next_daemon_reads_fewer_records_at_once(envi
     assert [text["maxRecords"] for text in texts] == ["10000", "10000"]
 
 
-def test_the_heap_of_the_properties_yields_to_the_environment(environ: dict[str, str]) -> None:
+def test_the_heap_size_of_the_environment_overrides_the_properties(environ: dict[str, str]) -> None:
     heap = {"app.java_heap": "700m"}
     assert "-Xmx700m" in given(run(environ, **heap)[1])["argv"]
     assert "-Xmx1g" in given(run(environ | {"STREAM_APP_JAVA_HEAP": "1g"}, **heap)[1])["argv"]
@@ -134,7 +136,7 @@ def test_the_heap_of_the_properties_yields_to_the_environment(environ: dict[str,
 
 
 @pytest.mark.parametrize("log", ["/dev/full", "no reader"])
-def test_a_log_that_cannot_be_written_ends_no_daemon(environ: dict[str, str], log: str) -> None:
+def test_an_unwritable_log_does_not_stop_the_daemon(environ: dict[str, str], log: str) -> None:
     if log == "no reader":
         reading, fd = os.pipe()
         os.close(reading)
@@ -151,13 +153,13 @@ def test_a_log_that_cannot_be_written_ends_no_daemon(environ: dict[str, str], lo
     assert file.lost >= 4
 
 
-def test_a_wrong_configuration_found_by_a_child_is_not_tried_again(environ: dict[str, str]) -> None:
+def test_a_configuration_error_in_a_child_is_not_retried(environ: dict[str, str]) -> None:
     code, seen = run(environ | {"ENDS_WITH": "1", "CHILD_FAILS_WITH": "2"})
     assert code == 2
     assert [line["event"] for line in seen].count("daemon_started") == 1
 
 
-def test_every_problem_is_told_at_once_and_nothing_is_started(environ: dict[str, str]) -> None:
+def test_all_problems_are_reported_together_before_the_daemon_starts(environ: dict[str, str]) -> None:
     environ |= {"STREAM_APP_JAVA_HEAP": "much"}
     with pytest.raises(ConfigError) as wrong:
         run(environ, executableName="no-such-program", timeoutInSeconds=None, dbPassword="hush")
@@ -167,6 +169,6 @@ def test_every_problem_is_told_at_once_and_nothing_is_started(environ: dict[str,
     assert "hush" not in json.dumps(what)
 
 
-def test_a_file_that_is_not_there_is_a_wrong_configuration(environ: dict[str, str]) -> None:
+def test_a_missing_properties_file_is_a_config_error(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"none\.properties"):
         run(environ, base="none.properties")

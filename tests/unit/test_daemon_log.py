@@ -1,4 +1,4 @@
-"""The daemon's words: nothing is lost, nothing is told twice, and KCL's own noise stays below INFO."""
+"""The daemon's log: no line is lost or duplicated, and KCL's own INFO lines are logged as DEBUG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream_app.daemon.log import DaemonLog, json_lines, parse
 
 Line = dict[str, Any]
 SHARDS = st.integers(0, 3).map(lambda n: f"shardId-{n:012d}")
-# What Java's BufferedReader can give: anything but line breaks.
+# Lines that Java's BufferedReader can return: any text without line breaks.
 TEXT = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))
 
 
@@ -33,7 +33,7 @@ def reader() -> tuple[list[Line], DaemonLog]:
 
 
 @given(st.lists(st.tuples(TEXT, SHARDS)))
-def test_a_childs_line_is_told_once_with_its_shard(said: list[tuple[str, str]]) -> None:
+def test_a_line_of_a_child_is_logged_once_with_its_shard(said: list[tuple[str, str]]) -> None:
     seen, log = reader()
     for text, shard in said:
         log.out(child(text, shard))
@@ -47,7 +47,7 @@ def test_a_childs_line_is_told_once_with_its_shard(said: list[tuple[str, str]]) 
 
 
 @given(st.dictionaries(st.text(min_size=1), st.integers() | st.text() | st.none()), SHARDS)
-def test_a_childs_json_passes_through_with_its_shard(said: Line, shard: str) -> None:
+def test_a_json_line_of_a_child_is_logged_with_its_shard(said: Line, shard: str) -> None:
     seen, log = reader()
     log.out(child(json.dumps(said), shard))
     assert len(seen) == 1
@@ -56,7 +56,7 @@ def test_a_childs_json_passes_through_with_its_shard(said: Line, shard: str) -> 
 
 
 @given(st.lists(TEXT.filter(str.strip), min_size=1))
-def test_the_jvms_own_words_are_not_taken_for_a_childs(lines: list[str]) -> None:
+def test_lines_of_the_jvm_are_not_attributed_to_a_child(lines: list[str]) -> None:
     seen, log = reader()
     for line in lines:
         log.err(line)
@@ -67,7 +67,7 @@ def test_the_jvms_own_words_are_not_taken_for_a_childs(lines: list[str]) -> None
     assert {line["source"] for line in seen} == {"kcl"}
 
 
-def test_a_childs_traceback_is_one_line() -> None:
+def test_a_traceback_of_a_child_is_one_event() -> None:
     seen, log = reader()
     said = ["Traceback (most recent call last):", '  File "x.py", line 1', "", "    f()", "ValueError: boom"]
     for shard in ("shardId-000000000000", "shardId-000000000001"):
@@ -83,7 +83,7 @@ def test_a_childs_traceback_is_one_line() -> None:
     assert seen[0]["stack"].splitlines() == said
 
 
-def test_a_traceback_without_an_end_is_told_when_nothing_follows() -> None:
+def test_an_incomplete_traceback_is_logged_on_flush() -> None:
     seen, log = reader()
     log.out(child("Traceback (most recent call last):", "shardId-000000000000"))
     assert seen == []
@@ -91,14 +91,14 @@ def test_a_traceback_without_an_end_is_told_when_nothing_follows() -> None:
     assert [line["event"] for line in seen] == ["traceback"]
 
 
-def test_a_stack_trace_is_one_line() -> None:
+def test_a_stack_trace_is_one_event() -> None:
     line = parse(kcl("it broke\u2028java.io.IOException: x\u2028\tat a.b(C.java:1)", level="ERROR"))
     assert line is not None
     assert (line["message"], line["level"]) == ("it broke", "ERROR")
     assert line["stack"] == "java.io.IOException: x\n\tat a.b(C.java:1)"
 
 
-def test_a_stack_trace_on_stderr_is_one_line() -> None:
+def test_a_stack_trace_on_stderr_is_one_event() -> None:
     seen, log = reader()
     for text in ("java.lang.Error: x", "\tat a.b(C.java:1)", "Caused by: y", "\tat d", "bye"):
         log.err(text)
@@ -111,7 +111,7 @@ def test_a_stack_trace_on_stderr_is_one_line() -> None:
 
 
 @given(TEXT.filter(str.strip), st.sampled_from(["INFO", "WARN", "ERROR", "DEBUG"]))
-def test_kcls_own_info_is_debug(message: str, level: str) -> None:
+def test_info_lines_of_kcl_are_logged_as_debug(message: str, level: str) -> None:
     line = parse(kcl(message, level=level))
     assert line is not None
     assert line["level"] == ("DEBUG" if level == "INFO" else level)
@@ -127,7 +127,7 @@ def test_kcls_own_info_is_debug(message: str, level: str) -> None:
         ("shutdownRequested", "shard_stopping"),
     ],
 )
-def test_a_childs_answer_is_an_event_of_its_shard(action: str, event: str) -> None:
+def test_a_response_of_a_child_is_an_event_of_its_shard(action: str, event: str) -> None:
     said = '{"action":"status","responseFor":"x"} from subprocess'
     message = (
         f"Received response {said} while waiting for {action} while processing shard shardId-000000000007"
@@ -137,12 +137,12 @@ def test_a_childs_answer_is_an_event_of_its_shard(action: str, event: str) -> No
     assert (line["event"], line["shard"], line["level"]) == (event, "shardId-000000000007", "INFO")
 
 
-def test_answers_to_records_are_not_told() -> None:
+def test_responses_to_process_records_are_not_logged() -> None:
     message = "Received response {} from subprocess while waiting for processRecords while processing shard s"
     assert parse(kcl(message, "MultiLangProtocol")) is None
 
 
-def test_a_failed_child_is_told_with_its_shard_and_its_exit_code() -> None:
+def test_a_failed_child_is_logged_with_its_shard_and_exit_code() -> None:
     seen, log = reader()
     for thread, shard in (("a", "shardId-000000000001"), ("b", "shardId-000000000002")):
         silent = f"Failed to get status message for processRecords action for shard {shard}"
@@ -153,8 +153,8 @@ def test_a_failed_child_is_told_with_its_shard_and_its_exit_code() -> None:
         log.out(
             kcl(f"Child process exited with value: {code}", "MultiLangShardRecordProcessor", "INFO", thread)
         )
-    loud = [line for line in seen if line["level"] != "DEBUG"]
-    assert [(line["event"], line["shard"][-1], line.get("code")) for line in loud] == [
+    logged = [line for line in seen if line["level"] != "DEBUG"]
+    assert [(line["event"], line["shard"][-1], line.get("code")) for line in logged] == [
         ("child_failed", "2", None),
         ("child_exited", "2", 2),
         ("child_failed", "1", None),
@@ -162,16 +162,16 @@ def test_a_failed_child_is_told_with_its_shard_and_its_exit_code() -> None:
     ]
 
 
-def test_a_child_that_leaves_in_peace_is_no_news() -> None:
+def test_a_clean_exit_of_a_child_is_logged_as_debug() -> None:
     line = parse(kcl("Child process exited with value: 0", "MultiLangShardRecordProcessor"))
     assert line is not None
     assert (line["event"], line["level"], line["code"]) == ("child_exited", "DEBUG", 0)
 
 
 @given(st.sampled_from(["DEBUG", "INFO", "WARN", "warning", "ERROR", "critical", "odd", None]))
-def test_the_writer_keeps_what_is_loud_enough(level: str | None) -> None:
+def test_the_writer_drops_lines_below_its_level(level: str | None) -> None:
     out = io.BytesIO()
     line = {"event": "x"} if level is None else {"event": "x", "level": level}
     json_lines(out, "WARN")(line)
-    loud = level in ("WARN", "warning", "ERROR", "critical")
-    assert [json.loads(text) for text in out.getvalue().splitlines()] == ([line] if loud else [])
+    kept = level in ("WARN", "warning", "ERROR", "critical")
+    assert [json.loads(text) for text in out.getvalue().splitlines()] == ([line] if kept else [])

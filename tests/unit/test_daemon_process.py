@@ -1,4 +1,4 @@
-"""A daemon's life, with small Python programs in place of the JVM."""
+"""Starting, following and stopping a daemon process, with small Python programs in place of the JVM."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(
     on: dict[str, Callable[[Stop], None]] | None = None,
     environ: dict[str, str] | None = None,
 ) -> tuple[Ending, list[Line]]:
-    """Follow the script to its end; `on` maps a message to what is done when it comes."""
+    """Run the script until it ends; `on` maps a log message to a callback."""
     seen: list[Line] = []
     stop = Stop()
 
@@ -68,11 +68,11 @@ def messages(seen: list[Line]) -> list[str]:
     return [line["message"] for line in seen if "message" in line]
 
 
-def wish(stop: Stop) -> None:
+def request_stop(stop: Stop) -> None:
     stop.request()
 
 
-def test_each_line_of_a_child_is_told_once_whatever_the_pipes_do() -> None:
+def test_each_line_of_a_child_is_logged_once_although_it_arrives_on_two_pipes() -> None:
     ending, seen = run(
         """
         for n in range(3000):
@@ -86,7 +86,7 @@ def test_each_line_of_a_child_is_told_once_whatever_the_pipes_do() -> None:
     assert ending == Ending(0)
 
 
-def test_it_gets_its_environment_and_a_session_of_its_own() -> None:
+def test_the_daemon_has_its_own_environment_and_session() -> None:
     _, seen = run(
         "say(f\"{os.getsid(0) == os.getpid()} {os.environ.get('A')} {len(os.environ) < 4}\")",
         environ={"A": "b"},
@@ -94,7 +94,7 @@ def test_it_gets_its_environment_and_a_session_of_its_own() -> None:
     assert messages(seen) == ["True b True"]
 
 
-def test_a_wish_to_stop_reaches_the_daemon_and_not_its_children() -> None:
+def test_a_stop_request_signals_the_daemon_but_not_its_children() -> None:
     ending, seen = run(
         """
         child = subprocess.Popen(
@@ -112,13 +112,13 @@ def test_a_wish_to_stop_reaches_the_daemon_and_not_its_children() -> None:
         say("ready")
         sleep()
         """,
-        on={"ready": wish},
+        on={"ready": request_stop},
     )
     assert ending == Ending(143, stopped=True)
     assert messages(seen)[-1] == "child left with 0"
 
 
-def test_a_second_wish_ends_daemon_and_children_at_once() -> None:
+def test_a_second_stop_request_kills_the_daemon_and_its_children() -> None:
     ending, _ = run(
         """
         subprocess.Popen(["sleep", "600"])
@@ -126,19 +126,19 @@ def test_a_second_wish_ends_daemon_and_children_at_once() -> None:
         say("ready")
         sleep()
         """,
-        on={"ready": wish, "no": wish},
+        on={"ready": request_stop, "no": request_stop},
         environ={"PATH": os.defpath},
     )
     assert ending == Ending(-signal.SIGKILL, stopped=True, forced=True)
 
 
-def test_patience_with_a_daemon_that_will_not_stop_ends() -> None:
+def test_a_daemon_that_ignores_sigterm_is_killed_after_the_stop_timeout() -> None:
     script = 'signal.signal(signal.SIGTERM, signal.SIG_IGN); say("ready"); sleep()'
-    ending, _ = run(script, Patience(stop=0.3), on={"ready": wish})
+    ending, _ = run(script, Patience(stop=0.3), on={"ready": request_stop})
     assert ending == Ending(-signal.SIGKILL, stopped=True, forced=True)
 
 
-def test_a_failed_child_ends_the_daemon_once_the_others_had_their_last_word() -> None:
+def test_after_a_child_failed_the_daemon_is_killed_once_the_other_shards_have_ended() -> None:
     ending, seen = run(
         """
         for shard in ("a", "b", "c"): answered("initialize", shard)
@@ -156,7 +156,7 @@ def test_a_failed_child_ends_the_daemon_once_the_others_had_their_last_word() ->
     assert "still here" in messages(seen)
 
 
-def test_a_daemon_that_takes_shards_up_again_instead_of_leaving_is_ended() -> None:
+def test_a_daemon_that_initializes_shards_again_during_shutdown_is_killed() -> None:
     ending, _ = run(
         """
         def term(*_):
@@ -169,17 +169,17 @@ def test_a_daemon_that_takes_shards_up_again_instead_of_leaving_is_ended() -> No
         sleep()
         """,
         Patience(leave=0.1),
-        on={"ready": wish},
+        on={"ready": request_stop},
     )
     assert ending == Ending(-signal.SIGKILL, stopped=True)
 
 
-def test_patience_with_a_crash_ends() -> None:
+def test_a_daemon_with_a_failed_child_is_killed_after_the_crash_timeout() -> None:
     ending, _ = run('answered("initialize", "a"); failed(2); sleep()', Patience(crash=0.3))
     assert ending == Ending(-signal.SIGKILL, stopped=False, child=2)
 
 
-def test_no_child_outlives_its_daemon_for_long() -> None:
+def test_children_are_killed_soon_after_their_daemon_ended() -> None:
     ending, _ = run(
         'subprocess.Popen(["sleep", "600"]); sys.exit(1)',
         Patience(children=0.3),
@@ -188,7 +188,7 @@ def test_no_child_outlives_its_daemon_for_long() -> None:
     assert ending == Ending(1)
 
 
-def test_an_error_of_the_listener_ends_the_daemon_and_comes_through() -> None:
+def test_an_error_in_the_callback_kills_the_daemon_and_propagates() -> None:
     pids: list[int] = []
 
     def on_line(line: Line) -> None:
@@ -206,7 +206,7 @@ def test_an_error_of_the_listener_ends_the_daemon_and_comes_through() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_the_daemon_dies_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+def test_the_daemon_ends_if_its_launcher_is_killed(tmp_path: Path) -> None:
     launcher = f"""
     import sys
     from stream_app.daemon.shutdown_policy import Patience

@@ -1,4 +1,4 @@
-"""The effective properties file: what Java reads is what Python reads, and no secret is in it."""
+"""The effective properties file: Java and Python read the same values, and it contains no secret."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SHIPPED = [shipped("properties") / name for name in ("local.properties", "produc
 
 
 @given(st.dictionaries(NAMES, VALUES), st.dictionaries(NAMES, VALUES | st.none()))
-def test_what_is_rendered_is_read_back(base: dict[str, str], overrides: dict[str, str | None]) -> None:
+def test_rendered_properties_are_parsed_back(base: dict[str, str], overrides: dict[str, str | None]) -> None:
     read = parse_properties(render(base, overrides))
     assert read == effective(base, overrides)
     assert all(read.get(name) == value for name, value in overrides.items())
 
 
 @given(st.dictionaries(NAMES, VALUES), NAMES, VALUES, st.sampled_from(["é", "\\", "\n", "\x00", "\u2028"]))
-def test_what_java_would_read_otherwise_is_refused(
+def test_properties_that_java_reads_differently_are_rejected(
     base: dict[str, str], name: str, value: str, odd: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -41,7 +41,7 @@ def test_what_java_would_read_otherwise_is_refused(
     assert name in refused.value.problems[0].what
 
 
-def test_the_environment_names_the_daemons_own_properties() -> None:
+def test_environment_variables_override_daemon_properties() -> None:
     environ = {
         "STREAM_APP_STREAM": "s",
         "STREAM_APP_WORKER_ID": "",
@@ -66,21 +66,23 @@ class TestShippedFiles:
         assert problems(properties, path) == []
         assert parse_properties(render(properties, {})) == properties
 
-    def test_serves_the_application_too(self, file: Path, path: str) -> None:
+    def test_is_valid_for_the_application(self, file: Path, path: str) -> None:
         settings = Settings.load({}, read_properties(file))
         assert (settings.application, settings.stream) == ("stream-app", "stream-app")
 
-    def test_leads_to_no_endpoint_of_its_own(self, file: Path, path: str) -> None:
+    def test_has_no_custom_endpoint(self, file: Path, path: str) -> None:
         assert not [name for name in read_properties(file) if "endpoint" in name.lower()]
 
     @pytest.mark.parametrize("name", ["timeoutInSeconds", "shutdownGraceMillis"])
-    def test_misses_what_kcl_would_not_ask_for(self, file: Path, path: str, name: str) -> None:
+    def test_a_missing_property_that_kcl_does_not_check_is_reported(
+        self, file: Path, path: str, name: str
+    ) -> None:
         base = read_properties(file)
         for value in (None, "0", "soon", "-1"):
             assert [p for p in problems(effective(base, {name: value}), path) if name in p.what]
 
 
-def test_all_problems_are_told_at_once(path: str) -> None:
+def test_all_problems_are_reported_together(path: str) -> None:
     what = [problem.what for problem in problems({"executableName": "no-such-program --x"}, path)]
     for name in (
         "applicationName",
@@ -102,13 +104,13 @@ def test_all_problems_are_told_at_once(path: str) -> None:
         ("AwsCredentialsProviderDynamoDB", "BasicCredentialsProvider|AKIA|hush"),
     ],
 )
-def test_a_secret_is_refused_without_being_told(name: str, value: str, path: str) -> None:
+def test_a_secret_is_rejected_without_printing_its_value(name: str, value: str, path: str) -> None:
     found = [problem for problem in problems({name: value}, path) if "secret" in problem.what]
     assert [problem.what for problem in found] == [f"property {name} contains a secret"]
     assert "hush" not in str(found)
 
 
-def test_the_effective_file_is_private_and_gone_at_the_end() -> None:
+def test_the_effective_file_is_private_and_deleted_at_the_end() -> None:
     with private_file("a = b\n") as file:
         assert file.read_text() == "a = b\n"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
