@@ -1,4 +1,4 @@
-"""Whatever the bytes are: every row leaves in exactly one of passed, failed and repeated, without an exception."""
+"""Decoding any bytes: every row is in exactly one of passed, failed and repeated, and nothing raises."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VALID = (
 
 
 def run(*payloads: bytes, max_bytes: int = MAX_BYTES) -> dict[int, Any]:
-    """What became of each row. `process` itself raises FatalError unless each is accounted for once."""
+    """Return the outcome of each row. `process` raises FatalError unless each row is accounted for once."""
     records = [record(data, at) for at, data in enumerate(payloads)]
     found = outcomes_of(process(records, REGISTRY, ShardState(ALL, 4), max_bytes))
     assert sorted(found) == list(range(len(payloads)))
@@ -77,7 +77,7 @@ def _dumped(value: Any) -> bytes:
 
 @st.composite
 def _records_with_odd_fields(draw: st.DrawFn) -> bytes:
-    """A record of a known event in which some fields are anything."""
+    """A record of a known event in which some fields have arbitrary values."""
     name = draw(st.sampled_from(["reading", "step", "every"]))
     fields = dict(EVERY_JSON if name == "every" else FIELDS)
     fields |= draw(st.dictionaries(st.sampled_from([*fields, "level", "note", "sent_at"]), _json, max_size=3))
@@ -88,7 +88,7 @@ def _records_with_odd_fields(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def _mutated(draw: st.DrawFn) -> bytes:
-    """A valid record with some bytes changed, put in or taken out, or cut short."""
+    """A valid record with bytes changed, inserted or deleted, or truncated."""
     data = bytearray(draw(st.sampled_from(VALID)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
@@ -134,7 +134,7 @@ def test_every_row_is_accounted_for_whatever_its_bytes(payloads: list[bytes]) ->
 
 @settings(max_examples=200)
 @given(st.lists(_odd, max_size=4), st.lists(_odd, max_size=4))
-def test_broken_rows_do_not_change_what_becomes_of_their_neighbours(
+def test_invalid_rows_do_not_change_the_outcome_of_other_rows(
     before: list[bytes], after: list[bytes]
 ) -> None:
     others = [row for row in (*before, *after) if run(row)[0][0] == "failed"]
@@ -155,7 +155,7 @@ def test_broken_rows_do_not_change_what_becomes_of_their_neighbours(
     ],
 )
 @pytest.mark.parametrize(("begin", "end"), [(b"[", b"]"), (b'{"a":', b"}")])
-def test_deep_nesting_is_a_failure_and_not_the_end(nest: bytes, begin: bytes, end: bytes) -> None:
+def test_deeply_nested_records_fail_without_ending_the_process(nest: bytes, begin: bytes, end: bytes) -> None:
     deep = nest % (begin * 50_000 + b"1" + end * 50_000)
     assert run(deep, VALID[0], max_bytes=2**20)[0][0] == "failed"
     assert run(deep, VALID[0], max_bytes=2**20)[1][0] == "passed"
@@ -168,7 +168,7 @@ def test_nulls_everywhere(wrap: Any) -> None:
     assert run(b'{"detail-type":null,"detail":null,"event":null,"id":null}')[0][2] == Code.UNKNOWN_SCHEMA
 
 
-def test_text_that_is_no_unicode_is_refused() -> None:
+def test_lone_surrogates_are_rejected() -> None:
     broken = (
         b'{"event":"reading","device":"\\ud800","time":0}',
         b'{"event":"reading","device":"\xff","time":0}',
@@ -184,12 +184,12 @@ def test_text_that_is_no_unicode_is_refused() -> None:
     assert failure(broken[1]).reason == "not UTF-8: byte 0xff at offset 29"
 
 
-# ---- Which form
+# ---- Formats
 
 
 @pytest.mark.parametrize("payload", VALID)
 @pytest.mark.parametrize("packed", [False, True])
-def test_every_form_is_read_packed_or_not(payload: bytes, packed: bool) -> None:
+def test_every_format_is_decoded_with_and_without_compression(payload: bytes, packed: bool) -> None:
     if payload[:2] == b"\x1f\x8b":
         payload = gzip.decompress(payload)
     assert run(gzip.compress(payload, 1, mtime=0) if packed else payload)[0][0] == "passed"
@@ -221,13 +221,13 @@ def test_every_form_is_read_packed_or_not(payload: bytes, packed: bool) -> None:
         (gzip.compress(gzip.compress(VALID[0], mtime=0), mtime=0), Code.UNDECODABLE, "neither JSON"),
     ],
 )
-def test_what_cannot_be_read_says_why(payload: bytes, code: Code, reason: str) -> None:
+def test_undecodable_records_have_a_reason(payload: bytes, code: Code, reason: str) -> None:
     failed = failure(payload)
     assert (failed.stage, failed.code) == ("decode", code)
     assert reason in failed.reason
 
 
-def test_a_name_that_a_sender_made_up_does_not_make_a_long_reason() -> None:
+def test_a_long_unknown_event_name_is_truncated_in_the_reason() -> None:
     long = "x" * 100_000
     for payload in (as_json(long, {}), as_envelope(long, {}), b'{"detail-type":"%s"}' % long.encode()):
         failed = failure(payload, 2**20)
@@ -236,15 +236,15 @@ def test_a_name_that_a_sender_made_up_does_not_make_a_long_reason() -> None:
 
 
 @pytest.mark.parametrize("at", [2, 5])
-def test_avro_ends_where_its_record_ends(at: int) -> None:
+def test_bytes_after_an_avro_record_are_rejected(at: int) -> None:
     for broken in (VALID[at] + b"\x00", VALID[at][:-1], VALID[at][:10]):
         assert run(broken)[0][2] == Code.SCHEMA_VIOLATION
 
 
-# ---- How large
+# ---- Sizes
 
 
-def test_the_limit_holds_for_bytes_as_they_come_and_as_they_unpack() -> None:
+def test_the_size_limit_applies_before_and_after_decompression() -> None:
     body = as_json("reading", {**FIELDS, "note": "x" * 100})
     assert run(body, max_bytes=len(body))[0][0] == "passed"
     assert failure(body, len(body) - 1).code is Code.TOO_LARGE
@@ -253,13 +253,13 @@ def test_the_limit_holds_for_bytes_as_they_come_and_as_they_unpack() -> None:
     assert failure(packed, len(body) - 1).code is Code.TOO_LARGE
 
 
-def test_a_small_gzip_cannot_fill_the_memory() -> None:
+def test_a_gzip_bomb_does_not_exhaust_memory() -> None:
     bomb = gzip.compress(b"{" + b" " * 50_000_000, mtime=0)
     assert len(bomb) < 100_000
     assert failure(bomb, 200_000).code is Code.TOO_LARGE
 
 
-def test_rows_are_grouped_by_event_in_their_order() -> None:
+def test_rows_are_grouped_by_event_in_order() -> None:
     rows = [as_json(name, FIELDS) for name in ("step", "reading", "step", "reading")]
     found, failed = decode(Payloads.of(rows), REGISTRY, MAX_BYTES)
     assert not failed

@@ -1,4 +1,4 @@
-"""Which ids of a device are known, against a model that goes row by row."""
+"""Deduplication of IDs per device, against a model that processes one row at a time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ids = st.one_of(st.none(), st.sampled_from("12345"))
 _rows = st.lists(st.tuples(st.sampled_from("ab"), _ids, st.booleans()), max_size=40)
 
 
-class _SlowSeen:
-    """What it is to be seen: the ids of accepted events among the last `limit` of a device."""
+class _ReferenceIds:
+    """Reference model: the IDs of accepted events among the last `limit` events of a device."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -44,14 +44,14 @@ def reloaded(seen: RecentIds, limit: int, devices: int) -> RecentIds:
 
 
 @given(_rows, st.integers(1, 40), st.data())
-def test_an_id_is_known_for_as_many_events_of_its_device(
+def test_an_id_is_remembered_for_the_configured_number_of_events(
     rows: list[tuple[str, str | None, bool]], limit: int, data: st.DataObject
 ) -> None:
-    seen, slow, devices = RecentIds(limit), _SlowSeen(limit), KeyIndex()
+    seen, slow, devices = RecentIds(limit), _ReferenceIds(limit), KeyIndex()
     for part in data.draw(splits(rows)):
         numbers = devices.slots(key for key, *_ in part)
         marks, accepted = id_hashes(texts(i for _, i, _ in part)), np.array([a for *_, a in part], dtype=bool)
-        for _ in range(data.draw(st.integers(0, 2), label="guessed wrongly")):
+        for _ in range(data.draw(st.integers(0, 2), label="undone attempts")):
             guess = np.array(data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool)
             seen.undo(seen.check_and_add(numbers, marks, guess))
         met = seen.check_and_add(numbers, marks, accepted)
@@ -61,7 +61,7 @@ def test_an_id_is_known_for_as_many_events_of_its_device(
 
 
 @given(_rows, st.integers(1, 9), st.data())
-def test_rows_that_are_dropped_are_not_remembered(
+def test_removed_rows_are_not_remembered(
     rows: list[tuple[str, str | None, bool]], limit: int, data: st.DataObject
 ) -> None:
     seen, slow, devices = RecentIds(limit), RecentIds(limit), KeyIndex()
@@ -78,17 +78,17 @@ def test_rows_that_are_dropped_are_not_remembered(
 
 
 @given(st.lists(st.integers(1, 6), max_size=60), st.integers(1, 40))
-def test_marks_that_are_much_alike_are_not_taken_for_each_other(marks: list[int], limit: int) -> None:
+def test_similar_hashes_are_distinguished(marks: list[int], limit: int) -> None:
     alike = np.array(marks, dtype=np.int64) << 40
     met = RecentIds(limit).check_and_add(
         np.zeros(len(marks), np.int64), alike, np.ones(len(marks), dtype=bool)
     )
-    slow = _SlowSeen(limit)
+    slow = _ReferenceIds(limit)
     assert met.repeated.tolist() == [slow.row("one", str(mark), True) for mark in marks]
 
 
-def test_many_devices_are_known_as_each_is_alone() -> None:
-    devices, times, limit = 9_000, 21, 16  # of as many ids as are asked for beforehand
+def test_many_devices_are_deduplicated_independently() -> None:
+    devices, times, limit = 9_000, 21, 16  # enough IDs for the kernel to prefetch
     rng, seen = np.random.default_rng(7), RecentIds(limit)
     numbers = np.array([rng.permutation(devices) for _ in range(times)])
     marks, accepted = rng.integers(1, 30, numbers.shape), np.ones(devices, dtype=bool)
@@ -97,13 +97,13 @@ def test_many_devices_are_known_as_each_is_alone() -> None:
     )
     assert 8 * limit * devices > CACHED
     for device in (0, 1, 4_500, devices - 1):
-        mine, slow = numbers == device, _SlowSeen(limit)
+        mine, slow = numbers == device, _ReferenceIds(limit)
         assert again[mine].tolist() == [slow.row("one", str(mark), True) for mark in marks[mine].tolist()]
     assert again.any()
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=80), st.integers(1, 20), st.integers(1, 20))
-def test_what_is_kept_under_another_limit_is_as_much_of_it_as_both_allow(
+def test_a_snapshot_loaded_with_another_limit_keeps_the_smaller_number_of_ids(
     keys: list[str], limit: int, later: int
 ) -> None:
     seen, devices = RecentIds(limit), KeyIndex()
@@ -138,7 +138,7 @@ def test_ids_of_every_kind_survive_a_snapshot(ids: np.ndarray[Any, Any]) -> None
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=40), st.integers(-(2**63), 2**63 - 1)), unique=True))
-def test_ids_that_differ_have_marks_that_differ(ids: list[Any]) -> None:
+def test_different_ids_have_different_hashes(ids: list[Any]) -> None:
     marks = id_hashes(texts(ids)).tolist()
     assert len(set(marks)) == len(ids) - ({None, ""} <= set(ids))
     assert [mark == 0 for mark in marks] == [name in (None, "") for name in ids]

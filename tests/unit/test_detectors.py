@@ -1,4 +1,4 @@
-"""Every detector obeys every law, and the laws catch detectors that do not."""
+"""Every detector obeys every law, and the laws detect faulty detectors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_detectors_obey_the_laws(make: laws.Make, law: laws.Law, rows: laws.Rows
     law(make, rows, rng)
 
 
-def test_every_detector_is_here() -> None:
+def test_every_shipped_detector_is_tested() -> None:
     modules = [
         importlib.import_module(f"anomaly.{info.name}") for info in pkgutil.iter_modules(anomaly.__path__)
     ]
@@ -45,7 +45,7 @@ def test_every_detector_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", ["StandardDeviation", "HalfSpaceTrees", "LODA"])
-def test_an_outlier_scores_above_what_is_usual(name: str) -> None:
+def test_an_outlier_scores_above_usual_values(name: str) -> None:
     usual = random_rows(400, 1, seed=1, odd=0.0)
     usual.X[:] = 0.4 + 0.1 * np.tanh(usual.X - 1.0)
     detector = DETECTORS[name]()
@@ -54,53 +54,53 @@ def test_an_outlier_scores_above_what_is_usual(name: str) -> None:
     assert outlier > np.quantile(before, 0.95)
 
 
-# What the laws are for: detectors that look right and are not.
+# Faulty detectors that the laws must detect.
 
 
-class Wrong(StandardDeviation):
+class Faulty(StandardDeviation):
     def __init__(self) -> None:
         super().__init__(FEATURES, warm_up=2)
 
 
-class ScoresAgainstTheStateBeforeTheBatch(Wrong):
+class ScoresAgainstTheStateBeforeTheBatch(Faulty):
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         scores = np.zeros(len(keys))
         for i, key in enumerate(keys):
-            frozen = Wrong()
+            frozen = Faulty()
             frozen.restore(self.snapshot())
             scores[i] = frozen.process_many([key], X[i : i + 1])[0]
         super().process_many(keys, X)
         return scores
 
 
-class OneStateForAll(Wrong):
+class OneStateForAllKeys(Faulty):
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return super().process_many(["all"] * len(keys), X)
 
 
-class DrawsLots(Wrong):
+class UsesRandomness(Faulty):
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return super().process_many(keys, X) * random.random()
 
 
-class PassesOnWhatIsMissing(Wrong):
+class PropagatesMissingValues(Faulty):
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         scores: FloatVector = super().process_many(keys, X) + 0.0 * X.sum(axis=1)
         return scores
 
 
-class SurprisedByEverything(Wrong):
+class ScoresEverythingHigh(Faulty):
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return super().process_many(keys, X) + 1.0
 
 
-class TidiesItsInput(Wrong):
+class ModifiesItsInput(Faulty):
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         X[np.isnan(X)] = 0.0
         return super().process_many(keys, X)
 
 
-class Hoards(Wrong):
+class GrowsWithoutBound(Faulty):
     def __init__(self) -> None:
         super().__init__()
         self._hoard = b""
@@ -113,30 +113,30 @@ class Hoards(Wrong):
         return super().snapshot() + self._hoard
 
 
-class KnowsItsUnit(Wrong):
+class DependsOnTheUnit(Faulty):
     scale_free = (1e-15, 1e23)
 
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return np.where(np.abs(np.nan_to_num(X)).max(axis=1, initial=0.0) > 1.0, 1.0, 0.0)
 
 
-class Forgets(Wrong):
+class LosesStateOnRestore(Faulty):
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         pass
 
 
-class KeepsTooMuch(Wrong):
+class RestoresExcludedKeys(Faulty):
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         super().restore(state)
 
 
-class DropsWhatItHeld(Wrong):
+class DiscardsStateOnRestore(Faulty):
     def restore(self, state: bytes, keep: Keep = lambda _key: True) -> None:
         self._table = type(self)()._table
         super().restore(state, keep)
 
 
-class GoesOnWithTheOldNumber(Wrong):
+class IgnoresKeyNumbers(Faulty):
     def process_many(self, keys: Sequence[str], X: FloatMatrix, times: Times | None = None) -> FloatVector:
         return super().process_many(list(keys), X)
 
@@ -144,23 +144,23 @@ class GoesOnWithTheOldNumber(Wrong):
 BROKEN: list[tuple[laws.Make, laws.Law]] = [
     (ScoresAgainstTheStateBeforeTheBatch, laws.batches_equal_single_rows),
     (ScoresAgainstTheStateBeforeTheBatch, laws.splits_do_not_matter),
-    (OneStateForAll, laws.keys_are_independent),
-    (DrawsLots, laws.runs_are_repeatable),
-    (PassesOnWhatIsMissing, laws.scores_are_finite),
-    (SurprisedByEverything, laws.constant_series_score_zero),
-    (TidiesItsInput, laws.inputs_are_not_shared),
-    (Hoards, laws.memory_is_bounded),
-    (KnowsItsUnit, laws.scale_does_not_matter),
-    (Forgets, laws.snapshots_are_exact),
-    (KeepsTooMuch, laws.splitting_keys_is_lossless),
-    (DropsWhatItHeld, laws.restoring_keeps_other_keys),
-    (GoesOnWithTheOldNumber, laws.forgotten_keys_start_unseen),
+    (OneStateForAllKeys, laws.keys_are_independent),
+    (UsesRandomness, laws.runs_are_repeatable),
+    (PropagatesMissingValues, laws.scores_are_finite),
+    (ScoresEverythingHigh, laws.constant_series_score_zero),
+    (ModifiesItsInput, laws.inputs_are_not_shared),
+    (GrowsWithoutBound, laws.memory_is_bounded),
+    (DependsOnTheUnit, laws.scale_does_not_matter),
+    (LosesStateOnRestore, laws.snapshots_are_exact),
+    (RestoresExcludedKeys, laws.splitting_keys_is_lossless),
+    (DiscardsStateOnRestore, laws.restoring_keeps_other_keys),
+    (IgnoresKeyNumbers, laws.forgotten_keys_start_unseen),
 ]
 
 
 @pytest.mark.parametrize(("make", "law"), BROKEN, ids=lambda part: part.__name__)
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_the_laws_catch_a_broken_detector(make: laws.Make, law: laws.Law) -> None:
+def test_the_laws_detect_a_faulty_detector(make: laws.Make, law: laws.Law) -> None:
     with pytest.raises((AssertionError, ValueError)):  # ValueError: it wrote into a read-only array
         holds_for_five_samples(make, law)
 
@@ -170,5 +170,5 @@ def holds_for_five_samples(make: laws.Make, law: laws.Law) -> None:
         law(make, random_rows(40, 4, seed), random.Random(seed))
 
 
-def test_every_law_is_shown_to_catch_something() -> None:
+def test_every_law_detects_a_faulty_detector() -> None:
     assert {law for _, law in BROKEN} == set(laws.LAWS)

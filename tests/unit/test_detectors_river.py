@@ -1,4 +1,4 @@
-"""What the detectors on river promise besides the laws, and how their state is kept."""
+"""River-based detectors beyond the laws: scoring, snapshots and safe unpickling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.detectors import DETECTORS, FEATURES, random_rows, trees
 
 @given(seed=st.integers(0, 2**32), devices=st.sampled_from([1, 48]))
 @settings(max_examples=20, deadline=None)
-def test_standard_deviation_is_rivers(seed: int, devices: int) -> None:
+def test_standard_deviation_equals_rivers(seed: int, devices: int) -> None:
     data = random_rows(150, devices, seed, odd=0.0)
     models: dict[tuple[str, int], Any] = {
         (key, j): anomaly.StandardAbsoluteDeviation() for key in data.keys for j in range(len(FEATURES))
@@ -41,15 +41,15 @@ def test_standard_deviation_is_rivers(seed: int, devices: int) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
-def test_each_feature_warms_up_by_itself() -> None:
+def test_each_feature_warms_up_independently() -> None:
     X = np.array([[1.0, math.nan], [2.0, math.nan], [3.0, 5.0], [99.0, 500.0]])
     scores = StandardDeviation(("a", "b"), warm_up=2).process_many(["k"] * 4, X)
     assert scores[:2].tolist() == [0.0, 0.0]
     assert scores[2] == pytest.approx(1.5 / math.sqrt(0.5))
-    assert scores[3] == pytest.approx(97.0)  # of `a` alone: `b` was seen once
+    assert scores[3] == pytest.approx(97.0)  # from `a` alone: `b` has one value
 
 
-def test_a_river_model_is_asked_and_taught_row_by_row() -> None:
+def test_a_river_model_scores_and_learns_row_by_row() -> None:
     data = random_rows(60, 1, seed=2, odd=0.0)
     model, expected = trees(), []
     for row in data.X.tolist():
@@ -62,22 +62,22 @@ def test_a_river_model_is_asked_and_taught_row_by_row() -> None:
 
 
 class Spy:
-    """Notes what it is given; scores what it is told."""
+    """Logs its calls and returns a fixed score."""
 
-    told: float = 1.0
+    fixed_score: float = 1.0
 
     def __init__(self) -> None:
         self.log: list[tuple[str, dict[str, float]]] = []
 
     def score_one(self, x: dict[str, float]) -> float:
         self.log.append(("score", x))
-        return self.told
+        return self.fixed_score
 
     def learn_one(self, x: dict[str, float]) -> None:
         self.log.append(("learn", x))
 
 
-def test_missing_features_are_left_out_and_empty_rows_are_not_learnt() -> None:
+def test_missing_features_are_omitted_and_empty_rows_are_not_learnt() -> None:
     spies: list[Spy] = []
 
     def factory() -> Spy:
@@ -90,15 +90,15 @@ def test_missing_features_are_left_out_and_empty_rows_are_not_learnt() -> None:
     assert spies[-1].log == [("learn", {"a": 1.0}), ("score", {"b": 2.0}), ("learn", {"b": 2.0})]
 
 
-@pytest.mark.parametrize("told", [math.nan, math.inf, -math.inf, -0.5, -0.0])
-def test_what_a_model_scores_outside_the_protocol_is_0(told: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Spy, "told", told)
+@pytest.mark.parametrize("fixed_score", [math.nan, math.inf, -math.inf, -0.5, -0.0])
+def test_invalid_scores_of_a_model_become_0(fixed_score: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spy, "fixed_score", fixed_score)
     score = RiverDetector(Spy, ("a",), 1.0).process_many(["k"], np.ones((1, 1)))
     assert math.copysign(1.0, score[0]) == 1.0
     assert score[0] == 0.0
 
 
-def test_a_factory_for_an_event_has_the_models_name() -> None:
+def test_a_detector_factory_has_the_name_of_its_model() -> None:
     factory = with_river(trees, threshold=0.8, warm_up=9)
     detector = factory(FEATURES)
     assert isinstance(detector, Detector)
@@ -112,12 +112,12 @@ SUPERVISED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("factory", SUPERVISED.values(), ids=SUPERVISED)
-def test_supervised_models_are_refused(factory: Callable[[], Any]) -> None:
+def test_supervised_models_are_rejected(factory: Callable[[], Any]) -> None:
     with pytest.raises(TypeError, match="target"):
         RiverDetector(factory, FEATURES, 1.0)
 
 
-def test_a_model_that_cannot_be_stored_is_refused_at_once() -> None:
+def test_a_model_that_cannot_be_pickled_is_rejected_at_construction() -> None:
     class Local(Spy):
         pass
 
@@ -125,12 +125,12 @@ def test_a_model_that_cannot_be_stored_is_refused_at_once() -> None:
         RiverDetector(Local, FEATURES, 1.0)
 
 
-def test_a_warm_up_without_a_deviation_is_refused() -> None:
+def test_a_warm_up_too_short_for_a_deviation_is_rejected() -> None:
     with pytest.raises(ValueError, match="warm_up is 1"):
         StandardDeviation(FEATURES, warm_up=1)
 
 
-def test_features_go_by_name_over_a_snapshot() -> None:
+def test_features_are_matched_by_name_when_a_snapshot_is_restored() -> None:
     data = random_rows(80, 2, seed=4, odd=0.0)
     old = StandardDeviation(("pm25", "no2", "o3"), warm_up=2)
     old.process_many(*data)
@@ -142,7 +142,7 @@ def test_features_go_by_name_over_a_snapshot() -> None:
     assert new.process_many(data.keys[:1], X) == only.process_many(data.keys[:1], X[:, :1])
 
 
-def test_equal_states_make_equal_snapshots() -> None:
+def test_equal_states_have_equal_snapshots() -> None:
     data = random_rows(80, 9, seed=5)
     one, other = (StandardDeviation(FEATURES) for _ in range(2))
     one.process_many(*data)
@@ -153,7 +153,7 @@ def test_equal_states_make_equal_snapshots() -> None:
     assert one.snapshot() != other.snapshot()
 
 
-def test_an_exchanged_detector_begins_anew() -> None:
+def test_a_snapshot_of_another_detector_is_ignored() -> None:
     data = random_rows(80, 2, seed=6, odd=0.0)
     makes = [DETECTORS["StandardDeviation"], DETECTORS["HalfSpaceTrees"], DETECTORS["LODA"]]
     for old, new in [(a, b) for a in makes for b in makes if a is not b]:
@@ -168,7 +168,7 @@ def test_an_exchanged_detector_begins_anew() -> None:
     "make", [DETECTORS["StandardDeviation"], DETECTORS["HalfSpaceTrees"]], ids=["sd", "trees"]
 )
 @settings(max_examples=30, deadline=None)
-def test_damage_is_seen(make: laws.Make, data: st.DataObject) -> None:
+def test_a_damaged_snapshot_is_detected(make: laws.Make, data: st.DataObject) -> None:
     detector = make()
     detector.process_many(*random_rows(20, 2, seed=7))
     state = bytearray(detector.snapshot())
@@ -182,19 +182,19 @@ def test_damage_is_seen(make: laws.Make, data: st.DataObject) -> None:
 
 
 @given(kind=st.text(), parts=st.lists(st.binary()), other=st.text())
-def test_a_seal_is_opened_by_its_kind_alone(kind: str, parts: list[bytes], other: str) -> None:
+def test_a_sealed_snapshot_is_opened_only_for_its_kind(kind: str, parts: list[bytes], other: str) -> None:
     unseal: Callable[[str, bytes], Any] = unseal_parts
     assert unseal(kind, seal_parts(kind, parts)) == parts
     assert unseal(other, seal_parts(kind, parts)) == (parts if other == kind else None)
 
 
 def named(module: str, name: str) -> bytes:
-    """A pickle of version 4, in which a name may be a path."""
+    """Return a pickle of protocol 4, in which a name may be a dotted path."""
     texts = (b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
     return b"\x80\x04" + b"".join(texts) + b"\x93."
 
 
-class Sly:
+class Malicious:
     def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
         return eval, ("1 + 1",)
 
@@ -210,13 +210,13 @@ class Sly:
         named("river.datasets.synth.agrawal", "Agrawal"),
         named("river.anomaly.hst", "itertools"),
         named("river.anomaly.lof", "LocalOutlierFactor"),
-        pickle.dumps(Sly()),
-        pickle.dumps(Sly(), protocol=5),
+        pickle.dumps(Malicious()),
+        pickle.dumps(Malicious(), protocol=5),
         b"\x80\x05Nr\xff\xff\xff\x7f.",  # LONG_BINPUT: gigabytes
         b"\x80\x05\x96\xff\xff\xff\x7f\x00\x00\x00\x00.",  # BYTEARRAY8
     ],
 )
-def test_a_stored_model_can_name_nothing_but_what_it_consists_of(data: bytes) -> None:
+def test_unpickling_a_model_rejects_all_other_names(data: bytes) -> None:
     with pytest.raises(pickle.UnpicklingError, match=r"not part of the declared model|not a pickle"):
         unpickled(data, names_in([trees()]))
     detector = RiverDetector(trees, FEATURES, 0.9)
@@ -228,7 +228,7 @@ def test_a_stored_model_can_name_nothing_but_what_it_consists_of(data: bytes) ->
         RiverDetector(trees, FEATURES, 0.9).restore(seal_parts(kind, [*parts[:3], data]))
 
 
-def test_what_a_model_consists_of_are_exact_classes() -> None:
+def test_only_the_exact_classes_of_a_model_are_allowed() -> None:
     loda: Any = anomaly.LODA(n_random_cuts=5, seed=3)
     loda.learn_one({"x": 1.0})
     names = {("random", "Random"), ("river.anomaly.loda", "LODA")}
@@ -238,8 +238,8 @@ def test_what_a_model_consists_of_are_exact_classes() -> None:
     }
 
 
-class Late:
-    """A model that makes an object of another class once it has learnt many rows."""
+class CreatesLate:
+    """A model that creates an instance of another class only after it has learnt many rows."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -258,18 +258,18 @@ class Whole:
     pass
 
 
-def test_a_class_that_a_model_makes_late_is_named_by_its_declaration() -> None:
+def test_a_class_that_a_model_creates_late_must_be_declared() -> None:
     rows = random_rows(1_001, 1, seed=8)
-    detector = RiverDetector(Late, FEATURES, 0.9)
+    detector = RiverDetector(CreatesLate, FEATURES, 0.9)
     detector.process_many(*rows)
     with pytest.raises(StateError, match=r"Whole is not part .* with_river\(classes=…\)"):
-        RiverDetector(Late, FEATURES, 0.9).restore(detector.snapshot())
-    again = with_river(Late, 0.9, classes=(Whole,))(FEATURES)
+        RiverDetector(CreatesLate, FEATURES, 0.9).restore(detector.snapshot())
+    again = with_river(CreatesLate, 0.9, classes=(Whole,))(FEATURES)
     again.restore(detector.snapshot())
     assert again.process_many(*rows).tolist() == detector.process_many(*rows).tolist()
 
 
-def test_a_model_that_this_version_cannot_read_ends_the_shard_with_words() -> None:
+def test_an_unreadable_model_is_a_fatal_error_with_a_message() -> None:
     detector = RiverDetector(trees, FEATURES, 0.9)
     detector.process_many(*random_rows(5, 1, seed=8))
     kind = "river 2:river.anomaly.hst.HalfSpaceTrees"
@@ -280,7 +280,7 @@ def test_a_model_that_this_version_cannot_read_ends_the_shard_with_words() -> No
         RiverDetector(trees, FEATURES, 0.9).restore(seal_parts(kind, broken))
 
 
-def test_models_come_back_as_they_were() -> None:
+def test_models_are_restored_unchanged() -> None:
     model = preprocessing.StandardScaler() | trees()
     for row in random_rows(30, 1, seed=9, odd=0.0).X.tolist():
         model.learn_one(dict(zip(FEATURES, row, strict=True)))

@@ -1,4 +1,4 @@
-"""How a fork may end, and that it never ends its parent."""
+"""A disposable fork: how it ends is reported, and it never ends its parent."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import pytest
 
 from stream_app.processes.disposable_fork import ForkResult, Limit, Report, run
 
-PATIENT = Limit(60.0, 240.0)
+GENEROUS = Limit(60.0, 240.0)
 
 
-def forked(work: Callable[[Report], object], limit: Limit = PATIENT) -> ForkResult:
+def forked(work: Callable[[Report], object], limit: Limit = GENEROUS) -> ForkResult:
     def quietly(tell: Report) -> None:
         work(tell)
 
     return run(quietly, lambda _report: limit)
 
 
-def test_what_it_reports_comes_in_order_and_what_it_changes_is_its_own() -> None:
+def test_reports_arrive_in_order_and_the_parents_memory_is_unchanged() -> None:
     here: list[int] = []
 
     def work(tell: Report) -> None:
@@ -39,7 +39,7 @@ def test_what_it_reports_comes_in_order_and_what_it_changes_is_its_own() -> None
     assert here == []
 
 
-def test_a_report_stays_one_line() -> None:
+def test_line_breaks_in_a_report_are_replaced() -> None:
     assert forked(lambda tell: tell("one\ntwo")).reports == ["one two"]
 
 
@@ -57,14 +57,16 @@ def test_a_report_stays_one_line() -> None:
         (lambda _: os.abort(), -signal.SIGABRT, ""),
     ],
 )
-def test_however_it_ends_it_has_not_finished(work: Callable[[Report], object], code: int, error: str) -> None:
+def test_an_early_exit_is_reported_with_its_exit_code_or_error(
+    work: Callable[[Report], object], code: int, error: str
+) -> None:
     ended = forked(work)
     assert (ended.finished, ended.exceeded, ended.code, ended.error) == (False, "", code, error)
     if code in (-signal.SIGSEGV, -signal.SIGABRT):
         assert "<lambda>" in [frame.function for frame in ended.stack]
 
 
-def test_one_that_computes_without_a_report_is_ended_with_its_stack() -> None:
+def test_a_busy_fork_without_reports_is_killed_with_its_stack() -> None:
     def for_ever(tell: Report) -> None:
         tell("begun")
         while True:
@@ -75,12 +77,12 @@ def test_one_that_computes_without_a_report_is_ended_with_its_stack() -> None:
     assert "for_ever" in [frame.function for frame in ended.stack]
 
 
-def test_one_that_waits_without_a_report_is_ended() -> None:
+def test_a_waiting_fork_without_reports_is_killed() -> None:
     assert forked(lambda _: time.sleep(3_600), Limit(60.0, 0.2)).exceeded == "waiting"
 
 
-def test_the_limit_begins_anew_with_each_report() -> None:
-    """Together they take longer than the limit."""
+def test_the_limit_restarts_with_each_report() -> None:
+    """The reports take longer than the limit in total."""
 
     def work(tell: Report) -> None:
         for number in range(8):
@@ -92,7 +94,7 @@ def test_the_limit_begins_anew_with_each_report() -> None:
     assert forked(work, Limit(0.4, 240.0)).finished
 
 
-def test_a_child_of_it_that_stays_holds_up_nobody() -> None:
+def test_a_remaining_grandchild_does_not_block_the_parent() -> None:
     def work(tell: Report) -> None:
         pid = os.fork()
         if not pid:
@@ -105,7 +107,7 @@ def test_a_child_of_it_that_stays_holds_up_nobody() -> None:
     os.kill(int(ended.reports[0]), signal.SIGKILL)
 
 
-def test_it_keeps_no_pipe_of_its_parent_open_and_goes_first_when_memory_is_out() -> None:
+def test_it_closes_inherited_pipes_and_is_killed_first_if_memory_runs_out() -> None:
     def work(tell: Report) -> None:
         tell(str(Path("/proc/self/fd/0").readlink()))
         tell(str(Path("/proc/self/fd/1").readlink()))
@@ -114,7 +116,7 @@ def test_it_keeps_no_pipe_of_its_parent_open_and_goes_first_when_memory_is_out()
     assert forked(work).reports == ["/dev/null", "/dev/null", "1000"]
 
 
-def test_it_does_not_outlive_its_parent() -> None:
+def test_it_ends_with_its_parent() -> None:
     program = """
 import os, time
 from stream_app.processes.disposable_fork import Limit, run

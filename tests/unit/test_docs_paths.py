@@ -1,4 +1,4 @@
-"""Every module and file that the documentation names exists."""
+"""Every path and link in the documentation exists."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _USERS = re.compile(r"^(schemas|events|alerts|failures|manual|state|sinks|quaran
 
 
 def candidates(page: Path, name: str) -> list[Path]:
-    """Where a path that a page names may be: from the top, from a package, from the page's folder."""
+    """Return the places of a path in a page: relative to the root, to a package or to the page's folder."""
     places = (
         ROOT,
         ROOT / "stream_app",

@@ -1,4 +1,4 @@
-"""The examples in docstrings of the public API do what they show."""
+"""The examples in docstrings of the public API give the shown results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PUBLIC = (
 
 
 def modules() -> list[str]:
-    """The public modules, and those of the public packages."""
+    """Return the public modules and the modules of the public packages."""
     found = []
     for name in PUBLIC:
         module = importlib.import_module(name)
@@ -33,12 +33,12 @@ def modules() -> list[str]:
 
 
 @pytest.mark.parametrize("name", modules())
-def test_the_examples_of_a_module_give_what_they_show(name: str) -> None:
+def test_the_examples_of_a_module_give_the_shown_results(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 def test_there_are_examples() -> None:
-    """Otherwise the test above would pass without any."""
+    """Guards against the test above passing without examples."""
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = [example for name in modules() for example in finder.find(importlib.import_module(name))]
     assert sum(len(one.examples) for one in found) >= 4

@@ -1,4 +1,4 @@
-"""Lines in CloudWatch's embedded metric format, against its specification."""
+"""Lines in the CloudWatch embedded metric format conform to its specification."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ METRICS = st.dictionaries(
 DIMENSIONS = st.dictionaries(NAMES.map(lambda name: f"d{name}"), st.text(max_size=20), max_size=4)
 
 
-@given(METRICS, DIMENSIONS, DIMENSIONS.map(lambda some: {f"p{name}": value for name, value in some.items()}))
-def test_a_line_is_a_document_of_the_specification(
+@given(
+    METRICS, DIMENSIONS, DIMENSIONS.map(lambda names: {f"p{name}": value for name, value in names.items()})
+)
+def test_a_line_conforms_to_the_specification(
     metrics: dict[str, Metric], dimensions: dict[str, str], properties: dict[str, str]
 ) -> None:
     text = line("air", dimensions, metrics, at_ms=1_480_550_400_123, properties=properties)
@@ -33,10 +35,16 @@ def test_a_line_is_a_document_of_the_specification(
     [directive] = meta["CloudWatchMetrics"]
     assert set(directive) == {"Namespace", "Dimensions", "Metrics"}
     assert directive["Dimensions"] == [list(dimensions)]
-    told = {name: metric for name, metric in metrics.items() if math.isfinite(metric.value)}
-    assert directive["Metrics"] == [{"Name": name, "Unit": metric.unit} for name, metric in told.items()]
-    # Every target member is in the root, dimensions as text and metrics as numbers.
-    assert document == {**properties, **dimensions, **{name: metric.value for name, metric in told.items()}}
+    finite_metrics = {name: metric for name, metric in metrics.items() if math.isfinite(metric.value)}
+    assert directive["Metrics"] == [
+        {"Name": name, "Unit": metric.unit} for name, metric in finite_metrics.items()
+    ]
+    # Every target member is in the root node, dimensions as strings and metrics as numbers.
+    assert document == {
+        **properties,
+        **dimensions,
+        **{name: metric.value for name, metric in finite_metrics.items()},
+    }
 
 
 @pytest.mark.parametrize(
@@ -49,7 +57,7 @@ def test_a_line_is_a_document_of_the_specification(
         ({f"d{n}": "x" for n in range(31)}, {}, {}),
     ],
 )
-def test_what_no_document_can_hold_is_refused(
+def test_invalid_metrics_and_dimensions_are_rejected(
     dimensions: dict[str, str], metrics: dict[str, Metric], properties: dict[str, str]
 ) -> None:
     with pytest.raises(ValueError, match=r"same name as another|too many"):

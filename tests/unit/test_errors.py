@@ -1,4 +1,4 @@
-"""Errors are told apart by their type and their code, in one place."""
+"""Classification of errors by type and error code."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def refused(code: str, status: int = 400) -> aws.ClientError:
 
 
 @pytest.mark.parametrize("code", sorted(TRANSIENT_CODES))
-def test_what_is_throttled_or_unavailable_is_worth_another_try(code: str) -> None:
+def test_throttling_and_unavailability_are_transient(code: str) -> None:
     assert is_transient(refused(code))
     assert aws_error_code(refused(code)) == code
     assert not is_conflict(refused(code))
 
 
 @pytest.mark.parametrize("code", sorted(CONFLICT_CODES))
-def test_a_conflict_is_no_passing_trouble(code: str) -> None:
+def test_a_conflict_is_not_transient(code: str) -> None:
     assert is_conflict(refused(code))
     assert not is_transient(refused(code))
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_whatever_the_service_says_with_5xx_may_pass(status: int) -> None:
+def test_any_5xx_response_is_transient(status: int) -> None:
     assert is_transient(refused("Unheard", status))
 
 
@@ -54,7 +54,7 @@ def test_whatever_the_service_says_with_5xx_may_pass(status: int) -> None:
         aws.HTTPClientError(error=OSError("x")),
     ],
 )
-def test_what_the_network_did_may_pass(error: Exception) -> None:
+def test_network_errors_are_transient(error: Exception) -> None:
     assert is_transient(error)
 
 
@@ -70,19 +70,19 @@ def test_what_the_network_did_may_pass(error: Exception) -> None:
         aws.ParamValidationError(report="x"),
     ],
 )
-def test_anything_else_is_not_tried_again(error: Exception) -> None:
+def test_any_other_error_is_not_retried(error: Exception) -> None:
     assert not is_transient(error)
     assert not is_conflict(error)
 
 
-def test_what_is_no_answer_of_a_service_has_no_code() -> None:
+def test_errors_without_a_service_response_have_no_code() -> None:
     assert aws_error_code(ValueError("x")) is None
     odd = ValueError("x")
     odd.response = {"Error": {}}  # type: ignore[attr-defined]
     assert aws_error_code(odd) is None
 
 
-def test_a_configuration_error_has_every_problem_with_its_hint() -> None:
+def test_a_config_error_lists_every_problem_with_its_hint() -> None:
     problems = [Problem("a is wrong", "mend a"), Problem("b is wrong", "mend b")]
     error = ConfigError(problems)
     assert error.problems == tuple(problems)

@@ -1,4 +1,4 @@
-"""Event types are found beside the program's start; whatever is wrong with them is told at once, with its file."""
+"""Event types are discovered in the working directory, and all problems are reported together with their files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVENT = Event(name="{name}", key="{key}", required=("{key}",))
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder in which the program is started."""
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "events").mkdir()
     (tmp_path / "schemas").mkdir()
@@ -35,21 +35,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def write(folder: Path, name: str, module: str = "", raw: str | None = None) -> None:
-    """An event's module and its schema."""
+    """Write the module and the schema of an event."""
     (folder / "events" / f"{name}.py").write_text(module or MODULE.format(name=name, key="device"))
     if raw != "":
         (folder / "schemas" / f"{name}.avsc").write_text(raw or json.dumps(schema(name)))
 
 
 def problems() -> dict[str, str]:
-    """What is wrong, with its hint."""
+    """Return the problems of the event types with their hints."""
     with pytest.raises(ConfigError) as caught:
         load_registry()
     assert all(problem.hint for problem in caught.value.problems)
     return dict(caught.value.problems)
 
 
-def test_ones_own_events_are_found_beside_the_shipped(folder: Path) -> None:
+def test_custom_events_are_discovered_in_addition_to_the_shipped_ones(folder: Path) -> None:
     shipped = set(discover())
     assert {"air_quality", "parcel"} <= shipped
     write(folder, "mine")
@@ -58,14 +58,14 @@ def test_ones_own_events_are_found_beside_the_shipped(folder: Path) -> None:
     assert set(load_registry().codecs) == {*shipped, "mine"}
 
 
-def test_ones_own_event_takes_the_place_of_a_shipped_one(folder: Path) -> None:
+def test_a_custom_event_overrides_a_shipped_one(folder: Path) -> None:
     write(folder, "parcel")
     assert discover()["parcel"].key == "device"
     registry = load_registry()
     assert registry.codecs["parcel"].schema.fields[1].name == "device"
 
 
-def test_without_a_folder_of_ones_own_there_are_the_shipped(
+def test_without_a_custom_folder_only_the_shipped_events_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "empty"
@@ -74,7 +74,7 @@ def test_without_a_folder_of_ones_own_there_are_the_shipped(
     assert {"air_quality", "parcel"} <= set(discover())
 
 
-def test_all_that_is_wrong_is_told_at_once_with_its_file(folder: Path) -> None:
+def test_all_problems_are_reported_together_with_their_files(folder: Path) -> None:
     write(folder, "good")
     write(folder, "none", "EVENT = 5")
     write(folder, "syntax", "def broken(:")
@@ -105,13 +105,13 @@ def test_all_that_is_wrong_is_told_at_once_with_its_file(folder: Path) -> None:
     assert not [what for what in found if "good.avsc" in what]
 
 
-def test_a_broken_past_version_is_named(folder: Path) -> None:
+def test_an_invalid_earlier_schema_version_is_reported(folder: Path) -> None:
     write(folder, "past")
     (folder / "schemas" / "past.v1.avsc").write_text('{"type": "record"}')
     assert any(what.startswith("schemas/past.v1.avsc is not a valid Avro schema") for what in problems())
 
 
-def test_a_module_that_failed_can_be_mended_and_found(folder: Path) -> None:
+def test_a_module_is_discovered_after_its_error_was_fixed(folder: Path) -> None:
     write(folder, "mine", "raise RuntimeError")
     with pytest.raises(ConfigError):
         discover()
@@ -120,25 +120,25 @@ def test_a_module_that_failed_can_be_mended_and_found(folder: Path) -> None:
     assert "mine" in discover()
 
 
-def test_versions_of_a_schema_are_the_current_then_the_newest(folder: Path) -> None:
+def test_schema_versions_are_ordered_from_the_current_to_the_oldest(folder: Path) -> None:
     for name in ("mine", "mine.v2", "mine.v10", "mine.v1", "mine.v", "minefield"):
         (folder / "schemas" / f"{name}.avsc").write_text("{}")
     names = [path.name for path in schema_files("mine")]
     assert names == ["mine.avsc", "mine.v10.avsc", "mine.v2.avsc", "mine.v1.avsc", "mine.v.avsc"]
 
 
-def test_a_missing_schema_says_what_to_write() -> None:
+def test_a_missing_schema_is_reported_with_an_example() -> None:
     with pytest.raises(ConfigError) as caught:
         schema_files("nothing")
     assert caught.value.problems[0].hint == "write schemas/nothing.avsc"
 
 
-def test_an_event_cannot_be_changed() -> None:
+def test_an_event_is_immutable() -> None:
     with pytest.raises(AttributeError):
         Event(name="a", key="b").name = "c"  # type: ignore[misc]
 
 
-def test_packages_are_event_types_too(folder: Path) -> None:
+def test_packages_are_discovered(folder: Path) -> None:
     (folder / "events" / "mine").mkdir()
     (folder / "events" / "data").mkdir()
     (folder / "events" / "mine" / "columns.py").write_text("KEY = 'device'\n")
@@ -155,7 +155,7 @@ def test_packages_are_event_types_too(folder: Path) -> None:
     ]
 
 
-def test_installed_event_types_are_found_with_their_schemas(
+def test_installed_event_types_are_discovered_with_their_schemas(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = install(folder, monkeypatch, "meters", "[stream_app.events]\nmine = meters_mine:EVENT\n")
@@ -171,7 +171,9 @@ def test_installed_event_types_are_found_with_their_schemas(
     )
 
 
-def test_a_broken_entry_point_names_its_distribution(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_entry_point_is_reported_with_its_distribution(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = install(
         folder, monkeypatch, "broken", "[stream_app.events]\na = broken_a:EVENT\nb = broken_b\nc = no_such\n"
     )

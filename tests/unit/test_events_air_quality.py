@@ -1,4 +1,4 @@
-"""What the air-quality event promises: its rules, its columns, and that a row's result is the row's alone."""
+"""The air-quality event: its rules and columns, and results that do not depend on other rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ lenient = settings(deadline=None)
 
 
 def batch(rows: int = 1, **columns: Any) -> Batch:
-    """Readings that arrived as they were made, in which all that is not given is missing."""
+    """Return readings that arrived when they were taken; columns that are not given are missing."""
     values: dict[str, Any] = {name: np.full(rows, np.nan) for name in RANGES}
     values["time"] = values["arrived"] = np.full(rows, NOW)
     values["wind_direction"] = np.full(rows, None, dtype=object)
@@ -35,7 +35,7 @@ def batch(rows: int = 1, **columns: Any) -> Batch:
 
 
 def steady(name: str, value: float) -> dict[str, Any]:
-    """The columns of one field that was `value` for all the hours of its window."""
+    """Return the columns of a field with the same value in all hours of its window."""
     columns = {name: np.full(1, value)}
     if name in WINDOW.fields:
         columns[f"window.{name}"] = np.full((1, 12), value)
@@ -43,22 +43,22 @@ def steady(name: str, value: float) -> dict[str, Any]:
 
 
 def random_batch(seed: int, rows: int) -> Batch:
-    """Readings of every kind of air, a part of the values missing."""
+    """Return random readings with some missing values."""
     rng = np.random.default_rng(seed)
 
-    def some(shape: tuple[int, ...], top: float) -> np.ndarray:
+    def with_gaps(shape: tuple[int, ...], top: float) -> np.ndarray:
         values = rng.uniform(0, top, shape) * 10.0 ** rng.integers(-2, 1, shape)
         return np.where(rng.random(shape) < 0.15, np.nan, values.round(int(rng.integers(1, 8))))
 
-    windows = {f"window.{name}": some((rows, 12), RANGES[name].high / 5) for name in WINDOW.fields}
-    gases = {name: some((rows,), RANGES[name].high / 5) for name in ("so2", "no2")}
+    windows = {f"window.{name}": with_gaps((rows, 12), RANGES[name].high / 5) for name in WINDOW.fields}
+    gases = {name: with_gaps((rows,), RANGES[name].high / 5) for name in ("so2", "no2")}
     points = np.array([*COMPASS, None], dtype=object)
     directions = points[rng.integers(0, len(points), rows)]
-    return batch(rows, **windows, **gases, wind_speed=some((rows,), 30.0), wind_direction=directions)
+    return batch(rows, **windows, **gases, wind_speed=with_gaps((rows,), 30.0), wind_direction=directions)
 
 
 def same(left: Any, right: Any) -> bool:
-    """Bit for bit, signs of zero and the bits of NaN included."""
+    """Compare bit by bit, including the signs of zeros and the bits of NaN."""
     if left.dtype == object:
         return bool(left.tolist() == right.tolist())
     return bool(left.dtype == right.dtype and left.tobytes() == right.tobytes())
@@ -69,12 +69,12 @@ def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> No
     assert [name for name in left if not same(left[name], right[name])] == []
 
 
-# The law that makes stored results independent of how KCL batches.
+# Stored results must not depend on how KCL batches records.
 
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 70), data=st.data())
 @lenient
-def test_a_result_does_not_depend_on_the_rows_beside_it(seed: int, rows: int, data: st.DataObject) -> None:
+def test_a_result_does_not_depend_on_other_rows(seed: int, rows: int, data: st.DataObject) -> None:
     whole = random_batch(seed, rows)
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)))
     part = calculate(whole.take(mask))
@@ -82,13 +82,13 @@ def test_a_result_does_not_depend_on_the_rows_beside_it(seed: int, rows: int, da
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 8, 13, 64, 333])
-def test_any_split_gives_the_bytes_of_the_whole(size: int) -> None:
+def test_any_split_gives_identical_bytes(size: int) -> None:
     whole = random_batch(7, 1_000)
     parts = [calculate(whole.take(slice(start, start + size))) for start in range(0, 1_000, size)]
     assert_same({name: np.concatenate([p[name] for p in parts]) for name in parts[0]}, calculate(whole))
 
 
-def test_the_layout_of_a_window_in_memory_does_not_matter() -> None:
+def test_results_do_not_depend_on_the_memory_layout_of_a_window() -> None:
     whole = random_batch(11, 257)
     turned = {f"window.{name}": np.asfortranarray(whole[f"window.{name}"]) for name in WINDOW.fields}
     assert_same(calculate(whole.with_columns(turned)), calculate(whole))
@@ -146,7 +146,7 @@ def test_a_reading_without_pollutants_has_no_index() -> None:
 
 @given(seed=st.integers(0, 2**32 - 1))
 @lenient
-def test_the_aqi_is_the_highest_index_and_the_dominant_pollutant_has_it(seed: int) -> None:
+def test_the_aqi_is_the_index_of_the_dominant_pollutant(seed: int) -> None:
     found = calculate(random_batch(seed, 20))
     for row in range(20):
         indices = {name: found[f"aqi_{name}"][row] for name in POLLUTANTS}
@@ -160,7 +160,7 @@ def test_the_aqi_is_the_highest_index_and_the_dominant_pollutant_has_it(seed: in
 # Wind.
 
 
-def test_wind_blows_away_from_the_point_that_names_it() -> None:
+def test_wind_components_point_away_from_the_wind_direction() -> None:
     speed = np.full(4, 5.0)
     east, north = wind(speed, np.array(["N", "E", "S", "W"], dtype=object))
     assert east.tolist() == [0.0, -5.0, 0.0, 5.0]
@@ -200,7 +200,7 @@ def broken(rows: Batch) -> list[set[str]]:
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_a_range_ends_at_its_bounds(name: str) -> None:
+def test_ranges_include_their_bounds(name: str) -> None:
     low, high, _ = RANGES[name]
     outside = [np.nextafter(low, -np.inf), np.nextafter(high, np.inf), -np.inf, np.inf]
     values = np.array([low, high, *outside])
@@ -211,7 +211,7 @@ def test_a_range_ends_at_its_bounds(name: str) -> None:
 
 @given(seed=st.integers(0, 2**32 - 1))
 @lenient
-def test_plausible_and_missing_values_keep_every_rule(seed: int) -> None:
+def test_plausible_and_missing_values_pass_every_rule(seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = {name: rng.uniform(r.low, r.high, 30) for name, r in RANGES.items()}
     gaps = {name: np.where(rng.random(30) < 0.3, np.nan, column) for name, column in values.items()}
@@ -219,18 +219,18 @@ def test_plausible_and_missing_values_keep_every_rule(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["pm25", "pm10", "co", "no2", "o3"])
-def test_the_upper_bound_of_a_pollutant_lies_past_an_index_of_500(name: str) -> None:
+def test_the_upper_bound_of_a_pollutant_exceeds_an_index_of_500(name: str) -> None:
     assert calculate(batch(**steady(name, RANGES[name].high)))["aqi"][0] > 500
 
 
 @given(ahead=st.integers(-(10**12), 10**9))
 @lenient
-def test_time_may_run_ahead_of_arrival_by_the_skew_and_lie_any_time_back(ahead: int) -> None:
+def test_time_may_precede_arrival_by_any_amount_and_follow_it_by_the_skew(ahead: int) -> None:
     late = broken(batch(time=np.array([NOW + ahead * MILLISECOND])))[0]
     assert bool(late) == (ahead * MILLISECOND > CLOCK_SKEW)
 
 
-def test_the_edge_of_the_skew_is_allowed_and_no_more() -> None:
+def test_the_clock_skew_limit_is_inclusive() -> None:
     edge = NOW + np.timedelta64(5 * 60, "s")
     times = np.array([edge, edge + MILLISECOND])
     assert broken(batch(2, time=times)) == [set(), {"time is at most 5 minutes after arrival"}]
@@ -238,7 +238,7 @@ def test_the_edge_of_the_skew_is_allowed_and_no_more() -> None:
 
 @given(seed=st.integers(0, 2**32 - 1), cut=st.integers(0, 20))
 @lenient
-def test_rules_are_row_wise(seed: int, cut: int) -> None:
+def test_rules_do_not_depend_on_other_rows(seed: int, cut: int) -> None:
     rng = np.random.default_rng(seed)
     rows = batch(20, **{name: rng.uniform(r.low - 1, r.high * 1.2, 20) for name, r in RANGES.items()})
     parts = broken(rows.take(slice(0, cut))) + broken(rows.take(slice(cut, 20)))

@@ -1,4 +1,4 @@
-"""What the parcel event promises: the order of its states, and the times it calculates."""
+"""The parcel event: the order of its states, and the durations it calculates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stream_app.model.record import Batch
 NOW = np.datetime64("2024-06-01T12:00:00.000", "ms")
 NEVER = np.datetime64("NaT", "ms")
 MILLISECOND = np.timedelta64(1, "ms")
-# The language of a parcel's life, by initials; every beginning of a life is in it too.
+# A regular expression of all valid status sequences, by initials, including all prefixes.
 LIFE = re.compile("(p(t+(ds?)?)?)?")
 INITIALS = {"picked_up": "p", "in_transit": "t", "delivered": "d", "signed": "s"}
 statuses = st.sampled_from([*INITIALS, "lost"])
@@ -28,7 +28,7 @@ lenient = settings(deadline=None)
 
 
 def batch(rows: int = 1, **columns: Any) -> Batch:
-    """Pick-ups of parcels never seen before, at the time of arrival, unless told otherwise."""
+    """Return first pick-ups of new parcels at the time of arrival, except for the given columns."""
     values: dict[str, Any] = {
         "status": texts(*["picked_up"] * rows),
         "previous.status": texts(*[None] * rows),
@@ -56,7 +56,7 @@ def step(status: str, time: np.datetime64, before: tuple[str, np.datetime64] | N
 
 @given(st.lists(st.tuples(statuses, gaps), max_size=12))
 @lenient
-def test_a_step_is_accepted_exactly_when_the_life_so_far_goes_on_with_it(
+def test_a_status_is_accepted_only_if_it_may_follow_the_previous_ones(
     steps: list[tuple[str, int]],
 ) -> None:
     accepted, before, time = "", None, NOW
@@ -71,7 +71,7 @@ def test_a_step_is_accepted_exactly_when_the_life_so_far_goes_on_with_it(
 
 @given(lives, st.lists(gaps, min_size=50, max_size=50))
 @lenient
-def test_a_whole_life_is_accepted_step_by_step(life: list[str], waits: list[int]) -> None:
+def test_valid_status_sequences_are_accepted(life: list[str], waits: list[int]) -> None:
     time, before = NOW, None
     for status, wait in zip(life, waits, strict=False):
         time = time + wait * MILLISECOND
@@ -81,7 +81,7 @@ def test_a_whole_life_is_accepted_step_by_step(life: list[str], waits: list[int]
 
 @pytest.mark.parametrize("status", [*INITIALS, "lost"])
 @pytest.mark.parametrize("life", ["", "p", "pt", "ptd", "ptds"])
-def test_every_status_after_every_other(life: str, status: str) -> None:
+def test_every_status_transition(life: str, status: str) -> None:
     last = next((s for s, initial in INITIALS.items() if initial == life[-1:]), None)
     past: dict[str, Any] = {
         "previous.status": texts(last),
@@ -101,13 +101,13 @@ def test_an_unknown_status_breaks_the_rule_that_names_the_known_ones(status: str
 
 @given(st.integers(-(10**9), 10**9))
 @lenient
-def test_time_does_not_run_back(gap: int) -> None:
+def test_time_must_not_go_backwards(gap: int) -> None:
     later = NOW + gap * MILLISECOND
     (rules,) = broken(step("in_transit", later, ("picked_up", NOW)))
     assert rules == ({"time is not before the parcel's last one"} if gap < 0 else set())
 
 
-def test_time_may_run_ahead_of_arrival_by_the_skew_and_no_more() -> None:
+def test_time_may_follow_arrival_by_the_clock_skew_at_most() -> None:
     edge = NOW + np.timedelta64(5 * 60, "s")
     times = np.array([edge, edge + MILLISECOND, NOW - np.timedelta64(9999, "D")])
     assert broken(batch(3, time=times)) == [set(), {"time is at most 5 minutes after arrival"}, set()]
@@ -115,7 +115,7 @@ def test_time_may_run_ahead_of_arrival_by_the_skew_and_no_more() -> None:
 
 @given(lives, st.lists(gaps, min_size=50, max_size=50))
 @lenient
-def test_the_seconds_in_its_states_add_up_to_the_parcels_life(life: list[str], waits: list[int]) -> None:
+def test_the_seconds_in_each_state_add_up_to_the_total(life: list[str], waits: list[int]) -> None:
     time, before, spent = NOW, None, []
     for status, wait in zip(life, waits, strict=False):
         time = time + wait * MILLISECOND
@@ -127,7 +127,7 @@ def test_the_seconds_in_its_states_add_up_to_the_parcels_life(life: list[str], w
 
 @given(st.sampled_from(sorted(INITIALS)), st.none() | st.integers(-(10**10), 10**10))
 @lenient
-def test_a_delivery_is_late_by_the_time_past_its_promise(status: str, ahead: int | None) -> None:
+def test_lateness_is_the_time_after_the_promised_delivery(status: str, ahead: int | None) -> None:
     promise = NEVER if ahead is None else NOW - ahead * MILLISECOND
     found = calculate(batch(status=texts(status), promised=np.array([promise])))
     if status == "delivered" and ahead is not None:
@@ -138,7 +138,7 @@ def test_a_delivery_is_late_by_the_time_past_its_promise(status: str, ahead: int
         assert found["late"][0] == 0
 
 
-def test_a_delivery_at_the_promised_moment_is_not_late() -> None:
+def test_a_delivery_at_the_promised_time_is_not_late() -> None:
     found = calculate(batch(status=texts("delivered"), promised=np.array([NOW])))
     assert (found["lateness"][0], found["late"][0]) == (0.0, 0)
 
@@ -158,9 +158,7 @@ def random_batch(seed: int, rows: int) -> Batch:
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 40), data=st.data())
 @lenient
-def test_rules_and_results_do_not_depend_on_the_rows_beside(
-    seed: int, rows: int, data: st.DataObject
-) -> None:
+def test_rules_and_results_do_not_depend_on_other_rows(seed: int, rows: int, data: st.DataObject) -> None:
     whole = random_batch(seed, rows)
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)), dtype=np.bool_)
     for function in (verify, calculate):
@@ -170,5 +168,5 @@ def test_rules_and_results_do_not_depend_on_the_rows_beside(
             assert column[mask].tobytes() == parts[name].tobytes()
 
 
-def test_the_event_asks_for_the_values_that_its_rules_read() -> None:
+def test_the_event_declares_the_previous_values_that_it_reads() -> None:
     assert set(EVENT.previous) == {"status", "time"}

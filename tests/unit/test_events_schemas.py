@@ -1,4 +1,4 @@
-"""The schemas of the shipped events: readable, documented, and compatible with the versions before them."""
+"""The schemas of the shipped events are valid, documented and compatible with earlier versions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def schema(event: Event, version: int = 0) -> dict[str, Any]:
 
 
 def through(record: dict[str, Any], writer: dict[str, Any], reader: dict[str, Any]) -> Any:
-    """The record written with one schema and read with another, as plain Avro binary."""
+    """Write the record with one schema and read it with another, in plain Avro binary."""
     buffer = io.BytesIO()
     fastavro.schemaless_writer(buffer, writer, record)
     buffer.seek(0)
@@ -44,7 +44,7 @@ def test_the_shipped_events_are_discovered() -> None:
 
 
 @every_event
-def test_every_version_parses_and_every_field_says_what_it_is(event: Event) -> None:
+def test_every_version_is_valid_and_every_field_is_documented(event: Event) -> None:
     for path in schema_files(event.name):
         parsed = fastavro.parse_schema(json.loads(path.read_text(encoding="utf-8")))
         assert isinstance(parsed, dict)
@@ -61,18 +61,18 @@ def test_exactly_the_required_fields_are_not_nullable(event: Event) -> None:
 
 
 @every_event
-def test_what_an_event_names_is_in_its_schema(event: Event) -> None:
+def test_fields_of_an_event_are_in_its_schema(event: Event) -> None:
     window = event.window.fields if event.window else ()
     named = {event.key, event.id, event.sent, *event.required, *event.features, *event.previous, *window}
     assert named <= {field["name"] for field in schema(event)["fields"]}
 
 
-def test_the_ranges_are_those_of_the_numbers_in_their_units() -> None:
+def test_every_number_with_a_unit_has_a_range() -> None:
     numbers = {f["name"]: f["unit"] for f in schema(air_quality.EVENT)["fields"] if "double" in f["type"]}
     assert numbers == {name: found.unit for name, found in air_quality.RANGES.items()}
 
 
-def test_the_detector_is_one() -> None:
+def test_the_detector_implements_the_protocol() -> None:
     assert air_quality.EVENT.detector is not None
     assert isinstance(air_quality.EVENT.detector(air_quality.EVENT.features), Detector)
 
@@ -82,7 +82,7 @@ numbers_or_null = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 
 @given(st.data())
 @settings(deadline=None)
-def test_a_reading_of_version_1_is_read_as_one_of_today(data: st.DataObject) -> None:
+def test_a_reading_of_version_1_is_resolved_to_the_current_version(data: st.DataObject) -> None:
     old, new = schema(air_quality.EVENT, 1), schema(air_quality.EVENT)
     values = {f["name"]: data.draw(numbers_or_null) for f in old["fields"] if "double" in f["type"]}
     record = {"id": "A/2016-12-01T00", "station": "A", "time": WHEN, **values}
@@ -91,7 +91,7 @@ def test_a_reading_of_version_1_is_read_as_one_of_today(data: st.DataObject) -> 
     assert found == record | {"wind_speed": None, "wind_direction": None, "sent_at": None}
 
 
-def test_a_record_of_only_the_required_fields_is_whole() -> None:
+def test_a_record_with_only_the_required_fields_is_valid() -> None:
     for event in EVENTS:
         current = schema(event)
         record = {name: WHEN if name == "time" else name for name in event.required}

@@ -1,4 +1,4 @@
-"""Records of which some are excluded are processed as if these were not there."""
+"""Records are processed as if excluded records did not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REGISTRY = registry()
 
 
 @given(shards(), st.sets(st.integers(0, 23)))
-def test_the_others_are_what_they_are_without_the_excluded(records: list[Record], rows: set[int]) -> None:
+def test_outcomes_do_not_depend_on_excluded_records(records: list[Record], rows: set[int]) -> None:
     excluded = {
         row: Failure(row, "process", Code.TIMED_OUT, "too long", None) for row in rows if row < len(records)
     }

@@ -29,12 +29,12 @@ def scored() -> Batch:
 
 def test_only_anomalies_are_explained() -> None:
     batch = scored()
-    told = [why is not None for why in batch["explanation"]]
-    assert told == batch["anomaly"].tolist()
-    assert told[300]
+    explained = [why is not None for why in batch["explanation"]]
+    assert explained == batch["anomaly"].tolist()
+    assert explained[300]
 
 
-def test_the_alert_carries_the_explanation() -> None:
+def test_the_alert_contains_the_explanation() -> None:
     batch = scored()
     records = [Record(b"", "d", str(row), row) for row in range(ROWS)]
     alerts = details("app", "shard", records, batch.take(batch["anomaly"]), EVENT, "NearestValue")
