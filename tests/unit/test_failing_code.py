@@ -1,4 +1,4 @@
-"""When every record of an event type fails at one line, that is reported once, and stops the consumer on request."""
+"""If all records of an event type fail at one line, this is reported once and can stop the consumer."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def results(*splits: Sequence[str]) -> list[Processed]:
     return found
 
 
-def test_a_line_is_reported_once_when_it_is_noticed() -> None:
+def test_a_failing_line_is_reported_once() -> None:
     code = FailingCode(0)
     few, enough, more = results(["first"] * (NOTICEABLE - 1), ["first"], ["first"] * 5)
     assert code.take(few) == []
@@ -77,7 +77,7 @@ def test_a_line_is_reported_once_when_it_is_noticed() -> None:
     assert code.records() == {"reading": NOTICEABLE + 5}
 
 
-def test_it_is_reported_again_when_it_is_another_line() -> None:
+def test_another_failing_line_is_reported_again() -> None:
     code = FailingCode(0)
     notes = [
         ["first"] * NOTICEABLE,
@@ -85,8 +85,8 @@ def test_it_is_reported_again_when_it_is_another_line() -> None:
         ["rule"] * NOTICEABLE,
         ["fine", *["rule"] * NOTICEABLE],
     ]
-    told = [code.take(result) for result in results(*notes)]
-    assert [[one.line for one in some] for some in told] == [
+    reported = [code.take(result) for result in results(*notes)]
+    assert [[one.line for one in lines] for lines in reported] == [
         [LINES["first"]],
         [LINES["second"]],
         [LINES["rule"]],
@@ -95,7 +95,7 @@ def test_it_is_reported_again_when_it_is_another_line() -> None:
 
 
 @pytest.mark.parametrize("other", ["garbage", "repeated", "broken"])
-def test_records_that_never_came_to_the_line_count_neither_way(other: str) -> None:
+def test_records_that_do_not_reach_the_line_neither_count_nor_reset(other: str) -> None:
     code = FailingCode(NOTICEABLE)
     half = ["first"] * (NOTICEABLE // 2)
     begun = ["repeated"] if other == "repeated" else []
@@ -106,14 +106,14 @@ def test_records_that_never_came_to_the_line_count_neither_way(other: str) -> No
 
 
 @pytest.mark.parametrize("other", ["fine", "second"])
-def test_a_record_that_is_stored_or_fails_elsewhere_ends_the_succession(other: str) -> None:
+def test_a_record_that_is_stored_or_fails_elsewhere_resets_the_count(other: str) -> None:
     code = FailingCode(3)
     for result in results(["first", "first", other, "first", "first", other]):
         code.take(result)
     assert code.records() == {}
 
 
-def test_a_broken_rule_shows_that_the_rules_work() -> None:
+def test_a_broken_rule_resets_the_count() -> None:
     code = FailingCode(2)
     for result in results(["rule", "broken", "rule", "broken"]):
         code.take(result)
@@ -125,10 +125,8 @@ _notes = st.lists(
 
 
 @given(_notes, st.lists(st.integers(0, 40), max_size=6), st.integers(1, 6))
-def test_how_records_come_in_batches_makes_no_difference(
-    notes: list[str], cuts: list[int], most: int
-) -> None:
-    """The record at which it stops, and what is told until then."""
+def test_the_count_does_not_depend_on_batches(notes: list[str], cuts: list[int], most: int) -> None:
+    """Compares the record at which the consumer stops, and the counts until then."""
 
     def stopped(splits: list[list[str]]) -> tuple[int | None, dict[str, int]]:
         code, begun = FailingCode(most), 0
@@ -148,21 +146,21 @@ def test_how_records_come_in_batches_makes_no_difference(
 
 
 def _first(notes: Sequence[str], most: int, before: Sequence[str]) -> int:
-    """The number, from the first of `notes` on, of the record that completes a succession: one by one."""
+    """Return the index in `notes` of the record that reaches the limit, processing one record at a time."""
     code = FailingCode(most)
     for at, result in enumerate(results(*[[note] for note in (*before, *notes)])):
         try:
             code.take(result)
         except ConfigError:
             return at - len(before)
-    raise AssertionError("it does not stop one by one")
+    raise AssertionError("processing one record at a time did not stop")
 
 
-def test_event_types_are_counted_apart() -> None:
+def test_event_types_are_counted_separately() -> None:
     code, state = FailingCode(0), ShardState(EVENTS, 9)
     mixed = [reading(at, "first", ("reading", "step")[at % 2]) for at in range(2 * NOTICEABLE)]
-    told = code.take(process(mixed, REGISTRY, state, MAX_BYTES))
-    assert [(one.event, one.records) for one in told] == [("reading", NOTICEABLE)]
+    reported = code.take(process(mixed, REGISTRY, state, MAX_BYTES))
+    assert [(one.event, one.records) for one in reported] == [("reading", NOTICEABLE)]
 
 
 def kcl(notes: Sequence[str], **values: Any) -> Kcl:
@@ -170,13 +168,13 @@ def kcl(notes: Sequence[str], **values: Any) -> Kcl:
     return Kcl(Stores(now_ms=START), REGISTRY, records, {"segment_records": 4, **values})
 
 
-def test_a_consumer_reports_it_in_its_log_and_in_each_summary() -> None:
+def test_a_consumer_reports_failing_code_in_its_log_and_summaries() -> None:
     shard = kcl(["first"] * 30)
     shard.arrive(30)
     for _ in range(6):
         shard.deliver(5)
-    told = [fields for what, fields in shard.stores.notes if what == "every record fails at one line"]
-    assert told == [
+    reported = [fields for what, fields in shard.stores.notes if what == "every record fails at one line"]
+    assert reported == [
         {
             "level": "warning",
             "event_type": "reading",
@@ -190,7 +188,7 @@ def test_a_consumer_reports_it_in_its_log_and_in_each_summary() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 30])
-def test_a_consumer_that_is_told_to_stops_before_the_segment_is_committed(size: int) -> None:
+def test_with_the_setting_a_consumer_stops_before_the_segment_is_committed(size: int) -> None:
     shard = kcl(["fine"] * 5 + ["first"] * 25, stop_after_failures=10, checkpoint_seconds=1)
     shard.arrive(30)
     with pytest.raises(ConfigError, match="10 records in succession failed at unit/test_failing_code"):
@@ -205,7 +203,7 @@ def deliver_all(shard: Kcl, size: int) -> None:
 
 
 def kcl_segments(shard: Kcl) -> list[str]:
-    """The segments before the one with the fifteenth record, of four records each."""
+    """Return the segments, of four records each, before the one that contains the fifteenth record."""
     undisturbed = kcl(["fine"] * 5 + ["first"] * 25)
     undisturbed.finish()
     return sorted(undisturbed.stores.stored)[:3]

@@ -1,4 +1,4 @@
-"""Finding failures: what is asked for and nothing else, at the price of what was asked for."""
+"""Finding failures: exactly the matching failures are found, with requests only for what is searched."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from stream_app.recovery.hours import hours
 from stream_app.recovery.store import STATUSES, parse_key
 from tests.unit.failure_store import BUCKET, CODES, DEVICES, Store, at, keys, status_of, stored_failure
 
-HOURS, AN_HOUR = 200, 250
-MANY = keys(HOURS, AN_HOUR)
+HOURS, PER_HOUR = 200, 250
+MANY = keys(HOURS, PER_HOUR)
 FEW = keys(40, 6)
 
 
@@ -32,32 +32,32 @@ def threads() -> Iterator[Executor]:
         yield pool
 
 
-def test_the_store_of_these_tests_is_large() -> None:
+def test_the_test_store_is_large() -> None:
     assert len(MANY) == len(set(MANY)) == 100_000
 
 
-def test_one_hour_of_one_consumer_costs_what_lies_in_that_hour(threads: Executor) -> None:
+def test_the_requests_for_one_hour_depend_only_on_that_hour(threads: Executor) -> None:
     store: Any = Store(MANY)
     found = list(find(store, BUCKET, Query("air", at(17), at(18)), threads))
-    assert len(found) == AN_HOUR
-    assert store.calls == Counter(list=1, get=AN_HOUR, tags=AN_HOUR)
-    small: Any = Store(keys(20, AN_HOUR, ["air"]))
+    assert len(found) == PER_HOUR
+    assert store.calls == Counter(list=1, get=PER_HOUR, tags=PER_HOUR)
+    small: Any = Store(keys(20, PER_HOUR, ["air"]))
     assert list(find(small, BUCKET, Query("air", at(17), at(18)), threads)) == found
-    assert small.calls == store.calls, "whatever else the store holds"
+    assert small.calls == store.calls, "the rest of the store does not matter"
 
 
 @pytest.mark.parametrize("asked", [1, 2, 5, 20, 100])
-def test_requests_grow_with_the_hours_asked_for(asked: int, threads: Executor) -> None:
+def test_requests_grow_with_the_number_of_hours(asked: int, threads: Executor) -> None:
     store: Any = Store(MANY)
     found = list(find(store, BUCKET, Query("air", at(30), at(30 + asked)), threads, with_status=False))
-    assert len(found) == asked * AN_HOUR
-    assert store.calls["get"] == asked * AN_HOUR
+    assert len(found) == asked * PER_HOUR
+    assert store.calls["get"] == asked * PER_HOUR
     assert store.calls["tags"] == 0
-    # A page of keys for each hour, and one for each day, month and year of which only a part was asked for.
+    # A page of keys for each hour, and one for each partially covered day, month and year.
     assert asked <= store.calls["list"] <= asked + asked // 24 + 5
 
 
-def test_whoever_stops_early_has_read_little(threads: Executor) -> None:
+def test_results_are_read_lazily(threads: Executor) -> None:
     store: Any = Store(MANY)
     found = list(islice(find(store, BUCKET, Query("air"), threads, newest_first=True), 5))
     assert len(found) == 5
@@ -66,22 +66,22 @@ def test_whoever_stops_early_has_read_little(threads: Executor) -> None:
     assert store.calls["list"] <= 5
 
 
-def test_what_keys_tell_is_not_read(threads: Executor) -> None:
+def test_filters_on_keys_need_no_object_reads(threads: Executor) -> None:
     store: Any = Store(MANY)
     query = Query("air", at(5), at(7), partition_key="Tiantan/2", shard="shardId-000000000001")
     found = list(find(store, BUCKET, query, threads))
     assert {one.stored.partition_key for one in found} == {"Tiantan/2"}
     assert store.calls["get"] == len(found) > 0
-    # Two hours are listed, each by its folder of the device; and the day, to learn which hours there are.
+    # Two hours are listed, each only in the device's folder, and the day, to find its hours.
     assert store.calls["list"] == 3
 
 
-def test_a_status_is_looked_up_before_anything_is_read(threads: Executor) -> None:
+def test_the_status_is_checked_before_an_object_is_read(threads: Executor) -> None:
     store: Any = Store(MANY)
     found = list(find(store, BUCKET, Query("air", at(3), at(4), statuses=frozenset({"open"})), threads))
     assert {one.status for one in found} == {"open"}
-    assert (store.calls["tags"], store.calls["get"]) == (AN_HOUR, len(found))
-    assert 0 < len(found) < AN_HOUR
+    assert (store.calls["tags"], store.calls["get"]) == (PER_HOUR, len(found))
+    assert 0 < len(found) < PER_HOUR
 
 
 QUERIES = st.builds(
@@ -99,8 +99,8 @@ QUERIES = st.builds(
 )
 
 
-def answers(key: str, query: Query) -> bool:
-    """Slowly, and by other means: whether a failure is asked for."""
+def matches(key: str, query: Query) -> bool:
+    """Return whether a failure matches the query: a simple reference implementation."""
     found, stored = parse_key(key), stored_failure(key)
     assert found is not None
     arrived = datetime.fromtimestamp(found.arrived / 1000, at(0).tzinfo)
@@ -121,11 +121,11 @@ def answers(key: str, query: Query) -> bool:
 
 @given(QUERIES, st.booleans(), st.sampled_from([1, 7, 64]))
 @settings(max_examples=200)
-def test_it_finds_what_is_asked_for_and_nothing_else(query: Query, newest_first: bool, ahead: int) -> None:
+def test_exactly_the_matching_failures_are_found(query: Query, newest_first: bool, ahead: int) -> None:
     store: Any = Store(FEW, ["failures/air/2016/12/30/20/Dongsi/notes.txt", "failures/air/README"])
     with ThreadPoolExecutor(2) as threads:
         found = list(find(store, BUCKET, query, threads, newest_first=newest_first, ahead=ahead))
-    assert sorted(one.key for one in found) == sorted(key for key in FEW if answers(key, query))
+    assert sorted(one.key for one in found) == sorted(key for key in FEW if matches(key, query))
     assert all(one.stored == stored_failure(one.key) and one.status == status_of(one.key) for one in found)
     hour = [one.key.split("/", 6)[2:6] for one in found]
     assert hour == sorted(hour, reverse=newest_first)
@@ -134,17 +134,17 @@ def test_it_finds_what_is_asked_for_and_nothing_else(query: Query, newest_first:
         assert arrived == sorted(arrived, reverse=True)
 
 
-def test_what_is_no_failure_is_told_and_passed_over(threads: Executor) -> None:
+def test_unreadable_objects_are_reported_and_skipped(threads: Executor) -> None:
     odd = FEW[3].replace("-0.json", "-1.json")
-    told: list[str] = []
+    unreadable: list[str] = []
     store: Any = Store(FEW, [odd])
-    found = list(find(store, BUCKET, Query("air"), threads, unreadable=told.append))
-    assert told == [odd]
+    found = list(find(store, BUCKET, Query("air"), threads, unreadable=unreadable.append))
+    assert unreadable == [odd]
     assert len(found) == len(FEW) // 2
 
 
 @given(st.integers(0, len(FEW) - 1), st.sampled_from(["handle", "whole", "sequence"]))
-def test_a_name_finds_its_failure_by_keys_alone(number: int, form: str) -> None:
+def test_a_failure_is_found_by_name_without_reading_objects(number: int, form: str) -> None:
     key = FEW[number]
     store: Any = Store(FEW)
     found = parse_key(key)
@@ -167,7 +167,7 @@ def test_a_name_finds_its_failure_by_keys_alone(number: int, form: str) -> None:
     st.none() | st.integers(-2_000, 60 * 24 * 810).map(lambda minute: at(minute / 60)),
     st.booleans(),
 )
-def test_the_hours_are_those_that_meet_the_stretch(
+def test_the_hours_are_those_that_overlap_the_interval(
     there: set[datetime], since: datetime | None, until: datetime | None, newest_first: bool
 ) -> None:
     store: Any = Store([f"p/{hour:%Y/%m/%d/%H}/x" for hour in there] + ["p/waiting/x", "q/2016/12/30/20/x"])
@@ -180,12 +180,12 @@ def test_the_hours_are_those_that_meet_the_stretch(
     }
     assert found == sorted(found, reverse=newest_first)
     assert wanted <= set(found)
-    # An hour that alone was possible is given unseen.
+    # If only one hour is possible, it is returned without a request.
     assert set(found) - wanted == set() or len(found) == 1
     assert store.calls["list"] <= 2 + 3 * len(there)
 
 
-def test_keys_are_lazy() -> None:
+def test_keys_are_listed_lazily() -> None:
     store: Any = Store(MANY)
     assert len(list(islice(find_keys(store, BUCKET, Query("air", at(0))), 10))) == 10
     assert store.calls["list"] <= 5
@@ -195,12 +195,12 @@ def test_keys_are_lazy() -> None:
     ("text", "seconds"),
     [("300s", 300), ("5m", 300), ("1h", 3_600), ("2d", 172_800), ("1w", 604_800), ("0s", 0)],
 )
-def test_a_length_of_time_is_read(text: str, seconds: int) -> None:
+def test_a_duration_is_parsed(text: str, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "-5m", "5 m", "5min", "1.5h", "9999999s", "٥m", "soon"])
-def test_a_wrong_length_of_time_is_told_with_a_hint(text: str) -> None:
+def test_an_invalid_duration_is_rejected_with_a_hint(text: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_duration(text)
     (problem,) = error.value.problems

@@ -1,4 +1,4 @@
-"""A thousand failures of one cause have one fingerprint, whatever values their reasons quote."""
+"""Failures with the same cause have the same fingerprint, whatever values their reasons contain."""
 
 from __future__ import annotations
 
@@ -36,13 +36,15 @@ VALUES = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @given(one=VALUES, other=VALUES)
-def test_values_make_no_difference(template: str, one: dict[str, object], other: dict[str, object]) -> None:
+def test_the_fingerprint_does_not_depend_on_values(
+    template: str, one: dict[str, object], other: dict[str, object]
+) -> None:
     reasons = template.format(**one), template.format(**other)
     first, second = (fingerprint("decode", "UNDECODABLE", None, reason) for reason in reasons)
     assert first == second, [pattern(reason) for reason in reasons]
 
 
-def test_causes_are_told_apart() -> None:
+def test_different_causes_have_different_fingerprints() -> None:
     causes = [
         ("verify", "RULE_BROKEN", "air_quality", "pm25 is not negative"),
         ("verify", "RULE_BROKEN", "air_quality", "pm10 is not negative"),
@@ -59,7 +61,7 @@ def test_causes_are_told_apart() -> None:
 
 
 @given(st.text(), st.text(), st.none() | st.text(), st.text(max_size=600))
-def test_any_text_has_one(stage: str, code: str, event: str | None, reason: str) -> None:
+def test_any_text_has_a_fingerprint(stage: str, code: str, event: str | None, reason: str) -> None:
     found = fingerprint(stage, code, event, reason)
     assert len(found) == 10
     assert set(found) <= set(string.hexdigits)

@@ -1,4 +1,4 @@
-"""`process` is a function of the records' order, not of how they come."""
+"""The result of `process` depends on the order of the records, not on how they are batched."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def step(**fields: Any) -> bytes:
     return as_json("step", {"device": "a", "time": START, **fields})
 
 
-def places(*payloads: bytes, seen_ids: int = 3) -> list[str]:
-    """What became of each, one call for each."""
+def statuses_of(*payloads: bytes, seen_ids: int = 3) -> list[str]:
+    """Return the status of each payload, processed in one call each."""
     state = new_state(seen_ids)
     return [run([record(payload, at)], state)[0][0] for at, payload in enumerate(payloads)]
 
 
 @given(st.data())
-def test_any_split_into_calls_gives_the_same_to_the_last_bit(data: st.DataObject) -> None:
+def test_any_split_into_calls_gives_identical_results(data: st.DataObject) -> None:
     records = data.draw(shards())
     seen_ids = data.draw(st.integers(1, 5))
     state = new_state(seen_ids)
@@ -76,7 +76,7 @@ def test_any_split_into_calls_gives_the_same_to_the_last_bit(data: st.DataObject
         parts |= outcomes_of(process(part, REGISTRY, other, MAX_BYTES), start)
         start += len(part)
     assert parts == whole
-    # And so does everything after it.
+    # Later calls give the same result too.
     assert run(records, other) == run(records, state)
 
 
@@ -98,33 +98,33 @@ def test_an_empty_call_changes_nothing() -> None:
     assert state.snapshot() == before
 
 
-def test_an_id_that_was_accepted_is_a_repeat_and_one_that_failed_is_not() -> None:
-    assert places(reading(id="1"), reading(id="1")) == ["passed", "repeated"]
-    assert places(reading(id="1", value=101), reading(id="1")) == ["failed", "passed"]
-    assert places(reading(id="1", note="calculate raises"), reading(id="1"), reading(id="1")) == [
+def test_only_accepted_ids_are_repeats() -> None:
+    assert statuses_of(reading(id="1"), reading(id="1")) == ["passed", "repeated"]
+    assert statuses_of(reading(id="1", value=101), reading(id="1")) == ["failed", "passed"]
+    assert statuses_of(reading(id="1", note="calculate raises"), reading(id="1"), reading(id="1")) == [
         "failed",
         "passed",
         "repeated",
     ]
-    assert places(reading(id="1", note="verify raises"), reading(id="1")) == ["failed", "passed"]
-    assert places(reading(id="1", value="x"), reading(id="1")) == ["failed", "passed"]
+    assert statuses_of(reading(id="1", note="verify raises"), reading(id="1")) == ["failed", "passed"]
+    assert statuses_of(reading(id="1", value="x"), reading(id="1")) == ["failed", "passed"]
 
 
-def test_repeats_are_known_by_device_and_event_and_only_where_there_is_an_id() -> None:
-    assert places(reading(id="1"), reading(id="1", device="b"), step(id="1")) == ["passed"] * 3
-    assert places(reading(), reading(), reading(id=None)) == ["passed"] * 3
+def test_repeats_are_per_device_and_event_and_require_an_id() -> None:
+    assert statuses_of(reading(id="1"), reading(id="1", device="b"), step(id="1")) == ["passed"] * 3
+    assert statuses_of(reading(), reading(), reading(id=None)) == ["passed"] * 3
 
 
-def test_ids_are_forgotten_after_as_many_events_of_the_device() -> None:
+def test_ids_are_forgotten_after_the_configured_number_of_events_of_the_device() -> None:
     others = [reading(id=str(at)) for at in range(2, 5)]
-    assert places(reading(id="1"), *others[:2], reading(id="1"))[-1] == "repeated"
-    assert places(reading(id="1"), *others, reading(id="1"))[-1] == "passed"
+    assert statuses_of(reading(id="1"), *others[:2], reading(id="1"))[-1] == "repeated"
+    assert statuses_of(reading(id="1"), *others, reading(id="1"))[-1] == "passed"
     elsewhere = [reading(id=str(at), device="b") for at in range(2, 9)]
-    assert places(reading(id="1"), *elsewhere, reading(id="1"))[-1] == "repeated"
+    assert statuses_of(reading(id="1"), *elsewhere, reading(id="1"))[-1] == "repeated"
 
 
 @given(st.lists(st.sampled_from("123456789"), max_size=60), st.integers(1, 4))
-def test_what_is_remembered_of_a_device_is_bounded(ids: list[str], limit: int) -> None:
+def test_the_number_of_ids_per_device_is_bounded(ids: list[str], limit: int) -> None:
     state = new_state(limit)
     run([record(reading(id=name), at) for at, name in enumerate(ids)], state)
     known = unpack(compress_state(state["reading"].recent_ids.dump(1)))
@@ -133,12 +133,12 @@ def test_what_is_remembered_of_a_device_is_bounded(ids: list[str], limit: int) -
     assert len(np.frombuffer(known["marks"], np.int64)) <= limit
 
 
-def test_the_envelope_gives_the_id_that_the_device_did_not() -> None:
+def test_the_envelope_id_is_used_if_the_device_sent_none() -> None:
     fields = {"device": "a", "time": START}
     first = as_envelope("reading", fields, "envelope")
-    assert places(first, first) == ["passed", "repeated"]
+    assert statuses_of(first, first) == ["passed", "repeated"]
     own = as_envelope("reading", {**fields, "id": "1"}, "envelope")
-    assert places(first, own, reading(id="1")) == ["passed", "passed", "repeated"]
+    assert statuses_of(first, own, reading(id="1")) == ["passed", "passed", "repeated"]
 
 
 def test_the_previous_values_are_those_of_the_last_accepted_event() -> None:
@@ -150,7 +150,7 @@ def test_the_previous_values_are_those_of_the_last_accepted_event() -> None:
     assert previous[1] == 1.0
 
 
-def test_what_the_device_sent_is_not_for_a_calculation_to_replace() -> None:
+def test_calculate_cannot_replace_a_field_of_the_record() -> None:
     event = replace(READING, calculate=lambda batch: {"value": -batch["value"]})
     with pytest.raises(ConfigError, match="returned column 'value', which is a field of the schema"):
         Registry.of([event], {"reading": [SCHEMAS["reading"]]})
@@ -163,7 +163,7 @@ def test_what_the_device_sent_is_not_for_a_calculation_to_replace() -> None:
     ]
 
 
-def test_a_window_holds_a_devices_past_and_a_late_reading_takes_its_place() -> None:
+def test_a_window_contains_the_devices_past_with_late_readings_in_place() -> None:
     hours = [0, 2, 1, 3]
     rows = [reading(id=str(hour), time=START + hour * HOUR, value=float(hour)) for hour in hours]
     batch = process([record(r, at) for at, r in enumerate(rows)], REGISTRY, new_state(), MAX_BYTES)
@@ -171,7 +171,7 @@ def test_a_window_holds_a_devices_past_and_a_late_reading_takes_its_place() -> N
     assert window == [[0.0, -1.0, -1.0], [2.0, -1.0, 0.0], [1.0, 0.0, -1.0], [3.0, 2.0, 1.0]]
 
 
-def test_failures_are_in_the_order_of_rows_and_say_what_is_wrong() -> None:
+def test_failures_are_in_row_order_with_stage_code_and_reason() -> None:
     rows = [b"{", reading(value=101), step(time=None), b'{"event": "nothing"}', reading(note="verify raises")]
     failed = process([record(r, at) for at, r in enumerate(rows)], REGISTRY, new_state(), MAX_BYTES).failed
     assert [(f.row, f.stage, f.code, f.event) for f in failed] == [
@@ -185,7 +185,7 @@ def test_failures_are_in_the_order_of_rows_and_say_what_is_wrong() -> None:
     assert failed[2].reason == "time"
 
 
-def test_a_row_that_goes_astray_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_row_is_a_fatal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def loses_a_row(batch: Any, _codec: Any) -> Outcome:
         return Outcome(batch.take(slice(1, None)))
 
@@ -194,7 +194,7 @@ def test_a_row_that_goes_astray_is_fatal(monkeypatch: pytest.MonkeyPatch) -> Non
         run([record(reading(id="1")), record(reading(id="2"), 1)], new_state())
 
 
-def test_score_and_anomaly_are_there_only_with_a_detector() -> None:
+def test_score_and_anomaly_columns_require_a_detector() -> None:
     assert "score" in process([record(reading())], REGISTRY, new_state(), MAX_BYTES).passed["reading"]
     plain = type(READING)(name="reading", key="device")
     registry = Registry.of([plain], {"reading": [SCHEMAS["reading"]]})

@@ -1,6 +1,6 @@
-"""A device that was silent for too long begins anew, whatever the batches, restarts and memory given back.
+"""A device that is silent for longer than the gap is forgotten, regardless of batches, restarts and compaction.
 
-What is expected comes from a model that never forgets: there, each time a device begins anew it gets another name.
+The expected results come from a state that never forgets, in which a device has a new name after each silence.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests.support import outcomes_of
 
 GAP = 1_000
 REGISTRY = snapshots.registry()
-# Those whose snapshots are equal when their states are. A detector that cannot forget names a device that began anew
-# otherwise, and a pickle tells which objects are one.
+# Event types whose snapshots are equal if their states are. A detector that cannot forget renames a device that was
+# forgotten, and a pickle depends on object identity.
 CANONICAL = {name: snapshots.EVENTS[name] for name in ("nearest", "deviation", "trees")}
 
 
 class Sent(NamedTuple):
-    """One record: its event type, fields, and when it arrived."""
+    """One record: its event type, fields and arrival time."""
 
     event: str
     fields: dict[str, Any]
@@ -38,7 +38,7 @@ class Sent(NamedTuple):
 
 @st.composite
 def sent(draw: st.DrawFn, events: Sequence[str] = tuple(snapshots.EVENTS)) -> list[Sent]:
-    """Records whose devices fall silent for the gap, for a little less or more, and whose arrivals go back."""
+    """Records with silences of about the length of the gap, and arrival times that may go backwards."""
     steps = st.sampled_from((0, 1, 300, GAP - 1, GAP, GAP + 1, 3 * GAP, -700))
     chosen = draw(st.lists(st.sampled_from(events), min_size=1, max_size=2, unique=True))
     each = st.tuples(st.sampled_from(chosen), samples.FIELDS, steps)
@@ -50,7 +50,7 @@ def sent(draw: st.DrawFn, events: Sequence[str] = tuple(snapshots.EVENTS)) -> li
 
 
 def as_records(rows: Sequence[Sent], names: Sequence[str] | None = None) -> list[Record]:
-    """The records, their devices by other names where these are given."""
+    """Return the records, with other device names if `names` are given."""
     made = []
     for number, row in enumerate(rows):
         fields = row.fields if names is None else row.fields | {"device": names[number]}
@@ -59,7 +59,7 @@ def as_records(rows: Sequence[Sent], names: Sequence[str] | None = None) -> list
 
 
 def generations(rows: Sequence[Sent]) -> list[str]:
-    """A name for each row's device that is another one after each silence."""
+    """Return a device name for each row that changes after each silence."""
     latest, last, count = 0, dict[tuple[str, str], int](), dict[tuple[str, str], int]()
     names = []
     for row in rows:
@@ -72,8 +72,8 @@ def generations(rows: Sequence[Sent]) -> list[str]:
     return names
 
 
-def told(found: dict[int, Any]) -> dict[int, Any]:
-    """Fates without what a device is called."""
+def without_device_names(found: dict[int, Any]) -> dict[int, Any]:
+    """Remove the generation from the device names of the outcomes."""
     for fate in found.values():
         if fate[0] == "passed":
             fate[2]["device"] = fate[2]["device"][1].partition("#")[0]
@@ -81,19 +81,19 @@ def told(found: dict[int, Any]) -> dict[int, Any]:
 
 
 def run(state: ShardState, records: Sequence[Record], start: int = 0) -> dict[int, Any]:
-    return told(outcomes_of(process(records, REGISTRY, state, samples.MAX_BYTES), start))
+    return without_device_names(outcomes_of(process(records, REGISTRY, state, samples.MAX_BYTES), start))
 
 
 @given(sent(), st.data(), st.sampled_from((0, 4_096)))
 @settings(deadline=None)
-def test_a_device_begins_anew_after_a_silence_in_every_split(
+def test_a_device_is_forgotten_after_a_silence_in_every_split(
     rows: list[Sent], data: st.DataObject, few: int
 ) -> None:
     expected = run(snapshots.new_state(), as_records(rows, generations(rows)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             state_module, "MIN_FORGOTTEN", few
-        )  # 0: memory is given back as soon as half is forgotten
+        )  # 0: compacts as soon as half of the devices are forgotten
         state, start = ShardState(snapshots.EVENTS, snapshots.SEEN_IDS, GAP), 0
         found: dict[int, Any] = {}
         for part in data.draw(samples.splits(as_records(rows))):
@@ -107,7 +107,7 @@ def test_a_device_begins_anew_after_a_silence_in_every_split(
 
 @given(sent(tuple(CANONICAL)), st.data())
 @settings(deadline=None)
-def test_a_snapshot_does_not_depend_on_when_memory_was_given_back(
+def test_a_snapshot_does_not_depend_on_when_memory_was_compacted(
     rows: list[Sent], data: st.DataObject
 ) -> None:
     whole = ShardState(CANONICAL, snapshots.SEEN_IDS, GAP)
@@ -125,7 +125,7 @@ def test_a_snapshot_does_not_depend_on_when_memory_was_given_back(
 
 @given(sent(), st.integers(0, 30), st.sets(st.sampled_from(samples.DEVICES)))
 @settings(deadline=None)
-def test_the_children_of_a_split_shard_forget_as_it_would_have(
+def test_child_shards_forget_devices_like_the_parent_shard(
     rows: list[Sent], cut: int, mine: set[str]
 ) -> None:
     expected = run(snapshots.new_state(), as_records(rows, generations(rows)))
@@ -135,20 +135,20 @@ def test_the_children_of_a_split_shard_forget_as_it_would_have(
         child = ShardState(snapshots.EVENTS, snapshots.SEEN_IDS, GAP)
         child.restore(parent.snapshot(), keeps)
         own = [at for at in range(cut, len(rows)) if keeps(rows[at].fields["device"])]
-        # A child's latest arrival is its own: records of others between them do not count.
+        # A child's latest arrival time is that of its own records only.
         latest = np.maximum.accumulate([row.arrived for row in rows]).tolist()
         moved = [record(records[at].data, at + 1, key="k", arrived=latest[at]) for at in own]
         found = run(child, moved)
         assert [found[at] for at in range(len(own))] == [expected[at] for at in own]
 
 
-def test_what_a_version_without_arrivals_knew_is_not_forgotten_at_once() -> None:
+def test_devices_of_a_version_2_snapshot_are_not_forgotten_at_once() -> None:
     state = ShardState(snapshots.EVENTS, snapshots.SEEN_IDS, GAP)
     state.restore(snapshots.VERSION_2.read_bytes())
     begin, known = samples.START + 99 * GAP, "device 1"
 
     def pause(device: str, event_id: str, arrived: int) -> float:
-        """The time since the device's last record."""
+        """Return the seconds since the device's previous record."""
         fields = {"id": event_id, "device": device, "time": begin + 9_999 * samples.HOUR, "value": 1.0}
         fate = run(state, as_records([Sent("step", fields, arrived)]))[0]
         return float(np.frombuffer(fate[2]["pause"][1])[0])
@@ -156,15 +156,15 @@ def test_what_a_version_without_arrivals_knew_is_not_forgotten_at_once() -> None
     assert pause(known, "new", begin) > 0
     assert pause(known, "newer", begin + GAP) == 0
     assert state.forgotten == 0
-    assert np.isnan(pause("someone else", "new", begin + 2 * GAP + 1))
+    assert np.isnan(pause("another device", "new", begin + 2 * GAP + 1))
     assert np.isnan(pause(known, "newest", begin))
-    assert state.forgotten == 60  # all that the snapshot knew
+    assert state.forgotten == 60  # all devices of the snapshot
 
 
 # ---- Memory
 
 
-def test_devices_that_send_once_take_no_memory_for_ever() -> None:
+def test_the_memory_of_devices_that_send_only_once_is_released() -> None:
     state = ShardState({"step": samples.STEP}, 256, GAP)
     held = []
     for number in range(60):

@@ -1,4 +1,4 @@
-"""Tables in memory take few steps a key, whatever keys were chosen to fall on the same place."""
+"""Hash tables need few steps per key, even for adversarial keys."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def _marks_without_a_seed(data: np.ndarray, size: int, marks: np.ndarray) -> Non
 
 
 @pytest.fixture(scope="module")
-def chosen() -> list[str]:
-    """Keys that a table without a seed would put on one place of 1,024."""
+def colliding() -> list[str]:
+    """Keys that an unseeded table of 1,024 slots would put into the same slot."""
     rng, found = random.Random(5), list[str]()
     while len(found) < _CHOSEN:
         keys = [f"{rng.getrandbits(64):016x}" for _ in range(200_000)]
@@ -48,20 +48,20 @@ def chosen() -> list[str]:
 
 
 def steps_of(devices: KeyIndex) -> int:
-    """How many slots are looked at to find every key once."""
+    """Return the number of slots that are probed to find every key once."""
     slots = devices._table
     used = np.flatnonzero(slots[:, SLOT] >= 0)
     home = slots[used, HASH] & (len(slots) - 1)
     return int(((used - home) & (len(slots) - 1)).sum()) + len(used)
 
 
-def test_keys_that_were_chosen_take_no_more_steps_than_others(chosen: list[str]) -> None:
+def test_colliding_keys_need_no_more_steps_than_others(colliding: list[str]) -> None:
     devices = KeyIndex()
-    assert devices.slots(chosen).tolist() == list(range(_CHOSEN))
+    assert devices.slots(colliding).tolist() == list(range(_CHOSEN))
     assert steps_of(devices) < 4 * _CHOSEN
 
 
-def test_no_result_depends_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for seed in (0, 1, 2**64 - 1):
         fixed = lambda size=2, seed=seed: np.full(size, seed, dtype=np.uint64)  # noqa: E731
@@ -73,22 +73,22 @@ def test_no_result_depends_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[0] == found[1] == found[2]
 
 
-def test_a_hash_is_pythons_own() -> None:
-    """With PYTHONHASHSEED=0 Python hashes bytes by SipHash-1-3 with two zeros as its seed."""
+def test_hashes_equal_pythons() -> None:
+    """With PYTHONHASHSEED=0, Python hashes bytes with SipHash-1-3 and a seed of two zeros."""
     texts, zeros = [random.Random(n).randbytes(n) for n in range(1, 40)], np.zeros(2, np.uint64)
     code = f"import sys; print(sys.hash_info.algorithm, *map(hash, {texts}))"
     environ = {**os.environ, "PYTHONHASHSEED": "0"}
-    told = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
     )
-    name, *expected = told.stdout.split()
+    name, *expected = completed.stdout.split()
     if name != "siphash13":
         pytest.skip(f"this Python hashes by {name}")
     found = [hash_of(np.frombuffer(b"?" + text, np.uint8), 1, len(text), zeros) for text in texts]
     assert found == list(map(int, expected))
 
 
-# ---- Which row gave an id
+# ---- The original row of a repeated ID
 
 
 def check_and_add(seen: RecentIds, devices: list[int], marks: IntVector) -> tuple[Repeats, int]:
@@ -108,7 +108,7 @@ def check_and_add(seen: RecentIds, devices: list[int], marks: IntVector) -> tupl
     ids=["one id", "each id twice", "high bits", "middle bits"],
 )
 @pytest.mark.parametrize("devices", [1, 50])
-def test_a_batch_of_repeats_takes_a_few_steps_a_row(marks: IntVector, devices: int) -> None:
+def test_a_batch_of_repeats_needs_few_steps_per_row(marks: IntVector, devices: int) -> None:
     _, steps = check_and_add(RecentIds(100_000), [int(mark) % devices for mark in marks.tolist()], marks)
     assert steps < 4 * len(marks)
 
@@ -116,15 +116,15 @@ def test_a_batch_of_repeats_takes_a_few_steps_a_row(marks: IntVector, devices: i
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.booleans()), max_size=40), st.integers(1, 9)
 )
-def test_a_repeats_giver_is_the_last_row_that_had_its_id(
+def test_the_original_of_a_repeat_is_the_last_accepted_row_with_its_id(
     rows: list[tuple[int, int, bool]], limit: int
 ) -> None:
     columns: Any = [np.array([row[at] for row in rows], dtype=kind) for at, kind in _COLUMNS]
     devices, marks, accepted = columns
     met = RecentIds(limit).check_and_add(devices, marks, accepted)
     for row, (device, mark, _) in enumerate(rows):
-        givers = [at for at in range(row) if rows[at] == (device, mark, True) and not met.repeated[at]]
-        assert met.originals[row] == (givers[-1] if met.repeated[row] and givers else -1)
+        originals = [at for at in range(row) if rows[at] == (device, mark, True) and not met.repeated[at]]
+        assert met.originals[row] == (originals[-1] if met.repeated[row] and originals else -1)
 
 
 _COLUMNS = ((0, np.int64), (1, np.int64), (2, np.bool_))

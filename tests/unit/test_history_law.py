@@ -1,4 +1,4 @@
-"""No loop runs for ever: each position is corrected at most once and comes before people at most once."""
+"""Corrections cannot loop: each position is corrected at most once and escalated to people at most once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RECEIVES = 4
 
 
 class CrashError(BaseException):
-    """The process died here."""
+    """Simulates the death of the process."""
 
 
 def request(position: int, by: str) -> Request:
@@ -52,16 +52,16 @@ def request(position: int, by: str) -> Request:
 
 
 @dataclass
-class World:
-    """The history and the stored rows in memory; each effect may be the last of its process."""
+class MemoryCorrections:
+    """The history and the stored rows in memory; the process may crash at any effect."""
 
     crashes: set[int] = field(default_factory=set)
     early: Counter[Position] = field(default_factory=Counter)
     impossible: set[Position] = field(default_factory=set)
-    unlucky: set[int] = field(default_factory=set)
+    transient_failures: set[int] = field(default_factory=set)
     entries: dict[Position, Entry] = field(default_factory=dict)
     overwritten: list[Position] = field(default_factory=list)
-    told: list[Position] = field(default_factory=list)
+    notifications: list[Position] = field(default_factory=list)
     objects: dict[Position, str] = field(default_factory=dict)
     effects: int = 0
     crashed: int = 0
@@ -106,21 +106,21 @@ class World:
     def work(self, request: Request) -> Correction:
         position = request.position
         self.effect()
-        if self.effects in self.unlucky:
-            raise OSError("the world")
+        if self.effects in self.transient_failures:
+            raise OSError("transient failure")
         if self.early[position] > 0:
             self.early[position] -= 1
             raise NotReadyError
         if position in self.impossible:
             raise UncorrectableError("nothing to correct")
-        if position not in self.overwritten:  # an overwrite that finds its row corrected leaves it
+        if position not in self.overwritten:  # an overwrite is idempotent
             self.overwritten.append(position)
         self.effect()
         return Correction(key="", version="", version_before="", before={}, after={})
 
-    def tell(self, refusal: Refusal) -> None:
+    def notify(self, refusal: Refusal) -> None:
         self.effect()
-        self.told.append(refusal.request.position)
+        self.notifications.append(refusal.request.position)
         self.effect()
 
     def store(self, request: Request, reason: str) -> str:
@@ -130,10 +130,10 @@ class World:
         return "key"
 
 
-def run(dependencies: World, asked: list[Request], bound: int, size: int = 1) -> None:
-    """Both queues until they are empty, as SQS would: what is not answered comes again, at most so often.
+def run(dependencies: MemoryCorrections, asked: list[Request], bound: int, size: int = 1) -> None:
+    """Process both queues until they are empty, like SQS: failed messages are received again, up to RECEIVES times.
 
-    `size` messages come together, those of one position one after the other.
+    Messages are received in batches of `size`; a batch contains a position at most once.
     """
     queue, dead = [(one, 1) for one in asked], list[Request]()
     for _ in range(bound + 1):
@@ -149,7 +149,7 @@ def run(dependencies: World, asked: list[Request], bound: int, size: int = 1) ->
                     [one for one, _ in together],
                     dependencies,
                     one_by_one(dependencies.work),
-                    dependencies.tell,
+                    dependencies.notify,
                 )
             except CrashError:
                 answers = [OSError()] * len(together)
@@ -187,47 +187,49 @@ positions = st.integers(0, 3).map(lambda at: Position("s", str(at)))
     st.sets(positions),
     st.integers(1, 10),
 )
-def test_each_position_is_corrected_and_refused_at_most_once_and_nothing_goes_round_for_ever(
+def test_each_position_is_corrected_and_refused_at_most_once_and_processing_ends(
     asked: list[Request],
     crashes: set[int],
-    unlucky: set[int],
+    transient_failures: set[int],
     early: dict[Position, int],
     impossible: set[Position],
     size: int,
 ) -> None:
-    dependencies = World(crashes=crashes, unlucky=unlucky, early=Counter(early), impossible=impossible)
+    dependencies = MemoryCorrections(
+        crashes=crashes, transient_failures=transient_failures, early=Counter(early), impossible=impossible
+    )
     run(dependencies, asked, bound=len(asked) * (RECEIVES + 1) + len(crashes), size=size)
     assert max(Counter(dependencies.overwritten).values(), default=0) <= 1
-    before_people = Counter(dependencies.told)
+    before_people = Counter(dependencies.notifications)
     for position in {one.position for one in asked}:
         entry = dependencies.entries[position]
         assert entry.done or entry.refusal
-        # What was written is noted. Where a process died before its note and every try after it failed, people know.
+        # Every overwrite is recorded. If a crash prevented this and all later attempts failed, people are notified.
         assert (position in dependencies.overwritten) == (entry.done is not None) or entry.refusal
         assert entry.refusal is None or entry.notified
-        # A crash between telling and noting tells once more, under the same position.
+        # A crash between notifying and recording repeats the notification for the same position.
         assert before_people[position] <= 1 + dependencies.crashed
     assert sum(before_people.values()) <= len(before_people) + dependencies.crashed
-    told = set(before_people) | set(dependencies.objects)
-    assert {at for at, entry in dependencies.entries.items() if entry.refusal} <= told
+    notifications = set(before_people) | set(dependencies.objects)
+    assert {at for at, entry in dependencies.entries.items() if entry.refusal} <= notifications
 
 
 @given(requests)
-def test_a_second_round_of_the_same_requests_does_nothing(asked: list[Request]) -> None:
-    dependencies = World()
+def test_processing_the_same_requests_again_has_no_effect(asked: list[Request]) -> None:
+    dependencies = MemoryCorrections()
     run(dependencies, asked, bound=len(asked) * (RECEIVES + 1))
-    before = dict(dependencies.entries), list(dependencies.overwritten), list(dependencies.told)
+    before = dict(dependencies.entries), list(dependencies.overwritten), list(dependencies.notifications)
     run(dependencies, asked, bound=len(asked))
-    assert (dependencies.entries, dependencies.overwritten, dependencies.told) == before
+    assert (dependencies.entries, dependencies.overwritten, dependencies.notifications) == before
 
 
-def test_a_second_request_is_for_people_and_a_repeat_for_nobody() -> None:
-    dependencies = World()
-    verdicts = [
-        correct(request(1, by), dependencies, dependencies.work, dependencies.tell)
+def test_a_second_correction_is_manual_and_a_duplicate_request_is_ignored() -> None:
+    dependencies = MemoryCorrections()
+    results = [
+        correct(request(1, by), dependencies, dependencies.work, dependencies.notify)
         for by in ("a", "a", "b", "b", "c")
     ]
-    assert [verdict.value for verdict in verdicts] == [
+    assert [result.value for result in results] == [
         "corrected",
         "repeated",
         "manual",
@@ -239,10 +241,10 @@ def test_a_second_request_is_for_people_and_a_repeat_for_nobody() -> None:
     assert (refusal.reason, refusal.request.by) == (ALREADY_CORRECTED, "b")
 
 
-def test_a_person_may_try_what_was_refused_but_not_correct_twice() -> None:
-    dependencies = World(impossible={Position("s", "1")})
+def test_a_person_can_retry_a_refused_correction_but_not_correct_twice() -> None:
+    dependencies = MemoryCorrections(impossible={Position("s", "1")})
     assert (
-        correct(request(1, "a"), dependencies, dependencies.work, dependencies.tell) is RequestResult.MANUAL
+        correct(request(1, "a"), dependencies, dependencies.work, dependencies.notify) is RequestResult.MANUAL
     )
     dependencies.impossible.clear()
     correct_refused(request(1, "person"), dependencies, dependencies.work)
@@ -251,8 +253,8 @@ def test_a_person_may_try_what_was_refused_but_not_correct_twice() -> None:
     assert dependencies.entries[Position("s", "1")].status == "corrected, manual"
 
 
-def test_nothing_here_speaks_to_the_bus() -> None:
-    """What a correction may call on its clients, read from the source: never PutEvents, nor a stream's Put."""
+def test_corrections_never_publish_events() -> None:
+    """The source must not call PutEvents, PutRecord or PutRecords on a client."""
     files = sorted(Path(inspect.getfile(module)).parent.glob("*.py"))
     assert files
     for file in files:
@@ -261,13 +263,13 @@ def test_nothing_here_speaks_to_the_bus() -> None:
         assert not named & {"put_events", "put_record", "put_records", "publish"}, file.name
 
 
-def test_the_shape_of_the_book_is_that_of_the_history() -> None:
+def test_the_history_store_protocol_matches_the_history() -> None:
     from stream_app.recovery.correct.history import History
 
-    books: list[ModuleType | type] = [module.HistoryStore, History]
+    classes: list[ModuleType | type] = [module.HistoryStore, History]
     for name in ("start", "start_all", "finish", "finish_all", "refuse", "notified"):
-        shapes = {str(inspect.signature(getattr(book, name))) for book in books}
-        assert len(shapes) == 1, name
+        signatures = {str(inspect.signature(getattr(owner, name))) for owner in classes}
+        assert len(signatures) == 1, name
 
 
 class Clock:
@@ -287,7 +289,7 @@ class Clock:
     st.floats(1.0, 20.0),
     st.lists(st.tuples(st.floats(0.0, 5.0), st.floats(0.0, 30.0)), max_size=50),
 )
-def test_a_bucket_never_gives_more_than_its_burst_and_its_rate(
+def test_a_token_bucket_never_exceeds_its_burst_and_rate(
     rate: float, burst: float, asked: list[tuple[float, float]]
 ) -> None:
     clock, given_at = Clock(), list[float]()
@@ -305,5 +307,5 @@ def test_a_bucket_never_gives_more_than_its_burst_and_its_rate(
 
 
 @given(st.integers(-1, 10_000))
-def test_what_is_put_off_waits_longer_each_time_and_never_longer_than_its_bound(receives: int) -> None:
+def test_the_retry_delay_increases_up_to_its_maximum(receives: int) -> None:
     assert 2 <= retry_delay_seconds(receives) <= retry_delay_seconds(receives + 1) <= 900

@@ -1,4 +1,4 @@
-"""The bounds of the source: sizes, uses of Any, and words. `python -m tests.house` prints the places."""
+"""Limits on the source: sizes, uses of Any, and wording. `python -m tests.house` prints the violations."""
 
 from __future__ import annotations
 

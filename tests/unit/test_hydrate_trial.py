@@ -1,4 +1,4 @@
-"""Who is guilty of a range, and the runs that say so."""
+"""Trials of record ranges: the failing records, and the runs of equal outcomes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests import samples
 
 REGISTRY = samples.registry()
 MARKED = st.lists(st.sampled_from(list(Outcome)), max_size=30).map(
-    lambda verdicts: [(Position("s", str(at + 7), at % 2), outcome) for at, outcome in enumerate(verdicts)]
+    lambda outcomes: [(Position("s", str(at + 7), at % 2), outcome) for at, outcome in enumerate(outcomes)]
 )
 
 
 @given(MARKED, st.lists(st.integers(0, 30)))
-def test_the_runs_of_parts_are_those_of_the_whole(
+def test_joined_runs_of_parts_equal_the_runs_of_the_whole(
     marked: list[tuple[Position, Outcome]], cuts: list[int]
 ) -> None:
     bounds = [0, *sorted(min(cut, len(marked)) for cut in cuts), len(marked)]
@@ -32,13 +32,13 @@ def test_the_runs_of_parts_are_those_of_the_whole(
     assert all(one.outcome != other.outcome for one, other in pairwise(whole))
 
 
-def test_a_run_is_told_by_its_ends() -> None:
+def test_a_run_has_its_first_and_last_sequence_number_and_its_count() -> None:
     marked = [(Position("s", str(at)), Outcome.PASSED if at else Outcome.FAILED) for at in range(4)]
     assert runs(marked) == [Run(Outcome.FAILED, "0", "0", 1), Run(Outcome.PASSED, "1", "3", 3)]
 
 
 @given(samples.shards(), st.data())
-def test_the_guilty_are_those_that_fail_in_the_pipeline_however_the_range_is_paged(
+def test_the_failing_records_are_those_of_the_pipeline_for_any_paging(
     records: Sequence[Record], data: st.DataObject
 ) -> None:
     trial_factory = pipeline_trials(REGISTRY, seen_ids=4, max_bytes=samples.MAX_BYTES)
@@ -50,8 +50,8 @@ def test_the_guilty_are_those_that_fail_in_the_pipeline_however_the_range_is_pag
         failing |= {row + start: one.moved(row + start - one.row) for row, one in trial(part).items()}
         start += len(part)
     assert failing == expected
-    assert trial_factory()(records) == expected, "the next range begins afresh"
+    assert trial_factory()(records) == expected, "the next range starts with an empty state"
 
 
-def test_without_a_judge_nobody_is_accused() -> None:
+def test_pass_all_reports_no_failing_record() -> None:
     assert pass_all()([]) == {}

@@ -1,4 +1,4 @@
-"""Which record ends a process, from forks that are pretended."""
+"""Finding the record that ends a process, with simulated forks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT = Limit(5.0, 20.0)
 
 
 class Forks:
-    """Trials that end at some rows; `kills` is asked for each trial and row as well, as somebody else's kill -9."""
+    """Simulated trials that die at the rows `fatal`; `kills(trial, row)` simulates an external SIGKILL."""
 
     def __init__(
         self, fatal: set[int], kills: Callable[[int, int], bool] = lambda _trial, _row: False
@@ -26,23 +26,23 @@ class Forks:
 
     def __call__(self, cuts: Sequence[int], _snapshots: bool) -> ForkResult:
         self.cuts.append(list(cuts))
-        told = [_told(Progress(0))]
+        reports = [_report(Progress(0))]
         for start, stop in zip([0, *cuts], cuts, strict=False):
             rows = range(start, stop)
             if any(row in self.fatal or self.kills(len(self.cuts), row) for row in rows):
-                return ForkResult(told, code=-9)
-            told.append(_told(Progress(stop)))
-        return ForkResult(told, finished=True, code=0)
+                return ForkResult(reports, code=-9)
+            reports.append(_report(Progress(stop)))
+        return ForkResult(reports, finished=True, code=0)
 
 
-def _told(progress: Progress) -> str:
-    told: list[str] = []
-    progress.send(told.append)
-    return told[0]
+def _report(progress: Progress) -> str:
+    reports: list[str] = []
+    progress.send(reports.append)
+    return reports[0]
 
 
 @given(st.integers(1, 400), st.sets(st.integers(0, 399), max_size=3))
-def test_the_first_fatal_row_is_found_with_three_forks(rows: int, fatal: set[int]) -> None:
+def test_the_first_fatal_row_is_found_with_at_most_three_forks(rows: int, fatal: set[int]) -> None:
     forks = Forks(fatal)
     found = inspect(rows, forks, LIMIT)
     first = min((row for row in fatal if row < rows), default=None)
@@ -56,21 +56,19 @@ def test_the_first_fatal_row_is_found_with_three_forks(rows: int, fatal: set[int
 
 
 @given(st.integers(1, 300), st.integers(1, 2), st.integers(0, 299))
-def test_who_is_killed_once_or_twice_by_somebody_else_blames_no_record(
-    rows: int, trials: int, at: int
-) -> None:
+def test_one_or_two_external_kills_are_not_attributed_to_a_record(rows: int, trials: int, at: int) -> None:
     forks = Forks(set(), lambda trial, row: trial <= trials and row == at)
     found = inspect(rows, forks, LIMIT)
     assert found.termination is None
     assert 0 < found.passed <= rows
 
 
-def test_forks_that_end_now_here_now_there_are_the_machines_fault() -> None:
+def test_forks_that_end_at_different_rows_are_a_fatal_error() -> None:
     with pytest.raises(FatalError, match="memory limit"):
         inspect(100, Forks(set(), lambda trial, row: row == 7 * trial % 60), LIMIT)
 
 
-def test_a_fork_that_ends_before_the_first_record_blames_none() -> None:
+def test_a_fork_that_ends_before_the_first_record_is_a_fatal_error() -> None:
     def none(_cuts: Sequence[int], _snapshots: bool) -> ForkResult:
         return ForkResult([], code=-9)
 
@@ -102,9 +100,9 @@ def test_a_fork_that_ends_before_the_first_record_blames_none() -> None:
         ),
     ],
 )
-def test_the_reason_says_how_it_ended(ended: ForkResult, reason: str) -> None:
-    told = [_told(Progress(0, "process", "reading", "5c"))]
-    found = inspect(1, lambda _cuts, _snapshots: ended._replace(reports=told), LIMIT)
+def test_the_reason_describes_how_the_fork_ended(ended: ForkResult, reason: str) -> None:
+    reports = [_report(Progress(0, "process", "reading", "5c"))]
+    found = inspect(1, lambda _cuts, _snapshots: ended._replace(reports=reports), LIMIT)
     assert found.termination is not None
     assert found.termination.reason == reason
     assert (found.termination.stage, found.termination.event, found.termination.schema) == (
@@ -115,12 +113,12 @@ def test_the_reason_says_how_it_ended(ended: ForkResult, reason: str) -> None:
     assert found.termination.code == ("TIMED_OUT" if ended.exceeded else "PROCESS_KILLED")
 
 
-def test_the_stage_is_that_of_the_stack_where_there_is_one() -> None:
+def test_the_stage_is_taken_from_the_stack_if_available() -> None:
     frames = [
         StackFrame("/a/events/mine.py", 7, "rate"),
         StackFrame("/a/stream_app/pipeline/calculate.py", 3, "calculate"),
     ]
-    ended = ForkResult([_told(Progress(0))], code=-11, stack=frames)
+    ended = ForkResult([_report(Progress(0))], code=-11, stack=frames)
     found = inspect(1, lambda _cuts, _snapshots: ended, LIMIT)
     assert found.termination is not None
     assert found.termination.stage == "calculate"

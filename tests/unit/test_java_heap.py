@@ -1,4 +1,4 @@
-"""The heap of KCL's daemon: enough for the shards, within the memory, and what was chosen stays."""
+"""The heap size of the KCL daemon: enough for the shards, within the memory, and configurable."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def heap(shards: int | None, memory: int = PLENTY, **properties: str) -> tuple[s
 
 
 @pytest.mark.parametrize("text", ["256m", "2g", "524288K"])
-def test_a_heap_that_was_chosen_stays(text: str) -> None:
+def test_a_configured_heap_size_is_used(text: str) -> None:
     assert chosen_heap({HEAP_ENVIRONMENT: text}, {HEAP_PROPERTY: "1g"}) == text
     assert chosen_heap({}, {HEAP_PROPERTY: text}) == text
     assert size({HEAP_PROPERTY: text}, {}, shards=64, memory=GIB).heap == text
@@ -50,7 +50,7 @@ def test_a_heap_that_was_chosen_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["256", "much", "256m -Dx=y", "-1m", "٣m"])
-def test_a_heap_that_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_heap_size_is_rejected(text: str) -> None:
     with pytest.raises(ConfigError, match=HEAP_ENVIRONMENT):
         chosen_heap({HEAP_ENVIRONMENT: text})
     with pytest.raises(ConfigError, match=HEAP_PROPERTY):
@@ -58,13 +58,13 @@ def test_a_heap_that_is_no_size_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("properties", SHIPPED)
-def test_four_shards_have_512_mb_with_the_settings_that_are_shipped(properties: dict[str, str]) -> None:
+def test_four_shards_have_512_mb_with_the_shipped_settings(properties: dict[str, str]) -> None:
     for shards in (4, None):
         found = size(properties, {}, shards=shards, memory=PLENTY)
         assert (found.heap, found.max_records, found.lowered) == ("512m", 10_000, False)
 
 
-def test_the_heap_grows_with_the_shards_that_a_worker_may_hold() -> None:
+def test_the_heap_grows_with_the_maximum_number_of_shards_per_worker() -> None:
     assert heap(1) == ("256m", 10_000)
     assert heap(16) == ("1688m", 10_000)
     assert heap(64) == heap(1_000) == ("6392m", 10_000)
@@ -73,7 +73,7 @@ def test_the_heap_grows_with_the_shards_that_a_worker_may_hold() -> None:
     assert heap(None, maxLeasesForWorker="16") == heap(16)
 
 
-def test_known_record_sizes_need_less() -> None:
+def test_a_known_record_size_reduces_the_heap() -> None:
     known = {"app.record_bytes": "100"}
     small = size(known, {}, shards=16, memory=PLENTY)
     assert int(small.heap[:-1]) < 1_688
@@ -81,7 +81,7 @@ def test_known_record_sizes_need_less() -> None:
     assert size({"app.record_bytes": "1048576"}, {}, shards=16, memory=PLENTY).heap == "1688m"
 
 
-def test_the_records_of_a_read_are_lowered_where_memory_is_short() -> None:
+def test_max_records_is_lowered_if_memory_is_short() -> None:
     found = size({}, {}, shards=16, memory=GIB)
     assert found.heap == "512m"
     assert found.lowered
@@ -98,7 +98,7 @@ def test_the_records_of_a_read_are_lowered_where_memory_is_short() -> None:
     st.integers(0, 10 * MIB),
     st.sampled_from(["", "1", "500", "10000"]),
 )
-def test_within_the_memory_and_enough_unless_a_shard_accepts_more(
+def test_the_heap_is_within_memory_and_sufficient_for_the_lowered_max_records(
     shards: int, memory: int, record: int, records: str
 ) -> None:
     properties = {
@@ -115,11 +115,11 @@ def test_within_the_memory_and_enough_unless_a_shard_accepts_more(
 
 
 @given(st.integers(1, 500), st.integers(0, 20 * MIB))
-def test_the_largest_batch_is_the_one_that_needs_the_heap(shards: int, batch: int) -> None:
+def test_the_largest_batch_is_the_inverse_of_the_needed_heap(shards: int, batch: int) -> None:
     assert abs(largest_batch(needed(shards, batch), shards) - batch) <= 1
 
 
-def test_fewer_records_after_each_lack_of_memory_down_to_one() -> None:
+def test_max_records_decreases_to_one_after_repeated_out_of_memory_exits() -> None:
     seen = [10_000]
     while seen[-1] > 1:
         seen.append(after_out_of_memory(seen[-1]))
@@ -127,7 +127,7 @@ def test_fewer_records_after_each_lack_of_memory_down_to_one() -> None:
     assert after_out_of_memory(1) == 1
 
 
-# ---- The memory that there is
+# ---- Available memory
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -160,10 +160,10 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ),
     ],
 )
-def test_a_containers_limit_counts(tmp_path: Path, files: dict[str, str], limit: int) -> None:
+def test_the_memory_limit_of_a_container_is_used(tmp_path: Path, files: dict[str, str], limit: int) -> None:
     assert memory_limit(tree(tmp_path, files)) == limit
 
 
-def test_without_a_limit_the_machine_counts(tmp_path: Path) -> None:
+def test_without_a_limit_the_memory_of_the_machine_is_used(tmp_path: Path) -> None:
     machine = memory_limit(tree(tmp_path, {"sys/fs/cgroup/memory.max": "max\n"}))
     assert machine == memory_limit(tmp_path / "nothing") > 100 * MIB

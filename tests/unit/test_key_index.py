@@ -1,4 +1,4 @@
-"""Numbers of keys, against a dict; and places by number, against places by key."""
+"""Key numbers against a dict, and table slots by number against slots by key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEYS = st.one_of(
 
 
 @given(keys=st.lists(KEYS, max_size=60), data=st.data())
-def test_keys_are_numbered_in_the_order_in_which_they_came(keys: list[Any], data: st.DataObject) -> None:
+def test_keys_are_numbered_in_order_of_appearance(keys: list[Any], data: st.DataObject) -> None:
     devices, known = KeyIndex(), dict[Any, int]()
     for part in data.draw(splits(keys)):
         expected = [known.setdefault(key, len(known)) for key in part]
@@ -34,7 +34,7 @@ def test_keys_are_numbered_in_the_order_in_which_they_came(keys: list[Any], data
 
 
 @pytest.mark.parametrize("count", [7, 8, 9, 5_000])
-def test_as_many_as_come_find_room_whatever_came_before(count: int) -> None:
+def test_the_index_grows_for_any_number_of_keys(count: int) -> None:
     devices, keys = KeyIndex(), [f"device {number}" for number in range(count)]
     assert devices.slots(keys[:1] * 3).tolist() == [0, 0, 0]
     assert devices.slots(keys[::-1]).tolist() == [*range(1, count), 0]
@@ -48,7 +48,7 @@ def test_as_many_as_come_find_room_whatever_came_before(count: int) -> None:
     plain=st.lists(st.booleans(), min_size=61, max_size=61),
     data=st.data(),
 )
-def test_whoever_gives_numbers_gets_the_same_places(
+def test_lookups_by_number_and_by_key_give_the_same_slots(
     keys: list[str], most: int, plain: list[bool], data: st.DataObject
 ) -> None:
     by_key, by_number = (Table(most, {"n": ((), np.int64)}) for _ in range(2))

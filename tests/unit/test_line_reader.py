@@ -1,4 +1,4 @@
-"""Lines of the daemon: what the compiled reader takes is what a JSON library reads, and nothing else."""
+"""The compiled reader of daemon lines accepts only lines that a JSON library reads identically."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RECORDS = st.lists(
 
 
 def line(records: list[Record], behind_ms: int | None = 7) -> bytes:
-    """As Jackson writes it: the action of a record comes last, and only what must be is escaped."""
+    """Encode records like Jackson: the action of a record comes last, and escapes are minimal."""
     items = [
         {
             "data": b64encode(record.data).decode(),
@@ -65,7 +65,7 @@ def plain(text: str) -> bool:
 
 
 @given(RECORDS, NUMBERS)
-def test_records_are_taken_as_they_were_sent(records: list[Record], behind_ms: int) -> None:
+def test_records_are_read_as_sent(records: list[Record], behind_ms: int) -> None:
     sent = line(records, behind_ms)
     read = _decode(sent)
     assert isinstance(read, ProcessRecords)
@@ -78,7 +78,7 @@ def test_records_are_taken_as_they_were_sent(records: list[Record], behind_ms: i
 
 
 @given(RECORDS, st.randoms(use_true_random=False))
-def test_what_was_damaged_is_taken_only_where_a_library_reads_the_same(
+def test_damaged_lines_are_accepted_only_if_a_json_library_agrees(
     records: list[Record], rng: random.Random
 ) -> None:
     whole = line(records)
@@ -94,7 +94,7 @@ def test_what_was_damaged_is_taken_only_where_a_library_reads_the_same(
             assert found.behind_ms == read.millis_behind_latest
 
 
-def test_members_come_in_any_order() -> None:
+def test_members_may_have_any_order() -> None:
     record = Record(b"data", "kéy", "4960", 1_700_000_000_000, 3)
     message = json.loads(line([record]))
     members = list(message["records"][0].items())
@@ -124,12 +124,12 @@ def test_members_come_in_any_order() -> None:
         b"\n",
     ],
 )
-def test_other_lines_are_left_to_a_json_library(sent: bytes) -> None:
+def test_other_lines_are_not_accepted(sent: bytes) -> None:
     assert take(sent) is None
 
 
 class _Trickle(io.RawIOBase):
-    """Gives some bytes at a time."""
+    """Returns a random number of bytes per read."""
 
     def __init__(self, data: bytes, rng: random.Random) -> None:
         self._left, self._rng = io.BytesIO(data), rng
@@ -143,7 +143,7 @@ class _Trickle(io.RawIOBase):
     st.binary(max_size=5),
     st.randoms(use_true_random=False),
 )
-def test_lines_come_whole_however_they_are_read(lines: list[bytes], last: bytes, rng: random.Random) -> None:
+def test_lines_are_complete_for_any_read_sizes(lines: list[bytes], last: bytes, rng: random.Random) -> None:
     wanted = [each.replace(b"\n", b"") + b"\n" for each in lines]
     rest = last.replace(b"\n", b"")
     reader = LineReader(_Trickle(b"".join(wanted) + rest, rng))
@@ -153,7 +153,7 @@ def test_lines_come_whole_however_they_are_read(lines: list[bytes], last: bytes,
     assert found == wanted + ([rest] if rest else [])
 
 
-def test_room_that_is_not_needed_any_more_is_given_back() -> None:
+def test_unused_buffer_memory_is_released() -> None:
     small = b"x" * 99 + b"\n"
     reader = LineReader(_Trickle(b"y" * 3_000_000 + b"\n" + small * 3, random.Random(1)))
     line = reader.read()
