@@ -32,9 +32,9 @@ def run(work: str, seconds: float, warm: bool = True) -> tuple[int, str]:
     "work", ["while True: pass", "re.match('(a+)+$', 'a' * 64 + 'b')"], ids=["loop", "in C"]
 )
 def test_a_batch_that_exceeds_its_cpu_time_is_killed(work: str) -> None:
-    code, told = run(work, 0.1)
+    code, output = run(work, 0.1)
     assert code in (-signal.SIGPROF, -signal.SIGALRM)
-    assert told == "before\n"
+    assert output == "before\n"
 
 
 def test_a_batch_that_waits_for_too_long_is_killed() -> None:

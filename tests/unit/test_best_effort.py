@@ -69,8 +69,8 @@ def test_a_line_larger_than_the_pipe_is_truncated_and_the_next_line_is_complete(
     first = os.read(pipe[0], 10 * CAPACITY)
     assert first == b"y" * CAPACITY
     file.write(b"next\n")
-    told = b'{"event": "log output was lost", "level": "warning", "writes": 1}'
-    assert os.read(pipe[0], CAPACITY).split(b"\n") == [b"", told, b"next", b""]
+    notice = b'{"event": "log output was lost", "level": "warning", "writes": 1}'
+    assert os.read(pipe[0], CAPACITY).split(b"\n") == [b"", notice, b"next", b""]
     file.write(b"after\n")
     assert os.read(pipe[0], CAPACITY) == b"after\n"
 
@@ -148,9 +148,9 @@ def test_any_logged_value_produces_one_line(at: int) -> None:
             log.get().info("nowhere")
     finally:
         structlog.reset_defaults()
-    said = lines.getvalue().splitlines()
-    assert len(said) == 2
-    assert '"event": "event"' in said[0]
+    logged = lines.getvalue().splitlines()
+    assert len(logged) == 2
+    assert '"event": "event"' in logged[0]
 
 
 def test_a_failing_log_file_does_not_raise(tmp_path: Path) -> None:

@@ -67,25 +67,25 @@ def given(seen: list[Line]) -> Line:
 def test_overrides_take_precedence_over_the_environment_and_the_file(environ: dict[str, str]) -> None:
     environ |= {"STREAM_APP_STREAM": "from-environment", "STREAM_APP_APPLICATION": "from-environment"}
     code, seen = run(environ, streamName="from-override", initialPositionInStream=None)
-    told = given(seen)
-    properties = parse_properties(told["text"])
+    report = given(seen)
+    properties = parse_properties(report["text"])
     assert code == 0
     assert (properties["streamName"], properties["applicationName"]) == ("from-override", "from-environment")
     assert "initialPositionInStream" not in properties
     assert properties["workerId"]
-    assert told["mode"] == 0o600
+    assert report["mode"] == 0o600
     # The application in a child reads the effective values, not the base file or the environment.
-    settings = Settings.load(told["environ"], properties)
+    settings = Settings.load(report["environ"], properties)
     assert (settings.stream, settings.application) == ("from-override", "from-environment")
 
 
 def test_children_find_the_effective_properties_and_the_consumer_program(environ: dict[str, str]) -> None:
     _, seen = run(environ | {"AWS_PROFILE": "p"})
-    told = given(seen)
-    assert told["environ"][ENVIRONMENT] == told["argv"][-1]
-    assert told["environ"]["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), environ["PATH"]]
-    assert told["environ"]["AWS_PROFILE"] == "p"
-    assert not Path(told["argv"][-1]).exists(), "the effective file is deleted when the daemon ends"
+    report = given(seen)
+    assert report["environ"][ENVIRONMENT] == report["argv"][-1]
+    assert report["environ"]["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), environ["PATH"]]
+    assert report["environ"]["AWS_PROFILE"] == "p"
+    assert not Path(report["argv"][-1]).exists(), "the effective file is deleted when the daemon ends"
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_cbor_is_disabled_for_an_http_endpoint(
 
 def test_the_launcher_logs_its_events(environ: dict[str, str]) -> None:
     code, seen = run(environ | {"ENDS_WITH": "3"})
-    told = [(line["event"], line.get("code")) for line in seen if line["source"] == "launcher"]
+    events = [(line["event"], line.get("code")) for line in seen if line["source"] == "launcher"]
     assert code == 1
-    assert told == [
+    assert events == [
         ("launcher_started", None),
         ("daemon_started", None),
         ("daemon_restarting", 3),
@@ -161,9 +161,9 @@ def test_a_configuration_error_in_a_child_is_not_retried(environ: dict[str, str]
 
 def test_all_problems_are_reported_together_before_the_daemon_starts(environ: dict[str, str]) -> None:
     environ |= {"STREAM_APP_JAVA_HEAP": "much"}
-    with pytest.raises(ConfigError) as wrong:
+    with pytest.raises(ConfigError) as error:
         run(environ, executableName="no-such-program", timeoutInSeconds=None, dbPassword="hush")
-    what = [problem.what for problem in wrong.value.problems]
+    what = [problem.what for problem in error.value.problems]
     for part in ("no-such-program", "timeoutInSeconds", "dbPassword", "STREAM_APP_JAVA_HEAP"):
         assert [text for text in what if part in text], part
     assert "hush" not in json.dumps(what)

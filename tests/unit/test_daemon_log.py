@@ -23,8 +23,8 @@ def kcl(message: str, logger: str = "Scheduler", level: str = "INFO", thread: st
 
 
 def child(text: str, shard: str) -> str:
-    said = f"Received error line from subprocess [{text}] for shard {shard}"
-    return kcl(said, "DrainChildSTDERRTask", "ERROR")
+    sent = f"Received error line from subprocess [{text}] for shard {shard}"
+    return kcl(sent, "DrainChildSTDERRTask", "ERROR")
 
 
 def reader() -> tuple[list[Line], DaemonLog]:
@@ -33,26 +33,26 @@ def reader() -> tuple[list[Line], DaemonLog]:
 
 
 @given(st.lists(st.tuples(TEXT, SHARDS)))
-def test_a_line_of_a_child_is_logged_once_with_its_shard(said: list[tuple[str, str]]) -> None:
+def test_a_line_of_a_child_is_logged_once_with_its_shard(sent: list[tuple[str, str]]) -> None:
     seen, log = reader()
-    for text, shard in said:
+    for text, shard in sent:
         log.out(child(text, shard))
-    for text, _shard in said:
+    for text, _shard in sent:
         log.err(text)
     log.flush()
-    plain = [(t, s) for t, s in said if t.strip() and not t.startswith(("{", "Traceback"))]
-    told = [(line["message"], line["shard"]) for line in seen if line["event"] == "stderr"]
-    assert [pair for pair in told if pair in plain] == plain
+    plain = [(t, s) for t, s in sent if t.strip() and not t.startswith(("{", "Traceback"))]
+    logged_pairs = [(line["message"], line["shard"]) for line in seen if line["event"] == "stderr"]
+    assert [pair for pair in logged_pairs if pair in plain] == plain
     assert all(line["source"] == "app" for line in seen)
 
 
 @given(st.dictionaries(st.text(min_size=1), st.integers() | st.text() | st.none()), SHARDS)
-def test_a_json_line_of_a_child_is_logged_with_its_shard(said: Line, shard: str) -> None:
+def test_a_json_line_of_a_child_is_logged_with_its_shard(sent: Line, shard: str) -> None:
     seen, log = reader()
-    log.out(child(json.dumps(said), shard))
+    log.out(child(json.dumps(sent), shard))
     assert len(seen) == 1
-    assert {**seen[0], **said, "source": "app"} == seen[0]
-    assert seen[0]["shard"] == said.get("shard", shard)
+    assert {**seen[0], **sent, "source": "app"} == seen[0]
+    assert seen[0]["shard"] == sent.get("shard", shard)
 
 
 @given(st.lists(TEXT.filter(str.strip), min_size=1))
@@ -69,18 +69,18 @@ def test_lines_of_the_jvm_are_not_attributed_to_a_child(lines: list[str]) -> Non
 
 def test_a_traceback_of_a_child_is_one_event() -> None:
     seen, log = reader()
-    said = ["Traceback (most recent call last):", '  File "x.py", line 1', "", "    f()", "ValueError: boom"]
+    sent = ["Traceback (most recent call last):", '  File "x.py", line 1', "", "    f()", "ValueError: boom"]
     for shard in ("shardId-000000000000", "shardId-000000000001"):
-        for text in said[:3]:
+        for text in sent[:3]:
             log.out(child(text, shard))
     for shard in ("shardId-000000000001", "shardId-000000000000"):
-        for text in said[3:]:
+        for text in sent[3:]:
             log.out(child(text, shard))
     assert [line["shard"][-1] for line in seen] == ["1", "0"]
     assert {(line["event"], line["level"], line["message"]) for line in seen} == {
         ("traceback", "ERROR", "ValueError: boom")
     }
-    assert seen[0]["stack"].splitlines() == said
+    assert seen[0]["stack"].splitlines() == sent
 
 
 def test_an_incomplete_traceback_is_logged_on_flush() -> None:
@@ -128,9 +128,9 @@ def test_info_lines_of_kcl_are_logged_as_debug(message: str, level: str) -> None
     ],
 )
 def test_a_response_of_a_child_is_an_event_of_its_shard(action: str, event: str) -> None:
-    said = '{"action":"status","responseFor":"x"} from subprocess'
+    sent = '{"action":"status","responseFor":"x"} from subprocess'
     message = (
-        f"Received response {said} while waiting for {action} while processing shard shardId-000000000007"
+        f"Received response {sent} while waiting for {action} while processing shard shardId-000000000007"
     )
     line = parse(kcl(message, "MultiLangProtocol"))
     assert line is not None

@@ -54,8 +54,8 @@ def test_an_id_is_remembered_for_the_configured_number_of_events(
         for _ in range(data.draw(st.integers(0, 2), label="undone attempts")):
             guess = np.array(data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool)
             seen.undo(seen.check_and_add(numbers, marks, guess))
-        met = seen.check_and_add(numbers, marks, accepted)
-        assert met.repeated.tolist() == [slow.row(*row) for row in part]
+        repeats = seen.check_and_add(numbers, marks, accepted)
+        assert repeats.repeated.tolist() == [slow.row(*row) for row in part]
         if data.draw(st.booleans()):
             seen = reloaded(seen, limit, len(devices))
 
@@ -67,12 +67,12 @@ def test_removed_rows_are_not_remembered(
     seen, slow, devices = RecentIds(limit), RecentIds(limit), KeyIndex()
     for part in data.draw(splits(rows)):
         numbers, marks = devices.slots(key for key, *_ in part), id_hashes(texts(i for _, i, _ in part))
-        met = seen.check_and_add(numbers, marks, np.ones(len(part), dtype=bool))
-        givers = set(met.originals.tolist())
+        repeats = seen.check_and_add(numbers, marks, np.ones(len(part), dtype=bool))
+        givers = set(repeats.originals.tolist())
         wrong = [
-            at for at, row in enumerate(part) if not row[2] and at not in givers and not met.repeated[at]
+            at for at, row in enumerate(part) if not row[2] and at not in givers and not repeats.repeated[at]
         ]
-        seen.remove(met, np.array(wrong, dtype=np.int64))
+        seen.remove(repeats, np.array(wrong, dtype=np.int64))
         slow.check_and_add(numbers, marks, np.array([at not in wrong for at in range(len(part))], dtype=bool))
         assert compress_state(seen.dump(len(devices))) == compress_state(slow.dump(len(devices)))
 
@@ -80,11 +80,11 @@ def test_removed_rows_are_not_remembered(
 @given(st.lists(st.integers(1, 6), max_size=60), st.integers(1, 40))
 def test_similar_hashes_are_distinguished(marks: list[int], limit: int) -> None:
     alike = np.array(marks, dtype=np.int64) << 40
-    met = RecentIds(limit).check_and_add(
+    repeats = RecentIds(limit).check_and_add(
         np.zeros(len(marks), np.int64), alike, np.ones(len(marks), dtype=bool)
     )
     slow = _ReferenceIds(limit)
-    assert met.repeated.tolist() == [slow.row("one", str(mark), True) for mark in marks]
+    assert repeats.repeated.tolist() == [slow.row("one", str(mark), True) for mark in marks]
 
 
 def test_many_devices_are_deduplicated_independently() -> None:
@@ -114,11 +114,11 @@ def test_a_snapshot_loaded_with_another_limit_keeps_the_smaller_number_of_ids(
     for key in set(keys):
         mine = [str(at) for at, other_key in enumerate(keys) if other_key == key]
         for back, event_id in enumerate(reversed(mine), start=1):
-            met = other.check_and_add(
+            repeats = other.check_and_add(
                 devices.slots([key]), id_hashes(texts([event_id])), np.ones(1, dtype=bool)
             )
-            assert met.repeated.tolist() == [back <= min(limit, later)]
-            other.undo(met)
+            assert repeats.repeated.tolist() == [back <= min(limit, later)]
+            other.undo(repeats)
 
 
 @pytest.mark.parametrize(

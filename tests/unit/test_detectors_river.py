@@ -243,7 +243,7 @@ class CreatesLate:
 
     def __init__(self) -> None:
         self.rows = 0
-        self.made: Whole | None = None
+        self.created: Whole | None = None
 
     def score_one(self, x: dict[str, float]) -> float:
         return float(self.rows)
@@ -251,7 +251,7 @@ class CreatesLate:
     def learn_one(self, x: dict[str, float]) -> None:
         self.rows += 1
         if self.rows > 1_000:
-            self.made = Whole()
+            self.created = Whole()
 
 
 class Whole:

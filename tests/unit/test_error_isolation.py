@@ -307,7 +307,7 @@ def test_a_row_passes_every_rule_or_names_the_broken_ones(values: list[int], low
     assert {(f.stage, f.code) for f in outcome.failed} <= {("verify", Code.RULE_BROKEN)}
 
 
-def test_a_rule_that_raises_parks_only_the_failing_rows() -> None:
+def test_a_rule_that_raises_fails_only_the_failing_rows() -> None:
     def rules(part: Batch) -> Mapping[str, NDArray[Any]]:
         raises_on({2})(part)
         return {"odd": part["value"] % 2 == 1}
@@ -356,7 +356,7 @@ def test_without_a_function_or_without_rows_everything_passes(
         (lambda part: np.array(["yes"] * len(part)), "str"),
     ],
 )
-def test_a_mask_that_is_not_boolean_parks_its_rows(mask: Function, kind: str) -> None:
+def test_a_mask_that_is_not_boolean_fails_its_rows(mask: Function, kind: str) -> None:
     outcome = verified(lambda part: {"rule": mask(part)}, [0, 1])
     assert [(f.row, f.code) for f in outcome.failed] == [(row, Code.CALCULATION_FAILED) for row in range(2)]
     assert all(f"'rule' that holds {kind}, expected booleans" in f.reason for f in outcome.failed)

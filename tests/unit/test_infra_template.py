@@ -133,7 +133,7 @@ Outputs: {Made: {Value: !Join ["/", [!Ref Thing, !Ref Given]]}}
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("Resources: {A: {Type: T, Properties: {X: !Ref B}}}", "refers to the unknown resource B"),
         (
@@ -151,8 +151,8 @@ Outputs: {Made: {Value: !Join ["/", [!Ref Thing, !Ref Given]]}}
         ("Resources: {A: ", "cannot read"),
     ],
 )
-def test_template_errors_are_reported(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_template_errors_are_reported(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         read(write(tmp_path, parent=text), WORLD, {})
 
 
@@ -168,14 +168,14 @@ def test_parameters_are_checked() -> None:
 def test_resources_follow_their_dependencies() -> None:
     template, made = ours(), set[str]()
 
-    def there(name: str, attribute: str) -> str:
+    def deployed(name: str, attribute: str) -> str:
         assert name in made
         return physical(name, attribute)
 
     for resource in template.resources.values():
-        evaluate(resource.properties, resource.stack, there)
+        evaluate(resource.properties, resource.stack, deployed)
         made.add(resource.id)
-    assert set(template.outputs(there)) >= {
+    assert set(template.outputs(deployed)) >= {
         "StreamName",
         "BucketName",
         "DeadLetterQueueUrl",

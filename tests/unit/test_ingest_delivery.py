@@ -47,39 +47,39 @@ def sender(
     return Sender(route, f"the {route}", 5, 100, build, put)
 
 
-def cut(given_: list[OutgoingRecord], *, ordered: bool = True) -> list[tuple[Sender, list[Entry]]]:
-    doors = {"bus": sender("bus"), "stream": sender("stream")}
-    return list(requests(given_, lambda sending: doors[sending.route], lambda: NOW, ordered=ordered))
+def cut(records: list[OutgoingRecord], *, ordered: bool = True) -> list[tuple[Sender, list[Entry]]]:
+    senders = {"bus": sender("bus"), "stream": sender("stream")}
+    return list(requests(records, lambda sending: senders[sending.route], lambda: NOW, ordered=ordered))
 
 
-@given(given_=sendings, ordered=st.booleans())
+@given(records=sendings, ordered=st.booleans())
 @lenient
 def test_requests_contain_all_records_in_order_within_the_limits(
-    given_: list[OutgoingRecord], ordered: bool
+    records: list[OutgoingRecord], ordered: bool
 ) -> None:
-    found = cut(given_, ordered=ordered)
-    assert [entry.record for _, entries in found for entry in entries] == given_
+    found = cut(records, ordered=ordered)
+    assert [entry.record for _, entries in found for entry in entries] == records
     for through, entries in found:
         assert 1 <= len(entries) <= through.entries
         assert sum(entry.size for entry in entries) <= through.size
         assert {entry.record.route for entry in entries} == {through.route}
 
 
-@given(given_=sendings)
+@given(records=sendings)
 @lenient
-def test_ordered_requests_contain_a_device_at_most_once(given_: list[OutgoingRecord]) -> None:
-    for _, entries in cut(given_):
+def test_ordered_requests_contain_a_device_at_most_once(records: list[OutgoingRecord]) -> None:
+    for _, entries in cut(records):
         keys = [entry.record.key for entry in entries]
         assert len(set(keys)) == len(keys)
 
 
-@given(given_=sendings)
+@given(records=sendings)
 @lenient
-def test_requests_are_as_full_as_possible(given_: list[OutgoingRecord]) -> None:
-    for (through, entries), (next_door, following) in itertools.pairwise(cut(given_, ordered=False)):
+def test_requests_are_as_full_as_possible(records: list[OutgoingRecord]) -> None:
+    for (through, entries), (next_sender, following) in itertools.pairwise(cut(records, ordered=False)):
         full = len(entries) == through.entries
         heavy = sum(entry.size for entry in entries) + following[0].size > through.size
-        assert full or heavy or next_door is not through
+        assert full or heavy or next_sender is not through
 
 
 def test_an_entry_is_built_when_its_request_is_due() -> None:
@@ -117,12 +117,12 @@ class Service:
         return answers
 
 
-@given(given_=sendings, chance=st.floats(0, 0.6), seed=st.integers(0, 999))
+@given(records=sendings, chance=st.floats(0, 0.6), seed=st.integers(0, 999))
 @lenient
 def test_every_entry_is_accepted_once_in_order_per_device(
-    given_: list[OutgoingRecord], chance: float, seed: int
+    records: list[OutgoingRecord], chance: float, seed: int
 ) -> None:
-    numbered = [s._replace(route="bus", detail=bytes([at])) for at, s in enumerate(given_)]
+    numbered = [s._replace(route="bus", detail=bytes([at])) for at, s in enumerate(records)]
     service = Service(chance, seed)
     patient = Policy(attempts=1_000)
     for through, entries in requests(numbered, lambda _: sender(put=service.put), lambda: NOW, ordered=True):

@@ -1,4 +1,4 @@
-"""Properties of the plan: unchanged readings, additional faults, determinism and expected counts."""
+"""Properties of the fault plan: unchanged readings, additional faults, determinism and expected counts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ seeds = st.integers(0, 2**32)
 mixes = st.dictionaries(st.sampled_from(list(RATES)), st.floats(0, 1 / len(RATES)))
 
 
-def made(count: int) -> list[dict[str, Any]]:
+def make_rows(count: int) -> list[dict[str, Any]]:
     return [
         {
             "id": f"s{n % 7}/{n}",
@@ -60,7 +60,7 @@ def data(sending: OutgoingRecord) -> bytes:
 
 def planned(count: int = 300, seed: int = 1, **options: Any) -> list[OutgoingRecord]:
     options = {"rates": often, "encodings": ALL_FORMS, "limit": SMALL, **options}
-    return list(plan(made(count), AIR, seed=seed, **options))
+    return list(plan(make_rows(count), AIR, seed=seed, **options))
 
 
 @given(seed=seeds, rates=mixes, forms=st.sets(st.sampled_from(ALL_FORMS)))
@@ -68,7 +68,7 @@ def planned(count: int = 300, seed: int = 1, **options: Any) -> list[OutgoingRec
 def test_readings_are_unchanged_and_in_order(seed: int, rates: dict[str, float], forms: set[str]) -> None:
     sendings = planned(100, seed, rates=rates, encodings=forms)
     good = [sending for sending in sendings if sending.expected is None]
-    assert [sending.detail for sending in good] == made(100)
+    assert [sending.detail for sending in good] == make_rows(100)
     assert all(
         sending.event == "air_quality" and sending.key == fields(sending)["station"] for sending in good
     )
@@ -102,7 +102,7 @@ def test_faults_have_unique_ids(seed: int) -> None:
     sendings = planned(seed=seed)
     bad = [s for s in sendings if isinstance(s.expected, Code) and not isinstance(s.detail, bytes)]
     ids = Counter(fields(s)["id"] for s in bad)
-    assert not ids.keys() & {row["id"] for row in made(300)}
+    assert not ids.keys() & {row["id"] for row in make_rows(300)}
     assert set(ids.values()) <= {1}
 
 
@@ -189,7 +189,7 @@ def test_default_rates_on_the_winter_data_set() -> None:
 
 def test_without_rates_all_readings_go_by_the_bus() -> None:
     sendings = planned(rates={})
-    assert [s.detail for s in sendings] == made(300)
+    assert [s.detail for s in sendings] == make_rows(300)
     assert {s.route for s in sendings} == {"bus"}
 
 
@@ -211,7 +211,7 @@ def test_the_documented_table_matches_the_code() -> None:
 def test_each_record_has_the_row_of_its_reading(seed: int, rates: dict[str, float]) -> None:
     sendings = planned(100, seed, rates=rates)
     assert [sending.row for sending in sendings if sending.expected is None] == list(range(1, 101))
-    rows = made(100)
+    rows = make_rows(100)
     for sending in sendings:
         assert sending.row is not None
         assert sending.key == rows[sending.row - 1]["station"]

@@ -186,7 +186,7 @@ def test_the_sent_field_has_the_time_of_sending() -> None:
     clock = Clock()
     aws = Held(clock)
     clocks = Clocks(clock, clock.now, Random(1), lambda: "id", clock.pause)
-    # Of one device, so that each record has its own request: the second waits a second for the first.
+    # Both records are of one device, so each has its own request and the second is sent a second later.
     published([sending(n, "a") for n in range(3)], aws, clocks=clocks, threads=1)
     assert [datetime.fromisoformat(at) for at in aws.sent_at] == [
         datetime.fromisoformat(at) for at in aws.moments
@@ -262,7 +262,7 @@ def test_unsendable_records_are_skipped_and_reported_with_their_rows(via: Via) -
     sent = published(sendings, aws, via=via)
     assert sorted(int(id) for _, _, id in aws.taken) == sorted(set(range(1, 41)) - {3, 5, 7, 9})
     assert (sent.sent, sent.unsent, sent.stopped) == (36, 0, False)
-    assert {why: (some.count, some.rows) for why, some in sent.unsendable.items()} == {
+    assert {why: (group.count, group.rows) for why, group in sent.unsendable.items()} == {
         "the key is empty": (2, [3, 9]),
         "the key is longer than 256 characters": (1, [5]),
         "the key is not valid Unicode": (1, [7]),
@@ -276,6 +276,6 @@ def test_unsendable_records_are_skipped_and_reported_with_their_rows(via: Via) -
 def test_only_the_first_unsendable_rows_are_named() -> None:
     sendings = [OutgoingRecord("bus", "reading", "", {"id": str(row)}, row=row) for row in range(1, 101)]
     sent = published(sendings, Aws())
-    (some,) = sent.unsendable.values()
-    assert (some.count, some.rows) == (100, list(range(1, 21)))
-    assert format_rows(some.rows, some.count).endswith("20 and more")
+    (rejected,) = sent.unsendable.values()
+    assert (rejected.count, rejected.rows) == (100, list(range(1, 21)))
+    assert format_rows(rejected.rows, rejected.count).endswith("20 and more")

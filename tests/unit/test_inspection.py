@@ -69,11 +69,11 @@ def test_forks_that_end_at_different_rows_are_a_fatal_error() -> None:
 
 
 def test_a_fork_that_ends_before_the_first_record_is_a_fatal_error() -> None:
-    def none(_cuts: Sequence[int], _snapshots: bool) -> ForkResult:
+    def no_reports(_cuts: Sequence[int], _snapshots: bool) -> ForkResult:
         return ForkResult([], code=-9)
 
     with pytest.raises(FatalError):
-        inspect(10, none, LIMIT)
+        inspect(10, no_reports, LIMIT)
     assert Progress.of([]).done == STARTING
 
 
