@@ -120,9 +120,7 @@ def unreachable(clients: Client) -> Client:
 
 
 @pytest.mark.parametrize("how", ["no such bus", "unreachable", "throttled"])
-def test_a_bus_that_fails_stops_nothing_and_alerts_come_when_it_is_back(
-    site: Site, clients: Client, how: str
-) -> None:
+def test_alerts_are_delivered_after_an_outage_of_the_bus(site: Site, clients: Client, how: str) -> None:
     if how == "throttled":
         site.with_bus()
         with injected(Fail("events", calls=1_000, status=400, code="ThrottlingException")):
@@ -139,14 +137,14 @@ def test_a_bus_that_fails_stops_nothing_and_alerts_come_when_it_is_back(
     assert list(objects.keys(clients("s3"), BUCKET, ALERTS)) == []
 
 
-def test_a_bus_that_works_leaves_nothing_behind(site: Site, clients: Client) -> None:
+def test_no_alert_stays_in_the_outbox_when_the_bus_works(site: Site, clients: Client) -> None:
     site.with_bus()
     site.read(site.consumer())
     assert site.received() == ANOMALIES
     assert list(objects.keys(clients("s3"), BUCKET, ALERTS)) == []
 
 
-def test_other_objects_under_the_prefix_are_left_alone(site: Site, clients: Client) -> None:
+def test_other_objects_under_the_prefix_are_ignored(site: Site, clients: Client) -> None:
     site.with_bus()
     key = f"{ALERTS}app/{SHARD}/notes.txt"
     clients("s3").put_object(Bucket=BUCKET, Key=key, Body=b"mine")

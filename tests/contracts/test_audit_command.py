@@ -30,7 +30,7 @@ def run(properties: Path, *options: str) -> Result:
     return runner.invoke(app, ["audit", "--properties", str(properties), *options])
 
 
-def test_young_records_are_pending_and_balance(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_recent_records_are_pending_and_the_audit_balances(properties: Path, kinesis: Any, s3: Any) -> None:
     done = run(properties)
     assert done.exit_code == 0, done.output
     assert "balanced: every accepted record" in done.output
@@ -38,7 +38,9 @@ def test_young_records_are_pending_and_balance(properties: Path, kinesis: Any, s
     assert (told["balanced"], told["total"]["pending"], told["total"]["overdue"]) == (True, 60, 0)
 
 
-def test_older_ones_do_not_balance_and_the_shards_are_named(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_overdue_records_do_not_balance_and_their_shards_are_named(
+    properties: Path, kinesis: Any, s3: Any
+) -> None:
     # What arrived last is not older than 0 s by the stream's own clock: one more record makes the others older.
     kinesis.put_record(StreamName=STREAM, PartitionKey="last", Data=b"0")
     done = run(properties, "--pending-for", "0s")
@@ -56,7 +58,7 @@ def test_older_ones_do_not_balance_and_the_shards_are_named(properties: Path, ki
     assert sum(one["records"] for one in waiting) == told["total"]["overdue"]
 
 
-def test_a_wrong_limit_is_refused_before_anything_is_read(properties: Path) -> None:
+def test_an_invalid_limit_is_rejected_before_reading(properties: Path) -> None:
     done = run(properties, "--pending-for", "soon")
     assert isinstance(done.exception, ConfigError)
     assert "'soon'" in done.exception.problems[0].what

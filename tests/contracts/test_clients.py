@@ -59,7 +59,7 @@ def open_to(port: int) -> int:
 
 
 @pytest.mark.parametrize("source", ["environment", "container", "instance"])
-def test_no_connection_is_left_and_the_next_request_opens_one(
+def test_disconnect_closes_all_connections_and_the_next_request_reconnects(
     port: int, source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     server = f"http://127.0.0.1:{port}"

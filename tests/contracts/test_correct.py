@@ -85,7 +85,7 @@ def done(dependencies: CorrectionCase, at: int) -> Correction:
     return entry.done
 
 
-def test_the_flagged_row_is_replaced_and_every_other_is_the_same_to_the_bit(
+def test_only_the_flagged_row_changes(
     dependencies: CorrectionCase,
 ) -> None:
     assert row(dependencies, JUMP)["flag"] == "value changes by more than 10 in 1:00:00"
@@ -109,7 +109,7 @@ def test_the_flagged_row_is_replaced_and_every_other_is_the_same_to_the_bit(
     assert (corrected["anomaly"], corrected["flag"]) == (True, "value changes by more than 10 in 1:00:00")
 
 
-def test_history_notes_who_when_which_version_and_what(dependencies: CorrectionCase) -> None:
+def test_history_records_requester_time_version_and_values(dependencies: CorrectionCase) -> None:
     answer(dependencies, JUMP)
     note = done(dependencies, JUMP)
     assert (note.before, note.after) == (
@@ -129,7 +129,7 @@ def test_history_notes_who_when_which_version_and_what(dependencies: CorrectionC
     assert (entry.request.by, entry.status, entry.done_at) == ("checks", "corrected", entry.at)
 
 
-def test_a_repeat_changes_nothing_and_another_request_goes_to_people_once(
+def test_a_repeated_request_changes_nothing_and_a_second_request_goes_to_manual_review_once(
     dependencies: CorrectionCase,
 ) -> None:
     assert answer(dependencies, JUMP) is RequestResult.CORRECTED
@@ -147,7 +147,9 @@ def test_a_repeat_changes_nothing_and_another_request_goes_to_people_once(
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
 
 
-def test_the_audit_balances_and_a_late_worker_undoes_nothing(dependencies: CorrectionCase) -> None:
+def test_the_audit_balances_and_a_stale_worker_does_not_revert_the_correction(
+    dependencies: CorrectionCase,
+) -> None:
     answer(dependencies, JUMP)
     corrected = tables(dependencies)
     for segment in dependencies.segments:
@@ -168,9 +170,7 @@ def test_the_audit_balances_and_a_late_worker_undoes_nothing(dependencies: Corre
 
 
 @pytest.mark.parametrize("at", ["TRIM_HORIZON", "LATEST", 0, 8 - 1])
-def test_a_segment_that_is_not_behind_the_checkpoint_is_not_touched(
-    dependencies: CorrectionCase, at: int | str
-) -> None:
+def test_a_segment_after_the_checkpoint_is_not_corrected(dependencies: CorrectionCase, at: int | str) -> None:
     dependencies.checkpoint(at)
     assert answer(dependencies, JUMP) is RequestResult.EARLY
     assert row(dependencies, JUMP)["value"] == 50.0
@@ -178,12 +178,12 @@ def test_a_segment_that_is_not_behind_the_checkpoint_is_not_touched(
     assert answer(dependencies, JUMP) is RequestResult.CORRECTED
 
 
-def test_a_segment_that_is_not_stored_yet_is_waited_for(dependencies: CorrectionCase) -> None:
+def test_a_request_for_a_segment_not_yet_stored_is_too_early(dependencies: CorrectionCase) -> None:
     late = str(int(dependencies.records[-1].sequence_number) + 1)
     assert answer(dependencies, JUMP, sequence=late) is RequestResult.EARLY
 
 
-def test_a_shard_whose_lease_went_with_its_end_can_be_corrected(dependencies: CorrectionCase) -> None:
+def test_a_closed_shard_without_a_lease_can_be_corrected(dependencies: CorrectionCase) -> None:
     dependencies.dynamodb.delete_item(TableName=APPLICATION, Key={"leaseKey": {"S": dependencies.shard}})
     with pytest.raises(NotReadyError):
         dependencies.corrector()(dependencies.request(JUMP))
@@ -209,7 +209,7 @@ class Between:
         return self._s3.put_object(**request)
 
 
-def test_two_corrections_of_one_segment_both_stay(aws: Callable[[str], Any]) -> None:
+def test_concurrent_corrections_of_one_segment_are_both_kept(aws: Callable[[str], Any]) -> None:
     dependencies = CorrectionCase(aws, checked())
     rows = [reading(d, hour, v) for hour, v in enumerate([1.0, 2.0, 50.0, 3.0]) for d in "ab"]
     dependencies.store(rows, (8,))
@@ -226,7 +226,7 @@ def test_two_corrections_of_one_segment_both_stay(aws: Callable[[str], Any]) -> 
     assert done(dependencies, 4).version_before == done(dependencies, 5).version
 
 
-def test_a_crash_between_overwrite_and_history_is_finished_by_the_next_delivery(
+def test_the_next_delivery_completes_a_correction_after_a_crash_between_overwrite_and_history(
     dependencies: CorrectionCase,
 ) -> None:
     made = dependencies.corrector()(dependencies.request(JUMP))
@@ -250,9 +250,7 @@ def test_a_later_row_is_recalculated_with_the_corrected_value_in_its_window(
 
 @pytest.mark.parametrize("event", ["step", "reading"])
 @pytest.mark.parametrize("step", [1, -1])
-def test_every_row_of_every_segment_comes_out_as_it_was_stored(
-    aws: Callable[[str], Any], event: str, step: int
-) -> None:
+def test_recalculation_reproduces_every_stored_row(aws: Callable[[str], Any], event: str, step: int) -> None:
     """Windows and previous values are put together from stored rows, across segments, corrected ones among them."""
     dependencies = CorrectionCase(
         aws, checked(event, correct=lambda batch: {"level": np.array([7], dtype=object)})
@@ -265,7 +263,7 @@ def test_every_row_of_every_segment_comes_out_as_it_was_stored(
         assert dict(done(dependencies, at).before) == {"level": None}
 
 
-def test_a_past_that_cannot_be_put_together_goes_to_people(
+def test_a_row_with_incomplete_history_goes_to_manual_review(
     dependencies: CorrectionCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RowContext, "before", lambda _context, targets, **_options: [[] for _ in targets])
@@ -289,7 +287,7 @@ def test_a_past_that_cannot_be_put_together_goes_to_people(
         ({"correct": lambda batch: {"value": batch["value"] * 9}}, "value is at most 100"),
     ],
 )
-def test_what_cannot_be_corrected_says_why_and_is_left(
+def test_a_rejected_correction_states_its_reason_and_changes_nothing(
     dependencies: CorrectionCase, changes: dict[str, Any], says: str
 ) -> None:
     event = checked(**changes)
@@ -300,7 +298,7 @@ def test_what_cannot_be_corrected_says_why_and_is_left(
     assert {key: rows_digest(t) for key, t in tables(dependencies).items()} == before
 
 
-def test_a_parked_row_and_an_unknown_event_go_to_people(aws: Callable[[str], Any]) -> None:
+def test_a_failed_row_and_an_unknown_event_go_to_manual_review(aws: Callable[[str], Any]) -> None:
     dependencies = CorrectionCase(aws, checked())
     dependencies.store([reading("a", 0, 1.0), reading("a", 1, 500.0), reading("a", 0, 1.0)], (3,))
     dependencies.checkpoint()

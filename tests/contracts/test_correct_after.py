@@ -44,7 +44,7 @@ class Trimmed:
         raise ClientError({"Error": {"Code": "InvalidArgumentException"}}, "GetShardIterator")
 
 
-def test_a_payload_that_left_the_stream_comes_from_the_failure_store(dependencies: CorrectionCase) -> None:
+def test_an_expired_payload_is_read_from_the_failure_store(dependencies: CorrectionCase) -> None:
     keep_as_failure(dependencies, dependencies.records[JUMP])
     assert (
         answer(dependencies, JUMP, work=dependencies.corrector(kinesis=Trimmed(dependencies.kinesis)))
@@ -53,7 +53,7 @@ def test_a_payload_that_left_the_stream_comes_from_the_failure_store(dependencie
     assert not done(dependencies, JUMP).rebuilt
 
 
-def test_where_the_payload_is_gone_its_stored_columns_take_its_place(
+def test_stored_columns_replace_a_lost_payload(
     dependencies: CorrectionCase,
 ) -> None:
     """The same comes out, with the same proof; and the history tells the difference."""
@@ -69,7 +69,7 @@ def test_where_the_payload_is_gone_its_stored_columns_take_its_place(
     )
 
 
-def test_columns_that_lack_a_field_of_today_are_no_payload(dependencies: CorrectionCase) -> None:
+def test_stored_columns_without_a_current_field_are_not_used_as_payload(dependencies: CorrectionCase) -> None:
     more = {
         **SCHEMA,
         "fields": [*SCHEMA["fields"], {"name": "new", "type": ["null", "double"], "default": None}],
@@ -79,7 +79,7 @@ def test_columns_that_lack_a_field_of_today_are_no_payload(dependencies: Correct
         dependencies.corrector(kinesis=Trimmed(dependencies.kinesis))(dependencies.request(JUMP))
 
 
-def test_a_row_whose_correction_was_not_noted_is_not_corrected_from_its_own_columns(
+def test_a_row_with_an_unrecorded_correction_is_not_rebuilt_from_its_columns(
     dependencies: CorrectionCase,
 ) -> None:
     """A process that died between overwrite and history, and then the payload left: nobody halves it twice."""
@@ -121,7 +121,7 @@ def keep_latest(dependencies: CorrectionCase) -> None:
     sink.close()
 
 
-def test_the_latest_value_is_corrected_while_it_is_of_this_row_and_else_left(
+def test_the_latest_value_is_corrected_only_if_it_comes_from_this_row(
     dependencies: CorrectionCase,
 ) -> None:
     dependencies.event = checked(
@@ -151,7 +151,7 @@ def test_the_latest_value_is_corrected_while_it_is_of_this_row_and_else_left(
 
 
 @pytest.mark.parametrize("sizes", [(4, 5, 6), (15,), (1, 13, 1)])
-def test_recorded_corrections_are_put_back_after_a_replay(
+def test_recorded_corrections_are_reapplied_after_a_replay(
     dependencies: CorrectionCase, sizes: tuple[int, ...]
 ) -> None:
     """Also where the replay cuts its segments in another way, and after the payloads have left the stream."""
@@ -186,7 +186,7 @@ def replayed(dependencies: CorrectionCase, sizes: tuple[int, ...]) -> None:
         )
 
 
-def test_what_cannot_be_put_back_is_named(dependencies: CorrectionCase) -> None:
+def test_corrections_that_cannot_be_reapplied_are_reported(dependencies: CorrectionCase) -> None:
     assert answer(dependencies, JUMP) is RequestResult.CORRECTED
     place = dependencies.records[JUMP].position(dependencies.shard)
     replayed(dependencies, (15,))

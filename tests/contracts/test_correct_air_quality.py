@@ -38,7 +38,7 @@ def dependencies(aws: Callable[[str], Any]) -> CorrectionCase:
 
 
 @pytest.mark.parametrize("payloads", ["in the stream", "gone"])
-def test_every_flagged_reading_is_proven_and_then_counts_as_missing(
+def test_every_flagged_reading_is_reproduced_and_then_counts_as_missing(
     dependencies: CorrectionCase, payloads: str
 ) -> None:
     kinesis = dependencies.kinesis if payloads == "in the stream" else Trimmed(dependencies.kinesis)
@@ -65,7 +65,7 @@ def test_every_flagged_reading_is_proven_and_then_counts_as_missing(
         assert entry.done.after[name] is None
 
 
-def test_as_missing_leaves_every_other_field(dependencies: CorrectionCase) -> None:
+def test_as_missing_keeps_every_other_field(dependencies: CorrectionCase) -> None:
     batch = next(iter(dependencies.segments[0].passed.values()))
     flags = np.array([None] * len(batch), dtype=object)
     flags[0] = CHECKS[0].name

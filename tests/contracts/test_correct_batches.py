@@ -64,9 +64,7 @@ def all_of(dependencies: CorrectionCase) -> list[Request]:
 
 
 @pytest.mark.parametrize("kinesis", ["there", "gone"])
-def test_any_batch_of_successive_positions_gives_what_one_by_one_gives(
-    dependencies: CorrectionCase, kinesis: str
-) -> None:
+def test_batches_of_any_size_equal_individual_corrections(dependencies: CorrectionCase, kinesis: str) -> None:
     clients = {} if kinesis == "there" else {"kinesis": Trimmed(dependencies.kinesis)}
     requests, before = all_of(dependencies), stored(dependencies)
     verdicts = (
@@ -87,7 +85,7 @@ def test_any_batch_of_successive_positions_gives_what_one_by_one_gives(
     assert state(dependencies, tables) == wanted
 
 
-def test_a_batch_reads_and_writes_each_file_once_and_its_stream_once(dependencies: CorrectionCase) -> None:
+def test_a_batch_reads_the_stream_once_and_each_file_once(dependencies: CorrectionCase) -> None:
     s3, kinesis = Counted(dependencies.s3), Counted(dependencies.kinesis)
     answers = together(
         dependencies, all_of(dependencies), 100, dependencies.corrector(s3=s3, kinesis=kinesis)
@@ -112,7 +110,7 @@ def corrected_in_files(dependencies: CorrectionCase) -> list[int]:
 @pytest.mark.second
 @pytest.mark.parametrize("event", ["reading", "step"])
 @pytest.mark.parametrize("size", [1, 4, 100])
-def test_a_crash_at_any_call_is_finished_by_the_next_deliveries(
+def test_the_next_deliveries_complete_a_batch_after_a_crash_at_any_call(
     aws: Callable[[str], Any], event: str, size: int
 ) -> None:
     """The same rows and the same history as without it, whatever the process had done, in any later batches."""
@@ -165,7 +163,7 @@ def crashing(dependencies: CorrectionCase, before: Any, requests: Sequence[Reque
     return count
 
 
-def test_after_a_crash_the_version_before_is_known_of_every_row(aws: Callable[[str], Any]) -> None:
+def test_the_previous_version_of_every_row_is_known_after_a_crash(aws: Callable[[str], Any]) -> None:
     dependencies = world_of(aws, checked(correct=halved))
     made = dependencies.corrector().correct_all(all_of(dependencies))
     again = dependencies.corrector().correct_all(all_of(dependencies))
@@ -175,7 +173,7 @@ def test_after_a_crash_the_version_before_is_known_of_every_row(aws: Callable[[s
     assert {one.version_before for one in made if not isinstance(one, Exception)} != {""}
 
 
-def test_more_rows_than_one_rewrite_names_are_rewritten_in_several(
+def test_rows_beyond_the_limit_of_one_rewrite_are_rewritten_in_several(
     aws: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dependencies = world_of(aws, checked(correct=halved))
@@ -191,14 +189,14 @@ def test_more_rows_than_one_rewrite_names_are_rewritten_in_several(
     assert found["rows"] == wanted["rows"]
 
 
-def test_the_rows_of_a_rewrite_fit_into_its_metadata() -> None:
+def test_the_rows_of_a_rewrite_fit_into_object_metadata() -> None:
     """2 KB in all, with names; row numbers as far apart as they may be in a file of a million rows."""
     rows = [at * (1_000_000 // segment.MAX_ROWS) for at in range(segment.MAX_ROWS)]
     assert len(segment._encode_rows(rows)) < 1_500
     assert segment._decode_rows(segment._encode_rows(rows)) == set(rows)
 
 
-def test_what_fails_in_one_file_leaves_the_others(aws: Callable[[str], Any]) -> None:
+def test_an_error_in_one_file_does_not_affect_other_files(aws: Callable[[str], Any]) -> None:
     """And waits with it where a device is the same: a later row is calculated from what an earlier one stored."""
     dependencies = world_of(aws, checked(correct=halved))
     [first, *_] = sorted(stored(dependencies))
@@ -220,7 +218,7 @@ def test_what_fails_in_one_file_leaves_the_others(aws: Callable[[str], Any]) -> 
     assert together(dependencies, requests, 3) == [RequestResult.CORRECTED] * 3
 
 
-def test_two_batches_at_once_on_one_file_both_stay(aws: Callable[[str], Any]) -> None:
+def test_concurrent_batches_on_one_file_are_both_kept(aws: Callable[[str], Any]) -> None:
     dependencies = world_of(aws, checked(correct=halved))
     ours = [dependencies.request(at) for at in (0, 1)]
     theirs = [dependencies.request(at) for at in (2, 3)]
@@ -239,7 +237,7 @@ def test_two_batches_at_once_on_one_file_both_stay(aws: Callable[[str], Any]) ->
     assert dependencies.s3.head_object(Bucket=BUCKET, Key=key)["Metadata"]["corrected"] == "4"
 
 
-def test_a_correction_that_moves_a_row_in_time_is_seen_by_the_windows_after_it(
+def test_later_windows_include_a_row_whose_time_was_corrected(
     aws: Callable[[str], Any],
 ) -> None:
     def moved(batch: Batch) -> Mapping[str, Any]:
@@ -258,7 +256,7 @@ def test_a_correction_that_moves_a_row_in_time_is_seen_by_the_windows_after_it(
     assert state(dependencies, tables) == wanted
 
 
-def test_latest_values_are_corrected_in_a_batch_as_one_by_one(aws: Callable[[str], Any]) -> None:
+def test_latest_values_of_a_batch_equal_individual_corrections(aws: Callable[[str], Any]) -> None:
     dependencies = world_of(aws, checked(correct=halved))
     keep_latest(dependencies)
     work = dependencies.corrector(latest_table=LATEST)
@@ -272,7 +270,7 @@ def test_latest_values_are_corrected_in_a_batch_as_one_by_one(aws: Callable[[str
     assert [note.latest for note in notes if note] == [False] * (len(found) - 4 - 3) + [True] * 3
 
 
-def test_records_that_lie_apart_are_read_apart_and_what_was_trimmed_is_found_out_in_few_reads(
+def test_distant_records_are_read_separately_and_trimmed_ones_are_detected_in_few_reads(
     aws: Callable[[str], Any],
 ) -> None:
     dependencies = world_of(aws, checked(correct=halved))
@@ -315,7 +313,7 @@ class Unchecked(CorrectionCase):
         return Registry.of([event], {event.name: [SCHEMA]}, dry_run=False)
 
 
-def test_a_reading_that_was_calculated_beside_others_is_not_refused_for_it(aws: Callable[[str], Any]) -> None:
+def test_a_reading_calculated_in_a_larger_batch_is_accepted(aws: Callable[[str], Any]) -> None:
     """A calculation that looks at its whole batch is wrong; alone it may still come out as it is stored."""
     event = checked(correct=halved)
     inner = event.calculate
@@ -331,11 +329,11 @@ def test_a_reading_that_was_calculated_beside_others_is_not_refused_for_it(aws: 
     assert together(dependencies, all_of(dependencies), 10) == [RequestResult.CORRECTED] * 4
 
 
-def test_a_busy_stream_makes_them_early_and_nothing_is_refused(dependencies: CorrectionCase) -> None:
+def test_throttled_reads_make_requests_too_early_and_reject_none(dependencies: CorrectionCase) -> None:
     found = dependencies.corrector().correct_all(all_of(dependencies), lambda _shard: False)
     assert {type(one).__mro__[1] for one in found} == {NotReadyError}
     assert not [one for one in found if isinstance(one, UncorrectableError)]
 
 
-def test_the_fewer_reads_are_allowed_the_more_is_read_at_once() -> None:
+def test_a_lower_read_rate_means_larger_reads() -> None:
     assert [payload.max_row_gap(rate) for rate in (0.01, 1.0, 2.0, 5.0, 1_000.0)] == [500, 500, 250, 150, 150]

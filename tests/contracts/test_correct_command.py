@@ -57,7 +57,7 @@ def place(dependencies: CorrectionCase, at: int) -> str:
     return str(dependencies.records[at].position(dependencies.shard))
 
 
-def test_ls_lists_what_was_corrected_and_what_is_for_people(dependencies: CorrectionCase, run: Run) -> None:
+def test_ls_lists_corrections_and_manual_reviews(dependencies: CorrectionCase, run: Run) -> None:
     listed = json.loads(run("ls", "--json"))
     assert [entry["status"] for entry in listed] == ["manual", "corrected"]
     assert [entry["request"]["sequence"] for entry in listed] == [
@@ -71,7 +71,7 @@ def test_ls_lists_what_was_corrected_and_what_is_for_people(dependencies: Correc
     assert "0 messages in the manual-review queue" in text
 
 
-def test_show_tells_before_and_after(dependencies: CorrectionCase, run: Run) -> None:
+def test_show_prints_the_values_before_and_after(dependencies: CorrectionCase, run: Run) -> None:
     text = run("show", place(dependencies, 2))
     assert '"value":50.0' in text
     assert '"value":null' in text
@@ -82,7 +82,7 @@ def test_show_tells_before_and_after(dependencies: CorrectionCase, run: Run) -> 
         run("show", "somewhere")
 
 
-def test_retry_corrects_what_was_refused_once(dependencies: CorrectionCase, run: Run) -> None:
+def test_retry_corrects_a_previously_rejected_request(dependencies: CorrectionCase, run: Run) -> None:
     with pytest.raises(FatalError, match="changes nothing"):
         run("retry", place(dependencies, 0))
     event = checked(correct=lambda batch: {"value": batch["value"] + 1})
@@ -94,7 +94,7 @@ def test_retry_corrects_what_was_refused_once(dependencies: CorrectionCase, run:
         run("retry", place(dependencies, 0))
 
 
-def test_reapply_puts_back_what_is_missing(dependencies: CorrectionCase, run: Run) -> None:
+def test_reapply_restores_missing_corrections(dependencies: CorrectionCase, run: Run) -> None:
     assert json.loads(run("reapply", "--json")) == {"applied": 0, "there": 1, "early": 0, "impossible": []}
     entry = dependencies.history.get(APPLICATION, dependencies.records[2].position(dependencies.shard))
     assert entry is not None

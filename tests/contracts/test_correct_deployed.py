@@ -80,7 +80,7 @@ def received(clients: Clients, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_an_alert_goes_by_rule_and_queue_to_the_function_and_in_the_end_to_people(clients: Clients) -> None:
+def test_an_alert_passes_rule_queue_and_function_and_ends_in_manual_review(clients: Clients) -> None:
     put(clients, alert("another"))
     put(clients, alert(), "SomethingElse")
     put(clients, alert())
@@ -96,7 +96,7 @@ def test_an_alert_goes_by_rule_and_queue_to_the_function_and_in_the_end_to_peopl
     assert count_corrections(clients("dynamodb"), table, APPLICATION) == {"corrected": 0, "manual": 1}
 
 
-def test_its_role_may_ask_for_nothing_and_few_run_at_a_time() -> None:
+def test_the_function_role_cannot_request_corrections_and_concurrency_is_limited() -> None:
     allowed = [
         a for name, s in statements("AWS::IAM::Role") if "Correct" in name for a in listed(s["Action"])
     ]

@@ -66,7 +66,7 @@ def objects(dependencies: CorrectionCase, prefix: str) -> dict[str, bytes]:
     }
 
 
-def test_an_alert_of_the_bus_becomes_a_correction_and_repeats_of_it_nothing(
+def test_an_alert_is_corrected_once(
     dependencies: CorrectionCase,
 ) -> None:
     body = envelope(dependencies.request(2))
@@ -77,7 +77,7 @@ def test_an_alert_of_the_bus_becomes_a_correction_and_repeats_of_it_nothing(
     assert dependencies.manual_letters() == []
 
 
-def test_a_second_request_is_one_letter_for_people_without_a_payload(dependencies: CorrectionCase) -> None:
+def test_a_second_request_is_one_manual_review_without_payload(dependencies: CorrectionCase) -> None:
     by = [envelope(dependencies.request(2, by)) for by in ("checks", "monitor", "monitor", "person")]
     assert correct_batch(received(dependencies, *by), dependencies.desk()) == {"batchItemFailures": []}
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
@@ -87,7 +87,7 @@ def test_a_second_request_is_one_letter_for_people_without_a_payload(dependencie
     assert "50" not in letters[0]["reason"]
 
 
-def test_a_request_that_is_too_early_is_hidden_for_a_while_and_comes_again(
+def test_an_early_request_is_hidden_and_delivered_again(
     dependencies: CorrectionCase,
 ) -> None:
     dependencies.checkpoint(0)
@@ -117,7 +117,7 @@ def test_a_request_that_is_too_early_is_hidden_for_a_while_and_comes_again(
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
 
 
-def test_what_the_world_raises_leaves_one_message_to_its_queue_and_the_others_go_on(
+def test_an_unexpected_error_returns_only_its_message_to_the_queue(
     dependencies: CorrectionCase,
 ) -> None:
     def work(requests: Sequence[Request], may_read: MayRead) -> list[Correction | Exception]:
@@ -140,7 +140,7 @@ def test_what_the_world_raises_leaves_one_message_to_its_queue_and_the_others_go
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
 
-def test_a_backlog_reads_its_shard_as_often_as_it_may_and_what_is_left_comes_again(
+def test_a_backlog_respects_the_read_limit_and_the_rest_is_delivered_again(
     dependencies: CorrectionCase,
 ) -> None:
     now, asked = 0.0, []
@@ -163,7 +163,7 @@ def test_a_backlog_reads_its_shard_as_often_as_it_may_and_what_is_left_comes_aga
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
 
-def test_a_last_try_that_may_not_read_the_stream_comes_again_and_is_not_for_people(
+def test_a_throttled_last_attempt_is_delivered_again_without_manual_review(
     dependencies: CorrectionCase,
 ) -> None:
     event = received(dependencies, envelope(dependencies.request(2)), url=dependencies.dead)
@@ -174,9 +174,7 @@ def test_a_last_try_that_may_not_read_the_stream_comes_again_and_is_not_for_peop
 
 
 @pytest.mark.parametrize("handler", [correct_batch, correct_dead_letters])
-def test_a_message_that_is_no_request_is_kept_for_people_at_once(
-    dependencies: CorrectionCase, handler: Any
-) -> None:
+def test_an_invalid_request_goes_to_manual_review_at_once(dependencies: CorrectionCase, handler: Any) -> None:
     other = envelope(dependencies.request(2, consumer="another"))
     bodies = ["no json", "{}", other, envelope(dependencies.request(2, sequence="../x")), "no json"]
     assert handler(received(dependencies, *bodies), dependencies.desk()) == {"batchItemFailures": []}
@@ -199,7 +197,7 @@ def test_a_message_that_is_no_request_is_kept_for_people_at_once(
         {"arrived": 10**14},
     ],
 )
-def test_a_request_is_checked_before_keys_are_made_of_it(changes: Json) -> None:
+def test_a_request_is_validated_before_keys_are_built_from_it(changes: Json) -> None:
     good = Request(id="i", event="e", key="k", consumer="air", shard="s-1", sequence="1", arrived=0, by="b")
     assert parse(envelope(good), "air") == good
     with pytest.raises(ValueError, match="invalid"):
@@ -208,7 +206,7 @@ def test_a_request_is_checked_before_keys_are_made_of_it(changes: Json) -> None:
         parse(envelope(good, "SomethingElse"), "air")
 
 
-def test_the_dead_letter_queue_tries_once_more_and_stores_what_cannot_be_for_people(
+def test_the_dead_letter_queue_retries_once_and_stores_failures_for_manual_review(
     dependencies: CorrectionCase,
 ) -> None:
     luckless = dependencies.request(
@@ -234,7 +232,9 @@ def test_the_dead_letter_queue_tries_once_more_and_stores_what_cannot_be_for_peo
     assert dependencies.manual_letters() == []
 
 
-def test_the_last_try_of_what_is_still_too_early_is_for_people(dependencies: CorrectionCase) -> None:
+def test_a_request_still_too_early_at_the_last_attempt_goes_to_manual_review(
+    dependencies: CorrectionCase,
+) -> None:
     dependencies.checkpoint("TRIM_HORIZON")
     assert correct_dead_letters(
         received(dependencies, envelope(dependencies.request(2))), dependencies.desk()
@@ -242,7 +242,7 @@ def test_the_last_try_of_what_is_still_too_early_is_for_people(dependencies: Cor
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 1}
 
 
-def test_entries_are_in_order_of_positions_and_of_one_consumer(aws: Callable[[str], Any]) -> None:
+def test_history_entries_are_ordered_by_position_within_one_consumer(aws: Callable[[str], Any]) -> None:
     dependencies = CorrectionCase(aws, checked())
     history = History(dependencies.dynamodb, TABLE, lambda: NOW)
     asked = [

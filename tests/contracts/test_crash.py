@@ -85,7 +85,7 @@ _crashes = st.sets(st.integers(1, 60), max_size=6)
 
 @settings(max_examples=200)
 @given(shards(), steps, _crashes)
-def test_wherever_it_crashes_the_result_is_that_of_an_undisturbed_run(
+def test_the_result_after_any_crash_equals_that_of_an_uninterrupted_run(
     records: list[Record], what: list[Step], crashes: set[int]
 ) -> None:
     stores = Stores(inject_fault=Fragile(crashes))
@@ -94,7 +94,7 @@ def test_wherever_it_crashes_the_result_is_that_of_an_undisturbed_run(
 
 
 @given(shards(), st.lists(steps, max_size=4))
-def test_a_consumer_that_is_dropped_between_actions_leaves_no_trace(
+def test_replacing_a_consumer_between_actions_does_not_change_the_result(
     records: list[Record], lives: list[list[Step]]
 ) -> None:
     kcl = Kcl(Stores(), REGISTRY, records)
@@ -107,7 +107,7 @@ def test_a_consumer_that_is_dropped_between_actions_leaves_no_trace(
 
 
 @given(shards(), steps)
-def test_a_late_worker_that_lost_its_lease_and_does_not_know_it_undoes_nothing(
+def test_a_worker_unaware_of_its_lost_lease_overwrites_nothing(
     records: list[Record], what: list[Step]
 ) -> None:
     stores = Stores()
@@ -131,7 +131,7 @@ class Lost:
 
 @settings(max_examples=200)
 @given(shards(), steps, steps, steps)
-def test_a_worker_that_stood_still_and_goes_on_after_its_lease_was_lost_undoes_nothing(
+def test_a_paused_worker_that_resumes_after_losing_its_lease_overwrites_nothing(
     records: list[Record], before: list[Step], others: list[Step], after: list[Step]
 ) -> None:
     stores = Stores()
@@ -149,7 +149,7 @@ def test_a_worker_that_stood_still_and_goes_on_after_its_lease_was_lost_undoes_n
 
 
 @given(shards(), st.integers(0, 40))
-def test_a_replay_of_what_is_stored_stores_it_again(records: list[Record], fatal_at: int) -> None:
+def test_a_replay_stores_the_same_result_again(records: list[Record], fatal_at: int) -> None:
     calm = undisturbed(records)
     stores = Stores(stored=dict(calm.stored), parked=dict(calm.parked), alerts=list(calm.alerts))
 
@@ -167,7 +167,7 @@ def test_a_replay_of_what_is_stored_stores_it_again(records: list[Record], fatal
 
 
 @given(shards(), shards(), st.sampled_from("abc"), steps, _crashes)
-def test_children_of_a_split_score_as_their_parent_would_have(
+def test_child_shards_score_like_an_unsplit_parent(
     before: list[Record], after: list[Record], cut: str, what: list[Step], crashes: set[int]
 ) -> None:
     """Two shards after a split, with crashes, against one shard that was never split."""

@@ -21,7 +21,7 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", _PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_sink_keeps_the_laws(aws: Callable[[str], Any]) -> None:
+def test_the_example_sink_satisfies_the_sink_contract(aws: Callable[[str], Any]) -> None:
     names: dict[str, Any] = {"__name__": "docs"}
     blocks = _blocks("python")
     assert len(blocks) == 2
@@ -29,7 +29,7 @@ def test_the_sink_keeps_the_laws(aws: Callable[[str], Any]) -> None:
     names["test_anomalies"](aws)
 
 
-def test_the_property_uses_the_sink(
+def test_the_property_selects_the_sink(
     aws: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,9 @@ from tests.contracts.hydrating import Meddled, dependencies, event, of_pipe, own
 __all__ = ["dead_letters", "properties"]  # fixtures
 
 
-def test_the_list_is_of_the_last_day_and_narrows(properties: Path, dead_letters: list[DeadLetter]) -> None:
+def test_ls_defaults_to_the_last_day_and_applies_filters(
+    properties: Path, dead_letters: list[DeadLetter]
+) -> None:
     assert len(told(properties, "ls")["failures"]) == 8
     asked: dict[tuple[str, ...], int] = {
         ("--since", "all"): 9,
@@ -44,7 +46,7 @@ def test_the_list_is_of_the_last_day_and_narrows(properties: Path, dead_letters:
         assert len(told(properties, "ls", *options)["failures"]) == count, options
 
 
-def test_a_row_names_its_record(properties: Path, dead_letters: list[DeadLetter]) -> None:
+def test_a_row_identifies_its_record(properties: Path, dead_letters: list[DeadLetter]) -> None:
     [row] = told(properties, "ls", "--code", "UNDECODABLE")["failures"]
     one = dead_letters[7]
     assert row["reason"] == one.reason
@@ -54,14 +56,14 @@ def test_a_row_names_its_record(properties: Path, dead_letters: list[DeadLetter]
     assert "payload" not in row
 
 
-def test_a_limit_says_that_there_is_more(properties: Path, dead_letters: list[DeadLetter]) -> None:
+def test_a_limited_list_reports_that_there_is_more(properties: Path, dead_letters: list[DeadLetter]) -> None:
     some = told(properties, "ls", "--limit", "3")
     assert (len(some["failures"]), some["more"]) == (3, True)
     assert not told(properties, "ls", "--limit", "8")["more"]
     assert "there are more" in run(properties, "ls", "--limit", "3")
 
 
-def test_people_see_what_a_sender_wrote_as_it_is(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_text_written_by_a_sender_is_displayed_escaped(properties: Path, kinesis: Any, s3: Any) -> None:
     one = failed(kinesis, b"{}", partition_key="\x1b[31mred\x1b[0m", reason="[red]x[/red]")
     hydrate([one], dependencies(kinesis, s3))
     out = run(properties, "ls")
@@ -72,7 +74,7 @@ def test_people_see_what_a_sender_wrote_as_it_is(properties: Path, kinesis: Any,
     assert "\x1b[31m" not in shown
 
 
-def test_a_cause_is_one_line_and_leads_to_its_failures(
+def test_stats_groups_failures_by_cause_and_links_to_them(
     properties: Path, dead_letters: list[DeadLetter]
 ) -> None:
     counted = told(properties, "stats", "--since", "all")
@@ -87,7 +89,7 @@ def test_a_cause_is_one_line_and_leads_to_its_failures(
     assert run(properties, "stats", "--consumer", "other").startswith("no failures")
 
 
-def test_the_table_has_a_column_for_each_code(properties: Path, dead_letters: list[DeadLetter]) -> None:
+def test_the_stats_table_has_a_column_for_each_code(properties: Path, dead_letters: list[DeadLetter]) -> None:
     counted = told(properties, "stats", "--since", "all")
     total: dict[str, int] = {}
     for row in counted["by_time"]:
@@ -96,7 +98,7 @@ def test_the_table_has_a_column_for_each_code(properties: Path, dead_letters: li
     assert total == {"RULE_BROKEN": 7, "UNDECODABLE": 1, "FIELD_MISSING": 1}
 
 
-def test_what_was_left_of_ranges_can_be_seen(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_dead_letters_of_hydrated_ranges_are_listed(properties: Path, kinesis: Any, s3: Any) -> None:
     dead_letters = [msgspec.structs.replace(one, arrived=NOW) for one in put_all(kinesis, [b"1", b"2", b"3"])]
     inject(Trim("devices", sequence=dead_letters[1].sequence))
     bodies = [of_pipe(dead_letters[:1]), of_pipe(dead_letters[:2]), of_pipe(dead_letters[2:])]
@@ -109,7 +111,7 @@ def test_what_was_left_of_ranges_can_be_seen(properties: Path, kinesis: Any, s3:
     assert run(properties, "ls", "--dead-letters").strip() == "no dead letters of pipes or functions"
 
 
-def test_what_waits_shows_its_clock(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_waiting_dead_letters_show_their_remaining_time(properties: Path, kinesis: Any, s3: Any) -> None:
     dead_letters = [failed(kinesis, b"1", hours) for hours in (3, 30, 23.5)]
     failing = Meddled(kinesis, dict.fromkeys({one.shard for one in dead_letters}, "AccessDeniedException"))
     hydrate_batch(event(*map(own, dead_letters)), dependencies(failing, s3))
@@ -139,7 +141,7 @@ def test_what_waits_shows_its_clock(properties: Path, kinesis: Any, s3: Any) -> 
         ("--since", "999999w"),
     ],
 )
-def test_a_question_that_cannot_be_meant_is_refused_with_a_hint(
+def test_contradictory_options_are_rejected_with_a_hint(
     properties: Path, s3: Any, options: tuple[str, ...]
 ) -> None:
     for command in ("ls", "stats"):
@@ -148,7 +150,7 @@ def test_a_question_that_cannot_be_meant_is_refused_with_a_hint(
         assert all(problem.hint for problem in caught.value.problems)
 
 
-def test_what_is_still_in_the_queue_is_told(
+def test_dead_letters_still_in_the_queue_are_counted(
     aws: Callable[[str], Any], properties: Path, dead_letters: list[DeadLetter]
 ) -> None:
     """A list that is empty because nobody hydrates must not look as if all were well."""

@@ -29,7 +29,7 @@ __all__ = ["dead_letters", "properties"]  # fixtures
 
 
 @pytest.mark.parametrize("form", ["id", "key", "address", "position", "sequence"])
-def test_a_record_is_shown_by_any_of_its_names(
+def test_a_record_can_be_shown_by_any_identifier(
     properties: Path, dead_letters: list[DeadLetter], form: str
 ) -> None:
     [row] = told(properties, "ls", "--code", "UNDECODABLE")["failures"]
@@ -43,7 +43,7 @@ def test_a_record_is_shown_by_any_of_its_names(
     assert told(properties, "show", name)["key"] == row["key"]
 
 
-def test_the_story_of_our_own(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_show_prints_a_failure_of_the_consumer(properties: Path, kinesis: Any, s3: Any) -> None:
     registry = samples.registry()
     schema = registry.codecs["reading"].schema.fingerprint
     payload = {"event": "air_quality", "pm25": -1.5, "note": "ü"}
@@ -59,7 +59,7 @@ def test_the_story_of_our_own(properties: Path, kinesis: Any, s3: Any) -> None:
         assert word in out
 
 
-def test_the_schema_is_told_by_its_file(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_show_names_the_schema_file(properties: Path, kinesis: Any, s3: Any) -> None:
     registry = load_registry()
     current = registry.codecs["air_quality"].schema.fingerprint
     [past] = [
@@ -96,7 +96,7 @@ AVRO = samples.as_avro(
     # Not the bytes: a gzip holds the time at which it was made, and each process of the tests makes its own.
     ids=["gzip", "avro", "packed-avro", "cut-avro", "text", "bytes", "aggregate", "long-gzip", "nothing"],
 )
-def test_every_payload_can_be_looked_at(
+def test_every_payload_format_can_be_shown(
     properties: Path, kinesis: Any, s3: Any, data: bytes, form: str, shown: str
 ) -> None:
     one = failed(kinesis, data)
@@ -106,7 +106,7 @@ def test_every_payload_can_be_looked_at(
     assert "\x1b[2J" not in run(properties, "show", one.sequence)
 
 
-def test_the_story_of_a_range(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_show_prints_a_failure_from_a_dead_letter_range(properties: Path, kinesis: Any, s3: Any) -> None:
     def trial_factory() -> Any:
         return pipeline_trials(samples.registry(), seen_ids=4, max_bytes=samples.MAX_BYTES)
 
@@ -122,14 +122,14 @@ def test_the_story_of_a_range(properties: Path, kinesis: Any, s3: Any) -> None:
     assert "RetryAttemptsExhausted" in out
 
 
-def test_a_payload_that_had_left_the_stream(properties: Path, kinesis: Any, s3: Any) -> None:
+def test_show_reports_an_expired_payload(properties: Path, kinesis: Any, s3: Any) -> None:
     one = msgspec.structs.replace(failed(kinesis, b"{}"), shard="shardId-000000000099")
     hydrate([one], dependencies(kinesis, s3))
     assert told(properties, "ls", "--status", "expired")["failures"][0]["sequence"] == one.sequence
     assert "the record had left the stream" in run(properties, "show", one.sequence)
 
 
-def test_an_object_that_is_no_failure_is_told(
+def test_an_unreadable_failure_object_is_reported(
     properties: Path, dead_letters: list[DeadLetter], s3: Any
 ) -> None:
     key = next(iter(failure_keys(s3, BUCKET, "air"))).replace("-0.json", "-7.json")
@@ -141,12 +141,14 @@ def test_an_object_that_is_no_failure_is_told(
 
 
 @pytest.mark.parametrize("name", ["0123456789", "shardId-000000000000/1", "7"])
-def test_a_name_of_nothing_is_told(properties: Path, dead_letters: list[DeadLetter], name: str) -> None:
+def test_an_unknown_identifier_is_reported(
+    properties: Path, dead_letters: list[DeadLetter], name: str
+) -> None:
     with pytest.raises(NoSuchFailureError, match=name):
         run(properties, "show", name)
 
 
-def test_the_story_goes_on_with_corrections_and_redrives(
+def test_show_includes_corrections_and_redrives(
     properties: Path, kinesis: Any, s3: Any, aws: Callable[[str], Any]
 ) -> None:
     one = failed(kinesis, b"{}")

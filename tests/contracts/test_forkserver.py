@@ -55,7 +55,7 @@ def finish(player: Player, launched: subprocess.Popen[bytes], at: int = 0) -> in
 @pytest.mark.parametrize(
     ("note", "code"), [("abort", 128 + signal.SIGABRT), ("exit", 7)], ids=["abort", "exit"]
 )
-def test_a_shard_that_crashes_is_alone_in_it(host: Hosted, note: str, code: int) -> None:
+def test_a_crash_of_one_record_processor_does_not_affect_others(host: Hosted, note: str, code: int) -> None:
     (one, first, worker), (other, second, _) = begin(host), begin(host)
     with pytest.raises(ConsumerEndedError):
         one.records([reading(0, note=note)])
@@ -65,7 +65,7 @@ def test_a_shard_that_crashes_is_alone_in_it(host: Hosted, note: str, code: int)
     assert finish(*begin(host)[:2]) == 0
 
 
-def test_a_shard_that_is_killed_is_alone_in_it(host: Hosted) -> None:
+def test_a_killed_record_processor_does_not_affect_others(host: Hosted) -> None:
     (one, first, worker), (other, second, _) = begin(host), begin(host)
     worker.kill()
     assert first.wait(PATIENCE) == 128 + signal.SIGKILL
@@ -78,7 +78,7 @@ def test_a_shard_that_is_killed_is_alone_in_it(host: Hosted) -> None:
 
 
 @pytest.mark.parametrize("stuck", ["stopped", "busy"])
-def test_a_shard_that_hangs_goes_with_its_launcher_and_holds_up_nobody(host: Hosted, stuck: str) -> None:
+def test_a_hung_record_processor_blocks_no_other_and_ends_with_its_launcher(host: Hosted, stuck: str) -> None:
     player, launched, worker = begin(host)
     player.records([reading(0, note="start")])
     (started,) = worker.children()
@@ -100,7 +100,7 @@ def hang(player: Player) -> None:
         player.records([reading(1, note="hang")])
 
 
-def test_signals_are_for_the_launcher_of_the_daemon(host: Hosted) -> None:
+def test_record_processors_ignore_termination_signals(host: Hosted) -> None:
     player, launched, worker = begin(host)
     for number in (signal.SIGINT, signal.SIGTERM):
         worker.send_signal(number)
@@ -108,7 +108,7 @@ def test_signals_are_for_the_launcher_of_the_daemon(host: Hosted) -> None:
     assert finish(player, launched) == 0
 
 
-def test_a_launcher_is_small_and_leaves_the_pipes_to_the_consumer(host: Hosted) -> None:
+def test_a_launcher_uses_little_memory_and_holds_no_pipe_of_the_consumer(host: Hosted) -> None:
     player, launched, worker = begin(host)
     process = psutil.Process(launched.pid)
     assert process.memory_full_info().pss < 1_000_000
@@ -118,7 +118,7 @@ def test_a_launcher_is_small_and_leaves_the_pipes_to_the_consumer(host: Hosted) 
     assert finish(player, launched) == 0
 
 
-def test_a_shard_outlives_its_host_and_the_next_host_takes_the_next_shards(tmp_path: Path) -> None:
+def test_record_processors_survive_a_restart_of_the_fork_server(tmp_path: Path) -> None:
     with hosting(tmp_path) as host:
         player, launched, _ = begin(host)
         first = host.process
@@ -132,7 +132,7 @@ def test_a_shard_outlives_its_host_and_the_next_host_takes_the_next_shards(tmp_p
 
 
 @pytest.mark.parametrize("stuck", [False, True])
-def test_without_its_host_too_a_shard_goes_with_its_launcher(tmp_path: Path, stuck: bool) -> None:
+def test_a_record_processor_ends_with_its_launcher_without_a_fork_server(tmp_path: Path, stuck: bool) -> None:
     with hosting(tmp_path) as host:
         player, launched, worker = begin(host)
         host.process.kill()
@@ -144,7 +144,7 @@ def test_without_its_host_too_a_shard_goes_with_its_launcher(tmp_path: Path, stu
         player.close()
 
 
-def test_a_shard_that_dies_without_its_host_has_failed(tmp_path: Path) -> None:
+def test_the_death_of_a_record_processor_without_a_fork_server_is_a_failure(tmp_path: Path) -> None:
     with hosting(tmp_path) as host:
         player, launched, worker = begin(host)
         host.process.kill()
@@ -154,7 +154,7 @@ def test_a_shard_that_dies_without_its_host_has_failed(tmp_path: Path) -> None:
         player.close()
 
 
-def test_nothing_stays_when_the_owner_leaves(tmp_path: Path) -> None:
+def test_all_processes_end_with_the_owner_of_the_fork_server(tmp_path: Path) -> None:
     with hosting(tmp_path) as host:
         player, launched, worker = begin(host)
         process = host.process
@@ -172,7 +172,9 @@ def test_nothing_stays_when_the_owner_leaves(tmp_path: Path) -> None:
     ],
     ids=["a thread", "a connection"],
 )
-def test_what_may_not_be_forked_is_not_and_each_shard_goes_alone(tmp_path: Path, program: str) -> None:
+def test_a_fork_server_that_cannot_fork_safely_is_replaced_by_separate_processes(
+    tmp_path: Path, program: str
+) -> None:
     with hosting(tmp_path, [*HOST[:-1], f"{program}\n{HOST[-1]}"]) as host:
         player, launched = host.shard(ALONE)
         player.initialize(SHARD)
@@ -180,7 +182,7 @@ def test_what_may_not_be_forked_is_not_and_each_shard_goes_alone(tmp_path: Path,
         assert finish(player, launched) == 0
 
 
-def test_a_host_that_crashes_again_and_again_is_given_up(tmp_path: Path) -> None:
+def test_a_fork_server_that_keeps_crashing_is_abandoned(tmp_path: Path) -> None:
     with hosting(tmp_path, [sys.executable, "-c", "raise SystemExit(9)"]) as host:
         player, launched = host.shard(ALONE)
         player.initialize(SHARD)
@@ -189,7 +191,7 @@ def test_a_host_that_crashes_again_and_again_is_given_up(tmp_path: Path) -> None
         assert len(host.of("host_started")) == 4
 
 
-def test_a_host_that_hangs_is_not_waited_for_for_ever(host: Hosted) -> None:
+def test_a_launcher_does_not_wait_forever_for_a_hung_fork_server(host: Hosted) -> None:
     hurried = f"import sys; sys.path.insert(0, {str(Path(client.__file__).parent)!r}); "
     hurried += "import client as it; it._PATIENCE = 0.2; it.main(sys.argv[1:])"
     process = host.process
@@ -206,7 +208,7 @@ def test_a_host_that_hangs_is_not_waited_for_for_ever(host: Hosted) -> None:
 @pytest.mark.parametrize(
     "change", [{"STREAM_APP_PROPERTIES": "/elsewhere/x.properties"}, {"STREAM_APP_HOST": ""}]
 )
-def test_a_host_of_other_settings_is_none(host: Hosted, change: dict[str, str]) -> None:
+def test_a_fork_server_with_other_settings_is_not_used(host: Hosted, change: dict[str, str]) -> None:
     done = subprocess.run(
         launcher(["/bin/echo", "alone"]), env={**host.environ, **change}, stdout=-1, check=False
     )
@@ -216,11 +218,11 @@ def test_a_host_of_other_settings_is_none(host: Hosted, change: dict[str, str]) 
 @pytest.mark.parametrize(
     "own", ["my-consumer", "stream-app-consumer --x", "", "python -m stream_app.record_processor"]
 )
-def test_a_host_stands_in_for_our_own_program_alone(own: str) -> None:
+def test_only_the_shipped_record_processor_uses_the_fork_server(own: str) -> None:
     assert command(own) is None
 
 
-def test_what_kcl_starts_is_split_at_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_for_kcl_contains_no_argument_with_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     words = (command("/opt/bin/stream-app-consumer") or "").split()
     assert words[0] == sys.executable
     assert words[-1] == "/opt/bin/stream-app-consumer"
@@ -230,7 +232,7 @@ def test_what_kcl_starts_is_split_at_blanks(monkeypatch: pytest.MonkeyPatch) -> 
         assert command("stream-app-consumer") is None
 
 
-def test_it_is_on_until_it_is_turned_off() -> None:
+def test_the_fork_server_is_enabled_by_default() -> None:
     assert enabled({}, {})
     assert not enabled({"app.shard_host": "false"}, {})
     assert enabled({"app.shard_host": "false"}, {"STREAM_APP_SHARD_HOST": "true"})

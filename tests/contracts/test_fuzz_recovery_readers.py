@@ -8,6 +8,6 @@ from tests.fuzz.recovery_readers import READERS
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_each_reader_reads_its_inputs(name: str) -> None:
+def test_each_reader_accepts_its_seed_inputs(name: str) -> None:
     for data in READERS[name].inputs:
         READERS[name].read(data)

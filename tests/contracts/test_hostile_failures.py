@@ -42,7 +42,7 @@ PAYLOADS = {
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_such_a_payload_is_hydrated_and_shown(properties: Path, kinesis: Any, s3: Any, name: str) -> None:
+def test_a_hostile_payload_is_hydrated_and_shown(properties: Path, kinesis: Any, s3: Any, name: str) -> None:
     one = failed(kinesis, PAYLOADS[name])
     assert not hydrate([one], dependencies(kinesis, s3)).failed
     story = told(properties, "show", one.sequence)
@@ -53,7 +53,7 @@ def test_such_a_payload_is_hydrated_and_shown(properties: Path, kinesis: Any, s3
     assert told(properties, "ls")["failures"][0]["sequence"] == one.sequence
 
 
-def test_a_deep_payload_that_was_stored_as_json_stays_readable(properties: Path, s3: Any) -> None:
+def test_a_deeply_nested_payload_stored_as_json_is_readable(properties: Path, s3: Any) -> None:
     """As failures were stored before depth was bounded."""
     one = dead_letter(Position("shardId-000000000000", "77"))
     stored = msgspec.structs.replace(failure(one, b"{}"), payload=msgspec.Raw(nested(600)))
@@ -76,7 +76,7 @@ def test_an_aggregate_with_a_long_hash_key_is_shown(properties: Path, kinesis: A
         )
 
 
-def test_such_payloads_are_planned(aws: Callable[[str], Any]) -> None:
+def test_hostile_payloads_are_planned(aws: Callable[[str], Any]) -> None:
     on.make_tables(aws)
     for number, data in enumerate(PAYLOADS.values()):
         on.park(aws("s3"), data, number)

@@ -202,7 +202,7 @@ def everybody(aws: Callable[[str], Any], stream: str) -> Round:
     return found
 
 
-def test_all_that_sends_again_comes_to_rest_together(everybody: Round) -> None:
+def test_redrives_corrections_and_alerts_terminate_together(everybody: Round) -> None:
     pipeline, states = everybody.pipeline, list[dict[str, Any]]()
     rounds = (
         2 * MOST + 1
@@ -230,7 +230,7 @@ def test_all_that_sends_again_comes_to_rest_together(everybody: Round) -> None:
     assert pipeline.audited().balanced
 
 
-def test_the_same_without_the_bounds_would_go_on(everybody: Round) -> None:
+def test_without_bounds_the_loop_does_not_terminate(everybody: Round) -> None:
     """So it is the bounds that end it: with more sends allowed, more is sent in the same rounds."""
     context, where = everybody.pipeline.context, destination("stream", bus=BUS, stream=STREAM)
     sent = []

@@ -153,7 +153,7 @@ BROKEN: list[Callable[[], object]] = [full_disk, without_a_reader, that_nobody_r
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_stderr_that_fails_changes_nothing(way: Way, broken: Callable[[], object]) -> None:
+def test_a_failing_stderr_does_not_affect_processing(way: Way, broken: Callable[[], object]) -> None:
     with broken() as stderr, playing(way, stderr) as (player, process):  # type: ignore[attr-defined]
         shard(player)
         assert player.checkpoints == [(reading(3).sequence_number, 0)]
@@ -162,7 +162,7 @@ def test_a_stderr_that_fails_changes_nothing(way: Way, broken: Callable[[], obje
         assert process.wait(timeout=60) == 0
 
 
-def test_what_a_user_writes_leaves_every_line_of_the_log_readable(way: Way) -> None:
+def test_output_of_user_code_does_not_corrupt_the_log(way: Way) -> None:
     with playing(way, subprocess.PIPE) as (player, process):
         shard(player)
         player.close()

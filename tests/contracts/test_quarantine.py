@@ -88,7 +88,7 @@ KILLED = {
 
 
 @pytest.mark.parametrize("note", KILLED)
-def test_a_record_that_ends_its_process_is_parked_and_no_other(note: str) -> None:
+def test_only_the_record_that_ends_its_process_is_quarantined(note: str) -> None:
     records = readings(*[None] * 70, note, *[None] * 40)
     store = third_attempt()
     kcl = consumer(records, store)
@@ -103,7 +103,7 @@ def test_a_record_that_ends_its_process_is_parked_and_no_other(note: str) -> Non
 
 
 @pytest.mark.parametrize("note", ["loop", "loop_in_c"])
-def test_a_record_without_an_end_is_parked_with_the_place_where_it_stayed(note: str) -> None:
+def test_a_record_that_never_returns_is_quarantined_with_its_location(note: str) -> None:
     records = readings(None, None, note, None)
     store = third_attempt()
     kcl = consumer(records, store)
@@ -114,7 +114,7 @@ def test_a_record_without_an_end_is_parked_with_the_place_where_it_stayed(note: 
     assert f", in {note} (poison.py:" in decision.reason
 
 
-def test_the_limit_of_a_first_batch_that_was_not_rehearsed_is_longer() -> None:
+def test_the_first_batch_without_warm_up_has_a_longer_time_limit() -> None:
     store = third_attempt()
     kcl = consumer(readings("loop"), store, timeout_seconds=8)
     kcl.consumer.limit_batches(nullcontext(), warm=False)
@@ -123,7 +123,7 @@ def test_the_limit_of_a_first_batch_that_was_not_rehearsed_is_longer() -> None:
     assert " 1.28 s" in decision.reason
 
 
-def test_what_ends_the_encoder_of_a_sink_is_found_too() -> None:
+def test_a_record_that_crashes_a_sink_encoder_is_quarantined() -> None:
     records = readings(None, poison.AT_SINKS, None)
     store = third_attempt()
     kcl = consumer(records, store)
@@ -133,7 +133,7 @@ def test_what_ends_the_encoder_of_a_sink_is_found_too() -> None:
     assert (decision.stage, decision.reason) == ("sink", "the process ended with exit code 9")
 
 
-def test_what_ends_the_snapshot_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_crashes_the_snapshot_is_quarantined(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that cannot be saved: nothing before the snapshot sees it."""
     from stream_app.pipeline.state.shard_state import ShardState
 
@@ -156,7 +156,7 @@ def test_what_ends_the_snapshot_is_found_too(monkeypatch: pytest.MonkeyPatch) ->
     assert (decision.stage, decision.reason) == ("snapshot", "the process ended with exit code 4")
 
 
-def test_several_in_one_stretch_are_all_found() -> None:
+def test_several_poison_records_in_one_batch_are_all_quarantined() -> None:
     notes = [None, "leave", "killed", None, None, "segmentation_fault", *[None] * 80, "aborted", None]
     records = readings(*notes)
     kcl = consumer(records, third_attempt())
@@ -164,7 +164,7 @@ def test_several_in_one_stretch_are_all_found() -> None:
     alike(kcl, records, {1, 2, 5, 86})
 
 
-def test_the_first_record_and_the_last_and_one_alone() -> None:
+def test_poison_records_are_found_first_last_and_alone() -> None:
     for notes, rows in ((("leave", None), {0}), ((None, "leave"), {1}), (("leave",), {0})):
         records = readings(*notes)
         kcl = consumer(records, third_attempt())
@@ -172,7 +172,7 @@ def test_the_first_record_and_the_last_and_one_alone() -> None:
         alike(kcl, records, rows)
 
 
-def test_a_decision_is_kept_before_anything_else_happens_and_survives_a_crash() -> None:
+def test_a_quarantine_decision_is_stored_first_and_survives_a_crash() -> None:
     records = readings(None, "leave", None, "killed", None)
     store = third_attempt()
 
@@ -191,7 +191,7 @@ def test_a_decision_is_kept_before_anything_else_happens_and_survives_a_crash() 
     alike(kcl, records, {1, 3})
 
 
-def test_a_decision_that_its_process_could_not_log_is_logged_by_the_next() -> None:
+def test_a_decision_not_yet_logged_is_logged_by_the_next_process() -> None:
     records = readings(None, "leave", None, "killed", None)
     store = third_attempt()
 
@@ -212,7 +212,7 @@ def test_a_decision_that_its_process_could_not_log_is_logged_by_the_next() -> No
     assert [place for event, place in told if event == "record_quarantined"] == blamed[1:]
 
 
-def test_every_later_reading_follows_the_decision_without_any_fork() -> None:
+def test_later_reads_apply_the_decision_without_forking() -> None:
     """The whole shard once more, from its beginning: the record ends nobody, for nobody processes it."""
     records = readings(None, "leave", None, "segmentation_fault")
     first = consumer(records, store := third_attempt())
@@ -236,7 +236,7 @@ def attempts(store: MemoryQuarantine) -> int:
     return store.saved[SHARD].attempts
 
 
-def test_each_start_at_a_checkpoint_counts_once_before_its_first_records() -> None:
+def test_each_start_from_a_checkpoint_is_counted_once_before_its_first_records() -> None:
     store = MemoryQuarantine()
     kcl = consumer(readings(*[None] * 4), store)
     kcl.tick(0)
@@ -255,7 +255,7 @@ def test_each_start_at_a_checkpoint_counts_once_before_its_first_records() -> No
     assert noted(kcl, "quarantine_started") == [3]
 
 
-def test_a_later_checkpoint_begins_to_count_anew() -> None:
+def test_a_later_checkpoint_resets_the_attempt_count() -> None:
     store = MemoryQuarantine()
     kcl = consumer(readings(*[None] * 4), store, segment_records=2)
     kcl.arrive(4)
@@ -274,7 +274,7 @@ def noted(kcl: Kcl, what: str) -> list[Any]:
     return [values.get("attempt") for event, values in kcl.stores.notes if event == what]
 
 
-def test_care_lasts_beyond_a_checkpoint_and_a_restart_until_what_was_there_is_passed() -> None:
+def test_isolation_lasts_across_checkpoints_and_restarts_until_the_suspect_range_is_passed() -> None:
     """The record that ended two processes had arrived before the third began."""
     store = third_attempt()
     records = [*readings(None, None, "leave"), *readings(*[None] * 6, arrived=START + 50_000)[3:]]
@@ -296,7 +296,7 @@ def test_care_lasts_beyond_a_checkpoint_and_a_restart_until_what_was_there_is_pa
     assert len(noted(kcl, "quarantine_ended")) == 1
 
 
-def test_records_are_held_back_when_the_time_of_an_action_is_used_up() -> None:
+def test_records_are_deferred_when_the_time_limit_of_an_action_is_reached() -> None:
     records = readings(*["leave"] * 8, None)
     kcl = consumer(records, store := third_attempt())
     seconds = itertools.count(
@@ -318,7 +318,7 @@ def test_records_are_held_back_when_the_time_of_an_action_is_used_up() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(shards(most=12), st.sets(st.integers(0, 11), max_size=3), st.lists(steps, max_size=3))
-def test_whatever_is_poison_the_rest_is_what_it_is_without_it(
+def test_poison_records_do_not_change_the_result_of_the_others(
     records: list[Record], rows: set[int], lives: list[list[Step]]
 ) -> None:
     rows = {row for row in rows if row < len(records)}

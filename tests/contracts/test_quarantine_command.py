@@ -38,12 +38,12 @@ def test_quarantined_records_are_listed_by_position(properties: str) -> None:
     assert [one["sequence"] for one in told["quarantined"]] == ["9", "12"]
 
 
-def test_a_record_is_forgotten_once(properties: str, s3: Any) -> None:
+def test_a_record_is_released_once(properties: str, s3: Any) -> None:
     assert run("forget", f"{SHARD}/12.2", "--properties", properties).exit_code == 0
     assert run("forget", f"{SHARD}/12.2", "--properties", properties).exit_code == 1
     assert [one.sequence for one in S3QuarantineStore(s3, BUCKET, "app").decisions(SHARD)] == ["9"]
 
 
 @pytest.mark.parametrize("text", ["", "9", f"{SHARD}/", f"{SHARD}/nine"])
-def test_what_is_no_position_is_refused(properties: str, text: str) -> None:
+def test_an_invalid_position_is_rejected(properties: str, text: str) -> None:
     assert isinstance(run("forget", text, "--properties", properties).exception, ConfigError)

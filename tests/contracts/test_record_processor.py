@@ -48,7 +48,7 @@ def child(way: Way) -> Iterator[tuple[Player, subprocess.Popen[bytes]]]:
     process.wait(timeout=60)
 
 
-def test_whatever_a_calculation_prints_the_protocol_is_undisturbed(
+def test_output_of_a_calculation_does_not_corrupt_the_protocol(
     child: tuple[Player, subprocess.Popen[bytes]],
 ) -> None:
     player, process = child
@@ -61,7 +61,9 @@ def test_whatever_a_calculation_prints_the_protocol_is_undisturbed(
     assert process.wait(timeout=60) == 0
 
 
-def test_signals_are_for_the_launcher(child: tuple[Player, subprocess.Popen[bytes]]) -> None:
+def test_a_record_processor_ignores_termination_signals(
+    child: tuple[Player, subprocess.Popen[bytes]],
+) -> None:
     player, process = child
     player.initialize(SHARD)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -85,7 +87,7 @@ def test_signals_are_for_the_launcher(child: tuple[Player, subprocess.Popen[byte
         ),
     ],
 )
-def test_how_it_ended_is_its_exit_code_and_one_line_of_log(
+def test_the_exit_code_and_one_log_line_report_the_outcome(
     way: Way, lines: bytes, code: int, words: str | None
 ) -> None:
     done = subprocess.run(
@@ -102,7 +104,7 @@ def test_how_it_ended_is_its_exit_code_and_one_line_of_log(
     assert words is None or words in log[-1]["event"]
 
 
-def test_a_calculation_that_fails_on_every_record_ends_it_without_a_checkpoint(way: Way) -> None:
+def test_consecutive_failures_of_a_calculation_stop_the_process_without_a_checkpoint(way: Way) -> None:
     """Where `stop_after_failures` asks for it. The daemon's launcher then gives up instead of starting it again."""
     process = subprocess.Popen(
         way.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=way.environ
@@ -125,7 +127,7 @@ def test_a_calculation_that_fails_on_every_record_ends_it_without_a_checkpoint(w
 
 
 @pytest.mark.parametrize("hosted", [False, True])
-def test_a_wrong_configuration_is_told_at_once_and_ends_it_with_two(tmp_path: Path, hosted: bool) -> None:
+def test_an_invalid_configuration_is_reported_with_exit_code_two(tmp_path: Path, hosted: bool) -> None:
     """With a host, too: one that cannot load its settings leaves each shard to say so itself."""
     file = tmp_path / "effective.properties"
     file.write_text("app.segment_seconds = 0\napp.nothing = 1\n")

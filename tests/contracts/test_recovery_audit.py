@@ -108,7 +108,7 @@ def body(s3: Any, key: str) -> bytes:
     return found
 
 
-def test_what_was_consumed_is_balanced(kinesis: Any, s3: Any, done: list[Segment]) -> None:
+def test_consumed_records_balance(kinesis: Any, s3: Any, done: list[Segment]) -> None:
     seen: list[tuple[str, int]] = []
     result = audit(
         kinesis=kinesis, s3=s3, stream=STREAM, bucket=BUCKET, consumer=CONSUMER, checkpoints=None,
@@ -124,13 +124,13 @@ def test_what_was_consumed_is_balanced(kinesis: Any, s3: Any, done: list[Segment
     assert dict(seen) == {shard.shard: shard.count.accepted for shard in result.shards}
 
 
-def test_consuming_again_leaves_it_balanced(kinesis: Any, s3: Any, done: list[Segment]) -> None:
+def test_the_audit_balances_after_a_replay(kinesis: Any, s3: Any, done: list[Segment]) -> None:
     consume(kinesis, s3, done[::-1])
     assert run(kinesis, s3) == run(kinesis, s3)
     assert run(kinesis, s3).balanced
 
 
-def test_a_removed_row_is_missing(kinesis: Any, s3: Any, done: list[Segment]) -> None:
+def test_a_removed_row_is_reported_as_missing(kinesis: Any, s3: Any, done: list[Segment]) -> None:
     one = done[1]
     key = event_key(one, "parcel")
     table = pq.read_table(pa.BufferReader(body(s3, key)))
@@ -140,7 +140,7 @@ def test_a_removed_row_is_missing(kinesis: Any, s3: Any, done: list[Segment]) ->
     assert not result.balanced
 
 
-def test_a_removed_file_a_removed_manifest_and_a_removed_failure_are_missed(
+def test_a_removed_file_manifest_or_failure_is_reported_as_missing(
     kinesis: Any, s3: Any, done: list[Segment]
 ) -> None:
     file, listed = done[0], next(one for one in done[1:] if len(one.repeated))
@@ -160,7 +160,7 @@ def test_a_removed_file_a_removed_manifest_and_a_removed_failure_are_missed(
 @pytest.mark.parametrize(
     "name", ["date=2099-01-01/hour=00/{}", "date=2099-01-01/hour=00/copy.parquet", "elsewhere/copy.parquet"]
 )
-def test_a_doubled_file_is_named_wherever_it_lies(
+def test_a_duplicate_file_is_reported_under_any_key(
     kinesis: Any, s3: Any, done: list[Segment], name: str
 ) -> None:
     key = event_key(done[0], "parcel")
@@ -176,9 +176,7 @@ def test_a_doubled_file_is_named_wherever_it_lies(
     assert result.total.stored == 40
 
 
-def test_segments_that_were_cut_otherwise_overlap_and_are_named(
-    kinesis: Any, s3: Any, done: list[Segment]
-) -> None:
+def test_overlapping_segments_are_reported(kinesis: Any, s3: Any, done: list[Segment]) -> None:
     shard = done[0].shard
     records = read(kinesis)[shard]
     other = segment(shard, records[3 : 3 + SIZE])
@@ -190,7 +188,7 @@ def test_segments_that_were_cut_otherwise_overlap_and_are_named(
     assert all(len(set(where)) == 2 for _, where in doubled)
 
 
-def test_what_is_stored_and_parked_is_a_duplicate(kinesis: Any, s3: Any, done: list[Segment]) -> None:
+def test_a_record_both_stored_and_failed_is_a_duplicate(kinesis: Any, s3: Any, done: list[Segment]) -> None:
     one = done[0]
     row = int(one.passed["parcel"].rows[0])
     wrong = dataclasses.replace(
@@ -201,7 +199,7 @@ def test_what_is_stored_and_parked_is_a_duplicate(kinesis: Any, s3: Any, done: l
     assert [(position, len(where)) for position, where in doubled] == [(rows_of(one)[0], 2)]
 
 
-def test_what_lies_behind_no_checkpoint_is_pending_and_behind_one_missing(kinesis: Any, s3: Any) -> None:
+def test_records_are_pending_after_the_checkpoint_and_missing_before_it(kinesis: Any, s3: Any) -> None:
     by_shard: dict[str, list[Segment]] = {}
     for one in cut(kinesis):
         by_shard.setdefault(one.shard, []).append(one)
@@ -219,7 +217,7 @@ def test_what_lies_behind_no_checkpoint_is_pending_and_behind_one_missing(kinesi
     assert run(kinesis, s3).total.missing == everything - behind
 
 
-def test_pending_records_beyond_the_limit_do_not_balance(kinesis: Any, s3: Any) -> None:
+def test_records_pending_beyond_the_limit_do_not_balance(kinesis: Any, s3: Any) -> None:
     read_again: list[int] = []
 
     def audited(later_s: float, moved: dict[str, str] | None = None) -> Audit:
@@ -263,7 +261,9 @@ def test_pending_records_beyond_the_limit_do_not_balance(kinesis: Any, s3: Any) 
     assert still.waiting.message.startswith(f"no consumer has read shard {still.shard}")
 
 
-def test_a_shard_without_a_reader_is_told_with_its_last_segment_and_checkpoint(kinesis: Any, s3: Any) -> None:
+def test_a_shard_without_a_consumer_is_reported_with_its_last_segment_and_checkpoint(
+    kinesis: Any, s3: Any
+) -> None:
     first, *_ = cut(kinesis)
     consume(kinesis, s3, [first])
     found = audit(
@@ -283,7 +283,7 @@ def test_a_shard_without_a_reader_is_told_with_its_last_segment_and_checkpoint(k
     )
 
 
-def test_what_another_consumer_or_stream_stored_does_not_count(
+def test_objects_of_other_consumers_and_streams_are_ignored(
     kinesis: Any, s3: Any, done: list[Segment]
 ) -> None:
     table = pq.read_table(pa.BufferReader(body(s3, event_key(done[0], "parcel"))))
@@ -295,7 +295,7 @@ def test_what_another_consumer_or_stream_stored_does_not_count(
     assert run(kinesis, s3).balanced
 
 
-def test_an_object_that_cannot_be_read_is_named(kinesis: Any, s3: Any, done: list[Segment]) -> None:
+def test_an_unreadable_object_is_reported(kinesis: Any, s3: Any, done: list[Segment]) -> None:
     foreign = pa.BufferOutputStream()
     pq.write_table(pa.table({"x": [1]}), foreign)
     wrong = {

@@ -46,7 +46,7 @@ class Trimmed:
         return self._kinesis.get_shard_iterator(**request)
 
 
-def test_what_left_the_stream_is_trimmed_and_the_rest_stays_balanced(
+def test_expired_records_are_trimmed_and_the_rest_balances(
     kinesis: Any, s3: Any, done: list[Segment]
 ) -> None:
     first, second = done[:2]
@@ -59,7 +59,7 @@ def test_what_left_the_stream_is_trimmed_and_the_rest_stays_balanced(
     assert result.total.accepted == 60 - len(first.records) - 2
 
 
-def test_a_shard_that_the_stream_has_forgotten_is_trimmed(kinesis: Any, s3: Any, done: list[Segment]) -> None:
+def test_a_shard_removed_from_the_stream_is_trimmed(kinesis: Any, s3: Any, done: list[Segment]) -> None:
     gone = dataclasses.replace(done[0], shard="shardId-000000000099")
     consume(kinesis, s3, [gone])
     result = run(kinesis, s3)
@@ -67,7 +67,7 @@ def test_a_shard_that_the_stream_has_forgotten_is_trimmed(kinesis: Any, s3: Any,
     assert result.total.trimmed == len(gone.passed["parcel"])
 
 
-def test_a_stored_position_that_the_stream_never_had_is_unknown_and_a_later_one_is_left_out(
+def test_a_position_not_in_the_stream_is_unknown_and_later_ones_are_ignored(
     kinesis: Any, s3: Any, done: list[Segment]
 ) -> None:
     one = done[0]
@@ -84,7 +84,7 @@ def _gap(records: Sequence[Record]) -> int:
     return next(number for number in range(min(numbers), max(numbers)) if number not in numbers)
 
 
-def test_aggregates_are_accounted_for_by_sub_sequence_and_misrouted_ones_are_told(
+def test_aggregates_are_audited_by_sub_sequence_number_and_misrouted_ones_are_reported(
     kinesis: Any, s3: Any
 ) -> None:
     low, high = shards(kinesis, STREAM)
@@ -106,7 +106,7 @@ def test_aggregates_are_accounted_for_by_sub_sequence_and_misrouted_ones_are_tol
     assert (result.total.missing, result.total.misrouted, doubled) == (2, 2, [])
 
 
-def test_an_empty_stream_is_balanced(aws: Callable[[str], Any], s3: Any) -> None:
+def test_an_empty_stream_balances(aws: Callable[[str], Any], s3: Any) -> None:
     kinesis = aws("kinesis")
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     result = run(kinesis, s3)
@@ -122,7 +122,7 @@ def aggregate_of(explicit: Sequence[str]) -> bytes:
     return content
 
 
-def test_what_kcl_drops_behind_a_hash_key_that_it_cannot_read_is_named(kinesis: Any, s3: Any) -> None:
+def test_records_dropped_by_kcl_after_an_invalid_hash_key_are_reported(kinesis: Any, s3: Any) -> None:
     low, _ = shards(kinesis, STREAM)
     good = str(low.first_hash)
     sequences = [

@@ -29,19 +29,19 @@ def data(kinesis: Any, shard: str, sequence: str | None = None, limit: int = 100
 
 @given(limit=st.integers(1, 40))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
-def test_every_record_is_read_once_whatever_the_size_of_pages(kinesis: Any, limit: int) -> None:
+def test_every_record_is_read_once_with_any_page_size(kinesis: Any, limit: int) -> None:
     both = [data(kinesis, shard.id, limit=limit) for shard in shards(kinesis, "devices")]
     assert sorted(int(payload) for one in both for _, payload in one) == list(range(30))
     assert [sorted(one, key=lambda pair: int(pair[0])) for one in both] == both
 
 
-def test_reading_begins_at_the_sequence_number(kinesis: Any) -> None:
+def test_reading_starts_at_the_sequence_number(kinesis: Any) -> None:
     shard = shards(kinesis, "devices")[0].id
     whole = data(kinesis, shard)
     assert data(kinesis, shard, whole[3][0]) == whole[3:]
 
 
-def test_a_split_leaves_the_parent_to_be_read_to_its_end(kinesis: Any) -> None:
+def test_a_split_parent_is_read_to_its_end(kinesis: Any) -> None:
     first = shards(kinesis, "devices")[0]
     before = data(kinesis, first.id)
     middle = (first.first_hash + first.last_hash) // 2
@@ -68,7 +68,7 @@ class Expiring:
 
 @given(expires=st.lists(st.booleans(), max_size=12))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
-def test_an_expired_iterator_neither_loses_nor_doubles(kinesis: Any, expires: list[bool]) -> None:
+def test_an_expired_iterator_neither_loses_nor_repeats_records(kinesis: Any, expires: list[bool]) -> None:
     shard = shards(kinesis, "devices")[1].id
     whole = data(kinesis, shard)
     assert data(Expiring(kinesis, list(expires)), shard, limit=3) == whole
@@ -76,7 +76,7 @@ def test_an_expired_iterator_neither_loses_nor_doubles(kinesis: Any, expires: li
 
 
 @given(st.integers(0, 4_000_000_000_000))
-def test_times_are_parsed_as_botocore_parses_them(milliseconds: int) -> None:
+def test_timestamps_are_parsed_like_botocore(milliseconds: int) -> None:
     values: tuple[Any, ...] = (milliseconds / 1000, milliseconds // 1000, "2016-12-01T00:00:00Z")
     for value in values:
         assert timestamp(value) == parse_timestamp(value)
@@ -101,6 +101,6 @@ class Busy:
         }
 
 
-def test_reading_ends_at_the_tip_of_a_shard_that_is_still_written_to() -> None:
+def test_reading_ends_at_the_tip_of_an_active_shard() -> None:
     busy: Any = Busy()
     assert sum(len(page.records) for page in pages(busy, "devices", "s")) == 2

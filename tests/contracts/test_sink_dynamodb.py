@@ -69,7 +69,7 @@ def of(rows: list[tuple[str | None, int | None, Any]], start: int = 0, **more: A
     return Segment("air", "devices", SHARD, records, {"air_quality": batch}, [], np.zeros(0, np.int64))
 
 
-def test_an_item_says_device_position_times_and_values(dynamodb: Any, sink: LatestSink) -> None:
+def test_an_item_contains_device_position_times_and_values(dynamodb: Any, sink: LatestSink) -> None:
     more: dict[str, Any] = {
         "pm25": [1.5], "gone": [np.nan], "none": [np.inf], "tiny": [1e-200], "n": [7], "ok": [True],
         "at": np.array([ARRIVED * 1000], dtype="datetime64[us]"), "never": np.array(["NaT"], dtype="datetime64[ms]"),
@@ -109,7 +109,9 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-def test_newest_is_the_last_of_the_latest_event_time_of_each_device(rows: list[tuple[Any, ...]]) -> None:
+def test_newest_selects_the_last_row_with_the_latest_event_time_per_device(
+    rows: list[tuple[Any, ...]],
+) -> None:
     one = of([(station, time, 0) for station, time, _ in rows])
     times = np.array([time for _, time, _ in rows])
     chosen = newest(one.passed["air_quality"], "station", times).tolist()
@@ -123,12 +125,14 @@ NUMBERS = st.tuples(st.integers(-(2**62), 2**62), st.integers(0, 10**56), st.int
 
 
 @given(NUMBERS, NUMBERS)
-def test_standings_sort_as_time_then_position(one: tuple[int, int, int], other: tuple[int, int, int]) -> None:
+def test_sort_keys_order_by_time_then_position(
+    one: tuple[int, int, int], other: tuple[int, int, int]
+) -> None:
     texts = [standing(time, Position(SHARD, str(seq), sub)) for time, seq, sub in (one, other)]
     assert (texts[0] < texts[1]) == (one < other)
 
 
-def test_any_order_and_repetition_of_segments_ends_in_the_newest(dynamodb: Any, sink: LatestSink) -> None:
+def test_the_newest_row_wins_in_any_order_with_repeats(dynamodb: Any, sink: LatestSink) -> None:
     rng = random.Random(5)
     parts = [
         of(
@@ -149,15 +153,13 @@ def test_any_order_and_repetition_of_segments_ends_in_the_newest(dynamodb: Any, 
         assert items(dynamodb) == in_order
 
 
-def test_a_row_never_overwrites_itself_so_that_a_correction_of_it_stays(
-    dynamodb: Any, sink: LatestSink
-) -> None:
+def test_a_row_does_not_overwrite_its_own_correction(dynamodb: Any, sink: LatestSink) -> None:
     sink.write(of([("A", ARRIVED, 1)]))
     sink.write(of([("A", ARRIVED, 2)]))
     assert items(dynamodb)["air_quality#A"]["values"]["value"] == 1
 
 
-def test_a_row_without_event_time_stands_by_its_arrival_and_one_without_device_nowhere(
+def test_a_row_without_event_time_uses_its_arrival_time_and_one_without_device_is_skipped(
     dynamodb: Any, sink: LatestSink
 ) -> None:
     sink.write(of([("A", None, 1), (None, ARRIVED, 2)]))
@@ -166,7 +168,7 @@ def test_a_row_without_event_time_stands_by_its_arrival_and_one_without_device_n
     ]
 
 
-def test_the_window_says_which_field_is_the_event_time(dynamodb: Any, sink: LatestSink) -> None:
+def test_the_window_defines_the_event_time_field(dynamodb: Any, sink: LatestSink) -> None:
     one = segment(["parcel"])
     part = one.passed["parcel"]
     later = part.with_columns({"promised": np.array([ARRIVED + 60_000], dtype="datetime64[ms]")})
@@ -174,7 +176,7 @@ def test_the_window_says_which_field_is_the_event_time(dynamodb: Any, sink: Late
     assert items(dynamodb)["parcel#Dongsi/0"]["time"] == "2016-12-01T00:01:00.000Z"
 
 
-def test_what_dynamodb_could_never_hold_is_rejected_and_the_rest_is_stored(
+def test_rows_that_dynamodb_cannot_store_are_rejected_and_the_rest_is_stored(
     dynamodb: Any, sink: LatestSink
 ) -> None:
     rows: list[tuple[str | None, int | None, Any]] = [
@@ -190,7 +192,7 @@ def test_what_dynamodb_could_never_hold_is_rejected_and_the_rest_is_stored(
     assert list(items(dynamodb)) == ["air_quality#B"]
 
 
-def test_an_error_of_one_item_is_raised_after_the_others_were_tried(dynamodb: Any) -> None:
+def test_an_error_of_one_item_is_raised_after_all_items_were_attempted(dynamodb: Any) -> None:
     class Failing:
         def put_item(self, **request: Any) -> Any:
             if request["Item"]["device"]["S"].endswith("#A"):

@@ -28,11 +28,11 @@ SINKS: list[Callable[[Any, Step], Any]] = [
 
 
 @pytest.mark.parametrize("make", SINKS, ids=["Parquet", "manifest"])
-def test_the_sinks_on_s3(s3: Any, make: Callable[[Any, Step], Any]) -> None:
+def test_the_s3_sinks_satisfy_the_sink_contract(s3: Any, make: Callable[[Any, Step], Any]) -> None:
     check(lambda step: make(s3, step), stored=lambda: everything(s3), clear=lambda: empty_bucket(s3))
 
 
-def test_the_latest_values_on_dynamodb(dynamodb: Any) -> None:
+def test_the_dynamodb_sink_satisfies_the_sink_contract(dynamodb: Any) -> None:
     events = {**EVENTS, "reading": Event(name="reading", key="device")}
 
     def clear() -> None:

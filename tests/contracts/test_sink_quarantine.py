@@ -32,7 +32,7 @@ def decision(sequence: int, sub: int = 0, **values: Any) -> Decision:
     return Decision(sequence=str(sequence), sub=sub, **known)
 
 
-def test_attempts_are_those_that_were_saved_last(store: S3QuarantineStore) -> None:
+def test_the_last_saved_attempts_are_loaded(store: S3QuarantineStore) -> None:
     assert store.attempts(SHARD) is None
     for number in (1, 2):
         attempts = Attempts(checkpoint="7.1", attempts=number, careful_until=5)
@@ -41,12 +41,12 @@ def test_attempts_are_those_that_were_saved_last(store: S3QuarantineStore) -> No
     assert store.attempts("shardId-000000000008") is None
 
 
-def test_attempts_that_cannot_be_read_count_as_none(store: S3QuarantineStore, s3: Any) -> None:
+def test_unreadable_attempts_count_as_none(store: S3QuarantineStore, s3: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key=f"quarantine/app/{SHARD}/attempts.json", Body=b"{")
     assert store.attempts(SHARD) is None
 
 
-def test_decisions_come_in_the_order_of_positions_and_the_first_of_one_holds(
+def test_decisions_are_ordered_by_position_and_the_first_one_wins(
     store: S3QuarantineStore,
 ) -> None:
     assert store.decisions(SHARD) == []
@@ -60,7 +60,7 @@ def test_decisions_come_in_the_order_of_positions_and_the_first_of_one_holds(
     assert list(store.shards()) == [SHARD]
 
 
-def test_a_decision_can_be_forgotten(store: S3QuarantineStore) -> None:
+def test_a_decision_can_be_deleted(store: S3QuarantineStore) -> None:
     store.decide(decision(9))
     assert store.forget(decision(9).position)
     assert not store.forget(decision(9).position)
@@ -68,9 +68,7 @@ def test_a_decision_can_be_forgotten(store: S3QuarantineStore) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{", msgspec.json.encode(decision(9, code="NO_SUCH_CODE"))])
-def test_a_decision_that_cannot_be_read_is_not_passed_over(
-    store: S3QuarantineStore, s3: Any, body: bytes
-) -> None:
+def test_an_unreadable_decision_is_an_error(store: S3QuarantineStore, s3: Any, body: bytes) -> None:
     s3.put_object(Bucket=BUCKET, Key=decision_key("app", decision(9).position), Body=body)
     with pytest.raises(FatalError, match="not a quarantine decision"):
         store.decisions(SHARD)

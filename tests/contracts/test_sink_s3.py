@@ -59,7 +59,7 @@ def test_each_event_has_a_file_named_by_arrival_shard_and_first_position(s3: Any
     }.items() <= metadata.items()
 
 
-def test_the_manifest_tells_what_became_of_every_record(s3: Any) -> None:
+def test_the_manifest_records_the_outcome_of_every_record(s3: Any) -> None:
     one = segment(["parcel", "air_quality", "failed", "air_quality", "repeated", "failed"])
     write(s3, one)
     body = json.loads(everything(s3)[manifest_key(one)][0])
@@ -93,7 +93,7 @@ def test_a_manifest_accounts_for_every_record_once(one: Segment) -> None:
 
 @given(places=st.lists(st.sampled_from(PLACES), min_size=1, max_size=12), start=st.integers(0, 3))
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_second_run_leaves_the_same_bytes(s3: Any, places: list[str], start: int) -> None:
+def test_a_second_run_stores_the_same_bytes(s3: Any, places: list[str], start: int) -> None:
     one = segment(places, start=start)
     write(s3, one)
     before = everything(s3)
@@ -116,7 +116,7 @@ def test_another_result_replaces_the_file(s3: Any) -> None:
     assert pq.read_table(pa.BufferReader(body))["aqi"].to_pylist() == [1]
 
 
-def test_a_corrected_file_stays(s3: Any) -> None:
+def test_a_corrected_file_is_kept(s3: Any) -> None:
     one = segment(["air_quality", "failed"])
     write(s3, one)
     key = event_key(one, "air_quality")
@@ -127,13 +127,13 @@ def test_a_corrected_file_stays(s3: Any) -> None:
     assert everything(s3) == before
 
 
-def test_a_segment_of_failures_alone_has_a_manifest_and_no_file(s3: Any) -> None:
+def test_a_segment_with_only_failures_has_a_manifest_and_no_file(s3: Any) -> None:
     one = segment(["failed", "repeated"])
     write(s3, one)
     assert list(everything(s3)) == [manifest_key(one)]
 
 
-def test_a_row_that_parquet_cannot_hold_is_parked_by_the_manifest_and_not_stored(s3: Any) -> None:
+def test_a_row_that_parquet_cannot_store_is_listed_as_failed_in_the_manifest(s3: Any) -> None:
     one = segment(["air_quality", "air_quality"])
     part = one.passed["air_quality"]
     broken = part.with_columns({"id": np.array(["fine", "\ud800"], dtype=object)})
@@ -178,7 +178,7 @@ def put(s3: Any, body: bytes, digest: str, records: int = 1, *, may_shrink: bool
     )
 
 
-def test_put_exact_tells_what_it_did(s3: Any) -> None:
+def test_put_exact_returns_its_outcome(s3: Any) -> None:
     assert [put(s3, b"1", "a"), put(s3, b"other bytes, same rows", "a"), put(s3, b"2", "b")] == [
         Written.CREATED,
         Written.KEPT,
@@ -190,7 +190,7 @@ def test_put_exact_tells_what_it_did(s3: Any) -> None:
     assert everything(s3)["k"][0] == b"3"
 
 
-def test_what_a_clock_closed_does_not_take_the_place_of_more(s3: Any) -> None:
+def test_a_shorter_segment_does_not_replace_a_longer_one(s3: Any) -> None:
     assert put(s3, b"3 of them", "a", 3, may_shrink=False) is Written.CREATED
     assert put(s3, b"2", "b", 2, may_shrink=False) is Written.LONGER
     assert put(s3, b"4, by the clock", "c", 4, may_shrink=False) is Written.REPLACED
@@ -198,7 +198,7 @@ def test_what_a_clock_closed_does_not_take_the_place_of_more(s3: Any) -> None:
     assert everything(s3)["k"][:2] == (b"2, by the records", {DIGEST: "b", RECORDS: "2"})
 
 
-def test_a_late_worker_undoes_nothing_that_another_read_further(s3: Any) -> None:
+def test_a_stale_worker_does_not_overwrite_a_longer_segment(s3: Any) -> None:
     longer, shorter = segment(["air_quality", "failed", "air_quality"]), segment(["air_quality", "failed"])
     write(s3, longer)
     before = everything(s3)
@@ -206,7 +206,7 @@ def test_a_late_worker_undoes_nothing_that_another_read_further(s3: Any) -> None
     assert everything(s3) == before
 
 
-def test_a_correction_that_comes_between_look_and_replace_stays(s3: Any) -> None:
+def test_a_correction_between_read_and_replace_is_kept(s3: Any) -> None:
     put(s3, b"1", "a")
 
     def correct() -> None:
@@ -216,7 +216,7 @@ def test_a_correction_that_comes_between_look_and_replace_stays(s3: Any) -> None
     assert everything(s3)["k"][0] == b"corrected"
 
 
-def test_an_object_deleted_on_the_way_is_created_again(s3: Any) -> None:
+def test_an_object_deleted_before_the_replace_is_created_again(s3: Any) -> None:
     put(s3, b"1", "a")
     gone = Meddling(s3, [None, lambda: s3.delete_object(Bucket=BUCKET, Key="k")])
     assert put(gone, b"2", "b") is Written.CREATED
@@ -231,7 +231,7 @@ def conflict() -> None:
     raise ClientError({"Error": {"Code": "ConditionalRequestConflict"}}, "PutObject")
 
 
-def test_a_conflict_is_tried_from_the_start_and_not_for_ever(s3: Any) -> None:
+def test_a_conflict_restarts_the_write_a_limited_number_of_times(s3: Any) -> None:
     passing = Meddling(s3, [conflict, conflict])
     assert put(passing, b"1", "a") is Written.CREATED
     lasting = Meddling(s3, [conflict] * 100)
@@ -244,7 +244,7 @@ def test_a_conflict_is_tried_from_the_start_and_not_for_ever(s3: Any) -> None:
         put_new(meddled, {"Bucket": BUCKET, "Key": "new", "Body": b""})
 
 
-def test_another_error_goes_through(s3: Any) -> None:
+def test_other_errors_are_raised(s3: Any) -> None:
     with pytest.raises(ClientError, match="NoSuchBucket"):
         put_exact(
             s3,

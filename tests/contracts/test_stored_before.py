@@ -60,7 +60,7 @@ def rows_of(stored: dict[str, bytes]) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_snapshot_still_knows_the_devices_and_their_events(stored: dict[str, bytes]) -> None:
+def test_a_snapshot_of_the_old_version_is_restored(stored: dict[str, bytes]) -> None:
     registry = event_loading.load_registry(dry_run=False)
     events = {name: codec.event for name, codec in registry.codecs.items()}
     [snapshot] = objects(stored, "state/").values()
@@ -78,7 +78,7 @@ def test_a_snapshot_still_knows_the_devices_and_their_events(stored: dict[str, b
     assert len(result.repeated) == 500, Counter(failure.reason for failure in result.failed).most_common(3)
 
 
-def test_a_manifest_and_its_file_are_read(stored: dict[str, bytes]) -> None:
+def test_a_manifest_and_its_file_are_readable(stored: dict[str, bytes]) -> None:
     [body] = objects(stored, "segments/").values()
     manifest = manifests.parse(body)
     assert manifest is not None
@@ -109,13 +109,13 @@ def _status(stored: dict[str, bytes], key: str) -> str:
     return status
 
 
-def test_a_plan_is_read_and_its_seal_holds(stored: dict[str, bytes]) -> None:
+def test_a_plan_is_readable_and_its_checksum_is_valid(stored: dict[str, bytes]) -> None:
     plan = plan_file.parse(stored["plan.json"])
     assert plan.items
     assert plan_file.with_digests(plan).id == plan.id
 
 
-def test_the_history_of_corrections_is_read(stored: dict[str, bytes]) -> None:
+def test_the_correction_history_is_readable(stored: dict[str, bytes]) -> None:
     items = json.loads(stored["tables/stream-app-history.json"], object_hook=_binary)
     entries = [entry_of(item) for item in items]
     assert len(entries) == 26
@@ -126,7 +126,7 @@ def _binary(found: dict[str, Any]) -> Any:
     return base64.b64decode(found["b64"]) if set(found) == {"b64"} else found
 
 
-def test_the_count_of_attempts_is_read(stored: dict[str, bytes], aws: ClientFactory) -> None:
+def test_the_attempt_count_is_readable(stored: dict[str, bytes], aws: ClientFactory) -> None:
     aws("s3").create_bucket(Bucket=BUCKET)
     for key, body in objects(stored, "quarantine/").items():
         aws("s3").put_object(Bucket=BUCKET, Key=key, Body=body)

@@ -94,7 +94,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("events.meter", None)
 
 
-def test_the_two_files_are_all_that_it_takes() -> None:
+def test_a_schema_and_a_module_define_an_event() -> None:
     ran = run(discover()["meter"], ROWS)
     assert ran.passed.index.tolist() == [0, 1, 4, 5]
     assert ran.passed["used"].tolist()[1:] == [2.0, 97.0, 1.0]
@@ -104,7 +104,7 @@ def test_the_two_files_are_all_that_it_takes() -> None:
     assert ran.repeated == []
 
 
-def test_it_goes_beside_the_shipped_events_in_every_form() -> None:
+def test_a_new_event_works_with_the_shipped_events_in_every_format() -> None:
     registry = load_registry()
     state = ShardState({name: codec.event for name, codec in registry.codecs.items()}, 9)
     row = ROWS[0]
@@ -124,7 +124,7 @@ def test_it_goes_beside_the_shipped_events_in_every_form() -> None:
     assert result.repeated.tolist() == [4]
 
 
-def test_a_schema_given_by_hand_takes_the_files_place() -> None:
+def test_an_explicit_schema_replaces_the_schema_file() -> None:
     event = discover()["meter"]
     narrow = {**SCHEMA, "fields": [f for f in SCHEMA["fields"] if f["name"] != "id"]}
     assert len(run(event, [ROWS[0], ROWS[0]], schema=narrow).passed) == 2
@@ -132,7 +132,7 @@ def test_a_schema_given_by_hand_takes_the_files_place() -> None:
     assert len(run(event, []).passed) == 0
 
 
-def test_a_user_who_has_only_the_package_can_run_it(folder: Path) -> None:
+def test_a_new_event_works_with_only_the_installed_package(folder: Path) -> None:
     script = (
         "from stream_app.event_loading import load_registry; from stream_app.testing import run;"
         "from stream_app.event import discover;"
