@@ -128,15 +128,16 @@ def test_a_snapshot_does_not_depend_on_when_memory_was_compacted(
 def test_child_shards_forget_devices_like_the_parent_shard(
     rows: list[Sent], cut: int, mine: set[str]
 ) -> None:
-    expected = run(snapshots.new_state(), as_records(rows, generations(rows)))
+    # A child's latest arrival time is that of its own records only, so arrivals must not go backwards here.
+    latest = np.maximum.accumulate([row.arrived for row in rows]).tolist()
+    ascending = [row._replace(arrived=arrived) for row, arrived in zip(rows, latest, strict=True)]
+    expected = run(snapshots.new_state(), as_records(ascending, generations(rows)))
     parent, records = ShardState(snapshots.EVENTS, snapshots.SEEN_IDS, GAP), as_records(rows)
     run(parent, records[:cut])
     for keeps in (mine.__contains__, lambda device: device not in mine):
         child = ShardState(snapshots.EVENTS, snapshots.SEEN_IDS, GAP)
         child.restore(parent.snapshot(), keeps)
         own = [at for at in range(cut, len(rows)) if keeps(rows[at].fields["device"])]
-        # A child's latest arrival time is that of its own records only.
-        latest = np.maximum.accumulate([row.arrived for row in rows]).tolist()
         moved = [record(records[at].data, at + 1, key="k", arrived=latest[at]) for at in own]
         found = run(child, moved)
         assert [found[at] for at in range(len(own))] == [expected[at] for at in own]
