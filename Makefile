@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 ARGS ?=
 # How many processes run the tests: 0 runs them here, in order.
 JOBS ?= 2
-# How long `make explore` begins tests.
+# Minutes after which `make explore` starts no further test.
 MINUTES ?= 60
 # Which Python makes .venv, when the first of python3.11, python3.12, python3.13, python3 is not the one.
 PYTHON ?=
@@ -29,7 +29,7 @@ setup: ## install everything that development needs into .venv
 setup-run:
 	@.ci/setup local
 
-run: setup-run ## run it all on this machine: embedded AWS, devices, consumer (ARGS='--help')
+run: setup-run ## run the whole application on this machine: embedded AWS, devices, consumer (ARGS='--help')
 	@$(bin)/stream-app run $(ARGS)
 
 test: setup ## the first tier: unit and contract tests (ARGS='-k name -x', JOBS=2)
@@ -38,19 +38,19 @@ test: setup ## the first tier: unit and contract tests (ARGS='-k name -x', JOBS=
 test-second: setup ## the second tier: end-to-end, exhaustive and process tests (JOBS=2)
 	@$(pytest) -m second $(parallel) $(ARGS)
 
-faults: setup ## processes that are killed or hang, services that fail (JOBS=2)
+faults: setup ## fault tests: killed or hanging processes, failing services (JOBS=2)
 	@$(pytest) tests/faults -m faults -n $(JOBS) --dist loadfile $(ARGS)
 
-explore: setup ## hypothesis tests with new examples; none begins after an hour (MINUTES=60, JOBS=2)
+explore: setup ## hypothesis tests with new examples; none starts after an hour (MINUTES=60, JOBS=2)
 	@HYPOTHESIS_PROFILE=explore EXPLORE_MINUTES=$(MINUTES) $(pytest) -m hypothesis --timeout 1500 $(parallel) $(ARGS)
 
-soak: setup ## fuzzers at length: millions of inputs (JOBS=2)
+soak: setup ## long fuzzer runs: millions of inputs (JOBS=2)
 	@$(pytest) tests/soak -m soak $(parallel) $(ARGS)
 
 bench: setup ## throughput and memory on this machine
 	@$(pytest) tests/bench -m bench -s $(ARGS)
 
-lint: setup ## style, format, types, import rules, unused code and templates; all are run, whichever fails
+lint: setup ## style, format, types, import rules, unused code and templates; runs all, even after a failure
 	@failed=; check() { printf '%s\n' "-- $$*"; "$(bin)/$$@" || failed="$$failed $$1"; }; \
 	check ruff check; \
 	check ruff format --check; \
@@ -60,7 +60,7 @@ lint: setup ## style, format, types, import rules, unused code and templates; al
 	check cfn-lint infra/*.yaml; \
 	[[ -z $$failed ]] || { echo "lint: failed:$$failed"; exit 1; }
 
-format: setup ## put the code into its format, mend what ruff can mend
+format: setup ## format the code and apply ruff's automatic fixes
 	@$(bin)/ruff check --fix --exit-zero
 	@$(bin)/ruff format
 
@@ -74,7 +74,7 @@ wheel: setup ## build dist/*.whl
 	@$(bin)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
-clean: ## remove what was built, run or cached; .venv stays (clean-venv removes it)
+clean: ## remove build, run and cache files; keeps .venv (clean-venv removes it)
 	@rm -rf build dist .stream-app .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	@find stream_app anomaly tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

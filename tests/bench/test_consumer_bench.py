@@ -14,7 +14,7 @@ from tests.bench.consumer.ways import FLOOR, OURS, STOCK
 
 
 @pytest.mark.timeout(1_800)
-def test_the_whole_consumer(tmp_path: Path) -> None:
+def test_the_complete_consumer(tmp_path: Path) -> None:
     results = plan.standard(tmp_path)
     # All ways ran in turn on this machine: factors hold where seconds do not.
     assert results.headline.ratio(STOCK) > 10

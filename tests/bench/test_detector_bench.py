@@ -89,7 +89,7 @@ def test_records_per_second_by_devices(devices: int) -> None:
     print(f"\n{devices:7,} devices of 6 features: {best:12,.0f} records/s in batches of {BATCH}")
 
 
-def test_a_hundred_thousand_devices() -> None:
+def test_snapshot_and_restore_of_a_hundred_thousand_devices() -> None:
     devices = 100_000
     detector, again = grown(devices, 100), NearestValue(SIX)
     marks = [process_time()]

@@ -162,7 +162,7 @@ def test_a_shard_is_ready_at_once_with_its_state(aws: Embedded, tmp_path: Path, 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("devices", [None, 1, 10, 100])
-def test_a_further_shard_takes_little_memory(aws: Embedded, tmp_path: Path, devices: int | None) -> None:
+def test_an_additional_shard_takes_little_memory(aws: Embedded, tmp_path: Path, devices: int | None) -> None:
     with kept_host(aws, tmp_path / "h") as environ:
         found = further_mb(environ, devices)
     report(
@@ -170,7 +170,7 @@ def test_a_further_shard_takes_little_memory(aws: Embedded, tmp_path: Path, devi
     )
 
 
-def test_what_a_shard_takes_alone(aws: Embedded, tmp_path: Path) -> None:
+def test_memory_of_a_shard_without_the_host(aws: Embedded, tmp_path: Path) -> None:
     """For comparison: without a host."""
     with kept_host(aws, tmp_path / "h") as environ:
         del environ["STREAM_APP_HOST"]

@@ -33,7 +33,7 @@ def many_winters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(900)
-def test_the_full_volume_balances_in_flat_memory(many_winters: Path, tmp_path: Path) -> None:
+def test_the_full_volume_balances_in_constant_memory(many_winters: Path, tmp_path: Path) -> None:
     options = Options(data=str(many_winters), rate=None, via="stream", folder=tmp_path)
     report = run(options, app.clients, RunStatus(), threading.Event())
 

@@ -40,7 +40,7 @@ def _seconds(kind: Kind, payloads: list[bytes]) -> float:
 
 
 @pytest.mark.timeout(1_800)
-def test_the_worst_batches() -> None:
+def test_worst_batches_stay_within_their_bound() -> None:
     table = Table(title="The worst batches", title_justify="left")
     for heading in ("kind", "records", "µs a record", "clean, µs", "ratio"):
         table.add_column(heading, justify="left" if heading == "kind" else "right")

@@ -60,7 +60,7 @@ def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
     assert up.returncode == 0
 
 
-def test_up_daemon_play_audit(environ: dict[str, str], tmp_path: Path) -> None:
+def test_local_up_daemon_play_and_audit(environ: dict[str, str], tmp_path: Path) -> None:
     properties = str(tmp_path / ".stream-app" / "local.properties")
     daemon = start(tmp_path, "daemon", "--properties", properties, environ=environ)
     try:
@@ -91,7 +91,7 @@ def test_up_daemon_play_audit(environ: dict[str, str], tmp_path: Path) -> None:
     }
 
 
-def test_ctrl_c_ends_a_run_in_order(tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_run_gracefully(tmp_path: Path) -> None:
     process = start(tmp_path, "run", "--json")
     assert process.stderr is not None
     lines_until(process.stderr, "playing")
@@ -117,7 +117,7 @@ def test_ctrl_c_ends_a_run_in_order(tmp_path: Path) -> None:
         (["audit", "--properties", __file__, "--pending-for", "soon"], "soon"),
     ],
 )
-def test_wrong_usage_is_told_with_a_hint(arguments: list[str], told: str, tmp_path: Path) -> None:
+def test_wrong_usage_is_reported_with_a_hint(arguments: list[str], told: str, tmp_path: Path) -> None:
     dummy = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     process = start(tmp_path, *arguments, environ={**os.environ, **dummy})
     _, err = process.communicate(timeout=60)

@@ -182,7 +182,7 @@ def keys_seen(running: Running) -> set[str]:
     return {record["partitionKey"] for line in running.of("records") for record in line["records"]}
 
 
-def test_it_starts_survives_a_childs_crash_and_stops_with_a_last_checkpoint(
+def test_the_daemon_survives_a_childs_crash_and_stops_with_a_last_checkpoint(
     begin: Begin, client: Callable[[str], Any]
 ) -> None:
     kinesis = make_stream(client, "life", 4)
@@ -215,7 +215,7 @@ def test_it_starts_survives_a_childs_crash_and_stops_with_a_last_checkpoint(
     assert "STREAM_APP_STREAM" not in environment, "the effective file says it, overrides included"
 
 
-def test_a_split_shard_ends_and_its_children_begin(begin: Begin, client: Callable[[str], Any]) -> None:
+def test_a_split_shard_ends_and_its_children_start(begin: Begin, client: Callable[[str], Any]) -> None:
     kinesis = make_stream(client, "split", 1)
     lay_leases(client, "split")
     daemon = begin("split")
@@ -244,7 +244,7 @@ run_daemon(Path(sys.argv[1]), LaunchOptions(os.environ, overrides), on_line=on_l
 """
 
 
-def test_nothing_outlives_a_killed_launcher_and_the_next_goes_on(
+def test_no_process_outlives_a_killed_launcher_and_the_next_one_continues(
     begin: Begin, client: Callable[[str], Any], aws: LocalAws, child: str
 ) -> None:
     kinesis = make_stream(client, "killed", 2)
@@ -271,7 +271,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_goes_on(
     assert checkpoints(client, "killed") == first
 
 
-def test_a_consumer_begins_at_a_time_on_the_settings_of_production(
+def test_a_consumer_starts_at_a_timestamp_with_production_settings(
     begin: Begin, client: Callable[[str], Any]
 ) -> None:
     kinesis = make_stream(client, "late", 1)
@@ -296,7 +296,7 @@ def aggregate_of(name: str, explicit: Sequence[str]) -> bytes:
     return content
 
 
-def test_kcl_hands_on_what_the_audit_says_that_it_does(begin: Begin, client: Callable[[str], Any]) -> None:
+def test_kcl_delivers_the_records_that_the_audit_predicts(begin: Begin, client: Callable[[str], Any]) -> None:
     """KCL drops what stands at or behind a hash key that it cannot read, and misrouted aggregates whole."""
     kinesis = make_stream(client, "packed", 1)
     lay_leases(client, "packed")

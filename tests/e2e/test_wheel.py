@@ -87,7 +87,7 @@ def test_a_users_own_event_type_runs_from_the_wheel(site: Path, tmp_path: Path) 
     assert (tmp_path / ".stream-app" / "daemon.log").is_file()
 
 
-def test_the_wheel_says_what_is_wrong_with_a_users_module(site: Path, tmp_path: Path) -> None:
+def test_the_wheel_reports_problems_of_a_users_module(site: Path, tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "tank.py").write_text("EVENT = nothing\n")
 

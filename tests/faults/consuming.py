@@ -1,4 +1,4 @@
-"""`stream-app daemon` as a process of its own, all the processes that come of it, and what ends them."""
+"""`stream-app daemon` in a separate process, its descendants, and the faults that end them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A control group with little memory, in which the kernel kills whoever takes more."""
+"""A control group with little memory; the kernel kills processes that exceed it."""
 
 from __future__ import annotations
 

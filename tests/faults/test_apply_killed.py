@@ -208,7 +208,7 @@ def check_repeats(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     ("seed", "in_doubt"), [(1, "auto"), (2, "auto"), (3, "auto"), (4, "hold"), (5, "hold")]
 )
-def test_every_record_is_delivered_and_none_twice(application: Application, seed: int, in_doubt: str) -> None:
+def test_every_record_is_delivered_exactly_once(application: Application, seed: int, in_doubt: str) -> None:
     rng = random.Random(seed)
     with receiving() as receiver:
         file = plan(application, receiver.url)
@@ -236,7 +236,7 @@ def test_every_record_is_delivered_and_none_twice(application: Application, seed
 
 
 @pytest.mark.timeout(300)
-def test_two_at_once_and_one_of_them_killed(application: Application) -> None:
+def test_two_concurrent_applies_with_one_killed(application: Application) -> None:
     rng = random.Random(6)
     with receiving() as receiver:
         file = plan(application, receiver.url)
@@ -250,7 +250,7 @@ def test_two_at_once_and_one_of_them_killed(application: Application) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_ctrl_c_ends_it_in_order(application: Application) -> None:
+def test_ctrl_c_stops_apply_gracefully(application: Application) -> None:
     with receiving() as receiver:
         file = plan(application, receiver.url)
         process = application.start("apply", str(file), "--rate", "20/s", "--json")

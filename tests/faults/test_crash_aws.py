@@ -182,7 +182,7 @@ def site(aws: Callable[[str], Any]) -> Callable[[str], Site]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_crashes_leave_no_trace_on_s3_nor_in_the_queue(site: Callable[[str], Site], seed: int) -> None:
+def test_crashes_do_not_change_s3_or_the_queue(site: Callable[[str], Site], seed: int) -> None:
     records = made(seed)
     undisturbed, rough = site("calm"), site("rough")
     undisturbed.play(records, None)

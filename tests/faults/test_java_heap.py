@@ -1,4 +1,4 @@
-"""Shards that catch up over the real KCL daemon: the default heap suffices, and one that does not is made do with."""
+"""Shards that catch up over the real KCL daemon: the default heap suffices, and recovery works with one that is too small."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_four_shards_catch_up_with_the_default_heap(
 
 
 @pytest.mark.timeout(600)
-def test_after_an_out_of_memory_error_the_next_daemon_reads_less_and_gets_through(tmp_path: Path) -> None:
+def test_after_an_out_of_memory_error_the_next_daemon_prefetches_less_and_finishes(tmp_path: Path) -> None:
     restarts = Restarts(limit=5, base_seconds=0)
     small = {"STREAM_APP_JAVA_HEAP": "120m"}
     result = catch_up(Case(4, 1_000_000, 27), tmp_path, environ=small, restarts=restarts)

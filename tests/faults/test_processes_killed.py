@@ -1,4 +1,4 @@
-"""Processes killed with -9, or stopped, while records come: what is stored is what an undisturbed consumer stores.
+"""Processes killed or stopped while records arrive: stored data equals that of an undisturbed run.
 
 The real KCL daemon under `stream-app daemon`, the real embedded AWS, real children: forks of the shard host, or each
 by itself.
@@ -200,7 +200,7 @@ def begin(aws: Embedded, tmp_path: Path, tmp_path_factory: pytest.TempPathFactor
     ],
     ids=["hosted", "alone"],
 )
-def test_whatever_is_killed_nothing_shows_in_what_is_stored(begin: Begin, host: str, acts: list[Act]) -> None:
+def test_killed_processes_do_not_change_stored_data(begin: Begin, host: str, acts: list[Act]) -> None:
     rng = random.Random(1)
     with begin(host) as scene:
         sent = scene.disturb(rng.sample(acts, len(acts)), rng)
@@ -211,7 +211,7 @@ def test_whatever_is_killed_nothing_shows_in_what_is_stored(begin: Begin, host: 
 
 
 @HOST
-def test_a_shard_that_hangs_is_ended_with_its_daemon(begin: Begin, host: str) -> None:
+def test_a_hanging_shard_is_killed_with_its_daemon(begin: Begin, host: str) -> None:
     rng = random.Random(2)
     with begin(host, timeoutInSeconds="20") as scene:
         sent = scene.disturb([it.stop_shard], rng)
@@ -222,7 +222,7 @@ def test_a_shard_that_hangs_is_ended_with_its_daemon(begin: Begin, host: str) ->
         scene.finish(sent)
 
 
-def test_a_host_that_is_given_up_leaves_shards_that_go_on_and_shards_that_go_alone(begin: Begin) -> None:
+def test_after_the_host_is_abandoned_shards_continue_or_run_standalone(begin: Begin) -> None:
     rng = random.Random(3)
     with begin("true") as scene:
         consumer = scene.consumer

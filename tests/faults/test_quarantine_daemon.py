@@ -215,7 +215,7 @@ def _sent_or_done(sent: Mapping[tuple[str, str], str], due: int, sending: Future
 
 
 @pytest.mark.parametrize("scene", ["true", "false"], ids=["hosted", "alone"], indirect=True)
-def test_a_run_with_a_record_of_each_kind_ends_balanced(scene: Scene) -> None:
+def test_a_run_with_every_kind_of_poison_record_balances(scene: Scene) -> None:
     rng, consumer, client = random.Random(1), scene.consumer, scene.aws.client
     kinds = list(POISON)
     rng.shuffle(kinds)

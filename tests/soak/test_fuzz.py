@@ -20,7 +20,7 @@ def test_there_are_enough_inputs() -> None:
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize(("name", "count"), LONG_RUN.items())
-def test_no_input_breaks_what_reads_it(name: str, count: int) -> None:
+def test_no_input_breaks_a_reader(name: str, count: int) -> None:
     command = [sys.executable, "-m", "tests.fuzz", name, "--count", str(count)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, f"{ran.stdout[-2000:]}\n{ran.stderr[-8000:]}"

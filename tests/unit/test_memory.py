@@ -1,4 +1,4 @@
-"""What is remembered of devices, against models that go row by row."""
+"""Per-device state, compared with models that process one row at a time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def as_past(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return column.astype(np.float64) if column.dtype.kind in "iub" else column
 
 
-def test_previous_values_of_every_kind_survive_a_snapshot_as_they_were() -> None:
+def test_previous_values_of_every_type_survive_a_snapshot_unchanged() -> None:
     row = batch(
         time=np.array([START, "NaT"], dtype="datetime64[ms]"),
         micro=np.array([5, 6], dtype="datetime64[us]"),
@@ -68,7 +68,7 @@ def test_previous_values_of_every_kind_survive_a_snapshot_as_they_were() -> None
         )
 
 
-def test_without_a_previous_value_there_is_nan_nat_or_none() -> None:
+def test_a_missing_previous_value_is_nan_nat_or_none() -> None:
     row = batch(time=times([1]), number=[0.5], count=[1], text=texts(["x"]))
     found = previous_of(row, [0], PreviousValues(tuple(row.columns)))
     assert np.isnat(found["previous.time"][0])
@@ -77,7 +77,7 @@ def test_without_a_previous_value_there_is_nan_nat_or_none() -> None:
     assert found["previous.text"][0] is None
 
 
-def test_previous_fields_that_are_declared_anew_are_found_by_name() -> None:
+def test_previous_fields_that_are_redeclared_are_restored_by_name() -> None:
     row = batch(number=[0.5], text=texts(["x"]), more=[1.0])
     old, new = PreviousValues(("number", "text")), PreviousValues(("text", "more", "number"))
     one = np.zeros(1, dtype=np.int64)
@@ -109,7 +109,7 @@ def test_the_previous_row_is_the_last_accepted_one(rows: list[tuple[str, bool]],
 
 
 class _SlowWindows:
-    """What a window is, said as simply as can be: the last value of each step, for twice the window's size."""
+    """Reference model of a window: the last value of each step, kept for twice the window's size."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -130,7 +130,7 @@ _readings = st.lists(st.tuples(st.sampled_from("aab"), _steps, st.integers(0, 99
 
 @settings(max_examples=400)
 @given(_readings, st.integers(1, 3), st.data())
-def test_windows_are_what_a_loop_over_the_rows_would_find(
+def test_windows_equal_those_of_a_loop_over_the_rows(
     rows: list[tuple[str, int, int]], size: int, data: st.DataObject
 ) -> None:
     spec = Window(("value",), size)
@@ -151,7 +151,7 @@ def test_windows_are_what_a_loop_over_the_rows_would_find(
             windows.load(dumped, every, every)
 
 
-def test_a_window_holds_several_fields_and_any_times() -> None:
+def test_a_window_supports_several_fields_and_arbitrary_times() -> None:
     windows = Windows(Window(("value", "level"), 2))
     hours = np.array([0, 2**50, 3, -(2**50)], dtype="datetime64[ms]")
     row = batch(time=hours, value=[1.0, 2.0, 3.0, 4.0], level=texts([None, 1, 2, 3]))
@@ -170,7 +170,7 @@ def test_a_window_holds_several_fields_and_any_times() -> None:
         Window(("value",), 3, dt.timedelta(1)),
     ],
 )
-def test_a_window_that_is_declared_anew_begins_anew(spec: Window) -> None:
+def test_a_window_that_is_redeclared_starts_empty(spec: Window) -> None:
     old, new = Windows(Window(("value",), 3)), Windows(spec)
     row = batch(time=times([0]), value=[1.0], level=[5.0])
     one = np.zeros(1, dtype=np.int64)
@@ -184,7 +184,7 @@ def test_a_window_that_is_declared_anew_begins_anew(spec: Window) -> None:
 # ---- All of it
 
 
-def test_what_an_event_no_longer_declares_is_passed_over() -> None:
+def test_state_that_an_event_no_longer_declares_is_ignored() -> None:
     full = ShardState(EVENTS, 4)
     bare = {"step": Event(name="step", key="device"), "other": READING}
     ShardState(bare, 4).restore(full.snapshot())
@@ -200,7 +200,7 @@ class _SizedDrift(Drift):
         return len(self._known)
 
 
-def test_a_detector_that_is_empty_is_a_detector_all_the_same() -> None:
+def test_a_detector_of_length_zero_is_still_used() -> None:
     event = Event(name="reading", key="device", features=("value",), detector=_SizedDrift)
     before, after = (ShardState({"reading": event}, 4) for _ in range(2))
     detector = before["reading"].detector
@@ -216,7 +216,7 @@ class _PickyDrift(Drift):
         raise StateError("of another version")
 
 
-def test_a_detectors_state_that_cannot_be_used_is_fatal_and_names_the_event() -> None:
+def test_an_unusable_detector_state_is_fatal_and_names_the_event() -> None:
     event = Event(name="reading", key="device", features=("value",), detector=_PickyDrift)
     state = ShardState({"reading": event}, 4)
     with pytest.raises(FatalError, match="event 'reading': of another version"):
@@ -224,6 +224,6 @@ def test_a_detectors_state_that_cannot_be_used_is_fatal_and_names_the_event() ->
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"\xc1", b"nonsense", pack([]), pack({"version": 1, "events": {}})])
-def test_what_is_no_snapshot_of_this_version_is_fatal(bytes_: bytes) -> None:
+def test_a_snapshot_of_another_version_is_fatal(bytes_: bytes) -> None:
     with pytest.raises(FatalError, match="snapshot"):
         ShardState(EVENTS, 4).restore(bytes_)

@@ -1,4 +1,4 @@
-"""Memory is returned when the beginning is over, and after records, but not all the time."""
+"""Memory is released after startup and after records, at limited intervals."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def play(thrifty: MemoryReleasing, clock: Clock, ticks: str, step: float, behind
         clock.now += step
 
 
-def test_everything_is_passed_on(thrifty: MemoryReleasing, log: list[str]) -> None:
+def test_every_action_is_forwarded(thrifty: MemoryReleasing, log: list[str]) -> None:
     thrifty.lease_lost()
     thrifty.shard_ended(Committed())
     thrifty.shutdown_requested(Committed())
     assert log == ["lost", "ended", "shutdown"]
 
 
-def test_it_is_returned_before_the_first_record_and_when_there_are_no_more(
+def test_memory_is_released_before_the_first_record_and_when_records_stop(
     thrifty: MemoryReleasing, clock: Clock, log: list[str]
 ) -> None:
     thrifty.initialize("shard", None, None)
@@ -94,19 +94,21 @@ def test_it_is_returned_before_the_first_record_and_when_there_are_no_more(
     assert log == ["initialize", "release", "tick", "tick", "r", "tick", "release", "tick"]
 
 
-def test_a_trickle_is_not_slowed_down(thrifty: MemoryReleasing, clock: Clock, log: list[str]) -> None:
+def test_sparse_records_release_memory_at_most_every_ten_seconds(
+    thrifty: MemoryReleasing, clock: Clock, log: list[str]
+) -> None:
     play(thrifty, clock, "r." * 100, 0.5)  # 100 seconds
     assert log.count("release") == 10
 
 
-def test_where_records_never_end_it_is_returned_after_commits(
+def test_continuous_records_release_memory_after_commits(
     thrifty: MemoryReleasing, clock: Clock, log: list[str]
 ) -> None:
     play(thrifty, clock, "rrCrrCrr", 6.0)
     assert log == [*"rrC", "release", *"rrC", "release", *"rr"]
 
 
-def test_far_behind_it_is_kept_for_the_next_segment_until_enough_was_done(
+def test_a_shard_far_behind_releases_memory_only_after_enough_processor_time(
     thrifty: MemoryReleasing, clock: Clock, worked: Clock, log: list[str]
 ) -> None:
     play(thrifty, clock, "rCr.", 100.0, behind_ms=60_000)
@@ -116,7 +118,7 @@ def test_far_behind_it_is_kept_for_the_next_segment_until_enough_was_done(
     assert log == ["r", "C", "r", "tick", "r", "C", "release", "r", "C"]
 
 
-def test_who_has_come_to_the_tip_returns_what_it_kept(
+def test_a_shard_that_catches_up_releases_its_memory(
     thrifty: MemoryReleasing, clock: Clock, log: list[str]
 ) -> None:
     play(thrifty, clock, "rC", 1.0, behind_ms=60_000)
@@ -124,7 +126,7 @@ def test_who_has_come_to_the_tip_returns_what_it_kept(
     assert log == [*"rC", *"rC", "release"]
 
 
-def test_what_is_committed_and_refused_reaches_the_shard(log: list[str], clock: Clock) -> None:
+def test_a_refused_checkpoint_raises_in_the_shard(log: list[str], clock: Clock) -> None:
     class Refuses:
         def checkpoint(self, sequence: str | None, sub: int | None) -> None:
             raise LeaseLostError(f"{sequence} {sub}")
@@ -134,7 +136,7 @@ def test_what_is_committed_and_refused_reaches_the_shard(log: list[str], clock: 
         thrifty.process(cast("Any", ["C"]), 0, Refuses())
 
 
-def test_who_does_nothing_has_nothing_to_return(
+def test_an_idle_shard_does_not_release_memory(
     thrifty: MemoryReleasing, clock: Clock, log: list[str]
 ) -> None:
     play(thrifty, clock, "." * 100, 1.0)

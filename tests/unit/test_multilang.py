@@ -1,4 +1,4 @@
-"""The MultiLang protocol, the child's side."""
+"""The child's side of the MultiLang protocol."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ OK = line(action="checkpoint", sequenceNumber="5", subSequenceNumber=0, error=No
 
 
 def talk(handler: Recorder, *lines: bytes) -> list[dict[str, Any]]:
-    """What the child answered to these lines."""
+    """Return the child's answers to these lines."""
     answers = io.BytesIO()
     serve(handler, io.BytesIO(b"".join(lines)), answers)
     return [json.loads(answer) for answer in answers.getvalue().splitlines() if answer]
@@ -61,7 +61,7 @@ def commit(checkpointer: Checkpointer) -> None:
     checkpointer.checkpoint("5", 2)
 
 
-def test_each_action_is_answered_by_its_status() -> None:
+def test_each_action_is_answered_with_its_status() -> None:
     handler = Recorder()
     sent = {
         "initialize": line(action="initialize", shardId="s", sequenceNumber="7", subSequenceNumber=1),
@@ -83,14 +83,14 @@ def test_each_action_is_answered_by_its_status() -> None:
 
 
 @pytest.mark.parametrize(("reason", "call"), [("TERMINATE", "shard ended"), ("ZOMBIE", "lease lost")])
-def test_older_daemons_say_the_end_otherwise(reason: str, call: str) -> None:
+def test_older_daemons_use_another_shutdown_message(reason: str, call: str) -> None:
     handler = Recorder()
     answers = talk(handler, line(action="shutdown", reason=reason) + (OK if call == "shard ended" else b""))
     assert handler.calls == [(call,)]
     assert answers[-1] == {"action": "status", "responseFor": "shutdown"}
 
 
-def test_a_checkpoint_is_asked_for_before_the_status() -> None:
+def test_a_checkpoint_is_requested_before_the_status() -> None:
     answers = talk(Recorder(commit), TICK, OK)
     assert answers == [
         {"action": "checkpoint", "sequenceNumber": "5", "subSequenceNumber": 2},
@@ -101,7 +101,7 @@ def test_a_checkpoint_is_asked_for_before_the_status() -> None:
 @given(
     st.lists(st.tuples(st.binary(max_size=40), st.text(st.characters(exclude_categories=["Cs"]), max_size=9)))
 )
-def test_records_arrive_as_they_were_put(sent: list[tuple[bytes, str]]) -> None:
+def test_records_are_decoded_unchanged(sent: list[tuple[bytes, str]]) -> None:
     handler = Recorder()
     records = [
         {
@@ -122,7 +122,7 @@ def test_records_arrive_as_they_were_put(sent: list[tuple[bytes, str]]) -> None:
     ]
 
 
-def test_fields_that_a_later_daemon_adds_are_passed_over() -> None:
+def test_unknown_fields_of_a_later_daemon_are_ignored() -> None:
     handler = Recorder()
     talk(handler, line(action="processRecords", records=[], millisBehindLatest=None, more={"a": 1}))
     assert handler.calls == [("process", [], None)]
@@ -147,14 +147,14 @@ def test_fields_that_a_later_daemon_adds_are_passed_over() -> None:
         b"\xff\xfe\n",
     ],
 )
-def test_a_line_that_is_not_of_the_protocol_is_fatal(sent: bytes) -> None:
+def test_a_line_outside_the_protocol_is_fatal(sent: bytes) -> None:
     handler = Recorder()
     with pytest.raises(FatalError):
         talk(handler, sent)
     assert handler.calls == []
 
 
-def test_the_end_of_the_daemon_is_the_end() -> None:
+def test_the_end_of_input_ends_the_loop() -> None:
     assert talk(Recorder()) == []
     assert len(talk(Recorder(), TICK)) == 1
 
@@ -177,12 +177,12 @@ def refused(error: str) -> bytes:
         ("SomethingNew", FatalError),
     ],
 )
-def test_kcls_exceptions_are_what_they_mean_to_us(error: str, kind: type[Exception]) -> None:
+def test_kcl_exceptions_map_to_application_errors(error: str, kind: type[Exception]) -> None:
     with pytest.raises(kind, match=error):
         talk(Recorder(commit), TICK, refused(error))
 
 
-def test_a_checkpoint_may_be_tried_again() -> None:
+def test_a_checkpoint_may_be_retried() -> None:
     def twice(checkpointer: Checkpointer) -> None:
         with pytest.raises(TransientError):
             checkpointer.checkpoint("5", 2)
@@ -192,12 +192,12 @@ def test_a_checkpoint_may_be_tried_again() -> None:
     assert [answer["action"] for answer in answers] == ["checkpoint", "checkpoint", "status"]
 
 
-def test_an_action_where_the_answer_to_a_checkpoint_belongs_is_fatal() -> None:
+def test_an_action_instead_of_a_checkpoint_answer_is_fatal() -> None:
     with pytest.raises(FatalError, match="ProcessRecords"):
         talk(Recorder(commit), TICK, TICK)
 
 
-def test_a_daemon_that_goes_in_the_middle_of_a_checkpoint_has_taken_the_lease_along() -> None:
+def test_a_daemon_that_exits_during_a_checkpoint_is_a_lost_lease() -> None:
     with pytest.raises(LeaseLostError):
         talk(Recorder(commit), TICK)
 
@@ -205,7 +205,7 @@ def test_a_daemon_that_goes_in_the_middle_of_a_checkpoint_has_taken_the_lease_al
 # ---- What the child writes
 
 
-def test_what_the_handler_raises_ends_it_without_an_answer() -> None:
+def test_an_exception_of_the_handler_ends_the_loop_without_an_answer() -> None:
     def fail(_checkpointer: Checkpointer) -> None:
         raise FatalError("no")
 
@@ -215,7 +215,7 @@ def test_what_the_handler_raises_ends_it_without_an_answer() -> None:
     assert answers.getvalue() == b""
 
 
-def test_an_unfinished_line_of_someone_elses_cannot_swallow_an_answer() -> None:
+def test_an_unfinished_line_of_other_output_does_not_corrupt_an_answer() -> None:
     answers = io.BytesIO(b"an import said hello")
     answers.seek(0, io.SEEK_END)
     serve(Recorder(), io.BytesIO(TICK), answers)
@@ -230,19 +230,19 @@ class _Broken(io.BytesIO):
         raise BrokenPipeError
 
 
-def test_a_daemon_that_no_longer_listens_is_no_error() -> None:
+def test_a_closed_output_pipe_is_not_an_error() -> None:
     handler = Recorder()
     serve(handler, io.BytesIO(TICK + TICK), _Broken())
     assert len(handler.calls) == 1
 
 
-def test_a_checkpoint_that_nobody_hears_is_a_lost_lease() -> None:
+def test_a_checkpoint_on_a_closed_pipe_is_a_lost_lease() -> None:
     with pytest.raises(LeaseLostError, match="the daemon has ended"):
         serve(Recorder(commit), io.BytesIO(TICK), _Broken())
 
 
 @given(st.data())
-def test_a_daemon_killed_in_the_middle_of_a_line_is_gone_and_its_line_is_not_wrong(
+def test_a_line_cut_short_by_a_killed_daemon_is_the_end_of_input(
     data: st.DataObject,
 ) -> None:
     record = {

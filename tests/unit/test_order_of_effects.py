@@ -100,7 +100,7 @@ _troubles = st.dictionaries(st.integers(0, 40), st.sampled_from([TransientError,
 
 
 @given(shards(), steps, _troubles)
-def test_whatever_fails_no_checkpoint_is_made_before_everything_that_it_covers(
+def test_no_failure_causes_a_checkpoint_before_the_effects_it_covers(
     records: list[Record], what: list[Step], troubles: Mapping[int, type[BaseException]]
 ) -> None:
     stores = Stores(inject_fault=failing(troubles))
@@ -115,7 +115,7 @@ def test_whatever_fails_no_checkpoint_is_made_before_everything_that_it_covers(
 
 
 @given(shards(), steps)
-def test_what_fails_passingly_is_tried_again_in_its_place(records: list[Record], what: list[Step]) -> None:
+def test_transient_failures_are_retried_in_place(records: list[Record], what: list[Step]) -> None:
     smooth, rough = Stores(), Stores(inject_fault=failing_first(2))
     for stores in (smooth, rough):
         kcl = Kcl(stores, REGISTRY, records)
@@ -128,7 +128,7 @@ def test_what_fails_passingly_is_tried_again_in_its_place(records: list[Record],
 
 
 @pytest.mark.parametrize("kind", ["sink 1", "sink 2", "park", "state", "checkpoint"])
-def test_when_retries_end_so_does_the_consumer_and_nothing_is_committed(kind: str) -> None:
+def test_exhausted_retries_end_the_consumer_without_a_commit(kind: str) -> None:
     def inject_fault(effect: Effect) -> None:
         if effect.kind == kind:
             raise TransientError("unavailable")
@@ -155,7 +155,7 @@ def told(stores: Stores) -> set[str]:
 
 
 @given(st.sets(st.integers(0, 60)), st.lists(st.integers(1, 9), max_size=8), st.data())
-def test_before_a_checkpoint_every_alert_that_it_passes_is_sent_or_stored(
+def test_alerts_are_sent_or_stored_before_the_checkpoint_that_passes_them(
     refused: set[int], deliveries: list[int], data: st.DataObject
 ) -> None:
     records, tries = many(40, gap_ms=400), iter(range(10**6))
@@ -182,7 +182,7 @@ def test_before_a_checkpoint_every_alert_that_it_passes_is_sent_or_stored(
     assert told(stores) == expected
 
 
-def test_a_bus_that_accepts_nothing_stops_no_shard_and_the_next_consumer_sends_what_is_stored() -> None:
+def test_a_failing_bus_does_not_stop_a_shard_and_the_next_consumer_sends_stored_alerts() -> None:
     down = True
 
     def inject_fault(effect: Effect) -> None:
@@ -216,7 +216,7 @@ def many(count: int, gap_ms: int = 1) -> list[Record]:
     return rows
 
 
-def test_the_whole_log_of_a_shard() -> None:
+def test_the_complete_log_of_a_shard() -> None:
     stores = Stores(now_ms=START)
     kcl = Kcl(stores, REGISTRY, many(6), {"segment_records": 2, "checkpoint_seconds": 9})
     kcl.arrive(6)
@@ -254,7 +254,7 @@ def played(stores: Stores, count: int = 3) -> tuple[Played, list[Record]]:
     return Played(loop), many(count)
 
 
-def test_a_throttled_checkpoint_is_tried_again() -> None:
+def test_a_throttled_checkpoint_is_retried() -> None:
     stores = Stores()
     session, records = played(stores)
     with session:
@@ -270,7 +270,7 @@ def test_a_throttled_checkpoint_is_tried_again() -> None:
     assert session.error is None
 
 
-def test_a_lost_lease_is_quiet_and_nothing_follows() -> None:
+def test_a_lost_lease_is_not_an_error_and_has_no_further_effects() -> None:
     stores = Stores()
     session, records = played(stores)
     with session:
@@ -291,7 +291,7 @@ def test_a_lost_lease_is_quiet_and_nothing_follows() -> None:
 
 
 @pytest.mark.parametrize("end", ["shutdown_requested", "shard_ended"])
-def test_a_lease_lost_at_the_end_is_quiet_too(end: str) -> None:
+def test_a_lease_lost_at_shard_end_is_not_an_error(end: str) -> None:
     stores = Stores()
     session, records = played(stores)
     with session:
@@ -304,7 +304,7 @@ def test_a_lease_lost_at_the_end_is_quiet_too(end: str) -> None:
     assert session.error is None
 
 
-def test_a_checkpoint_that_kcl_does_not_understand_is_fatal() -> None:
+def test_a_checkpoint_that_kcl_rejects_as_invalid_is_fatal() -> None:
     stores = Stores()
     session, records = played(stores)
     with session:
@@ -319,7 +319,7 @@ def test_a_checkpoint_that_kcl_does_not_understand_is_fatal() -> None:
     assert isinstance(session.error, FatalError)
 
 
-def test_a_daemon_that_dies_during_a_checkpoint_leaves_the_segment_to_the_next() -> None:
+def test_a_segment_is_read_again_when_the_daemon_dies_during_its_checkpoint() -> None:
     class Gone(Kcl):
         def checkpoint(self, sequence: str | None, sub: int | None) -> None:
             raise LeaseLostError("the daemon has ended")

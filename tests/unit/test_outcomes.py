@@ -1,4 +1,4 @@
-"""`stream_app.testing.outcomes`: what becomes of raw bytes, as it is read back from Parquet."""
+"""`stream_app.testing.outcomes`: the outcome of raw records, read back from Parquet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_each_record_is_stored_parked_or_repeated() -> None:
 
 
 @pytest.mark.parametrize("splits", [[1] * 6, [2, 0, 3], [6], [1, 5], [99]])
-def test_splits_change_nothing(splits: list[int]) -> None:
+def test_splitting_the_records_does_not_change_outcomes(splits: list[int]) -> None:
     whole = outcomes(_PAYLOADS, event=READING, schemas=[SCHEMAS["reading"]])
     assert outcomes(_PAYLOADS, event=READING, schemas=[SCHEMAS["reading"]], splits=splits) == whole
 
@@ -55,7 +55,7 @@ def test_an_empty_sequence_has_no_outcomes() -> None:
     assert outcomes([], event=PARCEL) == []
 
 
-def test_it_imports_without_pytest_and_the_fixtures_say_what_they_need() -> None:
+def test_the_module_imports_without_pytest_and_fixtures_name_what_is_missing() -> None:
     program = (
         "import sys; sys.modules['pytest'] = None\n"
         "from stream_app.testing import outcomes, run, Player\n"

@@ -1,4 +1,4 @@
-"""A state as bytes: what comes out is what went in, in however many frames it travelled."""
+"""Serialized state round-trips with any number of frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _states = st.recursive(
 
 
 @given(_states, st.integers(1, 40))
-def test_a_state_comes_back_whatever_frames_it_travelled_in(state: dict[str, Any], frame: int) -> None:
+def test_a_state_round_trips_with_any_frame_size(state: dict[str, Any], frame: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_FRAME", frame)
         assert unpack(compress_state(state)) == state
@@ -29,7 +29,7 @@ def test_a_state_comes_back_whatever_frames_it_travelled_in(state: dict[str, Any
 
 
 def _one_by_one(parts: list[bytes]) -> Iterator[Buffer]:
-    """Parts that lie in the same place, one after the other."""
+    """Yield each part from the same reused buffer."""
     room = bytearray(max(map(len, parts), default=0))
     for part in parts:
         room[: len(part)] = part
@@ -37,7 +37,7 @@ def _one_by_one(parts: list[bytes]) -> Iterator[Buffer]:
 
 
 @given(st.lists(st.binary(max_size=200)), st.integers(1, 300))
-def test_a_sealed_state_is_the_same_in_pieces_as_in_one(parts: list[bytes], frame: int) -> None:
+def test_a_sealed_state_is_the_same_in_pieces_and_as_a_whole(parts: list[bytes], frame: int) -> None:
     def made() -> Pieces:
         return sealed("kind", [len(part) for part in parts], _one_by_one(parts))
 
@@ -52,7 +52,7 @@ def test_a_sealed_state_is_the_same_in_pieces_as_in_one(parts: list[bytes], fram
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
-def test_a_part_of_a_state_is_none(cut: int) -> None:
+def test_a_truncated_state_is_refused(cut: int) -> None:
     whole = compress_state({"keys": ["a", "b"] * 100, "windows": memoryview(bytes(range(256)) * 9)})
     with pytest.raises(ValueError, match="checksum"):
         read_container(whole[:-cut])

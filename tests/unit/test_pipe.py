@@ -1,4 +1,4 @@
-"""The daemon's pipe: what is read is what was written, and a pipe that was full is made wider."""
+"""The daemon's pipe: lines are read unchanged, and the buffer of a full pipe is enlarged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(pipe: int, lines: list[bytes]) -> None:
                 left = left[file.write(left) :]
 
 
-def test_long_lines_arrive_as_they_were_sent_and_have_more_room(ends: tuple[int, int]) -> None:
+def test_long_lines_are_read_unchanged_and_enlarge_the_pipe(ends: tuple[int, int]) -> None:
     sent = [bytes([ord("a") + at]) * length + b"\n" for at, length in enumerate((5, 300_000, 1, 900_000))]
     writer = Thread(target=write, args=(ends[1], sent))
     writer.start()
@@ -55,14 +55,14 @@ def test_long_lines_arrive_as_they_were_sent_and_have_more_room(ends: tuple[int,
     assert size(ends[0]) > USUAL
 
 
-def test_short_lines_leave_it_as_it_is(ends: tuple[int, int]) -> None:
+def test_short_lines_do_not_enlarge_the_pipe(ends: tuple[int, int]) -> None:
     sent = [b"tick\n"] * 100
     write(ends[1], sent)
     assert read(ends[0]) == sent
     assert size(ends[0]) == USUAL
 
 
-def test_what_is_no_pipe_is_read_all_the_same(tmp_path: Path) -> None:
+def test_a_regular_file_is_read_too(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"x" * 200_000 + b"\nend\n")
     with path.open("rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""A plan is a file: whole, in order, and refused when anybody changed it."""
+"""Plan files: complete, ordered, and refused when modified."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def plan(**values: Any) -> Plan:
 
 
 @given(st.lists(ITEMS, max_size=4), st.lists(OTHERS, max_size=3))
-def test_what_was_written_is_read(items: list[Item], others: list[LeftOut]) -> None:
+def test_a_written_plan_is_read_back(items: list[Item], others: list[LeftOut]) -> None:
     made = plan(items=tuple(items), others=tuple(others))
     text = to_text(made)
     assert parse(text) == made
@@ -89,7 +89,7 @@ def test_what_was_written_is_read(items: list[Item], others: list[LeftOut]) -> N
 
 
 @given(st.lists(ITEMS, min_size=1, max_size=4), st.data())
-def test_a_plan_that_was_changed_is_refused(items: list[Item], data: st.DataObject) -> None:
+def test_a_modified_plan_is_refused(items: list[Item], data: st.DataObject) -> None:
     document = json.loads(to_text(plan(items=tuple(items))))
     changes: dict[str, Any] = {
         "newer": "skip",
@@ -117,20 +117,20 @@ def test_a_plan_that_was_changed_is_refused(items: list[Item], data: st.DataObje
         to_text(plan()).replace("redrive-plan", "x"),
     ],
 )
-def test_what_is_no_plan_is_refused(text: str | bytes, tmp_path: Path) -> None:
+def test_an_invalid_plan_is_refused(text: str | bytes, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a plan"):
         parse(text)
     with pytest.raises(ConfigError, match="cannot read"):
         read(tmp_path / "none.json")
 
 
-def test_the_id_is_of_what_is_sent_and_not_of_when_it_was_planned() -> None:
+def test_the_id_depends_on_the_records_and_not_on_the_time_of_planning() -> None:
     assert plan(made_at=NOW + timedelta(1), by="bob", age_s=9).id == plan().id
     assert plan(newer="skip").id != plan().id
 
 
 @given(st.lists(st.tuples(KEYS, KEYS), max_size=5, unique=True))
-def test_a_digest_knows_no_order_but_every_pair(pairs: list[tuple[str, str]]) -> None:
+def test_a_digest_ignores_the_order_but_covers_every_pair(pairs: list[tuple[str, str]]) -> None:
     assert digest(pairs) == digest(pairs[::-1])
     assert digest([*pairs, ("another", "one")]) != digest(pairs)
 
@@ -143,7 +143,7 @@ def test_an_idempotency_key_is_a_function_of_record_and_attempt() -> None:
     assert len({one.token, again.token}) == 2
 
 
-def test_a_selection_is_read_as_it_is_meant() -> None:
+def test_a_selection_is_parsed() -> None:
     found = parse_selection(
         ["code=rule_broken,event=air", "reason=a, b=c,since=24h", "code=TOO_LARGE,limit=5"], NOW
     )
@@ -175,18 +175,18 @@ def test_a_selection_is_read_as_it_is_meant() -> None:
         ["key=k,code=A"],
     ],
 )
-def test_a_selection_that_makes_no_sense_is_refused(texts: list[str]) -> None:
+def test_an_invalid_selection_is_refused(texts: list[str]) -> None:
     with pytest.raises(ConfigError):
         parse_selection(texts, NOW)
 
 
-def test_every_wrong_part_of_a_selection_is_told() -> None:
+def test_all_problems_of_a_selection_are_reported() -> None:
     with pytest.raises(ConfigError) as raised:
         parse_selection(["limit=0,since=x", "nonsense"], NOW)
     assert len(raised.value.problems) == 3
 
 
-def test_where_to_send_is_understood() -> None:
+def test_targets_are_parsed() -> None:
     names: dict[str, Any] = {"bus": "air-bus", "stream": "devices"}
     assert destination("bus", **names) == Destination("bus", "air-bus")
     assert destination("stream", **names) == Destination("stream", "devices")
@@ -212,7 +212,7 @@ def test_where_to_send_is_understood() -> None:
         ("nowhere", None),
     ],
 )
-def test_where_nothing_may_be_sent_is_refused(to: str, auth: Auth | None) -> None:
+def test_an_invalid_target_is_refused(to: str, auth: Auth | None) -> None:
     with pytest.raises(ConfigError) as raised:
         destination(to, bus="b", stream="s", auth=auth)
     assert "hunter2" not in str(raised.value)
@@ -221,7 +221,7 @@ def test_where_nothing_may_be_sent_is_refused(to: str, auth: Auth | None) -> Non
 @pytest.mark.parametrize(
     "text", ["Authorization=Bearer abc", "Authorization: x", "=env:X", "A=env:", "A=env:B#f", "A=file:/x"]
 )
-def test_a_secret_itself_is_refused_and_not_repeated(text: str) -> None:
+def test_a_literal_secret_is_refused_and_not_printed(text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_auth(text)
     assert "abc" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""What a plan foretells is what the pipeline does."""
+"""Predictions of a plan agree with the pipeline."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def drafts(records: Sequence[Record], registry: Registry = REGISTRY, repair: Any
 
 
 @given(samples.shards())
-def test_what_is_foretold_of_records_as_they_are_is_what_the_pipeline_does(records: list[Record]) -> None:
+def test_predictions_for_unchanged_records_agree_with_the_pipeline(records: list[Record]) -> None:
     told = predict(drafts(records), REGISTRY, {}, now_ms=NOW, max_bytes=samples.MAX_BYTES)
     state = ShardState(samples.EVENTS, 5_000)
-    # Whoever sends them gives each an id, so that a second copy can be told; the pipeline alone does not.
+    # Redrive gives each record an id, so that duplicates are detected; the pipeline alone does not.
     named = [one for one, draft in zip(records, drafts(records), strict=True) if _has_id(draft)]
     result = process(records, REGISTRY, state, samples.MAX_BYTES)
     failed = {failure.row: (failure.code.value, failure.reason) for failure in result.failed}
@@ -64,7 +64,7 @@ def _has_id(draft: Draft) -> bool:
 
 
 @given(st.floats(101, 1e6))
-def test_a_repair_is_foretold_to_help(value: float) -> None:
+def test_a_repair_is_predicted_to_succeed(value: float) -> None:
     broken = samples.as_json("reading", {"id": "1", "device": "A", "time": samples.START, "value": value})
     record = raw_record(broken, key="A")
     assert [one.outcome for one in _predictions(drafts([record]))] == ["RULE_BROKEN"]
@@ -102,7 +102,7 @@ def step(status: str, hour: int) -> Record:
         ("delivered", ["RULE_BROKEN", "RULE_BROKEN"]),
     ],
 )
-def test_rules_that_look_back_know_what_the_device_did_last(last: str | None, outcomes: list[str]) -> None:
+def test_rules_on_previous_values_use_the_devices_last_event(last: str | None, outcomes: list[str]) -> None:
     known = {}
     if last is not None:
         values = {"status": last, "time": "2016-12-01T00:00:00.000Z", "late": Decimal(0)}
@@ -112,7 +112,7 @@ def test_rules_that_look_back_know_what_the_device_did_last(last: str | None, ou
     assert [one.outcome for one in told] == outcomes
 
 
-def test_a_time_before_the_last_one_is_known_to_be() -> None:
+def test_a_time_before_the_devices_last_one_is_detected() -> None:
     values = {"status": "picked_up", "time": "2016-12-01T05:00:00.000Z"}
     known = {"parcel#P": Latest("parcel", "P", samples.START + 5 * samples.HOUR, values)}
     told = predict(drafts([step("in_transit", 1)], PARCELS), PARCELS, known, now_ms=NOW, max_bytes=4_096)

@@ -22,7 +22,7 @@ def predict(drafts: Sequence[Any]) -> list[Predicted]:
     return [Predicted("stored", draft.data.decode()) for draft in drafts]
 
 
-def test_a_record_that_would_end_the_process_is_foretold_to_fail_as_before() -> None:
+def test_a_record_that_would_end_the_process_is_predicted_to_fail_again() -> None:
     made = [
         case("RULE_BROKEN", b"one"),
         case("PROCESS_KILLED", b"poison"),

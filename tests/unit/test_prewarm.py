@@ -1,4 +1,4 @@
-"""The shard host's rehearsal makes every request of a segment and a commit, and sends none of them."""
+"""The forkserver's warm-up builds every request of a segment and a commit, but sends none."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _settings() -> Settings:
     return Settings.load({}, {**properties, **more})
 
 
-def test_event_types_are_stored_and_committed_without_a_connection(
+def test_event_types_are_stored_and_committed_without_sending_requests(
     dependencies: ShardDependencies, client: app.Clients
 ) -> None:
     made: list[str] = []
@@ -58,7 +58,7 @@ def test_event_types_are_stored_and_committed_without_a_connection(
     assert set(made) == {"PutObject", "PutItem", "DeleteObject", "SendMessageBatch"}
 
 
-def test_what_is_not_held_is_sent(client: app.Clients) -> None:
+def test_requests_outside_the_block_are_sent(client: app.Clients) -> None:
     s3: Any = client("s3")
     sending = BlockedRequests([s3])
     with sending.held():
@@ -67,7 +67,7 @@ def test_what_is_not_held_is_sent(client: app.Clients) -> None:
         s3.put_object(Bucket="bucket", Key="key", Body=b"x")
 
 
-def test_a_batch_is_taken_whole(client: app.Clients) -> None:
+def test_a_blocked_batch_is_answered_as_sent(client: app.Clients) -> None:
     sqs: Any = client("sqs")
     entries = [{"Id": str(at), "MessageBody": "x"} for at in range(3)]
     with BlockedRequests([sqs]).held():
@@ -75,7 +75,7 @@ def test_a_batch_is_taken_whole(client: app.Clients) -> None:
     assert [sent["Id"] for sent in answer["Successful"]] == ["0", "1", "2"]
 
 
-def test_a_life_is_told_to_its_end_with_every_commit_in_it(
+def test_a_warm_up_shard_runs_to_its_end_with_every_commit(
     dependencies: ShardDependencies, client: app.Clients, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.configure()
@@ -93,7 +93,9 @@ def test_a_life_is_told_to_its_end_with_every_commit_in_it(
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_is_not_held_back_is_not_tried(dependencies: ShardDependencies, client: app.Clients) -> None:
+def test_without_blocked_requests_no_request_is_made(
+    dependencies: ShardDependencies, client: app.Clients
+) -> None:
     made: list[str] = []
     for service in SERVICES:
         client(service).meta.events.register("before-call", lambda model, **_: made.append(model.name))

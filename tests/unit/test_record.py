@@ -1,4 +1,4 @@
-"""The vocabulary."""
+"""Positions, records and batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def batch(**columns: Any) -> Batch:
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**56), st.integers(0, 99)), min_size=2, max_size=9, unique=True))
-def test_positions_are_in_the_order_of_their_numbers(numbers: list[tuple[int, int]]) -> None:
+def test_positions_are_ordered_numerically(numbers: list[tuple[int, int]]) -> None:
     positions = [Position("s", str(sequence), sub) for sequence, sub in numbers]
     ordered = sorted(positions, key=lambda position: position.order)
     assert [(int(p.sequence), p.sub) for p in ordered] == sorted(numbers)
@@ -31,7 +31,7 @@ def test_a_position_as_text() -> None:
     assert str(Position("s", "5", 2)) == "s/5.2"
 
 
-def test_a_record_is_read_as_kcl_sends_it() -> None:
+def test_a_record_of_kcl_is_parsed() -> None:
     line = (
         b'{"action":"record","data":"aGk=","partitionKey":"k","sequenceNumber":"7","subSequenceNumber":3,'
         b'"approximateArrivalTimestamp":1480550400000}'
@@ -41,12 +41,12 @@ def test_a_record_is_read_as_kcl_sends_it() -> None:
     assert item.position("s") == Position("s", "7", 3)
 
 
-def test_columns_of_another_length_are_refused() -> None:
+def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="'b' has 1 rows, the batch has 2"):
         batch(a=[1, 2], b=[1])
 
 
-def test_a_batch_cannot_be_changed() -> None:
+def test_a_batch_is_immutable() -> None:
     original = np.array([1, 2])
     made = batch(a=original)
     with pytest.raises(ValueError, match="read-only"):
@@ -59,7 +59,7 @@ def test_a_batch_cannot_be_changed() -> None:
     original[0] = 9  # the caller's own array stays the caller's
 
 
-def test_columns_are_found_replaced_and_taken_with_their_rows() -> None:
+def test_columns_can_be_read_replaced_and_filtered_with_their_rows() -> None:
     made = batch(a=[1, 2, 3], w=np.arange(6).reshape(3, 2)).with_columns({"a": np.array([7, 8, 9])})
     assert ("a" in made, "z" in made, len(made)) == (True, False, 3)
     for index in (np.array([2, 0]), np.array([True, False, True]), slice(1, None)):
@@ -69,7 +69,7 @@ def test_columns_are_found_replaced_and_taken_with_their_rows() -> None:
         assert part.rows.tolist() == made.rows[index].tolist()
 
 
-def test_as_a_data_frame() -> None:
+def test_a_batch_converts_to_a_data_frame() -> None:
     frame = batch(a=[1.5, 2.5], w=np.arange(4).reshape(2, 2)).take(np.array([1])).to_pandas()
     assert frame.index.tolist() == [1]
     assert frame["a"].tolist() == [2.5]
@@ -77,7 +77,7 @@ def test_as_a_data_frame() -> None:
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False), max_size=4), max_size=5))
-def test_batches_put_together_are_their_rows_in_order(parts: list[list[float]]) -> None:
+def test_concatenated_batches_hold_their_rows_in_order(parts: list[list[float]]) -> None:
     whole = concat(batch(a=np.array(part), w=np.ones((len(part), 2))) for part in parts)
     if whole is None:
         assert not parts
@@ -96,7 +96,7 @@ def test_a_column_that_some_batches_lack_is_none_in_their_rows() -> None:
     assert mixed["a"].dtype == object
 
 
-def test_large_parts_put_together_are_the_same_as_small_ones_and_count_their_rows_from_an_offset() -> None:
+def test_large_parts_are_concatenated_like_small_ones_and_count_rows_from_an_offset() -> None:
     times = np.arange(70_000).astype("datetime64[ms]")
     columns = {
         "number": np.arange(70_000) / 3,

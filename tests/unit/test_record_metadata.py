@@ -22,7 +22,7 @@ RECORDS = st.lists(
 
 
 @given(RECORDS, st.integers(1, 5))
-def test_records_are_the_same_but_for_their_payload(records: list[Record], step: int) -> None:
+def test_metadata_equals_the_records_without_their_payload(records: list[Record], step: int) -> None:
     parts = RecordMetadata()
     for at in range(0, len(records), step):
         parts.add(records[at : at + step])

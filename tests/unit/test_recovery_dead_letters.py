@@ -49,7 +49,7 @@ def test_every_failed_row_is_one_message_that_names_its_record(one: Segment) -> 
 
 
 @given(st.text(max_size=3 * REASON_LENGTH))
-def test_a_reason_is_bounded_and_can_stand_in_a_log_line(reason: str) -> None:
+def test_a_reason_is_bounded_and_fits_in_a_log_line(reason: str) -> None:
     one = segment(["failed"])
     failed = Failure(0, "decode", Code.UNDECODABLE, reason)
     body = messages(Segment("a", "b", SHARD, one.records, {}, [failed], one.repeated))[0]
@@ -66,7 +66,7 @@ KEYS = st.text(st.characters(min_codepoint=1, exclude_categories=()), max_size=4
 
 
 @given(st.lists(st.tuples(KEYS, KEYS, st.sampled_from([None, "a", "b%d"])), min_size=1, max_size=6), NAMES)
-def test_a_letter_has_the_bytes_that_its_fields_have_as_json(
+def test_a_dead_letter_is_encoded_like_the_json_of_its_fields(
     rows: list[tuple[str, str, str | None]], consumer: str
 ) -> None:
     """Without spaces where all of it is ASCII, else as Python's own encoder writes it."""
@@ -101,7 +101,7 @@ GOOD = json.loads(messages(segment(["failed"]))[0])
         json.dumps({**GOOD, "arrived": "now"}),
     ],
 )
-def test_what_is_no_dead_letter_is_refused(body: str) -> None:
+def test_an_invalid_dead_letter_is_refused(body: str) -> None:
     with pytest.raises(ValueError, match="not a dead letter"):
         parse(body)
 
@@ -137,7 +137,7 @@ FATES = st.lists(st.lists(st.sampled_from(["ok", "busy", "throttled", "silence"]
 
 
 @given(st.integers(0, 35), FATES, st.integers(1, 4))
-def test_every_message_is_taken_once_or_the_process_ends(
+def test_every_message_is_accepted_once_or_the_process_ends(
     count: int, fates: list[list[str]], attempts: int
 ) -> None:
     queue: Any = Queue(list(fates))
@@ -153,7 +153,7 @@ def test_every_message_is_taken_once_or_the_process_ends(
     assert len({body["n"] for body in queue.taken}) == len(queue.taken)
 
 
-def test_only_the_failed_ones_are_sent_again() -> None:
+def test_only_failed_messages_are_sent_again() -> None:
     queue: Any = Queue([["ok", "busy", "ok", "throttled"], ["busy", "ok"], ["ok"]])
     bodies = [json.dumps({"n": at}) for at in range(4)]
     send(queue, "q", bodies, Policy(), sleep=lambda _: None, rng=random.Random(1))
@@ -161,13 +161,13 @@ def test_only_the_failed_ones_are_sent_again() -> None:
     assert [body["n"] for body in queue.taken] == [0, 2, 3, 1]
 
 
-def test_a_request_without_an_answer_is_sent_again_whole() -> None:
+def test_a_request_without_a_response_is_sent_again_completely() -> None:
     queue: Any = Queue([["raise"], []])
     send(queue, "q", ['{"n":0}', '{"n":1}'], Policy(), sleep=lambda _: None, rng=random.Random(1))
     assert queue.requests == [2, 2]
 
 
-def test_a_message_that_is_refused_for_good_ends_the_process_at_once() -> None:
+def test_a_permanently_refused_message_ends_the_process_at_once() -> None:
     queue: Any = Queue([["ok", "refused"]])
     with pytest.raises(FatalError, match="InvalidMessageContents"):
         send(queue, "q", ['{"n":0}', '{"n":1}'], Policy(), sleep=lambda _: None, rng=random.Random(1))

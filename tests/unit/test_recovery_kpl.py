@@ -29,14 +29,14 @@ def sealed(message: bytes) -> bytes:
 
 
 @given(USERS)
-def test_it_unpacks_what_the_aggregator_packed(users: list[tuple[str, bytes, str | None]]) -> None:
+def test_aggregated_records_are_deaggregated(users: list[tuple[str, bytes, str | None]]) -> None:
     unpacked = unpack(packed_by_other(users))
     assert unpacked is not None
     assert [record.data for record in unpacked] == [data for _, data, _ in users]
     assert [record.partition_key for record in unpacked] == [key for key, _, _ in users]
 
 
-def test_explicit_hash_keys_are_read_and_decide() -> None:
+def test_explicit_hash_keys_decide_the_shard() -> None:
     # The other implementation always writes one, that of the partition key; the format has it optional.
     with_hash = sealed(b"\x0a\x01a\x12\x0242\x1a\x06\x08\x00\x10\x00\x1a\x00")
     assert unpack(with_hash) == [UserRecord("a", b"", "42")]
@@ -49,12 +49,14 @@ def test_explicit_hash_keys_are_read_and_decide() -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", MAGIC, MAGIC[:3]]))
-def test_other_bytes_are_no_aggregate(data: bytes, start: bytes) -> None:
+def test_other_bytes_are_not_an_aggregate(data: bytes, start: bytes) -> None:
     assert unpack(start + data) is None
 
 
 @given(USERS, st.data())
-def test_a_damaged_aggregate_is_data(users: list[tuple[str, bytes, str | None]], data: st.DataObject) -> None:
+def test_a_damaged_aggregate_is_a_plain_record(
+    users: list[tuple[str, bytes, str | None]], data: st.DataObject
+) -> None:
     whole = packed_by_other(users)
     at = data.draw(st.integers(0, len(whole) - 1))
     damaged = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
@@ -63,7 +65,7 @@ def test_a_damaged_aggregate_is_data(users: list[tuple[str, bytes, str | None]],
 
 
 @given(st.binary(min_size=1, max_size=60))
-def test_a_sealed_message_of_any_bytes_ends_in_records_or_in_none(message: bytes) -> None:
+def test_any_message_with_a_valid_digest_gives_records_or_none(message: bytes) -> None:
     found = unpack(sealed(message))
     assert found is None or all(isinstance(record, UserRecord) for record in found)
 
@@ -82,7 +84,9 @@ def test_a_sealed_message_of_any_bytes_ends_in_records_or_in_none(message: bytes
         (b"\xff" * 11, None),  # a number without an end
     ],
 )
-def test_odd_messages_are_taken_as_kcl_takes_them(message: bytes, records: list[UserRecord] | None) -> None:
+def test_unusual_messages_are_read_as_kcl_reads_them(
+    message: bytes, records: list[UserRecord] | None
+) -> None:
     assert unpack(sealed(message)) == records
 
 

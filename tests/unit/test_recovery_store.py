@@ -40,7 +40,7 @@ def dead_letter(position: Position, key: str = "Dongsi", arrived: int = 1_480_55
     )
 
 
-def test_a_failure_lies_under_consumer_hour_and_partition_key() -> None:
+def test_a_failure_is_stored_under_consumer_hour_and_partition_key() -> None:
     key = failure_key("air", Position("shardId-000000000003", "4960", 2), "Dongsi/1 ~", 1_480_550_400_123)
     assert key == (
         "failures/air/2016/12/01/00/Dongsi%2F1%20%7E/20161201T000000.123Z-shardId-000000000003-4960-2.json"
@@ -52,7 +52,7 @@ def test_a_failure_lies_under_consumer_hour_and_partition_key() -> None:
 @example(Position("shardId-1", "1", 0), ".", 0)
 @example(Position("shardId-1", "1", 0), "..", 0)
 @example(Position("shardId-1", "1", 0), "𐀀" * 256, 0)
-def test_a_key_says_what_it_was_made_of(position: Position, partition_key: str, arrived: int) -> None:
+def test_a_key_is_parsed_into_its_parts(position: Position, partition_key: str, arrived: int) -> None:
     key = failure_key("air-quality.1", position, partition_key, arrived)
     assert len(key.encode()) <= 1024
     assert not {"", ".", ".."} & set(key.split("/"))
@@ -67,12 +67,12 @@ def test_a_key_says_what_it_was_made_of(position: Position, partition_key: str, 
 @example("..", "%2E%2E")
 @example("~", "")
 @example("é" * 256, "é" * 255)
-def test_two_partition_keys_never_share_a_folder(one: str, other: str) -> None:
+def test_different_partition_keys_have_different_folders(one: str, other: str) -> None:
     assert (folder(one) == folder(other)) == (one == other)
 
 
 @given(st.text(min_size=100, max_size=256))
-def test_a_cut_folder_holds_whole_escapes_only(partition_key: str) -> None:
+def test_a_truncated_folder_name_has_complete_escapes_only(partition_key: str) -> None:
     name = folder(partition_key)
     escapes = name.partition("~")[0].split("%")[1:]
     assert all(len(escape) >= 2 for escape in escapes)
@@ -88,7 +88,7 @@ def test_a_cut_folder_holds_whole_escapes_only(partition_key: str) -> None:
         "failures/air/2016/12/01/00/Dongsi/20161399T000000.123Z-shardId-3-4960-2.json",
     ],
 )
-def test_other_keys_are_no_failures(key: str) -> None:
+def test_other_keys_are_not_failures(key: str) -> None:
     assert parse_key(key) is None
 
 
@@ -107,7 +107,7 @@ JSON = st.recursive(
 @example(b"\xef\xbb\xbf{}")
 @example(b"[" * 100_000)
 @example(b"1e400")
-def test_the_payload_comes_back_byte_for_byte(data: bytes) -> None:
+def test_the_payload_round_trips_byte_for_byte(data: bytes) -> None:
     stored = failure(dead_letter(Position("shardId-1", "7")), data)
     body = msgspec.json.encode(stored)
     again = load(body)
@@ -128,7 +128,7 @@ def test_json_is_stored_as_json_and_other_bytes_as_base64() -> None:
     assert load(msgspec.json.encode(failure(dead_letter(position), None))).data is None
 
 
-def test_the_object_tells_all_that_the_dead_letter_told() -> None:
+def test_the_object_has_every_field_of_the_dead_letter() -> None:
     known = dead_letter(Position("shardId-1", "7", 3))
     plain = json.loads(msgspec.json.encode(failure(known, b"{}")))
     told = msgspec.to_builtins(known)
@@ -139,12 +139,12 @@ def test_the_object_tells_all_that_the_dead_letter_told() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b'{"kind":"x"}'])
-def test_what_is_no_failure_is_refused(body: bytes) -> None:
+def test_an_invalid_failure_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="not a stored failure"):
         load(body)
 
 
-def test_another_kind_of_object_is_refused() -> None:
+def test_an_object_of_another_kind_is_refused() -> None:
     stored = msgspec.structs.replace(failure(dead_letter(Position("shardId-1", "7")), b"{}"), kind="other")
     with pytest.raises(ValueError, match="'other'"):
         load(msgspec.json.encode(stored))

@@ -1,4 +1,4 @@
-"""What is sent again says what was said, knows where it comes from, and is read by the pipeline as before."""
+"""Redriven messages keep their content, record their lineage and are read by the pipeline as before."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def message(data: bytes) -> Message:
 
 
 @given(FIELDS, st.sampled_from(sorted(set(samples.FORMS))), LINEAGES)
-def test_whatever_form_it_came_in_the_pipeline_reads_the_same_fields_in_the_envelope(
+def test_the_pipeline_reads_the_same_fields_in_the_envelope_for_every_input_form(
     fields: dict[str, Any], form: str, lineage: Lineage
 ) -> None:
     data = samples.encoded("reading", fields, form)
@@ -77,7 +77,7 @@ def test_whatever_form_it_came_in_the_pipeline_reads_the_same_fields_in_the_enve
 
 
 @given(FIELDS, st.sampled_from(sorted(set(samples.FORMS))), LINEAGES, LINEAGES)
-def test_the_last_lineage_is_the_one_that_counts(
+def test_the_last_lineage_takes_precedence(
     fields: dict[str, Any], form: str, first: Lineage, second: Lineage
 ) -> None:
     data = samples.encoded("reading", fields, form)
@@ -92,7 +92,7 @@ def test_the_last_lineage_is_the_one_that_counts(
     assert extra_resources(message(once), second) == [second.resource]
 
 
-def test_an_envelope_keeps_what_it_came_with() -> None:
+def test_an_envelope_keeps_its_other_members() -> None:
     came = {
         "version": "0",
         "id": "e-1",
@@ -113,7 +113,7 @@ def test_an_envelope_keeps_what_it_came_with() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_not_but_never_break(data: bytes) -> None:
+def test_arbitrary_bytes_never_raise(data: bytes) -> None:
     found = read(data, REGISTRY)
     assert found is None or isinstance(found.detail, dict)
 
@@ -132,12 +132,12 @@ def test_any_bytes_are_read_or_not_but_never_break(data: bytes) -> None:
         b"[" * 5_000,
     ],
 )
-def test_what_nobody_can_read_has_no_message(data: bytes) -> None:
+def test_unreadable_bytes_have_no_message(data: bytes) -> None:
     assert read(data, REGISTRY) is None
 
 
 @given(FIELDS, LINEAGES)
-def test_an_id_is_the_devices_own_or_the_envelopes_or_one_that_is_always_the_same(
+def test_an_id_comes_from_the_device_the_envelope_or_a_deterministic_default(
     fields: dict[str, Any], lineage: Lineage
 ) -> None:
     token = str(lineage)
@@ -158,7 +158,7 @@ def test_a_message_of_an_unknown_type_has_neither_id_nor_device() -> None:
     assert device(message(b'{"event": "reading", "device": ["A"]}'), REGISTRY, "partition") == "partition"
 
 
-def test_a_repair_can_give_an_event_another_type() -> None:
+def test_a_repair_can_change_the_event_type() -> None:
     repair = parse_repair(
         {
             "when": [{"field": "$event", "is": "equals", "value": "prototype"}],
@@ -172,7 +172,7 @@ def test_a_repair_can_give_an_event_another_type() -> None:
     assert apply_repair(message(b'{"event": "reading"}'), wrong) == Unrepaired("$event is not a text")
 
 
-def test_a_field_that_is_called_event_stays_where_the_type_declares_it() -> None:
+def test_a_field_named_event_is_kept_where_the_type_declares_it() -> None:
     raw = samples.schema("meeting")
     raw["fields"].append({"name": "event", "type": "string"})
     registry = Registry.of([Event(name="meeting", key="device")], {"meeting": [raw]})

@@ -1,4 +1,4 @@
-"""Who died is known to be dead, who lives is not taken for dead, and of whom nothing is known nothing is said."""
+"""Owners: only processes that are known to have ended are reported dead."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CODE = (
 )
 
 
-def test_a_process_that_was_killed_is_dead_at_once_and_not_before() -> None:
+def test_a_killed_process_is_reported_dead_immediately_and_not_before() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -24,21 +24,21 @@ def test_a_process_that_was_killed_is_dead_at_once_and_not_before() -> None:
         assert not is_dead(owner)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert is_dead(owner)  # also before its parent has buried it
+        assert is_dead(owner)  # also before its parent has reaped it
     assert is_dead(owner)
 
 
-def test_we_live_and_every_applier_has_a_name_of_its_own() -> None:
+def test_this_process_is_alive_and_owner_names_are_unique() -> None:
     one, other = new_owner(), new_owner()
     assert one != other
     assert not is_dead(one)
 
 
-def test_another_process_under_our_number_is_not_who_it_was() -> None:
+def test_a_reused_process_id_with_another_start_time_is_dead() -> None:
     here, pid, started, rest = new_owner().rsplit("/", 3)
     assert is_dead(f"{here}/{pid}/{int(started) - 1}/{rest}")
 
 
 @pytest.mark.parametrize("owner", ["", "-/1/2/x", "one", "other-boot+pid:[1]/1/2/x", "-/x/y/z"])
-def test_of_other_machines_nobody_knows(owner: str) -> None:
+def test_owners_on_other_machines_are_not_reported_dead(owner: str) -> None:
     assert not is_dead(owner)

@@ -1,4 +1,4 @@
-"""Repairs are data: what they do, what they refuse, and that they never touch what they were given."""
+"""Repairs: their steps, the errors they report, and that they never modify their input."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def steps(*some: dict[str, Any]) -> Repair:
 
 
 def one(step: dict[str, Any], value: Any) -> Any:
-    """What a step makes of one field's value."""
+    """Return the result of a step for one field's value."""
     found = repaired({"f": value}, steps({"field": "f", **step}))
     return found if isinstance(found, Unrepaired) else found.get("f", "absent")
 
 
 @given(DOCUMENTS, REPAIRS)
-def test_a_record_is_never_changed_in_place(document: dict[str, Any], repair: Repair) -> None:
+def test_a_repair_does_not_modify_its_input(document: dict[str, Any], repair: Repair) -> None:
     before = copy.deepcopy(document)
     found = repaired(document, repair)
     assert document == before
@@ -67,14 +67,14 @@ def test_a_record_is_never_changed_in_place(document: dict[str, Any], repair: Re
 
 
 @given(REPAIRS)
-def test_a_repair_is_the_same_after_a_plan_carried_it(repair: Repair) -> None:
+def test_a_repair_round_trips_through_a_plan(repair: Repair) -> None:
     carried = msgspec.json.encode(repair)
     assert msgspec.json.decode(carried, type=Repair) == repair
     assert parse_repair(json.loads(carried)) == repair
 
 
 @given(DOCUMENTS, st.sampled_from(["pm25", "temp", "note"]))
-def test_renaming_there_and_back_changes_nothing(document: dict[str, Any], field: str) -> None:
+def test_renaming_a_field_twice_restores_the_record(document: dict[str, Any], field: str) -> None:
     there, back = (
         {"do": "rename", "field": field, "to": "other"},
         {"do": "rename", "field": "other", "to": field},
@@ -83,12 +83,12 @@ def test_renaming_there_and_back_changes_nothing(document: dict[str, Any], field
 
 
 @given(DOCUMENTS, STEPS.filter(lambda step: step["do"] != "set"))
-def test_a_step_on_what_is_absent_does_nothing(document: dict[str, Any], step: dict[str, Any]) -> None:
+def test_a_step_on_an_absent_field_does_nothing(document: dict[str, Any], step: dict[str, Any]) -> None:
     assert repaired(document, steps({**step, "field": "not.there"})) == document
 
 
 @given(DOCUMENTS, NAMES, VALUES)
-def test_what_was_set_is_there_and_what_was_dropped_is_not(
+def test_a_set_field_is_present_and_a_dropped_one_absent(
     document: dict[str, Any], field: str, value: Any
 ) -> None:
     put = repaired(document, steps({"do": "set", "field": field, "value": value}))
@@ -108,7 +108,7 @@ def test_what_was_set_is_there_and_what_was_dropped_is_not(
 
 
 @given(SCALARS, CASTS)
-def test_a_cast_of_what_was_cast_is_the_same(value: Any, to: str) -> None:
+def test_casts_are_idempotent(value: Any, to: str) -> None:
     found = one({"do": "cast", "to": to}, value)
     if isinstance(found, Unrepaired) or found is None:
         assert value is not None or found is None
@@ -125,7 +125,7 @@ def test_a_cast_of_what_was_cast_is_the_same(value: Any, to: str) -> None:
 
 
 @given(st.text(min_size=5, max_size=30).filter(lambda text: not text.strip().isdigit()))
-def test_why_a_step_fails_does_not_tell_the_value(value: str) -> None:
+def test_the_reason_of_a_failed_step_omits_the_value(value: str) -> None:
     for step in ({"do": "convert", "from": "°F", "to": "K"}, {"do": "cast", "to": "boolean"}):
         found = one(step, value)
         assert not isinstance(found, Unrepaired) or value not in found.why
@@ -171,14 +171,14 @@ def test_examples(step: dict[str, Any], value: Any, wanted: Any) -> None:
         ({"do": "convert", "from": "F", "to": "C"}, 10**400),
     ],
 )
-def test_what_cannot_be_done_is_said(step: dict[str, Any], value: Any) -> None:
+def test_impossible_steps_are_reported(step: dict[str, Any], value: Any) -> None:
     found = one(step, value)
     assert isinstance(found, Unrepaired)
     assert "step 1, field f" in found.why
 
 
 @given(st.sampled_from(units.unit_names()), st.sampled_from(units.unit_names()), st.floats(-1e9, 1e9))
-def test_units_convert_there_and_back(given_: str, wanted: str, value: float) -> None:
+def test_unit_conversions_are_reversible(given_: str, wanted: str, value: float) -> None:
     first, second = units.find_unit(given_), units.find_unit(wanted)
     assert first is not None
     assert second is not None
@@ -215,7 +215,7 @@ def test_conditions(condition: dict[str, Any], holds: list[Any], fails: list[Any
             assert matches({} if value == "absent" else {"f": value}, repair) is wanted, value
 
 
-def test_a_file_in_yaml_is_the_same_as_one_in_json(tmp_path: Path) -> None:
+def test_yaml_and_json_files_give_the_same_repair(tmp_path: Path) -> None:
     yaml, plain = tmp_path / "repair.yaml", tmp_path / "repair.json"
     yaml.write_text(
         "name: no such wind\n"
@@ -265,12 +265,12 @@ def test_a_file_in_yaml_is_the_same_as_one_in_json(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_repair_is_refused(document: Any, told: str) -> None:
+def test_an_invalid_repair_is_refused(document: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         parse_repair(document)
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     wrong = {
         "when": [{"field": "f", "is": "matches", "pattern": "("}],
         "steps": [{"do": "convert", "field": "f", "from": "ells", "to": "m"}, {"do": "drop", "field": ""}],
@@ -282,7 +282,7 @@ def test_every_problem_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["steps: [", "\t- a", "a: b: c"])
-def test_a_file_that_cannot_be_parsed_is_told(text: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_parsed_is_reported(text: str, tmp_path: Path) -> None:
     file = tmp_path / "repair.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"repair\.yaml cannot be parsed"):

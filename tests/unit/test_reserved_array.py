@@ -1,4 +1,4 @@
-"""Room grows without moving, takes memory as it is written to, and does without reserving where that is refused."""
+"""Reserved arrays grow in place, take memory only when written, and work without a reservation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refused(*_: Any, **__: Any) -> Any:
 
 @pytest.mark.parametrize("reserved", [True, False])
 @given(counts=st.lists(st.integers(0, 60), max_size=8), shape=st.sampled_from([(), (3,), (2, 5)]))
-def test_what_was_written_stays_and_what_is_new_is_zero(
+def test_written_rows_are_kept_and_new_rows_are_zero(
     reserved: bool, counts: list[int], shape: tuple[int, ...]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +50,7 @@ def test_rows_do_not_move() -> None:
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="this system does not tell what is resident")
-def test_room_that_is_not_used_takes_no_memory() -> None:
+def test_unused_rows_take_no_memory() -> None:
     def resident() -> int:
         return int(STATM.read_text().split()[1]) * mmap.PAGESIZE
 
@@ -61,7 +61,7 @@ def test_room_that_is_not_used_takes_no_memory() -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda table: pickle.loads(pickle.dumps(table))])
-def test_a_copy_goes_on_by_itself(copied: Callable[[Table], Table]) -> None:
+def test_a_copy_is_independent(copied: Callable[[Table], Table]) -> None:
     table = Table(1_000_000, {"n": ((200,), np.float64)})
     places, _ = table.take(["a", "b"])
     table["n"][places] = 1.0
@@ -74,5 +74,5 @@ def test_a_copy_goes_on_by_itself(copied: Callable[[Table], Table]) -> None:
     assert table.find(["c"]).tolist() == [-1]
 
 
-def test_a_key_takes_the_bytes_of_a_row() -> None:
+def test_row_bytes_is_the_size_of_one_row() -> None:
     assert ReservedArray(1, (2, 5), np.float32).row_bytes == 40

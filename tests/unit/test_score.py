@@ -1,4 +1,4 @@
-"""A detector that raises on a row spoils that row alone, however rows are batched."""
+"""A detector that raises on a row affects only that row, independent of batching."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def batch(values: Sequence[float]) -> Batch:
     st.lists(st.sampled_from([1.0, 2.5, POISON, 40.0]), min_size=1, max_size=40),
     st.lists(st.integers(0, 40), max_size=4),
 )
-def test_a_row_on_which_the_detector_raises_is_not_scored_and_not_learnt(
+def test_a_row_on_which_the_detector_raises_is_neither_scored_nor_learnt(
     values: list[float], cuts: list[int]
 ) -> None:
     whole = batch(values)
@@ -91,7 +91,7 @@ class Brittle:
             raise ZeroDivisionError
 
 
-def test_a_river_model_that_raises_loses_that_row_alone() -> None:
+def test_a_river_model_that_raises_loses_only_that_row() -> None:
     X = np.array([[1.0], [POISON], [2.0], [3.0]])
     whole = RiverDetector(Brittle, ("a",), 1.0).process_many(["k"] * 4, X)
     parts = RiverDetector(Brittle, ("a",), 1.0)
@@ -100,7 +100,7 @@ def test_a_river_model_that_raises_loses_that_row_alone() -> None:
     np.testing.assert_array_equal(whole, [0.0, np.nan, 2.0, 3.0])
 
 
-def test_the_longest_silent_model_makes_room() -> None:
+def test_the_least_recently_used_model_is_evicted() -> None:
     def make() -> RiverDetector:
         return RiverDetector(lambda: anomaly.LODA(seed=1), ("a",), 1.0, max_keys=2)
 
@@ -114,7 +114,7 @@ def test_the_longest_silent_model_makes_room() -> None:
 
 
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, 1e31, np.nan])
-def test_what_cannot_be_reckoned_with_is_missing(odd: float) -> None:
+def test_unusable_values_are_missing(odd: float) -> None:
     X = np.random.default_rng(1).normal(size=(300, 1))
     spoilt, gone = X.copy(), X.copy()
     spoilt[150], gone[150] = odd, np.nan
@@ -123,7 +123,7 @@ def test_what_cannot_be_reckoned_with_is_missing(odd: float) -> None:
     assert one.snapshot() == other.snapshot()
 
 
-def test_a_feature_that_is_no_number_is_missing_and_stops_nothing() -> None:
+def test_a_feature_that_is_not_a_number_is_missing_and_does_not_fail() -> None:
     seen: list[list[float]] = []
 
     class Listening(Drift):

@@ -1,4 +1,4 @@
-"""Rule 1 of DESIGN section 4, to the letter."""
+"""Segment boundaries: rule 1 of DESIGN section 4."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _bytes = st.integers(1, 30)
 def ends_by_the_rule(
     arrivals: list[int], limit: int, sizes: list[int] | None = None, limit_bytes: int = 1
 ) -> list[int]:
-    """After how many records each segment has ended: the rule, said as simply as can be."""
+    """Reference model of the rule: the number of records after which each segment ends."""
     ends: list[int] = []
     first = 0
     sizes = sizes if sizes is not None else [0] * len(arrivals)
@@ -48,7 +48,7 @@ def ends_of(pieces: list[Piece], start: int = 0) -> list[int]:
 
 
 @given(_arrivals, _limits)
-def test_a_segment_ends_where_the_rule_says(arrivals: list[int], limit: int) -> None:
+def test_a_segment_ends_according_to_the_rule(arrivals: list[int], limit: int) -> None:
     segmenter = Segmenter(SECONDS, limit)
     ends = ends_of(segmenter.cut(arrivals))
     assert ends == ends_by_the_rule(arrivals, limit)
@@ -56,7 +56,7 @@ def test_a_segment_ends_where_the_rule_says(arrivals: list[int], limit: int) -> 
 
 
 @given(_arrivals, _limits, st.data())
-def test_however_the_arrivals_are_split_into_calls(
+def test_segments_do_not_depend_on_how_arrivals_are_split_into_calls(
     arrivals: list[int], limit: int, data: st.DataObject
 ) -> None:
     segmenter, ends, start = Segmenter(SECONDS, limit), list[int](), 0
@@ -67,7 +67,7 @@ def test_however_the_arrivals_are_split_into_calls(
 
 
 @given(_arrivals, _limits, st.data())
-def test_a_reading_that_begins_after_a_segment_ends_the_others_alike(
+def test_reading_from_after_a_segment_gives_the_same_later_segments(
     arrivals: list[int], limit: int, data: st.DataObject
 ) -> None:
     ends = ends_by_the_rule(arrivals, limit)
@@ -77,7 +77,7 @@ def test_a_reading_that_begins_after_a_segment_ends_the_others_alike(
 
 
 @given(_sized, _limits, _bytes, st.data())
-def test_bytes_end_a_segment_however_the_records_are_split_into_calls(
+def test_the_byte_limit_does_not_depend_on_how_records_are_split_into_calls(
     records: list[tuple[int, int]], limit: int, limit_bytes: int, data: st.DataObject
 ) -> None:
     ends = ends_by_the_rule([at for at, _ in records], limit, [size for _, size in records], limit_bytes)
@@ -94,7 +94,7 @@ def test_bytes_end_a_segment_however_the_records_are_split_into_calls(
     assert ends_of(again, begin) == [end for end in ends if end > begin]
 
 
-def test_the_record_that_reaches_the_bytes_is_the_segments_last() -> None:
+def test_the_record_that_reaches_the_byte_limit_is_the_segments_last() -> None:
     segmenter = Segmenter(SECONDS, 99, 10)
     assert segmenter.cut([0, 0, 0], vector([4, 5, 1])) == [Piece(0, 3, True)]
     assert segmenter.cut([0, 0], vector([9, 99])) == [Piece(0, 2, True)]
@@ -117,7 +117,7 @@ def test_chunks_cover_a_piece_and_only_a_single_record_exceeds_the_limit(
 
 
 @given(st.lists(_arrivals, max_size=4), _limits)
-def test_pieces_cover_what_was_given_in_order(calls: list[list[int]], limit: int) -> None:
+def test_pieces_cover_the_records_in_order(calls: list[list[int]], limit: int) -> None:
     segmenter = Segmenter(SECONDS, limit)
     for arrivals in calls:
         begun = segmenter.open
@@ -129,11 +129,11 @@ def test_pieces_cover_what_was_given_in_order(calls: list[list[int]], limit: int
         assert at == len(arrivals)
 
 
-def test_an_arrival_that_goes_back_ends_nothing() -> None:
+def test_an_earlier_arrival_does_not_end_a_segment() -> None:
     assert Segmenter(SECONDS, 99).cut([BUCKET, 0, BUCKET + 5, 1]) == [Piece(0, 4, False)]
 
 
-def test_the_bucket_is_that_of_the_first_record_even_when_later_ones_go_back() -> None:
+def test_the_bucket_is_that_of_the_first_record_even_when_later_arrivals_are_earlier() -> None:
     # The second record arrived a bucket earlier; the third is in the first one's bucket, so nothing has ended.
     assert Segmenter(SECONDS, 99).cut([BUCKET, 0, 2 * BUCKET - 1, 2 * BUCKET]) == [
         Piece(0, 3, True),
@@ -141,13 +141,13 @@ def test_the_bucket_is_that_of_the_first_record_even_when_later_ones_go_back() -
     ]
 
 
-def test_the_first_record_given_may_end_the_segment_before_it() -> None:
+def test_the_first_record_of_a_call_may_end_the_segment_before_it() -> None:
     segmenter = Segmenter(SECONDS, 99)
     segmenter.cut([0])
     assert segmenter.cut([BUCKET]) == [Piece(0, 0, True), Piece(0, 1, False)]
 
 
-def test_a_segment_of_the_limit_is_closed_by_its_last_record() -> None:
+def test_a_segment_at_the_limit_is_closed_by_its_last_record() -> None:
     segmenter = Segmenter(SECONDS, 2)
     assert segmenter.cut([0, 0]) == [Piece(0, 2, True)]
     assert not segmenter.open

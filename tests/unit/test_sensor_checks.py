@@ -1,4 +1,4 @@
-"""Checks flag rows before the model, by the device's own past alone; without checks all is as it was."""
+"""Checks flag rows before the model, from the device's own history; without checks nothing changes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def batch_of(rows: list[Row], event: str = "reading") -> tuple[Any, Batch]:
 
 
 def one_by_one(rows: list[Row]) -> list[str | None]:
-    """The checks as their docstrings say them, a row at a time, without arrays."""
+    """Reference model of the checks, one row at a time, without arrays."""
     low_high, value_rate, level_rate, stuck = CHECKS[2], CHECKS[1], CHECKS[3], CHECKS[0]
     assert isinstance(low_high, Range)
     assert isinstance(stuck, Stuck)
@@ -84,13 +84,13 @@ def one_by_one(rows: list[Row]) -> list[str | None]:
 
 
 @given(rows_of)
-def test_all_devices_at_once_are_flagged_as_one_row_after_the_other(rows: list[Row]) -> None:
+def test_a_batch_is_flagged_like_its_rows_one_by_one(rows: list[Row]) -> None:
     keys, batch = batch_of(rows)
     assert SensorChecks(CHECKS).flag(KeyIndex().slots(keys), batch).tolist() == one_by_one(rows)
 
 
 @given(rows_of, st.data())
-def test_no_split_and_no_restart_changes_a_flag(rows: list[Row], data: st.DataObject) -> None:
+def test_splits_and_restarts_do_not_change_flags(rows: list[Row], data: st.DataObject) -> None:
     keys, batch = batch_of(rows)
     devices = KeyIndex()
     numbers = devices.slots(keys)
@@ -107,7 +107,7 @@ def test_no_split_and_no_restart_changes_a_flag(rows: list[Row], data: st.DataOb
 
 
 @given(shards(), st.data())
-def test_the_whole_pipeline_flags_alike_however_records_come(records: list[Any], data: st.DataObject) -> None:
+def test_pipeline_flags_do_not_depend_on_batches(records: list[Any], data: st.DataObject) -> None:
     events = {"reading": CHECKED}
     whole = outcomes_of(process(records, REGISTRY, ShardState(events, 3), MAX_BYTES))
     state, start = ShardState(events, 3), 0
@@ -131,7 +131,7 @@ def run(event: Event, values: list[float | None]) -> tuple[list[Any], Batch]:
     return rows, batch
 
 
-def test_a_flagged_row_is_an_anomaly_that_the_model_never_sees() -> None:
+def test_a_flagged_row_is_an_anomaly_and_is_not_given_to_the_model() -> None:
     _, whole = run(CHECKED, [1.0, 2.0, 70.0, 3.0, 4.0])
     _, without = run(READING, [1.0, 2.0, 3.0, 4.0])
     assert whole["flag"].tolist() == [None, None, "value is outside -50 to 60", None, None]
@@ -140,7 +140,7 @@ def test_a_flagged_row_is_an_anomaly_that_the_model_never_sees() -> None:
     assert np.delete(whole["score"], 2).tobytes() == without["score"].tobytes()
 
 
-def test_a_model_gets_keys_with_their_numbers_whatever_is_flagged() -> None:
+def test_a_model_gets_matching_keys_and_key_numbers_with_flagged_rows() -> None:
     met = []
 
     class Meeting(Drift):
@@ -161,13 +161,13 @@ def test_a_model_gets_keys_with_their_numbers_whatever_is_flagged() -> None:
     assert met == [(["a", "b", "c"], [0, 1, 2], devices), (["a", "c"], [0, 2], devices)]
 
 
-def test_an_event_without_checks_has_neither_flag_nor_state_of_them() -> None:
+def test_an_event_without_checks_has_no_flags_and_no_check_state() -> None:
     _, batch = run(READING, [1.0, 99.0])
     assert "flag" not in batch
     assert ShardState({"reading": READING}, 3)["reading"].dump()["checks"] is None
 
 
-def test_a_snapshot_from_before_there_were_checks_is_read() -> None:
+def test_a_snapshot_without_check_state_is_read() -> None:
     state = ShardState({"reading": CHECKED}, 3)
     state.restore(ShardState({"reading": READING}, 3).snapshot())
     changed = dataclasses.replace(CHECKED, checks=(Rate("value", 99.0), CHECKS[0]))
@@ -205,6 +205,6 @@ def test_the_alert_names_the_check(with_model: bool) -> None:
         (Stuck("value", 1), "invalid limits"),
     ],
 )
-def test_a_check_that_cannot_work_is_told_at_the_start(check: Check, says: str) -> None:
+def test_an_invalid_check_is_rejected_at_start(check: Check, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         Registry.of([dataclasses.replace(READING, checks=(check,))], {"reading": [SCHEMAS["reading"]]})

@@ -24,12 +24,12 @@ def problems(properties: dict[str, str], environ: dict[str, str] | None = None) 
     return [problem.what for problem in caught.value.problems]
 
 
-def test_the_daemons_own_names_are_read() -> None:
+def test_the_daemons_property_names_are_read() -> None:
     settings = Settings.load({}, {**NAMED, "regionName": "eu-west-1", "maxRecords": "5"})
     assert (settings.application, settings.stream, settings.region) == ("app", "devices", "eu-west-1")
 
 
-def test_the_environment_wins_over_the_applications_property_and_that_over_the_daemons() -> None:
+def test_environment_variables_override_application_properties_which_override_the_daemons() -> None:
     properties = {**NAMED, "app.stream": "mine", "app.segment_seconds": "5"}
     assert Settings.load({}, properties).stream == "mine"
     environ = {"STREAM_APP_STREAM": "theirs", "STREAM_APP_SEGMENT_SECONDS": "7", "STREAM_APP_BUCKET": ""}
@@ -53,7 +53,7 @@ def test_every_field_can_be_set() -> None:
     assert {name: str(getattr(settings, name)) for name in values} == values
 
 
-def test_a_key_comes_from_the_environment_alone_and_is_not_shown() -> None:
+def test_a_key_is_read_only_from_the_environment_and_not_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.load({}, {**NAMED, "app.state_key": "hidden"})
     (problem,) = caught.value.problems
@@ -65,7 +65,7 @@ def test_a_key_comes_from_the_environment_alone_and_is_not_shown() -> None:
     assert "hidden" not in repr(settings)
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     wrong = {
         "app.segment_seconds": "0",
         "app.segment_records": "many",
@@ -98,7 +98,7 @@ def test_every_problem_is_told_at_once() -> None:
     assert len(found) == 13
 
 
-def test_an_unknown_property_is_told_which_there_are() -> None:
+def test_an_unknown_property_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.load({}, {**NAMED, "app.segments": "5"})
     (problem,) = caught.value.problems
@@ -106,7 +106,7 @@ def test_an_unknown_property_is_told_which_there_are() -> None:
     assert str(caught.value) == f"{problem.what} ({problem.hint})"
 
 
-def test_the_daemons_other_properties_are_passed_over() -> None:
+def test_other_daemon_properties_are_ignored() -> None:
     assert Settings.load({}, {**NAMED, "anything": "5", "": "x"}) == Settings("app", "devices")
 
 
@@ -153,11 +153,11 @@ _plain = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_char
     st.sampled_from([" = ", "=", ":", " : ", "\t=  "]),
     st.sampled_from(["\n", "\r\n"]),
 )
-def test_plain_pairs_are_read_as_they_were_written(pairs: dict[str, str], between: str, end: str) -> None:
+def test_plain_pairs_are_read_unchanged(pairs: dict[str, str], between: str, end: str) -> None:
     assert parse_properties(end.join(f"{name}{between}{value}" for name, value in pairs.items())) == pairs
 
 
-def test_a_file_is_read_or_named(tmp_path: Path) -> None:
+def test_a_file_is_read_or_named_in_the_error(tmp_path: Path) -> None:
     file = tmp_path / "x.properties"
     with pytest.raises(ConfigError, match=r"cannot read .*x\.properties"):
         read_properties(file)
@@ -174,16 +174,14 @@ def test_a_file_is_read_or_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("timeout", "batch", "limit"), [(0, 0, 0.0), (600, 0, 24.0), (120, 0, 4.8), (0, 99, 99.0), (120, 3, 3.0)]
 )
-def test_the_time_limit_of_a_batch_is_derived_from_the_daemons(
-    timeout: int, batch: int, limit: float
-) -> None:
+def test_the_batch_time_limit_is_derived_from_the_daemons(timeout: int, batch: int, limit: float) -> None:
     known = Settings("app", "devices", timeout_seconds=timeout, batch_seconds=batch)
     assert known.batch_limit == limit
     assert known.batch_problems() == []
     assert 2 * limit * (2 + math.log2(INSPECTED_ROWS)) < (timeout or math.inf)
 
 
-def test_a_time_limit_that_leaves_no_time_to_find_the_record_is_refused() -> None:
+def test_a_time_limit_too_short_to_find_the_record_is_refused() -> None:
     properties = {"applicationName": "app", "streamName": "devices", "timeoutInSeconds": "120"}
     known = Settings.load({}, {**properties, "app.batch_seconds": "5"})
     (problem,) = known.batch_problems()

@@ -1,4 +1,4 @@
-"""Whatever comes as a dead letter is read as one, or refused with a reason; nothing else happens."""
+"""Any input is read as a dead letter or refused with a reason, and no other error is raised."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ MADE = {"pipe": of_pipe, "function": of_function}
 
 
 @given(DEAD_LETTERS)
-def test_ours_comes_back_as_it_was_sent(one: DeadLetter) -> None:
+def test_a_dead_letter_of_this_application_is_read_unchanged(one: DeadLetter) -> None:
     assert read(own(one)) == read(by_sns(own(one))) == read(by_sns(by_sns(own(one)))) == one
 
 
 @given(ENDS, st.integers(1, 10_000), st.sampled_from(list(MADE)))
-def test_a_range_is_read_by_its_ends(ends: list[int], size: int, source: str) -> None:
+def test_a_range_is_read_by_its_first_and_last_numbers(ends: list[int], size: int, source: str) -> None:
     first, last = (dead_letter(Position("shardId-000000000001", str(end))) for end in ends)
     body = MADE[source]([first, last], size)
     found = read(json.dumps(body))
@@ -56,7 +56,7 @@ def test_a_range_is_read_by_its_ends(ends: list[int], size: int, source: str) ->
     st.text(max_size=8),
     JSON,
 )
-def test_a_letter_with_anything_changed_is_read_or_refused(
+def test_a_modified_dead_letter_is_read_or_refused(
     source: str, path: tuple[str, ...], name: str, value: Any
 ) -> None:
     body = MADE[source]([FIRST, LAST])
@@ -107,14 +107,14 @@ def _read_or_refused(body: str | bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("source", list(MADE))
-def test_a_range_that_is_none_is_refused(source: str, name: str, value: Any) -> None:
+def test_an_invalid_range_is_refused(source: str, name: str, value: Any) -> None:
     body = MADE[source]([FIRST, LAST])
     body["KinesisBatchInfo"][name] = value
     with pytest.raises(ValueError, match=r"."):
         read(json.dumps(body))
 
 
-def test_a_sender_that_is_none_is_refused() -> None:
+def test_an_invalid_sender_is_refused() -> None:
     for source, path in (
         ("pipe", ("context", "partnerResourceArn")),
         ("function", ("requestContext", "functionArn")),
@@ -141,7 +141,7 @@ def test_a_sender_that_is_none_is_refused() -> None:
         ),
     ],
 )
-def test_streams_are_known_by_their_arns(arn: str, stream: str, kept: str | None) -> None:
+def test_streams_are_identified_by_arn(arn: str, stream: str, kept: str | None) -> None:
     body = of_pipe([FIRST, LAST])
     body["KinesisBatchInfo"]["streamArn"] = arn
     found = read(json.dumps(body))
@@ -150,7 +150,7 @@ def test_streams_are_known_by_their_arns(arn: str, stream: str, kept: str | None
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=8), st.booleans(), st.randoms())
-def test_what_a_letter_brings_along_is_in_order_and_byte_for_byte(
+def test_included_payloads_are_in_order_and_byte_for_byte(
     payloads: list[bytes], escaped: bool, rng: Any
 ) -> None:
     dead_letters = [dead_letter(Position("shardId-1", str(100 + at))) for at in range(len(payloads))]
@@ -169,7 +169,7 @@ def test_what_a_letter_brings_along_is_in_order_and_byte_for_byte(
 
 
 @given(st.text(min_size=1, max_size=60))
-def test_keys_of_notifications_are_decoded_where_they_are_encoded(key: str) -> None:
+def test_url_encoded_keys_of_notifications_are_decoded(key: str) -> None:
     by_s3 = {
         "Records": [
             {"s3": {"bucket": {"name": "b"}, "object": {"key": quote_plus(key, errors="surrogatepass")}}}
@@ -179,7 +179,7 @@ def test_keys_of_notifications_are_decoded_where_they_are_encoded(key: str) -> N
     assert read(json.dumps(by_s3)) == read(json.dumps(by_bus)) == (Pointer("b", key),)
 
 
-def test_messages_say_whether_they_were_tried_before() -> None:
+def test_messages_have_their_receive_count() -> None:
     assert [message.again for message in messages(event("a", "b")).messages] == [False, False]
     assert [message.again for message in messages(event("a", received=2)).messages] == [True]
     assert messages({"Records": []}).messages == []

@@ -1,4 +1,4 @@
-"""What a shard's consumer does on each of KCL's actions."""
+"""A shard's consumer: its effects for each KCL action."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_tick_of_a_consumer_that_is_behind_closes_nothing(behind: int | None) 
     assert kinds(kcl) == []
 
 
-def test_records_are_no_tick_even_when_they_are_the_last() -> None:
+def test_a_call_with_records_is_not_a_tick() -> None:
     kcl = shard(reading(0), reading(1))
     kcl.arrive(2)
     kcl.deliver(1)
@@ -93,7 +93,7 @@ def test_records_are_no_tick_even_when_they_are_the_last() -> None:
     assert kinds(kcl) == []
 
 
-def test_what_was_closed_before_is_committed_with_what_the_clock_closes() -> None:
+def test_closed_segments_are_committed_with_the_one_the_clock_closes() -> None:
     kcl = shard(*(reading(at) for at in range(3)), segment_records=2)
     kcl.arrive(3)
     kcl.deliver(3)
@@ -114,7 +114,7 @@ def test_a_record_of_a_later_bucket_ends_the_segment_before_it() -> None:
 
 @pytest.mark.parametrize("segment_bytes", [1, 300, 2**30])
 @given(records=shards(), what=steps)
-def test_segments_of_records_do_not_depend_on_how_they_come(
+def test_segments_do_not_depend_on_how_records_are_batched(
     records: list[Record], what: list[Step], segment_bytes: int
 ) -> None:
     calm = Kcl(Stores(), REGISTRY, records, {"segment_bytes": segment_bytes})
@@ -133,14 +133,14 @@ def packed(at: int, size: int) -> Record:
     return record(gzip.compress(json.dumps(fields).encode(), mtime=0), at, key="a", arrived=START)
 
 
-def test_a_segment_ends_with_the_record_that_brings_it_to_its_bytes_after_decompression() -> None:
+def test_a_segment_ends_with_the_record_that_reaches_the_decompressed_byte_limit() -> None:
     records = [packed(at, 3_000) if at % 2 else reading(at) for at in range(9)]
     kcl = shard(*records, segment_bytes=6_000)
     kcl.finish()
     assert segments(kcl) == [positions(*records[:4]), positions(*records[4:8]), positions(records[8])]
 
 
-def test_a_batch_that_decompresses_to_much_is_processed_in_parts() -> None:
+def test_a_batch_with_a_large_decompressed_size_is_processed_in_parts() -> None:
     size, count, limit = 200_000, 300, shard_module.BATCH_BYTES
     records = [packed(at, size) for at in range(count)]
     assert sum(len(item.data) for item in records) < 300 * count
@@ -154,7 +154,7 @@ def test_a_batch_that_decompresses_to_much_is_processed_in_parts() -> None:
     assert {fate[0] for fate in kcl.stores.by_position().values()} == {"passed"}
 
 
-def test_plain_records_are_processed_as_they_came() -> None:
+def test_uncompressed_records_are_processed_in_one_part() -> None:
     records = [reading(at, note="x" * 400) for at in range(600)]
     kcl = shard(*records, segment_records=600)
     kcl.arrive(600)
@@ -162,7 +162,7 @@ def test_plain_records_are_processed_as_they_came() -> None:
     assert [summary.records for summary in kcl.stores.summaries] == [600]
 
 
-def test_a_checkpoint_is_made_when_it_is_time_and_something_was_closed() -> None:
+def test_a_checkpoint_is_made_when_due_and_a_segment_was_closed() -> None:
     kcl = shard(*(reading(at) for at in range(7)), segment_records=2, checkpoint_seconds=60)
     kcl.arrive(7)
     kcl.deliver(2)
@@ -198,7 +198,7 @@ def test_the_state_committed_is_that_at_the_end_of_the_segment() -> None:
     )
 
 
-def test_the_last_two_states_are_kept_and_those_before_go_after_the_checkpoint() -> None:
+def test_the_last_two_snapshots_are_kept_and_older_ones_deleted_after_the_checkpoint() -> None:
     kcl = shard(*(reading(at) for at in range(5)), segment_records=1, checkpoint_seconds=1)
     kcl.arrive(5)
     for _ in range(5):
@@ -213,7 +213,7 @@ def test_the_last_two_states_are_kept_and_those_before_go_after_the_checkpoint()
     assert [name for _, name in kcl.stores.snapshots] == [*names[3:], SHARD_END]
 
 
-def test_snapshots_that_take_long_take_a_fortieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_snapshots_take_at_most_a_fortieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0.0, 0.5)
     monkeypatch.setattr(time, "thread_time", lambda: next(clock))
     monkeypatch.setattr(checkpoint_schedule, "_SMALL_STATE", 0)
@@ -229,7 +229,7 @@ def test_snapshots_that_take_long_take_a_fortieth_of_the_time(monkeypatch: pytes
     assert committed == [0, 40, 80]
 
 
-def test_a_state_that_a_parent_left_is_never_taken_away() -> None:
+def test_a_snapshot_of_a_parent_is_never_deleted() -> None:
     kcl = shard(*(reading(at) for at in range(4)), segment_records=1, checkpoint_seconds=1)
     kcl.stores.snapshots["parent", SHARD_END] = kcl.consumer._state.snapshot()
     kcl.stores.lineages[SHARD] = Lineage(("parent",), 0, 2**128 - 1)
@@ -261,7 +261,7 @@ def test_a_shutdown_with_nothing_closed_commits_nothing() -> None:
     assert kinds(kcl) == []
 
 
-def test_the_end_of_a_shard_closes_what_is_open_keeps_the_state_and_commits_the_end() -> None:
+def test_shard_end_closes_the_open_segment_saves_the_state_and_commits() -> None:
     kcl = shard(reading(0), reading(1))
     kcl.finish()
     assert kinds(kcl) == ["sink 1", "sink 2", "state", "checkpoint"]
@@ -280,7 +280,7 @@ def test_the_end_of_an_empty_shard_leaves_its_parents_state_to_its_children() ->
     assert child.stores.snapshots[SHARD, SHARD_END] == parent.stores.snapshots[SHARD, SHARD_END]
 
 
-def test_after_a_lost_lease_nothing_is_done() -> None:
+def test_after_a_lost_lease_there_are_no_effects() -> None:
     kcl = shard(*(reading(at) for at in range(4)), segment_records=2)
     kcl.arrive(4)
     kcl.deliver(3)
@@ -297,7 +297,7 @@ def test_after_a_lost_lease_nothing_is_done() -> None:
 # ---- The beginning
 
 
-def test_a_checkpoint_without_a_state_ends_the_consumer_unless_it_may_begin_fresh() -> None:
+def test_a_checkpoint_without_a_snapshot_is_fatal_unless_fresh_state_is_allowed() -> None:
     kcl = shard(*(reading(at) for at in range(4)), segment_records=2)
     kcl.arrive(4)
     kcl.deliver(2)
@@ -316,7 +316,7 @@ def test_a_checkpoint_without_a_state_ends_the_consumer_unless_it_may_begin_fres
 # ---- Alerts and summaries
 
 
-def test_alerts_leave_before_their_segment_closes() -> None:
+def test_alerts_are_sent_before_their_segment_closes() -> None:
     kcl = shard(*(reading(at, value=90.0 if at == 3 else 1.0) for at in range(4)))
     kcl.arrive(4)
     kcl.deliver(4)
@@ -344,7 +344,7 @@ def test_a_summary_accounts_for_every_record() -> None:
     json.dumps(summary.to_json())
 
 
-def test_a_metric_that_fails_stops_no_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_metric_does_not_stop_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OverflowError("a latency that cannot be counted")
 

@@ -1,4 +1,4 @@
-"""When a daemon is ended: never while a shard may still have its last words, and never later than promised."""
+"""When a daemon is killed: not while a shard may still finish, and not after the timeout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def begun() -> ShutdownPolicy:
 
 
 @given(STORY, st.integers(0, 99))
-def test_without_a_wish_only_a_failed_child_ends_it(story: list[tuple[str, str, int]], now: float) -> None:
+def test_without_a_stop_request_only_a_failed_child_ends_the_daemon(
+    story: list[tuple[str, str, int]], now: float
+) -> None:
     watch = begun()
     for event, shard, code in story:
         tell(watch, event, shard, code)
@@ -50,7 +52,7 @@ def test_without_a_wish_only_a_failed_child_ends_it(story: list[tuple[str, str, 
 
 
 @given(STORY, STORY)
-def test_one_wish_is_carried_out_once_and_forced_in_the_end(
+def test_one_stop_request_terminates_once_and_kills_after_the_timeout(
     before: list[tuple[str, str, int]], after: list[tuple[str, str, int]]
 ) -> None:
     watch = begun()
@@ -66,7 +68,7 @@ def test_one_wish_is_carried_out_once_and_forced_in_the_end(
     assert watch.forced
 
 
-def test_a_second_wish_ends_all() -> None:
+def test_a_second_stop_request_kills_everything() -> None:
     for wishes in ([1, 2], [2, 2], [1, 1, 5]):
         watch = begun()
         acts = [watch.decide(count, 0) for count in wishes]
@@ -75,7 +77,7 @@ def test_a_second_wish_ends_all() -> None:
 
 
 @pytest.mark.parametrize("last_words", ["shard_ended", "lease_lost", "shard_stopping", "child_silent"])
-def test_after_a_crash_each_other_shard_has_its_last_words(last_words: str) -> None:
+def test_after_a_crash_every_other_shard_may_finish(last_words: str) -> None:
     watch = begun()
     tell(watch, "child_silent", "a")
     tell(watch, "child_failed", "a")
@@ -88,7 +90,7 @@ def test_after_a_crash_each_other_shard_has_its_last_words(last_words: str) -> N
     assert watch.child == 7
 
 
-def test_after_a_crash_a_shard_that_never_answers_is_not_waited_for_for_ever() -> None:
+def test_after_a_crash_the_wait_for_a_silent_shard_is_limited() -> None:
     watch = begun()
     tell(watch, "child_failed")
     assert watch.decide(0, 5) is None
@@ -97,7 +99,7 @@ def test_after_a_crash_a_shard_that_never_answers_is_not_waited_for_for_ever() -
     assert watch.child is None
 
 
-def test_a_daemon_that_leaves_as_it_should_is_left_alone() -> None:
+def test_a_daemon_that_shuts_down_normally_is_not_killed() -> None:
     watch = begun()
     watch.decide(1, 0)
     for shard in SHARDS:
@@ -106,7 +108,7 @@ def test_a_daemon_that_leaves_as_it_should_is_left_alone() -> None:
     assert [watch.decide(1, now) for now in range(0, 100, 10)] == [None] * 10
 
 
-def test_a_daemon_that_begins_anew_instead_of_leaving_is_ended_after_all_last_words() -> None:
+def test_a_daemon_that_restarts_shards_instead_of_stopping_is_killed_after_all_have_finished() -> None:
     watch = begun()
     watch.decide(1, 0)
     for shard in "ab":
@@ -118,13 +120,13 @@ def test_a_daemon_that_begins_anew_instead_of_leaving_is_ended_after_all_last_wo
     assert not watch.forced
 
 
-def test_what_the_application_says_decides_nothing() -> None:
+def test_events_of_the_application_do_not_affect_the_policy() -> None:
     watch = begun()
     watch.see({"source": "app", "event": "child_failed"})
     assert watch.decide(0, 1000) is None
 
 
-def test_an_initialised_shard_that_exits_as_a_wrong_configuration_does_is_an_ordinary_crash() -> None:
+def test_an_initialised_shard_that_exits_with_the_configuration_error_code_is_a_crash() -> None:
     """A user's function may call os._exit(2): another start must come of it."""
     watch = begun()
     tell(watch, "child_silent", "a")
@@ -138,7 +140,7 @@ def test_an_initialised_shard_that_exits_as_a_wrong_configuration_does_is_an_ord
     assert watch.child == 2
 
 
-def test_an_initialised_shard_that_logs_its_wrong_configuration_ends_the_launcher() -> None:
+def test_an_initialised_shard_that_logs_a_configuration_error_ends_the_launcher() -> None:
     """As one does where a user's code fails on as many records as `stop_after_failures` says."""
     watch = begun()
     watch.see({"source": "app", "event": "it failed", "shard": "a", "exit_code": 2})

@@ -1,4 +1,4 @@
-"""Long columns of objects are stored as short ones are, whatever way is quicker."""
+"""Long columns of objects are stored like short ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stream_app.sinks.columns import text, to_arrow
 
-# Past so many rows a column is looked at for what repeats, and cut out of one long text.
+# Longer than the threshold at which a column's repeated values and shared text buffer are used.
 LONG = 1_200
 ANY_TEXT = st.text(max_size=6) | st.sampled_from(["", "\0", "a\0b", "Dōngsì", "\ud800", "x" * 90])
 VALUES = st.lists(ANY_TEXT | st.none(), min_size=1, max_size=5)
@@ -46,7 +46,7 @@ def one_by_one(column: NDArray[Any]) -> tuple[list[Any], list[bool]]:
 
 @given(VALUES | OTHERS, st.booleans())
 @settings(max_examples=40)
-def test_a_long_column_holds_what_each_of_its_rows_would_alone(values: list[Any], same: bool) -> None:
+def test_a_long_column_stores_the_same_values_as_single_rows(values: list[Any], same: bool) -> None:
     column = tiled(values, same=same)
     array, bad = to_arrow(column, pa.string())
     array.validate(full=True)
@@ -58,7 +58,7 @@ def test_a_long_column_holds_what_each_of_its_rows_would_alone(values: list[Any]
 
 @given(VALUES, st.integers(0, LONG - 1))
 @settings(max_examples=25)
-def test_a_column_of_few_objects_and_one_late_stranger(values: list[Any], at: int) -> None:
+def test_a_column_of_few_distinct_objects_and_one_late_exception(values: list[Any], at: int) -> None:
     column = tiled(values, same=True)
     column[at] = "a stranger"
     assert to_arrow(column, pa.string())[0].to_pylist() == one_by_one(column)[0]
@@ -76,13 +76,13 @@ def test_long_columns_of_other_objects_keep_their_type(values: list[Any]) -> Non
     assert long.to_pylist() == (short.to_pylist() * LONG)[:LONG]
 
 
-def test_many_names_are_kept_although_one_is_broken() -> None:
+def test_one_invalid_text_does_not_change_the_others() -> None:
     names = [f"d{at % 7}" for at in range(LONG)]
     assert text(names).to_pylist() == names
     assert text([*names, "a\ud800"]).to_pylist() == [*names, "a?"]
 
 
-def test_an_object_that_has_no_form_in_json_is_refused_and_its_neighbours_are_stored() -> None:
+def test_an_object_without_a_json_form_is_refused_and_other_rows_are_stored() -> None:
     class Mute:
         def __str__(self) -> str:
             raise ValueError("no words")

@@ -1,4 +1,4 @@
-"""The laws of sinks find sinks that break them."""
+"""The sink checks detect incorrect sinks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Adding(PerRow):
 
 
 class MarkedFirst(PerRow):
-    """Takes a segment for written as soon as its first request is made."""
+    """Marks a segment as written as soon as its first request is made."""
 
     def write(self, segment: Segment) -> Sequence[Failure]:
         if segment.name in self.table.items:
@@ -88,7 +88,7 @@ class Unwilling(PerRow):
 
 
 class Newest(PerRow):
-    """Keeps the segment that was written last, of all shards."""
+    """Keeps only the last written segment of all shards."""
 
     def write(self, segment: Segment) -> Sequence[Failure]:
         if segment.passed:
@@ -110,7 +110,7 @@ class WholeSegment(PerRow):
 
 
 class Fickle(PerRow):
-    """Rejects other rows the second time."""
+    """Rejects different rows the second time."""
 
     def write(self, segment: Segment) -> Sequence[Failure]:
         known = self.table.items.get(segment.name)
@@ -137,7 +137,7 @@ def law(kind: Callable[[Table], Any]) -> None:
     check(make, stored=lambda: dict(items), clear=items.clear)
 
 
-def test_a_sink_that_keeps_the_laws() -> None:
+def test_a_correct_sink_passes_the_checks() -> None:
     law(PerRow)
 
 
@@ -157,12 +157,12 @@ def test_a_sink_that_keeps_the_laws() -> None:
         (Offline, "the sink reports no request"),
     ],
 )
-def test_a_broken_law_is_named(kind: Callable[[Table], Any], message: str) -> None:
+def test_a_violated_requirement_is_named(kind: Callable[[Table], Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         law(kind)
 
 
-def test_the_sink_in_memory_of_other_tests_keeps_the_laws() -> None:
+def test_the_in_memory_sink_of_other_tests_passes_the_checks() -> None:
     stored: Stored = {}
 
     def make(step: Step) -> MemorySink:

@@ -52,7 +52,7 @@ def problems(sinks: str, **values: Any) -> dict[str, str]:
     return dict(caught.value.problems)
 
 
-def test_without_the_property_sinks_are_those_of_before(folder: Path) -> None:
+def test_without_the_property_the_default_sinks_are_loaded(folder: Path) -> None:
     (folder / "sinks" / "broken.py").write_text("raise RuntimeError")
     assert load() == ["ParquetSink", "ManifestSink"]
     assert load(latest_table="latest") == ["LatestSink", "ParquetSink", "ManifestSink"]
@@ -91,7 +91,7 @@ def test_a_broken_entry_point_names_its_distribution(folder: Path, monkeypatch: 
     )
 
 
-def test_every_wrong_name_is_reported_at_once(folder: Path) -> None:
+def test_all_unknown_names_are_reported_together(folder: Path) -> None:
     (folder / "sinks" / "mine.py").write_text(SINK)
     (folder / "sinks" / "s3.py").write_text(SINK)
     (folder / "sinks" / "empty.py").write_text("")

@@ -65,7 +65,7 @@ def test_encoding_is_deterministic_and_keeps_every_value(rows: list[tuple[Any, .
 
 @given(ROWS, ROWS, st.booleans())
 @settings(max_examples=150)
-def test_the_digest_is_equal_where_the_rows_are_and_only_there(
+def test_the_digest_is_equal_only_for_equal_rows(
     one: list[tuple[Any, ...]], other: list[tuple[Any, ...]], near: bool
 ) -> None:
     if near:  # two that differ in one row at most are the hard case
@@ -74,7 +74,7 @@ def test_the_digest_is_equal_where_the_rows_are_and_only_there(
     assert same == (bits(one) == bits(other))
 
 
-def test_a_null_is_not_the_empty_text_and_text_does_not_run_over() -> None:
+def test_the_digest_separates_nulls_empty_text_and_adjacent_text() -> None:
     def digest(*values: str | None) -> str:
         return rows_digest(pa.table({"text": pa.array(values, pa.string())}))
 
@@ -83,7 +83,7 @@ def test_a_null_is_not_the_empty_text_and_text_does_not_run_over() -> None:
     )
 
 
-def test_the_digest_does_not_depend_on_how_the_table_is_cut_in_memory() -> None:
+def test_the_digest_does_not_depend_on_the_chunks_of_the_table() -> None:
     table = to_table(batch("parcel", range(6)), [record(at) for at in range(6)], SHARD)[0]
     pieces = pa.concat_tables([table.slice(0, 2), table.slice(2, 4)])
     assert rows_digest(pieces) == rows_digest(table)
@@ -120,7 +120,7 @@ def test_the_digest_is_the_one_that_stored_objects_carry() -> None:
 
 @given(st.lists(FLOATS, min_size=1, max_size=5), st.sampled_from([np.float64, np.float32]))
 @settings(max_examples=10)
-def test_many_measurements_of_few_values_keep_their_bits_in_encodings_that_all_readers_know(
+def test_repeated_measurements_keep_their_bits_in_widely_supported_encodings(
     values: list[float], kind: type[Any]
 ) -> None:
     with np.errstate(over="ignore"):
@@ -158,7 +158,7 @@ def test_the_columns_are_identity_then_event_then_score_and_anomaly() -> None:
     assert {key: stored[key.encode()].decode() for key in metadata} == metadata
 
 
-def test_a_field_with_the_name_of_an_identity_column_keeps_a_column() -> None:
+def test_a_field_named_like_an_identity_column_keeps_a_column() -> None:
     columns = {"shard": np.array(["mine"], dtype=object), "sub": np.array([9])}
     table, _ = to_table(Batch("parcel", columns, np.array([0])), [record(0)], SHARD)
     assert (table["shard"][0].as_py(), table["parcel_shard"][0].as_py()) == (SHARD, "mine")
@@ -201,7 +201,7 @@ def test_objects_become_the_simplest_type_that_holds_them_all() -> None:
 
 
 @given(st.lists(FLOATS | TIMES, min_size=2, max_size=8))
-def test_a_column_that_a_part_of_the_rows_lacked_keeps_its_type(values: list[Any]) -> None:
+def test_a_column_missing_in_some_batches_keeps_its_type(values: list[Any]) -> None:
     numbers = np.array([value if isinstance(value, float) else 0.5 for value in values])
     times = np.array([0 if isinstance(value, float | None) else value for value in values], "datetime64[ms]")
     for column in (numbers, times, times.astype("datetime64[us]") + 1, numbers > 1, numbers.astype("U")):
@@ -240,7 +240,7 @@ def test_declared_types_do_not_change_with_the_values() -> None:
     assert bad.tolist() == [False, True, False]
 
 
-def test_numpy_types_beyond_the_usual_are_stored_too() -> None:
+def test_less_common_numpy_types_are_stored() -> None:
     for column, expected in (
         (np.array([1.5, np.nan], dtype=np.float16), [1.5, None]),
         (np.array(["a", "b"]), ["a", "b"]),
@@ -259,11 +259,11 @@ def test_numpy_types_beyond_the_usual_are_stored_too() -> None:
         assert array.cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).to_pylist() == [ARRIVED, None]
 
 
-def test_helpers_are_not_stored() -> None:
+def test_helper_columns_are_not_stored() -> None:
     assert not {"window.pm25", "previous.pm25", "arrived"} & set(stored_columns(batch("air_quality", [0])))
 
 
-def test_a_partition_key_that_is_not_unicode_is_kept_as_near_as_can_be() -> None:
+def test_a_partition_key_that_is_not_unicode_is_stored_with_replacements() -> None:
     table, refused = to_table(batch("air_quality", [0]), [record(0, key="a\ud800b")], SHARD)
     assert not refused
     assert table["partition_key"].to_pylist() == ["a?b"]

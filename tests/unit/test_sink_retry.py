@@ -1,4 +1,4 @@
-"""Trying again: as often as the policy says, never longer than full jitter allows, only what may succeed."""
+"""Retries: limited attempts, delays within full jitter, transient errors only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def failing(times: int, error: Exception) -> tuple[Callable[[], str], list[int]]
 
 
 @given(POLICIES, st.integers(0, 70), st.sampled_from(TRANSIENT), st.integers())
-def test_it_tries_until_it_succeeds_or_the_attempts_are_spent(
+def test_a_write_is_retried_until_it_succeeds_or_attempts_are_exhausted(
     policy: Policy, failures: int, error: Exception, seed: int
 ) -> None:
     action, tried = failing(failures, error)
@@ -66,7 +66,7 @@ def test_it_tries_until_it_succeeds_or_the_attempts_are_spent(
 
 
 @pytest.mark.parametrize("error", LASTING, ids=lambda error: type(error).__name__)
-def test_an_error_that_lasts_goes_through_at_once(error: Exception) -> None:
+def test_a_permanent_error_is_raised_at_once(error: Exception) -> None:
     action, tried = failing(1, error)
     with pytest.raises(type(error)) as raised:
         call(action, Policy(), sleep=_no_sleep, rng=random.Random(1), what="it")
@@ -74,7 +74,7 @@ def test_an_error_that_lasts_goes_through_at_once(error: Exception) -> None:
     assert len(tried) == 1
 
 
-def test_pauses_use_the_whole_range() -> None:
+def test_delays_use_the_full_jitter_range() -> None:
     rng = random.Random(7)
     pauses = [Policy(base_ms=100, cap_ms=800).pause(9, rng) for _ in range(2000)]
     assert min(pauses) < 0.02

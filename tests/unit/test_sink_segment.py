@@ -1,4 +1,4 @@
-"""What a segment promises, and how sinks follow each other."""
+"""Invariants of a segment, and the order of sinks."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ segments = st.lists(st.sampled_from(PLACES), min_size=1, max_size=30).map(segmen
 
 
 @given(segments)
-def test_a_segment_whose_rows_are_all_somewhere_passes_the_check(one: Segment) -> None:
+def test_a_segment_that_accounts_for_all_rows_passes_the_check(one: Segment) -> None:
     one.check()
     assert (one.first, one.last) == (one.records[0].position(SHARD), one.records[-1].position(SHARD))
 
 
 @given(segments, st.data())
-def test_a_row_that_is_nowhere_or_twice_is_named(one: Segment, data: st.DataObject) -> None:
+def test_a_missing_or_duplicate_row_is_named(one: Segment, data: st.DataObject) -> None:
     row = data.draw(st.integers(0, len(one.records) - 1))
     doubled = dataclasses.replace(one, repeated=np.append(one.repeated, row))
     more = dataclasses.replace(one, records=[*one.records, record(len(one.records))])
@@ -88,18 +88,18 @@ def test_a_row_outside_the_records_is_named() -> None:
 
 
 @given(st.integers(0, 10**56), st.integers(0, 10_000))
-def test_a_token_says_the_position(sequence: int, sub: int) -> None:
+def test_a_token_encodes_the_position(sequence: int, sub: int) -> None:
     position = Position(SHARD, str(sequence), sub)
     assert position_from_token(SHARD, token(position)) == position
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.", "-1", "1.x", "١", "1.-2", "SHARD_END"])
-def test_what_is_no_token_is_refused(text: str) -> None:
+def test_an_invalid_token_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a position"):
         position_from_token(SHARD, text)
 
 
-def test_the_name_tells_shard_first_sequence_and_sub_sequence() -> None:
+def test_the_name_has_shard_first_sequence_and_sub_sequence_number() -> None:
     whole = segment(["failed", "failed"])
     assert whole.name == f"{SHARD}-{BASE}"
     cut = dataclasses.replace(whole, records=[record(0, sub=2), record(1)])
@@ -128,7 +128,7 @@ class Rejecting:
 
 
 @given(segments, st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29)))
-def test_what_one_sink_rejects_no_later_sink_sees_and_is_parked(
+def test_a_rejected_row_is_parked_and_not_given_to_later_sinks(
     one: Segment, first: set[int], second: set[int]
 ) -> None:
     sinks = [Rejecting(sorted(first)), Rejecting(sorted(second)), Rejecting([])]

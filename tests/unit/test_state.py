@@ -1,4 +1,4 @@
-"""State belongs to a checkpoint; children inherit what is in their range of hash keys."""
+"""State belongs to a checkpoint; child shards inherit the state in their hash key range."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def hash_of(key: str) -> int:
 
 
 @given(shards(), shards())
-def test_a_snapshot_restored_goes_on_as_if_nothing_had_happened(
+def test_a_restored_snapshot_continues_without_a_difference(
     before: list[Record], later: list[Record]
 ) -> None:
     state, restored = after(before), new_state()
@@ -61,7 +61,7 @@ def test_a_snapshot_restored_goes_on_as_if_nothing_had_happened(
 
 
 @given(shards(), st.integers(1, 2**128 - 1), st.data())
-def test_two_children_have_what_their_parent_had(
+def test_two_children_inherit_their_parents_state(
     records: list[Record], cut: int, data: st.DataObject
 ) -> None:
     if data.draw(st.booleans(), label="cut at a device"):
@@ -81,7 +81,7 @@ def test_two_children_have_what_their_parent_had(
 
 
 @given(shards(), shards())
-def test_a_merged_shard_has_what_both_its_parents_had(first: list[Record], second: list[Record]) -> None:
+def test_a_merged_shard_inherits_the_state_of_both_parents(first: list[Record], second: list[Record]) -> None:
     # Parents have different devices, because their ranges of hash keys are apart.
     mine = [item for item in first if item.partition_key == "a"]
     theirs = [item for item in second if item.partition_key in "bc"]
@@ -105,7 +105,7 @@ def test_a_hash_key_at_either_end_of_the_range_belongs_to_the_shard() -> None:
 
 
 @pytest.mark.parametrize(("sub", "name"), [(0, "5"), (None, "5"), (2, "5.2")])
-def test_a_checkpoint_has_exactly_its_own_snapshot(sub: int | None, name: str) -> None:
+def test_a_checkpoint_restores_exactly_its_snapshot(sub: int | None, name: str) -> None:
     records = [Record(b'{"event":"reading","device":"a","time":0}', "a", "5", 0)]
     right, wrong = after(records), new_state()
     stores = Stores(snapshots={(CHILD, each): wrong.snapshot() for each in ("4", "5", "5.2", "6", SHARD_END)})
@@ -117,7 +117,7 @@ def test_a_checkpoint_has_exactly_its_own_snapshot(sub: int | None, name: str) -
 
 
 @pytest.mark.parametrize("begin", ["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", None])
-def test_a_shard_without_parents_or_whose_parents_left_nothing_begins_fresh(begin: str | None) -> None:
+def test_a_shard_without_parent_state_starts_fresh(begin: str | None) -> None:
     for parents in ((), (PARENT, OTHER)):
         state = new_state()
         lineage = Lineage(parents, 0, 2**128 - 1)
@@ -138,7 +138,7 @@ def test_a_checkpoint_without_its_snapshot_is_fatal_unless_fresh_is_allowed() ->
 
 
 class _S3:
-    """Objects by key; just what `S3Snapshots` asks for."""
+    """In-memory objects by key, with the calls that `S3Snapshots` uses."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -156,7 +156,7 @@ class _S3:
 
 
 @given(st.binary())
-def test_snapshots_on_s3_are_what_was_saved(snapshot: bytes) -> None:
+def test_snapshots_round_trip_through_s3(snapshot: bytes) -> None:
     s3: Any = _S3()
     snapshots = S3Snapshots(s3, "bucket", "app")
     assert snapshots.load(CHILD, "5") is None
@@ -169,7 +169,7 @@ def test_snapshots_on_s3_are_what_was_saved(snapshot: bytes) -> None:
     assert snapshots.load(CHILD, "5") is None
 
 
-def test_an_object_that_is_no_snapshot_is_fatal_and_named() -> None:
+def test_an_object_that_is_not_a_snapshot_is_fatal_and_named() -> None:
     s3: Any = _S3()
     s3.objects[f"bucket/state/app/{CHILD}/5"] = b"something else"
     with pytest.raises(FatalError, match=f"{CHILD}/5: not a state snapshot"):
@@ -178,7 +178,7 @@ def test_an_object_that_is_no_snapshot_is_fatal_and_named() -> None:
 
 @pytest.mark.parametrize("squeezed", [pa.Codec("zstd", 1).compress, zlib.compress])
 @given(shards())
-def test_a_snapshot_of_a_version_before_is_read(
+def test_a_snapshot_of_an_older_version_is_read(
     squeezed: Callable[[Any], Any], records: list[Record]
 ) -> None:
     """They were MessagePack, compressed as a whole: by zstd, and once by zlib. When devices arrived was not known."""

@@ -1,4 +1,4 @@
-"""A snapshot that is damaged, or not signed as it should be, is refused; what to do is said."""
+"""A damaged or incorrectly signed snapshot is refused with a remedy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def restored(
 
 
 @given(st.data())
-def test_damage_anywhere_is_seen_and_it_is_said_what_to_do(data: st.DataObject) -> None:
+def test_any_damage_is_detected_and_reported_with_a_remedy(data: st.DataObject) -> None:
     damaged = bytearray(SNAPSHOT)
     at = data.draw(st.integers(0, len(damaged) - 1))
     if data.draw(st.booleans()):
@@ -60,7 +60,7 @@ def test_damage_anywhere_is_seen_and_it_is_said_what_to_do(data: st.DataObject) 
     assert entries_of(restored(stores, missing="fresh").snapshot()) == {}
 
 
-def test_of_two_parents_the_one_that_is_not_refused_is_taken() -> None:
+def test_the_parent_snapshot_that_is_not_refused_is_used() -> None:
     state = ShardState(EVENTS, 4)
     lineage = Lineage((SHARD, OTHER), 0, 2**128 - 1)
     snapshots = {(SHARD, SHARD_END): SNAPSHOT, (OTHER, SHARD_END): SNAPSHOT[:-1]}
@@ -76,7 +76,7 @@ def signed(stores: Stores, *keys: bytes, application: str = "app", accept: bool 
     return SignedSnapshots(stores, keys, application, accept_unsigned=accept)
 
 
-def test_a_signed_snapshot_is_read_with_its_key_alone() -> None:
+def test_a_signed_snapshot_is_read_only_with_its_key() -> None:
     stores = Stores()
     signed(stores, OLD).save(SHARD, "5", SNAPSHOT)
     assert OLD not in stores.snapshots[SHARD, "5"]
@@ -91,7 +91,7 @@ def test_a_signed_snapshot_is_read_with_its_key_alone() -> None:
 
 
 @given(st.data())
-def test_a_signed_snapshot_that_was_changed_is_refused(data: st.DataObject) -> None:
+def test_a_modified_signed_snapshot_is_refused(data: st.DataObject) -> None:
     stores = Stores()
     signed(stores, OLD).save(SHARD, "5", SNAPSHOT)
     changed = bytearray(stores.snapshots[SHARD, "5"])
@@ -101,7 +101,7 @@ def test_a_signed_snapshot_that_was_changed_is_refused(data: st.DataObject) -> N
         signed(stores, OLD).load(SHARD, "5")
 
 
-def test_a_signed_snapshot_fits_no_other_place() -> None:
+def test_a_signed_snapshot_is_refused_at_another_location() -> None:
     stores = Stores()
     signed(stores, OLD).save(SHARD, "5", SNAPSHOT)
     data = stores.snapshots[SHARD, "5"]
@@ -111,7 +111,7 @@ def test_a_signed_snapshot_fits_no_other_place() -> None:
             signed(stores, OLD, application=application).load(shard, name)
 
 
-def test_a_snapshot_without_a_signature_is_taken_where_that_is_allowed_and_signed_with_the_next() -> None:
+def test_an_unsigned_snapshot_is_read_where_allowed_and_the_next_is_signed() -> None:
     stores = Stores(snapshots={(SHARD, "5"): SNAPSHOT})
     with pytest.raises(FatalError, match=r"no signature.*app.unsigned_state = accept.*missing_state = fresh"):
         restored(signed(stores, OLD))
@@ -121,7 +121,7 @@ def test_a_snapshot_without_a_signature_is_taken_where_that_is_allowed_and_signe
     assert stores.snapshots[SHARD, "6"].startswith(MAGIC)
 
 
-def test_keys_are_words_of_the_environment_or_of_a_file(tmp_path: Path) -> None:
+def test_keys_are_read_from_the_environment_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(NEW + b"\n" + OLD + b"\n")
     assert read_keys("", str(file)) == [NEW, OLD]
@@ -142,7 +142,7 @@ def test_keys_are_words_of_the_environment_or_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "days", "told"), [(12, 3, ""), (12, 2, "3 days"), (48, 4, "5 days"), (48, 0, "")]
 )
-def test_no_device_is_forgotten_on_whose_past_a_result_depends(size: int, days: int, told: str) -> None:
+def test_a_device_is_kept_while_results_depend_on_its_history(size: int, days: int, told: str) -> None:
     found = problems(
         Settings("app", "s", forget_devices_after_days=days), [Event("e", "k", window=Window((), size))]
     )

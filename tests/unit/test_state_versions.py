@@ -1,4 +1,4 @@
-"""A snapshot that the version before wrote is read, and goes on as if nothing had happened."""
+"""A snapshot of the previous version is read and continues without a difference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support import outcomes_of
 REGISTRY = snapshots.registry()
 
 
-def test_a_snapshot_of_version_2_is_read_and_goes_on() -> None:
+def test_a_snapshot_of_version_2_is_read_and_continues() -> None:
     restored, lived = snapshots.new_state(), snapshots.new_state()
     restored.restore(snapshots.VERSION_2.read_bytes())
     process(snapshots.records(0, snapshots.FIRST), REGISTRY, lived, samples.MAX_BYTES)

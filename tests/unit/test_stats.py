@@ -1,4 +1,4 @@
-"""Counts of failures: nothing is lost in them, and as few lines as a person can read."""
+"""Failure counts: complete, and summarized in a readable number of lines."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_cause_is_one_line(some: list[Found]) -> None:
     assert ranks == sorted(ranks, reverse=True)
 
 
-def test_a_thousand_of_one_cause_are_one_line() -> None:
+def test_a_thousand_failures_with_one_cause_are_one_line() -> None:
     some = [
         found(n, 1_480_550_400_000 + n, "RULE_BROKEN", f"pm25 is {n}, above 1000", "open")
         for n in range(1_000)
@@ -84,7 +84,7 @@ TIMES = st.dictionaries(
 
 
 @given(TIMES)
-def test_rows_are_few_of_one_length_and_in_order(by_time: dict[datetime, Counter[str]]) -> None:
+def test_rows_are_limited_aligned_and_ordered(by_time: dict[datetime, Counter[str]]) -> None:
     step, rows = count_table(by_time)
     assert list(rows) == sorted(rows)
     assert all((one - min(rows)) % step == timedelta(0) for one in rows)
@@ -94,7 +94,7 @@ def test_rows_are_few_of_one_length_and_in_order(by_time: dict[datetime, Counter
         assert len(rows) <= 49
 
 
-def test_json_says_the_same() -> None:
+def test_json_output_has_the_same_counts() -> None:
     some = [found(n, 1_480_550_400_000 + n * 60_000, CODES[n % 2], "it is wrong", "open") for n in range(10)]
     told = stats(some).to_json()
     assert told["count"] == 10

@@ -1,4 +1,4 @@
-"""Runs of a shard: whatever was read before, whatever has left, whatever gets in the way, each is read whole."""
+"""Runs of a shard are read completely, despite earlier reads, trimmed records and throttling."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ RUNS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)).map(sorted), m
 
 
 @given(RUNS, st.integers(1, 45), st.integers(0, 40), st.booleans(), st.sampled_from([0, 2, 3]))
-def test_every_run_is_read_whole_whatever_was_read_before(
+def test_every_run_is_read_completely_in_any_order(
     runs: list[Sequence[int]], page: int, trimmed: int, refuses: bool, empties: int
 ) -> None:
     shard: Any = Shard(41, trimmed, refuses=refuses, empties=empties)
@@ -92,7 +92,7 @@ def test_every_run_is_read_whole_whatever_was_read_before(
         assert reader.has_left(str(first * 10)) == (first < trimmed)
 
 
-def test_a_run_at_hand_costs_nothing() -> None:
+def test_a_buffered_run_makes_no_request() -> None:
     shard: Any = Shard(1_000)
     reader = Reader(shard, "devices", "shardId-0", 100)
     assert read(reader, 10, 20) == list(range(10, 21))
@@ -100,20 +100,20 @@ def test_a_run_at_hand_costs_nothing() -> None:
     assert shard.pages == 1
 
 
-def test_no_more_is_read_than_to_the_end_of_the_run() -> None:
+def test_reading_stops_at_the_end_of_the_run() -> None:
     shard: Any = Shard(100_000)
     assert len(read(Reader(shard, "devices", "shardId-0", 100), 7, 950)) == 944
     assert shard.pages == 10
 
 
-def test_a_number_that_never_was_does_not_make_us_read_the_shard() -> None:
+def test_an_unknown_sequence_number_does_not_read_the_whole_shard() -> None:
     shard: Any = Shard(100_000, 5, refuses=True)
     reader = Reader(shard, "devices", "shardId-0", 100)
     assert list(reader.run("1", str(10**30), (arrived(0), arrived(3)))) != []
     assert shard.pages < 10
 
 
-def test_a_call_that_is_throttled_is_made_again_and_any_other_error_goes_through() -> None:
+def test_a_throttled_call_is_retried_and_other_errors_are_raised() -> None:
     said: list[str] = []
     pauses: list[float] = []
 

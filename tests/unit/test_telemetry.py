@@ -1,4 +1,4 @@
-"""Latencies in buckets, log lines, and the summary that both are made of."""
+"""Latency histograms, log lines and the summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_percentile_is_exact_to_two_percent(values: list[float], share: float)
 
 
 @given(st.lists(_values, max_size=4))
-def test_merging_is_counting_together(parts: list[list[float]]) -> None:
+def test_merging_adds_the_counts(parts: list[list[float]]) -> None:
     merged, whole = Histogram(), Histogram()
     for part in parts:
         one = Histogram()
@@ -43,17 +43,17 @@ def test_merging_is_counting_together(parts: list[list[float]]) -> None:
 
 
 @given(st.lists(st.floats(max_value=1, allow_infinity=False, allow_nan=False), min_size=1))
-def test_what_is_below_a_millisecond_counts_as_one(values: list[float]) -> None:
+def test_less_than_a_millisecond_counts_as_one(values: list[float]) -> None:
     histogram = Histogram()
     histogram.add(values)
     assert histogram.percentile(1.0) == 1.0
 
 
-def test_nothing_has_no_percentile() -> None:
+def test_an_empty_histogram_has_no_percentile() -> None:
     assert Histogram().percentile(0.5) is None
 
 
-def test_a_summary_is_json() -> None:
+def test_a_summary_serializes_to_json() -> None:
     summary = Summary("s", 3, 1, 1, {"UNDECODABLE": 1}, 0, None, 1.23456, {7: 2})
     line = json.loads(json.dumps(summary.to_json()))
     assert line["failed"] == {"UNDECODABLE": 1}
@@ -61,7 +61,7 @@ def test_a_summary_is_json() -> None:
     assert (line["latency"], line["busy_ms"], line["behind_ms"]) == ({"7": 2}, 1.235, None)
 
 
-def test_codes_are_counted_by_name_in_order() -> None:
+def test_codes_are_counted_by_name_in_sorted_order() -> None:
     counts = by_code(Counter([Code.TOO_LARGE, Code.FIELD_MISSING, Code.TOO_LARGE]))
     assert list(counts.items()) == [("FIELD_MISSING", 1), ("TOO_LARGE", 2)]
 

@@ -1,4 +1,4 @@
-"""Columns line up, notes stand below them, and nothing is cut off."""
+"""Columns are aligned, notes are printed below them, and nothing is truncated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROWS = st.lists(st.tuples(WORDS, WORDS, WORDS, st.lists(WORDS, max_size=2)), max
 
 
 @given(ROWS, st.sets(st.sampled_from(["one", "two", "three"])))
-def test_every_cell_stands_in_its_column_and_every_note_below(
+def test_cells_are_aligned_with_notes_below(
     rows: list[tuple[str, str, str, list[str]]], right: set[str]
 ) -> None:
     names = ("one", "two", "three")

@@ -1,4 +1,4 @@
-"""What users get for their own tests: KCL's side of the protocol, and an event type run by itself."""
+"""Tools for users' tests: KCL's side of the protocol, and a run of one event type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def player(answers: bytes) -> tuple[Player, io.BytesIO]:
     return Player(sent, io.BytesIO(answers)), sent
 
 
-def test_lines_that_are_no_message_are_passed_over_as_kcl_does() -> None:
+def test_lines_that_are_not_messages_are_ignored_like_in_kcl() -> None:
     stray = [b"hello\n", b"[]\n", b"{}\n", b"\xff\n", b"5\n"]
     talker, _ = player(b"\n" + b"".join(stray) + STATUS)
     talker.tick()
@@ -31,17 +31,17 @@ def test_lines_that_are_no_message_are_passed_over_as_kcl_does() -> None:
 @pytest.mark.parametrize(
     "answer", [b'{"action":"status","responseFor":"initialize"}\n', b'{"action":"other"}\n']
 )
-def test_an_answer_to_something_else_is_an_assertion(answer: bytes) -> None:
+def test_an_answer_to_another_action_is_an_assertion_error(answer: bytes) -> None:
     with pytest.raises(AssertionError, match="unexpected answer to processRecords"):
         player(answer)[0].tick()
 
 
-def test_a_consumer_that_does_not_answer_has_ended() -> None:
+def test_a_consumer_that_does_not_answer_is_reported_as_ended() -> None:
     with pytest.raises(ConsumerEndedError):
         player(b"")[0].tick()
 
 
-def test_checkpoints_are_answered_as_they_were_ordered() -> None:
+def test_checkpoints_get_the_configured_answers() -> None:
     asked = b'{"action":"checkpoint","sequenceNumber":"5","subSequenceNumber":1}\n'
     talker, sent = player(asked * 3 + STATUS)
     talker.fail_checkpoints("ThrottlingException", None)
@@ -51,7 +51,7 @@ def test_checkpoints_are_answered_as_they_were_ordered() -> None:
     assert sent.getvalue().count(b'"error":null') == 2
 
 
-def test_a_consumer_that_fails_is_known_by_its_error_and_closing_it_twice_is_none() -> None:
+def test_a_failed_consumer_exposes_its_error_and_can_be_closed_twice() -> None:
     def fail(stdin: IO[bytes], _stdout: IO[bytes]) -> None:
         stdin.readline()
         raise FatalError("no")
@@ -65,7 +65,7 @@ def test_a_consumer_that_fails_is_known_by_its_error_and_closing_it_twice_is_non
     assert isinstance(session.error, FatalError)
 
 
-def test_rows_go_through_the_whole_pipeline_in_order() -> None:
+def test_rows_pass_the_complete_pipeline_in_order() -> None:
     rows: list[dict[str, Any]] = [
         {"id": "1", "device": "a", "time": START, "value": 1.0},
         {"id": "1", "device": "a", "time": START, "value": 1.0},
@@ -78,7 +78,7 @@ def test_rows_go_through_the_whole_pipeline_in_order() -> None:
     assert [(f.row, f.code) for f in ran.failed] == [(2, Code.RULE_BROKEN), (3, Code.FIELD_MISSING)]
 
 
-def test_an_event_that_does_not_fit_its_schema_is_told() -> None:
+def test_an_event_that_does_not_match_its_schema_is_reported() -> None:
     with pytest.raises(ConfigError, match="key names 'nobody'"):
         run(Event(name="reading", key="nobody"), [], schema=SCHEMAS["reading"])
     with pytest.raises(ConfigError, match="no schema for event 'unwritten'"):

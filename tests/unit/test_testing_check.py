@@ -1,4 +1,4 @@
-"""`stream_app.testing.check`: users learn that a function of theirs depends on the batch."""
+"""`stream_app.testing.check`: it reports user functions that depend on the batch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def checked(rows: list[dict[str, Any]] = ROWS, **functions: Any) -> None:
     check(replace(READING, detector=None, **functions), rows, schema=SCHEMAS["reading"])
 
 
-def test_event_types_that_are_right_pass() -> None:
+def test_correct_event_types_pass() -> None:
     for event in (READING, STEP):
         check(event, ROWS + ROWS[:3], schema=SCHEMAS[event.name])
     statuses = ("in_transit", "picked_up", "picked_up", "in_transit", "delivered", "signed", "lost")
@@ -79,7 +79,7 @@ def _few_only(batch: Batch) -> dict[str, Any]:
         ),
     ],
 )
-def test_other_dependence_on_the_batch(functions: dict[str, Any], says: str) -> None:
+def test_other_dependencies_on_the_batch_are_found(functions: dict[str, Any], says: str) -> None:
     rows = [row for row in ROWS if row["note"] != "calculate raises" and row["value"]]
     with pytest.raises(CheckError, match=says):
         checked(rows, **({"verify": None} | functions))
@@ -105,7 +105,7 @@ def test_a_function_that_modifies_its_input_is_named(function: Callable[[Batch],
         checked(**functions)
 
 
-def test_rows_and_a_schema_that_fits_are_needed() -> None:
+def test_matching_rows_and_schema_are_required() -> None:
     with pytest.raises(ValueError, match="no rows"):
         checked([])
     with pytest.raises(ConfigError):

@@ -35,7 +35,7 @@ def test_a_target_selects_the_tier(tier: str) -> None:
     assert set(FOLDERS.values()) == set(COMMANDS)
 
 
-def test_folders_of_the_first_two_tiers_are_those_that_pytest_looks_in(pytestconfig: pytest.Config) -> None:
+def test_pytest_collects_the_folders_of_the_first_two_tiers(pytestconfig: pytest.Config) -> None:
     wanted = [f"tests/{folder}" for folder, tier in FOLDERS.items() if tier in ("first", "second")]
     assert pytestconfig.getini("testpaths") == wanted
 
