@@ -1,4 +1,4 @@
-"""Shards that catch up over the real KCL daemon: the default heap suffices, and recovery works with one that is too small."""
+"""Shards that catch up over the real KCL daemon: the default heap suffices; recovery works with a smaller one."""
 
 from __future__ import annotations
 
