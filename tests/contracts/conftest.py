@@ -1,4 +1,4 @@
-"""What most tests against moto begin with."""
+"""Fixtures for tests against moto."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def kinesis(aws: Callable[[str], Any], stream: str) -> Any:
 
 @pytest.fixture
 def clients(aws: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Clients, each made once."""
+    """A client factory that creates each client once."""
     return cache(aws)
 
 

@@ -1,4 +1,4 @@
-"""A stored shard whose rows can be corrected: a real stream, real segments, a lease, a history."""
+"""Test case for corrections: a stored shard with a stream, segments, a lease and a correction history."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOW = 4_000_000_000_000  # after every arrival
 
 
 def as_missing(batch: Batch) -> Mapping[str, NDArray[Any]]:
-    """A value that jumped is none."""
+    """Replace values with a `changes` flag by missing values."""
     jumped = np.array([flag is not None and "changes" in flag for flag in batch["flag"]])
     return {"value": np.where(jumped, np.nan, batch["value"])}
 
@@ -52,7 +52,7 @@ def reading(device: str, hour: int, value: float | None, event: str = "reading",
 
 @dataclass
 class CorrectionCase:
-    """`store` puts records into the stream and stores them in segments; the checkpoint is the caller's."""
+    """A stream and its stored segments; `store` adds both, and the caller sets the checkpoint."""
 
     aws: Callable[[str], Any]
     event: Event
@@ -88,7 +88,7 @@ class CorrectionCase:
         return Registry.of([event], {event.name: versions})
 
     def store(self, payloads: Sequence[bytes], sizes: Sequence[int]) -> None:
-        """One segment of each size."""
+        """Put the payloads into the stream and store one segment of each size."""
         known = len(self.records)
         for start in range(0, len(payloads), 500):
             entries = [{"Data": data, "PartitionKey": "p"} for data in payloads[start : start + 500]]
@@ -107,7 +107,7 @@ class CorrectionCase:
             self.segments.append(segment)
 
     def write(self, segment: Segment) -> None:
-        """As a consumer does, the first one or a late one."""
+        """Store a segment like a consumer."""
         types = {name: column_types(codec.schema.fields) for name, codec in self.registry.codecs.items()}
         store(segment, [ParquetSink(self.s3, BUCKET, {}, types), ManifestSink(self.s3, BUCKET)])
 
@@ -151,7 +151,7 @@ class CorrectionCase:
             lambda: NOW,
         )
 
-    def desk(self, **changes: Any) -> QueueDependencies:
+    def queue_dependencies(self, **changes: Any) -> QueueDependencies:
         made = QueueDependencies(
             sqs=self.sqs,
             s3=self.s3,
@@ -165,7 +165,7 @@ class CorrectionCase:
         )
         return dataclasses.replace(made, **changes)
 
-    def manual_letters(self) -> list[dict[str, Any]]:
+    def manual_messages(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         while messages := self.sqs.receive_message(QueueUrl=self.manual, MaxNumberOfMessages=10).get(
             "Messages"
@@ -180,7 +180,7 @@ class CorrectionCase:
 
 
 def envelope(request: Request, detail_type: str = "AnomalyDetected") -> str:
-    """The message as the rule puts it into the queue."""
+    """Return the message that the rule sends to the queue."""
     detail = {**msgspec.to_builtins(request), "detector": request.by, "score": None}
     body = {"source": "stream-app.consumer", "detail-type": detail_type, "detail": detail}
     return msgspec.json.encode(body).decode()

@@ -1,4 +1,4 @@
-"""The same rows corrected one by one and in batches: put back, corrected again, compared."""
+"""Helpers that compare individual corrections with corrections in batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Counted:
 
 
 def stored(dependencies: CorrectionCase) -> dict[str, tuple[bytes, dict[str, str]]]:
-    """Every event file with its metadata."""
+    """Return every event file with its metadata."""
     pages = dependencies.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="events/")
     found = {}
     for item in (item for page in pages for item in page.get("Contents", ())):
@@ -48,7 +48,7 @@ def stored(dependencies: CorrectionCase) -> dict[str, tuple[bytes, dict[str, str
 
 
 def put_back(dependencies: CorrectionCase, files: dict[str, tuple[bytes, dict[str, str]]]) -> None:
-    """As it was: the files, and no history."""
+    """Restore the files and delete the correction history."""
     for key, (body, metadata) in files.items():
         dependencies.s3.put_object(Bucket=BUCKET, Key=key, Body=body, Metadata=metadata)
     for entry in list(dependencies.history.entries(APPLICATION)):
@@ -58,7 +58,7 @@ def put_back(dependencies: CorrectionCase, files: dict[str, tuple[bytes, dict[st
 
 
 def state(dependencies: CorrectionCase, tables: Callable[[CorrectionCase], Any]) -> Json:
-    """What corrections leave: rows by file, and what the history says of each position, but for versions."""
+    """Return the rows by file and the history by position, without object versions."""
     entries = {
         str(entry.request.position): (_told(entry.done), entry.refusal and entry.refusal.reason)
         for entry in dependencies.history.entries(APPLICATION)
@@ -76,7 +76,7 @@ def _told(done: Correction | None) -> Json | None:
 
 
 def one_by_one(dependencies: CorrectionCase, requests: Sequence[Request]) -> list[RequestResult]:
-    """In the order of positions."""
+    """Correct individually, in the order of positions."""
     ordered = sorted(requests, key=lambda request: request.position.order)
     found = {
         r.position: correct(r, dependencies.history, dependencies.corrector(), lambda _refusal: None)
@@ -88,7 +88,7 @@ def one_by_one(dependencies: CorrectionCase, requests: Sequence[Request]) -> lis
 def together(
     dependencies: CorrectionCase, requests: Sequence[Request], size: int, work: Any = None
 ) -> list[RequestResult | Exception]:
-    """In batches of a size; as often as one is early."""
+    """Correct in batches of the given size."""
     found: dict[Any, RequestResult | Exception] = {}
     work = work or dependencies.corrector()
     for start in range(0, len(requests), size):
@@ -99,5 +99,5 @@ def together(
 
 
 def shuffled(requests: Sequence[Request], seed: int) -> list[Request]:
-    """In some order."""
+    """Return the requests in a random order."""
     return random.Random(seed).sample(list(requests), len(requests))

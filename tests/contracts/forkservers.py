@@ -1,4 +1,4 @@
-"""Shards' consumers as real processes, alone and from a shard host; the world is in memory, the records decide."""
+"""Record processors as real processes, started alone or by a fork server, with in-memory dependencies."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from stream_app.testing import Player, spawn
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
 
-# The entry points themselves, with a world in memory, and an event that writes to stdout in every way, or does what
-# its note says.
+# The real entry points with in-memory dependencies. The event writes to stdout through every API, or does what the
+# note of a record says.
 _WORLD = """
 import os, subprocess, sys
 from dataclasses import replace
@@ -88,7 +88,7 @@ def environ(**more: str) -> dict[str, str]:
 
 @dataclass
 class Hosted:
-    """A host that is kept, and what was told of it."""
+    """A supervised fork server and its log events."""
 
     environ: Mapping[str, str]
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -103,23 +103,23 @@ class Hosted:
         return [line for line in self.lines if line["event"] == event]
 
     def wait(self, event: str, count: int = 1) -> dict[str, Any]:
-        """The count-th line of that event, once it is there."""
+        """Wait for the count-th log line of an event and return it."""
         with self.news:
             assert self.news.wait_for(lambda: len(self.of(event)) >= count, PATIENCE), self.lines
         return self.of(event)[count - 1]
 
     @property
     def process(self) -> psutil.Process:
-        """The host that was started last."""
+        """The fork server that was started last."""
         self.wait("host_started")
         return psutil.Process(self.of("host_started")[-1]["pid"])
 
     def shard(self, alone: Sequence[str] = ("/bin/false",)) -> tuple[Player, subprocess.Popen[bytes]]:
-        """A shard as KCL starts it; what it becomes without a host is `alone`."""
+        """Start a launcher like KCL; without a fork server it executes `alone`."""
         return spawn(launcher(alone), self.environ)
 
     def worker(self, begin: Callable[[], object]) -> psutil.Process:
-        """The process that the host forked meanwhile."""
+        """Return the process that the fork server forks during `begin`."""
         before = {child.pid for child in self.process.children()}
         begin()
         (new,) = [child for child in self.process.children() if child.pid not in before]
@@ -134,7 +134,7 @@ def launcher(alone: Sequence[str]) -> list[str]:
 def hosting(
     folder: Path, program: Sequence[str] = HOST, restarts: Restarts = QUICK, **more: str
 ) -> Iterator[Hosted]:
-    """A host of a settings file in `folder`."""
+    """Run a fork server with a settings file in `folder`."""
     given = environ(STREAM_APP_PROPERTIES=str(folder / "effective.properties"), **more)
     hosted = Hosted(given)
     with run_forkserver(folder, given, hosted.tell, restarts, program) as added:
@@ -143,7 +143,7 @@ def hosting(
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether it ends within the patience; an orphan that nobody buries counts as gone."""
+    """Return whether the process ends within `PATIENCE`; an unreaped orphan (zombie) counts as ended."""
     try:
         process.wait(PATIENCE)
     except psutil.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""An event whose notes end the process in every way that nobody foresees."""
+"""An event whose notes make its calculation crash or hang the process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def loop() -> None:
 
 
 def loop_in_c() -> None:
-    """Holds the interpreter's lock for as long as the universe exists."""
+    """Never return and never release the GIL (catastrophic backtracking)."""
     re.match("(a+)+$", "a" * 64 + "b")
 
 
@@ -44,7 +44,7 @@ def segmentation_fault() -> None:
 
 
 def killed() -> None:
-    """As the kernel does when memory is out."""
+    """Kill the process like the OOM killer."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -79,12 +79,12 @@ POISONOUS = replace(samples.READING, calculate=_calculate, verify=None)
 
 
 def registry() -> Registry:
-    """The event with poisons, and an ordinary one."""
+    """Return a registry of the poisonous event and an ordinary one."""
     return Registry.of([POISONOUS, samples.STEP], {name: [raw] for name, raw in samples.SCHEMAS.items()})
 
 
 def build(segment: Segment) -> None:
-    """What sinks do before their requests: it ends with a record of the note `AT_SINKS`."""
+    """Stand in for the encoding step of a sink; a record with the note `AT_SINKS` ends the process."""
     for batch in segment.passed.values():
         if AT_SINKS in batch["note"].tolist():
             os._exit(9)

@@ -1,4 +1,4 @@
-"""Alerts between a shard, a bus that fails and S3: no batch fails, and every alert comes when the bus is back."""
+"""Alerts are kept on S3 during an outage of the bus and delivered afterwards; no batch fails."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Site:
         client("kinesis").create_stream(StreamName="devices", ShardCount=1)
 
     def with_bus(self) -> None:
-        """A bus whose events come into a queue."""
+        """Create a bus that delivers its events to a queue."""
         sqs, events = self.client("sqs"), self.client("events")
         self.queue = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
         arn = sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])["Attributes"][
@@ -77,12 +77,12 @@ class Site:
         self.committed.append((sequence, sub))
 
     def stored(self) -> set[str]:
-        """The sequence numbers of the alerts on S3."""
+        """Return the sequence numbers of the alerts on S3."""
         store = S3Alerts(self.client("s3"), BUCKET, "app")
         return {alert["sequence"] for name in store.names(SHARD) for alert in store.load(SHARD, name)}
 
     def received(self) -> set[str]:
-        """Those that came through the bus."""
+        """Return the alerts delivered by the bus."""
         found = set()
         while (
             messages := self.client("sqs")
@@ -108,7 +108,7 @@ def site(clients: Client) -> Site:
 
 
 def unreachable(clients: Client) -> Client:
-    """Clients whose bus is at a port where nobody listens."""
+    """Return clients whose bus endpoint refuses connections."""
     import boto3
 
     events = boto3.client(

@@ -1,4 +1,4 @@
-"""`stream-app audit` while no consumer runs: young records are pending, older ones do not balance."""
+"""`stream-app audit` while no consumer runs: recent records are pending, overdue ones do not balance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the composition root makes: boto3 clients that can let go of their connections."""
+"""The boto3 clients of the composition root can close their connections."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Lasting(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing to say."""
+        """Log nothing."""
 
 
 @pytest.fixture

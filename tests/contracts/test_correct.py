@@ -1,4 +1,4 @@
-"""A correction replaces one row of a stored segment and nothing else, once, and only when its past is proven."""
+"""A correction replaces one row of a stored segment, once, if recalculation reproduces the stored row."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ LATEST = "air-latest"
 
 
 class Trimmed:
-    """A stream that holds nothing any more."""
+    """A stream whose records have all expired."""
 
     def __init__(self, kinesis: Any) -> None:
         self._kinesis = kinesis
@@ -140,7 +140,7 @@ def test_the_latest_value_is_corrected_only_if_it_comes_from_this_row(
     assert latest(dependencies, "b") == before[1]
     stored, values = row(dependencies, last_of_a), latest(dependencies, "a")["values"]
     assert {**latest(dependencies, "a"), "values": None} == {**before[0], "values": None}
-    # As the sink itself would have kept the corrected row: what is missing is left out.
+    # Like the sink, the corrected item omits missing values.
     assert values == {
         "level": 7,
         "sum": Decimal(repr(stored["sum"])),
@@ -169,7 +169,7 @@ def test_recorded_corrections_are_reapplied_after_a_replay(
 
 
 def replayed(dependencies: CorrectionCase, sizes: tuple[int, ...]) -> None:
-    """All is stored anew, as it came."""
+    """Store all records again without corrections."""
     for prefix in ("events/", "segments/"):
         for key in list(keys(dependencies.s3, BUCKET, prefix)):
             dependencies.s3.delete_object(Bucket=BUCKET, Key=key)

@@ -1,4 +1,4 @@
-"""Real readings with their faults: what checks flag is corrected, windows of twelve hours and all."""
+"""Corrections of real readings with faults that checks flag, including twelve-hour windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corrections in batches: what one by one would give, by one read and one rewrite of each file."""
+"""Batch corrections equal individual ones, with one read and one rewrite of each file."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_the_next_deliveries_complete_a_batch_after_a_crash_at_any_call(
 
 
 class DiedError(BaseException):
-    """The process ended here."""
+    """The simulated end of the process."""
 
 
 def crashing(dependencies: CorrectionCase, before: Any, requests: Sequence[Request], at: int) -> int:

@@ -86,7 +86,7 @@ def test_an_alert_passes_rule_queue_and_function_and_ends_in_manual_review(clien
     put(clients, alert())
     (message,) = received(clients, "corrections")
     assert msgspec.structs.replace(parse(message["body"], APPLICATION), by="") == alert()
-    # Its segment is not stored: it waits in the queue.
+    # The segment is not stored yet, so the request stays in the queue.
     assert lambdas.correct({"Records": [message]}, None) == {
         "batchItemFailures": [{"itemIdentifier": message["messageId"]}]
     }

@@ -1,4 +1,4 @@
-"""Requests come by queue: early ones wait, strange ones are kept for people, a backlog goes by tokens."""
+"""Requests from the queue: early ones wait, invalid ones go to manual review, reads are rate-limited."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dependencies(aws: Callable[[str], Any]) -> CorrectionCase:
 
 
 def received(dependencies: CorrectionCase, *bodies: str, url: str | None = None) -> Json:
-    """The Lambda event of messages that were really received from the queue."""
+    """Send messages to the queue, receive them, and return the Lambda event."""
     url = url or dependencies.queue
     for body in bodies:
         dependencies.sqs.send_message(QueueUrl=url, MessageBody=body)
@@ -71,17 +71,19 @@ def test_an_alert_is_corrected_once(
 ) -> None:
     body = envelope(dependencies.request(2))
     event = received(dependencies, body, body)
-    assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
-    assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert correct_batch(event, dependencies.queue_dependencies()) == {"batchItemFailures": []}
+    assert correct_batch(event, dependencies.queue_dependencies()) == {"batchItemFailures": []}
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
-    assert dependencies.manual_letters() == []
+    assert dependencies.manual_messages() == []
 
 
 def test_a_second_request_is_one_manual_review_without_payload(dependencies: CorrectionCase) -> None:
     by = [envelope(dependencies.request(2, by)) for by in ("checks", "monitor", "monitor", "person")]
-    assert correct_batch(received(dependencies, *by), dependencies.desk()) == {"batchItemFailures": []}
+    assert correct_batch(received(dependencies, *by), dependencies.queue_dependencies()) == {
+        "batchItemFailures": []
+    }
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
-    letters = dependencies.manual_letters()
+    letters = dependencies.manual_messages()
     assert [letter["reason"] for letter in letters] == ["the record was already corrected once"]
     assert letters[0]["request"]["sequence"] == dependencies.records[2].sequence_number
     assert "50" not in letters[0]["reason"]
@@ -100,9 +102,9 @@ def test_an_early_request_is_hidden_and_delivered_again(
             shown = [{**entry, "VisibilityTimeout": 0} for entry in Entries]
             dependencies.sqs.change_message_visibility_batch(QueueUrl=QueueUrl, Entries=shown)
 
-    desk = dependencies.desk(sqs=Watched())
+    dependencies_of_queue = dependencies.queue_dependencies(sqs=Watched())
     name = event["Records"][0]["messageId"]
-    assert correct_batch(event, desk) == {"batchItemFailures": [{"itemIdentifier": name}]}
+    assert correct_batch(event, dependencies_of_queue) == {"batchItemFailures": [{"itemIdentifier": name}]}
     again = received(dependencies, url=dependencies.queue)
     assert again == {"Records": []}
     answer = dependencies.sqs.receive_message(
@@ -110,10 +112,10 @@ def test_an_early_request_is_hidden_and_delivered_again(
     )
     (message,) = answer["Messages"]
     event["Records"][0] |= {"receiptHandle": message["ReceiptHandle"], "attributes": message["Attributes"]}
-    assert len(correct_batch(event, desk)["batchItemFailures"]) == 1
+    assert len(correct_batch(event, dependencies_of_queue)["batchItemFailures"]) == 1
     assert [one["VisibilityTimeout"] for one in hidden] == [2, 4]
     dependencies.checkpoint()
-    assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert correct_batch(event, dependencies.queue_dependencies()) == {"batchItemFailures": []}
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
 
 
@@ -133,10 +135,10 @@ def test_an_unexpected_error_returns_only_its_message_to_the_queue(
     first = next(
         m["messageId"] for m in event["Records"] if dependencies.records[2].sequence_number in m["body"]
     )
-    answer = correct_batch(event, dependencies.desk(work=work))
+    answer = correct_batch(event, dependencies.queue_dependencies(work=work))
     assert answer == {"batchItemFailures": [{"itemIdentifier": first}]}
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
-    assert correct_batch(event, dependencies.desk()) == {"batchItemFailures": []}
+    assert correct_batch(event, dependencies.queue_dependencies()) == {"batchItemFailures": []}
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
 
@@ -154,11 +156,11 @@ def test_a_backlog_respects_the_read_limit_and_the_rest_is_delivered_again(
         dependencies, *[envelope(dependencies.request(at)) for at in (2, 4)]
     )  # of two files: two reads
     stingy = ReadLimiter(0.001, 1.0, lambda: now, sleep)
-    assert len(correct_batch(event, dependencies.desk(reads=stingy))["batchItemFailures"]) == 1
+    assert len(correct_batch(event, dependencies.queue_dependencies(reads=stingy))["batchItemFailures"]) == 1
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 0}
     reads = ReadLimiter(0.5, 1.0, lambda: now, sleep)
     assert reads.within(0.0)(dependencies.shard)
-    assert correct_batch(event, dependencies.desk(reads=reads)) == {"batchItemFailures": []}
+    assert correct_batch(event, dependencies.queue_dependencies(reads=reads)) == {"batchItemFailures": []}
     assert asked == [2.0]
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 2, "manual": 0}
 
@@ -169,7 +171,10 @@ def test_a_throttled_last_attempt_is_delivered_again_without_manual_review(
     event = received(dependencies, envelope(dependencies.request(2)), url=dependencies.dead)
     reads = ReadLimiter(0.001, 1.0, lambda: 0.0, lambda _seconds: None)
     assert reads.within(0.0)(dependencies.shard)
-    assert len(correct_dead_letters(event, dependencies.desk(reads=reads))["batchItemFailures"]) == 1
+    assert (
+        len(correct_dead_letters(event, dependencies.queue_dependencies(reads=reads))["batchItemFailures"])
+        == 1
+    )
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 0}
 
 
@@ -177,7 +182,9 @@ def test_a_throttled_last_attempt_is_delivered_again_without_manual_review(
 def test_an_invalid_request_goes_to_manual_review_at_once(dependencies: CorrectionCase, handler: Any) -> None:
     other = envelope(dependencies.request(2, consumer="another"))
     bodies = ["no json", "{}", other, envelope(dependencies.request(2, sequence="../x")), "no json"]
-    assert handler(received(dependencies, *bodies), dependencies.desk()) == {"batchItemFailures": []}
+    assert handler(received(dependencies, *bodies), dependencies.queue_dependencies()) == {
+        "batchItemFailures": []
+    }
     assert sorted(objects(dependencies, f"manual/{APPLICATION}/unreadable/").values()) == sorted(
         body.encode() for body in set(bodies)
     )
@@ -215,7 +222,7 @@ def test_the_dead_letter_queue_retries_once_and_stores_failures_for_manual_revie
     bodies = [envelope(dependencies.request(2)), envelope(luckless)]
     event = received(dependencies, *bodies, url=dependencies.dead)
     for _ in range(3):
-        assert correct_dead_letters(event, dependencies.desk()) == {"batchItemFailures": []}
+        assert correct_dead_letters(event, dependencies.queue_dependencies()) == {"batchItemFailures": []}
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 1, "manual": 1}
     stored = objects(dependencies, f"manual/{APPLICATION}/")
     assert list(stored) == [manual_key(luckless)]
@@ -227,9 +234,11 @@ def test_the_dead_letter_queue_retries_once_and_stores_failures_for_manual_revie
     assert entry is not None
     assert entry.refusal is not None
     assert (entry.refusal.stored, entry.notified) == (manual_key(luckless), True)
-    # Nobody is told again: neither by the first queue.
-    assert correct_batch(received(dependencies, *bodies), dependencies.desk()) == {"batchItemFailures": []}
-    assert dependencies.manual_letters() == []
+    # The first queue does not request another manual review.
+    assert correct_batch(received(dependencies, *bodies), dependencies.queue_dependencies()) == {
+        "batchItemFailures": []
+    }
+    assert dependencies.manual_messages() == []
 
 
 def test_a_request_still_too_early_at_the_last_attempt_goes_to_manual_review(
@@ -237,7 +246,7 @@ def test_a_request_still_too_early_at_the_last_attempt_goes_to_manual_review(
 ) -> None:
     dependencies.checkpoint("TRIM_HORIZON")
     assert correct_dead_letters(
-        received(dependencies, envelope(dependencies.request(2))), dependencies.desk()
+        received(dependencies, envelope(dependencies.request(2))), dependencies.queue_dependencies()
     ) == {"batchItemFailures": []}
     assert count_corrections(dependencies.dynamodb, TABLE, APPLICATION) == {"corrected": 0, "manual": 1}
 

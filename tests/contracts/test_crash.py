@@ -1,4 +1,4 @@
-"""A consumer dies anywhere, and another starts from the last checkpoint: the result is that of an undisturbed run."""
+"""A consumer that crashes anywhere and restarts from its checkpoint gives the result of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _hash(key: str) -> int:
 
 
 def _moved(item: Record) -> Record:
-    """The same record further on in the shard."""
+    """Return the record with a higher sequence number."""
     sequence = str(int(item.sequence_number) + 10_000)
     return msgspec.structs.replace(item, sequence_number=sequence)
 
@@ -37,7 +37,7 @@ def undisturbed(records: Sequence[Record]) -> Stores:
 
 
 def alike(stores: Stores, calm: Stores) -> None:
-    """Rows with their columns and scores, failures, repeats, alerts and the state that is left: to the last bit."""
+    """Assert that rows, scores, failures, repeats, alerts and the final state are equal to the bit."""
     assert stores.by_position() == calm.by_position()
     assert stores.parked == calm.parked
     assert set(stores.alerts) == set(calm.alerts)
@@ -45,7 +45,7 @@ def alike(stores: Stores, calm: Stores) -> None:
 
 
 class Fragile:
-    """Trouble: the process dies at effects of these numbers, counted over all its lives."""
+    """Fault: the process crashes at effects with these numbers, counted across restarts."""
 
     def __init__(self, at: set[int]) -> None:
         self.at, self.count = at, 0
@@ -65,7 +65,7 @@ def _kcl(stores: Stores, records: list[Record]) -> Kcl:
 
 
 def live_on(kcl: Kcl, what: list[Step]) -> None:
-    """Take every step, however often the process dies on the way."""
+    """Perform every step and restart after each crash."""
     todo = [*what, Step("finish")]
     while todo:
         try:
@@ -117,12 +117,12 @@ def test_a_worker_unaware_of_its_lost_lease_overwrites_nothing(
         new.act(step)
     new.finish()
     for step in what:
-        late.act(step)  # its checkpoints go to a lease of its own: KCL would refuse them
+        late.act(step)  # writes checkpoints to its own lease; KCL would reject them
     alike(stores, undisturbed(records))
 
 
 class Lost:
-    """Trouble: KCL refuses every checkpoint, for another worker has the lease."""
+    """Fault: KCL rejects every checkpoint because another worker holds the lease."""
 
     def __call__(self, effect: Effect) -> None:
         if effect.kind == "checkpoint":
@@ -155,7 +155,7 @@ def test_a_replay_stores_the_same_result_again(records: list[Record], fatal_at: 
 
     def inject_fault(effect: Effect) -> None:
         if len(stores.log) == fatal_at:
-            raise FatalError("the world ended")
+            raise FatalError("storage failed")
 
     stores.inject_fault = inject_fault
     try:

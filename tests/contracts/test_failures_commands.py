@@ -153,7 +153,7 @@ def test_contradictory_options_are_rejected_with_a_hint(
 def test_dead_letters_still_in_the_queue_are_counted(
     aws: Callable[[str], Any], properties: Path, dead_letters: list[DeadLetter]
 ) -> None:
-    """A list that is empty because nobody hydrates must not look as if all were well."""
+    """An empty list must not hide that the dead letters have not been hydrated."""
     assert told(properties, "ls")["waiting"]["queued"] is None
     url = aws("sqs").create_queue(QueueName="dead-letters")["QueueUrl"]
     with properties.open("a") as file:

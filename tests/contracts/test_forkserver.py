@@ -1,4 +1,4 @@
-"""A shard host and what may happen to it, to its launchers and to its forks: each shard's trouble is its own."""
+"""Faults of the fork server, its launchers and its record processors; each record processor is isolated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
 
 
 def begin(hosted: Hosted) -> tuple[Player, subprocess.Popen[bytes], psutil.Process]:
-    """A shard that is ready, its launcher, and the process that serves it."""
+    """Start a record processor; return its player, launcher and forked process."""
     found: list[Shard] = []
 
     def start() -> None:
@@ -44,7 +44,7 @@ def begin(hosted: Hosted) -> tuple[Player, subprocess.Popen[bytes], psutil.Proce
 
 
 def finish(player: Player, launched: subprocess.Popen[bytes], at: int = 0) -> int:
-    """The rest of an undisturbed shard's life; its exit code."""
+    """Process the rest of the shard and return the exit code."""
     player.records([reading(at), reading(at + 1)])
     player.shard_ended()
     assert player.checkpoints[-1] == (None, None)
@@ -91,7 +91,7 @@ def test_a_hung_record_processor_blocks_no_other_and_ends_with_its_launcher(host
     assert finish(*begin(host)[:2]) == 0
     launched.kill()
     assert gone(worker)
-    assert gone(started), "nor does what it started stay"
+    assert gone(started), "child processes end too"
     player.close()
 
 
@@ -123,11 +123,11 @@ def test_record_processors_survive_a_restart_of_the_fork_server(tmp_path: Path) 
         player, launched, _ = begin(host)
         first = host.process
         first.kill()
-        waiting, second = host.shard()  # it comes while there is none
+        waiting, second = host.shard()  # starts while no fork server is running
         waiting.initialize(SHARD)
         assert host.wait("host_started", 2)["pid"] != first.pid
         player.records([reading(0)])
-        assert finish(player, launched, 1) == 0, "its exit code comes without the host that began it"
+        assert finish(player, launched, 1) == 0, "the exit code does not need the original fork server"
         assert finish(waiting, second) == 0
 
 
@@ -202,7 +202,7 @@ def test_a_launcher_does_not_wait_forever_for_a_hung_fork_server(host: Hosted) -
         assert finish(player, launched) == 0
     finally:
         process.resume()
-    assert finish(*begin(host)[:2]) == 0, "what came and left meanwhile disturbs nobody"
+    assert finish(*begin(host)[:2]) == 0, "abandoned connections do not affect later launchers"
 
 
 @pytest.mark.parametrize(

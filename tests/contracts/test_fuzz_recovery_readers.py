@@ -1,4 +1,4 @@
-"""What the fuzzer of recovery's readers begins with is valid; otherwise its mutations would try little."""
+"""The seed inputs of the recovery fuzzer are valid; otherwise mutations would cover little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sender can nest or lengthen never ends `failures show`, `failures plan` or hydrate in a traceback."""
+"""Deeply nested or very long payloads never crash `failures show`, `failures plan` or hydrate."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_hostile_payload_is_hydrated_and_shown(properties: Path, kinesis: Any,
 
 
 def test_a_deeply_nested_payload_stored_as_json_is_readable(properties: Path, s3: Any) -> None:
-    """As failures were stored before depth was bounded."""
+    """Earlier versions stored failures without a depth limit."""
     one = dead_letter(Position("shardId-000000000000", "77"))
     stored = msgspec.structs.replace(failure(one, b"{}"), payload=msgspec.Raw(nested(600)))
     assert put(s3, BUCKET, stored)

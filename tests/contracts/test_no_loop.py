@@ -86,7 +86,7 @@ class Round:
         self.outbox.flush()
 
     def go(self, number: int) -> None:
-        """Everybody once."""
+        """Run the pipeline, the monitor, the corrections and a redrive once."""
         self.pipeline.run()
         self._monitor()
         self._correct()
@@ -150,7 +150,7 @@ class Round:
             follow(context, attempts_of(context, plan))
 
     def state(self) -> dict[str, Any]:
-        """Everything that a loop could let grow."""
+        """Return every count that an endless loop would increase."""
         entries = list(self.history.entries(self.pipeline.application))
         return {
             "records": _records(self.pipeline),
@@ -211,7 +211,7 @@ def test_redrives_corrections_and_alerts_terminate_together(everybody: Round) ->
         everybody.go(number)
         states.append(everybody.state())
     assert states[0] != states[1]
-    assert states[rounds - 1] == states[rounds] == states[rounds + 1], "nothing moves any more"
+    assert states[rounds - 1] == states[rounds] == states[rounds + 1], "the state no longer changes"
     last, entries = states[-1], everybody.entries()
     assert last["records"] == 9 + everybody.sent
     first_failures = 4
@@ -226,12 +226,12 @@ def test_redrives_corrections_and_alerts_terminate_together(everybody: Round) ->
     before_people = Counter((one["request"]["shard"], one["request"]["sequence"]) for one in dead_letters)
     assert max(before_people.values()) == 1
     assert last["refused"] == len(before_people)
-    assert everybody.answered > len(entries) * 2, "they were asked for again and again"
+    assert everybody.answered > len(entries) * 2, "corrections were requested repeatedly"
     assert pipeline.audited().balanced
 
 
 def test_without_bounds_the_loop_does_not_terminate(everybody: Round) -> None:
-    """So it is the bounds that end it: with more sends allowed, more is sent in the same rounds."""
+    """With a higher redrive limit, the record is sent in every round."""
     context, where = everybody.pipeline.context, destination("stream", bus=BUS, stream=STREAM)
     sent = []
     for _ in range(MOST + 3):

@@ -1,4 +1,4 @@
-"""A shard goes on whatever has become of its stderr, and whatever a user's code writes; alone and hosted."""
+"""A record processor tolerates a failing stderr and any output of user code, alone or forked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from stream_app.daemon.log import DaemonLog, Line
 from stream_app.testing import Player
 from tests.contracts.forkservers import hosting
-from tests.contracts.test_record_processor import Way
+from tests.contracts.test_record_processor import Launch
 from tests.support import SHARD
 from tests.unit.test_shard import reading
 
@@ -72,14 +72,14 @@ HOST = [sys.executable, "-c", PLAIN + "from stream_app.forkserver import main as
 
 
 @pytest.fixture(scope="module", params=["alone", "hosted"])
-def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+def launch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     from tests.contracts.forkservers import environ, launcher
 
     if request.param == "alone":
-        yield Way(ALONE, environ())
+        yield Launch(ALONE, environ())
         return
     with hosting(tmp_path_factory.mktemp("host"), HOST) as hosted:
-        yield Way(launcher(["/bin/false"]), dict(hosted.environ))
+        yield Launch(launcher(["/bin/false"]), dict(hosted.environ))
 
 
 @contextmanager
@@ -122,14 +122,14 @@ def closed() -> Iterator[int]:
 
 
 @contextmanager
-def playing(way: Way, stderr: int) -> Iterator[tuple[Player, subprocess.Popen[bytes]]]:
-    command = way.command if stderr != CLOSED else ["sh", "-c", 'exec "$@" 2>&-', "sh", *way.command]
+def playing(launch: Launch, stderr: int) -> Iterator[tuple[Player, subprocess.Popen[bytes]]]:
+    command = launch.command if stderr != CLOSED else ["sh", "-c", 'exec "$@" 2>&-', "sh", *launch.command]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr if stderr != CLOSED else None,
-        env=way.environ,
+        env=launch.environ,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -142,7 +142,7 @@ def playing(way: Way, stderr: int) -> Iterator[tuple[Player, subprocess.Popen[by
 
 
 def shard(player: Player) -> None:
-    """A shard's life; the consumer itself checks that all rows passed."""
+    """Process a shard; the consumer itself checks that all rows passed."""
     player.initialize(SHARD)
     player.records([reading(at) for at in range(4)])
     player.tick()
@@ -153,8 +153,8 @@ BROKEN: list[Callable[[], object]] = [full_disk, without_a_reader, that_nobody_r
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_failing_stderr_does_not_affect_processing(way: Way, broken: Callable[[], object]) -> None:
-    with broken() as stderr, playing(way, stderr) as (player, process):  # type: ignore[attr-defined]
+def test_a_failing_stderr_does_not_affect_processing(launch: Launch, broken: Callable[[], object]) -> None:
+    with broken() as stderr, playing(launch, stderr) as (player, process):  # type: ignore[attr-defined]
         shard(player)
         assert player.checkpoints == [(reading(3).sequence_number, 0)]
         assert player.stray == []
@@ -162,8 +162,8 @@ def test_a_failing_stderr_does_not_affect_processing(way: Way, broken: Callable[
         assert process.wait(timeout=60) == 0
 
 
-def test_output_of_user_code_does_not_corrupt_the_log(way: Way) -> None:
-    with playing(way, subprocess.PIPE) as (player, process):
+def test_output_of_user_code_does_not_corrupt_the_log(launch: Launch) -> None:
+    with playing(launch, subprocess.PIPE) as (player, process):
         shard(player)
         player.close()
         assert process.stderr is not None

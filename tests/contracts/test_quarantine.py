@@ -1,4 +1,4 @@
-"""A record that ends its process is quarantined by itself, once, and for every later reading of it."""
+"""A record that crashes its process is quarantined alone, once, and for every later read."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_later_reads_apply_the_decision_without_forking() -> None:
     assert again.stores.parked == first.stores.parked
 
 
-# ---- The attempts
+# ---- Attempts
 
 
 def attempts(store: MemoryQuarantine) -> int:
@@ -308,12 +308,12 @@ def test_records_are_deferred_when_the_time_limit_of_an_action_is_reached() -> N
     assert 0 < len(store.decided) < 4
     kcl.stores.now_ms += 60_000
     kcl.tick(0)
-    assert kcl.stores.stored == {}, "no clock closes a segment while records of it are held back"
+    assert kcl.stores.stored == {}, "no time limit closes a segment while its records are deferred"
     kcl.finish()
     alike(kcl, records, set(range(8)))
 
 
-# ---- For any records, any way of delivering them, and any crashes
+# ---- Properties for arbitrary records, deliveries and crashes
 
 
 @settings(max_examples=20, deadline=None)

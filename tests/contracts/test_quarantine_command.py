@@ -1,4 +1,4 @@
-"""`stream-app quarantine`: what is listed, and what is forgotten."""
+"""`stream-app quarantine`: list and release quarantined records."""
 
 from __future__ import annotations
 

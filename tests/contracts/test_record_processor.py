@@ -1,6 +1,6 @@
-"""The process that KCL starts for a shard: its stdout is the protocol's alone, its exit code says how it ended.
+"""The process that KCL starts for a shard: stdout carries only the protocol; the exit code reports the outcome.
 
-All of it alone and from a shard host.
+Every test runs alone and with a fork server.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from tests.support import SHARD
 from tests.unit.test_shard import reading
 
 
-class Way(NamedTuple):
-    """How a shard's consumer is started."""
+class Launch(NamedTuple):
+    """The command and environment that start a record processor."""
 
     command: list[str]
     environ: dict[str, str]
 
 
 @pytest.fixture(scope="module", params=["alone", "hosted"])
-def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+def launch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     if request.param == "alone":
-        yield Way(ALONE, environ())
+        yield Launch(ALONE, environ())
         return
     with hosting(tmp_path_factory.mktemp("host")) as hosted:
-        yield Way(launcher(["/bin/false"]), dict(hosted.environ))
+        yield Launch(launcher(["/bin/false"]), dict(hosted.environ))
 
 
 @pytest.fixture
-def child(way: Way) -> Iterator[tuple[Player, subprocess.Popen[bytes]]]:
-    player, process = spawn(way.command, way.environ)
+def child(launch: Launch) -> Iterator[tuple[Player, subprocess.Popen[bytes]]]:
+    player, process = spawn(launch.command, launch.environ)
     yield player, process
     player.close()
     process.wait(timeout=60)
@@ -88,13 +88,13 @@ def test_a_record_processor_ignores_termination_signals(
     ],
 )
 def test_the_exit_code_and_one_log_line_report_the_outcome(
-    way: Way, lines: bytes, code: int, words: str | None
+    launch: Launch, lines: bytes, code: int, words: str | None
 ) -> None:
     done = subprocess.run(
-        way.command,
+        launch.command,
         input=lines,
         capture_output=True,
-        env=way.environ,
+        env=launch.environ,
         timeout=60,
         check=False,
     )
@@ -104,10 +104,14 @@ def test_the_exit_code_and_one_log_line_report_the_outcome(
     assert words is None or words in log[-1]["event"]
 
 
-def test_consecutive_failures_of_a_calculation_stop_the_process_without_a_checkpoint(way: Way) -> None:
+def test_consecutive_failures_of_a_calculation_stop_the_process_without_a_checkpoint(launch: Launch) -> None:
     """Where `stop_after_failures` asks for it. The daemon's launcher then gives up instead of starting it again."""
     process = subprocess.Popen(
-        way.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=way.environ
+        launch.command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=launch.environ,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -128,7 +132,7 @@ def test_consecutive_failures_of_a_calculation_stop_the_process_without_a_checkp
 
 @pytest.mark.parametrize("hosted", [False, True])
 def test_an_invalid_configuration_is_reported_with_exit_code_two(tmp_path: Path, hosted: bool) -> None:
-    """With a host, too: one that cannot load its settings leaves each shard to say so itself."""
+    """A fork server that cannot load its settings leaves each record processor to report the error."""
     file = tmp_path / "effective.properties"
     file.write_text("app.segment_seconds = 0\napp.nothing = 1\n")
     alone = [sys.executable, "-m", "stream_app.record_processor"]

@@ -1,4 +1,4 @@
-"""The audit, end to end: what was accepted is accounted for, and every way to break that is found and named."""
+"""The audit end to end: accepted records are accounted for, and every kind of damage is reported."""
 
 from __future__ import annotations
 

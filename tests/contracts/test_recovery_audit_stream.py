@@ -1,4 +1,4 @@
-"""The audit beside a stream that moves on: trimmed records, forgotten shards, aggregates, later records."""
+"""The audit of a changing stream: trimmed records, expired shards, aggregates, later records."""
 
 from __future__ import annotations
 

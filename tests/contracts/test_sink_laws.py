@@ -1,4 +1,4 @@
-"""Every shipped sink keeps the laws of sinks."""
+"""Every shipped sink satisfies the sink contract."""
 
 from __future__ import annotations
 

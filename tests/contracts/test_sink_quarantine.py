@@ -1,4 +1,4 @@
-"""Quarantine on S3: attempts replace each other, a first decision stays."""
+"""Quarantine on S3: new attempts replace old ones, the first decision is kept."""
 
 from __future__ import annotations
 

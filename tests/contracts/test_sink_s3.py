@@ -1,4 +1,4 @@
-"""Segments on S3: created once, the same bytes after a second run, corrections stay (DESIGN 4, rule 6)."""
+"""Segments on S3: created once, identical after a second run, corrections are kept (DESIGN 4, rule 6)."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_row_that_parquet_cannot_store_is_listed_as_failed_in_the_manifest(s3:
 
 
 class Meddling:
-    """An S3 client on which, before chosen puts, somebody else acts."""
+    """An S3 client that runs a concurrent action before chosen puts."""
 
     def __init__(self, s3: Any, acts: list[Callable[[], Any] | None]) -> None:
         self._s3, self._acts, self.puts = s3, acts, 0

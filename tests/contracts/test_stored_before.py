@@ -1,4 +1,4 @@
-"""What the version before the renames stored is read: snapshot, segment, manifest, failures, plan and history.
+"""Objects stored before the renames stay readable: snapshot, segment, manifest, failures, plan and history.
 
 `tests/data/stored-before.zip` holds the objects and the table items of a run of that version: 2,800 readings and 40
 injected faults through the KCL daemon, its plan, and its audit.
