@@ -1,4 +1,4 @@
-"""Segments on S3: created once, identical after a second run, corrections are kept (DESIGN 4, rule 6)."""
+"""Segments on S3: created once, identical after a second run, corrections are kept (rule 6 of docs/architecture.md)."""
 
 from __future__ import annotations
 

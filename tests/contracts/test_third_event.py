@@ -1,4 +1,4 @@
-"""A new event type is one `.avsc` and one small module, nothing else (DESIGN section 8)."""
+"""A new event type is one `.avsc` and one small module, nothing else."""
 
 from __future__ import annotations
 

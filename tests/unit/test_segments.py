@@ -1,4 +1,4 @@
-"""Segment boundaries: rule 1 of DESIGN section 4."""
+"""Segment boundaries: rule 1 of docs/architecture.md."""
 
 from __future__ import annotations
 

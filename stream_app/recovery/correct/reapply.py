@@ -1,4 +1,4 @@
-"""Reapplies recorded corrections after a replay overwrote the rows (DESIGN 4, rule 6)."""
+"""Reapplies recorded corrections after a replay overwrote the rows."""
 
 from __future__ import annotations
 
