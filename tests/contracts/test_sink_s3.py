@@ -1,4 +1,4 @@
-"""Segments on S3: created once, identical after a second run, corrections are kept (rule 6 of docs/architecture.md)."""
+"""Segments on S3: created once, identical after a second run; corrections are kept."""
 
 from __future__ import annotations
 
