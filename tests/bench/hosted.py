@@ -1,4 +1,4 @@
-"""Many shards on one machine: their processes by kind, and what memory is theirs alone."""
+"""Helpers for benchmarks with many shards: memory by kind of process, and generated batches of readings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 from stream_app.model.record import Record
 from stream_app.testing import record
 
-_KINDS = (  # the first that the command line holds
+_KINDS = (  # text in the command line, kind; the first match wins
     ("MultiLangDaemon", "KCL's JVM"),
     ("stream_app.forkserver.main", "host"),
     ("forkserver/client.py", "launchers"),
@@ -26,13 +26,13 @@ _KINDS = (  # the first that the command line holds
 
 
 def pss_mb(process: psutil.Process) -> float:
-    """Proportional set size: what it shares with others is divided among them."""
+    """Proportional set size in MB: shared pages are divided among the processes that share them."""
     words = Path(f"/proc/{process.pid}/smaps_rollup").read_text().split()
     return int(words[words.index("Pss:") + 1]) / 1024
 
 
 def by_kind(root: psutil.Process) -> dict[str, list[float]]:
-    """Memory of each descendant, by kind; forks of the host are `shards`."""
+    """Return the PSS of each descendant process, by kind; forks of the forkserver are `shards`."""
     found: dict[str, list[float]] = {}
     for process in root.children(recursive=True):
         try:
@@ -51,7 +51,7 @@ def _kind(process: psutil.Process) -> str:
 
 
 def readings(shard: int, batch: int, *, devices: int, rows: int, now_ms: int) -> list[Record]:
-    """A batch of air-quality envelopes of one shard, hour after hour of each device."""
+    """Return a batch of air-quality records for one shard, with consecutive hours for each device."""
     return [
         record(json.dumps(body).encode(), batch * rows + at, key=body["resources"][0], arrived=now_ms)
         for at, body in enumerate(envelopes(shard, batch, devices=devices, rows=rows, now_ms=now_ms))
@@ -59,7 +59,7 @@ def readings(shard: int, batch: int, *, devices: int, rows: int, now_ms: int) ->
 
 
 def envelopes(shard: int, batch: int, *, devices: int, rows: int, now_ms: int) -> Iterator[dict[str, Any]]:
-    """The same as JSON values."""
+    """Yield the envelopes of such a batch as JSON values."""
     rng = random.Random(shard * 1_000 + batch)
     for at in range(rows):
         number = batch * rows + at

@@ -1,8 +1,8 @@
-"""How many stored rows are corrected a second: `make bench ARGS='-k correct'`.
+"""Measures corrections of stored rows per second: `make bench ARGS='-k correct'`.
 
-Corrections run in this process, as the function does, against the embedded AWS in another: both share the machine,
-and the embedded AWS's part of the processor's time is told beside their own. First it is checked that batches give
-what one by one gives.
+Corrections run in this process, as in the Lambda function, against the embedded AWS in another process. Both share
+the machine, so the CPU time of the embedded AWS is reported separately. The test first checks that correcting in
+batches gives the same result as correcting one row at a time.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def dependencies(server: aws.LocalAws) -> CorrectionCase:
     publish_to_stream(plan, stream, forms)
     event = dataclasses.replace(EVENT, checks=CHECKS, correct=as_missing(CHECKS))
     schemas = [json.loads(path.read_text()) for path in schema_files(EVENT.name)]
-    made = CorrectionCase(app.clients({**os.environ, **server.environment()}), event, schemas)
-    made.store([record.data for record in stream.records], [SEGMENT] * -(-len(stream.records) // SEGMENT))
-    made.checkpoint()
-    return made
+    case = CorrectionCase(app.clients({**os.environ, **server.environment()}), event, schemas)
+    case.store([record.data for record in stream.records], [SEGMENT] * -(-len(stream.records) // SEGMENT))
+    case.checkpoint()
+    return case
 
 
 @pytest.fixture(scope="module")
 def requests(dependencies: CorrectionCase) -> list[Request]:
-    """One for each row that a check flagged, in the order of positions."""
+    """One request for each row flagged by a check, in sequence order."""
     at = {record.sequence_number: number for number, record in enumerate(dependencies.records)}
     return [
         dependencies.request(at[segment.records[row].sequence_number])
@@ -78,7 +78,7 @@ def cpu(pid: int) -> float:
 def timed(
     server: aws.LocalAws, dependencies: CorrectionCase, requests: list[Request], size: int
 ) -> dict[str, Any]:
-    """Correct them in batches of a size."""
+    """Correct all requests in batches of `size` and return the measurements."""
     work = dependencies.corrector()
     here, there, started = time.process_time(), cpu(server.pid), time.perf_counter()
     answers = together(dependencies, requests, size, work)
@@ -97,17 +97,17 @@ def timed(
 def test_corrections_per_second(
     server: aws.LocalAws, dependencies: CorrectionCase, requests: list[Request]
 ) -> None:
-    before, some = stored(dependencies), requests[:: len(requests) // CHECKED]
-    assert one_by_one(dependencies, some) == [RequestResult.CORRECTED] * len(some)
-    wanted = state(dependencies, tables)
+    before, sample = stored(dependencies), requests[:: len(requests) // CHECKED]
+    assert one_by_one(dependencies, sample) == [RequestResult.CORRECTED] * len(sample)
+    expected = state(dependencies, tables)
     put_back(dependencies, before)
-    assert together(dependencies, shuffled(some, 1), len(some)) == [RequestResult.CORRECTED] * len(some)
-    assert state(dependencies, tables) == wanted
+    assert together(dependencies, shuffled(sample, 1), len(sample)) == [RequestResult.CORRECTED] * len(sample)
+    assert state(dependencies, tables) == expected
 
     found = []
     for size in (1, 10, 100, 500):
         put_back(dependencies, before)
-        part = some if size == 1 else requests
+        part = sample if size == 1 else requests
         found.append(timed(server, dependencies, part if size <= 10 else shuffled(part, size), size))
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(
@@ -116,9 +116,9 @@ def test_corrections_per_second(
     print(
         f"\n{len(requests)} flagged of {len(dependencies.records)} readings in {len(dependencies.segments)} segments"
     )
-    print(f"{'batch':>8}{'corrections':>13}{'a second':>10}{'CPU ms each':>13}{'AWS CPU ms each':>17}")
+    print(f"{'batch':>8}{'corrections':>13}{'per second':>12}{'CPU ms each':>13}{'AWS CPU ms each':>17}")
     for one in found:
         print(
-            f"{one['batch']:>8}{one['corrections']:>13}{one['per_second']:>10.0f}"
+            f"{one['batch']:>8}{one['corrections']:>13}{one['per_second']:>12.0f}"
             f"{one['cpu_ms']:>13.2f}{one['aws_cpu_ms']:>17.2f}"
         )

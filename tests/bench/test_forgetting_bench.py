@@ -1,4 +1,4 @@
-"""What a million devices with one reading each leave in memory: `make bench ARGS='-k forgetting'`."""
+"""Measures the memory used after a million devices sent one reading each: `make bench ARGS='-k forgetting'`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _DEVICES, _BATCH, _START = 1_000_000, 4_000, 1_480_550_400_000
 _DAY = 86_400_000
 
 
-def _measured(days: int, give: multiprocessing.Queue[tuple[float, float, int, int]]) -> None:
-    """A year of new devices, one every 31.5 s, of which each is forgotten after so many days (0: never)."""
+def _measured(days: int, results: multiprocessing.Queue[tuple[float, float, int, int]]) -> None:
+    """Process a year of new devices, one every 31.5 s; each expires after `days` days (0: never)."""
     schemas = [json.loads(path.read_text()) for path in schema_files(EVENT.name)]
     registry = Registry.of([EVENT], {EVENT.name: schemas})
     state = ShardState({EVENT.name: EVENT}, 256, days * _DAY)
@@ -36,7 +36,7 @@ def _measured(days: int, give: multiprocessing.Queue[tuple[float, float, int, in
         process(records, registry, state, MAX_BYTES)
         spent += process_time() - begun
     gc.collect()
-    give.put((resident_mb() - before, 1e6 * spent / _DEVICES, state.devices, state.forgotten))
+    results.put((resident_mb() - before, 1e6 * spent / _DEVICES, state.devices, state.forgotten))
 
 
 def _reading(number: int) -> Record:
@@ -50,13 +50,13 @@ def _reading(number: int) -> Record:
 def test_forgetting_bounds_memory() -> None:
     context, found = multiprocessing.get_context("spawn"), {}
     for days in (0, 30, 3):
-        give = context.Queue()
-        child = context.Process(target=_measured, args=(days, give))
+        results = context.Queue()
+        child = context.Process(target=_measured, args=(days, results))
         child.start()
-        found[days] = give.get()
+        found[days] = results.get()
         child.join()
         mb, us, devices, forgotten = found[days]
-        told = f"{mb:,.0f} MB, {us:.1f} µs a record, {devices:,} devices held, {forgotten:,} forgotten"
-        print(f"forget after {days or 'no'} days: {told}")
+        summary = f"{mb:,.0f} MB, {us:.1f} µs per record, {devices:,} devices held, {forgotten:,} forgotten"
+        print(f"forget after {days or 'no'} days: {summary}")
     assert found[3][2] < _DEVICES / 20
     assert found[3][0] < found[0][0] / 4

@@ -1,6 +1,6 @@
-"""What one further shard costs where there is a shard host: milliseconds until it is ready, megabytes.
+"""Measures the cost of one more shard with the forkserver: milliseconds until ready, and megabytes.
 
-Real processes against the embedded AWS; KCL's side is played. Writes build/bench/host.json.
+Runs real processes against the embedded AWS; the test plays the part of KCL's daemon. Writes build/bench/host.json.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
 
 
 @contextmanager
-def kept_host(aws: Embedded, folder: Path) -> Iterator[dict[str, str]]:
-    """The real host; the environment of its shards."""
+def running_host(aws: Embedded, folder: Path) -> Iterator[dict[str, str]]:
+    """Run the real forkserver and yield the environment for its shards."""
     folder.mkdir()
     base = read_properties(shipped("properties") / "local.properties")
     file = folder / "effective.properties"
@@ -71,7 +71,7 @@ Shard = tuple[Player, subprocess.Popen[bytes]]
 
 
 def start(environ: dict[str, str], shard: int, sequence: str = "TRIM_HORIZON") -> tuple[Shard, float]:
-    """A shard that has answered `initialize`, and the milliseconds that it took from its start on."""
+    """Start a shard; return it once `initialize` is answered, with the milliseconds since its launch."""
     command = [sys.executable, "-I", "-S", str(client.__file__), "/bin/false"]
     begun = time.perf_counter()
     player, process = spawn(command, environ)
@@ -84,17 +84,17 @@ def name(shard: int) -> str:
 
 
 def play(shards: list[Shard], devices: int, batches: int = 5) -> None:
-    """Batches for each shard, the end of their segment, and then nothing to do."""
+    """Send batches to each shard, let the segments close, then leave the shards idle."""
     for batch in range(batches):
         for number, (player, _) in enumerate(shards):
             now = time.time_ns() // 1_000_000
             player.records(readings(number, batch, devices=devices, rows=ROWS, now_ms=now))
-    time.sleep(2.5)  # the clock closes the segments
+    time.sleep(2.5)  # segments close after one second
     for _ in range(2):
         for player, _ in shards:
             player.tick()
     assert all(player.checkpoints for player, _ in shards)
-    time.sleep(10)  # memory is given back every ten seconds
+    time.sleep(10)  # memory is released every ten seconds
     for player, _ in shards:
         player.records(readings(99, 0, devices=1, rows=1, now_ms=time.time_ns() // 1_000_000))
         player.tick()
@@ -107,14 +107,14 @@ def end(shards: list[Shard]) -> None:
 
 
 def total_mb(shards: list[Shard]) -> float:
-    """Of host, launchers and forks."""
+    """Return the memory of the forkserver, its launchers and its forks."""
     kinds = by_kind(psutil.Process())
     assert len(kinds["shards"]) == len(kinds["launchers"]) == len(shards)
     return sum(sum(kinds[kind]) for kind in ("host", "shards", "launchers"))
 
 
 def further_mb(environ: dict[str, str], devices: int | None) -> float:
-    """What each shard after the first adds; `devices` of each, or None: initialized, no record yet."""
+    """Return the memory per additional shard with `devices` devices each (None: initialized, no records)."""
     measured = []
     for count in (1, SHARDS):
         shards = [start(environ, number)[0] for number in range(count)]
@@ -127,17 +127,17 @@ def further_mb(environ: dict[str, str], devices: int | None) -> float:
 
 def report(**found: Any) -> None:
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    told = json.loads(OUT.read_text()) if OUT.exists() else {}
-    OUT.write_text(json.dumps(told | found, indent=2))
+    previous = json.loads(OUT.read_text()) if OUT.exists() else {}
+    OUT.write_text(json.dumps(previous | found, indent=2))
     for what, value in found.items():
         print(f"{what:44} {value}")
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("devices", [10, 100, 1_000])
-def test_a_shard_is_ready_at_once_with_its_state(aws: Embedded, tmp_path: Path, devices: int) -> None:
-    """From the start of the program to the answer to `initialize`, the snapshot of so many devices included."""
-    with kept_host(aws, tmp_path / "h") as environ:
+def test_time_until_a_shard_is_ready_with_its_state(aws: Embedded, tmp_path: Path, devices: int) -> None:
+    """Time from launch to the answer to `initialize`, including restoring a snapshot of `devices` devices."""
+    with running_host(aws, tmp_path / "h") as environ:
         shard, _ = start(environ, 0)
         play([shard], devices, batches=6)
         sequence = shard[0].checkpoints[-1][0]
@@ -162,8 +162,8 @@ def test_a_shard_is_ready_at_once_with_its_state(aws: Embedded, tmp_path: Path, 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("devices", [None, 1, 10, 100])
-def test_an_additional_shard_takes_little_memory(aws: Embedded, tmp_path: Path, devices: int | None) -> None:
-    with kept_host(aws, tmp_path / "h") as environ:
+def test_memory_per_additional_shard(aws: Embedded, tmp_path: Path, devices: int | None) -> None:
+    with running_host(aws, tmp_path / "h") as environ:
         found = further_mb(environ, devices)
     report(
         **{f"mb_per_further_shard_{'empty' if devices is None else f'{devices}_devices'}": round(found, 2)}
@@ -171,8 +171,8 @@ def test_an_additional_shard_takes_little_memory(aws: Embedded, tmp_path: Path, 
 
 
 def test_memory_of_a_shard_without_the_host(aws: Embedded, tmp_path: Path) -> None:
-    """For comparison: without a host."""
-    with kept_host(aws, tmp_path / "h") as environ:
+    """For comparison: a shard in its own process."""
+    with running_host(aws, tmp_path / "h") as environ:
         del environ["STREAM_APP_HOST"]
         begun = time.perf_counter()
         player, process = spawn([sys.executable, "-m", "stream_app.record_processor"], environ)

@@ -1,8 +1,8 @@
-"""How fast dead letters become payloads, and in how much memory: `make bench ARGS='-k hydrate'`.
+"""Measures throughput and memory of the hydrate function: `make bench ARGS='-k hydrate'`.
 
-The function runs in a process of its own against the embedded AWS in another, on one machine: both share its cores,
-and a put costs the embedded S3 about as much as the function; `AWS share` is its part of all CPU. The floor says what
-bare puts take, by the same client with as many threads, with nothing to find and nothing to think.
+The function and the embedded AWS run in separate processes on the same cores, and a put costs the embedded S3 about
+as much CPU time as it costs the function; `AWS share` is the embedded AWS's share of all CPU time. The floor is the
+rate of bare puts with the same client and the same number of threads, without any other work.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.LocalAws]:
 
 @pytest.fixture(scope="module")
 def client(server: aws.LocalAws) -> Any:
-    made = app.clients({**os.environ, **server.environment()})
-    made("kinesis").create_stream(StreamName=STREAM, ShardCount=4)
-    return made
+    clients = app.clients({**os.environ, **server.environment()})
+    clients("kinesis").create_stream(StreamName=STREAM, ShardCount=4)
+    return clients
 
 
 @pytest.fixture(scope="module")
 def dead_letters(client: Any) -> list[Any]:
-    """Letters of 10,000 records on four shards, in the order of shard and position."""
+    """Dead letters of 10,000 records on four shards, ordered by shard and sequence number."""
     kinesis, found = client("kinesis"), []
     for start in range(0, RECORDS, 500):
         entries: list[dict[str, Any]] = [
@@ -63,7 +63,7 @@ def dead_letters(client: Any) -> list[Any]:
 
 
 def run(server: aws.LocalAws, events: Sequence[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """Hydrate events in a process of its own."""
+    """Hydrate events in a child process and return its measurements."""
     file = folder / "events.jsonl"
     file.write_text("\n".join(map(json.dumps, events)), encoding="utf-8")
     environ = {
@@ -84,7 +84,7 @@ def batches(bodies: Sequence[Any], size: int) -> list[dict[str, Any]]:
 
 
 def ranges(dead_letters: Sequence[Any], size: int) -> list[dict[str, Any]]:
-    """Letters of pipes, each of so many neighbours of one shard."""
+    """Return dead letters of EventBridge Pipes, each for up to `size` consecutive records of one shard."""
     shards: dict[str, list[Any]] = {}
     for one in dead_letters:
         shards.setdefault(one.shard, []).append(one)
@@ -92,7 +92,7 @@ def ranges(dead_letters: Sequence[Any], size: int) -> list[dict[str, Any]]:
 
 
 def floor(client: Any) -> float:
-    """Bare puts a second."""
+    """Return bare puts per second."""
     s3, body = lambdas._without_expect_header(client("s3")), b"x" * 1_000
 
     def put(number: int) -> None:
@@ -123,7 +123,7 @@ def test_hydrate(server: aws.LocalAws, client: Any, dead_letters: list[Any], tmp
         assert records == (
             0 if name.startswith("our own") else len(ranges(dead_letters, int(name.split()[2].strip(","))))
         )
-        # Not a matter of speed: a leak, or a range that is held whole, would show here.
+        # Detects a memory leak, or a range that is held in memory as a whole.
         assert measured["mb_over_import"] <= 200
         rows.append(
             {
@@ -141,7 +141,7 @@ def test_hydrate(server: aws.LocalAws, client: Any, dead_letters: list[Any], tmp
 
 
 def cpu_of(server: aws.LocalAws) -> float:
-    """CPU seconds that the embedded AWS has used."""
+    """Return the CPU seconds used by the embedded AWS."""
     process = psutil.Process(server.pid)
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
     return sum(one.user + one.system for one in times)
@@ -169,17 +169,17 @@ _TABLE = {
 
 
 def report(rows: Sequence[dict[str, Any]]) -> None:
-    """A table for people, and everything as JSON."""
+    """Print a table and write all measurements as JSON."""
     line = "{:<26}" + " {:>10}" * (len(_TABLE) - 1)
     print("\n" + line.format(*_TABLE))
     for row in rows:
         name, *figures = (row[field] for field in _TABLE.values())
         print(line.format(name, *(f"{one:,.2f}" if one < 10 else f"{one:,.0f}" for one in figures)))
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    told = {
+    summary = {
         "records": RECORDS,
         "records_per_s": rows[0]["records_per_s"],
         "mb_over_import": max(row["mb_over_import"] for row in rows),
         "scenarios": list(rows),
     }
-    OUT.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    OUT.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

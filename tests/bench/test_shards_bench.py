@@ -1,6 +1,6 @@
-"""64 shards on this machine with the real KCL daemon: the balance, and the memory of each kind of process.
+"""Runs 64 shards with the real KCL daemon: audits the records and measures memory by kind of process.
 
-Ten devices on each shard. Writes build/bench/shards.json.
+Ten devices send to each shard. Writes build/bench/shards.json.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from tests.bench.hosted import by_kind, envelopes
 
 SHARDS = 64
 DEVICES = 10
-ROUNDS = 60  # of one reading from each device
+ROUNDS = 60  # one reading from each device per round
 READINGS = SHARDS * DEVICES * ROUNDS
-MOST_MB = 3_000
+MAX_MB = 3_000
 EMULATION = ("embedded AWS", "other")
 OUT = Path("build/bench/shards.json")
 
@@ -63,16 +63,16 @@ def test_64_shards_fit_on_a_machine(tmp_path: Path) -> None:
             consumer="shards",
             checkpoints=committed,
         )
-    tell(memory, watch)
+    report(memory, watch)
     assert found.balanced
     assert found.total.accepted == READINGS
     assert running.restarts == 0
     assert len(memory["shards"]) == len(memory["launchers"]) == SHARDS
-    assert sum(sum(sizes) for kind, sizes in memory.items() if kind not in EMULATION) <= MOST_MB
+    assert sum(sum(sizes) for kind, sizes in memory.items() if kind not in EMULATION) <= MAX_MB
 
 
 class Watch:
-    """The daemon's lines: a tracker, and when each shard was initialized."""
+    """Receives the daemon's log lines: feeds a tracker and records when each shard was initialized."""
 
     def __init__(self) -> None:
         self.tracker = Tracker()
@@ -85,13 +85,13 @@ class Watch:
             self.initialized.append(datetime.fromisoformat(str(line["ts"])).timestamp())
 
     def launched(self) -> None:
-        """Note when the launchers were started; the n-th to start is taken for the n-th to be ready."""
+        """Record start times of the launchers; the n-th to start is assumed to be the n-th to become ready."""
         for process in psutil.Process().children(recursive=True):
             if "trap '' INT TERM" in " ".join(process.cmdline()):
                 self.started.append(process.create_time())
 
     def ready_ms(self) -> Sequence[float]:
-        """Of each shard; nothing where a busy machine lost leases, whose shards were started twice."""
+        """Return milliseconds until ready by shard; empty if lost leases caused shards to start twice."""
         if len(self.initialized) != len(self.started):
             return []
         pairs = zip(sorted(self.started), sorted(self.initialized), strict=True)
@@ -122,7 +122,7 @@ def caught_up(aws: Embedded, stream: str) -> bool:
 
 
 def publish(kinesis: Any, stream: str, number: int) -> None:
-    """One reading of each device, straight onto its shard."""
+    """Put one reading of each device directly on its shard by explicit hash key."""
     for chunk in chunks(list(entries(number)), 500):
         answer = kinesis.put_records(StreamName=stream, Records=chunk)
         assert answer["FailedRecordCount"] == 0
@@ -145,14 +145,16 @@ def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
         yield items[at : at + size]
 
 
-def tell(memory: Mapping[str, Sequence[float]], watch: Watch) -> None:
-    print(f"\n{'kind':24}{'number':>8}{'MB in all':>12}{'mean':>8}{'most':>8}")
+def report(memory: Mapping[str, Sequence[float]], watch: Watch) -> None:
+    print(f"\n{'kind':24}{'count':>8}{'total MB':>12}{'mean':>8}{'max':>8}")
     for kind, sizes in sorted(memory.items()):
         mean = statistics.mean(sizes)
         print(f"{kind:24}{len(sizes):8}{sum(sizes):12.1f}{mean:8.1f}{max(sizes):8.1f}")
     ready = watch.ready_ms()
     if ready:
-        print(f"ready after {statistics.median(ready):.0f} ms (median), {max(ready):.0f} (most), all at once")
+        print(
+            f"started together, ready after {statistics.median(ready):.0f} ms (median), {max(ready):.0f} ms (maximum)"
+        )
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    told = {kind: [round(size, 2) for size in sizes] for kind, sizes in memory.items()}
-    OUT.write_text(json.dumps({"pss_mb": told, "ready_ms": [round(ms) for ms in ready]}, indent=2))
+    pss = {kind: [round(size, 2) for size in sizes] for kind, sizes in memory.items()}
+    OUT.write_text(json.dumps({"pss_mb": pss, "ready_ms": [round(ms) for ms in ready]}, indent=2))

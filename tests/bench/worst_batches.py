@@ -1,4 +1,4 @@
-"""The batches that cost most a record: for each kind the payloads, and clean ones of the same event and size."""
+"""Batches with the highest cost per record, each with clean payloads of the same event type and size."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MINUTE = 60_000
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of batch: its event type, the payloads, and clean payloads to compare the cost of a record with.
+    """A worst-case batch: its event type, its payloads, and clean payloads as the baseline.
 
-    `bound` is how many times the cost of a clean record is allowed.
+    `bound` is the maximum allowed ratio of the cost per record to that of a clean record.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Kind:
 
 
 def kinds() -> list[Kind]:
-    """All kinds, each made anew."""
+    """Build all worst-case batches."""
     return [make(name) for name, make in _KINDS.items()]
 
 
@@ -82,7 +82,7 @@ def _nested(name: str) -> Kind:
     return _air_kind(name, lambda at: _dumped([_air(at)])[0][:-1] + b',"deep":' + deep + b"}")
 
 
-def _forms_in_turn(name: str) -> Kind:
+def _alternating_formats(name: str) -> Kind:
     def payload(at: int) -> bytes:
         row = _air(at)
         if at % 2:
@@ -101,7 +101,7 @@ def _unknown_wind(name: str) -> Kind:
 
 
 def _every_second_wind_unknown(name: str) -> Kind:
-    """The worst case for finding the rows on which a function raises: each good row is calculated alone."""
+    """The worst case for isolating rows on which `calculate` raises: each valid row is calculated alone."""
     kind = _air_kind(name, lambda at: _dumped([_air(at, wind_direction="up" if at % 2 else "N")])[0])
     return replace(kind, bound=25.0)
 
@@ -197,15 +197,15 @@ def _zigzag(value: int) -> bytes:
     return bytes(out)
 
 
-def _wrong_for_pairs(batch: Batch) -> dict[str, np.ndarray[Any, Any]]:
-    """Raises for a row that stands beside another one: a mistake, which must not be a stall."""
+def _fails_for_several_rows(batch: Batch) -> dict[str, np.ndarray[Any, Any]]:
+    """Raise for every batch of more than one row; this programming error must not stall the shard."""
     if len(batch) > 1:
         raise ValueError("one row at a time")
     return {"length": np.ones(len(batch))}
 
 
 def _raises_on_several_rows(name: str) -> Kind:
-    event = Event(name="t", key="dev", required=("id", "dev"), calculate=_wrong_for_pairs)
+    event = Event(name="t", key="dev", required=("id", "dev"), calculate=_fails_for_several_rows)
     form = '{"event":"t","id":"%d","dev":"a"}'
     payloads = [(form % at).encode() for at in range(1_000)]
     return Kind(name, event, payloads, payloads, [_schema()])
@@ -217,7 +217,7 @@ _KINDS: dict[str, Callable[[str], Kind]] = {
     "not UTF-8": _not_utf8,
     "cut short": _cut_short,
     "nested 120 deep": _nested,
-    "envelopes and plain JSON in turn": _forms_in_turn,
+    "envelopes and plain JSON in turn": _alternating_formats,
     "a rule broken in each row": _rule_broken,
     "calculate raises on each row": _unknown_wind,
     "calculate raises on every second row": _every_second_wind_unknown,

@@ -1,1 +1,1 @@
-"""The benchmark of the whole consumer: `python -m tests.bench.consumer --help`."""
+"""Benchmark of the complete consumer: `python -m tests.bench.consumer --help`."""

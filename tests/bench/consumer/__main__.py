@@ -1,4 +1,4 @@
-"""`python -m tests.bench.consumer`: the headline and its profile; `--standard` for all of it."""
+"""Command line: measures the headline case and its profile, or with `--standard` everything."""
 
 from __future__ import annotations
 
@@ -12,24 +12,32 @@ from tests.bench.consumer.ways import FLOOR, OURS, STOCK, others
 
 
 def main() -> None:
-    """Check, time, print."""
+    """Parse the options, run the measurements and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.consumer")
-    parser.add_argument("--tree", type=Path, help="take stream_app and anomaly from this checkout")
+    parser.add_argument("--tree", type=Path, help="measure stream_app and anomaly from this checkout")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-check", action="store_true", help="do not compare outputs first")
-    parser.add_argument("--ours", action="store_true", help="only ours and the floor")
+    parser.add_argument("--no-check", action="store_true", help="skip the comparison of outputs")
+    parser.add_argument("--ours", action="store_true", help="measure only this application and the floor")
     for field, kind in (("records", int), ("devices", int), ("payload", int), ("batch", int), ("bad", float)):
         parser.add_argument(f"--{field}", type=kind, default=getattr(Case(), field))
     parser.add_argument("--detector", default="default", choices=("default", "none", "trees"))
-    parser.add_argument("--standard", action="store_true", help="everything that `make bench` measures")
-    parser.add_argument("--full", action="store_true", help="and every combination of the grid")
-    parser.add_argument("--linear", action="store_true", help="only whether many devices cost more")
-    parser.add_argument("--memory", type=int, nargs="*", help="only memory, for these numbers of shards")
-    parser.add_argument("--shards", type=int, nargs="*", help="only speed, with these numbers of busy shards")
-    parser.add_argument("--tip", type=int, nargs="*", help="the same of shards that are not behind")
     parser.add_argument(
-        "--host", action="store_true", help="with --memory or --shards: through the shard host"
+        "--standard", action="store_true", help="measure everything that `make bench` measures"
     )
+    parser.add_argument(
+        "--full", action="store_true", help="like --standard, with every combination of the grid"
+    )
+    parser.add_argument("--linear", action="store_true", help="measure only the cost by number of devices")
+    parser.add_argument(
+        "--memory", type=int, nargs="*", help="measure only memory, for these numbers of shards"
+    )
+    parser.add_argument(
+        "--shards", type=int, nargs="*", help="measure only throughput, for these numbers of busy shards"
+    )
+    parser.add_argument(
+        "--tip", type=int, nargs="*", help="measure only throughput, for these numbers of shards at the tip"
+    )
+    parser.add_argument("--host", action="store_true", help="with --memory or --shards: use the forkserver")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         if chosen.memory is not None:
@@ -38,7 +46,7 @@ def main() -> None:
         elif chosen.linear:
             report.show(report.devices(linear.measure(chosen.rounds, chosen.tree)))
         elif chosen.shards is not None:
-            report.show(report.shards(*ran(chosen)))
+            report.show(report.shards(*busy_shards(chosen)))
         elif chosen.tip is not None:
             report.show(report.tips(paced.measure(chosen.tip or paced.COUNTS, chosen.tree)))
         elif chosen.standard or chosen.full:
@@ -47,20 +55,20 @@ def main() -> None:
             one_point(chosen)
 
 
-def ran(chosen: argparse.Namespace) -> tuple[list[parallel.Parallel], str]:
-    """Shards side by side, and how."""
-    usual = parallel.COUNTS if chosen.host else parallel.COUNTS_ALONE
-    found = parallel.measure(chosen.shards or usual, chosen.tree, host=chosen.host)
+def busy_shards(chosen: argparse.Namespace) -> tuple[list[parallel.Parallel], str]:
+    """Measure shards in parallel; return the results and the mode (host or alone)."""
+    default = parallel.COUNTS if chosen.host else parallel.COUNTS_ALONE
+    found = parallel.measure(chosen.shards or default, chosen.tree, host=chosen.host)
     return found, "host" if chosen.host else "alone"
 
 
 def one_point(chosen: argparse.Namespace) -> None:
-    """The headline, or the case that was asked for."""
+    """Measure the case selected by the options, by default the headline."""
     more, missing = ([], []) if chosen.ours else others()
     if missing:
-        print(f"not installed, so not compared: {', '.join(missing)} (pip install '.[bench]')")
+        print(f"not installed, skipped: {', '.join(missing)} (pip install '.[bench]')")
     if not chosen.no_check:
-        print("the same in all:", measure.check([STOCK, *more], chosen.tree))
+        print("identical outputs:", measure.check([STOCK, *more], chosen.tree))
     case = Case(
         records=chosen.records,
         devices=chosen.devices,

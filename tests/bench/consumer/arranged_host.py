@@ -1,4 +1,4 @@
-"""The shard host with clients that write to a folder."""
+"""The forkserver with clients that write to a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmark feeds: the bundled readings as a fleet of devices, and the daemon's lines that carry them."""
+"""Benchmark input: the bundled readings as a fleet of devices, and the daemon's protocol lines for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLLUTANTS = ("pm25", "pm10", "so2", "no2", "co", "o3")
 WEATHER = ("temperature", "pressure", "dew_point", "rain", "wind_speed", "wind_direction")
 KINDS = ("undecodable", "schema", "missing", "rule", "calculation")
 SEGMENT_MS = 60_000
-# A full shard: one record a millisecond. Later than any reading's own time.
+# A full shard receives one record per millisecond. Later than the timestamp of any reading.
 ARRIVAL = 1_893_456_000_000 // SEGMENT_MS * SEGMENT_MS
 START = datetime(2016, 12, 1, tzinfo=UTC)
 _MEMBER = len(b',"v":""')
@@ -33,11 +33,11 @@ _MEMBER = len(b',"v":""')
 class Case:
     """One point of the grid.
 
-    `records` are timed after `warm` others, both rounded to whole batches. `payload` is a record's size in bytes
-    (below 300: plain JSON without the bus's envelope), reached by a member that the schema does not know. `bad` is
-    the share of records that fail, of five kinds in turn; `repeats` the share of those sent again at once.
-    `detector` is "default", "none" or "trees". Where `lives` is given, there are so many different devices: others
-    send what one of these does.
+    `records` are timed after `warm` warm-up records, both rounded to whole batches. `payload` is the record size in
+    bytes (below 300: plain JSON without the EventBridge envelope), padded by a field unknown to the schema. `bad` is
+    the fraction of records that fail, cycling through five kinds; `repeats` is the fraction sent twice in a row.
+    `detector` is "default", "none" or "trees". `lives` limits the number of distinct device histories; further
+    devices repeat one of them.
     """
 
     devices: int = 100
@@ -53,7 +53,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """In a table."""
+        """Description for tables."""
         return (
             f"{self.devices} devices, {self.payload} B, {self.bad:.0%} bad, "
             f"batches of {self.batch}, detector {self.detector}"
@@ -61,7 +61,7 @@ class Case:
 
 
 class Lines(NamedTuple):
-    """The daemon's lines: what comes before the clock starts, and what is timed; the number of records of each."""
+    """The daemon's lines for the warm-up and for the timed part, with the number of records in each."""
 
     warm: list[bytes]
     timed: list[bytes]
@@ -70,14 +70,14 @@ class Lines(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A record's partition key and bytes."""
+    """Partition key and data of a record."""
 
     key: str
     data: bytes
 
 
 def device(number: int) -> str:
-    """A short name, so that an envelope has the 361 bytes of the headline."""
+    """Return a short device name; it keeps the envelope at the 361 bytes of the headline."""
     digits = ""
     while True:
         number, at = divmod(number, 36)
@@ -88,7 +88,7 @@ def device(number: int) -> str:
 
 @cache
 def stations() -> list[list[dict[str, Any]]]:
-    """The readings of each station of the bundled winter, hour by hour."""
+    """Return the hourly readings of each station in the bundled winter data set."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in readings("beijing-winter"):
         found.setdefault(row["station"], []).append(row)
@@ -96,9 +96,9 @@ def stations() -> list[list[dict[str, Any]]]:
 
 
 def sent(case: Case) -> Iterator[Sent]:
-    """Records without end: each device's hours in order, many devices in turn. The same case gives the same bytes.
+    """Yield an endless, deterministic series of records: hour by hour, all devices in each hour.
 
-    Device n plays station n mod 12, begun at an hour of its own.
+    Device n sends the readings of station n mod 12, with its own start hour.
     """
     rng = random.Random(6)
     bad_before = number = 0
@@ -116,10 +116,10 @@ def sent(case: Case) -> Iterator[Sent]:
         number += 1
 
 
-def other(winter: int) -> float:
-    """What makes readings of the bundled winter, number 0, those of another: a factor some per cent from 1.
+def winter_factor(winter: int) -> float:
+    """Return a factor within a few per cent of 1 that varies the readings of repeated winters (0: unchanged).
 
-    Devices to which the same winter comes again have less to learn than any that are in use.
+    Without it, devices would repeat the same values, and the detector would have less to learn than in production.
     """
     return 1 + 0.02 * ((5 * winter + 3) % 7 - 3) + 0.001 * winter
 
@@ -143,7 +143,7 @@ def _detail(name: str, at: int, hour: int, case: Case) -> dict[str, Any]:
 
 def _of_winter(row: dict[str, Any], winter: int) -> dict[str, Any]:
     known = (field for field in POLLUTANTS if winter and row[field] is not None)
-    return {field: round(row[field] * other(winter), 1) for field in known}
+    return {field: round(row[field] * winter_factor(winter), 1) for field in known}
 
 
 def _bytes(detail: dict[str, Any], kind: str | None, case: Case) -> bytes:
@@ -174,19 +174,19 @@ def _encoded(detail: dict[str, Any], case: Case) -> bytes:
 
 
 def lines(case: Case) -> Lines:
-    """The case as the daemon writes it.
+    """Return the case as protocol lines of the daemon.
 
-    The last batch of the warm-up begins a new segment, so that the timed part has its own.
+    The last warm-up batch starts a new segment, so that the timed part does not share a segment with the warm-up.
     """
     warm, timed = (max(1, round(n / case.batch)) for n in (case.warm, case.records))
     source = sent(case)
-    made, at = [], 0
+    batches, at = [], 0
     for number in range(warm + timed):
         records = list(islice(source, case.batch))
         begins = ARRIVAL + SEGMENT_MS * (number >= warm - 1) if number < warm else None
-        made.append(_line(records, at, begins, (at - (warm - 1) * case.batch)))
+        batches.append(_line(records, at, begins, (at - (warm - 1) * case.batch)))
         at += len(records)
-    return Lines(made[:warm], made[warm:], warm * case.batch, timed * case.batch)
+    return Lines(batches[:warm], batches[warm:], warm * case.batch, timed * case.batch)
 
 
 def _line(records: Sequence[Sent], first: int, begins: int | None, since: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The floor: the same lines read, their base64 decoded, the payload decoded into a typed struct. Nothing more."""
+"""The floor: reads the same lines, decodes base64 and decodes each payload into a typed struct."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Detail(msgspec.Struct, gc=False):
 
 
 class Envelope(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
-    """What the bus wraps around it."""
+    """The EventBridge envelope of a reading."""
 
     detail_type: str
     detail: Detail
@@ -40,7 +40,7 @@ class Envelope(msgspec.Struct, rename={"detail_type": "detail-type"}, gc=False):
 
 
 def main() -> None:
-    """Answer the daemon until it closes stdin."""
+    """Answer the daemon's messages until it closes stdin."""
     read, out = msgspec.json.Decoder(Message).decode, sys.stdout.buffer
     enveloped = msgspec.json.Decoder(Envelope).decode
     plain = msgspec.json.Decoder(Detail).decode

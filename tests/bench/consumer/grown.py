@@ -1,8 +1,8 @@
-"""Fleets that were met long ago: the state of a shard whose devices have each sent readings for months.
+"""Builds shard state for devices that have already sent a year of readings.
 
-`python -m tests.bench.consumer.grown FOLDER DEVICES...` leaves them as snapshots of checkpoint SEQUENCE, each in the
-folder of its number, made and saved by the product itself, so that a child can be started from it. Feeding so many
-records to a child would take an hour.
+`python -m tests.bench.consumer.grown FOLDER DEVICES...` saves a snapshot at checkpoint SEQUENCE for each number of
+devices, in a subfolder named after that number. The application's own code builds and saves the snapshots, so that a
+child can start from one; sending all the records to a child instead would take an hour.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from tests.bench.consumer import data
 from tests.bench.consumer.local_clients import Objects
 
 SEQUENCE = "1"
-# A year. After a month a device's state is as large as it gets, but what a reading does to it grows less for many
-# more: of few devices each lives through a year and more while it is timed, of many through an hour.
+# One year. A device's state reaches its full size after a month, but each reading changes it less and less for many
+# more months. In the timed part, a small fleet advances by a year or more, a large fleet by an hour.
 HOURS = 8_760
-# So many devices live that year; each of those beyond has the state of one of these, and sends what it does.
+# Number of devices simulated for that year; each further device copies the state and the readings of one of them.
 LIVED = 1_200
 _SETTINGS = Settings("bench", "bench")
 _BEGIN = np.datetime64(data.START.replace(tzinfo=None), "ms")
 
 
 def grown(devices: int, year: bytes) -> ShardState:
-    """The state of so many devices, from the snapshot of those that lived through the year."""
+    """Return the state of `devices` devices, given the snapshot of the simulated year."""
     whole, names = _new(), set(map(data.device, range(devices)))
     if devices <= LIVED:
         whole.restore(year, names.__contains__)
@@ -55,12 +55,12 @@ def grown(devices: int, year: bytes) -> ShardState:
 
 
 def _renamed(sealed: bytes, first: int) -> bytes:
-    """The state of a detector for the devices from number `first` on."""
+    """Return the detector state with its devices renumbered from `first`."""
     start = sealed.index(b"nearest value")
     kind = sealed[start : sealed.index(b"of a channel", start) + len(b"of a channel")].decode()
     parts = unseal_parts(kind, sealed)
     if parts is None:
-        raise RuntimeError(f"not a state of {kind}")
+        raise RuntimeError(f"the sealed detector state is not of kind {kind}")
     rows, keys, seen = msgspec.msgpack.decode(parts[1])
     at = {data.device(number): number for number in range(LIVED)}
     head = msgspec.msgpack.encode((rows, [data.device(first + at[key]) for key in keys], seen))
@@ -74,21 +74,21 @@ def _new() -> ShardState:
 
 
 def lived(devices: int, hours: int) -> ShardState:
-    """The state of devices that have sent a reading an hour, up to those that `data.sent` begins with."""
+    """Return the state of devices after `hours` hourly readings, ending just before the first of `data.sent`."""
     state = _new()
     of, stations, rng = state[EVENT.name], _values(), np.random.default_rng(6)
     names = [data.device(at) for at in range(devices)]
     numbers, each = of.devices.slots(names), np.arange(devices)
     for hour in range(-hours, 0):
         winter, row = np.divmod(each // 12 * 37 + hour, stations.shape[1])
-        factor = np.array([data.other(number) for number in winter.tolist()])
+        factor = np.array([data.winter_factor(number) for number in winter.tolist()])
         values = (stations[each % 12, row] * factor[:, None]).round(1)
         _learn(of, names, numbers, values, _BEGIN + np.timedelta64(hour, "h"), rng)
     return state
 
 
 def _values() -> NDArray[np.float64]:
-    """(stations, hours, pollutants); NaN where missing. Stations miss hours at their ends."""
+    """Return shape (stations, hours, pollutants), NaN where missing, cut to the shortest station."""
     stations = data.stations()
     hours = min(map(len, stations))
     rows = [[[row[name] for name in data.POLLUTANTS] for row in station[:hours]] for station in stations]
@@ -103,7 +103,7 @@ def _learn(
     time: np.datetime64,
     rng: np.random.Generator,
 ) -> None:
-    """One reading of each device; an id's mark is as good as a random number."""
+    """Add one reading of each device; random numbers stand in for the hashes of event ids."""
     missing = np.full(len(names), np.nan)
     columns: dict[str, NDArray[Any]] = dict.fromkeys(data.WEATHER, missing)
     columns |= dict(zip(data.POLLUTANTS, values.T, strict=True))
@@ -118,7 +118,7 @@ def _learn(
 
 
 def main() -> None:
-    """Into folders, each a child's store of objects."""
+    """Save the snapshots, one folder per number of devices."""
     year = lived(LIVED, HOURS).snapshot()
     for devices in map(int, sys.argv[2:]):
         folder = Path(sys.argv[1]) / str(devices)

@@ -1,7 +1,7 @@
-"""The shard host under the benchmark: kept by the product's own keeper, in a process of its own.
+"""Runs the forkserver for the benchmark, in a separate process that uses the application's own code.
 
-`python -m tests.bench.consumer.hosting FOLDER arranged|plain` says on stdout, in one line of JSON, what a child's
-environment needs and where the launcher is, or null where this checkout has no host; it ends with its stdin.
+`python -m tests.bench.consumer.hosting FOLDER arranged|plain MARK` prints one line of JSON with the environment for
+children and the path of the launcher, or null if this checkout has no forkserver. It exits when stdin is closed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 from tests.bench.consumer.wire import MARK
 
 _NAME = "tests.bench.consumer.hosting"
-# What the launcher becomes where no host takes the shard: then the run must fail, not go on without one.
+# Fallback command of the launcher: if the forkserver does not accept the shard, the run must fail.
 _ALONE = "/bin/false"
 
 
 @contextmanager
 def hosted(folder: Path, environ: Mapping[str, str], *, arranged: bool) -> Iterator[tuple[list[str], Any]]:
-    """A running host: the command for a shard, and its environment. Raises LookupError where there is none to be had.
+    """Run the forkserver; yield the command and environment for a shard. Raises LookupError if there is none.
 
-    `arranged`, its clients write to BENCH_FOLDER. `folder` holds the settings file.
+    If `arranged`, its clients write to BENCH_FOLDER. `folder` contains the settings file.
     """
     unmarked = {name: value for name, value in environ.items() if name != MARK}
     command = [
@@ -44,21 +44,21 @@ def hosted(folder: Path, environ: Mapping[str, str], *, arranged: bool) -> Itera
             command, env=unmarked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
     with keeper:
-        told = json.loads((keeper.stdout and keeper.stdout.readline()) or b"null")
-        if told is None:
-            raise LookupError("this checkout has no shard host")
-        launch = [sys.executable, "-I", "-S", told["launcher"], _ALONE]
-        yield launch, {**environ, **told["environ"]}
+        started = json.loads((keeper.stdout and keeper.stdout.readline()) or b"null")
+        if started is None:
+            raise LookupError("this checkout has no forkserver")
+        launch = [sys.executable, "-I", "-S", started["launcher"], _ALONE]
+        yield launch, {**environ, **started["environ"]}
         if keeper.stdin is not None:
             keeper.stdin.close()
 
 
-def frugality() -> dict[str, str]:
-    """What the daemon's launcher lays under the environment of its shards."""
+def low_memory_environment() -> dict[str, str]:
+    """Return the memory settings that the daemon's launcher adds to the environment of its shards."""
     if importlib.util.find_spec("stream_app.consumer.memory_release") is None:
         return {}
     memory_release: Any = importlib.import_module("stream_app.consumer.memory_release")
-    return dict(memory_release.FRUGAL)
+    return dict(memory_release.LOW_MEMORY_ENVIRONMENT)
 
 
 def _keep(folder: Path, mark: str, *, arranged: bool) -> None:
@@ -69,14 +69,16 @@ def _keep(folder: Path, mark: str, *, arranged: bool) -> None:
     launcher: Any = importlib.import_module("stream_app.forkserver.client")
     module = "tests.bench.consumer.arranged_host" if arranged else "stream_app.forkserver.main"
     program = (sys.executable, "-P", "-m", module)
-    frugal = frugality()
-    environ = {**frugal, **os.environ, MARK: mark}
+    low_memory = low_memory_environment()
+    environ = {**low_memory, **os.environ, MARK: mark}
 
-    def tell(line: Mapping[str, Any]) -> None:
+    def log_line(line: Mapping[str, Any]) -> None:
         sys.stderr.write(f"{json.dumps(line, default=str)}\n")
 
-    with keeper.run_forkserver(folder, environ, tell, program=program) as more:
-        sys.stdout.write(json.dumps({"environ": {**frugal, **more}, "launcher": launcher.__file__}) + "\n")
+    with keeper.run_forkserver(folder, environ, log_line, program=program) as more:
+        sys.stdout.write(
+            json.dumps({"environ": {**low_memory, **more}, "launcher": launcher.__file__}) + "\n"
+        )
         sys.stdout.flush()
         sys.stdin.read()
 

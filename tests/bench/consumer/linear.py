@@ -1,11 +1,11 @@
-"""Does it cost the same with many devices: microseconds of processor time a record, snapshots included.
+"""Measures CPU microseconds per record by number of devices, including snapshots.
 
-Every device was met before (`grown`), whole segments are timed, and no snapshot is due meanwhile but those so small
-that each segment takes one. What a snapshot of all devices takes is measured at the shard's end, and counted as often
-as the product takes one: each `checkpoint_seconds`, or more seldom where it takes long. In that time a core that has
-enough to do spends so much on the snapshots of the devices of all its shards, however many these are, and the rest on
-records. A shard that is alone on a core has far fewer records in that time, 1,000 a second at most: told apart. So is
-the first meeting.
+Every device has existing state (`grown`) and whole segments are timed. The checkpoint interval is set so high that
+only small snapshots, which are taken with every segment, fall into the timed part. The cost of a full snapshot is
+measured at the end of the shard and added at the application's rate: one per `checkpoint_seconds`, or fewer when a
+snapshot takes long. A fully used core spends that time on snapshots and the rest on records, regardless of the
+number of shards. A single shard on a core receives far fewer records in that time (1,000 per second at most), so its
+cost is reported separately, as is the cost of a device's first record.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from tests.bench.consumer.wire import TICK, Child
 
 COUNTS = (10, 100, 1_000, 10_000, 100_000)
 INTERVAL = Settings("bench", "bench").checkpoint_seconds
-FULL_SHARD = 1_000  # records a second
-# A full shard's minute is a segment of 50,000 records and one of 10,000. The last batch before the clock begins the
-# first minute; the third's large segment is the last that is timed, so that none is open at the shard's end.
+FULL_SHARD = 1_000  # records per second
+# A minute of a full shard is one segment of 50,000 records and one of 10,000. The last warm-up batch starts the first
+# minute; the timed part ends with the large segment of the third, so that no segment is open at the end of the shard.
 _CASE = Case(warm=10_000, records=169_500, lives=grown.LIVED)
-# Of devices that are new, so many are timed.
+# Number of records timed for new devices.
 _FIRST = 80_000
 _NEVER = {"STREAM_APP_CHECKPOINT_SECONDS": "86400"}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Processor seconds: to restore the state, for the first and for all records, for the end; MB stored."""
+    """CPU seconds for restore, for the first and for all timed records and for the end; snapshot size in MB."""
 
     restore: float
     first: float
@@ -51,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """The best of each over some runs: `stages` of a record in microseconds, `snapshot` and `restore` in seconds."""
+    """Best values over several runs: `stages` in µs per record, `snapshot` and `restore` in seconds."""
 
     devices: int
     stages: float
@@ -61,43 +61,43 @@ class Linear:
 
     @property
     def every(self) -> float:
-        """How far two snapshots are apart, in seconds."""
+        """Seconds between two snapshots."""
         return max(INTERVAL, self.snapshot / SNAPSHOT_SHARE)
 
     @property
     def record(self) -> float:
-        """Snapshots included, on a core that has enough to do."""
+        """µs per record including snapshots, on a fully used core."""
         return self.stages * self.every / (self.every - self.snapshot)
 
     @property
     def alone(self) -> float:
-        """Snapshots included, for one shard at its limit."""
+        """µs per record including snapshots, for a single shard at its limit of records per second."""
         return self.stages + self.snapshot * 1e6 / (self.every * FULL_SHARD)
 
     def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
+        """Return the values as built-in types."""
         return {**asdict(self), "every": self.every, "record": self.record, "alone": self.alone}
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """By number of devices, and what the first record of a device takes (stages), in microseconds."""
+    """Results by number of devices, and the cost of a device's first record (stages) in microseconds."""
 
     by_devices: Sequence[Linear]
     first_meeting: float
 
     def ratio(self, one: Linear) -> float:
-        """Its rate over the highest there is."""
+        """Return its rate relative to the highest rate."""
         return min(other.record for other in self.by_devices) / one.record
 
     def to_json(self) -> dict[str, Any]:
-        """For build/bench/consumer.json."""
+        """Return the part for build/bench/consumer.json."""
         rows = [{**one.to_json(), "ratio": self.ratio(one)} for one in self.by_devices]
         return {"first_meeting_us": self.first_meeting, "by_devices": rows}
 
 
 def measure(rounds: int = 2, tree: Path | None = None, counts: Sequence[int] = COUNTS) -> Found:
-    """All numbers of devices in turn, `rounds` times: about 20 s, and 25 s a round."""
+    """Measure all numbers of devices in turn, `rounds` times; takes 20 s plus 25 s per round."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         prepare(counts, folder, tree)
@@ -112,14 +112,14 @@ def measure(rounds: int = 2, tree: Path | None = None, counts: Sequence[int] = C
 
 
 def prepare(counts: Sequence[int], folder: Path, tree: Path | None) -> None:
-    """The states of fleets, each in the folder of its number, made by the product that is measured."""
+    """Build the state for each number of devices with the measured checkout, one folder each."""
     environ = {**os.environ, "PYTHONPATH": product_path(tree)}
     command = [sys.executable, "-P", "-m", grown.__name__, str(folder), *map(str, counts)]
     subprocess.run(command, env=environ, check=True)
 
 
 def run(lines: Lines, devices: int, state: Path | None, tree: Path | None) -> Run:
-    """One child from its state, or from nothing, to the shard's end."""
+    """Run one child, with or without initial state, to the end of the shard."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         if state is not None:
@@ -132,7 +132,7 @@ def run(lines: Lines, devices: int, state: Path | None, tree: Path | None) -> Ru
 
 
 def _marks(child: Child, lines: Lines, checkpoint: str) -> list[float]:
-    """Processor time at the beginning, with the state, warm, after the first records, after all, and at the end."""
+    """CPU time at start, after restore, after warm-up, after the first and all records, and at shard end."""
     marks = [child.cpu()]
     child.initialize(checkpoint=checkpoint)
     first = _FIRST // _CASE.batch
@@ -145,7 +145,7 @@ def _marks(child: Child, lines: Lines, checkpoint: str) -> list[float]:
 
 
 def found(runs: Mapping[int, Sequence[Run]], new: Sequence[Run]) -> Found:
-    """The best of each: what the machine did besides only adds."""
+    """Combine the runs by minimum, because other load on the machine can only add time."""
     start_up = min(run.restore for run in new)
     rows = [
         Linear(

@@ -1,8 +1,7 @@
-"""Clients that write to a folder instead of AWS: what is measured is the consumer, not an emulation's network.
+"""Clients that write to a folder instead of AWS, so that no emulated network is measured.
 
-Everything up to the call is the consumer's own work and is counted (Parquet, digests, manifests, compressed
-snapshots, the bodies of dead letters and alerts), and so is the write to a file. Not counted is what botocore does
-with a request: signing, HTTP, TLS.
+The consumer's work before each call is included (Parquet, digests, manifests, compressed snapshots, the bodies of
+dead letters and alerts), and so is writing the file. The work of botocore is not: signing, HTTP and TLS.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from botocore.exceptions import ClientError
 
 
 class Objects:
-    """As much of S3 as the consumer uses."""
+    """The subset of the S3 client that the consumer uses."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -29,7 +28,7 @@ class Objects:
         return self._folder / quote(key, safe="=.-")
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes, **options: Any) -> dict[str, Any]:
-        """Writes conditionally, as S3 does, if `IfNoneMatch` or `IfMatch` is given."""
+        """Write an object; conditional, as in S3, if `IfNoneMatch` or `IfMatch` is given."""
         path, known = self._path(Key), Key in self._metadata
         match = options.get("IfMatch")
         if (options.get("IfNoneMatch") == "*" and known) or (match and match != self._etag(Key)):
@@ -43,54 +42,54 @@ class Objects:
         return f"{key}.{self._versions.get(key, 0)}" if self._path(key).exists() else ""
 
     def head_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        """Metadata of what was put."""
+        """Return the metadata of an object."""
         if Key not in self._metadata:
             raise _error("404", 404, "HeadObject")
         return {"Metadata": self._metadata[Key], "ETag": self._etag(Key)}
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        """Bytes of what was put, by this process or one before it."""
+        """Return the body of an object written by this or an earlier process."""
         if not self._path(Key).exists():
             raise _error("NoSuchKey", 404, "GetObject")
         return {"Body": io.BytesIO(self._path(Key).read_bytes()), "ETag": self._etag(Key)}
 
     def delete_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
-        """An absent one is no error."""
+        """Delete an object; a missing object is not an error."""
         self._metadata.pop(Key, None)
         self._path(Key).unlink(missing_ok=True)
         return {}
 
     def get_paginator(self, _operation: str) -> Objects:
-        """Nothing is ever listed: no alert was left by an earlier consumer."""
+        """Return a paginator without pages: there are no pending alerts of an earlier consumer."""
         return self
 
     def paginate(self, **_: Any) -> list[dict[str, Any]]:
-        """No page."""
+        """Return no pages."""
         return []
 
 
 class Lines:
-    """A queue and a bus: entries become lines of a file."""
+    """SQS and EventBridge clients that append each entry to a file as a line."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
-        """Ten messages at most, all taken."""
+        """Accept all messages."""
         self._add([entry["MessageBody"] for entry in Entries])
         return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
     def put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
-        """Ten entries at most, all taken."""
+        """Accept all entries."""
         self._add([entry["Detail"] for entry in Entries])
         return {"FailedEntryCount": 0, "Entries": [{"EventId": "0"} for _ in Entries]}
 
     def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
-        """There is nothing to warm up."""
+        """Return an empty response; there is no connection to warm up."""
         return {}
 
     def describe_event_bus(self, **_: Any) -> dict[str, Any]:
-        """There is nothing to warm up."""
+        """Return an empty response; there is no connection to warm up."""
         return {}
 
     def _add(self, bodies: list[str]) -> None:
@@ -99,19 +98,19 @@ class Lines:
 
 
 class Stream:
-    """A stream of one shard without parents."""
+    """A Kinesis client for a stream with one shard and no parent shards."""
 
     def list_shards(self, **_: Any) -> dict[str, Any]:
-        """All hash keys are the one shard's."""
+        """Return one shard that covers all hash keys."""
         whole = {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)}
         return {"Shards": [{"ShardId": "shardId-000000000000", "HashKeyRange": whole}]}
 
 
 class Clients:
-    """A maker of clients, as `stream_app.app.clients` gives one."""
+    """A client factory, as returned by `stream_app.app.clients`."""
 
     def __init__(self, folder: Path) -> None:
-        self._made: Mapping[str, Any] = {
+        self._clients: Mapping[str, Any] = {
             "s3": Objects(folder),
             "sqs": Lines(folder / "dead-letters.jsonl"),
             "events": Lines(folder / "alerts.jsonl"),
@@ -119,15 +118,15 @@ class Clients:
         }
 
     def __call__(self, service: str) -> Any:
-        """The client of a service."""
-        return self._made[service]
+        """Return the client for a service."""
+        return self._clients[service]
 
     def disconnect(self) -> None:
-        """There are no connections that a fork might share."""
+        """Do nothing; there are no connections that a fork could share."""
 
 
 def local(folder: Path) -> Callable[..., Clients]:
-    """What can stand for `stream_app.app.clients`."""
+    """Return a replacement for `stream_app.app.clients`."""
     folder.mkdir(parents=True, exist_ok=True)
     return lambda *_, **__: Clients(folder)
 
@@ -138,6 +137,6 @@ def _error(code: str, status: int, operation: str) -> ClientError:
 
 
 def dead_letters(folder: Path) -> list[dict[str, Any]]:
-    """What was parked, in order."""
+    """Return the dead letters in the order of sending."""
     path = folder / "dead-letters.jsonl"
     return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]

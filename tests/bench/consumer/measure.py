@@ -1,4 +1,4 @@
-"""Paired runs: the ways take turns on the same lines, so that what the machine does meanwhile meets all of them."""
+"""Paired runs: the variants take turns on the same lines, so that other load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ SLOW_RECORDS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The runs of each way at one case."""
+    """The runs of each variant for one case."""
 
     case: Case
     timings: Mapping[Way, Sequence[Timing]]
 
     def best(self, way: Way, *, wall: bool = False) -> float:
-        """Records per second of processor time (or on the clock) of its best run."""
+        """Return records per CPU second (or per second of wall time) of the best run."""
         return max(t.per_second if wall else t.per_cpu_second for t in self.timings[way])
 
     def ratio(self, other: Way, *, wall: bool = False) -> float:
-        """The median of ours over the other's, run by run."""
+        """Return the median of the pairwise ratios of our rate to the other's."""
         pairs = zip(self.timings[OURS], self.timings[other], strict=True)
         if wall:
             return median(ours.per_second / theirs.per_second for ours, theirs in pairs)
         return median(ours.per_cpu_second / theirs.per_cpu_second for ours, theirs in pairs)
 
     def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
+        """Return the values as built-in types."""
         return {
             "case": asdict(self.case),
             "runs": {way.name: [asdict(t) for t in timings] for way, timings in self.timings.items()},
@@ -52,7 +52,7 @@ def run(
     further: Mapping[str, str] | None = None,
     slow: int = SLOW_RECORDS,
 ) -> Timing:
-    """One child from start to end. Slow ways get the first `slow` records of the same lines."""
+    """Run one child to completion. Slow variants receive only the first `slow` records."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         child = start(way, case, Path(folder), tree, further)
         timed = max(1, slow // case.batch) if way.slow else None
@@ -62,7 +62,7 @@ def run(
 def paired(
     ways: Sequence[Way], case: Case, rounds: int, tree: Path | None = None, slow: int = SLOW_RECORDS
 ) -> Found:
-    """All ways in turn, `rounds` times."""
+    """Run all variants in turn, `rounds` times."""
     lines = data.lines(case)
     timings: dict[Way, list[Timing]] = {way: [] for way in ways}
     for _ in range(rounds):
@@ -72,7 +72,7 @@ def paired(
 
 
 def profile(case: Case, tree: Path | None = None) -> dict[str, Any]:
-    """Where our time goes, by stage, as shares of the child's processor time."""
+    """Return the share of the child's CPU time by stage."""
     lines = data.lines(case)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = Path(folder) / "profile.json"
@@ -82,23 +82,23 @@ def profile(case: Case, tree: Path | None = None) -> dict[str, Any]:
         return found
 
 
-# Everything that can become of a record, and all fields.
+# Covers every possible outcome of a record, and all fields.
 CHECKED = Case(
     devices=7, payload=500, bad=0.05, repeats=0.02, weather=True, detector="trees", records=6_000, warm=2_000
 )
 
 
 def check(ways: Sequence[Way], tree: Path | None = None, case: Case = CHECKED) -> dict[str, int]:
-    """What became of the records, which must be the same in all ways: rows, every column with its bits, failures.
+    """Check that all variants give identical rows (bit by bit) and failures; return the counts by outcome.
 
-    Our detector is then river's (`anomaly.trees`), so that scores are compared too. Raises AssertionError.
+    Uses the equivalent of river's detector (`anomaly.trees`), so that scores are compared too. Raises AssertionError.
     """
     lines = data.lines(case)
-    wrote = {way: _output(way, lines, case, tree) for way in (OURS, *ways)}
+    written = {way: _output(way, lines, case, tree) for way in (OURS, *ways)}
     for way in ways:
-        found = outputs.difference(wrote[OURS], wrote[way], scores=True)
+        found = outputs.difference(written[OURS], written[way], scores=True)
         assert not found, f"{way.name} differs: {found}"
-    return wrote[OURS].counts
+    return written[OURS].counts
 
 
 def _output(way: Way, lines: Lines, case: Case, tree: Path | None) -> outputs.Output:

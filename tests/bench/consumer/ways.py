@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.bench.consumer.data import Case
-from tests.bench.consumer.hosting import frugality
+from tests.bench.consumer.hosting import low_memory_environment
 from tests.bench.consumer.wire import MARK, Child
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +64,7 @@ def start(
     pinned: bool = True,
 ) -> Child:
     """Start a child with everything it needs in `folder`; `tree` is another checkout to take the product from."""
-    launched = frugality() if way in _LAUNCHED else {}
+    launched = low_memory_environment() if way in _LAUNCHED else {}
     environ = {**launched, **prepared(case, folder, tree), **(further or {})}
     return Child([sys.executable, "-P", "-m", way.module], environ, folder / "child.log", pinned=pinned)
 
