@@ -16,18 +16,18 @@ LONG_RUN = {
     "splits": 560_000,
     "state_snapshots": 50_000,
 }
-"""Modules of this package that have a function `fuzz(seed, count)`, with the inputs of a run of some minutes."""
+"""Fuzzer modules of this package, with the number of inputs for a run of several minutes."""
 _CHUNK = 2_000
 
 
 def fuzzer(name: str) -> Callable[[int, int], None]:
-    """The function of a module named in `LONG_RUN`."""
+    """Return the function `fuzz(seed, count)` of a module named in `LONG_RUN`."""
     found: Callable[[int, int], None] = importlib.import_module(f"tests.fuzz.{name}").fuzz
     return found
 
 
 def main(arguments: list[str]) -> int:
-    """Try inputs chunk by chunk, each with its own seed. Exit code 1 where memory grew beyond the bound."""
+    """Test inputs in chunks, each with its own seed. Exit code 1 if memory grows beyond the limit."""
     parser = argparse.ArgumentParser(prog="tests.fuzz", description=__doc__)
     parser.add_argument("name", choices=list(LONG_RUN))
     parser.add_argument("--seed", type=int, default=0)
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     for done in range(0, given.count, _CHUNK):
         fuzz(given.seed + done, min(_CHUNK, given.count - done))
         resident = watch.resident_mb()
-        started = started or resident  # the first chunk loads and compiles
+        started = started or resident  # the first chunk includes imports and compilation
         grown = max(grown, resident - started)
     summary = {
         "name": given.name,

@@ -1,4 +1,4 @@
-"""Mutations of byte strings: what a broken producer, a bit error or an attacker makes of a valid input."""
+"""Mutations of byte strings, as caused by faulty producers, bit errors or attackers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TOKENS = (
 
 
 def mutated(data: bytes, rng: random.Random, others: Sequence[bytes] = ()) -> bytes:
-    """A changed copy of `data`; `others` are further valid inputs, to take pieces from."""
+    """Return a mutated copy of `data`; pieces may be inserted from `others`, which are valid inputs too."""
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         data = _changed(data, rng, others)
     return data
@@ -67,7 +67,7 @@ def _changed(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
 
 
 def _value_replaced(data: bytes, rng: random.Random) -> bytes:
-    """Replace what stands between a colon and the next comma or brace, as a JSON value does."""
+    """Replace the text between a colon and the next comma or brace, such as a JSON value."""
     colons = [at for at, byte in enumerate(data) if byte == 0x3A]
     if not colons:
         return data + rng.choice(_TOKENS)

@@ -1,4 +1,4 @@
-"""Mutated lines of the MultiLang protocol: both readers agree, and `serve` refuses what is no line of it."""
+"""Fuzzes the MultiLang protocol: both readers must agree, and `serve` must reject invalid lines."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _ACTIONS: tuple[dict[str, Any], ...] = (
 
 
 def fuzz(seed: int, count: int) -> None:
-    """Try `count` lines. Raises AssertionError, with the line, where a property does not hold."""
+    """Test `count` lines. Raises AssertionError, with the line, if a property does not hold."""
     rng = random.Random(seed)
     lines = [_records(rng) for _ in range(20)] + [_line(action) for action in _ACTIONS]
-    _compiled_reader_agrees(lines[0])  # compiles it
+    _compiled_reader_agrees(lines[0])  # compile before timing
     for _ in range(count):
         line = mutated(rng.choice(lines), rng, lines)
         with bounded(line):
@@ -49,7 +49,7 @@ def fuzz(seed: int, count: int) -> None:
 
 
 def _records(rng: random.Random) -> bytes:
-    """A line of records as the daemon writes it."""
+    """Return a processRecords line as written by the daemon."""
     items = [
         {
             "data": b64encode(rng.randbytes(rng.choice((0, 1, 30, 300)))).decode(),
@@ -81,12 +81,12 @@ def _compiled_reader_agrees(line: bytes) -> None:
 
 
 def _serve_fails_clearly(lines: bytes) -> None:
-    with suppress(StreamAppError):  # the documented way to refuse a line
+    with suppress(StreamAppError):  # the documented error for an invalid line
         serve(_Handler(), io.BytesIO(lines), io.BytesIO())
 
 
 class _Handler:
-    """Touches what it is given, as a consumer would."""
+    """A handler that accesses the data of each record, as a consumer does."""
 
     def initialize(self, shard: str, sequence: str | None, sub: int | None) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Mutated documents of recovery: each reader gives a value, or raises the error that it documents."""
+"""Fuzzes the readers of recovery documents: each must return a value or raise a documented error."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _HOSTILE = (
 
 
 class Reader(NamedTuple):
-    """A reader under test: valid inputs for it, what it may raise, and a call that uses what it gives."""
+    """A reader under test: valid inputs, documented errors, and a function that reads and uses the value."""
 
     inputs: Sequence[bytes]
     raises: tuple[type[Exception], ...]
@@ -62,7 +62,7 @@ class Reader(NamedTuple):
 
 
 def fuzz(seed: int, count: int) -> None:
-    """Try `count` documents. Raises AssertionError, with the document, where another error leaves a reader."""
+    """Test `count` documents. Raises AssertionError, with the document, for any undocumented error."""
     rng = random.Random(seed)
     readers = list(READERS.items())
     for _ in range(count):
@@ -87,7 +87,7 @@ def _mutated(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
 
 
 def _replaced(data: bytes, rng: random.Random) -> bytes:
-    """A JSON document with one value replaced, so that it stays JSON."""
+    """Replace one value of a JSON document and keep the rest intact."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -112,10 +112,10 @@ def _shape(data: bytes) -> None:
     found = shapes.read(data)
     if isinstance(found, shapes.Range | DeadLetter):
         dead_letters.record_key(found)
-        _letter_record(msgspec.json.encode(dead_letters.record_of(found, dead_letters.State.WAITING)))
+        _dead_letter_record(msgspec.json.encode(dead_letters.record_of(found, dead_letters.State.WAITING)))
 
 
-def _letter_record(data: bytes) -> None:
+def _dead_letter_record(data: bytes) -> None:
     found = dead_letters.parse_record(data)
     if found is not None:
         bounds.to_plain(found)
@@ -134,7 +134,7 @@ def _attempt(item: Mapping[str, Any]) -> None:
     utc_datetime(found.settled_at)
 
 
-def _store_range(data: bytes) -> None:
+def _stored_failure(data: bytes) -> None:
     stored = load(data)
     json.dumps(bounds.to_plain(stored))
     cause(stored)
@@ -160,7 +160,7 @@ def _plan(data: bytes) -> None:
 
 
 def _resealed_plan(data: bytes) -> None:
-    """A plan whose digests are right, whoever wrote it."""
+    """Read a plan with valid digests, regardless of its content."""
     try:
         plan = bounds.decoded(data, plan_file.Plan, deepest=1_000)
         text = msgspec.json.encode(plan_file.with_digests(plan))
@@ -205,7 +205,7 @@ def _request(data: bytes) -> None:
 
 
 def _item(read: Callable[[Mapping[str, Any]], object]) -> Callable[[bytes], None]:
-    """A reader of items of DynamoDB, given as JSON."""
+    """Return a reader of DynamoDB items that are given as JSON."""
 
     def of_bytes(data: bytes) -> None:
         try:
@@ -219,7 +219,7 @@ def _item(read: Callable[[Mapping[str, Any]], object]) -> Callable[[bytes], None
 
 
 def _is_attribute(value: Any) -> bool:
-    """Whether DynamoDB can give such a value of an attribute; which type it has, anybody may have chosen."""
+    """Return whether DynamoDB can return this attribute value; the attribute type may be unexpected."""
     if not isinstance(value, dict) or len(value) != 1:
         return False
     ((kind, inside),) = value.items()
@@ -262,7 +262,7 @@ def _key(data: bytes) -> None:
 
 
 def _positions(data: bytes) -> None:
-    """Sequence numbers of a stored file, which anybody may have written."""
+    """Read the sequence numbers of a stored file from an untrusted writer."""
     texts = data.decode("utf-8", "replace").split("/")
     table = pa.table({"sequence": texts, "sub": pa.array([0] * len(texts), pa.int64())})
     tokens = accounts.tokens_of(table)
@@ -293,12 +293,12 @@ _RECORDS: tuple[dict[str, Any], ...] = (
 )
 _AT = 1_480_550_400_000
 _SHARD = "shardId-000000000001"
-_LETTER = {
+_DEAD_LETTER_JSON = {
     "kind": "stream-app.dead-letter", "version": 1, "consumer": "air", "stream": "devices", "shard": _SHARD,
     "sequence": "100", "sub": 0, "partition_key": "Dongsi", "arrived": _AT, "event": "reading", "schema": None,
     "stage": "verify", "code": "RULE_BROKEN", "reason": "pm25 is 7", "segment": "90",
 }  # fmt: skip
-_DEAD_LETTER = parse(_json(_LETTER))
+_DEAD_LETTER = parse(_json(_DEAD_LETTER_JSON))
 _PAYLOADS = (
     b'{"event":"reading","id":"1","value":1.5}',
     _json({"detail-type": "reading", "detail": {"value": "12", "a": {"b": 1}}, "resources": ["k"]}),
@@ -318,14 +318,14 @@ _PIPE = {
     },
     "version": "1.0", "timestamp": "2016-12-01T00:00:02.000Z", "KinesisBatchInfo": _RANGE,
 }  # fmt: skip
-_LETTER_RECORD = msgspec.json.encode(
+_DEAD_LETTER_RECORD = msgspec.json.encode(
     dead_letters.record_of(_DEAD_LETTER, dead_letters.State.WAITING, reason="throttled", deadline=_AT)
 )
 _MANIFEST = {
     "first": {"position": "100"}, "last": {"position": "200.1"}, "repeated": ["101", "102.3"],
     "parked": {"RULE_BROKEN": ["103"]}, "stored": {},
 }  # fmt: skip
-_ASKED = {
+_CORRECTION_EVENT = {
     "source": "stream-app", "detail-type": "CorrectionRequested",
     "detail": {"id": "i", "event": "reading", "consumer": "air", "shard": _SHARD, "sequence": "100", "arrived": _AT},
 }  # fmt: skip
@@ -365,17 +365,21 @@ _STEPS = {
 _PACKED = b"\x0a\x01a\x12\x0242\x1a\x07\x08\x00\x10\x00\x1a\x01x\x1a\x05\x08\x00\x1a\x01y"
 
 READERS: dict[str, Reader] = {
-    "dead letter": Reader([_json(_LETTER)], (ValueError,), _dead_letter),
-    "shape of a letter": Reader(
-        [_json(_PIPE), _json(_LETTER), _json({"Type": "Notification", "Message": json.dumps(_PIPE)})],
+    "dead letter": Reader([_json(_DEAD_LETTER_JSON)], (ValueError,), _dead_letter),
+    "dead-letter format": Reader(
+        [
+            _json(_PIPE),
+            _json(_DEAD_LETTER_JSON),
+            _json({"Type": "Notification", "Message": json.dumps(_PIPE)}),
+        ],
         (ValueError,),
         _shape,
     ),
-    "record of a letter": Reader([_LETTER_RECORD], (), _letter_record),
+    "dead-letter record": Reader([_DEAD_LETTER_RECORD], (), _dead_letter_record),
     "stored failure": Reader(
         [msgspec.json.encode(failure(_DEAD_LETTER, data)) for data in (*_PAYLOADS, None)],
         (ValueError,),
-        _store_range,
+        _stored_failure,
     ),
     "payload": Reader(_PAYLOADS, (), _payload),
     "plan": Reader([_SEALED], (ConfigError,), _plan),
@@ -385,14 +389,14 @@ READERS: dict[str, Reader] = {
     "manifest, audited": Reader([_json(_MANIFEST)], (ValueError,), _audited_manifest),
     "manifest, redrive": Reader([_json(_MANIFEST)], (), _redrive_manifest),
     "manifest, correction": Reader([_json(_MANIFEST)], (FatalError,), segment.parse_manifest),
-    "request for a correction": Reader([_json(_ASKED)], (ValueError,), _request),
-    "item of the history": Reader(
+    "correction request": Reader([_json(_CORRECTION_EVENT)], (ValueError,), _request),
+    "history item": Reader(
         [_json({"request": {"S": json.dumps(_REQUEST)}, "at": {"N": "1"}, "done_at": {"N": "2"}})],
         (StreamAppError, ValueError),
         _item(_entry),
     ),
-    "item of the ledger": Reader([_json(_ATTEMPT)], (StreamAppError, ValueError), _item(_attempt)),
-    "place": Reader(
+    "ledger item": Reader([_json(_ATTEMPT)], (StreamAppError, ValueError), _item(_attempt)),
+    "ledger key": Reader(
         [_json({"root": {"S": "r"}, "attempt": {"N": "1"}})],
         (StreamAppError, ValueError),
         _item(items.place_of),
@@ -410,6 +414,6 @@ READERS: dict[str, Reader] = {
         (StreamAppError, ValueError),
         _item(_lease),
     ),
-    "key of a failure": Reader([failure(_DEAD_LETTER, b"{}").key.encode(), _SHARD.encode()], (), _key),
-    "positions of a file": Reader([b"100/200/300"], (ValueError,), _positions),
+    "failure key": Reader([failure(_DEAD_LETTER, b"{}").key.encode(), _SHARD.encode()], (), _key),
+    "file sequence numbers": Reader([b"100/200/300"], (ValueError,), _positions),
 }

@@ -1,4 +1,4 @@
-"""Mutated records in sequences: what becomes of each does not depend on how the sequence is cut into calls."""
+"""Fuzzes sequences of records: results must not depend on how a sequence is split into batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream_app.pipeline.registry import Registry
 from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import outcomes, record
 from tests.fuzz.mutations import mutated
-from tests.fuzz.split_worlds import ARRIVED, World, all_dependencies, without_fields
+from tests.fuzz.split_cases import ARRIVED, EventCase, all_cases, without_event_name
 from tests.fuzz.watch import bounded
 from tests.support import RowOutcome, outcomes_of
 
@@ -25,10 +25,10 @@ _MANY = 400
 
 
 class Prepared(NamedTuple):
-    """A registry, and the same without the fast path of `usual_form`."""
+    """A registry with the fast path, and the same registry without it."""
 
     registry: Registry
-    careful: Registry
+    slow_path: Registry
 
 
 class _Result(NamedTuple):
@@ -37,57 +37,57 @@ class _Result(NamedTuple):
 
 
 def fuzz(seed: int, count: int) -> None:
-    """Try `count` records. Raises AssertionError, with a short sequence of them, where a property does not hold."""
+    """Test `count` records. Raises AssertionError, with a minimized sequence, if a property does not hold."""
     rng = random.Random(seed)
     done = 0
     while done < count:
-        dependencies, found = rng.choice(_worlds())
-        payloads = _sequence(dependencies, rng, min(rng.choice((2, 3, 8, 12, 40, _MANY)), count - done))
+        case, found = rng.choice(_prepared_cases())
+        payloads = _sequence(case, rng, min(rng.choice((2, 3, 8, 12, 40, _MANY)), count - done))
         with bounded(payloads, len(payloads)):
-            wrong = difference(found, payloads, rng.randrange(2**32))
-            if not wrong and len(payloads) < _MANY and rng.random() < 0.03:
-                _stored_alike(dependencies, payloads, rng)
-        if wrong:
-            events = ", ".join(dependencies.events)
-            payloads, wrong = shortest(found, payloads, wrong)
-            raise AssertionError(f"{wrong}\nevents: {events}\npayloads: {payloads!r}")
+            mismatch = difference(found, payloads, rng.randrange(2**32))
+            if not mismatch and len(payloads) < _MANY and rng.random() < 0.03:
+                _check_stored_rows(case, payloads, rng)
+        if mismatch:
+            events = ", ".join(case.events)
+            payloads, mismatch = shortest(found, payloads, mismatch)
+            raise AssertionError(f"{mismatch}\nevents: {events}\npayloads: {payloads!r}")
         done += len(payloads)
 
 
 def prepared(registry: Registry) -> Prepared:
-    """Return both ways to read records of a registry's event types."""
+    """Return a registry with and without the fast path."""
     return Prepared(registry, replace(registry, fast_path=FastPath(())))
 
 
 @cache
-def _worlds() -> list[tuple[World, Prepared]]:
-    return [(dependencies, prepared(dependencies.registry())) for dependencies in all_dependencies()]
+def _prepared_cases() -> list[tuple[EventCase, Prepared]]:
+    return [(case, prepared(case.registry())) for case in all_cases()]
 
 
-def _sequence(dependencies: World, rng: random.Random, length: int) -> list[bytes]:
-    base = [dependencies.payload(rng) for _ in range(length)]
-    wild = rng.choice((0.0, 0.1, 0.5))
-    return [_changed(data, rng, base) if rng.random() < wild else data for data in base]
+def _sequence(case: EventCase, rng: random.Random, length: int) -> list[bytes]:
+    base = [case.payload(rng) for _ in range(length)]
+    mutated_share = rng.choice((0.0, 0.1, 0.5))
+    return [_changed(data, rng, base) if rng.random() < mutated_share else data for data in base]
 
 
 def _changed(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
-    return without_fields(data) if rng.random() < 0.1 else mutated(data, rng, others)
+    return without_event_name(data) if rng.random() < 0.1 else mutated(data, rng, others)
 
 
 def difference(given: Prepared, payloads: Sequence[bytes], seed: int) -> str | None:
-    """Return what differs between one call, one record a call, a random split and the careful way of reading."""
+    """Compare one batch with single-record batches, a random split and the slow path; describe a difference."""
     records = [record(data, at, arrived=ARRIVED + at) for at, data in enumerate(payloads)]
     whole = _run(records, [len(records)], given.registry)
     rng = random.Random(seed)
     others = {"a random split": (given.registry, list(_sizes(len(records), rng)))}
     if len(records) < _MANY:
-        others["one by one"] = (given.registry, [1] * len(records))
+        others["single-record batches"] = (given.registry, [1] * len(records))
     if len(records) == _MANY or rng.random() < 0.3:
-        others["the careful way"] = (given.careful, [len(records)])
+        others["the slow path"] = (given.slow_path, [len(records)])
     for name, (registry, sizes) in others.items():
         other = _run(records, sizes, registry)
-        if wrong := _compared(whole, other):
-            return f"one call and {name} differ: {wrong}"
+        if mismatch := _compared(whole, other):
+            return f"one batch and {name} differ: {mismatch}"
     return None
 
 
@@ -109,19 +109,19 @@ def _run(records: Sequence[Record], sizes: Sequence[int], registry: Registry) ->
 
 
 def _compared(one: _Result, other: _Result) -> str | None:
-    # As text, in which NaN equals NaN; numbers outside objects are compared as bits.
+    # Compared as text, in which NaN equals NaN; numbers outside objects are compared by their bits.
     texts = [{row: repr(outcome) for row, outcome in each.outcomes.items()} for each in (one, other)]
     for row in sorted(texts[0].keys() | texts[1].keys()):
         if texts[0].get(row) != texts[1].get(row):
             shown = _differing(one.outcomes.get(row, ()), other.outcomes.get(row, ()))
             return f"row {row}\n  {shown[0]}\n  {shown[1]}"
     if one.snapshot != other.snapshot:
-        return "the snapshots"
+        return "snapshots"
     return None
 
 
 def _differing(one: RowOutcome, other: RowOutcome) -> tuple[Any, Any]:
-    """Both outcomes, of rows that passed in both only the columns that differ."""
+    """Return both outcomes, reduced to the differing columns if the row passed in both."""
     if not one or not other or one[:2] != other[:2] or one[0] != "passed":
         return one, other
     names = [name for name in one[2] | other[2] if repr(one[2].get(name)) != repr(other[2].get(name))]
@@ -129,18 +129,18 @@ def _differing(one: RowOutcome, other: RowOutcome) -> tuple[Any, Any]:
     return left, right
 
 
-def _stored_alike(dependencies: World, payloads: Sequence[bytes], rng: random.Random) -> None:
-    """What is read back from Parquet does not depend on the split either."""
-    if len(dependencies.events) > 1:
+def _check_stored_rows(case: EventCase, payloads: Sequence[bytes], rng: random.Random) -> None:
+    """Check that rows read back from Parquet do not depend on the split."""
+    if len(case.events) > 1:
         return
-    ((name, event),) = dependencies.events.items()
+    ((name, event),) = case.events.items()
     settings = {"max_record_bytes": _MAX_BYTES, "segment_records": rng.choice((2, 5, 1_000))}
     splits = ([len(payloads)], [1] * len(payloads), list(_sizes(len(payloads), rng)))
     whole, *others = (
         outcomes(
             payloads,
             event=event,
-            schemas=dependencies.schemas[name],
+            schemas=case.schemas[name],
             splits=sizes,
             arrived=ARRIVED,
             settings=settings,
@@ -152,14 +152,14 @@ def _stored_alike(dependencies: World, payloads: Sequence[bytes], rng: random.Ra
             assert repr(one) == repr(two), f"row {row} as stored\n  {one}\n  {two}\npayloads: {payloads!r}"
 
 
-def shortest(given: Prepared, payloads: list[bytes], wrong: str) -> tuple[list[bytes], str]:
-    """Leave out records as long as something still differs."""
+def shortest(given: Prepared, payloads: list[bytes], mismatch: str) -> tuple[list[bytes], str]:
+    """Minimize the sequence: remove records while a difference remains."""
     at = 0
     while at < len(payloads) and len(payloads) > 1:
         fewer = payloads[:at] + payloads[at + 1 :]
         found = next(filter(None, (difference(given, fewer, seed) for seed in range(8))), None)
         if found:
-            payloads, wrong = fewer, found
+            payloads, mismatch = fewer, found
         else:
             at += 1
-    return payloads, wrong
+    return payloads, mismatch

@@ -1,7 +1,7 @@
-"""Mutated state snapshots: each is refused, or read and used, and never crashes the process.
+"""Fuzzes state snapshots: each must be rejected or restored and used, without crashing the process.
 
-Most have their checksums made anew, so that what lies behind these is tried. `NUMBA_BOUNDSCHECK=1` lets compiled code
-notice an index out of bounds that does not happen to crash.
+Most mutations recompute the checksums, so that the code behind the checksum test is reached. `NUMBA_BOUNDSCHECK=1`
+makes compiled code detect out-of-bounds indexes that would not crash.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ _ANY: tuple[Any, ...] = (
 
 
 def fuzz(seed: int, count: int) -> None:
-    """Try `count` snapshots. Raises AssertionError, with the snapshot, where a property does not hold."""
+    """Test `count` snapshots. Raises AssertionError, with the snapshot, if a property does not hold."""
     rng = random.Random(seed)
     for _ in range(count):
         event = rng.choice(sorted(snapshots.EVENTS))
         snapshot = rng.choice(_KINDS)(event, rng)
         with bounded(snapshot):
-            _refused_or_used(event, snapshot)
+            _check_rejected_or_usable(event, snapshot)
 
 
-def _refused_or_used(event: str, snapshot: bytes) -> None:
+def _check_rejected_or_usable(event: str, snapshot: bytes) -> None:
     state = _new(event)
     try:
         state.restore(snapshot)
-    except FatalError:  # the documented way to refuse one
+    except FatalError:  # the documented error for an invalid snapshot
         return
     process(_records(event)[30:36], _registry(event), state, samples.MAX_BYTES)
     again = _new(event)
@@ -89,27 +89,27 @@ def _base(event: str) -> bytes:
 
 
 def _bytes(event: str, rng: random.Random) -> bytes:
-    """Bytes changed, of this version or the one before."""
+    """Mutate bytes of a snapshot of the current or the previous version."""
     base = snapshots.VERSION_2.read_bytes() if rng.random() < 0.3 else _base(event)
     return mutated(base, rng, [_base(event)])
 
 
 def _frames(event: str, rng: random.Random) -> bytes:
-    """Compressed frames, or the length that they name, changed under a right checksum."""
+    """Mutate compressed frames or the stored length, with a valid checksum."""
     changed = mutated(_base(event)[len(MAGIC) : -4], rng)
     if rng.random() < 0.2:
         changed = changed[:-8] + rng.choice((0, 1, 2**20, 2**33, 2**63)).to_bytes(8, "little")
-    return _checked(MAGIC + changed)
+    return _with_checksum(MAGIC + changed)
 
 
 def _content(event: str, rng: random.Random) -> bytes:
-    """MessagePack changed within a right container."""
+    """Mutate the MessagePack content in a valid container."""
     state = unpack(_base(event))
     return write_container([mutated(msgspec.msgpack.encode(state), rng)])
 
 
 def _part(event: str, rng: random.Random) -> bytes:
-    """A value of the state changed, removed, or exchanged for another one."""
+    """Change, remove or replace a value of the state."""
     state = unpack(_base(event))
     stored = state["events"][event]
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -141,7 +141,7 @@ def _value(value: Any, rng: random.Random) -> Any:
 
 
 def _array(data: bytes, rng: random.Random) -> bytes:
-    """Some numbers of an array changed to what no index or length may be, or its length changed."""
+    """Set array elements to invalid indexes or lengths, or change the length of the array."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 3))):
         kind = rng.choice((np.int64, np.int64, np.int32, np.float64, np.float32, np.float32, np.uint8))
@@ -162,7 +162,7 @@ def _array(data: bytes, rng: random.Random) -> bytes:
 
 
 def _detector(event: str, rng: random.Random) -> bytes:
-    """Parts of the detector's state changed, removed, repeated or exchanged, sealed anew."""
+    """Change, remove, repeat or swap parts of the detector state and seal it again."""
     state = unpack(_base(event))
     stored = state["events"][event]["detector"]
     kind, parts = _unsealed(stored)
@@ -181,15 +181,15 @@ def _detector(event: str, rng: random.Random) -> bytes:
             case _ if parts:
                 parts[at] = _array(parts[at], rng)
     sealed = seal_parts(kind, parts) if kind else parts[0] if parts else b""
-    if rng.random() < 0.1 and len(sealed) > 40:  # its head, too, under a right checksum
+    if rng.random() < 0.1 and len(sealed) > 40:  # mutate the header too, with a valid checksum
         head = mutated(sealed[28:-4], rng)
-        sealed = _checked(sealed[:28] + head)
+        sealed = _with_checksum(sealed[:28] + head)
     state["events"][event]["detector"] = sealed
     return compress_state(state)
 
 
 def _unsealed(stored: bytes) -> tuple[str, list[bytes]]:
-    """The kind and parts of a detector's state; no kind where it is not sealed."""
+    """Return the kind and parts of a detector state; the kind is empty if the state is not sealed."""
     if not stored.startswith(b"stream-app detector"):
         return "", [stored]
     head = int.from_bytes(stored[28:32], "little")
@@ -198,7 +198,7 @@ def _unsealed(stored: bytes) -> tuple[str, list[bytes]]:
     return kind, [bytes(part) for part in parts]
 
 
-def _checked(data: bytes) -> bytes:
+def _with_checksum(data: bytes) -> bytes:
     return data + zlib.crc32(data).to_bytes(4, "little")
 
 

@@ -1,4 +1,4 @@
-"""Bounds that hold for every input of a fuzzer: processor time, and the growth of memory."""
+"""Limits for every fuzzer input: CPU time and memory growth."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SECONDS = 1.0
-"""Processor time that one input may take."""
+"""Maximum CPU seconds per input."""
 GROWTH_MB = 200.0
-"""Memory by which a fuzzer's process may grow after its first inputs."""
+"""Maximum memory growth of a fuzzer process after its first inputs."""
 slowest = 0.0
-"""Processor seconds of the slowest input so far in this process."""
+"""CPU seconds of the slowest input so far in this process."""
 
 
 @contextmanager
 def bounded(data: object, inputs: int = 1) -> Iterator[None]:
-    """Raise AssertionError, showing `data`, when the block takes over a second of processor time an input."""
+    """Raise AssertionError, with `data`, if the block uses more than `SECONDS` of CPU time per input."""
     global slowest
     begun = time.thread_time()
     yield
@@ -27,6 +27,6 @@ def bounded(data: object, inputs: int = 1) -> Iterator[None]:
 
 
 def resident_mb() -> float:
-    """The process's resident memory in MB."""
+    """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6

@@ -26,7 +26,7 @@ from stream_app.pipeline.state.shard_state import ShardState
 from stream_app.testing import MAX_BYTES, outcomes, record
 from tests.event_cases import one_schema, thing
 from tests.fuzz import splits as fuzzer
-from tests.fuzz.split_worlds import only
+from tests.fuzz.split_cases import only
 from tests.samples import HOUR, READING, SCHEMAS, START, as_envelope, as_json, splits
 from tests.support import RowOutcome, outcomes_of
 

@@ -1,8 +1,9 @@
-"""What a further shard takes: proportional set size of everything that serves 1, 4, 8 … shards, and time to ready.
+"""Measures memory per additional shard, as proportional set size (PSS) for 1, 4, 8 … shards, and time to ready.
 
-The real child with boto3's clients on the embedded AWS. Each has stored a segment with dead letters and committed it,
-and has another open. PSS shares out pages that processes have in common, so that its sum over them is what the
-machine has to have; pages of files, which strangers on the machine share too, count once.
+Runs the real child with boto3 clients against the embedded AWS. Each child has stored and committed a segment with
+dead letters and has another segment open. PSS divides shared pages among the processes that share them, so the sum
+over all processes is the memory that the machine needs. Pages of mapped files, which unrelated processes may share
+too, are counted once.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from tests.bench.consumer.hosting import hosted
 from tests.bench.consumer.ways import product_path
 from tests.bench.consumer.wire import MARK, TICK, Child, processes
 
-_MB = 1024.0  # kB of /proc
+_MB = 1024.0  # kB, the unit of /proc
 _CASE = Case(records=2_000, warm=1_500, bad=0.01)
 _TICK = b'{"action":"processRecords","records":[],"millisBehindLatest":0}\n'
 _BEHIND, _HERE = b'"millisBehindLatest":1000', b'"millisBehindLatest":0'
-_QUIET = 11.0  # seconds after which an idle shard has returned what it does not need
+_QUIET = 11.0  # seconds until an idle shard has released unused memory
 _NAME = "bench"
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Megabytes and `processes` by number of shards; `ready_ms` of each child, the first apart.
+    """Megabytes and `processes` by number of shards; median `ready_ms` of all children but the first.
 
-    `busy` is with batches and nothing else since they began; `mb` when each had a tick without records after them.
+    `busy` is measured right after the batches; `mb` after an idle period and one call without records.
     """
 
     mb: Mapping[int, float]
@@ -50,16 +51,16 @@ class Memory:
 
     @property
     def mb_per_extra_shard(self) -> float:
-        """The slope between the smallest and the largest number of shards."""
+        """Return the slope of `mb` between the smallest and the largest number of shards."""
         return _slope(self.mb)
 
     @property
     def busy_per_extra_shard(self) -> float:
-        """The same of `busy`."""
+        """Return the slope of `busy` between the smallest and the largest number of shards."""
         return _slope(self.busy)
 
     def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
+        """Return the values as built-in types."""
         steps = {f"{a} to {b}": (self.mb[b] - self.mb[a]) / (b - a) for a, b in pairwise(sorted(self.mb))}
         return {
             "mb": {str(shards): mb for shards, mb in self.mb.items()},
@@ -81,7 +82,7 @@ def _slope(mb: Mapping[int, float]) -> float:
 def measure(
     folder: Path, counts: Sequence[int] = (1, 4, 8), tree: Path | None = None, *, host: bool = False
 ) -> Memory:
-    """One process a shard, or with `host` the shard host. Raises LookupError where the checkout has none."""
+    """Measure one process per shard, or the forkserver if `host`. Raises LookupError if there is none."""
     fed = _at_the_tip(lines(_CASE))
     with aws.start(log=folder / "aws.log") as running:
         environ = _environ({**os.environ, **running.environment()}, folder, tree)
@@ -105,7 +106,7 @@ def measure(
 def _fill(
     start: Callable[[int], Child], shards: Sequence[str], counts: Sequence[int], fed: Lines, *, idle: bool
 ) -> tuple[dict[int, float], dict[int, int], list[float]]:
-    """Megabytes and processes at each count, and each child's time to ready."""
+    """Return megabytes and processes at each count, and each child's time to ready in ms."""
     children: list[Child] = []
     ready: list[float] = []
     mb, number = {}, {}
@@ -115,7 +116,7 @@ def _fill(
             ready.append(1000 * children[-1].initialize(shard))
             _feed(children[-1], fed)
             if len(children) in counts:
-                time.sleep(_QUIET if idle else 1.0)  # what a process does when it is idle belongs to it
+                time.sleep(_QUIET if idle else 1.0)  # include the work that a process does when idle
                 for child in children if idle else ():
                     child.send(_TICK)
                 mb[len(children)], number[len(children)] = pss_mb(children[-1].mark)
@@ -126,16 +127,16 @@ def _fill(
 
 
 def _at_the_tip(fed: Lines) -> Lines:
-    """As a shard's records come that is not behind: each batch is done at once."""
+    """Mark the batches as not behind the tip, so that each is processed immediately."""
     warm, timed = ([line.replace(_BEHIND, _HERE) for line in part] for part in (fed.warm, fed.timed))
     return fed._replace(warm=warm, timed=timed)
 
 
 def _feed(child: Child, fed: Lines) -> None:
-    """A segment and its end, a commit, and the beginning of the next."""
+    """Send a complete segment, wait for its commit, and start the next segment."""
     for line in (*fed.warm, TICK):
         child.send(line)
-    time.sleep(1.1)  # a commit is due
+    time.sleep(1.1)  # until the next commit is due
     for line in (*fed.timed, TICK):
         child.send(line)
     if not child.checkpoints:
@@ -162,7 +163,7 @@ def _shards(environ: Mapping[str, str], count: int) -> list[str]:
 
 
 def pss_mb(mark: str) -> tuple[float, int]:
-    """Megabytes of all processes of a run, and how many they are."""
+    """Return the PSS in MB of all processes of a run, and their number."""
     kb, count = 0, 0
     files: dict[str, int] = {}
     for process in processes(mark):
@@ -182,7 +183,7 @@ def _sizes(path: Path, names: Sequence[str]) -> Iterator[int]:
 
 
 def _of_files(folder: Path) -> Iterator[tuple[str, int]]:
-    """Each mapping of a file on disk, as file and place in it, with how much of it is resident and not a copy."""
+    """Yield each mapping of a file on disk as (file and offset, resident kB without private copies)."""
     text = (folder / "smaps").read_text()
     for piece in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.MULTILINE)[1:]:
         head, *lines = piece.splitlines()

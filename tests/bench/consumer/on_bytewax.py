@@ -1,6 +1,6 @@
-"""The same job as a Bytewax dataflow: read, by device, stateful, written. Without recovery, which would cost more.
+"""The same job as a Bytewax dataflow keyed by device, without recovery, which would cost more.
 
-A line is answered when all its records have come to the sink: KCL is not told that a record is done before it is.
+A line is answered only after all its records have reached the sink, so KCL never sees unfinished work as done.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from tests.bench.consumer.pipe import Files, Pipe, folder, prepared
 from tests.bench.consumer.stock_device import Device
 
 Item = tuple[Record, Any]
-# When an epoch ends, every ten seconds by itself, Bytewax copies the state of all devices that were met in it, also
-# without recovery: seconds, with river's trees. A run so short meets that by accident, so none does.
+# At the end of each epoch (by default ten seconds) Bytewax copies the state of all devices it updated, even without
+# recovery; with river's trees this takes seconds. Short runs would include a copy only by chance, so none does.
 EPOCH = timedelta(days=1)
 
 
 class Line:
-    """How many records of the line that was read last are still on their way."""
+    """Counts the records of the current line that have not reached the sink."""
 
     def __init__(self) -> None:
         self.open = 0
 
 
 class Lines(DynamicSource[Record], StatelessSourcePartition[Record]):
-    """The daemon's lines, one at a time."""
+    """Source of records, one line of the daemon at a time."""
 
     def __init__(self, pipe: Pipe, line: Line, files: Files) -> None:
         self._pipe, self._line, self._files = pipe, line, files
 
     def build(self, *_: Any) -> Lines:
-        """There is one worker."""
+        """Return self, because there is one worker."""
         return self
 
     def next_batch(self) -> list[Record]:
-        """The next line's records, none while some are on their way."""
+        """Return the records of the next line, or none while records of the current line are pending."""
         if self._line.open:
             return []
         self._files.flush()
@@ -55,24 +55,24 @@ class Lines(DynamicSource[Record], StatelessSourcePartition[Record]):
 
 
 class Out(DynamicSink[tuple[str, Item]], StatelessSinkPartition[tuple[str, Item]]):
-    """The files."""
+    """Sink that writes results to files."""
 
     def __init__(self, line: Line, files: Files) -> None:
         self._line, self._files = line, files
 
     def build(self, *_: Any) -> Out:
-        """There is one worker."""
+        """Return self, because there is one worker."""
         return self
 
     def write_batch(self, items: list[tuple[str, Item]]) -> None:
-        """Results of some records."""
+        """Write the results of some records."""
         for _, (record, done) in items:
             self._files.add(record, done)
         self._line.open -= len(items)
 
 
 def step(device: Device | None, item: Item) -> tuple[Device, Item]:
-    """One reading of a device."""
+    """Process one reading of a device."""
     device = Device() if device is None else device
     record, row = item
     if isinstance(row, rows.RejectedError):

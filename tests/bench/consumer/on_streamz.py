@@ -1,4 +1,4 @@
-"""The same job as a streamz pipeline: each record is pushed through map, accumulate (the devices) and sink."""
+"""The same job as a streamz pipeline: map, accumulate (with device state) and sink for each record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Item = tuple[Record, Any]
 
 
 def step(devices: dict[str, Device], keyed: tuple[str, Item]) -> tuple[dict[str, Device], Item]:
-    """One reading of a device."""
+    """Process one reading of a device."""
     key, (record, row) = keyed
     if isinstance(row, rows.RejectedError):
         return devices, (record, row)

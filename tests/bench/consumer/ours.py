@@ -1,7 +1,7 @@
-"""The child that is measured: `stream_app.record_processor` as it is, with clients that write to a folder.
+"""The measured child: the unchanged `stream_app.record_processor` with clients that write to a folder.
 
-The environment says BENCH_FOLDER, BENCH_DETECTOR ("default", "none", "trees"), and where a profile is wanted
-BENCH_PROFILE (a file) and BENCH_WARM (messages before it begins).
+Environment variables: BENCH_FOLDER, BENCH_DETECTOR ("default", "none" or "trees") and, to write a profile,
+BENCH_PROFILE (a file) and BENCH_WARM (number of messages before profiling starts).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tests.bench.consumer.stages import Clocks
 
 
 def arrange() -> None:
-    """Clients that write to the folder, and the detector that is asked for."""
+    """Install clients that write to BENCH_FOLDER, and the detector selected by BENCH_DETECTOR."""
     vars(app)["clients"] = local(Path(os.environ["BENCH_FOLDER"]))
     match os.environ.get("BENCH_DETECTOR", "default"):
         case "none":
-            _replace(None)
+            _replace_detector(None)
         case "trees":
-            _replace(lambda features: HalfSpaceTrees(features, seed=1))
+            _replace_detector(lambda features: HalfSpaceTrees(features, seed=1))
 
 
-def _replace(detector: DetectorFactory | None) -> None:
+def _replace_detector(detector: DetectorFactory | None) -> None:
     vars(air_quality)["EVENT"] = dataclasses.replace(air_quality.EVENT, detector=detector)
 
 

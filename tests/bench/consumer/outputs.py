@@ -1,4 +1,4 @@
-"""What the ways wrote, side by side: before anything is timed, the outputs must be the same."""
+"""Reads and compares the outputs of the variants, which must be identical before anything is timed."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _OURS_ONLY = ("shard",)
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Stored rows by sequence number, and the code under which each failed record was parked."""
+    """Stored rows and the error codes of dead letters, by sequence number."""
 
     stored: dict[str, dict[str, Any]]
     failed: dict[str, str]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows were stored, how many failed by code."""
+        """Return the number of stored rows, and of failed records by code."""
         return {"stored": len(self.stored), **dict(sorted(Counter(self.failed.values()).items()))}
 
 
 def of_ours(folder: Path) -> Output:
-    """Parquet files and dead letters. Raises AssertionError where a row was stored twice."""
+    """Read Parquet files and dead letters. Raises AssertionError if a row was stored twice."""
     stored: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("events*.parquet")):
         table = pq.read_table(path)
@@ -47,7 +47,7 @@ def of_ours(folder: Path) -> Output:
 
 
 def of_lines(folder: Path) -> Output:
-    """Lines of JSON, as the stock way and other stream processors write them here."""
+    """Read the JSON lines written by the stock consumer and other stream processors."""
     stored = [json.loads(line) for line in (folder / "stored.jsonl").read_text().splitlines()]
     failed = [json.loads(line) for line in (folder / "failed.jsonl").read_text().splitlines()]
     return Output({row["sequence"]: row for row in stored}, {row["sequence"]: row["code"] for row in failed})
@@ -55,7 +55,7 @@ def of_lines(folder: Path) -> Output:
 
 @dataclass(slots=True)
 class Difference:
-    """What two outputs do not share; empty when they are the same."""
+    """The differences between two outputs; false if there are none."""
 
     rows: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Difference:
 
 
 def difference(one: Output, other: Output, *, scores: bool) -> Difference:
-    """Compare rows, failures by code and every column, floats by their bits; `scores` says whether those count."""
+    """Compare rows, failures by code and every column, floats exactly; scores only if `scores`."""
     found = Difference(
         rows=sorted(one.stored.keys() ^ other.stored.keys()),
         failed=[

@@ -1,7 +1,7 @@
-"""What a record costs a shard that is not behind: small batches at their own pace, on one shard or on many.
+"""Measures the cost per record at the tip of the shard: small batches at a fixed rate, on one or more shards.
 
-Each has 250 records a second in five polls, as KCL's daemon reads where it has caught up. What is counted is batches;
-no segment ends meanwhile.
+Each shard receives 250 records per second in five polls, as from KCL's daemon when it has caught up. Only batches are
+measured; no segment ends during the timed part.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BEHIND, _HERE = b'"millisBehindLatest":1000', b'"millisBehindLatest":0'
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """So many shards: records per second of processor time, what a batch takes, and how many cores all keep busy."""
+    """Results for a number of shards: records per CPU second, CPU ms per batch, and the number of busy cores."""
 
     shards: int
     per_cpu_second: float
@@ -34,23 +34,23 @@ class Paced:
 
 
 def measure(counts: Sequence[int] = COUNTS, tree: Path | None = None) -> list[Paced]:
-    """By number of shards, with the shard host. Raises LookupError where the checkout has none."""
-    took = {count: _took(count, tree) for count in sorted(set(counts))}
-    each = {count: cpu / count for count, cpu in took.items()}
+    """Measure each number of shards with the forkserver. Raises LookupError if the checkout has none."""
+    cpu_by_count = {count: _cpu_seconds(count, tree) for count in sorted(set(counts))}
+    each = {count: cpu / count for count, cpu in cpu_by_count.items()}
     batches = _POLLS * _SECONDS
     return [
         Paced(
             count,
             batches * _BATCH / cpu,
             cpu / batches * 1_000,
-            took[count] / _SECONDS,
+            cpu_by_count[count] / _SECONDS,
             each[min(each)] / cpu,
         )
         for count, cpu in each.items()
     ]
 
 
-def _took(count: int, tree: Path | None) -> float:
+def _cpu_seconds(count: int, tree: Path | None) -> float:
     fed = lines(_CASE)
     timed = [line.replace(_BEHIND, _HERE) for line in fed.timed]
     with together(count, _CASE, tree, host=True) as children, ThreadPoolExecutor(count) as pool:
@@ -61,7 +61,7 @@ def _took(count: int, tree: Path | None) -> float:
 
 
 def _feed(child: Child, timed: Sequence[bytes], begin: float) -> None:
-    """Polls of different shards do not fall together."""
+    """Send the lines at five per second; the caller offsets `begin` so that polls of shards do not coincide."""
     for at, line in enumerate(timed):
         time.sleep(max(0.0, begin + at / _POLLS - time.perf_counter()))
         child.send(line)

@@ -1,9 +1,9 @@
-"""Does it stay as fast with more shards: records per second of processor time, one to 64 of them busy on a machine.
+"""Measures throughput in records per CPU second with 1 to 64 busy shards on one machine.
 
-All children are there from the beginning, and warm: each has stored a segment, so that it has what it needs once.
-Then some of them get a minute of a full shard, as fast as they take it, and the others nothing; few and many in turn,
-so that what the machine does besides meets all. In a minute two segments end. How children begin and how shards end
-is not timed: it is paid once, however many records there are.
+All children run from the start and are warm: each has already stored a segment. Then some children receive a minute's
+records of a full shard as fast as they accept them, and the others receive nothing. Small and large groups alternate,
+so that other load on the machine affects all of them. Two segments end in each minute. Startup and the end of the
+shard are not timed, because their cost does not depend on the number of records.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from tests.bench.consumer.ways import OURS, prepared, start
 from tests.bench.consumer.wire import TICK, Child, processes
 
 COUNTS = (1, 4, 16, 64)
-# Without a host each takes 150 MB.
+# Without the forkserver each shard uses 150 MB.
 COUNTS_ALONE = (1, 4)
 _MINUTE = 60_000  # records
 _CASE = Case(warm=50_500)
-# Children that have a minute each time, together or one after the other: a single minute is soon over.
+# Minimum number of one-minute inputs per measurement, because a single one is too short to time.
 _AT_LEAST = 8
-_PROCESS_CLOCK = 2  # Linux: with a process's number, the clock of all its threads
+_PROCESS_CLOCK = 2  # Linux: combined with a process id, the CPU clock of the whole process
 
 Groups = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """So many together; both are records per second of their processor time, `ratio` to the fewest together."""
+    """Results for `shards` busy shards: records per CPU second and per second; `ratio` is to the smallest count."""
 
     shards: int
     per_cpu_second: float
@@ -45,9 +45,9 @@ class Parallel:
 
 
 def measure(counts: Sequence[int] = COUNTS, tree: Path | None = None, *, host: bool = True) -> list[Parallel]:
-    """By number of shards that are busy: half a minute up to 16, one for 64 (6 GB), where nothing else runs.
+    """Measure each number of busy shards: 30 s for up to 16 shards, 60 s (and 6 GB) for 64.
 
-    With `host`, the shard host serves them. Raises LookupError where the checkout has none.
+    With `host`, uses the forkserver. Raises LookupError if the checkout has none.
     """
     turns = _turns(sorted(set(counts)))
     minutes = max(
@@ -59,10 +59,10 @@ def measure(counts: Sequence[int] = COUNTS, tree: Path | None = None, *, host: b
 
 
 def _turns(counts: Sequence[int]) -> list[tuple[int, Groups]]:
-    """Up to the most and down again: how many together, and who; all in turn."""
-    who = cycle(range(counts[-1]))
+    """Return (count, groups of children) for ascending, then descending counts; children take turns."""
+    children = cycle(range(counts[-1]))
     return [
-        (count, [[next(who) for _ in range(count)] for _ in range(max(1, _AT_LEAST // count))])
+        (count, [[next(children) for _ in range(count)] for _ in range(max(1, _AT_LEAST // count))])
         for count in (*counts, *counts[-2::-1])
     ]
 
@@ -70,7 +70,7 @@ def _turns(counts: Sequence[int]) -> list[tuple[int, Groups]]:
 def _race(
     children: Sequence[Child], turns: Sequence[tuple[int, Groups]], case: Case
 ) -> Mapping[int, tuple[int, float, float]]:
-    """Minutes, processor seconds and seconds by number of shards."""
+    """Return minutes of input, CPU seconds and wall-clock seconds by number of shards."""
     fed = lines(case)
     each = _MINUTE // case.batch
     left = [iter(range(0, len(fed.timed), each)) for _ in children]
@@ -88,8 +88,8 @@ def _race(
             for group in groups:
                 list(pool.map(minute, group))
             wall, cpu = time.perf_counter() - begun, used(children) - cpu
-            so_far = found.get(count, (0, 0.0, 0.0))
-            found[count] = (so_far[0] + count * len(groups), so_far[1] + cpu, so_far[2] + wall)
+            previous = found.get(count, (0, 0.0, 0.0))
+            found[count] = (previous[0] + count * len(groups), previous[1] + cpu, previous[2] + wall)
     return found
 
 
@@ -103,7 +103,7 @@ def _ratios(found: Mapping[int, tuple[int, float, float]]) -> list[Parallel]:
 
 @contextmanager
 def together(count: int, case: Case, tree: Path | None, *, host: bool) -> Iterator[Sequence[Child]]:
-    """So many children, each with its shard. Raises AssertionError where one of them ends badly."""
+    """Run `count` children, one shard each. Raises AssertionError if a child fails."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         if not host:
@@ -133,13 +133,13 @@ def _until_end(children: Sequence[Child]) -> Iterator[Sequence[Child]]:
 
 
 def warm(child: Child, before: Sequence[bytes]) -> None:
-    """The lines before the clock starts, all of them done."""
+    """Send the warm-up lines and wait until they are processed."""
     for line in (*before, TICK):
         child.send(line)
 
 
 def used(children: Sequence[Child]) -> float:
-    """Processor seconds of all that serves them, the host included; finer than the ticks of /proc."""
+    """Return CPU seconds of the children and the forkserver, more precise than the clock ticks of /proc."""
     total = 0.0
     for process in {
         process.pid for mark in {child.mark for child in children} for process in processes(mark)

@@ -1,4 +1,4 @@
-"""The daemon's lines for other stream processors, which have no KCL loop of their own: read, decoded, answered."""
+"""MultiLang protocol loop for other stream processors: reads, decodes and answers the daemon's lines."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 class Pipe:
-    """Gives the records of one line after another; a line is answered when the next is asked for."""
+    """Returns the records of one line at a time; requesting the next line answers the current one."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "wb")
-        os.dup2(2, 1)  # a library that prints does not disturb the protocol
-        self._asked: str | None = None
+        os.dup2(2, 1)  # keep output printed by libraries out of the protocol stream
+        self._action: str | None = None
 
     def records(self) -> Sequence[Record] | None:
-        """The records of the next line, none for an action without any; None at the end of input."""
-        if self._asked is not None:
-            self._write(b'{"action":"status","responseFor":"%s"}' % self._asked.encode())
+        """Return the records of the next line (empty for other actions), or None at the end of input."""
+        if self._action is not None:
+            self._write(b'{"action":"status","responseFor":"%s"}' % self._action.encode())
         line = sys.stdin.buffer.readline()
         if not line:
             return None
         message = _decoder.decode(line)
-        self._asked = str(message.__struct_config__.tag)
+        self._action = str(message.__struct_config__.tag)
         if isinstance(message, ShardEnded):
             self._write(b'{"action":"checkpoint","sequenceNumber":null,"subSequenceNumber":null}')
             sys.stdin.buffer.readline()
@@ -46,7 +46,7 @@ class Pipe:
 
 
 def prepared(record: Record) -> tuple[str, tuple[Record, Row | rows.RejectedError]]:
-    """A record as (device, what was read of it); what cannot be read has no device."""
+    """Return a record as (device, (record, row or error)); the device is empty for unreadable records."""
     try:
         row = rows.read(record.data)
     except rows.RejectedError as error:
@@ -55,7 +55,7 @@ def prepared(record: Record) -> tuple[str, tuple[Record, Row | rows.RejectedErro
 
 
 class Files:
-    """Where outputs go."""
+    """Output files for stored rows and failures."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ class Files:
         self._failed: TextIO = (folder / "failed.jsonl").open("w")
 
     def add(self, record: Record, done: Row | rows.RejectedError | None) -> None:
-        """One record's result; None is a repeat."""
+        """Write the result of one record; None is a duplicate and is not written."""
         position = {"sequence": record.sequence_number, "sub": record.sub_sequence_number}
         if isinstance(done, rows.RejectedError):
             self._failed.write(rows.failed(position, record.partition_key, done))
@@ -72,11 +72,11 @@ class Files:
             self._stored.write(rows.stored(position, record.partition_key, arrived, done))
 
     def flush(self) -> None:
-        """Before a line is answered."""
+        """Flush both files; call before a line is answered."""
         self._stored.flush()
         self._failed.flush()
 
 
 def folder() -> Path:
-    """Where this child writes."""
+    """Return the output folder of this child."""
     return Path(os.environ["BENCH_FOLDER"])

@@ -1,4 +1,4 @@
-"""What a standard run measures, and the whole grid."""
+"""The standard benchmark run and the full grid of cases."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ OUT = Path("build/bench/consumer.json")
 HEADLINE = Case()
 _POINT = replace(HEADLINE, records=60_000, warm=15_000)
 _SLOW = 10_000
-# river's model of a device takes 1.25 MB and 17 ms to begin: ten thousand of them are not timed.
+# river's model takes 1.25 MB and 17 ms to create per device, too much for ten thousand devices.
 _STOCK_DEVICES = 1_000
 
-# The one that counts comes last in order of the alphabet: with a host, where the checkout has one.
+# `to_json` reports the alphabetically last mode: `host`, if the checkout has a forkserver.
 _COUNTS = {"alone": parallel.COUNTS_ALONE, "host": parallel.COUNTS}
 
 
 def points() -> list[Case]:
-    """One dimension at a time, away from the headline."""
+    """Return cases that differ from the headline in one dimension each."""
     return [
         *(replace(_POINT, payload=size) for size in (200, 1_000)),
         replace(_POINT, payload=10_000, records=15_000, warm=15_000),
@@ -40,7 +40,7 @@ def points() -> list[Case]:
 
 
 def whole_grid() -> list[Case]:
-    """Every combination; takes about an hour."""
+    """Return every combination of the dimensions; measuring them takes about an hour."""
     return [
         replace(
             _POINT,
@@ -59,7 +59,7 @@ def whole_grid() -> list[Case]:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All that was measured."""
+    """All results of a run."""
 
     counts: dict[str, int]
     headline: Found
@@ -71,7 +71,7 @@ class Results:
     devices: linear.Found
 
     def to_json(self) -> dict[str, Any]:
-        """For build/bench/consumer.json: the four that are watched, then everything."""
+        """Return the content of build/bench/consumer.json: the four key figures, then all details."""
         return {
             "ratio_to_stock": self.headline.ratio(STOCK),
             "ratio_to_floor": self.headline.ratio(FLOOR),
@@ -93,12 +93,12 @@ class Results:
 
 
 def standard(folder: Path, rounds: int = 3, tree: Path | None = None, *, full: bool = False) -> Results:
-    """Outputs first, then times. Raises AssertionError where outputs differ."""
+    """Compare outputs, then measure everything. Raises AssertionError if outputs differ."""
     more, missing = others()
     if missing:
-        print(f"not installed, so not compared: {', '.join(missing)} (pip install '.[bench]')")
+        print(f"not installed, skipped: {', '.join(missing)} (pip install '.[bench]')")
     counts = measure.check([STOCK, *more], tree)
-    print(f"the same outputs in {2 + len(more)} ways, bit for bit: {counts}")
+    print(f"identical outputs in {2 + len(more)} variants: {counts}")
     headline = measure.paired((OURS, STOCK, *more, FLOOR), HEADLINE, rounds, tree)
     profile = measure.profile(HEADLINE, tree)
     report.show(report.comparison(headline), report.stages(profile))
@@ -122,12 +122,6 @@ def standard(folder: Path, rounds: int = 3, tree: Path | None = None, *, full: b
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(results.to_json(), indent=2))
     return results
-
-
-def _point(case: Case, tree: Path | None) -> Found:
-    found = measure.paired(_ways(case), case, 1, tree, _SLOW)
-    print(f"{case.name}: {found.best(OURS):,.0f} records/CPU s", flush=True)
-    return found
 
 
 def _ways(case: Case) -> tuple[Way, ...]:

@@ -1,4 +1,4 @@
-"""What was found, as tables for people."""
+"""Tables of the results for the terminal."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.bench.consumer.ways import OURS, Way
 
 
 def comparison(found: Found) -> Table:
-    """The ways at one case, side by side."""
-    table = Table(title=f"The whole consumer: {found.case.name}", title_justify="left")
+    """Compare the variants for one case."""
+    table = Table(title=f"Complete consumer: {found.case.name}", title_justify="left")
     for heading in (
         "",
         "records/CPU s",
         "records/s, one core",
-        "ours / it, CPU",
-        "ours / it, clock",
+        "ours / other, CPU",
+        "ours / other, wall",
         "start s",
         "MB",
     ):
@@ -42,8 +42,8 @@ def comparison(found: Found) -> Table:
 
 
 def stages(profile: Mapping[str, Any]) -> Table:
-    """Where the time goes."""
-    table = Table(title="Where our processor time goes", title_justify="left")
+    """CPU time by stage."""
+    table = Table(title="CPU time of this application by stage", title_justify="left")
     table.add_column("stage")
     table.add_column("share", justify="right")
     for stage, share in profile["shares"].items():
@@ -53,7 +53,7 @@ def stages(profile: Mapping[str, Any]) -> Table:
 
 
 def grid(points: Sequence[Found], ways: Sequence[Way]) -> Table:
-    """One line a case: ours, and how it stands to the others measured there."""
+    """One row per case: our rate and its ratio to the other variants."""
     table = Table(title="By payload, devices, bad records, batch size, detector", title_justify="left")
     for heading in ("devices", "payload", "bad", "batch", "detector", "records/CPU s", "records/s"):
         table.add_column(heading, justify="right")
@@ -74,15 +74,15 @@ def grid(points: Sequence[Found], ways: Sequence[Way]) -> Table:
 
 
 def show(*tables: Table) -> None:
-    """On stdout."""
+    """Print tables to stdout."""
     console = Console(width=140)
     for table in tables:
         console.print(table)
 
 
 def shards(found: Sequence[Parallel], how: str = "") -> Table:
-    """Several children at once."""
-    table = Table(title=f"Shards side by side, all far behind, {how}", title_justify="left")
+    """Throughput by number of busy shards."""
+    table = Table(title=f"Busy shards in parallel, all far behind the tip, {how}", title_justify="left")
     for heading in ("busy shards", "records/CPU s", "ratio", "records/s"):
         table.add_column(heading, justify="right")
     for one in found:
@@ -92,7 +92,7 @@ def shards(found: Sequence[Parallel], how: str = "") -> Table:
 
 
 def tips(found: Sequence[Paced]) -> Table:
-    """Several children that are not behind."""
+    """Throughput by number of shards at the tip."""
     table = Table(title="Shards at the tip, 250 records/s each in batches of 50", title_justify="left")
     for heading in ("shards", "records/CPU s", "ratio", "batch ms", "cores"):
         table.add_column(heading, justify="right")
@@ -103,9 +103,9 @@ def tips(found: Sequence[Paced]) -> Table:
 
 
 def memory(found: Memory, how: str = "") -> Table:
-    """What shards take."""
+    """Memory by number of shards."""
     title = (
-        f"{how}: {found.mb_per_extra_shard:.1f} MB for each further shard "
+        f"{how}: {found.mb_per_extra_shard:.1f} MB per additional shard "
         f"({found.busy_per_extra_shard:.1f} busy); ready in {found.ready_ms:.0f} ms"
     )
     table = Table(title=title, title_justify="left")
@@ -117,10 +117,10 @@ def memory(found: Memory, how: str = "") -> Table:
 
 
 def devices(found: linear.Found) -> Table:
-    """Whether many devices cost more, and what does."""
+    """Cost per record by number of devices."""
     title = (
-        f"By devices, each met long before: a record = stages and, as often as it is due, a snapshot of all, on a "
-        f"core that has enough to do;\nalone = the same of one shard with {linear.FULL_SHARD:,} records/s. "
+        f"By number of devices, with state: record = stages and the share of snapshots, on a busy core;\n"
+        f"alone = the same for a single shard with {linear.FULL_SHARD:,} records/s. "
         f"A device's first record: {found.first_meeting:.1f} µs."
     )
     table = Table(title=title, title_justify="left")

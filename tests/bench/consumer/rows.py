@@ -1,6 +1,6 @@
-"""The job of air_quality one row at a time, for those who work so: the stock way and other stream processors.
+"""The air_quality job row by row, for the stock consumer and the other stream processors.
 
-json.loads, fastavro.validate, plain Python for rules and calculation, river's MinMaxScaler | HalfSpaceTrees.
+Uses json.loads, fastavro.validate, plain Python for rules and calculation, and river's MinMaxScaler | HalfSpaceTrees.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FIELDS = [field["name"] for field in _SCHEMA["fields"]]
 
 
 class RejectedError(Exception):
-    """A record that cannot go on, and why."""
+    """Raised for a record that fails, with its error code and reason."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -33,7 +33,7 @@ class RejectedError(Exception):
 
 
 def read(data: bytes) -> Row:
-    """The event's fields. Raises RejectedError."""
+    """Decode and validate the fields of an event. Raises RejectedError."""
     try:
         message = json.loads(data)
     except ValueError as error:
@@ -54,7 +54,7 @@ def read(data: bytes) -> Row:
     except (TypeError, ValueError) as error:
         raise RejectedError("SCHEMA_VIOLATION", str(error)) from error
     if not validate(row, _PARSED, raise_errors=False):
-        raise RejectedError("SCHEMA_VIOLATION", "not of the schema")
+        raise RejectedError("SCHEMA_VIOLATION", "does not match the schema")
     row["time"] = int(row["time"].timestamp() * 1000)
     return row
 
@@ -69,7 +69,7 @@ def _verify(row: Row, arrived: int) -> None:
 
 
 def process(row: Row, arrived: int, device: Device) -> Row | None:
-    """The row with everything calculated, None for a repeat; the device learns. Raises RejectedError."""
+    """Return the row with calculated columns, or None for a duplicate; updates `device`. Raises RejectedError."""
     ms = row["time"]
     if device.is_repeat(row["id"]):
         return None
@@ -86,10 +86,10 @@ def process(row: Row, arrived: int, device: Device) -> Row | None:
 
 
 def stored(position: Row, key: str, arrived: int, row: Row) -> str:
-    """A line of what was stored; `position` holds sequence and sub."""
+    """Return the output line of a stored row; `position` contains `sequence` and `sub`."""
     return json.dumps({**position, "partition_key": key, "arrived": arrived, **row}) + "\n"
 
 
 def failed(position: Row, key: str, error: RejectedError) -> str:
-    """A line of what failed."""
+    """Return the output line of a failed record."""
     return json.dumps({**position, "code": error.code, "reason": str(error), "key": key}) + "\n"

@@ -1,7 +1,7 @@
-"""Where the time goes: clocks around the stages' functions, in the benchmark's child and not in the product.
+"""Profile by stage: wraps the functions of each stage with clocks, in the benchmark's child only.
 
-Processor time of the thread, so that waiting for input is no work; a stage's time is without that of the stages
-it calls. A function that a checkout does not have is passed over, and its time counts to whatever calls it.
+Measures thread CPU time, so waiting for input does not count. The time of a stage excludes the stages that it calls.
+Functions that a checkout does not have are skipped, and their time counts towards the caller.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Where a stage's function is looked up when it is called: module, attribute (with its class), stage.
+# Module and attribute through which the function is looked up when called, and its stage.
 POINTS = (
     ("stream_app.consumer.protocol.multilang", "_Wire.read", "read and protocol"),
     ("stream_app.consumer.protocol.multilang", "_Wire.write", "read and protocol"),
@@ -65,7 +65,7 @@ POINTS = (
 
 
 class Clocks:
-    """Seconds of processor time by stage; counting begins after `warm` messages were read."""
+    """CPU time by stage; counting starts after `warm` messages have been read."""
 
     def __init__(self, warm: int) -> None:
         self._warm, self._read = warm, 0
@@ -75,7 +75,7 @@ class Clocks:
         self._begun = time.process_time_ns()
 
     def install(self) -> None:
-        """Put a clock around each point that there is."""
+        """Wrap each function in POINTS that exists."""
         for module, attribute, stage in POINTS:
             try:
                 owner: Any = importlib.import_module(module)
@@ -121,12 +121,12 @@ class Clocks:
             self._begun = time.process_time_ns()
 
     def write(self, path: Path) -> None:
-        """Shares of the whole process's time, "other" included, the largest first."""
+        """Write the shares of the process's CPU time, including "other", in descending order."""
         total = time.process_time_ns() - self._begun
         spent = {**self._spent, "other": total - sum(self._spent.values())}
-        told = {
+        profile = {
             "cpu_seconds": total / 1e9,
             "shares": {s: spent[s] / total for s in sorted(spent, key=spent.__getitem__, reverse=True)},
             "calls": dict(self._calls),
         }
-        path.write_text(json.dumps(told, indent=2))
+        path.write_text(json.dumps(profile, indent=2))

@@ -1,6 +1,6 @@
-"""The stock way: amazon_kclpy's own loop, its processor as the sample has it, and everything row by row.
+"""The stock consumer: amazon_kclpy's loop, a processor like its sample application, and row-by-row processing.
 
-Results and failures are lines of JSON in files; state is lost with the process, as in the sample.
+Writes results and failures as JSON lines; state is lost when the process ends, as in the sample.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHECKPOINT_SECONDS = 1
 
 
 class StockProcessor(processor.RecordProcessorBase):  # type: ignore[misc]
-    """As the sample of amazon_kclpy, with the sample's place for the processing filled in."""
+    """The sample processor of amazon_kclpy with the record processing added."""
 
     def __init__(self, folder: Path) -> None:
         self._stored = (folder / "stored.jsonl").open("w")
@@ -30,11 +30,11 @@ class StockProcessor(processor.RecordProcessorBase):  # type: ignore[misc]
         self._checkpointed = time.time()
 
     def initialize(self, initialize_input: Any) -> None:
-        """A shard."""
+        """Start a shard."""
         self._checkpointed = time.time()
 
     def process_records(self, process_records_input: Any) -> None:
-        """Each record by itself; a checkpoint when it is time."""
+        """Process each record, and checkpoint when the interval has passed."""
         records = process_records_input.records
         for record in records:
             self._record(record)
@@ -70,7 +70,7 @@ class StockProcessor(processor.RecordProcessorBase):  # type: ignore[misc]
         """Nothing to do."""
 
     def shard_ended(self, shard_ended_input: Any) -> None:
-        """Flush, then checkpoint the end."""
+        """Flush, then checkpoint the end of the shard."""
         self._flush()
         shard_ended_input.checkpointer.checkpoint()
 

@@ -1,6 +1,6 @@
-"""The calculation of air_quality row by row, in plain Python: the same formulas in the same order of operations.
+"""Row-by-row air_quality calculation in plain Python, with the same formulas and order of operations.
 
-`air_quality.aqi` has them with their sources. NaN is "missing"; the tables of breakpoints are shared.
+See `air_quality.aqi` for the sources of the formulas. NaN means missing; the breakpoint tables are shared.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _higher(one: float, other: float) -> float:
 
 
 def calculate(row: dict[str, Any], windows: dict[str, list[float]]) -> dict[str, Any]:
-    """The columns that `calculate` of `air_quality` gives, of one row; `windows` are 12 hours each."""
+    """Return the calculated columns of one row, as `air_quality.calculate`; `windows` are 12 hours each."""
     pm25, pm10 = _nowcast(windows["pm25"]), _nowcast(windows["pm10"])
     ozone = [hour * _FACTORS["o3"] for hour in windows["o3"]]
     indices = {

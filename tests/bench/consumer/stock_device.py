@@ -1,4 +1,4 @@
-"""What the stock way remembers of a device, one object each: ids, hours, checks, river's model."""
+"""Device state of the stock consumer, one object per device: ids, hours, checks and river's model."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Device:
         self._model = preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=1)
 
     def is_repeat(self, event_id: str) -> bool:
-        """Whether the id was accepted among the last events; counts this one."""
+        """Return whether the id was accepted among the last events; counts this event."""
         self._count += 1
         at = self._ids.get(event_id)
         return at is not None and self._count - at <= self._limit
 
     def accept(self, event_id: str) -> None:
-        """Note the id."""
+        """Record an accepted id."""
         self._ids.pop(event_id, None)
         self._ids[event_id] = self._count
         while self._ids[oldest := next(iter(self._ids))] <= self._count - self._limit:
             del self._ids[oldest]
 
     def windows(self, row: dict[str, Any], ms: int) -> dict[str, list[float]]:
-        """The last twelve hours of each field, this one's first."""
+        """Return the last twelve hours of each field, latest first."""
         step = ms // _HOUR
         hours = self._hours
         hours[step] = tuple(math.nan if row[name] is None else row[name] for name in _WINDOW)
@@ -54,7 +54,7 @@ class Device:
         return {name: [values[at] for values in rows] for at, name in enumerate(_WINDOW)}
 
     def flag(self, row: dict[str, Any], ms: int) -> str | None:
-        """The name of the first check that the row trips; learns."""
+        """Return the name of the first failed check, or None; updates the state."""
         found: str | None = None
         for rate in _RATES:
             value = row[rate.field]
@@ -78,7 +78,7 @@ class Device:
         return found
 
     def score(self, row: dict[str, Any]) -> float:
-        """Score then learn."""
+        """Return the score of a row, then learn it."""
         features = {name: row[name] for name in EVENT.features if row[name] is not None}
         if not features:
             return 0.0

@@ -1,4 +1,4 @@
-"""The ways that are compared: how each child is started."""
+"""The compared variants, and how each child is started."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PARTS = ("stream_app", "anomaly", "schemas", "properties", "infra")
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A consumer: a module to run with `python -m`. What is stateless can be fed the same lines again.
+    """A variant of the consumer: a module to run with `python -m`.
 
-    A slow one is timed on the beginning of the same lines.
+    A stateless variant can receive the same lines repeatedly. A slow one is timed on fewer of the same lines.
     """
 
     name: str
@@ -33,22 +33,22 @@ class Way:
 
 OURS = Way("this application", "tests.bench.consumer.ours")
 STOCK = Way("stock: amazon_kclpy, river", "tests.bench.consumer.stock", slow=True)
-BYTEWAX = Way("Bytewax: same rows' code", "tests.bench.consumer.on_bytewax", slow=True)
-STREAMZ = Way("streamz: same rows' code", "tests.bench.consumer.on_streamz", slow=True)
+BYTEWAX = Way("Bytewax: same row code", "tests.bench.consumer.on_bytewax", slow=True)
+STREAMZ = Way("streamz: same row code", "tests.bench.consumer.on_streamz", slow=True)
 FLOOR = Way("floor: read, base64, typed JSON", "tests.bench.consumer.floor", stateless=True)
 
-# They get the environment that the daemon's launcher lays under that of its shards; it says where memory comes from.
+# These get the allocator settings that the daemon's launcher adds to the environment of its shards.
 _LAUNCHED = (OURS, FLOOR)
-# Which cannot run the job from these bytes, and why.
+# Products that cannot run this job, with the reason.
 CANNOT = {
-    "Quix Streams, Faust": "read from Kafka topics alone, no other source of bytes",
-    "Pathway": "rows are a table of changes: Python code sees a device's rows of one commit in no given order",
-    "Flink (PyFlink), Spark": "run the work in a JVM; that is not a Python child under KCL",
+    "Quix Streams, Faust": "read from Kafka topics only",
+    "Pathway": "does not define the order in which Python code sees the rows of a device within a commit",
+    "Flink (PyFlink), Spark": "run in a JVM, not as a Python child of KCL",
 }
 
 
 def others() -> tuple[list[Way], list[str]]:
-    """Other stream processors that are installed (`pip install .[bench]`), and the names of those that are not."""
+    """Return the installed stream processors (`pip install .[bench]`) and the names of missing ones."""
     known = {"bytewax": BYTEWAX, "streamz": STREAMZ}
     missing = [name for name in known if find_spec(name) is None]
     return [way for name, way in known.items() if name not in missing], missing
@@ -63,14 +63,14 @@ def start(
     *,
     pinned: bool = True,
 ) -> Child:
-    """Start a child with everything it needs in `folder`; `tree` is another checkout to take the product from."""
+    """Start a child with settings and outputs in `folder`; `tree` is another checkout to measure."""
     launched = low_memory_environment() if way in _LAUNCHED else {}
     environ = {**launched, **prepared(case, folder, tree), **(further or {})}
     return Child([sys.executable, "-P", "-m", way.module], environ, folder / "child.log", pinned=pinned)
 
 
 def prepared(case: Case, folder: Path, tree: Path | None) -> dict[str, str]:
-    """The environment of a child whose settings and outputs are in `folder`."""
+    """Write the settings to `folder` and return the environment for a child."""
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "bench.properties"
     properties.write_text(
@@ -89,12 +89,12 @@ def prepared(case: Case, folder: Path, tree: Path | None) -> dict[str, str]:
 
 
 def product_path(tree: Path | None) -> str:
-    """PYTHONPATH with the product of a checkout (this one where none is given) before everything else."""
+    """Return a PYTHONPATH that puts the application of a checkout (default: this one) first."""
     return os.pathsep.join(map(str, [_linked(tree or ROOT), ROOT]))
 
 
 def _linked(tree: Path) -> Path:
-    """The product of a checkout, and nothing else of it."""
+    """Return a folder with links to the application's packages of a checkout only."""
     links = ROOT / "build" / "bench" / "trees" / tree.resolve().as_posix().strip("/").replace("/", "-")
     links.mkdir(parents=True, exist_ok=True)
     for part in _PARTS:

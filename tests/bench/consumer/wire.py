@@ -1,4 +1,4 @@
-"""The daemon's side of one child over real pipes, with a clock and a meter of processor time."""
+"""Plays the daemon for one child over real pipes, and measures wall-clock and CPU time."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import psutil
 
 from tests.bench.consumer.data import SHARD, Lines
 
-# In the environment of a child and of whatever it starts; its value is the run's own.
+# Environment variable of a child and its descendants; the value identifies the run.
 MARK = "BENCH_RUN"
-# Whatever was kept back to be done together is done at a tick.
+# A call without records makes the consumer process records that it has held back to coalesce.
 TICK = b'{"action":"processRecords","records":[],"millisBehindLatest":1000}\n'
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What the timed part took, in seconds: on the clock, and of processor time of everything that did the work."""
+    """Wall-clock and CPU seconds of the timed part; CPU time covers all processes of the run."""
 
     records: int
     wall: float
@@ -34,17 +34,17 @@ class Timing:
 
     @property
     def per_cpu_second(self) -> float:
-        """Records per second of processor time: what one core can do."""
+        """Records per CPU second: the capacity of one core."""
         return self.records / self.cpu
 
     @property
     def per_second(self) -> float:
-        """Records per second on the clock, the child on one core."""
+        """Records per wall-clock second, with the child on one core."""
         return self.records / self.wall
 
 
 class Child:
-    """A running child. `pinned`, it is bound to one core, and the feeder may use another."""
+    """A running child; if `pinned`, it is bound to one core and the sender may use another."""
 
     def __init__(
         self, command: Sequence[str], environ: Mapping[str, str], log: Path, *, pinned: bool = True
@@ -58,10 +58,10 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=dict(environ),
-            pipesize=65_536,  # what KCL's child gets
+            pipesize=65_536,  # same size as for KCL's child
         )
         if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("no pipes")
+            raise RuntimeError("the child has no pipes")
         if pinned:
             os.sched_setaffinity(self.process.pid, {max(os.sched_getaffinity(0))})
         self._in: IO[bytes] = self.process.stdin
@@ -69,16 +69,16 @@ class Child:
         self.checkpoints = 0
 
     def initialize(self, shard: str = SHARD, checkpoint: str = "TRIM_HORIZON") -> float:
-        """Give it a shard; the seconds since its start when it says that it is ready."""
+        """Initialize a shard; return the seconds from launch to the answer."""
         self.act("initialize", shardId=shard, sequenceNumber=checkpoint, subSequenceNumber=0)
         return time.perf_counter() - self.begun
 
     def act(self, action: str, **members: object) -> None:
-        """One action, and its answer."""
+        """Send one action and wait for its answer."""
         self.send(json.dumps({"action": action, **members}).encode() + b"\n", action)
 
     def send(self, line: bytes, action: str = "processRecords") -> None:
-        """A line as it is, and its answer; checkpoints in between succeed."""
+        """Send a line and wait for its answer; confirm checkpoints in between."""
         self._write(line)
         while True:
             answer = self._read()
@@ -102,7 +102,7 @@ class Child:
         raise AssertionError(f"the child ended: see {self._log.name}")
 
     def cpu(self) -> float:
-        """Seconds of processor time so far: its own, and that of all it started."""
+        """Return the CPU seconds used so far by the child and its descendants."""
         total = 0.0
         for process in processes(self.mark):
             with suppress(psutil.NoSuchProcess):
@@ -111,7 +111,7 @@ class Child:
         return total
 
     def close(self) -> None:
-        """End of input, as when the daemon stops. Raises AssertionError when it ends badly."""
+        """Close stdin, as the daemon does. Raises AssertionError if the exit code is not 0."""
         with self._log, self.process:
             self._in.close()
             if self.process.wait(timeout=120):
@@ -119,19 +119,19 @@ class Child:
 
 
 def processes(mark: str) -> list[psutil.Process]:
-    """Every process that was started, directly or not, with this mark in its environment: children, shard hosts."""
-    wanted, found = f"{MARK}={mark}".encode(), []
+    """Return all processes (children, forkservers) that have this mark in their environment."""
+    expected, found = f"{MARK}={mark}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError, psutil.NoSuchProcess):
-            if wanted in path.read_bytes().split(b"\0"):
+            if expected in path.read_bytes().split(b"\0"):
                 found.append(psutil.Process(int(path.parent.name)))
     return found
 
 
 def play(child: Child, lines: Lines, passes: int = 1, *, limit: int | None = None) -> Timing:
-    """Initialize, warm up, then the timed lines and the end of the shard, which flushes everything.
+    """Run a child through warm-up, the timed lines and the end of the shard, which flushes all output.
 
-    `passes` sends the timed lines again, for children that keep nothing; `limit` sends only so many of them.
+    `passes` repeats the timed lines, for stateless children; `limit` is the maximum number of timed lines.
     """
     ready = child.initialize()
     for line in (*lines.warm, TICK):

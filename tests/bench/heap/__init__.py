@@ -1,1 +1,1 @@
-"""How large the heap of KCL's daemon must be for shards that catch up."""
+"""Benchmark of the heap size that KCL's daemon needs when shards catch up."""

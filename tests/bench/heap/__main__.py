@@ -1,4 +1,4 @@
-"""`python -m tests.bench.heap`: shards times record sizes, on each Java; a table and build/bench/java_heap.json."""
+"""`python -m tests.bench.heap`: tests each Java, shard count and record size; writes build/bench/java_heap.json."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from pathlib import Path
 from tests.bench.heap.catch_up import Case, Result, catch_up
 
 OUT = Path("build/bench/java_heap.json")
-_SHARD_BYTES = 26 << 20  # of large records: three times what KCL's prefetch holds of a shard
-_SHARD_RECORDS = 40_000  # of small ones: four batches
+_SHARD_BYTES = 26 << 20  # limit per shard for large records: three times KCL's prefetch buffer
+_SHARD_RECORDS = 40_000  # limit per shard for small records: four batches
 
 
 def main() -> None:
-    """Run the cases, print a row for each, write all of them. Exit code 1 when one did not pass."""
+    """Run all cases, print a row for each and write the results. Exit code 1 if a case fails."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.heap")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--sizes", type=int, nargs="+", default=[361, 10_000, 1_000_000])
-    parser.add_argument("--java", nargs="+", default=["bundled"], help="a JAVA_HOME, or bundled")
-    parser.add_argument("--heap", help="as STREAM_APP_JAVA_HEAP; without it the heap is the default")
-    parser.add_argument("--held", type=float, default=4.0, help="seconds for which each first batch is held")
+    parser.add_argument("--java", nargs="+", default=["bundled"], help="JAVA_HOME directories, or bundled")
+    parser.add_argument("--heap", help="value for STREAM_APP_JAVA_HEAP (default: not set)")
+    parser.add_argument(
+        "--held", type=float, default=4.0, help="seconds to hold the first batch of each shard"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     chosen = parser.parse_args()
     results: list[Result] = []
@@ -39,8 +41,8 @@ def main() -> None:
                     results.append(catch_up(case, Path(folder), environ=environ, held=chosen.held))
                 _print(results[-1])
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    told = {"cpus": os.cpu_count(), "results": [result.to_json() for result in results]}
-    chosen.out.write_text(json.dumps(told, indent=2))
+    report = {"cpus": os.cpu_count(), "results": [result.to_json() for result in results]}
+    chosen.out.write_text(json.dumps(report, indent=2))
     sys.exit(not all(result.passed for result in results))
 
 

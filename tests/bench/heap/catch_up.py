@@ -1,4 +1,4 @@
-"""Shards that catch up over the real KCL daemon, with a child that only counts lines: whether the heap suffices."""
+"""Lets shards catch up through the real KCL daemon, with a child that only counts records, to test the heap."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from stream_app.local.leases import write_leases
 from stream_app.local.server.process import LocalAws, start
 from stream_app.resources import shipped
 
-_PATIENCE = 900.0
-_LOOK = 0.1
-# The first batch is held for so long that KCL's prefetch is full when the shard begins to catch up.
+_TIMEOUT_S = 900.0
+_POLL_S = 0.1
+# Holding the first batch lets KCL's prefetch buffer fill up before the shard starts to catch up.
 _HELD_SECONDS = 4.0
 ONE_DAEMON = Restarts(limit=0)
 _PUT_RECORDS, _PUT_BYTES = 500, 4_500_000
@@ -50,7 +50,7 @@ while line := data.readline():
 
 
 class Case(NamedTuple):
-    """What is read: shards, bytes of a record, records of each shard."""
+    """Input of a run: number of shards, bytes per record, records per shard."""
 
     shards: int
     size: int
@@ -59,7 +59,7 @@ class Case(NamedTuple):
 
 @dataclass
 class Result:
-    """What became of it; memory in MiB, `cpu_s` and `rss` are the JVM's, `out_of_memory` counts daemons."""
+    """Result of a run: `cpu_s` and `rss` (MiB) of the JVM; `out_of_memory` counts daemons that ran out."""
 
     case: Case
     java: str
@@ -74,21 +74,21 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Everything was read by one daemon."""
+        """Whether one daemon read all records."""
         return self.complete and not self.out_of_memory
 
     @property
     def complete(self) -> bool:
-        """Everything was read."""
+        """Whether all records were read."""
         return self.read == self.case.shards * self.case.records
 
     def to_json(self) -> dict[str, Any]:
-        """Built-in types."""
+        """Return the values as built-in types."""
         return {**self.__dict__, "case": self.case._asdict(), "passed": self.passed}
 
 
 class _Watch:
-    """The daemon's lines: records read by shard, its process id, and whether it ran out of memory."""
+    """Collects from log lines the records read by shard, the daemon's process id and out-of-memory errors."""
 
     def __init__(self) -> None:
         self.read: dict[str, int] = {}
@@ -98,7 +98,7 @@ class _Watch:
         self.heap = ""
 
     def line(self, line: Mapping[str, Any]) -> None:
-        """Take one in."""
+        """Process one log line."""
         if line.get("event") == "read":
             self.read[str(line["shard"])] = line["records"]
             self.largest = max(self.largest, line["batch"])
@@ -119,9 +119,9 @@ def catch_up(
     held: float = _HELD_SECONDS,
     restarts: Restarts = ONE_DAEMON,
 ) -> Result:
-    """Fill a stream of the embedded AWS, then have one daemon (or those that follow it) read all of it.
+    """Fill a stream of the embedded AWS, then let the daemon, with restarts as configured, read all of it.
 
-    `environ` (JAVA_HOME, STREAM_APP_JAVA_HEAP) and `properties` go over the shipped settings.
+    `environ` (JAVA_HOME, STREAM_APP_JAVA_HEAP) and `properties` override the shipped settings.
     """
     with start(log=folder / "aws.log") as aws:
         client = app.clients(aws.environment())
@@ -188,12 +188,14 @@ def _read(
     thread, begun = threading.Thread(target=daemon), time.monotonic()
     thread.start()
     rss = cpu = 0.0
-    wanted = case.shards * case.records
+    expected = case.shards * case.records
     try:
         while (
-            thread.is_alive() and sum(watch.read.values()) < wanted and time.monotonic() - begun < _PATIENCE
+            thread.is_alive()
+            and sum(watch.read.values()) < expected
+            and time.monotonic() - begun < _TIMEOUT_S
         ):
-            time.sleep(_LOOK)
+            time.sleep(_POLL_S)
             with suppress(psutil.Error):
                 if watch.pid is not None:
                     jvm = psutil.Process(watch.pid)

@@ -1,4 +1,4 @@
-"""Declared event types and payloads for the fuzzer `splits`: the shipped ones, nested ones, one, two and many."""
+"""Event types and payload generators for the fuzzer `splits`, singly and in combinations."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _IDS = ("1", "2", "3", "4", None, "")
 
 
 @dataclass(frozen=True)
-class World:
-    """Event types as they would be declared together, and what makes fields of their records."""
+class EventCase:
+    """Event types declared together, with their schemas and generators of record fields."""
 
     events: Mapping[str, Event]
     schemas: Mapping[str, Sequence[Json]]
     fields: Mapping[str, Callable[[random.Random], Json]]
 
     def registry(self) -> Registry:
-        """Compile the schemas."""
+        """Compile the schemas into a registry."""
         return Registry.of(self.events.values(), self.schemas)
 
     def payload(self, rng: random.Random) -> bytes:
-        """Make a record in one of the known forms; it need not be valid."""
+        """Return a record, possibly invalid, in one of the supported formats."""
         name = rng.choice(list(self.events))
         fields = self.fields[name](rng)
         match rng.randrange(10):
@@ -68,7 +68,7 @@ def _avro_or_json(name: str, fields: Json, schema: Json) -> bytes:
 
 
 def _aliased(fields: Json, schema: Json) -> Json:
-    """Fields under the names that an older schema has for them."""
+    """Rename fields to the names used by an older schema."""
     older = {"temperature": "temp"}
     names = {field["name"] for field in schema["fields"]}
     return {older.get(name, name) if name not in names else name: value for name, value in fields.items()}
@@ -168,12 +168,12 @@ def _every(rng: random.Random) -> Json:
 
 
 def _reductions(batch: Batch) -> dict[str, NDArray[Any]]:
-    """What users calculate from windows: NumPy's reductions along a window, and functions of its columns."""
+    """Typical user calculations: NumPy reductions along a window, and functions of its columns."""
     window = batch["window.value"]
     if (batch["value"] == 13).any():
-        raise ValueError("a value that cannot be calculated with")
+        raise ValueError("unsupported value")
     if (batch["value"] == 91.5).any() and (batch["value"] == 1e9).any():
-        raise ArithmeticError("rows that are refused only together")
+        raise ArithmeticError("rows that fail only in the same batch")
     with np.errstate(all="ignore"):
         return {
             "sum": np.nansum(window, axis=1),
@@ -241,7 +241,7 @@ _OLDER_NODE = {
     "name": "Node",
     "fields": [{"name": "label", "type": "string"}, {"name": "next", "type": ["null", "Node"]}],
 }
-_OLD_NESTED_SCHEMA = {  # of a type that contains itself
+_OLD_NESTED_SCHEMA = {  # a recursive type
     "type": "record",
     "name": "nested",
     "fields": [
@@ -279,8 +279,8 @@ def _nested(rng: random.Random) -> Json:
     }
 
 
-def _world(**given: tuple[Event, Sequence[Json], Callable[[random.Random], Json]]) -> World:
-    return World(
+def _case(**given: tuple[Event, Sequence[Json], Callable[[random.Random], Json]]) -> EventCase:
+    return EventCase(
         {name: event for name, (event, _, _) in given.items()},
         {name: schemas for name, (_, schemas, _) in given.items()},
         {name: fields for name, (_, _, fields) in given.items()},
@@ -288,14 +288,12 @@ def _world(**given: tuple[Event, Sequence[Json], Callable[[random.Random], Json]
 
 
 def only(name: str) -> Registry:
-    """A registry of one of the event types by itself."""
-    return next(
-        dependencies.registry() for dependencies in all_dependencies() if list(dependencies.events) == [name]
-    )
+    """Return a registry with a single event type."""
+    return next(case.registry() for case in all_cases() if list(case.events) == [name])
 
 
-def all_dependencies() -> list[World]:
-    """One, two and many event types."""
+def all_cases() -> list[EventCase]:
+    """Return cases with one, two and all event types."""
     every_kind = {
         "air_quality": (air_quality.EVENT, _shipped("air_quality"), _air_quality),
         "parcel": (parcel.EVENT, _shipped("parcel"), _parcel),
@@ -305,13 +303,13 @@ def all_dependencies() -> list[World]:
         "chain": (_CHAIN, [_CHAIN_SCHEMA], _chain),
         "nested": (_NESTED, [_NESTED_SCHEMA, _OLD_NESTED_SCHEMA], _nested),
     }
-    alone = [_world(**{name: kind}) for name, kind in every_kind.items()]
+    alone = [_case(**{name: kind}) for name, kind in every_kind.items()]
     pairs = [("air_quality", "parcel"), ("reading", "step"), ("chain", "nested")]
-    return [*alone, *(_world(**{n: every_kind[n] for n in pair}) for pair in pairs), _world(**every_kind)]
+    return [*alone, *(_case(**{n: every_kind[n] for n in pair}) for pair in pairs), _case(**every_kind)]
 
 
-def without_fields(data: bytes) -> bytes:
-    """A record whose event is not said: the same JSON object without `event` and `detail-type`."""
+def without_event_name(data: bytes) -> bytes:
+    """Remove `event` and `detail-type` from a JSON record, so that its event type is unknown."""
     try:
         found = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
