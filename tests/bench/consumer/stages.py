@@ -18,8 +18,8 @@ from typing import Any
 
 # Module and attribute through which the function is looked up when called, and its stage.
 POINTS = (
-    ("stream_app.consumer.protocol.multilang", "_Wire.read", "read and protocol"),
-    ("stream_app.consumer.protocol.multilang", "_Wire.write", "read and protocol"),
+    ("stream_app.consumer.protocol.multilang", "_Connection.read", "read and protocol"),
+    ("stream_app.consumer.protocol.multilang", "_Connection.write", "read and protocol"),
     ("stream_app.consumer.shard", "ShardConsumer._process", "shard"),
     ("stream_app.consumer.shard", "ShardConsumer._close", "shard"),
     ("stream_app.consumer.shard", "Segmenter.cut", "cut into segments"),
