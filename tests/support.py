@@ -295,9 +295,15 @@ def alerts(stores: Stores, registry: Registry) -> Alerts:
         "bus",
         MemoryAlertStore(stores),
         warn=lambda what, **values: stores.notes.append((what, values)),
+        attempt=attempt,
         clock=lambda: stores.now_ms / 1_000,
     )
     return OutboxAlerts(settings(), registry, outbox)
+
+
+def attempt(what: str, action: Callable[[], Any]) -> Any:
+    """Retry an action as the application does: transient errors get three attempts, here without a delay."""
+    return call(action, POLICY, sleep=lambda _seconds: None, rng=random.Random(0), what=what)
 
 
 def settings(**values: Any) -> Settings:
@@ -310,9 +316,6 @@ def dependencies(
     stores: Stores, registry: Registry, isolation: Isolation | None = None, **values: Any
 ) -> ShardDependencies:
     """Return dependencies that use these stores; transient errors get three attempts without a delay."""
-
-    def attempt(what: str, action: Callable[[], Any]) -> Any:
-        return call(action, POLICY, sleep=lambda _seconds: None, rng=random.Random(0), what=what)
 
     def sink(kind: str) -> Any:
         return retrying(MemorySink(stores, kind), POLICY, sleep=lambda _seconds: None, rng=random.Random(0))

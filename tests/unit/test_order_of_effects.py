@@ -122,9 +122,10 @@ def test_transient_failures_are_retried_in_place(records: list[Record], what: li
         for step in what:
             kcl.act(step)
         kcl.finish()
-    assert rough.log == smooth.log
+    # An alert that the bus does not accept in time is stored, where the undisturbed consumer has sent it.
+    assert [effect for effect in rough.log if effect.kind != "alerts"] == smooth.log
     assert rough.stored == smooth.stored
-    assert rough.alerts == smooth.alerts
+    assert told(rough) == told(smooth) == set(smooth.alerts)
 
 
 @pytest.mark.parametrize("kind", ["sink 1", "sink 2", "park", "state", "checkpoint"])
