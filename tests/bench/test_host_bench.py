@@ -145,16 +145,16 @@ def test_time_until_a_shard_is_ready_with_its_state(aws: Embedded, tmp_path: Pat
         snapshots = S3Snapshots(aws.client("s3"), aws.outputs["BucketName"], APPLICATION)
         snapshot = snapshots.load(name(0), str(sequence))
         assert snapshot is not None
-        taken = []
+        durations = []
         for number in range(LAUNCHES):
             snapshots.save(name(number), str(sequence), snapshot)
             one, ms = start(environ, number, str(sequence))
-            taken.append(ms)
+            durations.append(ms)
             end([one])
     report(
         **{
-            f"ready_ms_p50_{devices}_devices": round(statistics.median(taken), 1),
-            f"ready_ms_max_{devices}_devices": round(max(taken), 1),
+            f"ready_ms_p50_{devices}_devices": round(statistics.median(durations), 1),
+            f"ready_ms_max_{devices}_devices": round(max(durations), 1),
             f"snapshot_kb_{devices}_devices": round(len(snapshot) / 1024, 1),
         }
     )

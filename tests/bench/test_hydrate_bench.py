@@ -88,7 +88,9 @@ def ranges(dead_letters: Sequence[Any], size: int) -> list[dict[str, Any]]:
     shards: dict[str, list[Any]] = {}
     for one in dead_letters:
         shards.setdefault(one.shard, []).append(one)
-    return [of_pipe(some[n : n + size]) for some in shards.values() for n in range(0, len(some), size)]
+    return [
+        of_pipe(records[n : n + size]) for records in shards.values() for n in range(0, len(records), size)
+    ]
 
 
 def floor(client: Any) -> float:
@@ -150,8 +152,8 @@ def cpu_of(server: aws.LocalAws) -> float:
 def empty(s3: Any) -> None:
     found = list(keys(s3, BUCKET, ""))
     for start in range(0, len(found), 1_000):
-        some = [{"Key": key} for key in found[start : start + 1_000]]
-        s3.delete_objects(Bucket=BUCKET, Delete={"Objects": some, "Quiet": True})
+        objects = [{"Key": key} for key in found[start : start + 1_000]]
+        s3.delete_objects(Bucket=BUCKET, Delete={"Objects": objects, "Quiet": True})
     s3.delete_bucket(Bucket=BUCKET)
 
 

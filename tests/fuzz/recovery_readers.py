@@ -191,7 +191,7 @@ def _aggregate(data: bytes) -> None:
 
 def _audited_manifest(data: bytes) -> None:
     found = accounts.manifest_of(data)
-    for token in [*found.repeated, *(one for parked in found.parked.values() for one in parked)]:
+    for token in [*found.repeated, *(one for tokens in found.parked.values() for one in tokens)]:
         assert accounts.token_order(token)
 
 

@@ -21,9 +21,9 @@ def bounded(data: object, inputs: int = 1) -> Iterator[None]:
     global slowest
     begun = time.thread_time()
     yield
-    took = (time.thread_time() - begun) / inputs
-    slowest = max(slowest, took)
-    assert took <= SECONDS, f"{took:.1f} s for {str(data)[:2000]}"
+    seconds = (time.thread_time() - begun) / inputs
+    slowest = max(slowest, seconds)
+    assert seconds <= SECONDS, f"{seconds:.1f} s for {str(data)[:2000]}"
 
 
 def resident_mb() -> float:

@@ -43,7 +43,7 @@ def of_ours(folder: Path) -> Output:
         for row in table.to_pylist():
             assert row["sequence"] not in stored, row["sequence"]
             stored[row["sequence"]] = {k: v for k, v in row.items() if k not in _OURS_ONLY}
-    return Output(stored, {letter["sequence"]: letter["code"] for letter in dead_letters(folder)})
+    return Output(stored, {entry["sequence"]: entry["code"] for entry in dead_letters(folder)})
 
 
 def of_lines(folder: Path) -> Output:
