@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 T = TypeVar("T")
-Client = ClientFactory
-"""The former name of `ClientFactory`."""
 
 # A shard does not wait for its alerts: seconds to connect to EventBridge and to receive its response.
 _BUS_TIMEOUTS = Config(connect_timeout=2, read_timeout=5)
@@ -65,7 +63,7 @@ def _config(attempts: int) -> Config:
     )
 
 
-__all__ = ["Client", "Clients", "check", "clients", "consumer", "dependencies", "load_settings", "warm_up"]
+__all__ = ["Clients", "check", "clients", "consumer", "dependencies", "load_settings", "warm_up"]
 _REQUIRED = ("bucket", "dead_letter_queue")
 _lock = threading.Lock()
 

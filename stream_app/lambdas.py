@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from botocore.handlers import add_expect_header
 
-from stream_app.app import Client, clients
+from stream_app.app import clients
+from stream_app.aws.clients import ClientFactory
 from stream_app.errors import ConfigError, Problem
 from stream_app.event_loading import load_registry
 from stream_app.recovery.correct.factory import corrector_of
@@ -39,7 +40,7 @@ _THREADS = 16
 
 
 @cache
-def _client() -> Client:
+def _client() -> ClientFactory:
     """The boto3 clients, reused by later invocations of the same execution environment."""
     return clients(os.environ)
 

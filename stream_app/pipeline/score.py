@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,9 @@ from anomaly.keyed_state.indexed_keys import Numbered
 from stream_app.model.event import Event
 from stream_app.model.record import Batch, Mask
 from stream_app.pipeline.sensor_checks import FLAG, Flags
-from stream_app.pipeline.user_code.user_calls import is_interrupt
+from stream_app.pipeline.user_code.user_calls import Columns, is_interrupt
 
 EXPLANATION = "explanation"
-Columns = Mapping[str, AnyArray]
 
 
 def score(batch: Batch, event: Event, detector: Detector | None, keys: Numbered | None = None) -> Batch:

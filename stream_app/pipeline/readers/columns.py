@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import EXACT, IntVector, Mask
 from stream_app.pipeline.readers import unpack_kernel as kernel
 from stream_app.pipeline.values import time_kernel
@@ -26,8 +27,6 @@ from stream_app.pipeline.values.schema import (
     Field,
 )
 
-Column = NDArray[Any]
-"""An array of any dtype."""
 _pack = msgspec.msgpack.Encoder().encode
 _READ_AS = {
     FLOAT: kernel.FLOAT,
@@ -45,13 +44,13 @@ class Built(NamedTuple):
     The times of these rows are not valid in the columns.
     """
 
-    columns: dict[str, Column]
+    columns: dict[str, AnyArray]
     undecided: Mask
 
 
 def build(
     rows: Sequence[Sequence[object]], fields: Sequence[Field], required: Sequence[str]
-) -> dict[str, Column]:
+) -> dict[str, AnyArray]:
     """Build an array for each field, in the order of the schema; `rows` hold the fields' values in that order.
 
     Values are as `json_reader` and `avro_reader` return them. Integers and booleans that may be missing become
@@ -98,7 +97,7 @@ def _built(
         arrived = np.full(count, time_kernel.NO_ARRIVAL, dtype=np.int64)
     data = np.frombuffer(_pack(rows), np.uint8)
     kernel.fill_columns(data, kinds, per_second, lead, arrived, floats, bits, missing, undecided)
-    columns: dict[str, Column] = {}
+    columns: dict[str, AnyArray] = {}
     for at, field in enumerate(fields):
         if kinds[at] == kernel.SKIP:
             columns[field.name] = _objects(map(getters[at], rows), count, field)
@@ -116,7 +115,7 @@ def _read_as(field: Field, required: Sequence[str]) -> int:
     return _READ_AS.get(field.kind, kernel.SKIP)
 
 
-def _numbers(floats: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> Column:
+def _numbers(floats: NDArray[np.float64], bits: NDArray[np.int64], kind: str) -> AnyArray:
     if kind == FLOAT:
         return floats
     if kind == SINGLE:  # JSON numbers may have more digits than Avro's float
@@ -126,7 +125,7 @@ def _numbers(floats: NDArray[np.float64], bits: NDArray[np.int64], kind: str) ->
     return bits != 0 if kind == BOOLEAN else bits.view(f"datetime64[{kind}]")
 
 
-def _objects(values: Iterable[object], count: int, field: Field) -> Column:
+def _objects(values: Iterable[object], count: int, field: Field) -> AnyArray:
     if field.kind == IDENTITY:
         values = (str(value) if isinstance(value, UUID) else value for value in values)
     return np.fromiter(values, dtype=object, count=count)

@@ -13,8 +13,9 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import Batch, concat
-from stream_app.pipeline.user_code.user_calls import Column, Columns
+from stream_app.pipeline.user_code.user_calls import Columns
 
 T = TypeVar("T")
 _KINDS = {
@@ -72,11 +73,11 @@ def call_on_copy(batch: Batch, action: Callable[[Batch], T]) -> tuple[T, list[st
     return result, [name for name, column in columns.items() if not _equal(column, batch[name])]
 
 
-def _copy(column: Column) -> Column:
+def _copy(column: AnyArray) -> AnyArray:
     return copy.deepcopy(column) if column.dtype == object else column.copy()
 
 
-def _equal(one: Column | None, other: Column | None) -> bool:
+def _equal(one: AnyArray | None, other: AnyArray | None) -> bool:
     if one is None or other is None or one.shape != other.shape:
         return False
     if one.dtype.kind == other.dtype.kind == "f" and one.dtype == other.dtype:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import Batch, Code, Failure, concat
 from stream_app.pipeline.user_code.user_calls import (
     Accept,
     CallFailure,
-    Column,
     Columns,
     UserFunction,
     accept_any,
@@ -21,7 +21,7 @@ _SMALL_PART = 8
 
 def call_isolated(
     function: UserFunction, batch: Batch, stage: str, schema: str, accept: Accept = accept_any
-) -> tuple[dict[str, Column], Batch, list[Failure]]:
+) -> tuple[dict[str, AnyArray], Batch, list[Failure]]:
     """Return the function's columns, the rows that they belong to, and a failure for each row on which it raises.
 
     Only for row-wise functions: the other rows of a failing batch are called again without the failing ones. The

@@ -6,19 +6,17 @@ import re
 import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import Batch
 from stream_app.source_lines import defined_at, raised_at, with_line
 
-Column = NDArray[Any]
-"""An array of any dtype."""
-Columns = Mapping[str, Column]
+Columns = Mapping[str, AnyArray]
 UserFunction = Callable[[Batch], Columns]
-Accept = Callable[[str, Column], Column]
+Accept = Callable[[str, AnyArray], AnyArray]
 """Validates a returned column and returns the column to use. Raises ResultError for an invalid column."""
 
 _LONGEST = 200
@@ -43,7 +41,7 @@ class CallFailure(NamedTuple):
     error: BaseException | None = None
 
 
-def accept_any(_name: str, column: Column) -> Column:
+def accept_any(_name: str, column: AnyArray) -> AnyArray:
     """Accept every column."""
     return column
 
@@ -113,7 +111,7 @@ def _checked(returned: object, rows: int, accept: Accept) -> Columns:
     if not callable(items):
         kind = "None" if returned is None else type(returned).__name__
         raise _MalformedError(f"returned {kind}, expected a mapping of names to columns")
-    columns: dict[str, Column] = {}
+    columns: dict[str, AnyArray] = {}
     malformed: list[str] = []
     rejected: list[str] = []
     for name, given in items():
@@ -133,7 +131,7 @@ def _checked(returned: object, rows: int, accept: Accept) -> Columns:
     return columns
 
 
-def _array(given: object) -> Column:
+def _array(given: object) -> AnyArray:
     """Convert a column to an array. Masked values become missing: NaN, NaT, or None in other types."""
     if type(given) is np.ndarray:
         return given

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import EXACT, Batch, Failure, IntVector, Record
 from stream_app.model.records import Records
 from stream_app.pipeline.calculate import calculate
 from stream_app.pipeline.decode import decode
-from stream_app.pipeline.readers.columns import Column
 from stream_app.pipeline.registry import Codec, Registry
 from stream_app.pipeline.schema_resolution import resolve_schema
 from stream_app.pipeline.sensor_checks import FLAG
@@ -76,7 +76,7 @@ def decode_payloads(
     return [found[row] if row in found else reasons.get(row, other) for row in range(len(records))]
 
 
-def replacement_columns(fields: Batch, flag: str | None, codec: Codec) -> Mapping[str, Column]:
+def replacement_columns(fields: Batch, flag: str | None, codec: Codec) -> Mapping[str, AnyArray]:
     """Return what the event's `correct` replaces in a row, as columns of one value.
 
     `flag` is the check that flagged the row. Raises UncorrectableError when the event declares no correction, or
@@ -103,7 +103,7 @@ def replacement_columns(fields: Batch, flag: str | None, codec: Codec) -> Mappin
         raise UncorrectableError(f"the declared correction raises {type(error).__name__}") from error
 
 
-def _exact(replaced: Mapping[str, Column], fields: Batch) -> dict[str, Column]:
+def _exact(replaced: Mapping[str, AnyArray], fields: Batch) -> dict[str, AnyArray]:
     """Return the replaced columns' exact companions, which hold integers and booleans."""
     found = {}
     for name, column in replaced.items():
@@ -118,7 +118,7 @@ def _exact(replaced: Mapping[str, Column], fields: Batch) -> dict[str, Column]:
     return found
 
 
-def changes_values(fields: Batch, replaced: Mapping[str, Column]) -> bool:
+def changes_values(fields: Batch, replaced: Mapping[str, AnyArray]) -> bool:
     """Return whether a replacement changes any value."""
     return any(not _equal(fields[name][0], column[0]) for name, column in replaced.items())
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from anomaly.detector import AnyArray
 from stream_app.model.record import Batch, Position, Record
-from stream_app.pipeline.readers.columns import Column
 from stream_app.pipeline.registry import Codec
 from stream_app.recovery.correct.calculation.differences import column_list, differing_columns
 from stream_app.recovery.correct.calculation.past import (
@@ -43,7 +43,7 @@ _NOT_REPRODUCED = (
 _NOT_STORABLE = "the corrected row does not fit the column types of its file"
 
 # What an event's `correct` replaces in a row, as columns of one value; or why the row cannot be corrected.
-Replaced = Mapping[str, Column] | UncorrectableError
+Replaced = Mapping[str, AnyArray] | UncorrectableError
 
 
 @dataclass(frozen=True, slots=True)
